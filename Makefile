@@ -1,0 +1,43 @@
+# Every target installs what it needs first: `make search` and `make test` work on a fresh clone.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export UV_PYTHON_DOWNLOADS := never
+
+.PHONY: help setup search test test-fast lint types bench study lock clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(STAMP): requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found; install Python 3.11 to 3.13 or run make PYTHON=..."; exit 1; }
+	@PYTHON=$(PYTHON) VENV=$(VENV) bash scripts/setup.sh
+	@touch $@
+
+setup: $(STAMP)  ## install everything into .venv
+
+search: $(STAMP)  ## a complete search on the built-in data (minutes on 2 cores)
+	$(BIN)/autoseg search experiment=builtin $(ARGS)
+
+test: $(STAMP)  ## all tests
+	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+
+test-fast: $(STAMP)  ## unit tests only, under 2 minutes
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
+
+lint: $(STAMP)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(STAMP)  ## benchmarks, minutes
+	$(BIN)/python -m benchmarks.run $(ARGS)
+
+lock: $(STAMP)  ## pin every dependency anew (no registry host is written)
+	uv pip compile -q --universal --no-emit-index-url --no-header --no-annotate --extra dev --python-version 3.11 pyproject.toml -o requirements.lock
+
+clean:  ## remove the environment and caches
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build *.egg-info

@@ -1,0 +1,146 @@
+"""Everything a user can set, as plain dataclasses: the schema behind `configs/` and the command line.
+
+One class per config group. No torch, no Hydra: every room may import it. Units are in the names or comments;
+sizes are (height, width) in pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class DataConfig:
+    """Where images and masks come from (`data=`)."""
+
+    name: str = "builtin"  # shown in reports, part of the run folder's name
+    kind: str = "builtin"  # builtin | folder | mmseg
+    root: str | None = None  # folder with img_dir/SPLIT and ann_dir/SPLIT
+    classes: list[str] = field(default_factory=list)  # in the order of the ids; empty: builtin's or the mmseg config's own
+    palette: list[list[int]] = field(default_factory=list)  # RGB per class, for pictures; empty: generated
+    ignore_index: int = 255
+    train_split: str = "train"
+    val_split: str = "val"
+    test_split: str | None = "test"  # None, or absent from disk: no test split
+    img_dir: str = "img_dir"
+    ann_dir: str = "ann_dir"
+    mmseg_config: str | None = None  # kind=mmseg: a dataset config of mmsegmentation, e.g. _base_/datasets/ade20k.py
+    holdout: float = 0.2  # share of the training images on which a candidate is rewarded; never trained on
+    seed: int = 0  # builtin only: which world is drawn
+    count: list[int] = field(default_factory=lambda: [240, 60, 120])  # builtin only: images per split
+    cache_dir: str | None = None  # default: $XDG_CACHE_HOME/autoseg
+
+
+@dataclass
+class ModelConfig:
+    """The network (`model=`): an mmsegmentation config plus changes to its `model` dict."""
+
+    name: str = "tiny"
+    config: str = "_base_/models/deeplabv3plus_r50-d8.py"  # a path, or one of the configs inside mmsegmentation
+    overrides: dict[str, Any] = field(default_factory=dict)  # merged into the config's `model`, mmengine's rules (_delete_)
+    weights: str | None = None  # backbone weights: a state dict (.pth read without unpickling code, or .safetensors)
+    mean: list[float] = field(default_factory=lambda: [123.675, 116.28, 103.53])  # RGB, 0..255
+    std: list[float] = field(default_factory=lambda: [58.395, 57.12, 57.375])
+
+
+@dataclass
+class ProxyConfig:
+    """One short training (`proxy.*`): what a candidate loss is judged by."""
+
+    iters: int = 250
+    batch_size: int = 8
+    size: list[int] = field(default_factory=lambda: [180, 240])  # every image is resized to this, once
+    crop: int = 128  # side of the square training crop
+    scale: list[float] = field(default_factory=lambda: [0.75, 1.5])  # random scale before the crop
+    flip: bool = True
+    photometric: bool = True
+    optimizer: str = "adamw"  # adamw (short proxies) | sgd (the paper)
+    lr: float = 5e-4
+    head_lr_mult: float = 4.0
+    weight_decay: float = 1e-4
+    momentum: float = 0.9  # sgd only
+    poly_power: float = 0.9
+    min_lr: float = 0.0
+    aux_weight: float = 0.4  # auxiliary head, where the model has one
+    amp: str = "auto"  # auto | off | bf16 | fp16
+    channels_last: str = "auto"  # auto | on | off
+    compile: str = "auto"  # the loss kernel: auto | on | off
+    threads: int = 1  # CPU threads per proxy; part of what makes a reward reproducible
+    eval_batch_size: int = 16
+    deterministic: bool = False  # bitwise on GPU too, slower; CPU always is
+
+
+@dataclass
+class SpaceConfig:
+    """The search space (`space=`): a file of `search_spaces/` and what the user changes in it."""
+
+    name: str = "default"  # a name or the path of a .yaml file; "paper" becomes paper-<metric>
+
+
+@dataclass
+class ControllerConfig:
+    """What proposes candidates (`controller=`)."""
+
+    name: str = "ppo"  # ppo | random | cmaes | tpe
+    options: dict[str, Any] = field(default_factory=dict)  # keyword arguments of build_controller
+
+
+@dataclass
+class ConfirmConfig:
+    """The last stage: best candidates and rivals trained again with fresh seeds."""
+
+    top: int = 3
+    seeds: int = 3
+    rivals: list[str] = field(default_factory=lambda: ["identity", "ce", "lovasz"])
+
+
+@dataclass
+class SearchSettings:
+    """Size and rules of the search (`search.*`)."""
+
+    rounds: int = 8
+    candidates: int = 8
+    floor: str | None = None  # e.g. "miou>=0.9*ce": below it a candidate's reward is cut
+    timeout_s: float | None = None  # per candidate; None: ten times the first one's time, at least 600 s
+    retries: int = 1  # fresh attempts after a worker died or hung
+    confirm: ConfirmConfig = field(default_factory=ConfirmConfig)
+
+
+@dataclass
+class ExecutorConfig:
+    """Where candidates run (`executor=`)."""
+
+    name: str = "processes"  # inline | processes
+    per_device: int = 1  # workers per GPU
+
+
+@dataclass
+class TrackerConfig:
+    """Who else is told about progress (`tracker=`)."""
+
+    tensorboard: bool = True
+    wandb: str = "disabled"  # disabled | offline | online
+    wandb_project: str = "autoseg"
+
+
+@dataclass
+class SearchConfig:
+    """All of `autoseg search`."""
+
+    metric: str = "miou"
+    seed: int = 0
+    run_dir: str | None = None  # default: runs/<metric>-<data>-<time>-<id>
+    resume: str | None = None
+    device: str = "auto"  # auto | cpu | cuda
+    workers: str = "auto"  # auto, or how many
+    tolerance: int = 5  # boundary metrics, pixels at proxy.size
+    drop_background: bool = False  # boundary metrics: class 0 has no boundary of its own
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    proxy: ProxyConfig = field(default_factory=ProxyConfig)
+    space: SpaceConfig = field(default_factory=SpaceConfig)
+    controller: ControllerConfig = field(default_factory=ControllerConfig)
+    search: SearchSettings = field(default_factory=SearchSettings)
+    executor: ExecutorConfig = field(default_factory=ExecutorConfig)
+    tracker: TrackerConfig = field(default_factory=TrackerConfig)

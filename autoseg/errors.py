@@ -1,0 +1,40 @@
+"""What autoseg tells its user when something is wrong: one tree of errors, one form of message."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class AutosegError(Exception):
+    """Base of every error autoseg raises on purpose; its text is meant for the user."""
+
+
+class InputError(AutosegError, ValueError):
+    """The user's input is wrong. The command line prints the message alone and exits with 2.
+
+    Args:
+        field: what is wrong, in the user's words (a config key, an argument, a file).
+        expected: what would have been right.
+        got: what came.
+        hint: what to do about it, a full sentence.
+    """
+
+    def __init__(self, field: str, expected: str, got: object, hint: str = "") -> None:
+        self.field, self.expected, self.got, self.hint = field, expected, got, hint
+        super().__init__(f"{field}: expected {expected}, got {got}." + (f" {hint}" if hint else ""))
+
+    def __reduce__(self) -> tuple[type[InputError], tuple[str, str, object, str]]:
+        return type(self), (self.field, self.expected, self.got, self.hint)  # crosses process borders whole
+
+
+class Diverged(AutosegError):
+    """A training produced a loss that is not finite; the candidate is recorded as diverged."""
+
+
+def unknown_name(field: str, got: str, known: Iterable[str], hint: str = "") -> InputError:
+    """The error for a name that does not exist: names the nearest known ones, then all of them."""
+    names = sorted(known)
+    near = difflib.get_close_matches(got, names, n=3, cutoff=0.5)
+    meant = f"Did you mean {' or '.join(near)}? " if near else ""
+    return InputError(field, "one of " + ", ".join(names), repr(got), (meant + hint).strip())
