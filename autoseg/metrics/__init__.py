@@ -1,0 +1,44 @@
+"""Metrics: each one formula over AND, OR and boundaries, exact with hard logic, a surrogate with curves."""
+
+from __future__ import annotations
+
+from autoseg.metrics import boundary, region  # noqa: F401  (importing registers them)
+from autoseg.metrics.base import Metric, MetricOptions, register_metric, registry
+from autoseg.metrics.logic import Logic, Plane, curves_of
+from autoseg.metrics.sums import MetricSum, parse
+
+__all__ = [
+    "Logic", "Metric", "MetricOptions", "MetricSum", "Plane",
+    "build_metric", "curves_of", "names", "parse", "register_metric",
+]  # fmt: skip
+
+PAPER_SIX = ("miou", "fwiou", "macc", "gacc", "biou", "bf1")
+
+
+def names() -> list[str]:
+    """Every metric's name."""
+    return list(registry())
+
+
+def build_metric(
+    name: str,
+    num_classes: int,
+    ignore_index: int = 255,
+    tolerance: int = 5,
+    drop_background: bool = False,
+) -> Metric | MetricSum:
+    """A metric by name, or a weighted sum of them.
+
+    Args:
+        name: one of `names()`, or a sum such as "miou+0.5*bf1".
+        num_classes: C.
+        ignore_index: label of void pixels.
+        tolerance: boundary metrics, pixels at the size where the metric is evaluated.
+        drop_background: boundary metrics, class 0 has no boundary of its own.
+
+    Raises:
+        InputError: unknown name, malformed sum, or an option out of range.
+    """
+    options = MetricOptions(num_classes, ignore_index, tolerance, drop_background)
+    terms = [(weight, registry()[term](options)) for weight, term in parse(name)]
+    return terms[0][1] if len(terms) == 1 and terms[0][0] == 1 else MetricSum(terms)

@@ -1,0 +1,179 @@
+"""What every metric shares: counting over a data set, merging, and the mean over classes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, Self
+
+import torch
+from torch import Tensor
+
+from autoseg.errors import InputError
+from autoseg.metrics.logic import HardLogic, Logic, Plane
+
+Sums = dict[str, Tensor]
+
+
+class Ratio(Protocol):
+    """Division of totals. `empty` is the exact metric's value where the denominator is 0 (NaN: undefined)."""
+
+    def __call__(self, numerator: Tensor, denominator: Tensor, empty: float = math.nan) -> Tensor:
+        """Elementwise numerator / denominator."""
+
+
+def exact_ratio(numerator: Tensor, denominator: Tensor, empty: float = math.nan) -> Tensor:
+    """Ratio of counts in float64; `empty` where the denominator is 0."""
+    numerator, denominator = numerator.double(), denominator.double()
+    return torch.where(denominator == 0, empty, numerator / torch.where(denominator == 0, 1.0, denominator))
+
+
+@dataclass
+class MetricOptions:
+    """What a metric is told about the data.
+
+    Attributes:
+        num_classes: C.
+        ignore_index: label of void pixels; any other id outside [0, C) is an error.
+        tolerance: boundary metrics, in pixels at the size where the metric is evaluated.
+        drop_background: boundary metrics; class 0 has no boundary of its own.
+    """
+
+    num_classes: int
+    ignore_index: int = 255
+    tolerance: int = 5
+    drop_background: bool = False
+
+    def __post_init__(self) -> None:
+        if self.num_classes < 1:
+            raise InputError("num_classes", "at least 1", self.num_classes)
+        if self.tolerance < 0:
+            raise InputError("tolerance", "a number of pixels, 0 or more", self.tolerance)
+
+
+def check_ids(ids: Tensor, what: str, options: MetricOptions, ignore: bool) -> None:
+    """Raises `InputError` if any id is neither a class nor (for labels) `ignore_index`."""
+    wrong = (ids < 0) | (ids >= options.num_classes)
+    if ignore:
+        wrong &= ids != options.ignore_index
+    if wrong.any():
+        found = sorted(set(ids[wrong].unique().tolist()))[:5]
+        also = f" or ignore_index {options.ignore_index}" if ignore else ""
+        raise InputError(
+            what,
+            f"class ids 0 to {options.num_classes - 1}{also}",
+            f"also {', '.join(map(str, found))}",
+            "Check num_classes and how the masks were made.",
+        )
+
+
+class Metric:
+    """A metric over a whole data set, stated as totals and ratios of them.
+
+    A subclass is one formula in two steps: `sums` (totals over images and pixels, written with AND, OR and
+    boundaries) and `scores` (ratios of totals, per class). Read with hard logic this is the exact metric; read
+    with curves it is its surrogate loss. Higher is better.
+
+    Class attributes:
+        name: what users type.
+        summary: one line for `autoseg metrics`.
+        source: where the definition comes from.
+        absent_rule: whether a surrogate may average over classes the batch lacks (`absent="include"`).
+        per_class_scores: False where all classes are pooled into one ratio.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    source: ClassVar[str] = "this project"
+    absent_rule: ClassVar[bool] = True
+    needs_probs: ClassVar[bool] = False
+
+    def __init__(self, options: MetricOptions) -> None:
+        self.options = options
+        self.reset()
+
+    # ---------------------------------------------------------------- the formula
+
+    def sums(self, p: Plane, y: Plane, logic: Logic) -> Sums:
+        """Totals, each (C,). Must hold "label": how much of each class the labels have where it counts."""
+        raise NotImplementedError
+
+    def scores(self, s: Sums, ratio: Ratio) -> Tensor:
+        """Per-class scores from totals: (C,), or (1,) where classes are pooled."""
+        raise NotImplementedError
+
+    def weights(self, s: Sums) -> Tensor:
+        """Weight of each score in the mean, same shape as `scores`: equal unless said otherwise."""
+        return torch.ones_like(s["label"], dtype=torch.float64)
+
+    # ---------------------------------------------------------------- over a data set
+
+    def update(self, pred: Tensor, labels: Tensor) -> None:
+        """Adds a batch.
+
+        Args:
+            pred: (N, H, W) integer predicted classes.
+            labels: (N, H, W) integer labels, `ignore_index` for void.
+
+        Raises:
+            InputError: shapes differ, or an id is out of range.
+        """
+        if pred.shape != labels.shape or pred.dim() != 3:
+            raise InputError(
+                "pred, labels", "two (N, H, W) maps of one shape", f"{(*pred.shape,)} and {(*labels.shape,)}"
+            )
+        check_ids(pred, "pred", self.options, ignore=False)
+        check_ids(labels, "labels", self.options, ignore=True)
+        logic = HardLogic(pred.long(), labels.long(), self.options.num_classes)
+        self._add(self.sums(logic.pred, logic.label, logic))
+
+    def _add(self, sums: Mapping[str, Tensor]) -> None:
+        self._state = {
+            k: v.cpu() + self._state[k] if k in self._state else v.cpu() for k, v in sums.items()
+        }
+
+    def reset(self) -> None:
+        """Forgets everything seen."""
+        self._state: Sums = {}
+
+    def merge(self, other: Self) -> None:
+        """Adds what another instance has seen (another worker, another part of the data)."""
+        if type(other) is not type(self) or other.options != self.options:
+            raise InputError("merge", f"a {self.name} of the same options", repr(other))
+        self._add(other._state)
+
+    def per_class(self) -> Tensor:
+        """(C,) float64, NaN where a class does not occur; (1,) where classes are pooled."""
+        if not self._state:
+            return torch.full((self.options.num_classes,), math.nan, dtype=torch.float64)
+        return self.scores(self._state, exact_ratio)
+
+    def compute(self) -> Tensor:
+        """0-d float64: the mean over the classes that occur; NaN if none does."""
+        if not self._state:
+            return torch.tensor(math.nan, dtype=torch.float64)
+        scores = self.per_class()
+        occurs = ~scores.isnan()
+        weights = self.weights(self._state).double() * occurs
+        return (scores.nan_to_num() * weights).sum() / weights.sum()  # 0/0 is the NaN promised
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.options})"
+
+
+_REGISTRY: dict[str, type[Metric]] = {}
+
+
+def register_metric(cls: type[Metric]) -> type[Metric]:
+    """Class decorator: makes a metric known by its `name`, to commands and configs alike."""
+    _REGISTRY[cls.name] = cls
+    return cls
+
+
+def registry() -> Mapping[str, type[Metric]]:
+    """Known metrics by name."""
+    return _REGISTRY
+
+
+Formula = Callable[[Plane, Plane, Logic], Sums]
