@@ -1,0 +1,71 @@
+"""The console command `autoseg`: finds the subcommand, runs it, turns errors into exit statuses.
+
+Nothing heavy is imported here: each subcommand is one module with `HELP` and `run(argv) -> int`, imported
+when it is called, so that `autoseg --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from autoseg.cli import faults
+from autoseg.errors import unknown_name
+
+COMMANDS = {
+    "search": ("autoseg.cli.search", "search a loss for a metric"),
+    "export": ("autoseg.cli.export", "write a found loss as a card, an mmsegmentation config or plain Python"),
+    "metrics": ("autoseg.cli.lists", "list the metrics a loss can be searched for"),
+    "losses": ("autoseg.cli.lists", "list the losses that are known by name"),
+    "spaces": ("autoseg.cli.lists", "list the search spaces"),
+    "doctor": ("autoseg.cli.doctor", "check versions, devices and data folders; say what is missing"),
+}
+
+
+def help_text() -> str:
+    """What `autoseg --help` prints: one screen with an example that works on any machine."""
+    lines = [f"  {name:<9}{summary}" for name, (_, summary) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "autoseg searches a differentiable surrogate loss for a segmentation metric.",
+            "",
+            "usage: autoseg COMMAND [ARGUMENTS]    autoseg COMMAND --help",
+            "",
+            *lines,
+            "",
+            "A whole small search on built-in data, under a minute, then the loss as one Python file:",
+            "  autoseg search experiment=smoke",
+            "  autoseg export runs/NAME --format python -o found_loss.py",
+        ]
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line.
+
+    Args:
+        argv: the arguments after the program's name; default: those of this process.
+
+    Returns:
+        0 done, 1 a fault of ours, 2 the user's input is wrong, 130 interrupted.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(help_text())
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        from importlib.metadata import version
+
+        print(f"autoseg {version('autoseg')}")
+        return 0
+    command, *rest = arguments
+    try:
+        if command not in COMMANDS:
+            raise unknown_name("autoseg", command, COMMANDS, "Type autoseg --help.")
+        module = importlib.import_module(COMMANDS[command][0])
+        status: int = module.run(command, rest)
+        sys.stdout.flush()
+        return status
+    except (Exception, KeyboardInterrupt) as error:
+        return faults.report(error)

@@ -1,0 +1,42 @@
+"""Arguments of a subcommand: argparse with our help texts and our errors."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import NoReturn
+
+from autoseg.errors import InputError
+
+
+class Arguments(argparse.ArgumentParser):
+    """A parser whose help is the command's own text and whose errors are `InputError`s.
+
+    Args:
+        command: the subcommand, for messages.
+        help_text: what `--help` prints, at most one screen.
+    """
+
+    def __init__(self, command: str, help_text: str) -> None:
+        super().__init__(prog=f"autoseg {command}", allow_abbrev=False)
+        self._help_text = help_text
+
+    def format_help(self) -> str:
+        """The command's own text."""
+        return self._help_text.strip("\n") + "\n"
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of leaving the process.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(self.prog, "arguments as in its --help", message, f"Type {self.prog} --help.")
+
+
+def wants_help(argv: list[str], help_text: str) -> bool:
+    """Print the help text if `-h` or `--help` is among the arguments."""
+    if "-h" in argv or "--help" in argv:
+        sys.stdout.write(help_text.strip("\n") + "\n")
+        return True
+    return False

@@ -1,0 +1,82 @@
+"""Values that have the right type and still make no sense, found before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from autoseg.config import SearchConfig
+from autoseg.errors import InputError, unknown_name
+
+_AT_LEAST: Mapping[str, float] = {
+    "tolerance": 0,
+    "data.ignore_index": 0,
+    "proxy.iters": 1,
+    "proxy.batch_size": 1,
+    "proxy.crop": 16,
+    "proxy.threads": 1,
+    "proxy.eval_batch_size": 1,
+    "proxy.weight_decay": 0,
+    "proxy.aux_weight": 0,
+    "search.rounds": 1,
+    "search.candidates": 1,
+    "search.retries": 0,
+    "search.confirm.top": 1,
+    "search.confirm.seeds": 1,
+    "executor.per_device": 1,
+}
+
+_ONE_OF: Mapping[str, tuple[str, ...]] = {
+    "data.kind": ("builtin", "folder", "mmseg"),
+    "proxy.optimizer": ("adamw", "sgd"),
+    "proxy.amp": ("auto", "off", "bf16", "fp16"),
+    "proxy.channels_last": ("auto", "on", "off"),
+    "proxy.compile": ("auto", "on", "off"),
+    "executor.name": ("inline", "processes"),
+    "tracker.wandb": ("disabled", "offline", "online"),
+}
+
+_ABOVE_ZERO = ("proxy.lr", "proxy.head_lr_mult", "search.timeout_s")
+
+
+def check(config: SearchConfig) -> None:
+    """Refuse values out of range; names that a room knows best are checked by that room.
+
+    Raises:
+        InputError: the first value that is wrong.
+    """
+    for key, least in _AT_LEAST.items():
+        if _value(config, key) < least:
+            raise InputError(key, f"at least {least:g}", _value(config, key))
+    for key in _ABOVE_ZERO:
+        value = _value(config, key)
+        if value is not None and value <= 0:
+            raise InputError(key, "more than 0", value)
+    for key, names in _ONE_OF.items():
+        if _value(config, key) not in names:
+            raise unknown_name(key, _value(config, key), names)
+    if not 0 < config.data.holdout < 1:
+        raise InputError("data.holdout", "a share between 0 and 1", config.data.holdout)
+    _check_sizes(config)
+
+
+def _check_sizes(config: SearchConfig) -> None:
+    size, scale, count = config.proxy.size, config.proxy.scale, config.data.count
+    if len(size) != 2 or min(size) < 16:
+        raise InputError("proxy.size", "[height,width] in pixels, each at least 16", size)
+    if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
+        raise InputError("proxy.scale", "[smallest,largest] factor, both above 0", scale)
+    if len(count) != 3 or min(count) < 1:
+        raise InputError("data.count", "[train,val,test] images, each at least 1", count)
+    for key in ("model.mean", "model.std"):
+        if len(_value(config, key)) != 3:
+            raise InputError(key, "three numbers, for red, green and blue", _value(config, key))
+    if min(config.model.std) <= 0:
+        raise InputError("model.std", "three numbers above 0", config.model.std)
+
+
+def _value(config: SearchConfig, key: str) -> Any:
+    value: Any = config
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value

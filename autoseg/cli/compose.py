@@ -1,0 +1,237 @@
+"""From what the user typed to a checked, typed configuration: the only module that knows Hydra.
+
+`configs/` is installed as the package `autoseg.conf`; every file in it is merged into a dataclass of
+`autoseg.config`, so an unknown key or a wrong type is found before anything starts.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.resources
+import itertools
+import shlex
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_module
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from autoseg.errors import InputError, unknown_name
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Composed:
+    """One configuration and the overrides that made it.
+
+    Attributes:
+        config: an instance of the schema's dataclass.
+        overrides: what the user typed, one string each, sweeps resolved.
+    """
+
+    config: Any
+    overrides: tuple[str, ...]
+
+
+def compose(name: str, schema: type[T], overrides: list[str]) -> T:
+    """Compose `configs/<name>.yaml` with overrides into an instance of `schema`.
+
+    Args:
+        name: the file's name without `.yaml`; its defaults list begins with `<name>_schema`.
+        schema: the dataclass behind it.
+        overrides: `key=value` or `group=option`, in Hydra's grammar.
+
+    Raises:
+        InputError: a key, option, type or the grammar is wrong.
+    """
+    return _build(name, schema, [_checked(_parse(name, text), schema) for text in overrides])
+
+
+def compose_sweep(name: str, schema: type[T], overrides: list[str], *, sweep: bool) -> list[Composed]:
+    """Compose every combination of swept values (`metric=miou,biou`), all before the first is run.
+
+    Args:
+        name: as in `compose`.
+        schema: as in `compose`.
+        overrides: as in `compose`; with `sweep` a value may be a list `a,b`, `range(1,5)` or `choice(a,b)`.
+        sweep: whether `-m` was given.
+
+    Raises:
+        InputError: as in `compose`; or several values without `-m`.
+    """
+    axes: list[list[str]] = []
+    for text in overrides:
+        override = _parse(name, text)
+        if not override.is_sweep_override():
+            axes.append([_checked(override, schema)])
+        elif not sweep:
+            raise InputError(
+                override.get_key_element(),
+                "one value",
+                f"several in {text!r}",
+                f"Add -m to run one search for each, or quote a value that holds a comma: {_quoted(text)}",
+            )
+        else:
+            key = override.key_or_group
+            axes.append([_checked(_parse(name, f"{key}={v}"), schema) for v in override.sweep_string_iterator()])
+    return [Composed(_build(name, schema, list(row)), row) for row in itertools.product(*axes)]
+
+
+def options(group: str) -> list[str]:
+    """Names of the files in `configs/<group>/`, sorted."""
+    folder = importlib.resources.files("autoseg.conf") / group
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def groups() -> list[str]:
+    """Names of the folders of `configs/`, sorted."""
+    root = importlib.resources.files("autoseg.conf")
+    return sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("_"))
+
+
+def keys(schema: type) -> dict[str, Any]:
+    """Every dotted key of a schema with its type, sections left out."""
+    found: dict[str, Any] = {}
+    hints = get_type_hints(schema)
+    for field in fields(schema):
+        kind = hints[field.name]
+        if is_dataclass(kind):
+            found.update({f"{field.name}.{inner}": t for inner, t in keys(kind).items()})  # type: ignore[arg-type]
+        else:
+            found[field.name] = kind
+    return found
+
+
+def _build(name: str, schema: type[T], overrides: list[str]) -> T:
+    ConfigStore.instance().store(name=f"{name}_schema", node=schema)
+    try:
+        with initialize_config_module("autoseg.conf", version_base="1.3", job_name="autoseg"):
+            config = OmegaConf.to_object(hydra_compose(name, overrides=overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise _explain(error, schema) from error
+    if not isinstance(config, schema):
+        raise TypeError(f"configs/{name}.yaml does not begin with {name}_schema")
+    return config
+
+
+def _explain(error: Exception, schema: type) -> InputError:
+    """Turn Hydra's report of a wrong type into ours; unknown names were found before."""
+    for cause in (error, error.__cause__, error.__context__):
+        key = getattr(cause, "full_key", None)
+        if key:
+            kind = keys(schema).get(key.partition("[")[0])
+            expected = _words(kind) if kind is not None else "a section of keys"
+            return InputError(key, expected, str(getattr(cause, "msg", cause)).splitlines()[0].rstrip("."))
+    return InputError("configuration", "one that can be composed", str(error).splitlines()[0].rstrip("."))
+
+
+def _parse(name: str, text: str) -> Override:
+    try:
+        return OverridesParser.create().parse_override(text)
+    except HydraException as error:
+        key, equals, value = text.partition("=")
+        if not equals or not key.lstrip("+").replace(".", "").replace("_", "").isalnum():
+            raise InputError(
+                repr(text), "key=value", "something else", f"Type autoseg {name} --help for examples."
+            ) from error
+        raise InputError(
+            key, "a value in Hydra's grammar", repr(value), f"Quote it, for the shell and for Hydra: {_quoted(text)}"
+        ) from error
+
+
+def _checked(override: Override, schema: type) -> str:
+    """The override as Hydra shall see it, once its key or group option is known to exist.
+
+    `space=NAME` is short for `space.name=NAME`: spaces are files of `search_spaces/`, not configs. Keys inside
+    an open dictionary (`controller.options.lr`) need no `+` here.
+    """
+    key, value = override.key_or_group, override.value()
+    text = (override.input_line or "").lstrip("+")
+    if override.is_delete():
+        raise InputError(override.input_line or key, "key=value", "a deletion", "Nothing can be deleted: set a value.")
+    if key == "space":
+        return f"space.name={text.partition('=')[2]}"
+    if key in groups() and not isinstance(value, dict):
+        if value is None or value == "" or str(value) not in options(key):
+            if not (key == "experiment" and value is None):
+                raise unknown_name(key, str(value), options(key))
+        return text
+    known = keys(schema)
+    if key in known:
+        return text
+    if any(key.startswith(f"{parent}.") for parent, kind in known.items() if get_origin(kind) is dict):
+        return f"++{text}"
+    raise InputError(key, _section_of(key, known), "an unknown key", _nearest(key, known))
+
+
+def _section_of(key: str, known: dict[str, Any]) -> str:
+    """What could have stood there: the keys of the same section, or the top level's."""
+    section = key.rpartition(".")[0]
+    same = [k for k in known if k.rpartition(".")[0] == section]
+    if not same:
+        section, same = "", [k for k in known if "." not in k]
+    return "one of " + ", ".join(same)
+
+
+def _nearest(key: str, known: dict[str, Any]) -> str:
+    leaf = key.rpartition(".")[2]
+    near = difflib.get_close_matches(key, known, n=2, cutoff=0.7)
+    near += [k for k in known if k not in near and difflib.get_close_matches(leaf, [k.rpartition(".")[2]], cutoff=0.8)]
+    meant = f"Did you mean {' or '.join(near[:3])}? " if near else ""
+    return meant + "autoseg search --cfg prints every key."
+
+
+def _quoted(text: str) -> str:
+    key, _, value = text.partition("=")
+    bare = value.strip("\"'").replace("\\", "\\\\").replace('"', '\\"')
+    return shlex.quote(f'{key}="{bare}"')
+
+
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+
+def _words(kind: Any) -> str:
+    """A type in the user's words."""
+    if kind in _WORDS:
+        return _WORDS[kind]
+    arguments = [a for a in get_args(kind) if a is not type(None)]
+    if get_origin(kind) is list:
+        return "a list like [a,b], each " + _words(arguments[0])
+    if get_origin(kind) is dict:
+        return "a mapping like {key: value}"
+    return f"{_words(arguments[0])} or null"
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """A configuration as plain data (dicts, lists, numbers, text), for files."""
+    data = OmegaConf.to_container(OmegaConf.structured(config), resolve=True)
+    if not isinstance(data, dict):
+        raise TypeError(f"not a configuration: {type(config).__name__}")
+    return {str(key): value for key, value in data.items()}
+
+
+def as_yaml(config: Any) -> str:
+    """A configuration as YAML text."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def load(schema: type[T], data: dict[str, Any]) -> T:
+    """The reverse of `plain`: a typed configuration from a run's plain data.
+
+    Raises:
+        InputError: the data does not fit the schema.
+    """
+    try:
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), data))
+    except OmegaConfBaseException as error:
+        raise _explain(error, schema) from error
+    if not isinstance(config, schema):
+        raise TypeError(f"not a {schema.__name__}")
+    return config

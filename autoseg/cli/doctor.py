@@ -1,0 +1,142 @@
+"""`autoseg doctor`: is everything there that a search needs? Reads, never changes anything."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import psutil
+from packaging.requirements import Requirement
+
+from autoseg.cli.arguments import Arguments
+from autoseg.cli.compose import compose, options
+from autoseg.config import DataConfig, SearchConfig
+
+HELP = """
+Checks versions, devices, data folders, memory and disk, and says what is missing.
+
+usage: autoseg doctor [KEY=VALUE ...]
+
+With a data set, its folders are checked too; keys are those of autoseg search:
+  autoseg doctor
+  autoseg doctor data=camvid data.root=DIR
+
+Exit status: 0 all is there, 2 something is missing.
+"""
+
+MIN_MEMORY_GB = 2.0  # one CPU worker with a small network peaks at about 1.3 GB
+MIN_DISK_GB = 1.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report: what was looked at, how it stands, what to do if it is bad."""
+
+    topic: str
+    state: Literal["ok", "note", "missing"]
+    text: str
+
+
+def run(command: str, argv: list[str]) -> int:
+    """Print the report."""
+    parser = Arguments(command, HELP)
+    parser.add_argument("overrides", nargs="*")
+    config = compose("search", SearchConfig, parser.parse_args(argv).overrides)
+    missing = 0
+    for finding in findings(config):
+        print(f"{finding.state:<8}{finding.topic:<10}{finding.text}", flush=True)
+        missing += finding.state == "missing"
+    print(f"{missing} thing(s) missing." if missing else "All that a search needs is there.")
+    return 2 if missing else 0
+
+
+def findings(config: SearchConfig) -> Iterator[Finding]:
+    """Everything worth saying about this machine, in the order of the report."""
+    yield Finding("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+    yield from packages()
+    yield from devices()
+    yield from memory_and_disk(Path(config.run_dir or ".").expanduser())
+    yield from data_folders(config.data)
+    if config.model.weights is not None:
+        there = Path(config.model.weights).expanduser().is_file()
+        text = config.model.weights if there else f"no file {config.model.weights} (model.weights)"
+        yield Finding("weights", "ok" if there else "missing", text)
+
+
+def packages() -> Iterator[Finding]:
+    """Every package autoseg requires, against the version it requires."""
+    bad = 0
+    needed = [Requirement(text) for text in importlib.metadata.requires("autoseg") or []]
+    needed = [r for r in needed if r.marker is None or r.marker.evaluate({"extra": ""})]
+    for requirement in needed:
+        try:
+            version = importlib.metadata.version(requirement.name)
+        except importlib.metadata.PackageNotFoundError:
+            bad += 1
+            yield Finding("package", "missing", f"{requirement}: not installed; run make setup")
+            continue
+        if not requirement.specifier.contains(version, prereleases=True):
+            bad += 1
+            yield Finding("package", "missing", f"{requirement}: found {version}; run make setup")
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in ("autoseg", "torch")]
+    if not bad:
+        yield Finding("package", "ok", f"{', '.join(versions)} and {len(needed) - 1} more, versions as required")
+
+
+def devices() -> Iterator[Finding]:
+    """CPU cores and GPUs, as torch sees them."""
+    import torch
+
+    yield Finding("cpu", "ok", f"{len(os.sched_getaffinity(0))} cores usable")
+    if not torch.cuda.is_available():
+        yield Finding("gpu", "note", "none that torch can use; searches run on the CPU (device=cpu)")
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        yield Finding("gpu", "ok", f"cuda:{index} {properties.name}, {properties.total_memory / 2**30:.0f} GB")
+
+
+def memory_and_disk(run_dir: Path) -> Iterator[Finding]:
+    """Free memory, and free space where runs and the image cache are written."""
+    free = psutil.virtual_memory().available / 2**30
+    text = f"{free:.1f} GB free"
+    yield (
+        Finding("memory", "ok", text)
+        if free >= MIN_MEMORY_GB
+        else Finding("memory", "missing", f"{text}; a worker needs about {MIN_MEMORY_GB:g} GB")
+    )
+    places = {"runs": run_dir, "cache": Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")}
+    for name, place in places.items():
+        existing = next(parent for parent in [place.absolute(), *place.absolute().parents] if parent.is_dir())
+        space = shutil.disk_usage(existing).free / 2**30
+        if not os.access(existing, os.W_OK):
+            yield Finding("disk", "missing", f"{existing} (for {name}) cannot be written to")
+        elif space < MIN_DISK_GB:
+            yield Finding("disk", "missing", f"{space:.1f} GB free in {existing} (for {name}); make room")
+        else:
+            yield Finding("disk", "ok", f"{space:.0f} GB free in {existing} (for {name})")
+
+
+def data_folders(data: DataConfig) -> Iterator[Finding]:
+    """The folders of the chosen data set; without one, which presets there are."""
+    if data.kind == "builtin":
+        others = ", ".join(name for name in options("data") if name != "builtin")
+        yield Finding("data", "ok", f"builtin (made from a seed); others, with data.root=DIR: {others}")
+    elif data.kind == "mmseg":
+        yield Finding("data", "note", f"{data.mmseg_config}: read by mmsegmentation when a search starts")
+    elif data.root is None:
+        yield Finding("data", "missing", f"data={data.name} needs data.root=DIR")
+    else:
+        root = Path(data.root).expanduser()
+        for split in (data.train_split, data.val_split):
+            for folder in (data.img_dir, data.ann_dir):
+                path = root / folder / split
+                files = sum(1 for entry in path.iterdir() if entry.is_file()) if path.is_dir() else 0
+                yield Finding(
+                    "data", "ok" if files else "missing", f"{path}: " + (f"{files} files" if files else "no files")
+                )

@@ -1,0 +1,76 @@
+"""What the user reads when a command fails: one message, the right exit status, the traceback in a file."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+from autoseg.errors import AutosegError, InputError
+
+FAULT, INPUT, INTERRUPTED = 1, 2, 130
+
+
+def report(error: BaseException) -> int:
+    """Print what happened to stderr and return the exit status that says whose fault it was."""
+    if isinstance(error, KeyboardInterrupt):
+        print("autoseg: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    if isinstance(error, BrokenPipeError):  # `autoseg losses | head`: the reader has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    if isinstance(error, InputError):
+        print(f"autoseg: {error}", file=sys.stderr)
+        return INPUT
+    if any(_disk_is_full(cause) for cause in _causes(error)):
+        print(
+            "autoseg: no space is left on the disk. Nothing finished is lost: make room and repeat the"
+            " command (a search goes on with resume=RUN).",
+            file=sys.stderr,
+        )
+        return INPUT
+    if isinstance(error, AutosegError):
+        print(f"autoseg: {error}", file=sys.stderr)
+        return FAULT
+    place = _keep_traceback(error)
+    reason = str(error).strip().splitlines()
+    print(
+        f"autoseg: unexpected {type(error).__name__}: {reason[0] if reason else '(no message)'}\n"
+        f"This is a fault of autoseg, not of your input. The traceback is in {place}",
+        file=sys.stderr,
+    )
+    return FAULT
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and everything it was raised from."""
+    current: BaseException | None = error
+    seen: set[int] = set()
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        current = current.__cause__ or current.__context__
+
+
+def _disk_is_full(error: BaseException) -> bool:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return "database or disk is full" in str(error)  # how SQLite says it, through every wrapper
+
+
+def _keep_traceback(error: BaseException) -> Path:
+    """Append the traceback to the run's log, or to a fresh file where there is no run yet."""
+    text = "".join(traceback.format_exception(error))
+    for handler in logging.getLogger("autoseg").handlers:
+        if isinstance(handler, logging.FileHandler):
+            logging.getLogger("autoseg").error(text)
+            return Path(handler.baseFilename)
+    descriptor, name = tempfile.mkstemp(prefix="autoseg-", suffix=".log", text=True)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    return Path(name)

@@ -1,0 +1,56 @@
+"""`autoseg metrics`, `autoseg losses`, `autoseg spaces`: what there is, a line each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from autoseg.cli.arguments import Arguments
+
+HELP = {
+    "metrics": """
+Lists the metrics: each can be searched for, and sums of them too.
+
+usage: autoseg metrics
+
+  autoseg search "metric=miou+0.5*bf1" experiment=smoke
+""",
+    "losses": """
+Lists the losses known by name: hand-made ones and the published ones of Auto Seg-Loss.
+
+usage: autoseg losses
+
+In Python:
+  autoseg.build_loss("0.25*ce+0.75*jml", num_classes=21)
+  autoseg.load_loss("asl2021/miou", num_classes=21)
+""",
+    "spaces": """
+Lists the search spaces; your own is a .yaml file of the same form.
+
+usage: autoseg spaces
+
+  autoseg search metric=biou space=paper-biou experiment=smoke
+""",
+}
+
+
+def run(command: str, argv: list[str]) -> int:
+    """Print the list that `command` names."""
+    Arguments(command, HELP[command]).parse_args(argv)
+    rows = list(_LISTS[command]())
+    width = max(len(name) for name, _ in rows)
+    for name, text in rows:
+        print(f"{name:<{width}}  {text}".rstrip())
+    return 0
+
+
+def _first_line(documented: object) -> str:
+    return ((documented.__doc__ or "").strip().splitlines() or [""])[0]
+
+
+def _metrics() -> Iterable[tuple[str, str]]:
+    from autoseg.metrics import registry
+
+    return [(name, _first_line(kind)) for name, kind in registry().items()]
+
+
+_LISTS: dict[str, Callable[[], Iterable[tuple[str, str]]]] = {"metrics": _metrics}

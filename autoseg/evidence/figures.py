@@ -1,0 +1,146 @@
+"""Pictures of a search: pure functions from numbers to a matplotlib `Figure`, no files and no global state.
+
+Colours are those of Okabe and Ito, which colour-blind readers can tell apart; lines are named beside
+themselves where there is room, so that no legend has to be matched.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike, NDArray
+
+BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#8A8A8A"
+PALETTE = (BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", RED)
+FloatArray = NDArray[np.float64]
+
+
+def reward_by_round(rewards: Sequence[Sequence[float]], metric: str) -> Figure:
+    """Every candidate's reward, the mean of each round and the best so far.
+
+    Args:
+        rewards: one sequence per round, NaN for a candidate without a score; shares of 1, drawn in percent.
+        metric: the metric's name, for the axis.
+    """
+    figure, axes = _canvas(6.4, 4.0)
+    rows = [100 * np.asarray(row, dtype=np.float64) for row in rewards]
+    for index, row in enumerate(rows, start=1):
+        spread = index + 0.18 * np.linspace(-1, 1, len(row)) if len(row) > 1 else np.array([float(index)])
+        axes.scatter(spread, row, s=22, color=BLUE, alpha=0.55, linewidths=0, zorder=2)
+        failed = spread[np.isnan(row)]
+        axes.plot(
+            failed, np.full(len(failed), 0.02), "x", color=RED, transform=axes.get_xaxis_transform(), clip_on=False
+        )
+    numbers = np.arange(1, len(rows) + 1)
+    means = np.array([np.nanmean(row) if np.isfinite(row).any() else np.nan for row in rows])
+    tops = np.array([np.nanmax(row) if np.isfinite(row).any() else -np.inf for row in rows])
+    best = np.maximum.accumulate(tops)
+    best[np.isneginf(best)] = np.nan
+    axes.plot(numbers, means, color=ORANGE, lw=2, marker="o", ms=4, label="mean of the round", zorder=3)
+    axes.step(numbers, best, where="mid", color=GREEN, lw=2, label="best so far", zorder=3)
+    axes.scatter([], [], s=22, color=BLUE, alpha=0.55, label="one candidate")
+    if any(np.isnan(row).any() for row in rows):
+        axes.plot([], [], "x", color=RED, label="failed")
+    axes.set(xlabel="round", ylabel=f"{metric} on held-out images, %", title="Reward by round")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def confirmation(scores: Mapping[str, Sequence[float]], metric: str, winner: str) -> Figure:
+    """The final comparison: each loss trained with the same fresh seeds, a dot per seed and a bar for the mean.
+
+    Args:
+        scores: loss name to its score per seed (shares of 1; NaN: that training failed), in the order to draw.
+        metric: the metric's name.
+        winner: the name to highlight.
+    """
+    figure, axes = _canvas(6.4, 0.9 + 0.48 * len(scores))
+    for place, (name, values) in enumerate(reversed(scores.items())):
+        row = 100 * np.asarray(values, dtype=np.float64)
+        colour = GREEN if name == winner else GREY
+        axes.scatter(row, np.full(len(row), float(place)), s=26, color=colour, alpha=0.6, linewidths=0)
+        if np.isfinite(row).any():
+            mean = float(np.nanmean(row))
+            axes.plot([mean, mean], [place - 0.28, place + 0.28], color=colour, lw=3)
+            axes.annotate(
+                f"{mean:.1f}", (mean, place + 0.3), ha="center", va="bottom", fontsize=8, color=colour
+            )
+    axes.set_yticks(range(len(scores)), list(reversed(scores)))
+    axes.set_ylim(-0.6, len(scores) - 0.2)
+    axes.set(xlabel=f"{metric} on held-out images, %", title="Same budget, fresh seeds: a dot a seed, a bar the mean")
+    axes.grid(axis="y", visible=False)
+    return figure
+
+
+def curves(found: Mapping[str, ArrayLike], published: Mapping[str, ArrayLike] | None = None) -> Figure:
+    """The found curves over the identity.
+
+    Args:
+        found: curve name to (n, 2) points (x, y) along it, in [0, 1].
+        published: the same for a published loss, drawn dashed in the panel of the same name.
+    """
+    columns = min(4, len(found))
+    rows = math.ceil(len(found) / columns)
+    figure = Figure(figsize=(2.9 * columns, 2.9 * rows + 0.3), layout="constrained", dpi=150)
+    for panel, (name, points) in enumerate(found.items(), start=1):
+        axes = figure.add_subplot(rows, columns, panel)
+        _style(axes)
+        axes.plot([0, 1], [0, 1], color=GREY, lw=1, ls=":", label="identity")
+        if published is not None and name in published:
+            other = np.asarray(published[name], dtype=np.float64)
+            axes.plot(other[:, 0], other[:, 1], color=ORANGE, lw=1.5, ls="--", label="published")
+        line = np.asarray(points, dtype=np.float64)
+        axes.plot(line[:, 0], line[:, 1], color=BLUE, lw=2.2, label="found")
+        axes.set(title=name, xlim=(0, 1), ylim=(-0.02, 1.02), aspect="equal", xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
+        if panel == 1:
+            axes.legend(frameon=False, fontsize=8, loc="lower right")
+    figure.suptitle("Found curves over the identity", fontsize=11)
+    return figure
+
+
+def surfaces(g_and: ArrayLike | None, g_or: ArrayLike | None) -> Figure:
+    """The relaxed AND and OR over the unit square, h_AND = g(a) g(b), h_OR = g(a) + g(b) - g(a) g(b).
+
+    Args:
+        g_and: (n,) values of the AND curve on an even grid over [0, 1]; None: the metric has no AND curve.
+        g_or: the same for OR.
+    """
+    given = [(name, np.asarray(g, dtype=np.float64)) for name, g in (("AND", g_and), ("OR", g_or)) if g is not None]
+    figure = Figure(figsize=(4.6 * len(given), 4.3), dpi=150)
+    for panel, (name, g) in enumerate(given, start=1):
+        axes = figure.add_subplot(1, len(given), panel, projection="3d", computed_zorder=False)
+        grid = np.linspace(0, 1, len(g))
+        a, b = np.meshgrid(grid, grid, indexing="ij")
+        product = np.outer(g, g)
+        height = product if name == "AND" else g[:, None] + g[None, :] - product
+        axes.plot_surface(a, b, height, cmap="viridis", vmin=0, vmax=1, rstride=1, cstride=1, lw=0, antialiased=True)
+        corners = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
+        truth = corners.all(axis=1) if name == "AND" else corners.any(axis=1)
+        axes.scatter(corners[:, 0], corners[:, 1], truth.astype(float), color=RED, s=24, depthshade=False, zorder=5)
+        axes.set(xlabel="a", ylabel="b", xlim=(0, 1), ylim=(0, 1), zlim=(0, 1), title=f"h_{name}(a, b)")
+        axes.set(xticks=(0, 0.5, 1), yticks=(0, 0.5, 1), zticks=(0, 0.5, 1))
+        axes.view_init(elev=28, azim=-125)
+    figure.suptitle("Found AND and OR; red: the truth table", fontsize=11)
+    figure.subplots_adjust(left=0.02, right=0.94, bottom=0.06, top=0.86, wspace=0.12)
+    return figure
+
+
+def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained", dpi=150)
+    axes = figure.add_subplot()
+    _style(axes)
+    return figure, axes
+
+
+def _style(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#E5E5E5", lw=0.7)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=9)
+    axes.title.set_fontsize(11)
