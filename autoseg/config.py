@@ -25,6 +25,7 @@ class DataConfig:
     test_split: str | None = "test"  # None, or absent from disk: no test split
     img_dir: str = "img_dir"
     ann_dir: str = "ann_dir"
+    annotator_dirs: list[str] = field(default_factory=list)  # further masks of the same images, one folder per annotator
     mmseg_config: str | None = None  # kind=mmseg: a dataset config of mmsegmentation, e.g. _base_/datasets/ade20k.py
     holdout: float = 0.2  # share of the training images on which a candidate is rewarded; never trained on
     seed: int = 0  # builtin only: which world is drawn

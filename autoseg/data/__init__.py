@@ -1,0 +1,7 @@
+"""Images, masks and splits: prepared once into a memory-mapped file, augmented in batches on the device."""
+
+from autoseg.data.augment import Augment, Draw, normalize
+from autoseg.data.holdout import split_holdout
+from autoseg.data.segdata import SegData, open_data, soft_labels
+
+__all__ = ["Augment", "Draw", "SegData", "normalize", "open_data", "soft_labels", "split_holdout"]

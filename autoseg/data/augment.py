@@ -1,0 +1,151 @@
+"""Augmentation on the training device: whole batches, every sample with its own random draw.
+
+Geometry is one `grid_sample` per batch (scale, crop and flip are one affine map), colour is kornia's
+`enhance` functions with one factor per sample; both run wherever the tensors are and never wait for the
+device. The draws come from the generator that is handed in and from nothing else, on the CPU, so that every
+device sees the same ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from kornia.enhance import adjust_brightness, adjust_contrast, adjust_saturation_with_gray_subtraction
+from torch import Tensor
+
+from autoseg.data.source import IGNORE
+from autoseg.errors import InputError
+
+BRIGHTNESS = 32 / 255  # added; these three ranges are those of mmsegmentation's PhotoMetricDistortion,
+CONTRAST = (0.5, 1.5)  # multiplied; whose hue shift is left out: it alone costs more
+SATURATION = (0.5, 1.5)  # mixed with grey; than all the rest on a CPU
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What was drawn for one batch; apply it to everything that belongs to the same images.
+
+    Args:
+        grid: (B, crop, crop, 2) float32, where each output pixel lies in the source, in [-1, 1] inside it.
+        colour: (3, B) float32, added brightness, contrast factor, saturation factor; None: colours stay.
+    """
+
+    grid: Tensor
+    colour: Tensor | None
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Random scale, crop, flip and colour change for training.
+
+    Args:
+        crop: side of the square crop in pixels.
+        scale: (low, high); the image is scaled by a factor drawn log-uniformly, then cropped. Where it is
+            smaller than the crop, it is padded: mean colour in the image, ignore in the labels.
+        flip: mirror left and right with probability one half.
+        photometric: change brightness, contrast and saturation.
+        mean, std: per RGB channel, 0..255; images come out as (x - mean) / std.
+
+    Raises:
+        InputError: a crop below one pixel or a scale range that is empty or not positive.
+    """
+
+    crop: int
+    scale: Sequence[float]
+    flip: bool
+    photometric: bool
+    mean: Sequence[float]
+    std: Sequence[float]
+
+    def __post_init__(self) -> None:
+        if self.crop < 1:
+            raise InputError("proxy.crop", "at least 1 pixel", self.crop)
+        if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
+            raise InputError(
+                "proxy.scale", "[low, high] with 0 < low <= high", list(self.scale), "1 leaves the size."
+            )
+
+    def __call__(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Augment one batch.
+
+        Args:
+            images: (B, 3, H, W) uint8.
+            labels: (B, H, W) uint8, on the same device.
+            generator: a CPU generator; seed it from (seed, iteration) to get the same batch again.
+
+        Returns:
+            Images (B, 3, crop, crop) float32, normalised; labels (B, crop, crop) int64, 255 outside.
+        """
+        draw = self.draw(images, generator)
+        return self.images(images, draw), self.nearest(labels, draw).long()
+
+    def draw(self, images: Tensor, generator: torch.Generator) -> Draw:
+        """Draw for a batch of (B, 3, H, W) images; only their number, size and device matter."""
+        count, _, height, width = images.shape
+        scale_u, y_u, x_u, flip_u, *colour_u = torch.rand(7, count, generator=generator)
+        low, high = self.scale
+        scale = low * (high / low) ** scale_u
+        # Normalised source coordinate = span * output coordinate + centre: align_corners=False counts
+        # pixel areas, so the crop covers crop / (scale * size) of the image; its centre varies.
+        span_y, span_x = self.crop / (scale * height), self.crop / (scale * width)
+        centre_y, centre_x = (1 - span_y) * (2 * y_u - 1), (1 - span_x) * (2 * x_u - 1)
+        if self.flip:
+            span_x = torch.where(flip_u < 0.5, -span_x, span_x)
+        zero = torch.zeros_like(scale)
+        affine = torch.stack([span_x, zero, centre_x, zero, span_y, centre_y], dim=1).view(count, 2, 3)
+        grid = F.affine_grid(
+            affine.to(images.device, non_blocking=True), [count, 1, self.crop, self.crop], align_corners=False
+        )
+        return Draw(
+            grid, self._colour(colour_u).to(images.device, non_blocking=True) if self.photometric else None
+        )
+
+    @staticmethod
+    def _colour(uniform: Sequence[Tensor]) -> Tensor:
+        bright, contrast, saturation = uniform
+        return torch.stack(
+            [
+                BRIGHTNESS * (2 * bright - 1),
+                CONTRAST[0] + (CONTRAST[1] - CONTRAST[0]) * contrast,
+                SATURATION[0] + (SATURATION[1] - SATURATION[0]) * saturation,
+            ]
+        )
+
+    def images(self, images: Tensor, draw: Draw) -> Tensor:
+        """Warp (bilinear), recolour and normalise (B, 3, H, W) uint8 images; outside is the mean colour."""
+        mean = torch.tensor(self.mean, device=images.device)[:, None, None]
+        std = torch.tensor(self.std, device=images.device)[:, None, None]
+        # grid_sample pads with zeros; around the mean, zero is the mean.
+        out = F.grid_sample(images - mean, draw.grid, align_corners=False) + mean
+        if draw.colour is not None:
+            brightness, contrast, saturation = draw.colour
+            out = adjust_brightness(out / 255, brightness, clip_output=False)
+            out = adjust_contrast(out, contrast)
+            out = adjust_saturation_with_gray_subtraction(out, saturation) * 255
+        return (out - mean) / std
+
+    @staticmethod
+    def nearest(maps: Tensor, draw: Draw, outside: float = IGNORE) -> Tensor:
+        """Warp labels or other maps by nearest neighbour.
+
+        Args:
+            maps: (B, H, W) or (B, K, H, W), any dtype whose values float32 holds exactly.
+            draw: what was drawn for their images.
+            outside: value where there is no image.
+
+        Returns:
+            The same dtype and leading dimensions, (…, crop, crop).
+        """
+        channels = maps if maps.ndim == 4 else maps[:, None]
+        shifted = channels.float() - outside  # grid_sample's zero outside becomes `outside`
+        out = F.grid_sample(shifted, draw.grid, mode="nearest", align_corners=False) + outside
+        return (out if maps.ndim == 4 else out[:, 0]).to(maps.dtype)
+
+
+def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """(x - mean) / std per RGB channel: (B, 3, H, W) uint8 to float32 on the same device, for evaluation."""
+    centre = torch.tensor(mean, device=images.device)[:, None, None]
+    return (images - centre) / torch.tensor(std, device=images.device)[:, None, None]

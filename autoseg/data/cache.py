@@ -1,0 +1,182 @@
+"""One compact file per (content, size): decoded once, then memory-mapped by every process that trains on it.
+
+The file is in the safetensors format (an eight-byte length, a JSON header, raw bytes), written here in one
+pass so that a data set larger than memory can be prepared; reading goes through the safetensors library. It is
+made under a file lock, in a temporary file that gets its name when it is complete: no reader ever sees half.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import re
+import struct
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from math import prod
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from filelock import FileLock
+from PIL import Image
+
+from autoseg.data.source import IGNORE, Bytes, Sample, Source
+from autoseg.errors import InputError
+
+FORMAT = 1  # raise it when the same source would give other bytes
+PAD_RGB = (124, 116, 104)  # ImageNet's mean: what padding looks like to a pretrained network is "nothing"
+
+log = logging.getLogger(__name__)
+
+
+def cache_file(source: Source, name: str, size: tuple[int, int], folder: str | None) -> Path:
+    """Path of the finished cache file, made now if it does not exist yet.
+
+    Args:
+        source: where images come from.
+        name: shown in the file's name.
+        size: (height, width) in pixels to which every image is fitted.
+        folder: cache folder, None for `$XDG_CACHE_HOME/autoseg` (`~/.cache/autoseg`).
+
+    Raises:
+        InputError: a file of the source does not fit, or the folder cannot be written or is full.
+    """
+    base = Path(folder).expanduser() if folder else _default_folder()
+    key = _digest(json.dumps([FORMAT, size, source.identity()], sort_keys=True).encode())[:16]
+    slug = re.sub(r"[^A-Za-z0-9_.-]+", "-", name)
+    path = base / f"{slug}-{size[0]}x{size[1]}-{key}.safetensors"
+    if path.is_file():
+        return path
+    try:
+        base.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{path}.lock"):
+            if not path.is_file():  # another process may have made it while we waited
+                _build(source, size, path)
+    except OSError as error:
+        raise _disk_error(base, error) from error
+    return path
+
+
+def _build(source: Source, size: tuple[int, int], path: Path) -> None:
+    shapes = _shapes(source, size)
+    log.info("Preparing %d images at %dx%d, once", sum(map(len, source.names.values())), size[1], size[0])
+    temporary = path.with_suffix(".tmp")
+    try:
+        with temporary.open("wb") as file:
+            start = file.write(_header(source, shapes, "0" * 64))
+            fingerprint = _write_tensors(file, start, source, shapes)
+            file.seek(0)
+            file.write(_header(source, shapes, fingerprint))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _shapes(source: Source, size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+    for role, names in source.names.items():
+        shapes[f"{role}.images"] = (len(names), 3, *size)
+        shapes[f"{role}.labels"] = (len(names), *size)
+        if source.raters:
+            shapes[f"{role}.raters"] = (len(names), source.raters, *size)
+    return shapes
+
+
+def _header(source: Source, shapes: dict[str, tuple[int, ...]], fingerprint: str) -> bytes:
+    """The safetensors header; its length does not depend on what the fingerprint is."""
+    about = {
+        "format": FORMAT,
+        "classes": list(source.classes),
+        "palette": [list(rgb) for rgb in source.palette],
+        "names": {role: list(names) for role, names in source.names.items()},
+        "fingerprint": fingerprint,
+    }
+    header: dict[str, Any] = {"__metadata__": {"autoseg": json.dumps(about)}}
+    end = 0
+    for name, shape in shapes.items():
+        start, end = end, end + prod(shape)
+        header[name] = {"dtype": "U8", "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
+
+
+def _write_tensors(file: BinaryIO, start: int, source: Source, shapes: dict[str, tuple[int, ...]]) -> str:
+    """Decode in threads, write each image to its place; returns the SHA-256 of pixels, labels and classes."""
+    offsets = {}
+    for name, shape in shapes.items():
+        offsets[name] = start
+        start += prod(shape)
+    file.truncate(start)
+    digest = hashlib.sha256(json.dumps([list(source.classes), list(shapes.items())]).encode())
+    for role in source.names:
+        height, width = shapes[f"{role}.images"][-2:]
+        for image, masks in _fitted(source, role, (height, width)):
+            for name, block in (("images", image), ("labels", masks[0]), ("raters", masks[1:])):
+                if block.size:
+                    file.seek(offsets[f"{role}.{name}"])
+                    file.write(block.tobytes())
+                    offsets[f"{role}.{name}"] += block.size
+                    digest.update(block.tobytes())
+    return digest.hexdigest()
+
+
+def _fitted(source: Source, role: str, size: tuple[int, int]) -> Iterator[tuple[Bytes, Bytes]]:
+    def load(index: int) -> tuple[Bytes, Bytes]:
+        return fit(source.read(role, index), size)
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        yield from pool.map(load, range(len(source.names[role])))
+
+
+def fit(sample: Sample, size: tuple[int, int]) -> tuple[Bytes, Bytes]:
+    """Scale a sample to fit into `size`, keeping its aspect, and pad what is left at the right and bottom.
+
+    Args:
+        sample: image and masks of any size.
+        size: (height, width) in pixels.
+
+    Returns:
+        The image (3, height, width), antialiased bilinear, and the masks (K, height, width), nearest
+        neighbour with 255 in the padding.
+    """
+    height, width = sample.image.shape[:2]
+    scale = min(size[0] / height, size[1] / width)
+    inner = (min(size[1], max(1, round(width * scale))), min(size[0], max(1, round(height * scale))))
+    image = np.empty((*size, 3), dtype=np.uint8)
+    image[:] = PAD_RGB
+    image[: inner[1], : inner[0]] = _resize(sample.image, inner, Image.Resampling.BILINEAR)
+    masks = np.full((len(sample.masks), *size), IGNORE, dtype=np.uint8)
+    for target, mask in zip(masks, sample.masks, strict=True):
+        target[: inner[1], : inner[0]] = _resize(mask, inner, Image.Resampling.NEAREST)
+    return image.transpose(2, 0, 1), masks
+
+
+def _resize(pixels: Bytes, size: tuple[int, int], how: Image.Resampling) -> Bytes:
+    return np.asarray(Image.fromarray(pixels).resize(size, how))
+
+
+def _default_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "autoseg"
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _disk_error(folder: Path, error: OSError) -> InputError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    expected = "space for the prepared images" if full else "a folder that can be written"
+    return InputError(
+        f"cache folder {folder}",
+        expected,
+        f"'{error.strerror or error}'",
+        "Make room there, or set data.cache_dir to another folder.",
+    )

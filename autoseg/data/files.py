@@ -1,0 +1,233 @@
+"""Images and masks in files: the folder pair `img_dir/SPLIT`, `ann_dir/SPLIT`, and how files are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from autoseg.config import DataConfig
+from autoseg.data.source import IGNORE, MAX_CLASSES, Bytes, Sample, generated_palette
+from autoseg.errors import InputError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+OUT_OF_RANGE = -1
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image and its masks on disk: the label first, then one per annotator."""
+
+    name: str
+    image: Path
+    masks: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """A `Source` over listed files.
+
+    Args:
+        classes: class names in the order of the ids in the cache.
+        palette: one RGB colour per class.
+        items: the images of each role, in the order of their names.
+        lookup: (256,) int16: id in the mask file -> id in the cache, 255 for ignored, -1 for not allowed.
+    """
+
+    classes: Sequence[str]
+    palette: Sequence[Sequence[int]]
+    items: Mapping[str, Sequence[Item]]
+    lookup: NDArray[np.int16]
+
+    @property
+    def names(self) -> dict[str, list[str]]:
+        """Names of the images of each role."""
+        return {role: [item.name for item in items] for role, items in self.items.items()}
+
+    @property
+    def raters(self) -> int:
+        """Annotators per image beside the label."""
+        return len(next(iter(self.items.values()))[0].masks) - 1
+
+    def identity(self) -> Any:
+        """Names, sizes and modification times of all files, and how ids are read."""
+        files = {
+            role: [(item.name, *(_stamp(path) for path in (item.image, *item.masks))) for item in items]
+            for role, items in self.items.items()
+        }
+        return [list(self.classes), [list(rgb) for rgb in self.palette], self.lookup.tolist(), files]
+
+    def read(self, role: str, index: int) -> Sample:
+        """Decode one image and its masks; raises InputError naming the file that does not fit."""
+        item = self.items[role][index]
+        image = _read_image(item.image)
+        return Sample(image, np.stack([self._read_mask(path, image, item.image) for path in item.masks]))
+
+    def _read_mask(self, path: Path, image: Bytes, image_path: Path) -> Bytes:
+        ids = _read_ids(path)
+        if ids.shape != image.shape[:2]:
+            raise InputError(
+                f"mask {path}",
+                f"the size of its image {image_path.name}, {image.shape[1]}x{image.shape[0]}",
+                f"{ids.shape[1]}x{ids.shape[0]}",
+                "Image and mask must have the same size: resize the mask with nearest-neighbour sampling.",
+            )
+        labels = self.lookup[ids]
+        if (labels == OUT_OF_RANGE).any():
+            wrong = np.unique(ids[labels == OUT_OF_RANGE])
+            raise InputError(
+                f"mask {path}",
+                f"ids of the {len(self.classes)} classes ({_ranges(self.lookup)})",
+                f"id {', '.join(map(str, wrong[:5]))} in {int((labels == OUT_OF_RANGE).sum())} pixels",
+                "Name every class in data.classes, or set data.ignore_index to the id of unlabelled pixels.",
+            )
+        return labels.astype(np.uint8)
+
+
+def open_folder(config: DataConfig) -> FileSource:
+    """The source behind `data=folder`: `ROOT/img_dir/SPLIT/NAME.jpg` with `ROOT/ann_dir/SPLIT/NAME.png`.
+
+    Raises:
+        InputError: no root or classes, a missing folder or mask, an empty split.
+    """
+    if config.root is None:
+        raise InputError("data.root", "a folder with the data", None, "Set data.root=DIR.")
+    root = Path(config.root).expanduser()
+    if not root.is_dir():
+        raise InputError(
+            "data.root",
+            "an existing folder",
+            f"'{root}'",
+            "Check the path; scripts/prepare_data.py makes one.",
+        )
+    if not config.classes:
+        raise InputError(
+            "data.classes", "the class names in the order of their ids", "none", "Set data.classes=[a,b,...]."
+        )
+    palette = config.palette or generated_palette(len(config.classes))
+    check_classes(config, config.classes, palette)
+    annotations = [config.ann_dir, *config.annotator_dirs]
+    roles = {"train": config.train_split, "val": config.val_split}
+    if config.test_split is not None and (root / config.img_dir / config.test_split).is_dir():
+        roles["test"] = config.test_split
+    items = {
+        role: _list_pairs(root / config.img_dir / split, [root / folder / split for folder in annotations])
+        for role, split in roles.items()
+    }
+    lookup = np.full(256, OUT_OF_RANGE, dtype=np.int16)
+    lookup[: len(config.classes)] = np.arange(len(config.classes))
+    lookup[config.ignore_index] = IGNORE
+    return FileSource(config.classes, palette, items, lookup)
+
+
+def _list_pairs(image_dir: Path, mask_dirs: Sequence[Path]) -> list[Item]:
+    for folder in (image_dir, *mask_dirs):
+        if not folder.is_dir():
+            raise InputError(
+                "data.root",
+                f"a folder {folder}",
+                "none",
+                "The layout is img_dir/SPLIT/NAME.jpg beside ann_dir/SPLIT/NAME.png.",
+            )
+    images = sorted(path for path in image_dir.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    items: list[Item] = []
+    for path in images:
+        name = path.relative_to(image_dir).with_suffix("").as_posix()
+        masks = tuple(folder / f"{name}.png" for folder in mask_dirs)
+        items.append(Item(name, path, masks))
+    check_items(items, f"split folder {image_dir}")
+    return items
+
+
+def check_items(items: Sequence[Item], where: str) -> None:
+    """Refuse an empty split, two images of one name, and an image without its mask.
+
+    Raises:
+        InputError: naming the first file that is wrong and how many more there are.
+    """
+    if not items:
+        raise InputError(where, "at least one image", "none", "Put images there or choose another split.")
+    first: dict[str, Item] = {}
+    for item in items:
+        if item.name in first:
+            raise InputError(
+                f"image {item.image}",
+                "one image per name",
+                f"also {first[item.name].image.name}",
+                "Both would use the same mask: remove one.",
+            )
+        first[item.name] = item
+    missing = [(item.image, mask) for item in items for mask in item.masks if not mask.is_file()]
+    if missing:
+        image, mask = missing[0]
+        more = f" (and {len(missing) - 1} more like it)" if len(missing) > 1 else ""
+        raise InputError(
+            f"image {image}", f"a mask {mask}", f"none{more}", "Add the mask or remove the image."
+        )
+
+
+def check_classes(config: DataConfig, classes: Sequence[str], palette: Sequence[Sequence[int]]) -> None:
+    """Refuse class lists that no byte can hold and palettes that do not fit them."""
+    if not 2 <= len(classes) <= MAX_CLASSES:
+        raise InputError(
+            "data.classes", f"2 to {MAX_CLASSES} classes", len(classes), "Count background as one of them."
+        )
+    if not 0 <= config.ignore_index <= 255:
+        raise InputError(
+            "data.ignore_index", "an id from 0 to 255", config.ignore_index, "Masks are 8-bit images."
+        )
+    if len(palette) != len(classes) or any(len(rgb) != 3 for rgb in palette):
+        raise InputError(
+            "data.palette",
+            f"{len(classes)} RGB colours, one per class",
+            f"{len(palette)}",
+            "Leave it empty to have colours generated.",
+        )
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def _read_image(path: Path) -> Bytes:
+    with _opened(path) as image:
+        if image.mode.startswith(("I", "F")):
+            raise InputError(
+                f"image {path}", "8 bits per channel", f"mode {image.mode}", "Convert it to 8-bit RGB."
+            )
+        return np.asarray(image.convert("RGB"))
+
+
+def _read_ids(path: Path) -> Bytes:
+    with _opened(path) as mask:
+        if mask.mode not in ("L", "P", "1"):
+            raise InputError(
+                f"mask {path}",
+                "an 8-bit single-channel image of class ids",
+                f"mode {mask.mode}",
+                "Convert colours to class ids first.",
+            )
+        return np.asarray(mask).astype(np.uint8)
+
+
+def _opened(path: Path) -> Image.Image:
+    try:
+        image = Image.open(path)
+        image.load()
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises any of them for a damaged file
+        raise InputError(
+            f"file {path}", "a readable image", str(error), "Replace the file or remove it."
+        ) from error
+    return image
+
+
+def _ranges(lookup: NDArray[np.int16]) -> str:
+    allowed = np.flatnonzero(lookup != OUT_OF_RANGE)
+    runs = np.split(allowed, np.flatnonzero(np.diff(allowed) > 1) + 1)
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)

@@ -1,0 +1,129 @@
+"""Any data set that mmsegmentation has a config for; the only place of this room that imports mmseg."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoseg.config import DataConfig
+from autoseg.data.files import OUT_OF_RANGE, FileSource, Item, check_classes, check_items
+from autoseg.data.source import IGNORE, generated_palette
+from autoseg.errors import InputError
+
+CHILDREN = ("dataset", "datasets")  # of RepeatDataset and ConcatDataset
+
+
+def open_mmseg(config: DataConfig) -> FileSource:
+    """The source behind `data.kind=mmseg`: train, val and test as the dataset config lists them.
+
+    A test split that is the validation split again, as in most configs, is no test split and left out.
+
+    Args:
+        config: `mmseg_config` is a path or the name of a config inside mmsegmentation; `root` replaces its
+            `data_root`.
+
+    Raises:
+        InputError: no such config, or files it names are missing.
+    """
+    settings = _load(config)
+    roles = {
+        role: _leaves(settings[f"{role}_dataloader"]["dataset"])
+        for role in ("train", "val", "test")
+        if settings.get(f"{role}_dataloader")
+    }
+    for role in ("train", "val"):
+        if role not in roles:
+            raise InputError(
+                "data.mmseg_config", f"a {role}_dataloader", "none", "Choose a complete dataset config."
+            )
+    if config.test_split is None or roles.get("test") == roles["val"]:
+        roles.pop("test", None)
+    datasets = {role: [_build(leaf, config) for leaf in leaves] for role, leaves in roles.items()}
+    first = datasets["train"][0]
+    classes = list(first.metainfo["classes"])
+    palette = [list(rgb) for rgb in first.metainfo.get("palette") or generated_palette(len(classes))]
+    check_classes(config, classes, palette)
+    items = {
+        role: sorted((item for part in parts for item in _items(part)), key=lambda item: item.name)
+        for role, parts in datasets.items()
+    }
+    for role, listed in items.items():
+        check_items(listed, f"{role} split of {config.mmseg_config}")
+    return FileSource(classes, palette, items, _lookup(first, len(classes)))
+
+
+def _load(config: DataConfig) -> dict[str, Any]:
+    import mmseg
+    from mmengine.config import Config
+    from mmseg.utils import register_all_modules
+
+    if config.mmseg_config is None:
+        raise InputError(
+            "data.mmseg_config",
+            "a dataset config of mmsegmentation",
+            None,
+            "For example data.mmseg_config=_base_/datasets/ade20k.py.",
+        )
+    register_all_modules(init_default_scope=True)
+    inside = Path(mmseg.__file__).parent / ".mim" / "configs" / config.mmseg_config
+    path = Path(config.mmseg_config) if Path(config.mmseg_config).is_file() else inside
+    if not path.is_file():
+        raise InputError(
+            "data.mmseg_config",
+            "a path, or a config inside mmsegmentation",
+            f"'{config.mmseg_config}'",
+            "Those are named _base_/datasets/NAME.py.",
+        )
+    return Config.fromfile(path).to_dict()
+
+
+def _leaves(dataset: dict[str, Any]) -> list[dict[str, Any]]:
+    """The plain datasets inside wrappers that repeat or join them."""
+    inner = [dataset[key] for key in CHILDREN if key in dataset]
+    if not inner:
+        return [dataset]
+    children = inner[0] if isinstance(inner[0], list) else [inner[0]]
+    return [leaf for child in children for leaf in _leaves(child)]
+
+
+def _build(leaf: dict[str, Any], config: DataConfig) -> Any:
+    from mmseg.registry import DATASETS
+
+    settings = {**leaf, "pipeline": [], "test_mode": False}
+    if config.root is not None:
+        settings["data_root"] = str(Path(config.root).expanduser())
+    if config.classes:
+        settings["metainfo"] = {**settings.get("metainfo", {}), "classes": list(config.classes)}
+    try:
+        return DATASETS.build(settings)
+    except (AssertionError, OSError, ValueError) as error:  # how mmseg says that files or classes are missing
+        raise InputError(
+            "data.root",
+            f"the layout that {config.mmseg_config} describes",
+            f"'{error}'",
+            "Set data.root to the folder that config calls data_root.",
+        ) from error
+
+
+def _items(dataset: Any) -> list[Item]:
+    return [
+        Item(Path(info["img_path"]).stem, Path(info["img_path"]), (Path(info["seg_map_path"]),))
+        for info in (dataset.get_data_info(index) for index in range(len(dataset)))
+    ]
+
+
+def _lookup(dataset: Any, num_classes: int) -> NDArray[np.int16]:
+    """Ids in the mask files to ids in the cache, as mmseg's LoadAnnotations: shift, then rename."""
+    ids = np.arange(256)
+    if dataset.reduce_zero_label:
+        ids = np.where((ids == 0) | (ids == IGNORE), IGNORE, ids - 1)
+    renamed = ids.copy()
+    for old, new in (dataset.label_map or {}).items():
+        renamed[ids == old] = new
+    allowed = (renamed < num_classes) | (renamed == dataset.ignore_index)
+    return np.where(renamed == dataset.ignore_index, IGNORE, np.where(allowed, renamed, OUT_OF_RANGE)).astype(
+        np.int16
+    )

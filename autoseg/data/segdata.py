@@ -1,0 +1,139 @@
+"""`open_data`: from a `DataConfig` to memory-mapped images and labels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from autoseg.config import DataConfig
+from autoseg.data.builtin import BuiltinSource
+from autoseg.data.cache import cache_file
+from autoseg.data.files import open_folder
+from autoseg.data.mmseg_source import open_mmseg
+from autoseg.data.source import IGNORE, Source
+from autoseg.errors import InputError, unknown_name
+
+KINDS: dict[str, Callable[[DataConfig], Source]] = {
+    "builtin": BuiltinSource.from_config,
+    "folder": open_folder,
+    "mmseg": open_mmseg,
+}
+
+
+class SegData:
+    """A prepared data set: uint8 tensors over one memory-mapped file, shared by all processes that open it.
+
+    Roles are `train`, `val` and, if the data has one, `test`, whatever the folders are called.
+
+    Args:
+        path: a finished cache file.
+
+    Attributes:
+        classes: names in the order of the ids; `num_classes` is their number.
+        palette: one RGB colour per class.
+        ignore_index: always 255, whatever number the source used.
+        splits: the roles there are.
+        fingerprint: SHA-256 (hex) of the pixels, labels and class names at this size.
+    """
+
+    ignore_index: int = IGNORE
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with safe_open(path, framework="pt") as file:
+            about: dict[str, Any] = json.loads(file.metadata()["autoseg"])
+            self._tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}
+        self.classes: list[str] = about["classes"]
+        self.palette: list[list[int]] = about["palette"]
+        self.fingerprint: str = about["fingerprint"]
+        self._names: dict[str, list[str]] = about["names"]
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, background included, ignored pixels not."""
+        return len(self.classes)
+
+    @property
+    def splits(self) -> list[str]:
+        """The roles this data has: `train`, `val`, and perhaps `test`."""
+        return list(self._names)
+
+    def images(self, split: str) -> Tensor:
+        """(N, 3, H, W) uint8 RGB, memory-mapped: index it and move the result, do not write to it."""
+        return self._tensor(split, "images")
+
+    def labels(self, split: str) -> Tensor:
+        """(N, H, W) uint8 class ids, 255 where ignored or padded; memory-mapped."""
+        return self._tensor(split, "labels")
+
+    def raters(self, split: str) -> Tensor:
+        """(N, R, H, W) uint8, the label of every annotator; InputError for data with one label per image."""
+        return self._tensor(split, "raters")
+
+    def names(self, split: str) -> list[str]:
+        """Names of the images of a split, in the order of the tensors."""
+        self._tensor(split, "images")
+        return self._names[split]
+
+    def soft_labels(self, split: str, index: Tensor | None = None) -> Tensor:
+        """Mean of the annotators' one-hot labels.
+
+        Args:
+            split: a role.
+            index: which images, int64; None for all (C floats per pixel: mind the memory).
+
+        Returns:
+            (N, C, H, W) float32; a pixel's row sums to 1, or is all zero where every annotator ignored it.
+        """
+        raters = self.raters(split)
+        return soft_labels(raters if index is None else raters[index], self.num_classes)
+
+    def _tensor(self, split: str, kind: str) -> Tensor:
+        if split not in self._names:
+            raise unknown_name("split", split, self._names)
+        if f"{split}.{kind}" not in self._tensors:
+            raise InputError(
+                "data.annotator_dirs",
+                "a folder of masks per annotator",
+                "none",
+                "This data has one label per image.",
+            )
+        return self._tensors[f"{split}.{kind}"]
+
+    def __reduce__(self) -> tuple[type[SegData], tuple[Path]]:
+        return SegData, (self.path,)  # another process maps the file again instead of receiving the pixels
+
+
+def soft_labels(raters: Tensor, num_classes: int) -> Tensor:
+    """Mean over annotators: (B, R, H, W) uint8 ids or 255 -> (B, C, H, W) float32, zero where all ignored."""
+    votes = torch.stack([(raters == label).sum(1) for label in range(num_classes)], dim=1)
+    return votes / votes.sum(1, keepdim=True).clamp(min=1)
+
+
+def open_data(config: DataConfig, size: tuple[int, int]) -> SegData:
+    """Open a data set at one size, preparing its cache file if there is none yet.
+
+    Args:
+        config: where the data is; every user-settable key of the group `data`.
+        size: (height, width) in pixels; every image is fitted into it once, keeping its aspect.
+
+    Raises:
+        InputError: anything wrong with the data or the configuration, naming the file and what to do.
+    """
+    if config.kind not in KINDS:
+        raise unknown_name("data.kind", config.kind, KINDS)
+    if min(size) < 1:
+        raise InputError("proxy.size", "a positive height and width", list(size))
+    source = KINDS[config.kind](config)
+    path = cache_file(source, config.name, (size[0], size[1]), config.cache_dir)
+    try:
+        return SegData(path)
+    except SafetensorError:  # damaged after it was made, by something else: it is only a cache
+        path.unlink(missing_ok=True)
+        return SegData(cache_file(source, config.name, (size[0], size[1]), config.cache_dir))

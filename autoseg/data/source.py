@@ -1,0 +1,66 @@
+"""What a source of data promises: classes, splits, and one image with its masks at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+IGNORE = 255  # in the cache and everything behind it, whatever number the source used
+MAX_CLASSES = 255  # ids are bytes, and 255 is taken
+
+Bytes = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with its masks, all of one size.
+
+    Args:
+        image: (H, W, 3) uint8, RGB.
+        masks: (1 + raters, H, W) uint8 class ids or 255; the label, then one per annotator.
+    """
+
+    image: Bytes
+    masks: Bytes
+
+
+class Source(Protocol):
+    """Where images come from. Roles are `train`, `val` and, if there is one, `test`."""
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Class names in the order of their ids."""
+
+    @property
+    def palette(self) -> Sequence[Sequence[int]]:
+        """One RGB colour per class."""
+
+    @property
+    def raters(self) -> int:
+        """How many annotators marked every image beside the label itself; 0 for ordinary data."""
+
+    @property
+    def names(self) -> Mapping[str, Sequence[str]]:
+        """Names of the images of each role, sorted."""
+
+    def identity(self) -> Any:
+        """Plain data that changes whenever the content may have changed; cheap, no image is opened."""
+
+    def read(self, role: str, index: int) -> Sample:
+        """Image number `index` of a role. Called from several threads at once."""
+
+
+def generated_palette(num_classes: int) -> list[list[int]]:
+    """Colours that are far apart: PASCAL VOC's bit-interleaved map, black first."""
+    palette = []
+    for index in range(num_classes):
+        rgb = [0, 0, 0]
+        for bit in range(8):
+            for channel in range(3):
+                rgb[channel] |= (index >> (3 * bit + channel) & 1) << (7 - bit)
+        palette.append(rgb)
+    return palette
