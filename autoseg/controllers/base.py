@@ -1,0 +1,184 @@
+"""What every controller is: raw θ in [0, 1]^d out, rewards in, and a state that goes on where it stopped."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from autoseg.errors import InputError, unknown_name
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every controller is told.
+
+    Args:
+        dim: d, the number of coordinates of θ.
+        mean: where the search starts, d numbers in [0, 1]; None: the middle, 0.5 everywhere.
+        std: how far around it the first candidates lie, > 0.
+        seed: seeds every random generator of the controller, 0 to 2³² - 1.
+
+    Raises:
+        InputError: a value is outside its range.
+    """
+
+    dim: int
+    mean: tuple[float, ...] | None = None
+    std: float = 0.2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_integer("controller dim", self.dim, least=1)
+        check_integer("controller seed", self.seed, least=0, most=2**32 - 1)  # what every library takes
+        check_number("controller std", self.std)
+        if self.mean is not None:
+            mean = check_thetas("controller mean", [self.mean], self.dim)[0]
+            object.__setattr__(self, "mean", tuple(mean.tolist()))  # lists and arrays become plain data
+
+    @property
+    def start(self) -> FloatArray:
+        """(d,): the mean, or the middle of the cube if none was given."""
+        return np.full(self.dim, 0.5) if self.mean is None else np.array(self.mean)
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> Self:
+        """Settings from names and values.
+
+        Raises:
+            InputError: a name is not a setting of this controller, or a value is wrong.
+        """
+        for name in values:
+            if name not in cls.__dataclass_fields__:
+                raise unknown_name("controller option", name, cls.__dataclass_fields__)
+        if "dim" not in values:
+            raise InputError("controller dim", "the number of dimensions of the search space", "nothing")
+        return cls(**values)
+
+
+class Controller(ABC):
+    """Proposes candidates and learns from their rewards; it only ever maximises.
+
+    Loading a state replaces everything, the settings included: the controller goes on as the saved one would.
+    """
+
+    name: ClassVar[str]
+    settings_type: ClassVar[type[Settings]] = Settings
+
+    def __init__(self, settings: Any) -> None:
+        self.settings = settings
+        self.round = 0  # tells so far
+
+    def ask(self, n: int) -> FloatArray:
+        """Returns (n, d) float64 raw θ in [0, 1].
+
+        Raises:
+            InputError: n is not a positive integer.
+        """
+        check_integer("candidates asked for", n, least=1)
+        return self._propose(n)
+
+    def tell(self, thetas: npt.ArrayLike, rewards: npt.ArrayLike) -> None:
+        """Learns from one round.
+
+        Args:
+            thetas: (n, d) in [0, 1], in the order in which they were asked for.
+            rewards: (n,), higher is better; NaN: this candidate failed.
+
+        Raises:
+            InputError: a shape is wrong, a θ is outside [0, 1] or a reward infinite.
+        """
+        told = check_thetas("thetas", thetas, self.settings.dim)
+        self._learn(told, check_rewards(rewards, len(told)))
+        self.round += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain data (JSON keeps every bit), with the state of every random generator in it."""
+        settings = asdict(self.settings)
+        settings["mean"] = None if settings["mean"] is None else list(settings["mean"])
+        return {"controller": self.name, "settings": settings, "round": self.round, **self._state()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from `state_dict()`.
+
+        Raises:
+            InputError: the state belongs to another controller or dimension, or is damaged.
+        """
+        for key, expected in (("controller", self.name), ("dim", self.settings.dim)):
+            got = state.get(key) if key == "controller" else dict(state.get("settings", {})).get(key)
+            if got != expected:
+                raise InputError(f"controller state, {key}", repr(expected), repr(got))
+        try:
+            self.settings = self.settings_type.read(state["settings"])
+            self.round = int(state["round"])
+            self._restore(state)
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            hint = "The file is damaged or from another version."
+            raise InputError("controller state", "what state_dict() returned", repr(error), hint) from error
+
+    @abstractmethod
+    def _propose(self, n: int) -> FloatArray: ...
+
+    @abstractmethod
+    def _learn(self, thetas: FloatArray, rewards: FloatArray) -> None: ...
+
+    @abstractmethod
+    def _state(self) -> dict[str, Any]: ...
+
+    @abstractmethod
+    def _restore(self, state: Mapping[str, Any]) -> None: ...
+
+
+def check_integer(field: str, value: object, least: int, most: float = math.inf) -> None:
+    """Raises InputError unless `value` is an integer from `least` to `most`."""
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        limit = f" and at most {most:.0f}" if most < math.inf else ""
+        raise InputError(field, f"an integer of at least {least}{limit}", repr(value))
+
+
+def check_number(field: str, value: object, above: float = 0.0) -> None:
+    """Raises InputError unless `value` is a finite number greater than `above`."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not above < value < math.inf:
+        raise InputError(field, f"a finite number above {above:g}", repr(value))
+
+
+def check_choice(field: str, value: str, known: Sequence[str]) -> None:
+    """Raises InputError, naming the nearest known ones, unless `value` is one of `known`."""
+    if value not in known:
+        raise unknown_name(field, str(value), known)
+
+
+def check_thetas(field: str, thetas: npt.ArrayLike, dim: int) -> FloatArray:
+    """Returns (n, d) float64, n >= 1, every entry in [0, 1]; raises InputError otherwise."""
+    try:
+        array = np.array(thetas, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(field, f"numbers, {dim} per candidate", str(error)) from error
+    if array.ndim != 2 or array.shape[1] != dim or len(array) == 0:
+        raise InputError(field, f"the shape (n, {dim}), n at least 1", f"the shape {array.shape}")
+    outside = array[~((array >= 0.0) & (array <= 1.0))]
+    if outside.size:
+        raise InputError(field, "raw θ, every entry in [0, 1]", f"{outside[0]!s}")
+    return array
+
+
+def check_rewards(rewards: npt.ArrayLike, count: int) -> FloatArray:
+    """Returns (n,) float64, finite or NaN; raises InputError otherwise."""
+    try:
+        array = np.array(rewards, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError("rewards", f"{count} numbers, one per candidate", str(error)) from error
+    if array.shape != (count,):
+        raise InputError("rewards", f"the shape ({count},), one per candidate", f"the shape {array.shape}")
+    if np.isinf(array).any():
+        raise InputError("rewards", "finite numbers, or NaN for a failed candidate", "an infinite reward")
+    return array

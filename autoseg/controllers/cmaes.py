@@ -1,0 +1,61 @@
+"""CMA-ES over [0, 1]^d, by the package `cmaes` (Hansen 2016, arXiv 1604.00772)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import cmaes
+import numpy as np
+
+from autoseg.controllers.base import FloatArray, Settings
+from autoseg.controllers.replay import Optimizer, ReplayController
+
+_LEAST_POPULATION = 4  # with fewer there are not two parents, and the covariance cannot be learnt
+
+
+class CMAESController(ReplayController):
+    """Covariance matrix adaptation from `mean` and `std`; the first `ask` fixes the population."""
+
+    name: ClassVar[str] = "cmaes"
+
+    def _build(self) -> Optimizer:
+        return _Population(self.settings)
+
+
+class _Population:
+    """A `cmaes.CMA` that may be told any number of candidates at a time.
+
+    The library learns from exactly one population at a time. Its size is the number first asked for, at least
+    4; candidates told wait until as many have come together.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._cma: cmaes.CMA | None = None
+        self._waiting: list[tuple[FloatArray, float]] = []
+
+    def _started(self, n: int) -> cmaes.CMA:
+        if self._cma is None:
+            self._cma = cmaes.CMA(
+                mean=self._settings.start,
+                sigma=self._settings.std,
+                bounds=np.tile([0.0, 1.0], (self._settings.dim, 1)),
+                seed=self._settings.seed,
+                population_size=max(n, _LEAST_POPULATION),
+            )
+        return self._cma
+
+    def ask(self, n: int) -> FloatArray:
+        """Returns (n, d) in [0, 1]: draws outside are drawn again, the last resort is the bound."""
+        cma = self._started(n)
+        return np.stack([cma.ask() for _ in range(n)])
+
+    def tell(self, thetas: FloatArray, rewards: FloatArray) -> None:
+        """Passes on every whole population; a round in which all failed has no order and is left out."""
+        cma = self._started(len(thetas))
+        if np.isnan(rewards).all():
+            return
+        self._waiting += zip(thetas, (-rewards).tolist(), strict=True)  # the library minimises
+        while len(self._waiting) >= cma.population_size:
+            cma.tell(self._waiting[: cma.population_size])
+            del self._waiting[: cma.population_size]

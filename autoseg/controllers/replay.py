@@ -1,0 +1,72 @@
+"""Controllers around a library's optimiser: their state is the record of what was asked and told.
+
+The libraries keep their state in private fields, or in a pickle. They are deterministic given a seed and the
+order of calls, so the record (plain data, a few kilobytes) replayed into a fresh optimiser gives the same bits.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+from autoseg.controllers.base import Controller, FloatArray, check_rewards, check_thetas
+
+
+class Optimizer(Protocol):
+    """What is replayed: maximises, deterministic given its construction and the order of calls."""
+
+    def ask(self, n: int) -> FloatArray:
+        """Returns (n, d) in [0, 1]."""
+        ...
+
+    def tell(self, thetas: FloatArray, rewards: FloatArray) -> None:
+        """Learns from (n, d) and (n,) finite rewards; all NaN: the round taught nothing."""
+        ...
+
+
+class ReplayController(Controller):
+    """A controller whose subclass says only which optimiser it drives."""
+
+    def __init__(self, settings: Any) -> None:
+        super().__init__(settings)
+        self._optimizer = self._build()
+        self._events: list[dict[str, Any]] = []
+
+    @abstractmethod
+    def _build(self) -> Optimizer:
+        """A fresh optimiser from `self.settings`."""
+
+    def _propose(self, n: int) -> FloatArray:
+        self._events.append({"ask": int(n)})
+        return self._optimizer.ask(n)
+
+    def _learn(self, thetas: FloatArray, rewards: FloatArray) -> None:
+        told = [None if np.isnan(reward) else float(reward) for reward in rewards]  # NaN is not JSON
+        self._events.append({"thetas": thetas.tolist(), "rewards": told})
+        self._optimizer.tell(thetas, worst_for_failed(rewards))
+
+    def _state(self) -> dict[str, Any]:
+        return {"events": [dict(event) for event in self._events]}
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        self._optimizer, self._events = self._build(), []
+        for event in state["events"]:
+            if "ask" in event:
+                self._propose(event["ask"])
+            else:
+                thetas = check_thetas("controller state, thetas", event["thetas"], self.settings.dim)
+                self._learn(thetas, check_rewards(event["rewards"], len(thetas)))
+
+
+def worst_for_failed(rewards: FloatArray) -> FloatArray:
+    """NaN becomes the worst of its round, just below its lowest reward; a round of NaN alone stays as it is.
+
+    Below, not equal: where a single candidate succeeded, it must still rank above those that failed.
+    """
+    failed = np.isnan(rewards)
+    if failed.all():
+        return rewards
+    return np.where(failed, np.nextafter(rewards[~failed].min(), -np.inf), rewards)

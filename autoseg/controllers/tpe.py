@@ -1,0 +1,89 @@
+"""Tree-structured Parzen estimator (Bergstra et al. 2011; Watanabe 2023, arXiv 2304.11127) by Optuna."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import optuna
+from optuna.trial import TrialState
+
+from autoseg.controllers.base import FloatArray, Settings, check_integer
+from autoseg.controllers.replay import Optimizer, ReplayController
+
+
+@dataclass(frozen=True)
+class TPESettings(Settings):
+    """Options of "tpe"; `std` plays no part, and `mean`, if given, is its first candidate.
+
+    Args:
+        startup: candidates drawn uniformly before the estimator takes over.
+    """
+
+    startup: int = 10
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_integer("controller startup", self.startup, least=1)
+
+
+class TPEController(ReplayController):
+    """Optuna's TPESampler on a study in memory; the run's own ledger is another study."""
+
+    name: ClassVar[str] = "tpe"
+    settings_type: ClassVar[type[Settings]] = TPESettings
+
+    def _build(self) -> Optimizer:
+        return _Study(self.settings)
+
+
+class _Study:
+    """An in-memory study of d floats; candidates asked for and not yet told count as poor ones."""
+
+    def __init__(self, settings: TPESettings) -> None:
+        self._names = [f"x{i:04d}" for i in range(settings.dim)]  # Optuna sorts them
+        self._space = {name: optuna.distributions.FloatDistribution(0.0, 1.0) for name in self._names}
+        self._pending: dict[tuple[float, ...], list[optuna.trial.Trial]] = {}
+        self._study = _quiet_study(settings)
+        if settings.mean is not None:
+            self._study.enqueue_trial(dict(zip(self._names, settings.mean, strict=True)))
+
+    def ask(self, n: int) -> FloatArray:
+        """Returns (n, d) in [0, 1]."""
+        trials = [self._study.ask(dict(self._space)) for _ in range(n)]
+        thetas = np.array([[trial.params[name] for name in self._names] for trial in trials])
+        for trial, theta in zip(trials, thetas.tolist(), strict=True):
+            self._pending.setdefault(tuple(theta), []).append(trial)
+        return thetas
+
+    def tell(self, thetas: FloatArray, rewards: FloatArray) -> None:
+        """Candidates that were never asked for are added; a round in which all failed is recorded as such."""
+        for theta, reward in zip(thetas.tolist(), rewards.tolist(), strict=True):
+            waiting = self._pending.get(tuple(theta), [])
+            failed = np.isnan(reward)
+            if waiting:
+                trial = waiting.pop(0)
+                state = TrialState.FAIL if failed else TrialState.COMPLETE
+                self._study.tell(trial, None if failed else reward, state=state)
+            elif not failed:
+                params = dict(zip(self._names, theta, strict=True))
+                self._study.add_trial(
+                    optuna.trial.create_trial(params=params, distributions=dict(self._space), value=reward)
+                )
+
+
+def _quiet_study(settings: TPESettings) -> optuna.Study:
+    """A study that announces neither itself nor that options it needs were once experimental."""
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            sampler = optuna.samplers.TPESampler(
+                seed=settings.seed, n_startup_trials=settings.startup, multivariate=True, constant_liar=True
+            )
+        return optuna.create_study(direction="maximize", sampler=sampler)
+    finally:
+        optuna.logging.set_verbosity(level)
