@@ -1,0 +1,129 @@
+"""What all hand-made losses share: one signature, one look at the labels, one rule for empty batches."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from autoseg.errors import InputError
+from autoseg.losses.batch import VALIDATE, Batch, check_batch
+
+
+class SegLoss(nn.Module, ABC):
+    """A segmentation loss: logits (N, C, H, W) and labels to one finite scalar.
+
+    A subclass writes `compute`, and `prepare` if it needs more than the batch's labels. Nothing countable in
+    the batch (every pixel ignored) gives exactly 0 with zero gradient.
+
+    Args:
+        num_classes: C.
+        ignore_index: id of the pixels that do not count.
+        validate: when label values are checked; see `batch.check_batch`.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    source: ClassVar[str]
+    soft_labels: ClassVar[bool] = False
+    extra_keys: ClassVar[tuple[str, ...]] = ()
+    multilabel: bool = False
+
+    def __init__(self, num_classes: int, *, ignore_index: int = 255, validate: str = "auto") -> None:
+        super().__init__()
+        if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
+            raise InputError("num_classes", "a positive integer", repr(num_classes))
+        if validate not in VALIDATE:
+            raise InputError("validate", "one of " + ", ".join(VALIDATE), repr(validate))
+        self.num_classes, self.ignore_index, self.validate = num_classes, ignore_index, validate
+
+    @abstractmethod
+    def compute(self, batch: Batch) -> Tensor:
+        """The loss of a checked batch, a scalar. Must stay finite where no pixel is valid."""
+
+    def prepare(self, labels: Tensor) -> dict[str, Tensor]:
+        """What the loss needs beside the labels, computed once with the data.
+
+        Args:
+            labels: (N, H, W) integer, on the CPU: a batch, or all labels of a data set.
+
+        Returns:
+            Maps of shape (N, K, H, W), to be cropped and flipped with the images, and constants of the data
+            set of shape (K,). Empty for most losses. Without them (`extra=None`) a loss that needs them
+            prepares them from the batch it is given: right, but slow.
+        """
+        del labels
+        return {}
+
+    def set_progress(self, progress: float) -> None:
+        """Tells a loss that changes over training how far it is, 0 at the start and 1 at the end."""
+        del progress
+
+    def forward(self, logits: Tensor, labels: Tensor, extra: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Returns the loss.
+
+        Args:
+            logits: (N, C, H, W), any float dtype; computed in float32, or float64 if given that.
+            labels: (N, H, W) integer, or (N, C, H, W) float where `soft_labels`.
+            extra: what `prepare` returned, for these pixels.
+
+        Returns:
+            A scalar, float32 or float64; differentiable in the logits.
+
+        Raises:
+            InputError: labels or extra that do not fit.
+        """
+        if labels.is_floating_point() and not (self.soft_labels or self.multilabel):
+            hint = "Losses made for soft labels: jml, dml, ctl, ce, mse."
+            raise InputError(f"labels of {self.name}", "integer ids (N, H, W)", "soft labels", hint)
+        # Autocast would send convolutions and products back to half precision.
+        with torch.autocast(logits.device.type, enabled=False):
+            batch = check_batch(
+                logits,
+                labels,
+                num_classes=self.num_classes,
+                ignore_index=self.ignore_index,
+                validate=self.validate,
+                multilabel=self.multilabel,
+            )
+            if self.extra_keys:
+                batch = replace(batch, extra=self._extra(batch, labels, extra))
+            value = self.compute(batch)
+            return torch.where(batch.valid.any(), value, torch.zeros_like(value))
+
+    def _extra(self, batch: Batch, labels: Tensor, extra: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+        """The prepared inputs on the logits' device and in their dtype."""
+        given = self.prepare(labels.detach().cpu()) if extra is None else extra
+        missing = [key for key in self.extra_keys if key not in given]
+        if missing:
+            hint = "Pass what loss.prepare(labels) returned, cropped and flipped like the image."
+            raise InputError(f"extra of {self.name}", " and ".join(missing), sorted(given), hint)
+        return {key: given[key].to(batch.logits) for key in self.extra_keys}
+
+
+def class_vector(values: Iterable[float], num_classes: int, field: str) -> Tensor:
+    """One non-negative number per class as a (C,) float32 tensor.
+
+    Raises:
+        InputError: wrong count, negative or not finite.
+    """
+    vector = torch.as_tensor(list(values), dtype=torch.float32)
+    if vector.shape != (num_classes,) or not bool(((vector >= 0) & vector.isfinite()).all()):
+        raise InputError(field, f"{num_classes} non-negative numbers, one per class", vector.tolist())
+    return vector
+
+
+def check_range(field: str, value: float, low: float, high: float, *, open_low: bool = False) -> float:
+    """Returns `value` as a float if it lies in [low, high], or in (low, high] with `open_low`.
+
+    Raises:
+        InputError: outside, or no number.
+    """
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not (low < value <= high if open_low else low <= value <= high):
+        raise InputError(field, f"a number in {'(' if open_low else '['}{low:g}, {high:g}]", repr(value))
+    return float(value)

@@ -1,0 +1,133 @@
+"""From the text a user writes to a loss: every hand-made loss by name, surrogates and cards, and sums."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autoseg.errors import InputError, unknown_name
+from autoseg.losses.base import SegLoss
+from autoseg.losses.expression import Term, parse
+from autoseg.losses.lovasz import Lovasz
+from autoseg.losses.pixelwise import CrossEntropy
+
+LOSSES: dict[str, type[SegLoss]] = {loss.name: loss for loss in (CrossEntropy, Lovasz)}
+
+
+def loss_names() -> list[str]:
+    """Names of all hand-made losses."""
+    return list(LOSSES)
+
+
+def describe() -> list[tuple[str, str, str]]:
+    """(name, one line, source) of every hand-made loss, for `autoseg losses`."""
+    return [(loss.name, loss.summary, loss.source) for loss in LOSSES.values()]
+
+
+def build_loss(spec: str, *, num_classes: int, ignore_index: int = 255, **options: Any) -> nn.Module:
+    """Builds a loss from its name, a sum of losses, a published surrogate or a loss card.
+
+    Args:
+        spec: a name of `loss_names()`, optionally with options in brackets ("tversky(alpha=0.3,beta=0.7)"); a
+            surrogate such as "asl2021/miou" or the path of a card (.json); or a sum of these,
+            "0.25*ce+0.75*jml".
+        num_classes: C.
+        ignore_index: id of the pixels that do not count.
+        options: the loss's own options; in a sum only what every loss takes (`validate`).
+
+    Returns:
+        A module called as loss(logits, labels) or loss(logits, labels, extra), with `prepare(labels)` and
+        `set_progress(share)`.
+
+    Raises:
+        InputError: unknown name or option, or a malformed sum.
+    """
+    if Path(spec).suffix == ".json" and Path(spec).is_file():  # a path may hold characters that sums use
+        terms = [Term(1.0, spec)]
+    else:
+        terms = parse(spec)
+    own = sorted(set(options) - {"validate"})
+    if len(terms) > 1 and own:
+        hint = f"Put it into the brackets of one loss, as in {terms[0].name}({own[0]}=...)."
+        raise InputError("loss options", "none beside a sum", ", ".join(own), hint)
+    losses = [_build_term(term, num_classes, ignore_index, {**options, **term.options}) for term in terms]
+    if len(terms) == 1 and terms[0].weight == 1:
+        return losses[0]
+    return LossSum([term.weight for term in terms], losses)
+
+
+def _build_term(term: Term, num_classes: int, ignore_index: int, options: dict[str, Any]) -> nn.Module:
+    """One loss of a sum, without its weight."""
+    if "/" in term.name or term.name.endswith(".json"):
+        from autoseg.surrogates import load_loss  # only those who use surrogates pay for them
+
+        return load_loss(term.name, num_classes=num_classes, ignore_index=ignore_index, **options)
+    if term.name not in LOSSES:
+        hint = "Published surrogates are written asl2021/miou, cards as a path ending in .json."
+        raise unknown_name("loss", term.name, LOSSES, hint)
+    loss = LOSSES[term.name]
+    known = option_names(loss)
+    for option in options:
+        if option not in known:
+            raise unknown_name(f"option of {term.name}", option, known)
+    return loss(num_classes, ignore_index=ignore_index, **options)
+
+
+def option_names(loss: type[SegLoss]) -> list[str]:
+    """Options that the loss's constructor takes, its base classes' included."""
+    named = inspect.Parameter.KEYWORD_ONLY
+    owners = [owner for owner in loss.__mro__ if issubclass(owner, SegLoss)]
+    parameters = [p for owner in owners for p in inspect.signature(owner.__init__).parameters.values()]
+    return sorted({p.name for p in parameters if p.kind is named} - {"ignore_index"})
+
+
+class LossSum(nn.Module):
+    """A weighted sum of losses, itself a loss.
+
+    Args:
+        weights: one non-negative number per loss.
+        losses: hand-made losses, surrogates or any loss(logits, labels).
+    """
+
+    def __init__(self, weights: Sequence[float], losses: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.weights = tuple(weights)
+        self.losses = nn.ModuleList(losses)
+
+    def prepare(self, labels: Tensor) -> dict[str, Tensor]:
+        """What its losses need beside the labels; keys carry the place of the loss in the sum."""
+        return {
+            f"{place}.{key}": value
+            for place, loss in enumerate(self.losses)
+            if isinstance(loss, SegLoss | LossSum)
+            for key, value in loss.prepare(labels).items()
+        }
+
+    def set_progress(self, progress: float) -> None:
+        """Tells its losses how far the training is, 0 to 1."""
+        for loss in self.losses:
+            if isinstance(loss, SegLoss | LossSum):
+                loss.set_progress(progress)
+
+    def forward(self, logits: Tensor, labels: Tensor, extra: Mapping[str, Tensor] | None = None) -> Tensor:
+        """The weighted sum, a scalar; arguments as in `SegLoss.forward`."""
+        values = []
+        for place, (weight, loss) in enumerate(zip(self.weights, self.losses, strict=True)):
+            if isinstance(loss, SegLoss | LossSum):
+                values.append(weight * loss(logits, labels, _of_place(extra, place)))
+            else:
+                values.append(weight * loss(logits, labels))
+        return torch.stack(values).sum()
+
+
+def _of_place(extra: Mapping[str, Tensor] | None, place: int) -> dict[str, Tensor] | None:
+    """The extra inputs of the loss at one place of a sum; None if nothing was prepared."""
+    if extra is None:
+        return None
+    head = f"{place}."
+    return {key.removeprefix(head): value for key, value in extra.items() if key.startswith(head)}

@@ -1,0 +1,141 @@
+"""Reads a loss written as text: "ce", "tversky(alpha=0.3, beta=0.7)", "0.25*ce + 0.75*(jml + lovasz)".
+
+    sum  = term { "+" term }
+    term = factor { "*" factor }          exactly one factor is a loss, the others are numbers
+    factor = number | name [ "(" options ")" ] | "(" sum ")"
+
+Options are keyword arguments with literal values; nothing is ever evaluated.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import re
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from autoseg.errors import InputError
+
+NUMBER = re.compile(r"(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?(?![\w/.])")
+NAME = re.compile(r"[\w./~][\w./~-]*")  # names of losses and cards, paths of cards
+WORDS = {"inf": math.inf, "true": True, "false": False, "none": None}
+HELP = 'Write for example "ce", "0.25*ce+0.75*jml" or "tversky(alpha=0.3,beta=0.7)".'
+
+
+@dataclass(frozen=True)
+class Term:
+    """One loss of a sum: its weight, name and the options in its brackets."""
+
+    weight: float
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def parse(text: str) -> list[Term]:
+    """The terms of a sum of losses, brackets multiplied out.
+
+    Raises:
+        InputError: the text is no such sum, or a weight is negative or not finite.
+    """
+    reader = _Reader(text)
+    terms = reader.read_sum()
+    reader.skip_space()
+    if reader.at < len(text):
+        raise reader.error("the end or an operator + or *")
+    return terms
+
+
+class _Reader:
+    """Recursive descent over the text; `at` is the place of the next character."""
+
+    def __init__(self, text: str) -> None:
+        self.text, self.at = text, 0
+
+    def error(self, expected: str) -> InputError:
+        rest = self.text[self.at :].strip()
+        got = f"{rest!r} in {self.text!r}" if rest else f"the end of {self.text!r}"
+        return InputError("loss", expected, got, HELP)
+
+    def skip_space(self) -> None:
+        while self.at < len(self.text) and self.text[self.at].isspace():
+            self.at += 1
+
+    def take(self, mark: str) -> bool:
+        """Consumes `mark` if it is next."""
+        self.skip_space()
+        found = self.text.startswith(mark, self.at)
+        self.at += len(mark) * found
+        return found
+
+    def match(self, pattern: re.Pattern[str]) -> str:
+        """Consumes and returns what matches the pattern here; empty if nothing does."""
+        self.skip_space()
+        found = pattern.match(self.text, self.at)
+        self.at = found.end() if found else self.at
+        return found.group() if found else ""
+
+    def read_sum(self) -> list[Term]:
+        terms = self.read_term()
+        while self.take("+"):
+            terms += self.read_term()
+        return terms
+
+    def read_term(self) -> list[Term]:
+        weight, terms = 1.0, None
+        while True:
+            factor = self.read_factor()
+            if isinstance(factor, float):
+                weight *= factor
+            elif terms is not None:
+                raise InputError("loss", "at most one loss in a product", repr(self.text), HELP)
+            else:
+                terms = factor
+            if not self.take("*"):
+                break
+        if terms is None:
+            raise self.error("a loss after the number, as in 0.5*ce")
+        return [replace(term, weight=term.weight * weight) for term in terms]
+
+    def read_factor(self) -> float | list[Term]:
+        if self.take("("):
+            terms = self.read_sum()
+            if not self.take(")"):
+                raise self.error("a closing bracket")
+            return terms
+        number = self.match(NUMBER)
+        if number:
+            return float(number)
+        name = self.match(NAME)
+        if not name:
+            raise self.error("a loss, a number or a bracket")
+        return [Term(1.0, name, self.read_options(name) if self.take("(") else {})]
+
+    def read_options(self, name: str) -> dict[str, Any]:
+        """Keyword arguments up to the bracket that closes them; the opening one is consumed."""
+        start, depth = self.at, 1
+        while depth:
+            if self.at == len(self.text):
+                raise self.error(f"a closing bracket after the options of {name}")
+            depth += {"(": 1, ")": -1}.get(self.text[self.at], 0)
+            self.at += 1
+        inside = self.text[start : self.at - 1]
+        try:
+            call = ast.parse(f"f({inside})", mode="eval").body
+            if not isinstance(call, ast.Call) or call.args or any(k.arg is None for k in call.keywords):
+                raise ValueError("not keyword arguments")
+            return {str(k.arg): _literal(k.value) for k in call.keywords}
+        except (SyntaxError, ValueError) as fault:
+            raise InputError(f"options of {name}", "key=value, key=value", repr(inside), HELP) from fault
+
+
+def _literal(node: ast.expr) -> Any:
+    """A number, string, list or dict of such; a bare word is a string, except inf, true, false and none."""
+    if isinstance(node, ast.Name):
+        return WORDS.get(node.id.lower(), node.id)
+    if isinstance(node, ast.List | ast.Tuple):
+        return [_literal(item) for item in node.elts]
+    if isinstance(node, ast.Dict) and all(key is not None for key in node.keys):
+        pairs = zip(node.keys, node.values, strict=True)
+        return {_literal(key): _literal(value) for key, value in pairs if key is not None}
+    return ast.literal_eval(node)
