@@ -1,0 +1,88 @@
+"""Which devices the workers get; counts GPUs without importing torch, so that workers still choose theirs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+from autoseg.errors import InputError
+
+
+def slots(
+    workers: str | int = "auto", device: str = "auto", per_device: int = 1, threads: int = 1
+) -> list[str]:
+    """One device name per worker.
+
+    Args:
+        workers: how many, or "auto": `per_device` for each GPU; on CPU, cores divided by `threads`.
+        device: "auto" (GPUs if there are any), "cpu", "cuda" (all GPUs) or "cuda:<index>".
+        per_device: workers that share one GPU.
+        threads: CPU threads each worker may use.
+
+    Returns:
+        "cpu" or "cuda:<index>" for each worker; workers in excess share the GPUs in turn.
+
+    Raises:
+        InputError: a GPU that is not there, an unknown device, fewer than one worker.
+    """
+    devices = _devices(device)
+    if str(workers) == "auto":
+        return devices * per_device if devices else ["cpu"] * max(1, cpu_cores() // max(1, threads))
+    try:
+        count = int(workers)
+    except ValueError:
+        count = 0
+    if count < 1:
+        raise InputError("workers", '"auto" or a number from 1 on', repr(workers))
+    return [devices[i % len(devices)] for i in range(count)] if devices else ["cpu"] * count
+
+
+def _devices(device: str) -> list[str]:
+    """The GPUs meant by `device`; empty for the CPU."""
+    kind, _, index = device.partition(":")
+    if device == "cpu":
+        return []
+    if device not in ("auto", "cuda") and not (kind == "cuda" and index.isdecimal()):
+        raise InputError("device", "auto, cpu, cuda or cuda:<index>", repr(device))
+    found = [f"cuda:{i}" for i in range(len(visible_gpus()))]
+    if device == "auto" or (device == "cuda" and found):
+        return found
+    if device not in found:
+        there = ", ".join(found) or "no GPU"
+        raise InputError("device", f"a device of this machine ({there})", repr(device), "Use device=cpu.")
+    return [device]
+
+
+def visible_gpus() -> list[str]:
+    """Identifiers of the NVIDIA GPUs this process may use, as CUDA_VISIBLE_DEVICES writes them."""
+    present = _present_gpus()
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is None:
+        return [str(i) for i in range(present)]
+    usable = []
+    for name in (part.strip() for part in chosen.split(",")):
+        if name.lstrip("-").isdecimal() and not 0 <= int(name) < present:
+            break  # CUDA ignores everything from the first invalid index on
+        if name and present:
+            usable.append(name)
+    return usable
+
+
+def _present_gpus() -> int:
+    try:
+        listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=True)
+        return sum(line.startswith("GPU ") for line in listing.stdout.splitlines())
+    except (OSError, subprocess.SubprocessError):
+        proc = Path("/proc/driver/nvidia/gpus")
+        return len(list(proc.iterdir())) if proc.is_dir() else 0
+
+
+def cpu_cores() -> int:
+    """CPU cores this process may use: its affinity, and the quota of its container if it has one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return cores
+    return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))

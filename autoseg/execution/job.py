@@ -1,0 +1,121 @@
+"""The words of this room: a job goes in, an outcome comes out, whatever ran it."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Literal, Protocol, Self
+
+from autoseg.errors import Diverged, InputError
+
+State = Literal["complete", "diverged", "failed", "timeout"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One call of the task.
+
+    Args:
+        key: names the job among those of one `run`; unique there.
+        payload: plain data for the task, e.g. `{"theta": [...], "seed": 3}`.
+    """
+
+    key: str
+    payload: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job, after its last attempt.
+
+    Args:
+        state: "complete", "diverged" (the task raised `Diverged`), "failed" (it raised something else, or its
+            worker died) or "timeout".
+        scores: what the task returned; empty unless complete.
+        seconds: wall-clock time of the last attempt.
+        attempts: 1, or more after a worker died, hung or ran out of memory.
+        error: the reason in words, with the traceback where there is one; empty if complete.
+        device: the slot it ran on: "cpu" or "cuda:<index>".
+    """
+
+    state: State
+    scores: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    attempts: int = 1
+    error: str = ""
+    device: str = "cpu"
+
+
+class Task(Protocol):
+    """What every worker holds one copy of. Must survive cloudpickle; may keep caches between calls."""
+
+    def __call__(self, payload: dict[str, Any], device: str, /) -> Mapping[str, float]:
+        """Do one job on `device` and return its scores; raise `Diverged` if numbers ran away."""
+        ...
+
+
+class Executor(Protocol):
+    """Runs jobs. `InputError` raised by the task ends the run: no candidate can be blamed for it."""
+
+    @property
+    def workers(self) -> int:
+        """How many jobs run at the same time."""
+        ...
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
+        """Yield every job exactly once with its outcome, in the order in which they end."""
+        ...
+
+    def close(self) -> None:
+        """Stop the workers, also those at work. May be called twice."""
+        ...
+
+    def __enter__(self) -> Self:
+        """Return the executor itself."""
+        ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        """Close it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt at a job, as the process that made it saw it.
+
+    Args:
+        outcome: as if this were the last attempt.
+        out_of_memory: another attempt, in a fresh process, may succeed.
+        wrong_input: the task says the user's input is wrong; ends the run.
+    """
+
+    outcome: Outcome
+    out_of_memory: bool = False
+    wrong_input: InputError | None = None
+
+
+def attempt(task: Task, payload: dict[str, Any], device: str) -> Attempt:
+    """Call the task once and turn whatever happens into an `Attempt`. Runs inside the worker."""
+    start = time.monotonic()
+
+    def ended(state: State, scores: dict[str, float] | None = None, error: str = "") -> Outcome:
+        return Outcome(state, scores or {}, time.monotonic() - start, error=error, device=device)
+
+    try:
+        return Attempt(
+            ended("complete", {name: float(score) for name, score in task(payload, device).items()})
+        )
+    except Diverged as error:
+        return Attempt(ended("diverged", error=str(error) or "the loss is not finite"))
+    except InputError as error:
+        plain = InputError(error.field, error.expected, str(error.got), error.hint)  # fit for any pipe
+        return Attempt(ended("failed", error=traceback.format_exc()), wrong_input=plain)
+    except Exception as error:
+        # torch.OutOfMemoryError by name: this module must not wake up torch.
+        out_of_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+        return Attempt(ended("failed", error=traceback.format_exc()), out_of_memory)

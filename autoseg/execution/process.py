@@ -1,0 +1,117 @@
+"""The parent's hold on one worker process: start it, send it jobs, hear from it, kill it and its children."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from multiprocessing.connection import Pipe
+from pathlib import Path
+from typing import Any
+
+from autoseg.execution.devices import visible_gpus
+from autoseg.execution.job import Attempt, Job
+
+LEAVE_S = 3.0
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+class WorkerProcess:
+    """One spawned interpreter that holds the task and does one job at a time.
+
+    A plain subprocess, not `multiprocessing.Process`: that would run the user's main script again in every
+    worker, and could set neither the environment before the interpreter starts nor a session of its own.
+
+    Args:
+        task: the task, pickled.
+        slot: "cpu" or "cuda:<index>"; decides what CUDA_VISIBLE_DEVICES says in the worker.
+        threads: CPU threads for its numerical libraries.
+        log: file that its standard output and error are appended to; None: nowhere.
+    """
+
+    def __init__(self, task: bytes, slot: str, threads: int, log: Path | None) -> None:
+        self.slot = slot
+        self.ready = False
+        self.job: Job | None = None
+        self.attempts = 0
+        self.since = time.monotonic()
+        self.pipe, theirs = Pipe()
+        device = "cpu" if slot == "cpu" else "cuda:0"  # the only one it sees
+        code = f"import sys; sys.path[:] = {sys.path!r}; from autoseg.execution.worker import main; "
+        with open(log or os.devnull, "ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", code + f"main({theirs.fileno()}, {device!r})"],
+                pass_fds=[theirs.fileno()],
+                env=_environment(slot, threads),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        theirs.close()
+        self._send(lambda pipe: pipe.send_bytes(task))
+
+    def start(self, job: Job, attempts: int) -> None:
+        """Hand over a job; this is its attempt number `attempts`."""
+        self.job, self.attempts, self.since = job, attempts, time.monotonic()
+        self._send(lambda pipe: pipe.send(job.payload))
+
+    def _send(self, send: Any) -> None:
+        try:
+            send(self.pipe)
+        except OSError:  # it is dead; the next look at it tells
+            self.ready = False
+
+    @property
+    def idle(self) -> bool:
+        """Ready for a job."""
+        return self.ready and self.job is None and not self.dead()
+
+    def hear(self) -> Attempt | str | None:
+        """The next message (see `worker.main`), which must be there; EOFError if the worker is dead."""
+        try:
+            message: Attempt | str | None = self.pipe.recv()
+        except OSError as error:
+            raise EOFError from error
+        return message
+
+    def dead(self) -> bool:
+        """Whether the process has ended; it is not reaped yet, so its id still names its children."""
+        try:
+            return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        except ChildProcessError:
+            return True
+
+    def kill(self) -> str:
+        """Kill the process and its children, or what is left of them. Returns how it had ended, in words."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self.pipe.close()
+        return _in_words(self._process.wait())
+
+    def leave(self) -> None:
+        """Let an idle worker end by itself, so that its task closes what it opened; kill it if it stays."""
+        if self.idle:
+            self.pipe.close()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(LEAVE_S)
+                return
+        self.kill()
+
+
+def _environment(slot: str, threads: int) -> dict[str, str]:
+    """What the worker's libraries read when they wake up: threads, and the one device it may see."""
+    gpu = "" if slot == "cpu" else visible_gpus()[int(slot.partition(":")[2])]
+    count = str(threads)
+    own = {"CUDA_VISIBLE_DEVICES": gpu, "PYTHONUNBUFFERED": "1"}
+    return {**os.environ, **dict.fromkeys(THREAD_VARIABLES, count), **own}
+
+
+def _in_words(code: int) -> str:
+    if code >= 0:
+        return f"exited with status {code}"
+    name = signal.Signals(-code).name
+    return f"was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")

@@ -1,0 +1,288 @@
+"""The contract of every executor, and what only processes can do."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from autoseg.errors import Diverged, InputError
+from autoseg.execution import Executor, InlineExecutor, Job, Outcome, ProcessExecutor
+from autoseg.execution.processes import WorkerError
+
+
+def toy(payload: dict[str, Any], device: str) -> Mapping[str, float]:
+    """Do what the payload says."""
+    marker = Path(payload["marker"]) if "marker" in payload else None
+    first = marker is not None and not marker.exists()
+    if marker is not None:
+        marker.touch()
+    match payload.get("do"):
+        case "raise":
+            raise KeyError("no such thing")
+        case "diverge":
+            raise Diverged("loss is nan at iteration 3")
+        case "wrong input":
+            raise InputError("data.root", "a folder", object(), "Give one.")
+        case "out of memory":
+            if first:
+                raise MemoryError("too big")
+        case "die":
+            os._exit(7)
+        case "die once":
+            if first:
+                os.kill(os.getpid(), signal.SIGKILL)
+        case "hang":
+            child = subprocess.Popen(["sleep", "600"])
+            Path(payload["pids"]).write_text(f"{os.getpid()} {child.pid}")
+            time.sleep(600)
+        case "say":
+            print("hello from the task")
+        case "environment":
+            own_gpus = os.environ["CUDA_VISIBLE_DEVICES"]
+            return {
+                "threads": float(os.environ["OMP_NUM_THREADS"]),
+                "gpu": float(own_gpus or -1),
+                "torch": float("torch" in sys.modules),
+                "pid": os.getpid(),
+                "cuda": float(device == "cuda:0"),
+            }
+    return {"double": 2 * payload.get("x", 0), "pid": os.getpid()}
+
+
+class Unloadable:
+    """Pickles, but does not unpickle."""
+
+    def __call__(self, payload: dict[str, Any], device: str) -> Mapping[str, float]:
+        return {}
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
+        return __import__, ("there_is_no_such_module",)
+
+
+@pytest.fixture(params=["inline", "processes"])
+def executor(request: pytest.FixtureRequest) -> Any:
+    made = InlineExecutor(toy) if request.param == "inline" else ProcessExecutor(toy, ["cpu", "cpu"])
+    with made:
+        yield made
+
+
+def outcomes(executor: Executor, *payloads: dict[str, Any]) -> list[Outcome]:
+    """Outcomes in the order of the payloads."""
+    jobs = [Job(str(i), payload) for i, payload in enumerate(payloads)]
+    found = {job.key: outcome for job, outcome in executor.run(jobs)}
+    return [found[job.key] for job in jobs]
+
+
+def gone(pid: int, within_s: float = 10.0) -> bool:
+    """Whether a process ends (a zombie nobody has reaped counts) in time."""
+    end = time.monotonic() + within_s
+    while time.monotonic() < end:
+        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def wait_for(path: Path) -> str:
+    end = time.monotonic() + 20
+    while not (path.exists() and path.read_text()):
+        assert time.monotonic() < end, f"{path} did not appear"
+        time.sleep(0.02)
+    return path.read_text()
+
+
+# --- the contract ---
+
+
+def test_every_job_comes_back_once(executor: Executor) -> None:
+    jobs = [Job(f"job {i}", {"x": i}) for i in range(7)]
+    results = list(executor.run(jobs))
+    assert sorted(job.key for job, _ in results) == sorted(job.key for job in jobs)
+    for job, outcome in results:
+        assert outcome.state == "complete" and outcome.attempts == 1 and outcome.error == ""
+        assert outcome.scores["double"] == 2 * job.payload["x"] and outcome.device == "cpu"
+    assert list(executor.run([])) == []
+
+
+def test_an_exception_is_a_failure_with_its_traceback(executor: Executor) -> None:
+    failed, fine = outcomes(executor, {"do": "raise"}, {"x": 1})
+    assert (failed.state, failed.attempts, failed.scores) == ("failed", 1, {})
+    assert "Traceback" in failed.error and "KeyError: 'no such thing'" in failed.error
+    assert fine.state == "complete"
+
+
+def test_a_divergence_is_its_own_state(executor: Executor) -> None:
+    (outcome,) = outcomes(executor, {"do": "diverge"})
+    assert (outcome.state, outcome.error) == ("diverged", "loss is nan at iteration 3")
+
+
+def test_out_of_memory_is_tried_again(executor: Executor, tmp_path: Path) -> None:
+    (outcome,) = outcomes(executor, {"do": "out of memory", "x": 2, "marker": str(tmp_path / "m")})
+    assert (outcome.state, outcome.attempts, outcome.scores["double"]) == ("complete", 2, 4)
+
+
+def test_wrong_input_ends_the_run(executor: Executor) -> None:
+    with pytest.raises(InputError, match=r"data\.root: expected a folder, got <object.*Give one\."):
+        outcomes(executor, {"do": "wrong input"})
+    assert outcomes(executor, {"x": 3})[0].scores["double"] == 6
+
+
+def test_left_early_and_used_again(executor: Executor) -> None:
+    for _ in executor.run([Job(str(i), {"x": i}) for i in range(6)]):
+        break
+    assert [o.scores["double"] for o in outcomes(executor, {"x": 1}, {"x": 2})] == [2, 4]
+
+
+# --- processes only ---
+
+
+def test_a_worker_that_dies_is_replaced_and_its_job_tried_again(tmp_path: Path) -> None:
+    with ProcessExecutor(toy, ["cpu"]) as executor:
+        payload = {"do": "die once", "x": 4, "marker": str(tmp_path / "m")}
+        again, dead, fine = outcomes(executor, payload, {"do": "die"}, {"x": 1})
+    assert (again.state, again.attempts, again.scores["double"]) == ("complete", 2, 8)
+    assert (dead.state, dead.attempts, dead.error) == ("failed", 2, "the worker exited with status 7")
+    assert fine.state == "complete"
+
+
+def test_a_killed_worker_says_so() -> None:
+    with ProcessExecutor(
+        lambda payload, device: os.kill(os.getpid(), signal.SIGKILL), ["cpu"], retries=0
+    ) as executor:
+        (outcome,) = outcomes(executor, {})
+    assert (outcome.state, outcome.attempts) == ("failed", 1)
+    assert outcome.error == "the worker was killed by SIGKILL (out of memory?)"
+
+
+def test_a_worker_killed_while_idle_costs_nothing() -> None:
+    with ProcessExecutor(toy, ["cpu"], retries=0) as executor:
+        (before,) = outcomes(executor, {})
+        os.kill(int(before.scores["pid"]), signal.SIGKILL)
+        assert gone(int(before.scores["pid"]))
+        (after,) = outcomes(executor, {"x": 1})
+    assert after.state == "complete" and after.scores["pid"] != before.scores["pid"]
+
+
+def test_a_worker_that_hangs_is_killed_with_its_children(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    with ProcessExecutor(toy, ["cpu"], timeout_s=0.5, retries=1) as executor:
+        hung, fine = outcomes(executor, {"do": "hang", "pids": str(pids)}, {"x": 1})
+        assert (hung.state, hung.attempts, hung.error) == ("timeout", 2, "took longer than 0 s")
+        assert all(gone(int(pid)) for pid in pids.read_text().split())
+        assert fine.state == "complete"
+
+
+def test_workers_are_kept_between_runs_and_choose_their_device_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autoseg.execution.process.visible_gpus", lambda: ["2", "5"])
+    with ProcessExecutor(toy, ["cuda:1"], threads=3) as executor:
+        (first,) = outcomes(executor, {"do": "environment"})
+        (second,) = outcomes(executor, {"do": "environment"})
+    assert first.scores["pid"] == second.scores["pid"] != os.getpid()
+    assert (first.scores["threads"], first.scores["gpu"], first.scores["cuda"]) == (3, 5, 1)
+    assert first.scores["torch"] == 0 and first.device == "cuda:1"
+
+
+def test_a_cpu_worker_sees_no_gpu() -> None:
+    with ProcessExecutor(toy, ["cpu"]) as executor:
+        assert outcomes(executor, {"do": "environment"})[0].scores["gpu"] == -1
+
+
+def test_a_failure_on_a_gpu_costs_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autoseg.execution.process.visible_gpus", lambda: ["0"])
+    with ProcessExecutor(toy, ["cuda:0"]) as executor:
+        before, failed, after = outcomes(executor, {}, {"do": "raise"}, {})
+    assert failed.state == "failed" and before.scores["pid"] != after.scores["pid"]
+
+
+def test_a_task_that_does_not_load_ends_the_run_with_one_error() -> None:
+    with ProcessExecutor(Unloadable(), ["cpu", "cpu"]) as executor, pytest.raises(WorkerError) as caught:
+        outcomes(executor, {}, {})
+    assert "there_is_no_such_module" in str(caught.value)
+
+
+def test_workers_that_cannot_start_end_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    monkeypatch.setattr(sys, "path", [])  # the workers cannot import anything
+    with ProcessExecutor(toy, ["cpu"], log=log) as executor, pytest.raises(WorkerError, match=r"log\.txt"):
+        outcomes(executor, {})
+    assert "Error" in log.read_text()
+
+
+def test_output_goes_to_the_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "log.txt"
+    with ProcessExecutor(toy, ["cpu"], log=log) as executor:
+        outcomes(executor, {"do": "say"})
+    assert "hello from the task" in log.read_text()
+    assert capfd.readouterr().out == ""
+
+
+def test_close_ends_idle_and_busy_workers(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    executor = ProcessExecutor(toy, ["cpu", "cpu"])
+    running = executor.run([Job("busy", {"do": "hang", "pids": str(pids)}), Job("idle", {})])
+    _, idle = next(running)
+    workers = [int(idle.scores["pid"]), *map(int, wait_for(pids).split())]
+    executor.close()
+    executor.close()
+    assert all(gone(pid) for pid in workers)
+
+
+PARENT = """
+import sys
+from pathlib import Path
+from autoseg.execution import Job, ProcessExecutor
+from test_executors import toy
+executor = ProcessExecutor(toy, ["cpu", "cpu"])
+for job, outcome in executor.run([Job("busy", {"do": "hang", "pids": sys.argv[1]}), Job("idle", {})]):
+    Path(sys.argv[1] + ".idle").write_text(str(int(outcome.scores["pid"])))
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_workers_and_their_children_leave_with_the_parent(tmp_path: Path, how: signal.Signals) -> None:
+    pids = tmp_path / "pids"
+    parent = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n" + PARENT,
+            str(pids),
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    workers = [int(pid) for path in (pids, tmp_path / "pids.idle") for pid in wait_for(path).split()]
+    parent.send_signal(how)
+    _, errors = parent.communicate(timeout=20)
+    assert all(gone(pid) for pid in workers)
+    assert errors.count("Traceback") == (
+        1 if how == signal.SIGINT else 0
+    )  # the parent's own, none of the workers'
+
+
+def test_the_automatic_limit_follows_the_longest_job(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("autoseg.execution.processes.LEAST_LIMIT_S", 0.3)
+    with ProcessExecutor(toy, ["cpu"], retries=0) as executor:
+        quick, hung = outcomes(executor, {"x": 1}, {"do": "hang", "pids": str(tmp_path / "pids")})
+    assert quick.state == "complete" and hung.state == "timeout" and 0.3 <= hung.seconds < 5
+
+
+def test_executors_do_not_wake_up_torch() -> None:
+    code = "import sys, autoseg.execution; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_scores_may_be_nan_but_must_be_numbers(executor: Executor) -> None:
+    nan, text = outcomes(executor, {"x": math.nan}, {"x": "a"})
+    assert nan.state == "complete" and math.isnan(nan.scores["double"])
+    assert text.state == "failed" and "could not convert" in text.error
