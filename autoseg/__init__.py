@@ -1,1 +1,47 @@
-"""autoseg."""
+"""autoseg: finds a differentiable surrogate loss for a segmentation metric, and trains with it."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from autoseg.controllers import build_controller as build_controller
+    from autoseg.losses import build_loss as build_loss
+    from autoseg.metrics import Metric as Metric
+    from autoseg.metrics import build_metric as build_metric
+    from autoseg.metrics import register_metric as register_metric
+    from autoseg.search.api import search as search
+    from autoseg.search.env import make_env as make_env
+    from autoseg.surrogates import SurrogateLoss as SurrogateLoss
+    from autoseg.surrogates import build_space as build_space
+    from autoseg.surrogates import load_loss as load_loss
+    from autoseg.surrogates import save_loss as save_loss
+
+__version__ = "0.1.0"
+
+# Imported when first used: `import autoseg` stays light, and a worker can choose its device before torch wakes up.
+_HOMES = {
+    "Metric": "metrics",
+    "SurrogateLoss": "surrogates",
+    "build_controller": "controllers",
+    "build_loss": "losses",
+    "build_metric": "metrics",
+    "build_space": "surrogates",
+    "load_loss": "surrogates",
+    "make_env": "search.env",
+    "register_metric": "metrics",
+    "save_loss": "surrogates",
+    "search": "search.api",
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'autoseg' has no attribute {name!r}")
+    return getattr(import_module(f"autoseg.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

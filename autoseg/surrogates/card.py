@@ -1,0 +1,157 @@
+"""Loss cards: a found loss as one JSON file that says what it is, where it came from and how well it did."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from autoseg.errors import InputError, unknown_name
+from autoseg.surrogates.library import build_space, published
+from autoseg.surrogates.loss import SurrogateLoss
+from autoseg.surrogates.space import SearchSpace
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class LossCard:
+    """A surrogate loss with its provenance; plain data.
+
+    Attributes:
+        metric: as users type it.
+        num_classes: of the data it was searched on; curves fit any number.
+        space: the search space, as `SearchSpace.to_dict`.
+        theta: raw numbers in [0, 1]^d.
+        control_points: {curve: [[x, y], …]} decoded (end ordinates last, where they are free).
+        options: ignore_index, tolerance (pixels), drop_background, absent, eps, loss_weight.
+        confirmed: whether it won the confirmation with fresh seeds.
+        scores: what it reached, e.g. {"search": {…}, "confirm": {…}}, with seeds.
+        provenance: data fingerprint, model, proxy, versions, run.
+    """
+
+    metric: str
+    num_classes: int
+    space: dict[str, Any]
+    theta: list[float]
+    control_points: dict[str, Any]
+    options: dict[str, Any] = field(default_factory=dict)
+    confirmed: bool = False
+    scores: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+    @classmethod
+    def of(cls, loss: SurrogateLoss, **about: Any) -> LossCard:
+        """The card of a loss; `about` are confirmed, scores, provenance."""
+        o = loss.options
+        parts = loss.space.split(loss.control_points)
+        points = {c: _points(loss.space, c, part.tolist()) for c, part in parts.items()}
+        return cls(
+            metric=loss.metric,
+            num_classes=o.num_classes,
+            space=loss.space.to_dict(),
+            theta=[float(v) for v in loss.theta],
+            control_points=points,
+            options={
+                "ignore_index": o.ignore_index,
+                "tolerance": o.tolerance,
+                "drop_background": o.drop_background,
+                "absent": loss.absent,
+                "eps": loss.eps,
+                "loss_weight": loss.loss_weight,
+            },
+            **about,
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Writes the card whole or not at all (a temporary file renamed)."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+        try:
+            with os.fdopen(handle, "w") as file:
+                json.dump(asdict(self), file, indent=1, allow_nan=False)
+                file.write("\n")
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+
+    @classmethod
+    def load(cls, path: str | Path) -> LossCard:
+        """Reads a card; nothing in it is executed.
+
+        Raises:
+            InputError: no such file, not JSON (truncated, say), another schema, or missing fields.
+        """
+        path = Path(path)
+        where = f"loss card {path}"
+        if not path.is_file():
+            raise InputError(where, "an existing file", "none there")
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, OSError) as error:
+            raise InputError(
+                where, "a JSON file", f"{error}", "It may be cut off; export it again from its run."
+            ) from None
+        if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+            got = data.get("schema") if isinstance(data, dict) else type(data).__name__
+            raise InputError(where, f"schema {SCHEMA}", repr(got), "Use the autoseg version that wrote it.")
+        known = {f.name for f in fields(cls)}
+        missing = sorted({"metric", "num_classes", "space", "theta"} - set(data))
+        if missing or set(data) - known:
+            raise InputError(where, "the fields of a card", f"missing {missing}, unknown {sorted(set(data) - known)}")
+        card = cls(**{"control_points": {}, **data})
+        card.build()  # a card that cannot be built is refused here, with its reason
+        return card
+
+    def build(self, num_classes: int | None = None, **options: Any) -> SurrogateLoss:
+        """The loss, for `num_classes` classes if not the card's own."""
+        space = SearchSpace.from_dict(self.space)
+        if not all(isinstance(v, int | float) and math.isfinite(v) for v in self.theta):
+            raise InputError("theta of the card", "finite numbers", self.theta)
+        return SurrogateLoss.from_theta(
+            self.metric, self.theta, num_classes or self.num_classes, space=space, **{**self.options, **options}
+        )
+
+
+def _points(space: SearchSpace, curve: str, flat: list[float]) -> list[Any]:
+    m = space.curves[curve].points
+    return [flat[2 * i : 2 * i + 2] for i in range(m)] + flat[2 * m :]
+
+
+def load_loss(card: str | Path | LossCard, num_classes: int | None = None, **options: Any) -> SurrogateLoss:
+    """A surrogate loss from a card, or by name.
+
+    Args:
+        card: a card, its path, or a published name such as "asl2021/miou".
+        num_classes: C; by default the card's. Names need it.
+        options: of `SurrogateLoss`, instead of the card's.
+
+    Raises:
+        InputError: unknown name, or a file that is not a valid card.
+    """
+    if isinstance(card, LossCard):
+        return card.build(num_classes, **options)
+    name = str(card)
+    if name.startswith("asl2021/"):
+        if name not in published():
+            raise unknown_name("loss", name, published())
+        if num_classes is None:
+            raise InputError("num_classes", f"a number of classes for {name}", "none")
+        entry = published()[name]
+        space = build_space(f"paper-{entry['metric']}")
+        return SurrogateLoss(
+            entry["metric"], num_classes, control_points=entry["control_points"], space=space, **options
+        )
+    return LossCard.load(name).build(num_classes, **options)
+
+
+def save_loss(loss: SurrogateLoss, path: str | Path, **about: Any) -> None:
+    """Writes a loss as a card; `about` are the card's confirmed, scores, provenance."""
+    LossCard.of(loss, **about).save(path)

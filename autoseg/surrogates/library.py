@@ -1,0 +1,136 @@
+"""Search spaces and published losses by name: reads `search_spaces/*.yaml`, which are data."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from autoseg import metrics
+from autoseg.errors import InputError, unknown_name
+from autoseg.surrogates.space import CurveSpec, SearchSpace
+
+VERSION = 1
+_FOLDER = "autoseg.search_spaces"
+_KEYS = {"version", "summary", "curve", "score", "shared", "absent", "per_metric"}
+
+
+def space_names() -> dict[str, str]:
+    """{name: one line} of the spaces that come with autoseg; each fits any metric."""
+    return {name: str(_read_packaged(name)["summary"]) for name in _packaged() if name != "asl2021"}
+
+
+@cache
+def _packaged() -> tuple[str, ...]:
+    return tuple(sorted(f.name[:-5] for f in files(_FOLDER).iterdir() if f.name.endswith(".yaml")))
+
+
+@cache
+def _read_packaged(name: str) -> dict[str, Any]:
+    return _parse(files(_FOLDER).joinpath(f"{name}.yaml").read_text(), name)
+
+
+def _parse(text: str, where: str) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"search space {where}", "YAML", str(error).replace("\n", " ")) from None
+    if not isinstance(data, dict) or data.get("version") != VERSION:
+        got = data.get("version") if isinstance(data, dict) else type(data).__name__
+        raise InputError(f"search space {where}", f"a mapping with version: {VERSION}", got)
+    return data
+
+
+def build_space(
+    name: str,
+    parameterization: str | None = None,
+    metric: str | None = None,
+    **changes: Any,
+) -> SearchSpace:
+    """A search space by name.
+
+    Args:
+        name: a metric ("miou": the paper's space of that metric), a space and metric ("paper-miou"), a space
+            ("default", with `metric`), or the path of a .yaml file (with `metric`).
+        parameterization: "bezier" or "linear" instead of the space's own.
+        metric: what a space without a metric in its name is for.
+        changes: fields of the curves instead of the space's own: pieces, truth_table, monotone; or shared, absent.
+
+    Raises:
+        InputError: unknown name, malformed file, or a value out of range.
+    """
+    data, stem, metric = _find(name, metric)
+    unknown = set(data) - _KEYS
+    if unknown:
+        raise unknown_name(f"search space {stem}", sorted(unknown)[0], _KEYS)
+    curve = {**data.get("curve", {}), **data.get("per_metric", {}).get(metric, {})}
+    if parameterization is not None and parameterization != curve.get("family", "bezier"):
+        stem = f"{stem}-{parameterization}"
+        curve["family"] = parameterization
+        curve["pieces"] = 4 if parameterization == "linear" else 2  # three interior points either way
+    whole = {"shared": data.get("shared", False), "absent": data.get("absent", "include")}
+    for key, value in changes.items():
+        if key in whole:
+            whole[key] = value
+        elif key in ("pieces", "truth_table", "monotone"):
+            curve[key] = value
+        else:
+            raise unknown_name("build_space", key, ("pieces", "truth_table", "monotone", *whole))
+    score = data.get("score")
+    return SearchSpace(
+        name=f"{stem}-{metric}",
+        metric=metric,
+        curve=_curve(curve, stem),
+        score=None if score is None else _curve(score, stem),
+        **whole,
+    )
+
+
+def _curve(fields: dict[str, Any], where: str) -> CurveSpec:
+    try:
+        return CurveSpec(**fields)
+    except TypeError as error:
+        raise InputError(
+            f"search space {where}", "family, pieces, truth_table, monotone", f"{fields} ({error})"
+        ) from None
+
+
+def _is_metric(name: str) -> bool:
+    try:
+        metrics.parse(name)
+    except InputError:
+        return False
+    return True
+
+
+def _find(name: str, metric: str | None) -> tuple[dict[str, Any], str, str]:
+    """(content, stem, metric) of a space's name."""
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        if not path.is_file():
+            raise InputError("space", "an existing .yaml file", repr(name))
+        return _parse(path.read_text(), name), path.stem, _needed(metric, name)
+    if name in _packaged() and name != "asl2021":
+        return _read_packaged(name), name, _needed(metric, name)
+    for stem in sorted(_packaged(), key=len, reverse=True):
+        tail = name.removeprefix(stem + "-")
+        if tail != name and _is_metric(tail):
+            return _read_packaged(stem), stem, tail
+    if _is_metric(name):
+        return _read_packaged("paper"), "paper", name
+    raise unknown_name("space", name, [*space_names(), *(f"paper-{m}" for m in metrics.names())])
+
+
+def _needed(metric: str | None, name: str) -> str:
+    if metric is None:
+        raise InputError("metric", f"the metric that space {name} is for", "none")
+    metrics.parse(metric)
+    return metric
+
+
+def published() -> dict[str, dict[str, Any]]:
+    """{"asl2021/miou": {metric, control_points, note}, …}: the losses of the paper's release."""
+    return {f"asl2021/{name}": entry for name, entry in _read_packaged("asl2021")["losses"].items()}

@@ -1,0 +1,146 @@
+"""Reads a metric's formula with softmax and curves: AND(a, b) = g(a) g(b), OR(a, b) = g(a) + g(b) - g(a) g(b).
+
+Labels are 0 or 1 and enter as themselves. Totals that pair the prediction with the label touch only the label's
+own class: S(g(p) AND y) gathers one channel, and S(p OR y) = S(g(p)) - S(g(p) y) + S(y).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from autoseg.metrics.logic import NO_CLASS, MapLogic, Plane, Region, _window_max, one_hot
+from autoseg.surrogates.curves import evaluate
+
+
+class CurveLogic(MapLogic):
+    """Soft predictions against hard labels.
+
+    Args:
+        probs: (N, C, H, W) float32 or float64 softmax; gradients flow through it.
+        labels: (N, H, W) int64; ids outside [0, C) are void.
+        curves: coefficients (K, 6) per (operation, operand), see `curves.prepare`.
+        per_image: totals are (N, C) instead of (C,).
+    """
+
+    def __init__(
+        self,
+        probs: Tensor,
+        labels: Tensor,
+        curves: Mapping[tuple[str, str], Tensor],
+        per_image: bool = False,
+    ) -> None:
+        num_classes = probs.shape[1]
+        valid = (labels >= 0) & (labels < num_classes)
+        super().__init__({"label": torch.where(valid, labels, NO_CLASS)}, valid, num_classes, per_image)
+        self._probs, self._curves = probs, curves
+        self._dense_cache: dict[Plane, Tensor] = {}
+        self._sum_dtype = torch.float32 if probs.device.type == "mps" else torch.float64
+
+    # ------------------------------------------------------------------------------------ planes
+
+    def _dense(self, plane: Plane) -> Tensor:
+        """(N, C, H, W) of a plane, soft or hard, in the dtype of the probabilities."""
+        if plane not in self._dense_cache:
+            self._dense_cache[plane] = self._make_dense(plane)
+        return self._dense_cache[plane]
+
+    def _make_dense(self, plane: Plane) -> Tensor:
+        if plane.op == "pred":
+            return self._probs
+        if not plane.soft:
+            dense = (
+                self._dilated(plane)
+                if plane.op == "dilate"
+                else one_hot(self._map(plane), self._classes, self._probs.dtype)
+            )
+            return dense.to(self._probs.dtype)
+        if plane.op == "dilate":
+            return _window_max(self._dense(plane.args[0]), plane.px)
+        if plane.op == "erode":
+            edge = 0.0 if plane.border else 1.0
+            padded = F.pad(self._dense(plane.args[0]), (plane.px,) * 4, value=edge)
+            return -_window_max(-padded, plane.px)[..., plane.px : -plane.px, plane.px : -plane.px]
+        both, either = (self._curved(op, plane) for op in ("and", "or"))
+        match plane.op:
+            case "and":
+                return both[0] * both[1]
+            case "or":
+                return either[0] + either[1] - either[0] * either[1]
+            case "boundary":  # OR minus AND; curves may make it negative, an edge cannot be
+                return (either[0] + either[1] - either[0] * either[1] - both[0] * both[1]).clamp_min(0)
+        raise ValueError(f"unknown operation {plane.op!r}")
+
+    def _curved(self, op: str, plane: Plane) -> tuple[Tensor, Tensor]:
+        """Both operands after their curves; nothing is computed for an operation the plane does not use."""
+        if plane.op not in (op, "boundary"):
+            return plane.args  # type: ignore[return-value]
+        a, b = plane.args
+        return self._curve(op, a, self._dense(a)), self._curve(op, b, self._dense(b))
+
+    def _curve(self, op: str, operand: Plane, values: Tensor) -> Tensor:
+        return evaluate(values, self._curves[op, operand.name]) if operand.soft else values
+
+    # ------------------------------------------------------------------------------------ totals
+
+    def total(self, a: Plane, within: Plane | Region | None = None, void: bool = False) -> Tensor:
+        """Float totals, see `Logic.total`; gradients flow to the probabilities."""
+        if isinstance(within, Plane):
+            return self._total_product(a, within, void)
+        selected = self._selected(within, void)
+        if not a.soft:
+            return self._count(self._map(a), selected).to(self._sum_dtype)
+        pair = self._soft_and_map(a)
+        if pair is None:
+            return self._sum(self._dense(a), selected)
+        soft, hard = pair
+        classes = self._map(hard)
+        if selected is not None:
+            classes = torch.where(selected, classes, NO_CLASS)
+        own = self._curve(a.op, soft, self._own(self._dense(soft), classes))
+        hits = self._sum_by_class(own, classes)
+        if a.op == "and":
+            return hits
+        everywhere = self._sum(self._curve("or", soft, self._dense(soft)), selected)
+        return everywhere - hits + self._count(classes, None).to(self._sum_dtype)
+
+    def _total_product(self, a: Plane, b: Plane, void: bool) -> Tensor:
+        """S(a b), class by class."""
+        selected = self._selected(None, void)
+        if not b.soft and b.op != "dilate":
+            a, b = b, a
+        if a.soft or a.op == "dilate":
+            return self._sum(self._dense(a) * self._dense(b), selected)
+        classes = self._map(a)
+        if selected is not None:
+            classes = torch.where(selected, classes, NO_CLASS)
+        return self._sum_by_class(self._own(self._dense(b), classes), classes)
+
+    @staticmethod
+    def _soft_and_map(a: Plane) -> tuple[Plane, Plane] | None:
+        """(soft operand, hard operand) of an AND or OR between a prediction and a class map."""
+        if a.op not in ("and", "or") or a.args[0].soft == a.args[1].soft:
+            return None
+        soft, hard = a.args if a.args[0].soft else a.args[::-1]
+        return None if hard.op == "dilate" else (soft, hard)
+
+    @staticmethod
+    def _own(dense: Tensor, classes: Tensor) -> Tensor:
+        """(N, H, W): at each pixel the value of its own class (class 0's where it has none)."""
+        return dense.gather(1, classes.clamp_min(0).unsqueeze(1)).squeeze(1)
+
+    def _sum_by_class(self, values: Tensor, classes: Tensor) -> Tensor:
+        """(N, H, W) summed per class (and image), in float64."""
+        bins = values.new_zeros(self._n_bins(), dtype=self._sum_dtype)
+        flat = values.reshape(-1).to(self._sum_dtype)
+        return self._shape(bins.index_add(0, self._bins(classes), flat))
+
+    def _sum(self, dense: Tensor, selected: Tensor | None) -> Tensor:
+        """(N, C, H, W) summed over pixels (and images)."""
+        if selected is not None:
+            dense = dense * selected.unsqueeze(1)
+        per_image = dense.sum((2, 3)).to(self._sum_dtype)
+        return per_image if self._per_image else per_image.sum(0)

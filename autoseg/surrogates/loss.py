@@ -1,0 +1,207 @@
+"""`SurrogateLoss`: a metric's formula read with curves, as a loss. Auto Seg-Loss (Li et al., ICLR 2021), section 3."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from autoseg import metrics
+from autoseg.errors import InputError
+from autoseg.metrics.base import Metric, check_ids
+from autoseg.surrogates import curves
+from autoseg.surrogates.library import build_space
+from autoseg.surrogates.logic import CurveLogic
+from autoseg.surrogates.space import SCORE_MAX_SLOPE, SearchSpace
+
+
+class SurrogateLoss(nn.Module):
+    """1 - surrogate of a metric; a weighted sum of such terms for a sum of metrics.
+
+    On one-hot input the surrogate equals the exact metric of the batch, for any curves that keep the truth table
+    (without a score curve, and with the same rule for absent classes). The batch counts as one set: totals are
+    taken over images before ratios.
+
+    Where it differs from the paper's release, on purpose: the curve inversion is accurate everywhere, a control
+    point at x = 0 gives no NaN, and a batch with nothing to count gives loss 0 with zero gradient.
+
+    Args:
+        metric: a metric's name, or a sum such as "miou+0.5*bf1".
+        num_classes: C.
+        parameterization: "bezier" or "linear", for `control_points` without a `space`.
+        control_points: decoded coordinates, flat or {curve: (m, 2)}; None for the identity curves g(x) = x.
+        ignore_index: label of void pixels.
+        absent: "include" averages over all classes as the paper's release does, "skip" over those the batch's
+            labels have; None takes the space's.
+        eps: added to denominators.
+        loss_weight: factor of the result.
+        tolerance: boundary metrics, in pixels.
+        drop_background: boundary metrics, class 0 has no boundary of its own.
+        validate: label ids are checked: "auto" (on CPU an error, on other devices asserted there without a
+            sync, off under torch.compile), True (always an error) or False.
+        space: search space of the control points; None for the paper's space of the metric.
+
+    Raises:
+        InputError: unknown metric, or control points that do not fit the space.
+    """
+
+    def __init__(
+        self,
+        metric: str,
+        num_classes: int,
+        parameterization: str | None = None,
+        control_points: Any = None,
+        ignore_index: int = 255,
+        absent: str | None = None,
+        eps: float = 1e-8,
+        loss_weight: float = 1.0,
+        tolerance: int = 5,
+        drop_background: bool = False,
+        validate: bool | str = "auto",
+        space: SearchSpace | str | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(space, SearchSpace):
+            space = build_space(space or metric, parameterization, metric=metric)
+        if absent not in (None, "include", "skip"):
+            raise InputError("absent", "include or skip", repr(absent))
+        if validate not in ("auto", True, False):
+            raise InputError("validate", "auto, True or False", repr(validate))
+        self.space = space if space.metric == metric else space.bound_to(metric)
+        self.absent = absent or self.space.absent
+        self.eps, self.loss_weight, self.validate = eps, loss_weight, validate
+        self.terms: list[tuple[float, Metric]] = []
+        for weight, name in metrics.parse(metric):
+            term = metrics.build_metric(name, num_classes, ignore_index, tolerance, drop_background)
+            assert isinstance(term, Metric)
+            self.terms.append((weight, term))
+        decoded = self.space.decode(self.space.identity) if control_points is None else control_points
+        self.control_points: np.ndarray = self.space.check_decoded(decoded)
+        self.theta: np.ndarray = self.space.encode(self.control_points)
+        self._make_curves()
+
+    @classmethod
+    def from_theta(
+        cls,
+        metric: str,
+        theta: Any,
+        num_classes: int,
+        space: SearchSpace | str | None = None,
+        **options: Any,
+    ) -> Self:
+        """From raw θ in [0, 1]^d, what a controller proposes; `options` are those of the class."""
+        if not isinstance(space, SearchSpace):
+            space = build_space(space or metric, metric=metric)
+        loss = cls(metric, num_classes, control_points=space.decode(theta), space=space, **options)
+        loss.theta = space.check_theta(theta)  # exactly what was asked, not a round trip
+        return loss
+
+    @property
+    def metric(self) -> str:
+        """The metric as users type it."""
+        return self.space.metric
+
+    @property
+    def options(self) -> metrics.MetricOptions:
+        """What the metric knows of the data."""
+        return self.terms[0][1].options
+
+    def extra_repr(self) -> str:
+        """For print(model)."""
+        return f"{self.metric}, space={self.space.name}, num_classes={self.options.num_classes}"
+
+    # ---------------------------------------------------------------- curves as buffers
+
+    def _make_curves(self) -> None:
+        parts = self.space.split(torch.as_tensor(self.control_points))
+        for name, spec in self.space.curves.items():
+            slope = SCORE_MAX_SLOPE if name.split(".")[-1] == "score" else math.inf
+            self.register_buffer(
+                _buffer(name), spec.coefficients(parts[name], max_slope=slope), persistent=False
+            )
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        """Moves with the model, but keeps float64: a half-precision curve would be another curve."""
+        exact = dict(self._buffers)
+        super()._apply(fn, recurse)
+        for name, moved in self._buffers.items():
+            if moved is not None and moved.dtype != torch.float64 and moved.device.type != "mps":
+                original = exact[name]
+                assert original is not None
+                self._buffers[name] = original.to(moved.device)
+        return self
+
+    def _curve(self, name: str) -> Tensor:
+        return self.get_buffer(_buffer(name))
+
+    # ---------------------------------------------------------------- forward
+
+    def forward(self, logits: Tensor, labels: Tensor, extra: dict[str, Tensor] | None = None) -> Tensor:
+        """The loss of a batch.
+
+        Args:
+            logits: (N, C, H, W) float; half precision is computed in float32. Gradients flow.
+            labels: (N, H, W) integer, `ignore_index` for void.
+            extra: unused; every loss here takes it.
+
+        Returns:
+            0-d, float32 (float64 for float64 logits); 0 with zero gradient if the batch has nothing to count.
+
+        Raises:
+            InputError: shapes do not fit, or (see `validate`) an id out of range.
+        """
+        c = self.options.num_classes
+        if (
+            logits.dim() != 4
+            or logits.shape[1] != c
+            or labels.shape != (logits.shape[0], *logits.shape[2:])
+        ):
+            raise InputError(
+                "logits, labels",
+                f"(N, {c}, H, W) and (N, H, W)",
+                f"{(*logits.shape,)} and {(*labels.shape,)}",
+            )
+        self._check(labels)
+        with torch.autocast(logits.device.type, enabled=False):
+            work = logits if logits.dtype == torch.float64 else logits.float()
+            probs = work.softmax(1)
+            total = probs.new_zeros((), dtype=torch.float64 if work.device.type != "mps" else torch.float32)
+            for weight, metric in self.terms:
+                total = total + weight * self._term(metric, probs, labels.long())
+            return (self.loss_weight * total).to(work.dtype)
+
+    def _check(self, labels: Tensor) -> None:
+        if self.validate is False or torch.compiler.is_compiling():
+            return
+        if self.validate is True or labels.device.type == "cpu":
+            check_ids(labels, "labels", self.options, ignore=True)
+        elif labels.device.type == "cuda":
+            known = (labels >= 0) & (labels < self.options.num_classes)
+            torch._assert_async((known | (labels == self.options.ignore_index)).all())
+
+    def _term(self, metric: Metric, probs: Tensor, labels: Tensor) -> Tensor:
+        """1 - surrogate of one metric, or 0 if nothing in the batch counts."""
+        keys = self.space.keys(metric.name)
+        logic = CurveLogic(probs, labels, {key: self._curve(name) for key, name in keys.items()})
+        sums = metric.sums(logic.pred, logic.label, logic)
+        scores = metric.scores(sums, self._ratio)
+        if self.space.score is not None:
+            name = self.space.qualified(metric.name, "score")
+            scores = curves.evaluate(scores.clamp(0, 1), self._curve(name))
+        weights = metric.weights(sums).to(scores.dtype)
+        label = sums["label"]
+        if label.shape == weights.shape and not (metric.absent_rule and self.absent == "include"):
+            weights = weights * (label > 0)
+        whole = weights.sum()
+        mean = (scores * weights).sum() / torch.where(whole > 0, whole, 1.0)
+        return torch.where((whole > 0) & (label.sum() > 0), 1 - mean, 0.0)
+
+    def _ratio(self, numerator: Tensor, denominator: Tensor, empty: float = math.nan) -> Tensor:
+        return numerator / (denominator + self.eps)
+
+
+def _buffer(curve: str) -> str:
+    return "curve_" + curve.replace(".", "_")
