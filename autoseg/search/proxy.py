@@ -1,0 +1,155 @@
+"""The proxy task: one short training that judges one candidate loss.
+
+Any function `(loss, seed, device) -> {metric: score}` can take its place; this one trains a network of
+mmsegmentation on most of the training images and scores it on the rest. The validation and test splits are
+never touched, unless a comparison asks for one of them as its `final_split`.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from autoseg.config import DataConfig, ModelConfig, ProxyConfig
+
+if TYPE_CHECKING:  # the search process builds the task without torch; workers import it when they run it
+    import torch
+    from torch import Tensor, nn
+
+    from autoseg.data import SegData
+    from autoseg.training.precision import Precision
+
+
+@dataclass(frozen=True)
+class ProxyTask:
+    """A picklable training function; on a CPU the same loss and seed give bitwise the same scores.
+
+    Args:
+        data, model, proxy: the config groups.
+        metrics: names of all metrics to score, sums included.
+        tolerance: boundary metrics, pixels at `proxy.size`.
+        drop_background: boundary metrics, class 0 has no boundary of its own.
+        final_split: None: train on the training images less the held-out ones and score those (a search). A
+            role such as "val" or "test": train on all training images and score that split (a comparison).
+    """
+
+    data: DataConfig
+    model: ModelConfig
+    proxy: ProxyConfig
+    metrics: tuple[str, ...]
+    tolerance: int = 5
+    drop_background: bool = False
+    final_split: str | None = None
+
+    def __call__(self, loss: nn.Module, seed: int, device: str = "cpu") -> dict[str, float]:
+        """Train with `loss`, score the result.
+
+        Args:
+            loss: (logits (N, C, H, W) float32, labels (N, H, W) int64) to a scalar.
+            seed: of the initial weights, the batches and their augmentation.
+            device: a torch device.
+
+        Returns:
+            A score per name in `metrics`, higher is better.
+
+        Raises:
+            Diverged: the loss became NaN or infinite.
+            InputError: data, model or settings that cannot be used.
+        """
+        import torch
+
+        from autoseg.training.precision import precision_of, reproducible
+
+        place = torch.device(device)
+        precision = precision_of(self.proxy, place)
+        with reproducible(place, seed, threads=self.proxy.threads, deterministic=self.proxy.deterministic):
+            model = self._train(loss.to(place), seed, precision)
+            return self._score(model, precision)
+
+    def _train(self, loss: nn.Module, seed: int, precision: Precision) -> nn.Module:
+        from autoseg.data import Augment
+        from autoseg.training import Batches, train
+
+        data, proxy = self._open(), self.proxy
+        rows = self._rows(data)[0]
+        prepare = getattr(loss, "prepare", None)
+        augment = Augment(
+            proxy.crop, proxy.scale, proxy.flip, proxy.photometric, self.model.mean, self.model.std
+        )
+        batches = Batches(
+            *self._pixels("train", precision.device), rows, augment,
+            extra=prepare(data.labels("train")[rows].long()) if prepare else {},
+            seed=seed, iters=proxy.iters, batch_size=proxy.batch_size,
+        )  # fmt: skip
+        untrained = _untrained(_key(self.model), data.num_classes, seed)
+        model = copy.deepcopy(untrained).to(precision.device)
+        train(model, loss, batches, proxy, precision)
+        return model
+
+    def _score(self, model: nn.Module, precision: Precision) -> dict[str, float]:
+        from autoseg.metrics import build_metric
+        from autoseg.training import evaluate
+
+        data = self._open()
+        options = (data.num_classes, data.ignore_index, self.tolerance, self.drop_background)
+        return evaluate(
+            model,
+            *self._pixels(self.final_split or "train", precision.device),
+            self._rows(data)[1],
+            {name: build_metric(name, *options) for name in self.metrics},
+            precision,
+            mean=self.model.mean,
+            std=self.model.std,
+            batch_size=self.proxy.eval_batch_size,
+        )
+
+    def _rows(self, data: SegData) -> tuple[Tensor, Tensor]:
+        """Indices trained on (in `train`) and scored (in `train`, or in the final split)."""
+        import torch
+
+        from autoseg.data import split_holdout
+
+        count = len(data.images("train"))
+        if self.final_split is None:
+            return split_holdout(count, self.data.holdout)
+        return torch.arange(count), torch.arange(len(data.images(self.final_split)))
+
+    def _open(self) -> SegData:
+        return _data(_key(self.data), *self.proxy.size)
+
+    def _pixels(self, split: str, device: torch.device) -> tuple[Tensor, Tensor]:
+        return _resident(_key(self.data), *self.proxy.size, split, device)
+
+
+# A process opens its data and builds its untrained network once, whatever the number of candidates.
+# Configs are keys in their JSON form, since dataclasses with lists in them cannot be.
+
+
+def _key(config: DataConfig | ModelConfig) -> str:
+    return json.dumps(asdict(config), sort_keys=True)
+
+
+@lru_cache(maxsize=2)
+def _data(config: str, height: int, width: int) -> SegData:
+    from autoseg.data import open_data
+
+    return open_data(DataConfig(**json.loads(config)), (height, width))
+
+
+@lru_cache(maxsize=4)
+def _resident(
+    config: str, height: int, width: int, split: str, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Images and labels of a split: mapped from the file for the CPU, copied whole to a GPU."""
+    data = _data(config, height, width)
+    return data.images(split).to(device), data.labels(split).to(device)
+
+
+@lru_cache(maxsize=4)
+def _untrained(config: str, num_classes: int, seed: int) -> nn.Module:
+    from autoseg.training import build_model
+
+    return build_model(ModelConfig(**json.loads(config)), num_classes, seed)

@@ -1,0 +1,64 @@
+"""The stream of training batches: the same for every loss trained with the same seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from autoseg.data import Augment
+
+Batch = tuple[Tensor, Tensor, dict[str, Tensor]]
+
+
+class Batches:
+    """Augmented batches of a data set held as two uint8 tensors, drawn from the seed alone.
+
+    Every pass over the images has its own random order; a batch may reach from one pass into the next. Loss,
+    model and device have no say in what is drawn, so all candidates of a search see the same pixels.
+
+    Args:
+        images: (N, 3, H, W) uint8, on the training device (or memory-mapped, for the CPU).
+        labels: (N, H, W) uint8, there too.
+        rows: (M,) int64 CPU indices of the images to train on.
+        augment: scale, crop, flip, colours.
+        extra: what `loss.prepare` made of the labels of `rows`: maps (M, K, H, W), which are cropped and
+            flipped with the images, and constants of any other shape.
+        seed, iters, batch_size: what to draw, how often, how much.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        rows: Tensor,
+        augment: Augment,
+        *,
+        extra: Mapping[str, Tensor],
+        seed: int,
+        iters: int,
+        batch_size: int,
+    ) -> None:
+        self.images, self.labels, self.rows, self.augment = images, labels, rows, augment
+        self.extra = {key: value.to(images.device) for key, value in extra.items()}
+        self.generator = torch.Generator().manual_seed(seed)
+        passes = -(-iters * batch_size // len(rows))
+        order = [torch.randperm(len(rows), generator=self.generator) for _ in range(passes)]
+        self.order = torch.cat(order)[: iters * batch_size].view(iters, batch_size)
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yields images (B, 3, crop, crop) float32, labels (B, crop, crop) int64, and the extras for them."""
+        device = self.images.device
+        # Moved to the device once: a transfer in every iteration would wait for the device.
+        for picked, index in zip(self.order.to(device), self.rows[self.order].to(device), strict=True):
+            images, labels = self.images[index], self.labels[index]
+            draw = self.augment.draw(images, self.generator)
+            extra = {
+                key: self.augment.nearest(value[picked], draw, outside=0.0) if value.ndim == 4 else value
+                for key, value in self.extra.items()
+            }
+            yield self.augment.images(images, draw), self.augment.nearest(labels, draw).long(), extra

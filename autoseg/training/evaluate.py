@@ -1,0 +1,76 @@
+"""The evaluator: whole images in, exact metrics out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from autoseg.data import normalize
+from autoseg.training.precision import Precision
+
+
+class Score(Protocol):
+    """What a metric must offer to be evaluated; all of `autoseg.metrics` does."""
+
+    def update(self, pred: Tensor, labels: Tensor) -> None:
+        """Adds a batch of predicted and true classes, both (N, H, W) int64."""
+
+    def compute(self) -> Tensor:
+        """0-d score over everything added."""
+
+
+def evaluate(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    rows: Tensor,
+    metrics: Mapping[str, Score],
+    precision: Precision,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    batch_size: int,
+) -> dict[str, float]:
+    """Score a network on whole images at the size they are stored in.
+
+    The model's mode (train or eval) is put back afterwards.
+
+    Args:
+        model: images (N, 3, H, W) float to a list of logits whose first is the main one.
+        images: (N, 3, H, W) uint8, on the device or memory-mapped for the CPU.
+        labels: (N, H, W) uint8, there too.
+        rows: (M,) int64 CPU indices of the images to score.
+        metrics: by name; they are updated, not reset. Those with `needs_probs` get softmax probabilities
+            (N, C, H, W) float32 through `update_probs` instead of classes.
+        precision: number format and layout, as in training.
+        mean: RGB, 0..255, subtracted from the images.
+        std: RGB, by which they are divided then.
+        batch_size: images at a time.
+
+    Returns:
+        A score per metric, in 0..1 for the paper's; NaN where nothing could be counted.
+    """
+    training = model.training
+    model.to(memory_format=precision.layout).eval()
+    with torch.inference_mode():
+        for index in rows.to(images.device).split(batch_size):
+            batch = normalize(images[index], mean, std).to(memory_format=precision.layout)
+            with precision.autocast():
+                logits = model(batch)[0]
+            _update(metrics, logits.float(), labels[index].long())
+    model.train(training)
+    return {name: float(metric.compute()) for name, metric in metrics.items()}
+
+
+def _update(metrics: Mapping[str, Score], logits: Tensor, labels: Tensor) -> None:
+    pred = logits.argmax(1)
+    wanting = [metric for metric in metrics.values() if getattr(metric, "needs_probs", False)]
+    probs = logits.softmax(1) if wanting else None
+    for metric in metrics.values():
+        if metric in wanting:
+            metric.update_probs(probs, labels)  # type: ignore[attr-defined]
+        else:
+            metric.update(pred, labels)

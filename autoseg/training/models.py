@@ -1,0 +1,192 @@
+"""Networks: any mmsegmentation config with an `EncoderDecoder`, as a plain module from images to logits.
+
+The only importer of mmsegmentation's models. Nothing is ever downloaded: pretrained addresses in a config are
+dropped, and backbone weights come from `model.weights` or not at all.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autoseg.config import ModelConfig
+from autoseg.errors import InputError, unknown_name
+from autoseg.training.resize import upsample
+from autoseg.training.weights import load_backbone
+
+log = logging.getLogger(__name__)
+
+
+class Segmentor(nn.Module):
+    """An mmsegmentation `EncoderDecoder` as a function of images, without its losses and preprocessor.
+
+    Args:
+        network: the built `EncoderDecoder`; `decode_head` and perhaps `auxiliary_head` are its heads.
+    """
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network: Any = network  # mmsegmentation has no types
+
+    def heads(self, auxiliary: bool = True) -> list[Any]:
+        """The main head, then the auxiliary ones."""
+        main, extra = self.network.decode_head, getattr(self.network, "auxiliary_head", None)
+        if extra is None or not auxiliary:
+            return [main]
+        return [main, *extra] if isinstance(extra, nn.ModuleList) else [main, extra]
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Logits at the size of the images.
+
+        Args:
+            images: (N, 3, H, W) float, normalised.
+
+        Returns:
+            Logits (N, C, H, W): [main, auxiliary...] in training mode, [main] in evaluation mode.
+        """
+        features = self.network.extract_feat(images)
+        return [
+            upsample(head(features), (images.shape[-2], images.shape[-1]), head.align_corners)
+            for head in self.heads(auxiliary=self.training)
+        ]
+
+
+def build_model(config: ModelConfig, num_classes: int, seed: int) -> Segmentor:
+    """Build a network on the CPU; its initial weights depend on the seed (and `config.weights`) alone.
+
+    Args:
+        config: the group `model`: an mmsegmentation config, changes to it, backbone weights.
+        num_classes: C; replaces the class count of every head.
+        seed: of the random initial weights.
+
+    Raises:
+        InputError: unknown or unusable config, or weights that do not fit the backbone.
+    """
+    settings = network_config(config, num_classes)
+    with torch.random.fork_rng(devices=[]), _quiet_mmengine():
+        torch.manual_seed(seed)
+        try:
+            network = _registry().build(settings)
+            network.init_weights()
+        except (TypeError, ValueError, KeyError, AssertionError) as error:
+            raise InputError(
+                "model.config", "a network mmsegmentation can build", f"{config.config} ({error})",
+                "Check model.overrides.",
+            ) from error  # fmt: skip
+    if config.weights is not None:
+        load_backbone(network.backbone, config.weights)
+    return Segmentor(network)
+
+
+def network_config(config: ModelConfig, num_classes: int) -> dict[str, Any]:
+    """The `model` dict of the config with overrides merged in, made fit for one device and our data.
+
+    SyncBN becomes BN, heads get `num_classes`, pretrained addresses and the preprocessor are removed.
+
+    Raises:
+        InputError: no such config, or one without an `EncoderDecoder`.
+    """
+    from mmengine.config import Config
+
+    file = Config.fromfile(config_path(config.config))
+    file.merge_from_dict({"model": copy.deepcopy(config.overrides)})
+    model: dict[str, Any] = file.to_dict().get("model", {})
+    kind = getattr(model.get("type"), "__name__", model.get("type"))
+    if kind != "EncoderDecoder":
+        raise InputError(
+            "model.config", "a config whose model is an EncoderDecoder", f"{config.config} ({kind})"
+        )
+    model.pop("data_preprocessor", None)
+    for head in ("decode_head", "auxiliary_head"):
+        listed = model.get(head) or []
+        for one in listed if isinstance(listed, list) else [listed]:
+            one.update(num_classes=num_classes, out_channels=num_classes)
+    dropped: list[str] = []
+    model = _localized(model, dropped)
+    if dropped and config.weights is None:
+        log.warning(
+            "model %s starts from random weights: its config names %s, which is not downloaded. "
+            "Set model.weights to a file of backbone weights.", config.name, " and ".join(dropped),
+        )  # fmt: skip
+    return model
+
+
+def config_path(config: str) -> Path:
+    """A config by path, or by its name inside the installed mmsegmentation.
+
+    Raises:
+        InputError: neither exists.
+    """
+    if Path(config).is_file():
+        return Path(config)
+    spec = importlib.util.find_spec("mmseg")
+    if spec is None or spec.submodule_search_locations is None:
+        raise InputError("model.config", "mmsegmentation installed", "no module mmseg", "Run make setup.")
+    shipped = Path(spec.submodule_search_locations[0]) / ".mim" / "configs"
+    if not (shipped / config).is_file():
+        names = (str(path.relative_to(shipped)) for path in shipped.glob("_base_/models/*.py"))
+        raise unknown_name("model.config", config, names, "A path to a config of your own works too.")
+    return shipped / config
+
+
+def _localized(node: Any, dropped: list[str]) -> Any:
+    """A copy of the config without pretrained addresses (collected in `dropped`) and without SyncBN."""
+    if isinstance(node, list | tuple):
+        return type(node)(_localized(item, dropped) for item in node if not _pretrained(item, dropped))
+    if not isinstance(node, dict):
+        return node
+    result = {}
+    for key, value in node.items():
+        if key == "pretrained" and value:
+            dropped.append(str(value))
+        elif not (key == "init_cfg" and _pretrained(value, dropped)):
+            result[key] = _localized(value, dropped)
+    if result.get("type") == "SyncBN":  # statistics over several devices; a proxy has one
+        result["type"] = "BN"
+    return result
+
+
+def _pretrained(node: Any, dropped: list[str]) -> bool:
+    found = isinstance(node, dict) and node.get("type") == "Pretrained"
+    if found:
+        dropped.append(str(node.get("checkpoint")))
+    return found
+
+
+def _registry() -> Any:
+    """The model registry of mmsegmentation, filled.
+
+    timm is hidden while the models are imported: only `TIMMBackbone` needs it, and it would make every
+    worker start 3.5 s later and 140 MB larger.
+    """
+    hide = "timm" not in sys.modules and "mmseg.models" not in sys.modules
+    if hide:
+        sys.modules["timm"] = None  # type: ignore[assignment]
+    try:
+        import mmseg.models  # noqa: F401  (importing registers them)
+        from mmseg.registry import MODELS
+    finally:
+        if hide:
+            del sys.modules["timm"]
+    return MODELS
+
+
+class _quiet_mmengine:
+    """mmengine logs every parameter it initialises, several hundred lines per network."""
+
+    def __enter__(self) -> None:
+        from mmengine.logging import MMLogger
+
+        self.logger = MMLogger.get_current_instance()
+        self.level = self.logger.level
+        self.logger.setLevel(logging.WARNING)
+
+    def __exit__(self, *_: object) -> None:
+        self.logger.setLevel(self.level)

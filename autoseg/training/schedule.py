@@ -1,0 +1,46 @@
+"""Optimiser and learning-rate schedule, as in mmsegmentation's recipes."""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.optim import SGD, AdamW, Optimizer
+
+from autoseg.config import ProxyConfig
+from autoseg.errors import unknown_name
+from autoseg.training.models import Segmentor
+
+
+def poly(base: float, minimum: float, power: float, iteration: int, iters: int) -> float:
+    """Learning rate of an iteration: (base - minimum) * (1 - iteration / iters)^power + minimum."""
+    return (base - minimum) * (1 - iteration / iters) ** power + minimum
+
+
+def build_optimizer(model: nn.Module, proxy: ProxyConfig) -> Optimizer:
+    """SGD or AdamW with two parameter groups: the backbone, and the heads at `head_lr_mult` times its rate.
+
+    Each group keeps its rate at the start under `base_lr`. Any module works; one without heads of its own
+    (not a `Segmentor`) has a single group at the plain rate.
+
+    Raises:
+        InputError: unknown optimiser.
+    """
+    heads = {
+        id(p) for head in (model.heads() if isinstance(model, Segmentor) else []) for p in head.parameters()
+    }
+    trained = [p for p in model.parameters() if p.requires_grad]
+    parts = [
+        ([p for p in trained if id(p) not in heads], proxy.lr),
+        ([p for p in trained if id(p) in heads], proxy.lr * proxy.head_lr_mult),
+    ]
+    groups = [{"params": params, "lr": rate, "base_lr": rate} for params, rate in parts if params]
+    if proxy.optimizer == "sgd":
+        return SGD(groups, momentum=proxy.momentum, weight_decay=proxy.weight_decay, fused=True)
+    if proxy.optimizer == "adamw":
+        return AdamW(groups, weight_decay=proxy.weight_decay, fused=True)
+    raise unknown_name("proxy.optimizer", proxy.optimizer, ["adamw", "sgd"])
+
+
+def set_rates(optimizer: Optimizer, proxy: ProxyConfig, iteration: int) -> None:
+    """Gives every parameter group its poly rate for this iteration (0-based)."""
+    for group in optimizer.param_groups:
+        group["lr"] = poly(group["base_lr"], proxy.min_lr, proxy.poly_power, iteration, proxy.iters)

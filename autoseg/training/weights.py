@@ -1,0 +1,87 @@
+"""Backbone weights from a file, read without executing anything that is in it."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from autoseg.errors import InputError
+
+log = logging.getLogger(__name__)
+
+CLASSIFIERS = ("fc.", "classifier.", "head.")  # of the ImageNet network a backbone was cut from
+
+
+def load_backbone(backbone: nn.Module, path: str) -> None:
+    """Load a backbone's weights in place; every weight must be there, and none may be left over.
+
+    A whole mmsegmentation checkpoint works too: its `backbone.` part is taken. The classifier of an ImageNet
+    checkpoint is left out, and BatchNorm's counters may be missing (nothing reads them).
+
+    Args:
+        backbone: the module to fill.
+        path: a `.safetensors` file, or one saved by torch that holds nothing but tensors.
+
+    Raises:
+        InputError: no such file, not plain weights, or names or shapes that do not fit.
+    """
+    found = _backbone_part(read_tensors(path), backbone)
+    wanted = backbone.state_dict()
+    missing = [k for k in wanted if k not in found and not k.endswith("num_batches_tracked")]
+    unknown = [k for k in found if k not in wanted]
+    shapes = [k for k in found if k in wanted and found[k].shape != wanted[k].shape]
+    problems = {"missing": missing, "not in the backbone": unknown, "of another shape": shapes}
+    said = [
+        f"{len(keys)} {what} ({', '.join(keys[:3])}{', …' * (len(keys) > 3)})"
+        for what, keys in problems.items()
+        if keys
+    ]
+    if said:
+        raise InputError(
+            "model.weights", f"the weights of a {type(backbone).__name__}", f"{path} with {'; '.join(said)}",
+            "Check that model.config and the file are of the same network.",
+        )  # fmt: skip
+    backbone.load_state_dict(found, strict=False)
+
+
+def read_tensors(path: str) -> dict[str, Tensor]:
+    """The tensors of a weights file by name; nothing in the file is executed.
+
+    Raises:
+        InputError: the file is missing or holds something else than tensors.
+    """
+    if not Path(path).is_file():
+        raise InputError("model.weights", "a file of weights", f"{path}, which does not exist")
+    try:
+        if path.endswith(".safetensors"):
+            return dict(load_file(path))
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
+        raise InputError(
+            "model.weights", "a file that holds tensors only", f"{path} ({str(error).splitlines()[0]})",
+            "Save it again with torch.save(model.state_dict(), path) or as .safetensors.",
+        ) from error  # fmt: skip
+    state = content.get("state_dict", content) if isinstance(content, Mapping) else None
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(
+            "model.weights", "a state dict: tensors by name", f"{path}, which holds something else"
+        )
+    return dict(state)
+
+
+def _backbone_part(state: dict[str, Tensor], backbone: nn.Module) -> dict[str, Tensor]:
+    if any(key.startswith("backbone.") for key in state):
+        return {k.removeprefix("backbone."): v for k, v in state.items() if k.startswith("backbone.")}
+    own = {name for name, _ in backbone.named_children()}
+    extra = [k for k in state if k.startswith(CLASSIFIERS) and k.split(".")[0] not in own]
+    if extra:
+        log.info("left out of the backbone: %s", ", ".join(extra))
+    return {key: value for key, value in state.items() if key not in extra}
