@@ -43,7 +43,7 @@ class Augment:
 
     Args:
         crop: side of the square crop in pixels.
-        scale: (low, high); the image is scaled by a factor drawn log-uniformly, then cropped. Where it is
+        scale: (low, high); the image is scaled by a factor drawn uniformly, then cropped. Where it is
             smaller than the crop, it is padded: mean colour in the image, ignore in the labels.
         flip: mirror left and right with probability one half.
         photometric: change brightness, contrast and saturation.
@@ -87,7 +87,7 @@ class Augment:
         count, _, height, width = images.shape
         scale_u, y_u, x_u, flip_u, *colour_u = torch.rand(7, count, generator=generator)
         low, high = self.scale
-        scale = low * (high / low) ** scale_u
+        scale = low + (high - low) * scale_u
         # Normalised source coordinate = span * output coordinate + centre: align_corners=False counts
         # pixel areas, so the crop covers crop / (scale * size) of the image; its centre varies.
         span_y, span_x = self.crop / (scale * height), self.crop / (scale * width)

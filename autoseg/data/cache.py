@@ -1,7 +1,7 @@
 """One compact file per (content, size): decoded once, then memory-mapped by every process that trains on it.
 
 The file is in the safetensors format (an eight-byte length, a JSON header, raw bytes), written here in one
-pass so that a data set larger than memory can be prepared; reading goes through the safetensors library. It is
+pass so that a data set larger than memory can be prepared; the safetensors library reads it. It is
 made under a file lock, in a temporary file that gets its name when it is complete: no reader ever sees half.
 """
 
@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -64,6 +65,8 @@ def cache_file(source: Source, name: str, size: tuple[int, int], folder: str | N
 def _build(source: Source, size: tuple[int, int], path: Path) -> None:
     shapes = _shapes(source, size)
     log.info("Preparing %d images at %dx%d, once", sum(map(len, source.names.values())), size[1], size[0])
+    if sum(map(prod, shapes.values())) > shutil.disk_usage(path.parent).free:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # now, not after an hour of decoding
     temporary = path.with_suffix(".tmp")
     try:
         with temporary.open("wb") as file:
@@ -121,9 +124,8 @@ def _write_tensors(file: BinaryIO, start: int, source: Source, shapes: dict[str,
             for name, block in (("images", image), ("labels", masks[0]), ("raters", masks[1:])):
                 if block.size:
                     file.seek(offsets[f"{role}.{name}"])
-                    file.write(block.tobytes())
-                    offsets[f"{role}.{name}"] += block.size
-                    digest.update(block.tobytes())
+                    offsets[f"{role}.{name}"] += file.write(data := block.tobytes())
+                    digest.update(data)
     return digest.hexdigest()
 
 

@@ -220,7 +220,7 @@ def _opened(path: Path) -> Image.Image:
     try:
         image = Image.open(path)
         image.load()
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises any of them for a damaged file
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # all mean damaged
         raise InputError(
             f"file {path}", "a readable image", str(error), "Replace the file or remove it."
         ) from error

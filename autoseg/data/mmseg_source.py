@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -109,10 +110,13 @@ def _build(leaf: dict[str, Any], config: DataConfig) -> Any:
 
 
 def _items(dataset: Any) -> list[Item]:
-    return [
-        Item(Path(info["img_path"]).stem, Path(info["img_path"]), (Path(info["seg_map_path"]),))
-        for info in (dataset.get_data_info(index) for index in range(len(dataset)))
-    ]
+    items = []
+    for index in range(len(dataset)):
+        info = dataset.get_data_info(index)
+        image = Path(info["img_path"])
+        name = os.path.relpath(image.with_suffix(""), dataset.data_prefix["img_path"])
+        items.append(Item(name, image, (Path(info["seg_map_path"]),)))
+    return items
 
 
 def _lookup(dataset: Any, num_classes: int) -> NDArray[np.int16]:
