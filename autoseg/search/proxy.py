@@ -76,9 +76,7 @@ class ProxyTask:
         data, proxy = self._open(), self.proxy
         rows = self._rows(data)[0]
         prepare = getattr(loss, "prepare", None)
-        augment = Augment(
-            proxy.crop, proxy.scale, proxy.flip, proxy.photometric, self.model.mean, self.model.std
-        )
+        augment = Augment(proxy.crop, proxy.scale, proxy.flip, proxy.photometric, self.model.mean, self.model.std)
         batches = Batches(
             *self._pixels("train", precision.device), rows, augment,
             extra=prepare(data.labels("train")[rows].long()) if prepare else {},
@@ -140,9 +138,7 @@ def _data(config: str, height: int, width: int) -> SegData:
 
 
 @lru_cache(maxsize=4)
-def _resident(
-    config: str, height: int, width: int, split: str, device: torch.device
-) -> tuple[Tensor, Tensor]:
+def _resident(config: str, height: int, width: int, split: str, device: torch.device) -> tuple[Tensor, Tensor]:
     """Images and labels of a split: mapped from the file for the CPU, copied whole to a GPU."""
     data = _data(config, height, width)
     return data.images(split).to(device), data.labels(split).to(device)

@@ -32,9 +32,7 @@ class TrainLog:
     seconds: float
 
 
-def train(
-    model: nn.Module, loss: nn.Module, batches: Batches, proxy: ProxyConfig, precision: Precision
-) -> TrainLog:
+def train(model: nn.Module, loss: nn.Module, batches: Batches, proxy: ProxyConfig, precision: Precision) -> TrainLog:
     """Train `model` in place for one pass over `batches`, `proxy.iters` optimiser steps.
 
     Args:
@@ -76,9 +74,7 @@ def train(
     return TrainLog(losses.tolist(), time.perf_counter() - start)
 
 
-def _objective(
-    loss: nn.Module, proxy: ProxyConfig
-) -> Callable[[list[Tensor], Tensor, dict[str, Tensor]], Tensor]:
+def _objective(loss: nn.Module, proxy: ProxyConfig) -> Callable[[list[Tensor], Tensor, dict[str, Tensor]], Tensor]:
     """The loss over all heads; called outside autocast, on float32 logits."""
     takes_extra = hasattr(loss, "prepare")
     compiled = torch.compile(loss, dynamic=False) if proxy.compile == "on" else loss

@@ -10,6 +10,9 @@ import copy
 import importlib.util
 import logging
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +73,7 @@ def build_model(config: ModelConfig, num_classes: int, seed: int) -> Segmentor:
         InputError: unknown or unusable config, or weights that do not fit the backbone.
     """
     settings = network_config(config, num_classes)
-    with torch.random.fork_rng(devices=[]), _quiet_mmengine():
+    with torch.random.fork_rng(devices=[]), _quiet():
         torch.manual_seed(seed)
         try:
             network = _registry().build(settings)
@@ -100,9 +103,7 @@ def network_config(config: ModelConfig, num_classes: int) -> dict[str, Any]:
     model: dict[str, Any] = file.to_dict().get("model", {})
     kind = getattr(model.get("type"), "__name__", model.get("type"))
     if kind != "EncoderDecoder":
-        raise InputError(
-            "model.config", "a config whose model is an EncoderDecoder", f"{config.config} ({kind})"
-        )
+        raise InputError("model.config", "a config whose model is an EncoderDecoder", f"{config.config} ({kind})")
     model.pop("data_preprocessor", None)
     for head in ("decode_head", "auxiliary_head"):
         listed = model.get(head) or []
@@ -178,15 +179,17 @@ def _registry() -> Any:
     return MODELS
 
 
-class _quiet_mmengine:
-    """mmengine logs every parameter it initialises, several hundred lines per network."""
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without mmengine's line per initialised parameter and the warnings about parts we do not use."""
+    from mmengine.logging import MMLogger
 
-    def __enter__(self) -> None:
-        from mmengine.logging import MMLogger
-
-        self.logger = MMLogger.get_current_instance()
-        self.level = self.logger.level
-        self.logger.setLevel(logging.WARNING)
-
-    def __exit__(self, *_: object) -> None:
-        self.logger.setLevel(self.level)
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -24,9 +24,7 @@ def build_optimizer(model: nn.Module, proxy: ProxyConfig) -> Optimizer:
     Raises:
         InputError: unknown optimiser.
     """
-    heads = {
-        id(p) for head in (model.heads() if isinstance(model, Segmentor) else []) for p in head.parameters()
-    }
+    heads = {id(p) for head in (model.heads() if isinstance(model, Segmentor) else []) for p in head.parameters()}
     trained = [p for p in model.parameters() if p.requires_grad]
     parts = [
         ([p for p in trained if id(p) not in heads], proxy.lr),

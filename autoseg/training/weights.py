@@ -66,15 +66,17 @@ def read_tensors(path: str) -> dict[str, Tensor]:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
         raise InputError(
-            "model.weights", "a file that holds tensors only", f"{path} ({str(error).splitlines()[0]})",
+            "model.weights", "a file that holds tensors only", f"{path} ({_first_line(error)})",
             "Save it again with torch.save(model.state_dict(), path) or as .safetensors.",
         ) from error  # fmt: skip
     state = content.get("state_dict", content) if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError(
-            "model.weights", "a state dict: tensors by name", f"{path}, which holds something else"
-        )
+        raise InputError("model.weights", "a state dict: tensors by name", f"{path}, which holds something else")
     return dict(state)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _backbone_part(state: dict[str, Tensor], backbone: nn.Module) -> dict[str, Tensor]:

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from autoseg.config import DataConfig, ModelConfig, ProxyConfig
+from autoseg.data import SegData
+from autoseg.errors import Diverged
+from autoseg.search.proxy import ProxyTask
+
+TINY: dict[str, Any] = {
+    "pretrained": None,
+    "auxiliary_head": None,
+    "backbone": {
+        "_delete_": True, "type": "ResNet", "depth": 18, "base_channels": 4, "stem_channels": 4,
+        "num_stages": 2, "strides": [1, 2], "dilations": [1, 1], "out_indices": [0, 1], "norm_cfg": {"type": "BN"},
+    },
+    "decode_head": {
+        "in_channels": 8, "in_index": 1, "channels": 8, "dilations": [1, 2],
+        "c1_in_channels": 4, "c1_channels": 4,
+    },
+}  # fmt: skip
+
+
+class CrossEntropy(nn.Module):
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits, labels, ignore_index=255)
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> ProxyTask:
+    return ProxyTask(
+        data=DataConfig(count=[12, 4, 4], cache_dir=str(tmp_path)),
+        model=ModelConfig(overrides=TINY),
+        proxy=ProxyConfig(iters=3, batch_size=2, crop=32, size=[48, 64]),
+        metrics=("miou", "biou", "miou+0.5*gacc"),
+        tolerance=2,
+    )
+
+
+def test_same_seed_same_scores_also_after_another_candidate(task: ProxyTask) -> None:
+    loss = CrossEntropy()
+    first = task(loss, 0)
+    other = task(loss, 1)
+    assert task(loss, 0) == first != other
+    assert list(first) == list(task.metrics) and all(0 <= score <= 1.5 for score in first.values())
+
+
+def test_crosses_a_process_border_whole(task: ProxyTask) -> None:
+    copy = cloudpickle.loads(cloudpickle.dumps(task))
+    assert copy == task
+    assert copy(CrossEntropy(), 0) == task(CrossEntropy(), 0)
+
+
+def test_a_search_touches_the_training_split_only(task: ProxyTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: set[str] = set()
+    plain = SegData._tensor
+
+    def spy(self: SegData, split: str, kind: str) -> Tensor:
+        read.add(split)
+        return plain(self, split, kind)
+
+    monkeypatch.setattr(SegData, "_tensor", spy)
+    task(CrossEntropy(), 0)
+    assert read == {"train"}
+    replace(task, final_split="val")(CrossEntropy(), 0)
+    assert read == {"train", "val"}
+
+
+def test_rows_of_a_search_are_disjoint_and_a_comparison_uses_everything(task: ProxyTask) -> None:
+    data = task._open()
+    fit, judged = task._rows(data)
+    assert not set(fit.tolist()) & set(judged.tolist()) and len(fit) + len(judged) == 12
+    fit, judged = replace(task, final_split="val")._rows(data)
+    assert (len(fit), len(judged)) == (12, 4)
+
+
+def test_divergence_reaches_the_caller(task: ProxyTask) -> None:
+    class Nan(nn.Module):
+        def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+            return logits.sum() * float("nan")
+
+    with pytest.raises(Diverged, match="iteration 0"):
+        task(Nan(), 0)
+
+
+def test_threads_are_set_by_the_config_and_put_back(task: ProxyTask) -> None:
+    seen: list[int] = []
+
+    class Looks(CrossEntropy):
+        def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+            seen.append(torch.get_num_threads())
+            return super().forward(logits, labels)
+
+    before = torch.get_num_threads()
+    replace(task, proxy=replace(task.proxy, threads=before + 1))(Looks(), 0)
+    assert set(seen) == {before + 1} and torch.get_num_threads() == before
+
+
+def test_building_the_task_needs_no_torch() -> None:
+    code = "import sys; import autoseg.search.proxy; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from autoseg.config import ProxyConfig
+from autoseg.data import Augment
+from autoseg.errors import Diverged, InputError
+from autoseg.training import Batches, TrainLog, evaluate, train
+from autoseg.training.precision import Precision, precision_of, reproducible
+from autoseg.training.resize import upsample
+from autoseg.training.schedule import poly
+
+CPU = torch.device("cpu")
+PROXY = ProxyConfig(iters=12, batch_size=4, crop=16, scale=[0.8, 1.2], lr=0.02, head_lr_mult=1.0)
+MEAN, STD = [120.0] * 3, [60.0] * 3
+
+
+class Toy(nn.Module):
+    """Four convolutions, an auxiliary output while training, and dropout (its draws must be seeded too)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout2d(0.1))
+        self.main, self.aux = nn.Conv2d(8, 2, 1), nn.Conv2d(8, 2, 1)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        features = self.body(images)
+        return [self.main(features), self.aux(features)] if self.training else [self.main(features)]
+
+
+class CrossEntropy(nn.Module):
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        assert logits.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+        return F.cross_entropy(logits, labels, ignore_index=255)
+
+
+def bright_squares(count: int = 6) -> tuple[Tensor, Tensor]:
+    """Images whose class 1 is a bright square on dark ground: learnable in a few steps."""
+    labels = torch.zeros(count, 20, 24, dtype=torch.uint8)
+    for i in range(count):
+        labels[i, 3 + i : 11 + i, 4 + i : 14 + i] = 1
+    return (40 + 160 * labels)[:, None].expand(-1, 3, -1, -1).contiguous(), labels
+
+
+def batches_for(proxy: ProxyConfig, seed: int, extra: dict[str, Tensor] | None = None) -> Batches:
+    images, labels = bright_squares()
+    augment = Augment(proxy.crop, proxy.scale, proxy.flip, proxy.photometric, MEAN, STD)
+    return Batches(
+        images, labels, torch.arange(len(images)), augment,
+        extra=extra or {}, seed=seed, iters=proxy.iters, batch_size=proxy.batch_size,
+    )  # fmt: skip
+
+
+def run(proxy: ProxyConfig, seed: int, loss: nn.Module) -> tuple[nn.Module, TrainLog]:
+    with reproducible(CPU, seed, threads=1, deterministic=False):
+        model = Toy()
+        return model, train(model, loss, batches_for(proxy, seed), proxy, precision_of(proxy, CPU))
+
+
+def digest(model: nn.Module) -> str:
+    return hashlib.sha256(b"".join(v.numpy().tobytes() for v in model.state_dict().values())).hexdigest()
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_same_seed_same_weights_and_the_loss_goes_down(optimizer: str) -> None:
+    proxy = replace(PROXY, optimizer=optimizer, iters=40)
+    (one, log), (two, _), (other, _) = (run(proxy, seed, CrossEntropy()) for seed in (3, 3, 4))
+    assert digest(one) == digest(two) != digest(other)
+    assert len(log.losses) == 40
+    assert sum(log.losses[-5:]) < 0.6 * sum(log.losses[:5])
+
+
+def test_auxiliary_logits_get_the_weighted_loss() -> None:
+    class Mean(nn.Module):
+        def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+            return logits.mean() * 0 + 1
+
+    _, log = run(replace(PROXY, iters=2, aux_weight=0.25), 0, Mean())
+    assert log.losses == [1.25, 1.25]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_diverges_at_once(value: float) -> None:
+    class Fails(nn.Module):
+        calls = 0
+
+        def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+            self.calls += 1
+            return logits.mean() * (value if self.calls > 2 else 1.0)
+
+    loss = Fails()
+    with pytest.raises(Diverged, match="iteration 1"):
+        run(PROXY, 0, loss)
+    assert loss.calls == 4  # main and auxiliary, twice
+
+
+def test_a_gradient_that_is_not_finite_diverges() -> None:
+    class Sharp(nn.Module):
+        def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+            return (logits * 0).sum().sqrt()  # value 0, gradient 0 * infinity
+
+    with pytest.raises(Diverged, match="not finite"):
+        run(replace(PROXY, iters=1), 0, Sharp())
+
+
+def test_loss_is_told_progress_and_gets_what_it_prepared() -> None:
+    seen: list[float] = []
+
+    class Wants(CrossEntropy):
+        def prepare(self, labels: Tensor) -> dict[str, Tensor]:
+            return {"copy": labels[:, None].float(), "constant": torch.tensor([7.0])}
+
+        def set_progress(self, progress: float) -> None:
+            seen.append(progress)
+
+        def forward(self, logits: Tensor, labels: Tensor, extra: dict[str, Tensor]) -> Tensor:  # type: ignore[override]
+            inside = labels != 255
+            assert torch.equal(extra["copy"][:, 0][inside], labels[inside].float())
+            assert extra["constant"].tolist() == [7.0]
+            return super().forward(logits, labels)
+
+    loss, proxy = Wants(), replace(PROXY, iters=4, aux_weight=0.0)
+    train(Toy(), loss, batches_for(proxy, 0, loss.prepare(bright_squares()[1])), proxy, precision_of(proxy, CPU))
+    assert seen == [0.0, 0.25, 0.5, 0.75]
+
+
+def test_batches_depend_on_the_seed_alone_and_visit_every_image() -> None:
+    proxy = replace(PROXY, iters=6, batch_size=4)
+    first, again, other = (batches_for(proxy, seed) for seed in (1, 1, 2))
+    for (images, labels, _), (images2, labels2, _) in zip(first, again, strict=True):
+        assert torch.equal(images, images2) and torch.equal(labels, labels2)
+        assert images.shape == (4, 3, 16, 16) and labels.shape == (4, 16, 16) and labels.dtype == torch.int64
+    assert torch.equal(first.order.flatten().bincount(), torch.full((6,), 4))  # 24 draws, 6 images
+    assert not torch.equal(first.order, other.order)
+
+
+@given(st.floats(1e-5, 1.0), st.floats(0.0, 1.0), st.floats(0.5, 2.0), st.integers(1, 1000), st.integers(0, 1000))
+def test_poly_falls_from_base_towards_minimum(base: float, share: float, power: float, iters: int, at: int) -> None:
+    minimum, at = share * base, min(at, iters)
+    value = poly(base, minimum, power, at, iters)
+    assert minimum - 1e-12 <= value <= base + 1e-12
+    assert poly(base, minimum, power, 0, iters) == pytest.approx(base)
+    assert poly(base, minimum, power, iters, iters) == pytest.approx(minimum)
+
+
+def test_poly_known_value() -> None:
+    assert poly(0.02, 1e-4, 0.9, 2500, 10000) == pytest.approx(0.0199 * 0.75**0.9 + 1e-4)
+
+
+@pytest.mark.parametrize("align", [False, True])
+@pytest.mark.parametrize("size", [(16, 16), (33, 20), (4, 5)])
+def test_upsampling_equals_interpolate_in_value_and_gradient(align: bool, size: tuple[int, int]) -> None:
+    maps = torch.randn(2, 3, 4, 5, requires_grad=True)
+    ours, theirs = (
+        upsample(maps, size, align),
+        F.interpolate(maps, size, mode="bilinear", align_corners=align),
+    )
+    assert torch.allclose(ours, theirs, atol=1e-5)
+    weight = torch.randn_like(ours)
+    (a,), (b,) = (
+        torch.autograd.grad((ours * weight).sum(), maps),
+        torch.autograd.grad((theirs * weight).sum(), maps),
+    )
+    assert torch.allclose(a, b, atol=1e-4)
+
+
+class Counts:
+    """A metric that only looks at what it is given."""
+
+    def __init__(self, needs_probs: bool = False) -> None:
+        self.needs_probs, self.right, self.pixels = needs_probs, 0, 0
+
+    def update(self, pred: Tensor, labels: Tensor) -> None:
+        assert pred.dtype == labels.dtype == torch.int64 and not self.needs_probs
+        self.right += int((pred == labels).sum())
+        self.pixels += labels.numel()
+
+    def update_probs(self, probs: Tensor, labels: Tensor) -> None:
+        assert self.needs_probs and torch.allclose(probs.sum(1), torch.ones(()))
+        self.right += int((probs.argmax(1) == labels).sum())
+        self.pixels += labels.numel()
+
+    def compute(self) -> Tensor:
+        return torch.tensor(self.right / self.pixels)
+
+
+def test_evaluation_sees_the_chosen_images_whole_and_restores_the_mode() -> None:
+    model, _ = run(replace(PROXY, iters=60), 0, CrossEntropy())
+    images, labels = bright_squares()
+    scores = [
+        evaluate(
+            model.train(), images, labels, torch.tensor([0, 2, 5]), {"a": Counts(), "p": Counts(True)},
+            precision_of(PROXY, CPU), mean=MEAN, std=STD, batch_size=size,
+        )
+        for size in (1, 2, 16)
+    ]  # fmt: skip
+    assert model.training
+    assert scores[0] == scores[1] == scores[2]
+    assert scores[0]["a"] == scores[0]["p"] > 0.9
+
+
+def test_precision_settings() -> None:
+    assert precision_of(PROXY, CPU) == Precision(CPU, None, torch.channels_last)
+    assert precision_of(replace(PROXY, amp="bf16"), CPU).dtype is torch.bfloat16
+    for change in ({"amp": "fp16"}, {"amp": "half"}, {"channels_last": "yes"}):
+        with pytest.raises(InputError):
+            precision_of(replace(PROXY, **change), CPU)
+
+
+def test_bf16_trains_on_a_cpu() -> None:
+    _, log = run(replace(PROXY, iters=40, amp="bf16"), 0, CrossEntropy())
+    assert sum(log.losses[-5:]) < 0.7 * sum(log.losses[:5])
+
+
+def test_reproducible_puts_everything_back() -> None:
+    threads = torch.get_num_threads()
+    torch.manual_seed(9)
+    expected = torch.rand(2)
+    torch.manual_seed(9)
+    with reproducible(CPU, 0, threads=threads + 1, deterministic=True):
+        assert torch.get_num_threads() == threads + 1 and torch.are_deterministic_algorithms_enabled()
+        torch.rand(5)
+    assert torch.get_num_threads() == threads and not torch.are_deterministic_algorithms_enabled()
+    assert torch.equal(torch.rand(2), expected)

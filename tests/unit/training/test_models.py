@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from autoseg.config import ModelConfig, ProxyConfig
+from autoseg.errors import InputError
+from autoseg.training import build_model
+from autoseg.training.models import network_config
+from autoseg.training.schedule import build_optimizer
+
+PRESETS = Path(__file__).resolve().parents[3] / "configs" / "model"
+
+
+def preset(name: str, **changes: object) -> ModelConfig:
+    return ModelConfig(**{**yaml.safe_load((PRESETS / f"{name}.yaml").read_text()), **changes})
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in PRESETS.glob("*.yaml")))
+def test_every_preset_gives_logits_at_image_size(name: str) -> None:
+    config = preset(name)
+    assert config.name == name
+    model = build_model(config, num_classes=5, seed=0)
+    heads = 1 if config.overrides.get("auxiliary_head", "kept") is None else 2
+    images = torch.randn(2, 3, 64, 64)
+    assert [tuple(out.shape) for out in model(images)] == [(2, 5, 64, 64)] * heads
+    model.eval()
+    with torch.inference_mode():
+        (main,) = model(images)
+    assert main.shape == (2, 5, 64, 64) and main.dtype == torch.float32 and main.isfinite().all()
+
+
+def test_heads_and_backbone_share_no_parameter_and_miss_none() -> None:
+    model = build_model(preset("deeplabv3plus_r18"), num_classes=3, seed=0)
+    proxy = ProxyConfig(lr=0.1, head_lr_mult=10.0, optimizer="sgd")
+    backbone, heads = build_optimizer(model, proxy).param_groups
+    grouped = [id(p) for group in (backbone, heads) for p in group["params"]]
+    assert sorted(grouped) == sorted(id(p) for p in model.parameters())
+    assert {id(p) for p in heads["params"]} == {id(p) for name, p in model.named_parameters() if "head" in name}
+    assert (backbone["lr"], heads["lr"]) == (0.1, 1.0)
+
+
+def test_syncbn_becomes_bn() -> None:
+    model = build_model(preset("deeplabv3plus_r18"), num_classes=3, seed=0)
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    assert norms and all(type(norm) is nn.BatchNorm2d for norm in norms)
+
+
+def test_initial_weights_depend_on_the_seed_alone() -> None:
+    config = preset("tiny")
+    first = build_model(config, 4, seed=1).state_dict()
+    torch.rand(17)
+    again, other = build_model(config, 4, seed=1).state_dict(), build_model(config, 4, seed=2).state_dict()
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert any(not torch.equal(first[key], other[key]) for key in first)
+
+
+def test_building_leaves_the_callers_random_state_alone() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    build_model(preset("tiny"), 4, seed=1)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_pretrained_addresses_are_dropped_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    overrides = {
+        "backbone": {"init_cfg": {"type": "Pretrained", "checkpoint": "models://elsewhere"}},
+        "decode_head": {"init_cfg": [{"type": "Pretrained", "checkpoint": "a"}, {"type": "Normal", "std": 0.01}]},
+    }
+    with caplog.at_level(logging.WARNING):
+        model = network_config(preset("deeplabv3plus_r50", overrides=overrides), num_classes=3)
+    assert "pretrained" not in model and "init_cfg" not in model["backbone"]
+    assert [entry["type"] for entry in model["decode_head"]["init_cfg"]] == ["Normal"]
+    assert "models://elsewhere" in caplog.text and "model.weights" in caplog.text
+
+
+def test_building_does_not_change_the_config() -> None:
+    config = preset("tiny")
+    build_model(config, 4, seed=0)
+    assert config == preset("tiny")
+
+
+def test_unknown_config_names_the_nearest() -> None:
+    with pytest.raises(InputError, match=r"Did you mean _base_/models/deeplabv3plus_r50-d8\.py"):
+        build_model(ModelConfig(config="_base_/models/deeplabv3plus_r50.py"), 3, seed=0)
+
+
+def test_config_without_a_usable_network_is_refused() -> None:
+    with pytest.raises(InputError, match="EncoderDecoder"):
+        build_model(ModelConfig(config="_base_/default_runtime.py"), 3, seed=0)
+    with pytest.raises(InputError, match=r"model\.config"):
+        build_model(preset("tiny", overrides={"backbone": {"depth": 19}}), 3, seed=0)
+
+
+def test_imagenet_mobilenet_fits_the_preset(shared_data: Path) -> None:
+    path = shared_data / "weights" / "mobilenet_v2_imagenet.pth"
+    if not path.is_file():
+        pytest.skip("no MobileNetV2 weights in ../shared/data")
+    model = build_model(preset("deeplabv3plus_mobilenet_v2", weights=str(path)), 3, seed=0)
+    first = torch.load(path, weights_only=True)["conv1.conv.weight"]
+    assert torch.equal(model.network.backbone.conv1.conv.weight, first)

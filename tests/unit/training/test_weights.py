@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from autoseg.errors import InputError
+from autoseg.training.weights import load_backbone
+
+
+def small() -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+
+
+def wanted(seed: int = 1) -> dict[str, torch.Tensor]:
+    torch.manual_seed(seed)
+    return {key: torch.rand_like(v) if v.is_floating_point() else v for key, v in small().state_dict().items()}
+
+
+def test_pth_and_safetensors_load_alike(tmp_path: Path) -> None:
+    state = wanted()
+    torch.save(state, tmp_path / "a.pth")
+    save_file(state, tmp_path / "a.safetensors")
+    for name in ("a.pth", "a.safetensors"):
+        backbone = small()
+        load_backbone(backbone, str(tmp_path / name))
+        assert all(torch.equal(backbone.state_dict()[key], value) for key, value in state.items())
+
+
+def test_checkpoints_are_cut_to_their_backbone(tmp_path: Path) -> None:
+    state = wanted()
+    whole = {f"backbone.{k}": v for k, v in state.items()} | {"decode_head.conv.weight": torch.ones(1)}
+    torch.save({"state_dict": whole, "meta": {"epoch": 3}}, tmp_path / "whole.pth")
+    classifier = state | {"fc.weight": torch.ones(10, 4), "fc.bias": torch.ones(10)}
+    del classifier["1.num_batches_tracked"]
+    torch.save(classifier, tmp_path / "imagenet.pth")
+    for name in ("whole.pth", "imagenet.pth"):
+        backbone = small()
+        load_backbone(backbone, str(tmp_path / name))
+        assert torch.equal(backbone[0].weight, state["0.weight"])
+
+
+def test_names_and_shapes_that_do_not_fit_are_one_error(tmp_path: Path) -> None:
+    state = wanted()
+    state["7.weight"] = state.pop("1.weight")
+    state["0.bias"] = torch.ones(5)
+    torch.save(state, tmp_path / "bad.pth")
+    with pytest.raises(InputError) as error:
+        load_backbone(small(), str(tmp_path / "bad.pth"))
+    for said in ("1 missing (1.weight)", "1 not in the backbone (7.weight)", "1 of another shape (0.bias)"):
+        assert said in str(error.value)
+
+
+class Trap:
+    """Runs code when unpickled; nothing here may ever do that."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return exec, ("raise SystemExit('a weights file was executed')",)
+
+
+@pytest.mark.parametrize("content", ["trap", "text", "list", "empty"])
+def test_a_file_that_is_no_weights_is_refused_and_not_run(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "weights.pth"
+    if content == "trap":
+        path.write_bytes(pickle.dumps({"0.weight": Trap()}))
+    elif content == "list":
+        torch.save([torch.ones(1)], path)
+    else:
+        path.write_text("not weights" if content == "text" else "")
+    with pytest.raises(InputError, match=r"model\.weights"):
+        load_backbone(small(), str(path))
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        load_backbone(small(), str(tmp_path / "none.pth"))
