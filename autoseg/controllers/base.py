@@ -111,19 +111,22 @@ class Controller(ABC):
         Raises:
             InputError: the state belongs to another controller or dimension, or is damaged.
         """
-        for key, expected in (("controller", self.name), ("dim", self.settings.dim)):
-            got = state.get(key) if key == "controller" else dict(state.get("settings", {})).get(key)
-            if got != expected:
-                raise InputError(f"controller state, {key}", repr(expected), repr(got))
         try:
-            self.settings = self.settings_type.read(state["settings"])
-            self.round = int(state["round"])
-            self._restore(state)
-        except (KeyError, TypeError, ValueError) as error:
-            if isinstance(error, InputError):
-                raise
+            for key, expected, got in (
+                ("controller", self.name, state["controller"]),
+                ("dim", self.settings.dim, state["settings"]["dim"]),
+            ):
+                if got != expected:
+                    raise InputError(f"controller state, {key}", repr(expected), repr(got))
+            saved = type(self)(self.settings_type.read(state["settings"]))
+            saved._restore(state)
+            saved.round = int(state["round"])
+        except InputError:
+            raise
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             hint = "The file is damaged or from another version."
             raise InputError("controller state", "what state_dict() returned", repr(error), hint) from error
+        vars(self).update(vars(saved))  # all or nothing
 
     @abstractmethod
     def _propose(self, n: int) -> FloatArray: ...

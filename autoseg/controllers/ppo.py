@@ -229,9 +229,7 @@ class PPOController(Controller):
         }
 
     def _restore(self, state: Mapping[str, Any]) -> None:
-        self._rng = np.random.default_rng()
         self._rng.bit_generator.state = state["rng"]
-        self._ppo = _build_ppo(self.settings)
         policy, shape = self._policy, (self.settings.dim,)
         policy.mean_logits.data = _vector(state["mean_logits"], shape)
         if adam := state["adam"]:

@@ -1,7 +1,7 @@
 """Controllers around a library's optimiser: their state is the record of what was asked and told.
 
 The libraries keep their state in private fields, or in a pickle. They are deterministic given a seed and the
-order of calls, so the record (plain data, a few kilobytes) replayed into a fresh optimiser gives the same bits.
+order of calls: the record (plain data, a few kilobytes) replayed into a fresh optimiser gives the same bits.
 """
 
 from __future__ import annotations
@@ -52,7 +52,6 @@ class ReplayController(Controller):
         return {"events": [dict(event) for event in self._events]}
 
     def _restore(self, state: Mapping[str, Any]) -> None:
-        self._optimizer, self._events = self._build(), []
         for event in state["events"]:
             if "ask" in event:
                 self._propose(event["ask"])

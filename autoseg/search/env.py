@@ -1,0 +1,137 @@
+"""The search as a gymnasium environment: one step is one training, for people who bring their own RL code.
+
+Plain stable-baselines3 learns on it: `PPO("MlpPolicy", make_env(cfg), n_steps=8, batch_size=8).learn(64)`. There
+are no workers and no ledger here, every training runs in this process: for a real search use `autoseg search`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from autoseg.config import SearchConfig
+from autoseg.controllers.base import FloatArray, check_integer, check_thetas
+from autoseg.errors import Diverged, InputError, unknown_name
+
+Float32 = npt.NDArray[np.float32]
+Score = Callable[[FloatArray], float | Mapping[str, float]]
+
+FLOOR = 0.0  # no metric here scores below it
+
+
+class SearchEnv(gymnasium.Env[Float32, Float32]):
+    """One-step episodes: the action is a raw θ, the reward the score of the loss it stands for.
+
+    There is nothing to observe: the observation is constant, zeros (1,) float32. Every episode terminates with
+    its first step. `info` holds "state" ("complete", "diverged" or "failed"), "scores" (of every metric, empty
+    unless complete) and "error" (what went wrong, else empty). A candidate without a score is rewarded with
+    `floor`.
+
+    SB3's checker recommends actions in [-1, 1]; θ lives in [0, 1], and an action here is a θ.
+
+    Args:
+        score: from θ (d,) float64 in [0, 1] to a score, or to scores by name; higher is better. May raise
+            `Diverged`, or anything else for a candidate that failed; `InputError` is passed on.
+        dim: d.
+        metric: which of the scores by name is the reward.
+        floor: the reward of a candidate that failed; at most what the worst complete one can score.
+
+    Raises:
+        InputError: `dim` is not positive or `floor` not finite.
+    """
+
+    def __init__(self, score: Score, dim: int, metric: str, floor: float = FLOOR) -> None:
+        check_integer("environment dim", dim, least=1)
+        if not math.isfinite(floor):
+            raise InputError("environment floor", "a finite number", floor)
+        self.score, self.metric, self.floor = score, metric, float(floor)
+        self.metadata = {"render_modes": []}
+        self.observation_space = gymnasium.spaces.Box(0.0, 1.0, (1,), np.float32)
+        self.action_space = gymnasium.spaces.Box(0.0, 1.0, (dim,), np.float32)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Float32, dict[str, Any]]:
+        """Starts an episode; `seed` and `options` change nothing, the proxy's seed is fixed."""
+        super().reset(seed=seed)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: npt.ArrayLike) -> tuple[Float32, float, bool, bool, dict[str, Any]]:
+        """Trains with the loss of θ = `action` (d,) in [0, 1].
+
+        Raises:
+            InputError: the action is no θ of this space, or the score of `metric` is missing.
+        """
+        theta = check_thetas("action", [np.asarray(action)], self.action_space.shape[0])[0]  # type: ignore[index]
+        state, scores, error = self._try(theta)
+        reward = scores[self.metric] if state == "complete" else self.floor
+        info = {"state": state, "scores": scores, "error": error}
+        return np.zeros(1, np.float32), reward, True, False, info
+
+    def _try(self, theta: FloatArray) -> tuple[str, dict[str, float], str]:
+        """State, scores and error of one candidate."""
+        try:
+            result = self.score(theta)
+            scores = dict(result) if isinstance(result, Mapping) else {self.metric: result}
+            scores = {name: float(value) for name, value in scores.items()}
+        except InputError:
+            raise
+        except Diverged as error:
+            return "diverged", {}, str(error) or "the loss is not finite"
+        except Exception as error:  # whatever a training may raise: the candidate failed, the episode goes on
+            return "failed", {}, f"{type(error).__name__}: {error}"
+        if self.metric not in scores:
+            raise unknown_name("environment metric", self.metric, scores)
+        if not math.isfinite(scores[self.metric]):
+            return "failed", {}, f"{self.metric} is {scores[self.metric]}"
+        return "complete", scores, ""
+
+
+def make_env(cfg: SearchConfig | Mapping[str, Any]) -> SearchEnv:
+    """The environment of a search: real space, real proxy, reward = `metric` on the held-out part of train.
+
+    Args:
+        cfg: a configuration, or what differs from the default, e.g. `{"metric": "biou", "proxy": {"iters": 50}}`.
+
+    Raises:
+        InputError: an unknown key, a wrong value, missing data.
+    """
+    from autoseg.data import open_data
+    from autoseg.execution import slots
+    from autoseg.metrics import names
+    from autoseg.search.proxy import ProxyTask
+    from autoseg.surrogates import build_space
+
+    config = cfg if isinstance(cfg, SearchConfig) else _read(cfg)
+    if (floor := config.search.floor) is not None:
+        raise InputError("search.floor", "null for an environment", floor, "Use autoseg search.")
+    device = slots(1, config.device)[0]
+    space = build_space(config.space.name, metric=config.metric)
+    height, width = config.proxy.size
+    data = open_data(config.data, (height, width))
+    metrics = tuple(dict.fromkeys([config.metric, *names()]))
+    boundary = (config.tolerance, config.drop_background)
+    task = ProxyTask(config.data, config.model, config.proxy, metrics, *boundary)
+
+    def score(theta: FloatArray) -> dict[str, float]:
+        options = dict(zip(("tolerance", "drop_background"), boundary, strict=True))
+        return task(space.build_loss(theta, data.num_classes, data.ignore_index, **options), config.seed, device)
+
+    return SearchEnv(score, space.dim, config.metric)
+
+
+def _read(changes: Mapping[str, Any]) -> SearchConfig:
+    """The default configuration with some keys changed."""
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(SearchConfig), dict(changes))
+        return cast(SearchConfig, OmegaConf.to_object(merged))
+    except OmegaConfBaseException as error:
+        problem = str(error).splitlines()[0]
+        raise InputError("configuration", "keys and types of SearchConfig", problem) from error
