@@ -30,7 +30,7 @@ class SegLoss(nn.Module, ABC):
     summary: ClassVar[str]
     source: ClassVar[str]
     soft_labels: ClassVar[bool] = False
-    extra_keys: ClassVar[tuple[str, ...]] = ()
+    extra_keys: tuple[str, ...] = ()
     multilabel: bool = False
 
     def __init__(self, num_classes: int, *, ignore_index: int = 255, validate: str = "auto") -> None:
@@ -117,13 +117,13 @@ def class_vector(values: Iterable[float], num_classes: int, field: str) -> Tenso
     return vector
 
 
-def check_range(field: str, value: float, low: float, high: float, *, open_low: bool = False) -> float:
+def check_range(field: str, value: object, low: float, high: float, *, open_low: bool = False) -> float:
     """Returns `value` as a float if it lies in [low, high], or in (low, high] with `open_low`.
 
     Raises:
         InputError: outside, or no number.
     """
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not (low < value <= high if open_low else low <= value <= high):
-        raise InputError(field, f"a number in {'(' if open_low else '['}{low:g}, {high:g}]", repr(value))
-    return float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if low < value <= high or (value == low and not open_low):
+            return float(value)
+    raise InputError(field, f"a number in {'(' if open_low else '['}{low:g}, {high:g}]", repr(value))

@@ -88,7 +88,8 @@ def check_batch(
         ignore_index: the id of pixels that do not count.
         validate: "auto" checks values on eager CPU, asserts them on a device without waiting for it, and
             trusts them under `torch.compile`; "always" raises everywhere; "never" trusts.
-        multilabel: float labels are C independent masks; rows need not sum to 1 and none is ignored.
+        multilabel: the loss takes a sigmoid per class. Float labels are C independent masks: rows need not
+            sum to 1 and none is ignored. With one class, integer labels are its mask, 0 or 1.
 
     Raises:
         InputError: shapes, dtypes or values that do not fit.
@@ -100,22 +101,22 @@ def check_batch(
         valid = torch.ones_like(labels[:, 0], dtype=torch.bool) if multilabel else labels.sum(dim=1) > 0
         checked = Batch(logits, labels, valid, {})
         okay = _soft_values_fit(labels, valid, multilabel)
-        expected = "soft labels in [0, 1]" + (
-            "" if multilabel else " whose rows sum to 1, or to 0 where ignored"
-        )
+        expected = "soft labels in [0, 1]" + ("" if multilabel else " whose rows sum to 1, or to 0 where ignored")
     else:
-        labels = labels.long()
         valid = labels != ignore_index
-        checked = Batch(logits, labels.masked_fill(~valid, 0), valid, {})
-        low, high = torch.aminmax(checked.labels) if labels.numel() else (labels.sum(), labels.sum())
-        okay = (low >= 0) & (high < num_classes)
-        expected = f"ids in [0, {num_classes}) or the ignore_index {ignore_index}"
+        ids = labels.long().masked_fill(~valid, 0)
+        binary = multilabel and num_classes == 1
+        checked = Batch(logits, ids[:, None].to(logits.dtype) if binary else ids, valid, {})
+        end = 2 if binary else num_classes
+        low, high = torch.aminmax(ids) if ids.numel() else (ids.sum(), ids.sum())
+        okay = (low >= 0) & (high < end)
+        expected = f"ids in [0, {end}) or the ignore_index {ignore_index}"
     if validate == "never" or (validate == "auto" and torch.compiler.is_compiling()):
         return checked
     if validate == "auto" and labels.device.type != "cpu":
         torch._assert_async(okay, f"labels: expected {expected}")
     elif not bool(okay):
-        shown = labels if checked.soft else labels[valid]
+        shown = labels if labels.is_floating_point() else labels[valid]
         got = f"values from {shown.min().item():g} to {shown.max().item():g}"
         raise InputError("labels", expected, got, "Check the masks, num_classes and ignore_index.")
     return checked

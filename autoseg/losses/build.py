@@ -12,11 +12,30 @@ from torch import Tensor, nn
 
 from autoseg.errors import InputError, unknown_name
 from autoseg.losses.base import SegLoss
+from autoseg.losses.boundary import Boundary, DistancePenalizedCrossEntropy, UnetCrossEntropy
 from autoseg.losses.expression import Term, parse
+from autoseg.losses.jdt import CompatibleTverskyLoss, DiceSemimetricLoss, JaccardMetricLoss
+from autoseg.losses.lmp import LossMaxPooling
 from autoseg.losses.lovasz import Lovasz
-from autoseg.losses.pixelwise import CrossEntropy
+from autoseg.losses.pixelwise import (
+    CrossEntropy,
+    Focal,
+    MeanSquaredError,
+    Ohem,
+    WeightedCrossEntropy,
+    WeightedMeanSquaredError,
+)
+from autoseg.losses.region import Dice, DiceSquared, FocalTversky, Jaccard, Tversky
+from autoseg.losses.smoothing import BoundarySmoothCrossEntropy, SmoothCrossEntropy
+from autoseg.losses.ssim import Ssim
 
-LOSSES: dict[str, type[SegLoss]] = {loss.name: loss for loss in (CrossEntropy, Lovasz)}
+ALL: tuple[type[SegLoss], ...] = (
+    CrossEntropy, WeightedCrossEntropy, UnetCrossEntropy, Focal, Ohem, SmoothCrossEntropy,
+    BoundarySmoothCrossEntropy, Dice, DiceSquared, Jaccard, Tversky, FocalTversky, Lovasz,
+    MeanSquaredError, WeightedMeanSquaredError, Boundary, DistancePenalizedCrossEntropy, Ssim,
+    JaccardMetricLoss, DiceSemimetricLoss, CompatibleTverskyLoss, LossMaxPooling,
+)  # fmt: skip
+LOSSES: dict[str, type[SegLoss]] = {loss.name: loss for loss in ALL}
 
 
 def loss_names() -> list[str]:

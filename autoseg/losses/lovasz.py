@@ -31,9 +31,7 @@ class Lovasz(SegLoss):
     summary = "Lovász extension of the Jaccard loss; the strongest hand-made rival in short trainings"
     source = "Berman et al., CVPR 2018, arXiv 1705.08790"
 
-    def __init__(
-        self, num_classes: int, *, classes: str = "present", per_image: bool = False, **common: Any
-    ) -> None:
+    def __init__(self, num_classes: int, *, classes: str = "present", per_image: bool = False, **common: Any) -> None:
         super().__init__(num_classes, **common)
         if classes not in ("present", "all"):
             raise InputError("classes", "present or all", repr(classes))
@@ -46,9 +44,7 @@ class Lovasz(SegLoss):
         valid = self._rows(batch.valid[:, None].expand_as(batch.logits))
         counts = truth.any(dim=1) if self.classes == "present" else valid.any(dim=1)
         if errors.device.type == "cpu" and not torch.compiler.is_compiling():
-            kept = counts.nonzero()[
-                :, 0
-            ]  # no sorting for classes that do not count; a GPU would have to wait
+            kept = counts.nonzero()[:, 0]  # no sorting for classes that do not count; a GPU would have to wait
         else:
             kept = torch.arange(len(counts), device=errors.device)
         rows = max(1, CHUNK // max(1, errors.shape[1]))

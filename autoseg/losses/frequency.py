@@ -1,0 +1,49 @@
+"""Class weights counted from labels, against the imbalance of classes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from autoseg.errors import unknown_name
+
+SCHEMES = ("inverse", "median")
+
+
+def class_weights(labels: Tensor, scheme: str, num_classes: int, ignore_index: int = 255) -> Tensor:
+    """One weight per class from how often the classes occur.
+
+    "inverse": w_c = n / (C' n_c), with n_c pixels of class c, n of all classes and C' classes that occur; the
+    mean weight of a pixel is 1. "median": w_c = median(f) / f_c, with f_c the share of class c in the valid
+    pixels of the images that show it (Eigen and Fergus, ICCV 2015, arXiv 1411.4734, section 6.2).
+
+    Args:
+        labels: (N, H, W) integer: a batch or a whole data set; read one image at a time.
+        scheme: "inverse" or "median".
+        num_classes: C.
+        ignore_index: id of the pixels that do not count.
+
+    Returns:
+        (C,) float32; 1 for a class that never occurs.
+
+    Raises:
+        InputError: unknown scheme.
+    """
+    if scheme not in SCHEMES:
+        raise unknown_name("class_weight", scheme, SCHEMES, "Or give a list with one number per class.")
+    pixels = torch.zeros(num_classes, dtype=torch.int64)  # of each class
+    around = torch.zeros(num_classes, dtype=torch.int64)  # of the images that show it
+    for image in labels:
+        ids = image[image != ignore_index].long()
+        found = torch.bincount(ids.flatten(), minlength=num_classes)[:num_classes].cpu()
+        pixels += found
+        around += found.sum() * (found > 0)
+    occurs = pixels > 0
+    if not occurs.any():
+        return torch.ones(num_classes)
+    if scheme == "inverse":
+        weights = pixels.sum() / (occurs.sum() * pixels.clamp(min=1).double())
+    else:
+        share = pixels.double() / around.clamp(min=1)
+        weights = share[occurs].quantile(0.5) / share.clamp(min=torch.finfo(torch.float64).tiny)
+    return torch.where(occurs, weights, 1.0).float()

@@ -1,0 +1,65 @@
+"""Jaccard, Dice and Tversky losses that are right for soft labels (JML, DML, CTL).
+
+x prediction, y label in [0, 1]^n, L1 norms: tp = (|x| + |y| - |x - y|) / 2 = S min(x, y), fp = |x| - tp,
+fn = |y| - tp. With hard labels min(x, y) = xy, the classic losses; with soft ones the loss is 0 if and only
+if x = y, where the classic product form has its minimum elsewhere (one pixel with y = 1/2: at x = 1).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from autoseg.losses.region import RegionLoss
+
+
+class SoftLabelRegionLoss(RegionLoss):
+    """`RegionLoss` with tp = S min(x, y); options as there. With soft labels it averages over all classes."""
+
+    soft_labels = True
+
+    def parts(self, p: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Pixelwise min(p, y) and what p and y exceed it by."""
+        overlap = torch.minimum(p, y)
+        return overlap, p - overlap, y - overlap
+
+
+class JaccardMetricLoss(SoftLabelRegionLoss):
+    """JML = |x - y| / |max(x, y)| = 1 - tp / (tp + fp + fn) per class.
+
+    A metric: it obeys the triangle inequality (up to `smooth`). Options as in `RegionLoss`, alpha = beta = 1.
+    """
+
+    name = "jml"
+    summary = "Jaccard metric loss: soft Jaccard that is also right for soft labels"
+    source = "Wang et al., NeurIPS 2023, arXiv 2302.05666"
+
+
+class DiceSemimetricLoss(SoftLabelRegionLoss):
+    """DML = |x - y| / (|x| + |y|) = 1 - 2 tp / (2 tp + fp + fn) per class; a semimetric.
+
+    Options as in `RegionLoss`, alpha = beta = 1/2.
+    """
+
+    name = "dml"
+    summary = "Dice semimetric loss: soft Dice that is also right for soft labels"
+    source = "Wang et al., MICCAI 2023, arXiv 2303.16296"
+
+    def __init__(self, num_classes: int, *, alpha: float = 0.5, beta: float = 0.5, **common: Any) -> None:
+        super().__init__(num_classes, alpha=alpha, beta=beta, **common)
+
+
+class CompatibleTverskyLoss(SoftLabelRegionLoss):
+    """CTL = 1 - tp / (tp + alpha fp + beta fn) per class.
+
+    Options as in `RegionLoss`, alpha = 0.3 and beta = 0.7 by default, as in tversky.
+    """
+
+    name = "ctl"
+    summary = "compatible Tversky loss: Tversky that is also right for soft labels"
+    source = "Wang et al., MICCAI 2023, arXiv 2303.16296"
+
+    def __init__(self, num_classes: int, *, alpha: float = 0.3, beta: float = 0.7, **common: Any) -> None:
+        super().__init__(num_classes, alpha=alpha, beta=beta, **common)

@@ -1,0 +1,77 @@
+"""Cross-entropy with smoothed labels: everywhere, or only where classes meet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from autoseg.errors import InputError
+from autoseg.losses.base import SegLoss, check_range
+from autoseg.losses.batch import Batch
+
+
+class SmoothCrossEntropy(SegLoss):
+    """Cross-entropy with labels (1 - eps) y + eps / C.
+
+    Args:
+        num_classes: C.
+        eps: share of the label that is spread over all classes, in [0, 1].
+        common: options of `SegLoss`.
+    """
+
+    name = "smooth_ce"
+    summary = "cross-entropy with label smoothing"
+    source = "Szegedy et al., CVPR 2016, arXiv 1512.00567"
+    soft_labels = True
+
+    def __init__(self, num_classes: int, *, eps: float = 0.1, **common: Any) -> None:
+        super().__init__(num_classes, **common)
+        self.eps = check_range("eps", eps, 0, 1)
+
+    def compute(self, batch: Batch) -> Tensor:
+        """Mean over the valid pixels, in nats."""
+        uniform = -batch.logits.log_softmax(dim=1).mean(dim=1)
+        return batch.mean((1 - self.eps) * batch.cross_entropy() + self.eps * uniform)
+
+
+class BoundarySmoothCrossEntropy(SegLoss):
+    """Cross-entropy with labels smoothed by `eps` at boundary pixels only.
+
+    A boundary pixel has another class among its `width` x `width` neighbours and no ignored pixel there.
+
+    Args:
+        num_classes: C.
+        eps: share of a boundary pixel's label that is spread over all classes, in [0, 1].
+        width: side of the neighbourhood in pixels, odd.
+        common: options of `SegLoss`.
+    """
+
+    name = "boundary_smooth_ce"
+    summary = "cross-entropy with labels smoothed where classes meet"
+    source = "Wang et al., NeurIPS 2023, arXiv 2302.05666"
+
+    def __init__(self, num_classes: int, *, eps: float = 0.5, width: int = 3, **common: Any) -> None:
+        super().__init__(num_classes, **common)
+        self.eps = check_range("eps", eps, 0, 1)
+        if width < 3 or width % 2 == 0:
+            raise InputError("width", "an odd number of pixels, 3 or more", width)
+        self.width = width
+
+    def compute(self, batch: Batch) -> Tensor:
+        """Mean over the valid pixels, in nats."""
+        eps = self.eps * label_boundary(batch, self.width)
+        uniform = -batch.logits.log_softmax(dim=1).mean(dim=1)
+        return batch.mean((1 - eps) * batch.cross_entropy() + eps * uniform)
+
+
+def label_boundary(batch: Batch, width: int) -> Tensor:
+    """(N, H, W) 0 or 1: pixels near which hard labels change, away from ignored ones."""
+    labels = batch.labels[:, None].to(batch.logits.dtype)
+    void = (~batch.valid)[:, None].to(labels.dtype)
+    pad = width // 2
+    highest = F.max_pool2d(labels, width, stride=1, padding=pad)
+    lowest = -F.max_pool2d(-labels, width, stride=1, padding=pad)
+    near_void = F.max_pool2d(void, width, stride=1, padding=pad)
+    return ((highest != lowest) * (1 - near_void)).squeeze(1)

@@ -1,0 +1,77 @@
+"""Structural similarity of probability maps and masks."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from autoseg.errors import InputError
+from autoseg.losses.base import SegLoss, check_range
+from autoseg.losses.batch import Batch
+
+C1, C2 = 0.01**2, 0.03**2  # for maps with values in [0, 1]
+
+
+class Ssim(SegLoss):
+    """1 - mean SSIM between each class's probability map and its mask.
+
+    SSIM = (2 m_p m_y + C1) (2 s_py + C2) / ((m_p^2 + m_y^2 + C1) (s_p^2 + s_y^2 + C2)) with means, variances
+    and covariance under a Gaussian window (Wang et al. 2004, eq. 13). Windows hold valid pixels only: their
+    weights are renormalised at ignored pixels and beyond the image's border. Mean over valid pixels and classes.
+
+    Args:
+        num_classes: C; with "sigmoid" 1 is a binary task with labels 0 and 1.
+        mode: "softmax", one class per pixel; "sigmoid", C independent masks.
+        window: side of the window in pixels, odd.
+        sigma: of the Gaussian, in pixels.
+        common: options of `SegLoss`.
+    """
+
+    name = "ssim"
+    summary = "structural similarity of probability maps and masks, softmax or sigmoid"
+    source = "Qin et al. (BASNet), CVPR 2019; Wang et al., IEEE TIP 2004"
+    soft_labels = True
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        mode: str = "softmax",
+        window: int = 11,
+        sigma: float = 1.5,
+        **common: Any,
+    ) -> None:
+        super().__init__(num_classes, **common)
+        if mode not in ("softmax", "sigmoid"):
+            raise InputError("mode", "softmax or sigmoid", repr(mode))
+        if isinstance(window, bool) or not isinstance(window, int) or window < 1 or window % 2 == 0:
+            raise InputError("window", "an odd number of pixels", repr(window))
+        check_range("sigma", sigma, 0, math.inf, open_low=True)
+        self.multilabel = mode == "sigmoid"
+        places = torch.arange(window, dtype=torch.float64) - window // 2
+        kernel = torch.exp(-(places**2) / (2 * sigma**2))
+        self.kernel = kernel / kernel.sum()
+
+    def compute(self, batch: Batch) -> Tensor:
+        """Mean over the valid pixels and the classes."""
+        valid = batch.valid[:, None].to(batch.logits)
+        p = batch.logits.sigmoid() * valid if self.multilabel else batch.probs()
+        y = batch.target()
+        weight = self._blur(valid).clamp(min=torch.finfo(valid.dtype).eps)
+        mean_p, mean_y, pp, yy, py = (self._blur(x) / weight for x in (p, y, p * p, y * y, p * y))
+        covariance = py - mean_p * mean_y
+        variances = (pp - mean_p**2) + (yy - mean_y**2)
+        structure = (2 * covariance + C2) / (variances + C2)
+        luminance = (2 * mean_p * mean_y + C1) / (mean_p**2 + mean_y**2 + C1)
+        return batch.mean((1 - luminance * structure).mean(dim=1))
+
+    def _blur(self, maps: Tensor) -> Tensor:
+        """Separable Gaussian sums over (N, K, H, W), zero beyond the border."""
+        kernel, pad = self.kernel.to(maps), len(self.kernel) // 2
+        planes = maps.flatten(0, 1)[:, None]
+        planes = F.conv2d(planes, kernel.view(1, 1, -1, 1), padding=(pad, 0))
+        return F.conv2d(planes, kernel.view(1, 1, 1, -1), padding=(0, pad)).view_as(maps)

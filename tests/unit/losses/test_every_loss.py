@@ -1,0 +1,215 @@
+"""What holds for every hand-made loss, whatever its formula."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from autoseg.errors import InputError
+from autoseg.losses import SegLoss, build_loss, describe, loss_names
+
+C = 4
+NAMES = (
+    "ce wce unet_ce focal ohem smooth_ce boundary_smooth_ce dice dice_squared jaccard tversky focal_tversky "
+    "lovasz mse wmse boundary dpce ssim jml dml ctl lmp"
+).split()
+OPTIONS = [
+    "wce(class_weight=inverse)", "wce(class_weight=[1,2,3,0.5])", "focal(mode=sigmoid,alpha=0.25)",
+    "focal(gamma=0.5)", "ssim(mode=sigmoid)", "lovasz(classes=all)", "lovasz(per_image=true)",
+    "jml(reduction={I:0.5,C:0.5},classes=all)", "jml(log=true)", "ctl(gamma=2)", "ctl(gamma=0.5)",
+    "lmp(p=1.001)", "lmp(p=inf)", "unet_ce(background=none)", "0.25*ce+0.75*(jml+2*boundary)",
+]  # fmt: skip
+every = pytest.mark.parametrize("spec", NAMES + OPTIONS)
+
+
+def sample(seed: int = 0, size: int = 8, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+    """Logits and labels: two images, some void, class 3 absent."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(2, C, size, size, generator=generator, dtype=torch.float64)
+    labels = torch.randint(0, C - 1, (2, size // 2, size // 2), generator=generator)
+    labels = labels.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)  # regions, not noise
+    labels[0, 0, :3] = 255
+    return logits.to(dtype).requires_grad_(), labels
+
+
+def build(spec: str, **options: object) -> torch.nn.Module:
+    return build_loss(spec, num_classes=C, **options)
+
+
+def test_names_are_the_promised_ones() -> None:
+    assert loss_names() and set(loss_names()) == set(NAMES)
+    assert [name for name, _, _ in describe()] == loss_names()
+    assert all(line and source for _, line, source in describe())
+
+
+@every
+def test_gradient_in_float64(spec: str) -> None:
+    logits, labels = sample(size=4)
+    loss = build(spec)
+    assert torch.autograd.gradcheck(lambda x: loss(x, labels), (logits,), fast_mode=True, atol=1e-6)
+
+
+@every
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_finite_under_extreme_logits(spec: str, dtype: torch.dtype) -> None:
+    _, labels = sample()
+    signs = torch.randint(0, 2, (2, C, 8, 8), generator=torch.Generator().manual_seed(1)) * 2 - 1
+    logits = (1e4 * signs).to(dtype).requires_grad_()
+    value = build(spec)(logits, labels)
+    value.backward()
+    assert value.dtype == torch.float32 and value.isfinite()
+    assert logits.grad is not None and logits.grad.isfinite().all()
+
+
+@every
+def test_certain_and_right_is_finite(spec: str) -> None:
+    _, labels = sample()
+    truth = torch.nn.functional.one_hot(labels.where(labels < C, 0), C).movedim(-1, 1)
+    logits = (1e4 * truth.float()).requires_grad_()
+    value = build(spec)(logits, labels)
+    value.backward()
+    assert value.isfinite() and logits.grad is not None and logits.grad.isfinite().all()
+
+
+@every
+def test_half_precision_equals_float32(spec: str) -> None:
+    logits, labels = sample(dtype=torch.bfloat16)
+    loss = build(spec)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = loss(logits, labels)
+    torch.testing.assert_close(half, loss(logits.float(), labels))
+
+
+@every
+def test_ignored_pixels_do_not_matter(spec: str) -> None:
+    logits, labels = sample()
+    loss = build(spec)
+    value = loss(logits, labels)
+    (gradient,) = torch.autograd.grad(value, logits)
+    assert gradient[0, :, 0, :3].abs().max() == 0 and gradient.abs().max() > 0
+    with torch.no_grad():
+        changed = logits.clone()
+        changed[0, :, 0, :3] = torch.tensor([9.0, -9.0, 3.0, 0.0], dtype=logits.dtype)[:, None]
+        torch.testing.assert_close(loss(changed, labels), value, rtol=1e-12, atol=1e-12)
+
+
+@every
+def test_nothing_countable_is_zero_with_zero_gradient(spec: str) -> None:
+    logits, labels = sample()
+    value = build(spec)(logits, torch.full_like(labels, 255))
+    value.backward()
+    assert value.item() == 0 and logits.grad is not None and logits.grad.abs().max() == 0
+
+
+@every
+def test_one_image_of_one_class(spec: str) -> None:
+    logits, labels = sample()
+    value = build(spec)(logits, torch.full_like(labels, 2))
+    value.backward()
+    assert value.isfinite() and logits.grad is not None and logits.grad.isfinite().all()
+
+
+@every
+def test_training_on_it_finds_the_labels(spec: str) -> None:
+    _, labels = sample()
+    logits = torch.zeros(2, C, 8, 8, requires_grad=True)
+    loss = build(spec)
+    extra = loss.prepare(labels)
+    optimizer = torch.optim.Adam([logits], lr=0.3)
+    first = loss(logits, labels, extra).item()
+    for _ in range(60):
+        optimizer.zero_grad()
+        value = loss(logits, labels, extra)
+        value.backward()
+        optimizer.step()
+    valid = labels != 255
+    assert value.item() < first
+    assert (logits.argmax(dim=1) == labels)[valid].float().mean() > 0.95
+
+
+@every
+def test_prepared_inputs_equal_those_made_on_the_spot(spec: str) -> None:
+    logits, labels = sample()
+    loss = build(spec)
+    torch.testing.assert_close(loss(logits, labels, loss.prepare(labels)), loss(logits, labels))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_soft_labels_or_a_clear_error(name: str) -> None:
+    logits, _ = sample()
+    soft = torch.rand(2, C, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).softmax(dim=1)
+    soft[0, :, 0] = 0  # ignored
+    loss = build(name)
+    assert isinstance(loss, SegLoss)
+    if not loss.soft_labels:
+        with pytest.raises(InputError, match=f"labels of {name}.*jml"):
+            loss(logits, soft)
+        return
+    value = loss(logits, soft)
+    (gradient,) = torch.autograd.grad(value, logits)
+    assert value.isfinite() and gradient[0, :, 0].abs().max() == 0 and gradient.abs().max() > 0
+
+
+@pytest.mark.parametrize("spec", "ce wce focal smooth_ce mse wmse ssim lmp dice_squared jml dml ctl".split())
+def test_one_hot_soft_labels_equal_hard_ones(spec: str) -> None:
+    logits, labels = sample()
+    valid = labels != 255
+    one_hot = torch.nn.functional.one_hot(labels.where(valid, 0), C).movedim(-1, 1) * valid[:, None]
+    # Where soft labels would mean all classes by default.
+    loss = build(spec, classes="present") if spec in ("dice_squared", "jml", "dml", "ctl") else build(spec)
+    torch.testing.assert_close(loss(logits, one_hot.double()), loss(logits, labels))
+
+
+def test_labels_out_of_range_are_refused() -> None:
+    logits, labels = sample()
+    labels[1, 2, 2] = C
+    with pytest.raises(InputError, match=r"ids in \[0, 4\) or the ignore_index 255.*0 to 4"):
+        build("ce")(logits, labels)
+    labels[1, 2, 2] = -1
+    with pytest.raises(InputError, match="labels"):
+        build("lovasz")(logits, labels)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [torch.zeros(2, 4, 4, dtype=torch.long), torch.zeros(2, 8, 8), torch.zeros(2, 8, 8, dtype=torch.bool)],
+)
+def test_labels_of_the_wrong_form_are_refused(labels: Tensor) -> None:
+    logits, _ = sample()
+    with pytest.raises(InputError, match="labels"):
+        build("jml")(logits, labels)
+
+
+@pytest.mark.parametrize("bad", [0.5, -0.1, 1.5])
+def test_soft_rows_must_sum_to_one(bad: float) -> None:
+    logits, _ = sample()
+    labels = torch.full((2, C, 8, 8), 1 / C)
+    labels[0, 0, 3, 3] = bad
+    with pytest.raises(InputError, match="rows sum to 1"):
+        build("ce")(logits, labels)
+
+
+def test_logits_of_another_class_count_are_refused() -> None:
+    logits, labels = sample()
+    with pytest.raises(InputError, match="logits"):
+        build_loss("ce", num_classes=3)(logits, labels)
+
+
+def test_uint8_labels_and_another_ignore_index() -> None:
+    logits, labels = sample()
+    moved = labels.where(labels != 255, 3)  # class 3 never occurs, so it may be the void id here
+    expected = build("ce")(logits, labels)
+    torch.testing.assert_close(build("ce", ignore_index=3)(logits, moved.to(torch.uint8)), expected)
+
+
+@pytest.mark.parametrize("spec", ["ce", "jml", "focal", "ssim"])
+def test_trusts_labels_when_told_to(spec: str) -> None:
+    logits, labels = sample()
+    torch.testing.assert_close(build(spec, validate="never")(logits, labels), build(spec)(logits, labels))
+
+
+def test_extra_without_what_a_loss_needs() -> None:
+    logits, labels = sample()
+    with pytest.raises(InputError, match="extra of boundary: expected signed_distance"):
+        build("boundary")(logits, labels, {})
