@@ -1,0 +1,162 @@
+"""`autoseg.search`: the search around any training function, from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from autoseg.config import ConfirmConfig, SearchSettings
+from autoseg.controllers import Controller, build_controller
+from autoseg.execution import Executor, InlineExecutor, ProcessExecutor, slots
+from autoseg.search.candidate import CandidateTask
+from autoseg.search.loop import Problem, run_search
+from autoseg.search.observer import Observer, Observers
+from autoseg.search.publish import CardPublisher
+from autoseg.search.records import SearchResult
+from autoseg.search.run_folder import RunFolder, new_run_path
+from autoseg.surrogates import build_space
+from autoseg.surrogates.space import SearchSpace
+
+if TYPE_CHECKING:
+    from autoseg.search.candidate import Train
+
+EDGE = 0.02  # a policy's mean must lie inside the cube; some identity coordinates of unconstrained spaces do not
+
+
+def search(
+    metric: str,
+    train: Train,
+    num_classes: int,
+    *,
+    space: str | SearchSpace = "default",
+    controller: str | Controller = "ppo",
+    run_dir: str | Path | None = None,
+    rounds: int = 8,
+    candidates: int = 8,
+    seed: int = 0,
+    workers: int | str = 1,
+    device: str = "auto",
+    threads: int = 1,
+    per_device: int = 1,
+    inline: bool = False,
+    timeout_s: float | None = None,
+    retries: int = 1,
+    floor: str | None = None,
+    confirm_top: int = 3,
+    confirm_seeds: int = 3,
+    rivals: Sequence[str] = ("identity", "ce", "lovasz"),
+    ignore_index: int = 255,
+    tolerance: int = 5,
+    drop_background: bool = False,
+    observer: Observer | None = None,
+) -> SearchResult:
+    """Search a loss for `metric`, judged by your own training.
+
+    A `run_dir` that holds a run is gone on with: the same call after a crash or an interruption continues it.
+
+    Args:
+        metric: the target, e.g. "biou" or "miou+0.5*bf1".
+        train: `train(loss, seed, device)`: trains with `loss` (logits (N, C, H, W), labels (N, H, W) int64) and
+            returns the score to maximise, or {name: score} with one called `metric`. Judge it on images held out of
+            the training set, not on your validation set. All candidates get the same seed: use it for weights and
+            batches. Sent to the workers by cloudpickle.
+        num_classes: C.
+        space: a space's name, the path of a .yaml file, or a `SearchSpace`.
+        controller: "ppo", "random", "cmaes", "tpe", or one made by `build_controller`.
+        run_dir: the run folder; default: a new one in `runs/`.
+        rounds: how often the controller learns.
+        candidates: per round.
+        seed: of the controller and of all trainings; the confirmation derives its own from it.
+        workers: processes at the same time, or "auto": one per GPU, or by cores.
+        device: "auto", "cpu", "cuda" or "cuda:<index>".
+        threads: CPU threads per worker.
+        per_device: workers that share a GPU, with workers="auto".
+        inline: train in this process, without workers (for debugging).
+        timeout_s: per training; None: ten times the longest one so far, at least 600 s.
+        retries: fresh attempts after a worker died or hung.
+        floor: e.g. "miou>=0.9*ce": below it a candidate's reward is cut.
+        confirm_top: how many of the best are trained again.
+        confirm_seeds: with how many fresh seeds; 0: no confirmation.
+        rivals: what they are compared with: "identity" or names of hand-made losses.
+        ignore_index: id of the pixels that do not count.
+        tolerance: boundary metrics, pixels.
+        drop_background: boundary metrics, class 0 has no boundary of its own.
+        observer: told what happens; see `autoseg.search.observer`.
+
+    Returns:
+        The winner and the table it was chosen from; its card is `loss.json` in the run folder.
+
+    Raises:
+        InputError: an argument is wrong, or the run folder is of another search.
+        AutosegError: no candidate completed.
+    """
+    bound = _space(space, metric)
+    options = {"tolerance": tolerance, "drop_background": drop_background}
+    task = CandidateTask(metric, bound.to_dict(), num_classes, train, ignore_index, options)
+    chosen = (
+        build_controller(controller, bound.dim, start(bound), seed=seed) if isinstance(controller, str) else controller
+    )
+    confirm = ConfirmConfig(confirm_top, confirm_seeds, list(rivals))
+    settings = SearchSettings(rounds, candidates, floor, timeout_s, retries, confirm)
+    fixed = {
+        "metric": metric,
+        "num_classes": num_classes,
+        "ignore_index": ignore_index,
+        **options,
+        "space": bound.to_dict(),
+        "controller": {key: value for key, value in chosen.state_dict().items() if key in ("controller", "settings")},
+        "seed": seed,
+        "threads": threads,
+        "candidates": candidates,
+        "floor": floor,
+        "confirm": asdict(confirm),
+    }
+    path = Path(run_dir) if run_dir is not None else new_run_path(Path("runs"), metric, "custom")
+    with ExitStack() as stack:
+        folder = stack.enter_context(_folder(path, {**fixed, "rounds": rounds}, fixed))
+        executor = stack.enter_context(
+            _executor(task, slots(workers, device, per_device, threads), threads, settings, folder, inline)
+        )
+        publish = CardPublisher(
+            path / "loss.json", bound, num_classes, ignore_index, options, {"autoseg": version("autoseg"), "seed": seed}
+        )
+        problem = Problem(metric, bound.names, bound.identity.tolist(), seed)
+        return run_search(folder, problem, chosen, executor, settings, publish, observer or Observers())
+
+
+def start(space: SearchSpace) -> list[float]:
+    """Where a search begins: the identity curves, kept `EDGE` inside the cube."""
+    return [float(x) for x in np.clip(space.identity, EDGE, 1.0 - EDGE)]
+
+
+def _space(space: str | SearchSpace, metric: str) -> SearchSpace:
+    return build_space(space, metric=metric) if isinstance(space, str) else space.bound_to(metric)
+
+
+def _folder(path: Path, config: dict[str, Any], fixed: dict[str, Any]) -> RunFolder:
+    if not (path / "config.yaml").exists():
+        return RunFolder.create(path, config, fixed)
+    folder = RunFolder.open(path, fixed)
+    folder.write_config(config)
+    return folder
+
+
+def _executor(
+    task: CandidateTask, devices: Sequence[str], threads: int, settings: SearchSettings, folder: RunFolder, inline: bool
+) -> Executor:
+    if inline:
+        return InlineExecutor(task, devices[0], retries=settings.retries)
+    return ProcessExecutor(
+        task,
+        devices,
+        threads=threads,
+        timeout_s=settings.timeout_s,
+        retries=settings.retries,
+        log=folder.log,
+    )

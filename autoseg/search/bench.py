@@ -1,0 +1,69 @@
+"""Gets planned trainings done: each in the ledger before it runs and after it ran, then to the observer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from autoseg.errors import InputError
+from autoseg.execution import Executor, Job
+from autoseg.search.ledger import STUDIES, Ledger
+from autoseg.search.observer import Observer, Progress, estimate
+from autoseg.search.records import COMPLETE, RUNNING, TrialRecord
+
+
+class Bench:
+    """The ledger and the executor, working together.
+
+    Args:
+        ledger: keeps what is planned and what came out.
+        executor: runs it.
+        observer: is told.
+        total: all trainings of the run, for the progress.
+    """
+
+    def __init__(self, ledger: Ledger, executor: Executor, observer: Observer, total: int) -> None:
+        self.ledger, self.executor, self.observer, self.total = ledger, executor, observer, total
+
+    def train(
+        self, study: str, plan: Sequence[TrialRecord], reward: Callable[[Mapping[str, float]], float]
+    ) -> list[TrialRecord]:
+        """Results of the planned trainings, in their order. Those the ledger already has are not run again.
+
+        Raises:
+            InputError: the ledger has another θ under the same name, so that it is not this search's.
+        """
+        records = {record.key: self._recorded(study, record) for record in plan}
+        jobs = {str(r.number): r for r in records.values() if r.state == RUNNING}
+        for job, outcome in self.executor.run([Job(key, r.payload) for key, r in jobs.items()]):
+            gained = reward(outcome.scores) if outcome.state == COMPLETE else float("nan")
+            done = self.ledger.finish(study, jobs[job.key], outcome, gained)
+            records[done.key] = done
+            self.observer.trained(done, self.progress(study))
+        return list(records.values())
+
+    def _recorded(self, study: str, planned: TrialRecord) -> TrialRecord:
+        found = self.ledger.find(study, planned.key)
+        if found is None:
+            return self.ledger.add(study, planned)
+        if found.theta != planned.theta:
+            got = f"{found.theta}, but the controller now asks {planned.theta}"
+            hint = "The checkpoints or the ledger were changed, or the run is from other software versions."
+            raise InputError(f"run folder, {planned.name}", "one θ for one candidate", got, hint)
+        return found
+
+    def best(self) -> TrialRecord | None:
+        """The candidate with the highest reward; of equals, the first."""
+        complete = [record for record in self.ledger.records("search") if record.state == COMPLETE]
+        return max(complete, key=lambda record: record.reward, default=None)
+
+    def done(self) -> list[TrialRecord]:
+        """All trainings that have a result."""
+        everything = [record for study in STUDIES for record in self.ledger.records(study)]
+        return [record for record in everything if record.state != RUNNING]
+
+    def progress(self, phase: str) -> Progress:
+        """How far the run is."""
+        done = self.done()
+        total = max(self.total, len(done))
+        left = estimate([record.seconds for record in done], total - len(done), self.executor.workers)
+        return Progress(phase, len(done), total, self.best(), left)

@@ -1,0 +1,71 @@
+"""The task of the workers: from a payload to a loss, from the loss to scores through any training function."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+
+from autoseg.errors import Diverged, InputError, unknown_name
+
+if TYPE_CHECKING:  # the search process holds this task without torch
+    from torch import nn
+
+    Train = Callable[[nn.Module, int, str], "float | Mapping[str, float]"]
+
+
+@dataclass(frozen=True)
+class CandidateTask:
+    """What an executor runs: builds the loss a payload describes and judges it by training with it.
+
+    Args:
+        metric: the target.
+        space: the search space, as `SearchSpace.to_dict`.
+        num_classes: C.
+        train: `train(loss, seed, device)` returns a score, or {name: score} with the target among the names.
+        ignore_index: id of the pixels that do not count.
+        options: further options of `SurrogateLoss`, e.g. tolerance, for losses from θ.
+    """
+
+    metric: str
+    space: dict[str, Any]
+    num_classes: int
+    train: Train
+    ignore_index: int = 255
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __call__(self, payload: dict[str, Any], device: str) -> dict[str, float]:
+        """Scores of `{"theta": [...], "seed": n}` or `{"loss": name, "seed": n}`.
+
+        Raises:
+            Diverged: the target's score is not finite.
+            InputError: `train` returned no score, or none of the target.
+        """
+        loss = self.build(payload).to(device)
+        scores = self._named(self.train(loss, payload["seed"], device))
+        if not math.isfinite(scores[self.metric]):
+            raise Diverged(f"the score {self.metric} is {scores[self.metric]}")
+        return scores
+
+    def build(self, payload: dict[str, Any]) -> nn.Module:
+        """The loss of a payload."""
+        if "theta" in payload:
+            from autoseg.surrogates.space import SearchSpace
+
+            space = SearchSpace.from_dict(self.space)
+            return space.build_loss(payload["theta"], self.num_classes, self.ignore_index, **self.options)
+        from autoseg.losses import build_loss
+
+        return build_loss(payload["loss"], num_classes=self.num_classes, ignore_index=self.ignore_index)
+
+    def _named(self, returned: object) -> dict[str, float]:
+        if isinstance(returned, Mapping):
+            scores = {str(name): float(score) for name, score in returned.items()}
+            if self.metric not in scores:
+                raise unknown_name("scores of train()", self.metric, scores, f"It must return {self.metric!r}.")
+            return scores
+        if isinstance(returned, Real) or getattr(returned, "ndim", None) == 0:  # a number, 0-d array or tensor
+            return {self.metric: float(returned)}  # type: ignore[arg-type]
+        raise InputError("train()", "a score or {name: score} as its result", repr(returned))

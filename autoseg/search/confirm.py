@@ -1,0 +1,134 @@
+"""The confirmation: the best candidates and their rivals, trained again with the same fresh seeds.
+
+The reward of a search is the best of many draws with one seed; part of it is luck. The winner is chosen from
+means over seeds that the search never used, and stands beside what could be had without a search.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean, stdev
+
+import numpy as np
+from scipy.special import stdtrit
+
+from autoseg.search.bench import Bench
+from autoseg.search.records import COMPLETE, Comparison, Row, TrialRecord
+
+PAPER_METRICS = ("miou", "fwiou", "macc", "gacc", "biou", "bf1")
+WRECKED = 0.5  # share of the reference's score below which another metric counts as wrecked
+LEAST_SEEDS = 5  # for a mark of significance
+
+Scorer = Callable[[Mapping[str, float]], float]
+
+
+def fresh_seeds(seed: int, count: int) -> list[int]:
+    """Different seeds for the confirmation, derived from the run's seed and never equal to it."""
+    seeds: list[int] = []
+    stream = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, 0xC0F1])))
+    while len(seeds) < count:
+        drawn = int(stream.integers(2**31))
+        if drawn != seed and drawn not in seeds:
+            seeds.append(drawn)
+    return seeds
+
+
+def rival(name: str, identity: Sequence[float], index: int, seed: int) -> TrialRecord:
+    """A planned training of the identity curves ("identity") or of a hand-made loss."""
+    theta = tuple(map(float, identity)) if name == "identity" else None
+    return TrialRecord(-1, index, "rival", name, theta, seed)
+
+
+def finalists(history: Sequence[TrialRecord], top: int, mean: Sequence[float] | None, rounds: int) -> list[TrialRecord]:
+    """The `top` best candidates of different θ, and the controller's mean if it has one."""
+    ranked = sorted((r for r in history if r.state == COMPLETE), key=lambda r: -r.reward)  # stable: first of equals
+    chosen = list({record.theta: record for record in reversed(ranked)}.values())[::-1]
+    chosen = sorted(chosen, key=lambda r: -r.reward)[:top]
+    if mean is not None and tuple(mean) not in {record.theta for record in chosen}:
+        chosen.append(TrialRecord(-1, -1, "candidate", f"mean {rounds}", tuple(mean), 0))
+    return chosen
+
+
+def confirm(
+    bench: Bench, entries: Sequence[TrialRecord], seeds: Sequence[int], score: Scorer, target: str
+) -> list[Row]:
+    """Train every entry with every seed and tabulate, best first.
+
+    Args:
+        bench: runs and records them, in study "confirm".
+        entries: what to train; their own seeds and results do not matter.
+        seeds: the same for all entries, so that differences are paired.
+        score: reward of a training.
+        target: name of the target metric among the scores.
+    """
+    plan = [
+        TrialRecord(-1, index, entry.kind, entry.name, entry.theta, seed)
+        for seed in seeds
+        for index, entry in enumerate(entries)
+    ]
+    bench.observer.confirming(len(plan))
+    done = {record.key: record for record in bench.train("confirm", plan, score)}
+    rows = [_row([done[entry.name, seed] for seed in seeds], target) for entry in entries]
+    return sorted(rows, key=lambda row: (-row.n, -row.reward if row.n else 0.0))
+
+
+def _row(records: Sequence[TrialRecord], target: str) -> Row:
+    complete = [record for record in records if record.state == COMPLETE]
+    values = tuple(record.scores[target] if record.state == COMPLETE else math.nan for record in records)
+    good = [value for value in values if not math.isnan(value)]
+    return Row(
+        records[0].name,
+        records[0].kind,
+        records[0].theta,
+        values,
+        mean=fmean(good) if good else math.nan,
+        std=stdev(good) if len(good) > 1 else math.nan,
+        n=len(good),
+        reward=fmean(record.reward for record in complete) if complete else math.nan,
+        scores={name: fmean(r.scores[name] for r in complete) for name in (complete[0].scores if complete else ())},
+    )
+
+
+def winner(rows: Sequence[Row]) -> Row | None:
+    """The candidate with the highest mean reward, among those of which most trainings completed."""
+    candidates = [row for row in rows if row.kind == "candidate" and row.n]
+    return max(candidates, key=lambda row: (row.n, row.reward), default=None)
+
+
+def compare(best: Row, other: Row) -> Comparison:
+    """The winner against a rival, paired by seed."""
+    differences = tuple(a - b for a, b in zip(best.values, other.values, strict=True))
+    known = [difference for difference in differences if not math.isnan(difference)]
+    n = len(known)
+    mean = fmean(known) if known else math.nan
+    reach = float(stdtrit(n - 1, 0.975)) * stdev(known) / math.sqrt(n) if n > 1 else math.nan
+    significant = n >= LEAST_SEEDS and abs(mean) > reach
+    return Comparison(other.name, differences, mean, mean - reach, mean + reach, mean > 0, significant)
+
+
+def warnings_about(best: Row, rows: Sequence[Row], target: str) -> list[str]:
+    """What the user should know: rivals that are better, other metrics that were wrecked, trainings that failed."""
+    rivals = {row.name: row for row in rows if row.kind == "rival" and row.n}
+    texts = [
+        f"{row.name} is better: {target} {row.mean:.4f} against {best.mean:.4f} of {best.name}, {row.n} fresh seeds"
+        for row in rivals.values()
+        if row.mean > best.mean
+    ]
+    reference = rivals.get("ce") or rivals.get("identity")
+    texts += _wrecked(best, reference, target) if reference else []
+    missing = [
+        f"{row.name} ({len(row.values) - row.n} of {len(row.values)})" for row in rows if row.n < len(row.values)
+    ]
+    if missing:
+        texts.append("trainings of the confirmation that did not complete: " + ", ".join(missing))
+    return texts
+
+
+def _wrecked(best: Row, reference: Row, target: str) -> list[str]:
+    return [
+        f"{best.name} reaches its {target} by wrecking {name}: {best.scores[name]:.4f}, where {reference.name} has "
+        f"{reference.scores[name]:.4f}. A floor keeps it: search.floor='{name}>=0.9*{reference.name}'"
+        for name in PAPER_METRICS
+        if name != target and best.scores.get(name, math.nan) < WRECKED * reference.scores.get(name, math.nan)
+    ]

@@ -1,0 +1,170 @@
+"""The ledger: every training is written before it runs, and its result before the next step acts on it.
+
+An Optuna study per phase, in one SQLite file that `optuna-dashboard` opens. One process writes (the run
+folder's lock sees to that); it reads the file once, when it opens it: a round costs the same after any history.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import optuna
+from optuna.distributions import FloatDistribution
+from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.exc import SQLAlchemyError
+
+from autoseg.errors import InputError
+from autoseg.execution import Outcome
+from autoseg.search.records import COMPLETE, TrialRecord
+from autoseg.search.run_folder import no_space_error
+
+STUDIES = ("search", "confirm", "floor")
+PREFIX = "theta."
+PLAN = ("round", "index", "kind", "name", "seed")
+BUSY_S = 60.0  # how long a write waits for a dashboard that is reading
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+class Ledger:
+    """The trainings of a run, by study: "search", "confirm", and "floor" (the rival a floor refers to).
+
+    Args:
+        path: `trials.db`; made if missing.
+        names: of the coordinates of θ, in order; a trial's parameters are called "theta.<name>".
+        read_only: for those who look at a run from outside: never writes, needs no lock.
+
+    Raises:
+        InputError: the file is not such a ledger, or the disk is full (from every method that writes).
+    """
+
+    def __init__(self, path: Path, names: Sequence[str], *, read_only: bool = False) -> None:
+        self._path = path
+        self._params = [PREFIX + name for name in names]
+        self._axis = dict.fromkeys(self._params, FloatDistribution(0.0, 1.0))
+        if read_only and not path.exists():
+            raise InputError("trials.db", "a file", f"nothing at {path}")
+        url = f"sqlite:///file:{path}?mode=ro&uri=true" if read_only else f"sqlite:///{path}"
+        with self._faults():
+            self._storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": BUSY_S}})
+            known = {study.study_name for study in self._storage.get_all_studies()}
+            for study in () if read_only else [name for name in STUDIES if name not in known]:
+                self._storage.create_new_study([StudyDirection.MAXIMIZE], study)
+            there = [study for study in STUDIES if not read_only or study in known]
+            self._ids = {study: self._storage.get_study_id_from_name(study) for study in there}
+            self._records = {study: self._read(study) for study in STUDIES}
+
+    def records(self, study: str) -> list[TrialRecord]:
+        """All trainings of a study, in the order in which they were recorded."""
+        return list(self._records[study].values())
+
+    def find(self, study: str, key: tuple[str, int]) -> TrialRecord | None:
+        """The training with this key (see `TrialRecord.key`)."""
+        return self._records[study].get(key)
+
+    def add(self, study: str, record: TrialRecord) -> TrialRecord:
+        """Write a planned training; returns it with its number. It is on the disk when this returns."""
+        record = dataclasses.replace(record, number=len(self._records[study]))
+        theta = dict(zip(self._params, record.theta, strict=True)) if record.theta is not None else {}
+        trial = create_trial(
+            state=TrialState.RUNNING,
+            params=theta,
+            distributions={name: self._axis[name] for name in theta},
+            user_attrs={name: getattr(record, name) for name in PLAN},
+        )
+        with self._faults():
+            self._storage.create_new_trial(self._ids[study], trial)
+        self._records[study][record.key] = record
+        return record
+
+    def finish(self, study: str, record: TrialRecord, outcome: Outcome, reward: float) -> TrialRecord:
+        """Write the result of a training; a reward that is not finite makes a complete one diverged.
+
+        The study's own state is written last: until then, the training counts as not done.
+        """
+        state = "diverged" if outcome.state == COMPLETE and not math.isfinite(reward) else outcome.state
+        done = state == COMPLETE
+        finished = dataclasses.replace(
+            record,
+            state=state,
+            scores=dict(outcome.scores),
+            reward=reward if done else math.nan,
+            seconds=outcome.seconds,
+            attempts=outcome.attempts,
+            error=outcome.error or ("" if done else "the score is not finite"),
+        )
+        attributes = {
+            "scores": {name: score if math.isfinite(score) else None for name, score in finished.scores.items()},
+            "outcome": {
+                "state": state,
+                "seconds": outcome.seconds,
+                "attempts": outcome.attempts,
+                "device": outcome.device,
+                "error": finished.error,
+            },
+        }
+        final = TrialState.COMPLETE if done else TrialState.FAIL
+        with self._faults():
+            number = self._storage.get_trial_id_from_study_id_trial_number(self._ids[study], record.number)
+            for name, value in attributes.items():
+                self._storage.set_trial_user_attr(number, name, value)
+            self._storage.set_trial_state_values(number, final, [reward] if done else None)
+        self._records[study][record.key] = finished
+        return finished
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._storage.remove_session()
+        self._storage.engine.dispose()
+
+    def _read(self, study: str) -> dict[tuple[str, int], TrialRecord]:
+        if study not in self._ids:
+            return {}
+        trials = self._storage.get_all_trials(self._ids[study], deepcopy=False)
+        records = [self._record(trial) for trial in trials]
+        return {record.key: record for record in records}
+
+    def _record(self, trial: FrozenTrial) -> TrialRecord:
+        plan: dict[str, Any] = {name: trial.user_attrs[name] for name in PLAN}
+        theta = tuple(trial.params[name] for name in self._params) if trial.params else None
+        record = TrialRecord(**plan, theta=theta, number=trial.number)
+        if trial.state == TrialState.RUNNING:
+            return record
+        outcome = trial.user_attrs["outcome"]
+        return dataclasses.replace(
+            record,
+            state=outcome["state"],
+            scores={k: math.nan if v is None else v for k, v in trial.user_attrs["scores"].items()},
+            reward=trial.value if trial.value is not None else math.nan,
+            seconds=outcome["seconds"],
+            attempts=outcome["attempts"],
+            error=outcome["error"],
+        )
+
+    @contextlib.contextmanager
+    def _faults(self) -> Iterator[None]:
+        """Turn what the database throws into what the user is told."""
+        try:
+            yield
+        except (SQLAlchemyError, optuna.exceptions.OptunaError, KeyError, RuntimeError) as error:
+            text = f"{error} {error.__cause__ or ''}"
+            if "disk is full" in text:
+                raise no_space_error(self._path) from error
+            hint = "It is damaged, in use, or from another version."
+            raise InputError(str(self._path), "a readable ledger of this search", text[:300], hint) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,203 @@
+"""The search, from the first question to the winner. Read this file first.
+
+Each round: save the controller's state, ask it for candidates, write them into the ledger, train those that
+have no result yet, tell the controller. Then the best are confirmed with fresh seeds, beside their rivals. A run
+that is killed anywhere and resumed starts from the last saved state, is asked the same candidates, finds what the
+ledger has of them, and so ends as if it had never stopped. No torch here: the executor's workers train.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from autoseg.config import SearchSettings
+from autoseg.errors import AutosegError, InputError
+from autoseg.execution import Executor
+from autoseg.search.bench import Bench
+from autoseg.search.confirm import compare, confirm, finalists, fresh_seeds, rival, warnings_about, winner
+from autoseg.search.ledger import Ledger
+from autoseg.search.observer import Observer, Plan, RoundSummary
+from autoseg.search.records import COMPLETE, Finding, SearchResult, TrialRecord
+from autoseg.search.reward import Floor, Reward
+from autoseg.search.run_folder import RunFolder
+
+
+class Controller(Protocol):
+    """What the search needs of `autoseg.controllers`."""
+
+    def ask(self, n: int) -> npt.NDArray[np.float64]:
+        """(n, d) raw θ in [0, 1]."""
+        ...
+
+    def tell(self, thetas: npt.NDArray[np.float64], rewards: npt.NDArray[np.float64]) -> None:
+        """Learn from (n, d) θ and their (n,) rewards, higher is better, NaN for failed."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of its state, random generators included, as plain data."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        ...
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is searched, as far as the loop must know.
+
+    Args:
+        metric: the target, one of the scores of a training; higher is better.
+        names: of the coordinates of θ.
+        identity: the θ of the identity curves.
+        seed: of all trainings of the search; those of the confirmation are derived from it.
+    """
+
+    metric: str
+    names: Sequence[str]
+    identity: Sequence[float]
+    seed: int = 0
+
+
+def run_search(
+    folder: RunFolder,
+    problem: Problem,
+    controller: Controller,
+    executor: Executor,
+    settings: SearchSettings,
+    publish: Callable[[Finding], None],
+    observer: Observer,
+) -> SearchResult:
+    """Search, or go on with a search that was interrupted.
+
+    Args:
+        folder: the locked run folder; its checkpoints and ledger say where to go on.
+        problem: what is searched.
+        controller: new; a saved state is loaded into it.
+        executor: its task takes `TrialRecord.payload` and returns scores.
+        settings: rounds, candidates, floor and confirmation.
+        publish: called with the best so far after every round, in the end with the winner (loss.json).
+        observer: told what happens.
+
+    Raises:
+        InputError: the folder is damaged or not of this search; the floor cannot be read; no space on the disk.
+        AutosegError: no candidate completed.
+    """
+    with Ledger(folder.trials, problem.names) as ledger:
+        bench = Bench(ledger, executor, observer, _trainings(settings, controller))
+        first = _go_on(folder, controller, settings)
+        observer.started(_plan(folder, problem, settings, bench, first))
+        reward = _reward(bench, problem, settings)
+        for round in range(first, settings.rounds):
+            folder.save_checkpoint(round, controller.state_dict())
+            thetas = controller.ask(settings.candidates)
+            records = bench.train("search", _candidates(round, thetas, problem.seed), reward)
+            controller.tell(thetas, np.array([record.reward for record in records]))
+            observer.round_done(_summary(round, records), bench.progress("search"))
+            publish(_best_so_far(bench, problem, records))
+        folder.save_checkpoint(settings.rounds, controller.state_dict())
+        result = _confirmed(folder, bench, problem, controller, settings, reward)
+    publish(result.best)
+    for text in result.warnings:
+        observer.warning(text)
+    observer.finished(result)
+    return result
+
+
+def _go_on(folder: RunFolder, controller: Controller, settings: SearchSettings) -> int:
+    """Load the last saved state, if there is one; returns the round to go on with."""
+    saved = folder.last_checkpoint()
+    if saved is None:
+        return 0
+    round, state = saved
+    if round > settings.rounds:
+        hint = "A resumed run may have more rounds, not fewer."
+        raise InputError("search.rounds", f"at least {round}, which are done", settings.rounds, hint)
+    controller.load_state_dict(state)
+    return round
+
+
+def _candidates(round: int, thetas: npt.NDArray[np.float64], seed: int) -> list[TrialRecord]:
+    return [
+        TrialRecord(round, index, "candidate", f"candidate {round}.{index}", tuple(theta), seed)
+        for index, theta in enumerate(thetas.tolist())
+    ]
+
+
+def _reward(bench: Bench, problem: Problem, settings: SearchSettings) -> Reward:
+    """The reward, after training the rival its floor refers to."""
+    if settings.floor is None:
+        return Reward(problem.metric)
+    floor = Floor.parse(settings.floor)
+    if floor.rival is None:
+        return Reward(problem.metric, floor, floor.level(None))
+    plan = [rival(floor.rival, problem.identity, 0, problem.seed)]
+    (record,) = bench.train("floor", plan, Reward(problem.metric))
+    if record.state != COMPLETE:
+        raise AutosegError(f"The training of {floor.rival}, which search.floor needs, {record.state}: {record.error}")
+    return Reward(problem.metric, floor, floor.level(record.scores))
+
+
+def _best_so_far(bench: Bench, problem: Problem, records: Sequence[TrialRecord]) -> Finding:
+    best = bench.best()
+    if best is None:
+        raise AutosegError(f"No candidate completed. The first one {records[0].state}: {records[0].error}")
+    theta = best.theta or ()
+    return Finding(best.name, theta, best.reward, best.scores, (problem.seed,), confirmed=False)
+
+
+def _confirmed(
+    folder: RunFolder,
+    bench: Bench,
+    problem: Problem,
+    controller: Controller,
+    settings: SearchSettings,
+    reward: Reward,
+) -> SearchResult:
+    """Choose the winner with fresh seeds, unless the settings say there is no confirmation."""
+    history = bench.ledger.records("search")
+    best = _best_so_far(bench, problem, history)
+    seeds = fresh_seeds(problem.seed, settings.confirm.seeds)
+    if not seeds or not settings.confirm.top:
+        return SearchResult(folder.path, problem.metric, best)
+    entries = finalists(history, settings.confirm.top, _mean(controller), settings.rounds)
+    entries += [rival(name, problem.identity, 0, problem.seed) for name in settings.confirm.rivals]
+    rows = confirm(bench, entries, seeds, reward, problem.metric)
+    won = winner(rows)
+    if won is None:
+        text = "no candidate completed its confirmation; the best of the search is kept, unconfirmed"
+        return SearchResult(folder.path, problem.metric, best, tuple(rows), warnings=(text,))
+    found = Finding(won.name, won.theta or (), won.reward, won.scores, tuple(seeds), confirmed=True)
+    comparisons = tuple(compare(won, row) for row in rows if row.kind == "rival")
+    texts = tuple(warnings_about(won, rows, problem.metric))
+    return SearchResult(folder.path, problem.metric, found, tuple(rows), comparisons, texts)
+
+
+def _mean(controller: Controller) -> tuple[float, ...] | None:
+    mean = getattr(controller, "mean", None)
+    return None if mean is None else tuple(float(x) for x in mean)
+
+
+def _trainings(settings: SearchSettings, controller: Controller) -> int:
+    confirm = settings.confirm
+    entries = confirm.top + len(confirm.rivals) + (_mean(controller) is not None)
+    floor = settings.floor is not None and Floor.parse(settings.floor).rival is not None
+    return settings.rounds * settings.candidates + (entries * confirm.seeds if confirm.top else 0) + floor
+
+
+def _plan(folder: RunFolder, problem: Problem, settings: SearchSettings, bench: Bench, first: int) -> Plan:
+    workers, done = bench.executor.workers, len(bench.done())
+    return Plan(folder.path, problem.metric, settings.rounds, settings.candidates, workers, bench.total, done, first)
+
+
+def _summary(round: int, records: Sequence[TrialRecord]) -> RoundSummary:
+    rewards = [record.reward for record in records if record.state == COMPLETE]
+    mean, best = (fmean(rewards), max(rewards)) if rewards else (math.nan, math.nan)
+    return RoundSummary(round, tuple(records), mean, best)

@@ -1,0 +1,149 @@
+"""Who watches a search: the events it tells, and the numbers that go with them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from autoseg.search.records import SearchResult, TrialRecord
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a search is about to do.
+
+    Args:
+        run_dir: the run folder.
+        metric: the target.
+        rounds: all rounds, those done included.
+        candidates: per round.
+        workers: how many trainings run at the same time.
+        total: all trainings, confirmation included.
+        done: how many of them the ledger already has (a resumed run).
+        first_round: the round it goes on with.
+    """
+
+    run_dir: Path
+    metric: str
+    rounds: int
+    candidates: int
+    workers: int
+    total: int
+    done: int
+    first_round: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a search is.
+
+    Args:
+        phase: "floor" (the rival a floor refers to), "search" or "confirm".
+        done: trainings with a result.
+        total: all trainings, confirmation included.
+        best: the candidate with the highest reward so far.
+        seconds_left: estimate for the rest of the run; None before anything ended.
+    """
+
+    phase: str
+    done: int
+    total: int
+    best: TrialRecord | None
+    seconds_left: float | None
+
+
+@dataclass(frozen=True)
+class RoundSummary:
+    """One round, after the controller was told.
+
+    Args:
+        round: which, from 0.
+        records: its candidates in order.
+        mean_reward: of those that completed; NaN if none did.
+        best_reward: likewise.
+    """
+
+    round: int
+    records: tuple[TrialRecord, ...]
+    mean_reward: float
+    best_reward: float
+
+
+class Observer(Protocol):
+    """Told what happens, after it is in the ledger. Subclass it and override what matters."""
+
+    def started(self, plan: Plan) -> None:
+        """The search begins, or goes on."""
+
+    def trained(self, record: TrialRecord, progress: Progress) -> None:
+        """A training ended, well or badly."""
+
+    def round_done(self, summary: RoundSummary, progress: Progress) -> None:
+        """All candidates of a round have a result and the controller knows them."""
+
+    def confirming(self, trainings: int) -> None:
+        """The confirmation begins."""
+
+    def warning(self, text: str) -> None:
+        """Something the user should know."""
+
+    def finished(self, result: SearchResult) -> None:
+        """The search is over."""
+
+    def close(self) -> None:
+        """Nothing more will be told; also called after an error or an interruption."""
+
+
+class Observers(Observer):
+    """Tells several. One that fails (no network, no space) is left out from then on: the search goes on."""
+
+    def __init__(self, members: Sequence[Observer] = ()) -> None:
+        self._members = list(members)
+
+    def _tell(self, event: str, *values: object) -> None:
+        for member in list(self._members):
+            try:
+                getattr(member, event)(*values)
+            except Exception:
+                self._members.remove(member)
+                logger.warning("%s failed and is told nothing more", type(member).__name__, exc_info=True)
+
+    def started(self, plan: Plan) -> None:
+        """See `Observer`."""
+        self._tell("started", plan)
+
+    def trained(self, record: TrialRecord, progress: Progress) -> None:
+        """See `Observer`."""
+        self._tell("trained", record, progress)
+
+    def round_done(self, summary: RoundSummary, progress: Progress) -> None:
+        """See `Observer`."""
+        self._tell("round_done", summary, progress)
+
+    def confirming(self, trainings: int) -> None:
+        """See `Observer`."""
+        self._tell("confirming", trainings)
+
+    def warning(self, text: str) -> None:
+        """See `Observer`."""
+        self._tell("warning", text)
+
+    def finished(self, result: SearchResult) -> None:
+        """See `Observer`."""
+        self._tell("finished", result)
+
+    def close(self) -> None:
+        """See `Observer`."""
+        self._tell("close")
+
+
+def estimate(durations: Sequence[float], remaining: int, workers: int) -> float | None:
+    """Seconds left for `remaining` trainings that take as long as the past ones; None if there are none."""
+    if not durations:
+        return None
+    return sum(durations) / len(durations) * remaining / workers

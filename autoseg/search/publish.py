@@ -1,0 +1,53 @@
+"""Writes `loss.json`, the card of the best loss of a run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from autoseg.search.records import Finding
+from autoseg.search.run_folder import no_space
+from autoseg.surrogates import LossCard
+from autoseg.surrogates.space import SearchSpace
+
+
+@dataclass(frozen=True)
+class CardPublisher:
+    """Called with a finding, writes its card.
+
+    Args:
+        path: `loss.json`.
+        space: the search space.
+        num_classes: of the data.
+        ignore_index: of the data.
+        options: further options of `SurrogateLoss`, as the workers have them.
+        provenance: plain data on where the loss comes from: data fingerprint, model, proxy, versions.
+    """
+
+    path: Path
+    space: SearchSpace
+    num_classes: int
+    ignore_index: int = 255
+    options: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, finding: Finding) -> None:
+        """Replace the card.
+
+        Raises:
+            InputError: no space on the disk; the card before is kept.
+        """
+        loss = self.space.build_loss(finding.theta, self.num_classes, self.ignore_index, **self.options)
+        means = {name: score if math.isfinite(score) else None for name, score in finding.scores.items()}
+        stage = "confirm" if finding.confirmed else "search"
+        card = LossCard.of(
+            loss,
+            confirmed=finding.confirmed,
+            scores={stage: {"mean": means, "seeds": list(finding.seeds)}},
+            provenance={**self.provenance, "candidate": finding.name, "run": self.path.parent.name},
+        )
+        with no_space(self.path):
+            card.save(self.path)

@@ -1,0 +1,150 @@
+"""The values that travel through a search: frozen, plain, and without heavy imports, so that all use them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+RUNNING = "running"
+COMPLETE = "complete"
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One training in the ledger: planned before it runs, with its result afterwards.
+
+    Args:
+        round: the controller's round it was asked in; -1 outside the rounds.
+        index: its place in the round, or among the entries of the confirmation.
+        kind: "candidate" (a θ of the search) or "rival" (identity curves, a hand-made loss).
+        name: what is trained: "candidate 3.5" (round 3, index 5), "mean 8" (the controller's after 8 rounds),
+            "identity", or the name of a hand-made loss. With the seed, it is unique in a study.
+        theta: raw θ in [0, 1]^d; None for a hand-made loss.
+        seed: seed of the training.
+        state: "running" (no result yet), "complete", "diverged", "failed" or "timeout".
+        scores: every score the training returned; empty unless complete.
+        reward: what the controller is told; NaN unless complete.
+        seconds: wall-clock time of the last attempt.
+        attempts: how often it was started.
+        error: why it is not complete.
+        number: its number in the Optuna study; -1 before it is recorded.
+    """
+
+    round: int
+    index: int
+    kind: str
+    name: str
+    theta: tuple[float, ...] | None
+    seed: int
+    state: str = RUNNING
+    scores: dict[str, float] = field(default_factory=dict)
+    reward: float = math.nan
+    seconds: float = 0.0
+    attempts: int = 0
+    error: str = ""
+    number: int = -1
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What identifies a training within a study, in every process that plans it."""
+        return self.name, self.seed
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        """What the worker is sent."""
+        what = {"loss": self.name} if self.theta is None else {"theta": list(self.theta)}
+        return {**what, "seed": self.seed}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A θ worth a loss card.
+
+    Args:
+        name: as in `TrialRecord`.
+        theta: raw θ.
+        reward: mean reward over the seeds.
+        scores: mean of every score over the seeds.
+        seeds: what it was trained with.
+        confirmed: whether these are the fresh seeds of the confirmation.
+    """
+
+    name: str
+    theta: tuple[float, ...]
+    reward: float
+    scores: dict[str, float]
+    seeds: tuple[int, ...]
+    confirmed: bool
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the confirmation's table: an entry over the fresh seeds.
+
+    Args:
+        name: as in `TrialRecord`.
+        kind: "candidate" or "rival".
+        theta: raw θ; None for a hand-made loss.
+        values: the target metric by seed; NaN where the training did not complete.
+        mean: mean of the completed values; NaN if there is none.
+        std: their standard deviation (n - 1); NaN below two.
+        n: how many completed.
+        reward: mean reward of the completed ones (the target metric unless a floor cuts it).
+        scores: mean of every score over the completed ones.
+    """
+
+    name: str
+    kind: str
+    theta: tuple[float, ...] | None
+    values: tuple[float, ...]
+    mean: float
+    std: float
+    n: int
+    reward: float
+    scores: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The winner against one rival, seed by seed.
+
+    Args:
+        rival: its name.
+        differences: winner minus rival, by seed; NaN where one of the two did not complete.
+        mean: of the differences there are.
+        low: lower end of the 95 % t interval over seeds; NaN below two seeds.
+        high: upper end.
+        beats: the mean difference is positive.
+        significant: at least five seeds, and the interval excludes zero. (With fewer, intervals mislead.)
+    """
+
+    rival: str
+    differences: tuple[float, ...]
+    mean: float
+    low: float
+    high: float
+    beats: bool
+    significant: bool
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search ends with.
+
+    Args:
+        run_dir: the run folder.
+        metric: the target.
+        best: the winner of the confirmation, or without one the best candidate of the search.
+        rows: the confirmation's table, best first; empty without a confirmation.
+        comparisons: the winner against every rival.
+        warnings: what the user should know before using the loss.
+    """
+
+    run_dir: Path
+    metric: str
+    best: Finding
+    rows: tuple[Row, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
+    warnings: tuple[str, ...] = ()

@@ -1,0 +1,227 @@
+"""The folder of one run: its layout, its lock, and files that are either old or new but never half."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import secrets
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import yaml
+from filelock import FileLock, Timeout
+
+from autoseg.errors import InputError
+
+SCHEMA = 1
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+class RunFolder:
+    """A run folder, locked against other processes until `close`.
+
+    `config.yaml` (plain data with the schema's version), `fingerprint.json` (what may not change between a run
+    and its continuation), `trials.db`, `controller/round_NNNN.json` (the state before that round asks), `log.txt`.
+    Use `create` or `open`.
+    """
+
+    def __init__(self, path: Path, lock: FileLock) -> None:
+        self.path = path
+        self._lock = lock
+
+    @classmethod
+    def create(cls, path: Path, config: Mapping[str, Any], fingerprint: Mapping[str, Any]) -> Self:
+        """Make a new run folder.
+
+        Args:
+            path: must not exist, or be empty.
+            config: the resolved configuration, plain data.
+            fingerprint: flat, plain data: all that must be the same when the run is resumed.
+
+        Raises:
+            InputError: the folder is in use, or has files in it.
+        """
+        with no_space(path):
+            path.mkdir(parents=True, exist_ok=True)
+        lock = _locked(path)
+        if any(entry.name not in (".lock", "owner.json") for entry in path.iterdir()):
+            lock.release()
+            raise InputError("run_dir", "a new or empty folder", str(path), f"To go on with it: resume={path}")
+        folder = cls(path, lock)
+        write_atomic(path / "fingerprint.json", json.dumps(fingerprint, indent=1, sort_keys=True))
+        folder.write_config(config)  # last: from here on this is a run
+        return folder
+
+    @classmethod
+    def open(cls, path: Path, fingerprint: Mapping[str, Any]) -> Self:
+        """Lock an existing run folder, to go on with the run.
+
+        Raises:
+            InputError: not a run folder, of another version, in use, or `fingerprint` is not what it was.
+        """
+        read_config(path)
+        folder = cls(path, _locked(path))
+        try:
+            _compare(_read_json(path / "fingerprint.json"), fingerprint)
+        except InputError:
+            folder.close()
+            raise
+        return folder
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Write `config.yaml`; again when a resumed run has more rounds, other workers or another device."""
+        text = yaml.safe_dump({"schema": SCHEMA, **config}, sort_keys=False, allow_unicode=True)
+        write_atomic(self.path / "config.yaml", text)
+
+    @property
+    def log(self) -> Path:
+        """`log.txt`: messages of the run and all output of its workers."""
+        return self.path / "log.txt"
+
+    @property
+    def trials(self) -> Path:
+        """`trials.db`."""
+        return self.path / "trials.db"
+
+    def save_checkpoint(self, round: int, state: Mapping[str, Any]) -> None:
+        """Keep the controller's state as it is before `round` asks."""
+        text = json.dumps({"schema": SCHEMA, "round": round, "state": state}, allow_nan=False)
+        write_atomic(self._checkpoint(round), text)
+
+    def last_checkpoint(self) -> tuple[int, dict[str, Any]] | None:
+        """`(round, state)` of the latest checkpoint, or None before the first.
+
+        Raises:
+            InputError: the file is damaged. Without it, the rounds since the one before are replayed.
+        """
+        paths = sorted(self.path.glob("controller/round_*.json"))
+        if not paths:
+            return None
+        hint = f"Delete {paths[-1].name} and resume: the ledger replays its round, nothing is trained again."
+        content = _read_json(paths[-1], hint)
+        round, state = content.get("round"), content.get("state")
+        if content.get("schema") != SCHEMA or not isinstance(state, dict) or not isinstance(round, int):
+            raise InputError(str(paths[-1]), f"a controller checkpoint, version {SCHEMA}", "another file", hint)
+        return round, state
+
+    def _checkpoint(self, round: int) -> Path:
+        return self.path / "controller" / f"round_{round:04d}.json"
+
+    def close(self) -> None:
+        """Unlock it."""
+        self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def new_run_path(root: Path, metric: str, data: str) -> Path:
+    """`root/<metric>-<data>-<time>-<id>`; a name that no shell or config grammar trips over."""
+    words = (slug(metric), slug(data), time.strftime("%Y%m%d-%H%M%S"), secrets.token_hex(2))
+    return root / "-".join(words)
+
+
+def slug(text: str) -> str:
+    """The text in a-z, 0-9, dot, underscore and hyphen: "miou+0.5*bf1" becomes "miou-0.5-bf1"."""
+    return re.sub(r"[^a-z0-9._]+", "-", text.lower()).strip("-.") or "x"
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The configuration of a run, without its schema version. Takes no lock: for those who only look.
+
+    Raises:
+        InputError: not a run folder, or one of another version.
+    """
+    try:
+        content = yaml.safe_load((path / "config.yaml").read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError("run folder", "a folder with a readable config.yaml", f"{path} ({error})") from error
+    schema = content.pop("schema", None) if isinstance(content, dict) else None
+    if schema != SCHEMA:
+        hint = "It was written by another version of autoseg; use that one."
+        raise InputError("run folder", f"version {SCHEMA}", f"version {schema} in {path}", hint)
+    return dict(content)
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Replace a file so that a reader, also after a crash or on a full disk, has the old or the new text.
+
+    Raises:
+        InputError: no space on the disk.
+    """
+    draft = path.with_name(f".{path.name}.draft")
+    with no_space(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(draft, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(draft, path)
+        except OSError:
+            draft.unlink(missing_ok=True)
+            raise
+
+
+class no_space:
+    """Context that turns "no space left on device" into the one message for it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
+            raise no_space_error(self._path) from error
+
+
+def no_space_error(path: Path) -> InputError:
+    """What the user is told when the disk is full."""
+    hint = "All results so far are kept: make room and resume the run."
+    return InputError("disk", f"space for {path.name}", f"no space left in {path.parent}", hint)
+
+
+def _locked(path: Path) -> FileLock:
+    lock = FileLock(path / ".lock")
+    owner = path / "owner.json"
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        who = _read_json(owner) if owner.exists() else {}
+        got = f"process {who.get('pid', 'unknown')} on {who.get('host', 'an unknown host')} working in {path}"
+        raise InputError("run folder", "one that no other process uses", got, "Wait for it, or stop it.") from error
+    write_atomic(owner, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+    return lock
+
+
+def _compare(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    plain = json.loads(json.dumps(now))  # as the file would give it back: tuples are lists
+    for key in sorted(then.keys() | plain.keys()):
+        if then.get(key) != plain.get(key):
+            hint = "It would be another search. Give the old value, or start a new run."
+            raise InputError(key, f"{then.get(key)!r}, as when the run began", repr(plain.get(key)), hint)
+
+
+def _read_json(path: Path, hint: str = "") -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(str(path), "a readable JSON file", str(error), hint) from error
+    if not isinstance(content, dict):
+        raise InputError(str(path), "a JSON object", type(content).__name__, hint)
+    return content
