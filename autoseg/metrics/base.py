@@ -91,7 +91,7 @@ class Metric:
 
     def __init__(self, options: MetricOptions) -> None:
         self.options = options
-        self.reset()
+        self._state: Sums = {}
 
     # ---------------------------------------------------------------- the formula
 
@@ -129,13 +129,11 @@ class Metric:
         self._add(self.sums(logic.pred, logic.label, logic))
 
     def _add(self, sums: Mapping[str, Tensor]) -> None:
-        self._state = {
-            k: v.cpu() + self._state[k] if k in self._state else v.cpu() for k, v in sums.items()
-        }
+        self._state = {k: v.cpu() + self._state[k] if k in self._state else v.cpu() for k, v in sums.items()}
 
     def reset(self) -> None:
         """Forgets everything seen."""
-        self._state: Sums = {}
+        self._state = {}
 
     def merge(self, other: Self) -> None:
         """Adds what another instance has seen (another worker, another part of the data)."""

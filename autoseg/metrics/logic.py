@@ -227,9 +227,7 @@ class HardLogic(MapLogic):
     def total(self, a: Plane, within: Plane | Region | None = None, void: bool = False) -> Tensor:
         """int64 counts, see `Logic.total`."""
         if a.op == "or":
-            return sum((self.total(x, within, void) for x in a.args)) - self.total(
-                Plane("and", a.args), within, void
-            )
+            return sum(self.total(x, within, void) for x in a.args) - self.total(Plane("and", a.args), within, void)
         if isinstance(within, Plane):
             return self._total_product(a, within, void)
         if a.op == "dilate":
@@ -281,9 +279,7 @@ class _CurveNotes(Logic):
         return torch.ones(2, dtype=torch.float64)
 
 
-def curves_of(
-    formula: Callable[[Plane, Plane, Logic], object], shared: bool = False
-) -> dict[tuple[str, str], str]:
+def curves_of(formula: Callable[[Plane, Plane, Logic], object], shared: bool = False) -> dict[tuple[str, str], str]:
     """Which curves a formula needs, found by reading it.
 
     Args:
@@ -299,6 +295,4 @@ def curves_of(
     operands: dict[str, int] = {}
     for op, _ in notes.keys:
         operands[op] = operands.get(op, 0) + 1
-    return {
-        (op, operand): op if shared or operands[op] == 1 else f"{op}_{operand}" for op, operand in notes.keys
-    }
+    return {(op, operand): op if shared or operands[op] == 1 else f"{op}_{operand}" for op, operand in notes.keys}

@@ -81,9 +81,7 @@ class MetricSum:
 
     def per_class(self) -> Tensor:
         """Weighted sum of the terms' per-class scores; a pooled score counts for every class."""
-        return torch.stack(
-            [(w * m.per_class()).expand(self.options.num_classes) for w, m in self.terms]
-        ).sum(0)
+        return torch.stack([(w * m.per_class()).expand(self.options.num_classes) for w, m in self.terms]).sum(0)
 
     def compute(self) -> Tensor:
         """Weighted sum of the terms, 0-d float64."""

@@ -116,7 +116,11 @@ class LossCard:
         if not all(isinstance(v, int | float) and math.isfinite(v) for v in self.theta):
             raise InputError("theta of the card", "finite numbers", self.theta)
         return SurrogateLoss.from_theta(
-            self.metric, self.theta, num_classes or self.num_classes, space=space, **{**self.options, **options}
+            self.metric,
+            self.theta,
+            num_classes or self.num_classes,
+            space=space,
+            **{**self.options, **options},
         )
 
 

@@ -119,9 +119,7 @@ class SurrogateLoss(nn.Module):
         parts = self.space.split(torch.as_tensor(self.control_points))
         for name, spec in self.space.curves.items():
             slope = SCORE_MAX_SLOPE if name.split(".")[-1] == "score" else math.inf
-            self.register_buffer(
-                _buffer(name), spec.coefficients(parts[name], max_slope=slope), persistent=False
-            )
+            self.register_buffer(_buffer(name), spec.coefficients(parts[name], max_slope=slope), persistent=False)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         """Moves with the model, but keeps float64: a half-precision curve would be another curve."""
@@ -154,11 +152,7 @@ class SurrogateLoss(nn.Module):
             InputError: shapes do not fit, or (see `validate`) an id out of range.
         """
         c = self.options.num_classes
-        if (
-            logits.dim() != 4
-            or logits.shape[1] != c
-            or labels.shape != (logits.shape[0], *logits.shape[2:])
-        ):
+        if logits.dim() != 4 or logits.shape[1] != c or labels.shape != (logits.shape[0], *logits.shape[2:]):
             raise InputError(
                 "logits, labels",
                 f"(N, {c}, H, W) and (N, H, W)",

@@ -62,7 +62,7 @@ class CurveSpec:
         return 2 * self.points + (0 if self.truth_table else 2)
 
     def names(self, curve: str) -> list[str]:
-        """Names of those numbers: "and.p1.x", …"""
+        """Names of those numbers: "and.p1.x" and so on."""
         names = [f"{curve}.p{i + 1}.{axis}" for i in range(self.points) for axis in "xy"]
         return names if self.truth_table else [*names, f"{curve}.y0", f"{curve}.y1"]
 
@@ -244,9 +244,7 @@ class SearchSpace:
         if isinstance(decoded, dict):
             if set(decoded) != set(self.curves):
                 raise InputError("control_points", "curves " + ", ".join(self.curves), ", ".join(decoded))
-            decoded = np.concatenate(
-                [np.asarray(decoded[c], dtype=np.float64).reshape(-1) for c in self.curves]
-            )
+            decoded = np.concatenate([np.asarray(decoded[c], dtype=np.float64).reshape(-1) for c in self.curves])
         array = np.asarray(decoded, dtype=np.float64).reshape(-1)
         if len(array) != self.dim:
             raise InputError("control_points", f"{self.dim} numbers for space {self.name}", len(array))
@@ -254,9 +252,7 @@ class SearchSpace:
             self.curves[curve].check(part, curve)
         return array
 
-    def build_loss(
-        self, theta: Any, num_classes: int, ignore_index: int = 255, **options: Any
-    ) -> SurrogateLoss:
+    def build_loss(self, theta: Any, num_classes: int, ignore_index: int = 255, **options: Any) -> SurrogateLoss:
         """The surrogate loss of raw θ. `options` are those of `SurrogateLoss`."""
         from autoseg.surrogates.loss import SurrogateLoss
 

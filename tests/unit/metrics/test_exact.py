@@ -1,0 +1,228 @@
+"""Exact metrics against independent implementations, and the promises every metric makes."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+import autoseg
+from autoseg import metrics
+from autoseg.errors import InputError
+
+C = 4
+ALL = [*metrics.names(), "miou+0.5*bf1"]
+
+
+def blobs(seed: int, n: int = 3, size: tuple[int, int] = (17, 23), void: bool = True):
+    """Labels and predictions with connected regions, so that boundaries mean something."""
+    rng = np.random.default_rng(seed)
+
+    def draw(k: int) -> np.ndarray:
+        noise = rng.normal(size=(n, C, *size))
+        return np.stack([ndimage.gaussian_filter(x, (0, k, k)) for x in noise]).argmax(1)
+
+    labels, pred = draw(2), draw(2)
+    pred = np.where(rng.random(labels.shape) < 0.7, labels, pred)
+    if void:
+        labels[:, :3, :4] = 255
+    return torch.as_tensor(pred), torch.as_tensor(labels)
+
+
+def confusion(pred, labels):
+    keep = labels < C
+    return multiclass_confusion_matrix(pred[keep], labels[keep], num_classes=C).double()
+
+
+def reference(name: str, pred, labels, tol: int = 2) -> float:
+    """Written from the definitions with scipy and torchmetrics, image by image, nothing shared with the product."""
+    cm = confusion(pred, labels)
+    tp, rows, cols = cm.diag(), cm.sum(1), cm.sum(0)
+    union = rows + cols - tp
+    if name == "miou":
+        return float((tp / union)[union > 0].mean())
+    if name == "fwiou":
+        return float(((tp / union) * rows / rows.sum())[rows > 0].sum())
+    if name == "dice":
+        return float((2 * tp / (rows + cols))[union > 0].mean())
+    if name == "macc":
+        return float((tp / rows)[rows > 0].mean())
+    if name == "gacc":
+        return float(tp.sum() / rows.sum())
+    square = np.ones((3, 3), bool)
+    band = np.ones((2 * tol + 1,) * 2, bool)
+
+    def edge(mask):  # a pixel of the mask with another pixel outside it, the image border apart
+        return mask & ~ndimage.binary_erosion(mask, square, border_value=1)
+
+    if name == "biou":
+        trimap = torch.stack(
+            [
+                torch.as_tensor(np.any([ndimage.binary_dilation(edge(y.numpy() == c), band) for c in range(C)], axis=0))
+                for y in labels
+            ]
+        )
+        return reference("miou", pred[None][:, trimap], labels[None][:, trimap])
+    if name == "bf1":
+        f1 = []
+        for c in range(C):
+            n = np.zeros(4)
+            for p, y in zip(pred.numpy(), labels.numpy(), strict=True):
+                ep, ey = edge(p == c), edge(y == c)
+                n += [
+                    ep.sum(),
+                    (ep & ndimage.binary_dilation(ey, band)).sum(),
+                    ey.sum(),
+                    (ey & ndimage.binary_dilation(ep, band)).sum(),
+                ]
+            if n[2]:
+                precision, recall = n[1] / n[0] if n[0] else 0, n[3] / n[2]
+                f1.append(2 * precision * recall / (precision + recall) if precision + recall else 0)
+        return float(np.mean(f1))
+    assert name == "boundary_iou"
+    iou = []
+    for c in range(C):
+        both = either = 0
+        for p, y in zip(pred.numpy(), labels.numpy(), strict=True):
+            bp, by = (m & ~ndimage.binary_erosion(m, square, iterations=tol) for m in (p == c, y == c))
+            keep = y < C
+            both += (bp & by & keep).sum()
+            either += ((bp | by) & keep).sum()
+        if either:
+            iou.append(both / either)
+    return float(np.mean(iou))
+
+
+@pytest.mark.parametrize("name", metrics.names())
+@pytest.mark.parametrize("seed", range(3))
+def test_agrees_with_the_definition(name, seed):
+    pred, labels = blobs(seed)
+    metric = autoseg.build_metric(name, C, tolerance=2)
+    metric.update(pred, labels)
+    assert metric.compute().dtype == torch.float64
+    assert float(metric.compute()) == pytest.approx(reference(name, pred, labels), abs=1e-12)
+
+
+@pytest.mark.parametrize("name", ALL)
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10**6), cut=st.integers(1, 4))
+def test_batching_order_and_merging_change_nothing(name, seed, cut):
+    pred, labels = blobs(seed, n=5)
+    whole, first, second = (autoseg.build_metric(name, C, tolerance=2) for _ in range(3))
+    whole.update(pred, labels)
+    order = torch.randperm(5, generator=torch.Generator().manual_seed(seed))
+    first.update(pred[order[:cut]], labels[order[:cut]])
+    second.update(pred[order[cut:]], labels[order[cut:]])
+    first.merge(second)
+    assert torch.equal(first.compute(), whole.compute())
+    assert torch.equal(first.per_class().nan_to_num(-1), whole.per_class().nan_to_num(-1))
+
+
+@pytest.mark.parametrize("name", metrics.names())
+def test_perfect_prediction_scores_one(name):
+    _, labels = blobs(0, void=False)
+    metric = autoseg.build_metric(name, C)
+    metric.update(labels, labels)
+    assert float(metric.compute()) == 1.0
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_nothing_to_count_is_nan_and_reset_forgets(name):
+    metric = autoseg.build_metric(name, C)
+    assert math.isnan(metric.compute())
+    metric.update(torch.zeros(1, 4, 4, dtype=torch.long), torch.full((1, 4, 4), 255))
+    assert math.isnan(metric.compute())
+    pred, labels = blobs(0)
+    metric.update(pred, labels)
+    metric.reset()
+    assert math.isnan(metric.compute())
+
+
+def test_absent_classes():
+    labels = torch.zeros(1, 6, 6, dtype=torch.long)
+    labels[:, 3:] = 1
+    pred = labels.clone()
+    pred[:, 0, 0] = 2  # class 2 is predicted only: it occurs for IoU, not for accuracy; class 3 never occurs
+    miou, macc = autoseg.build_metric("miou", C), autoseg.build_metric("macc", C)
+    miou.update(pred, labels)
+    macc.update(pred, labels)
+    assert miou.per_class().isnan().tolist() == [False, False, False, True]
+    assert miou.per_class()[2] == 0
+    assert macc.per_class().isnan().tolist() == [False, False, True, True]
+    assert autoseg.build_metric("gacc", C).per_class().shape == (C,)  # nothing seen yet
+    gacc = autoseg.build_metric("gacc", C)
+    gacc.update(pred, labels)
+    assert gacc.per_class().shape == (1,)
+
+
+def test_dropping_the_background():
+    pred, labels = blobs(1)
+    kept, dropped = (autoseg.build_metric("bf1", C, drop_background=d) for d in (False, True))
+    for metric in (kept, dropped):
+        metric.update(pred, labels)
+    assert dropped.per_class()[0].isnan()
+    assert float(dropped.compute()) == pytest.approx(float(kept.per_class()[1:].nanmean()))
+    flat = torch.zeros(1, 9, 9, dtype=torch.long)
+    biou = autoseg.build_metric("biou", C, tolerance=1, drop_background=True)
+    flat[:, :, 5:] = 1  # the trimap is then around class 1's own inner edge, column 5
+    biou.update(flat, flat)
+    assert int(biou._state["label"].sum()) == 9 * 3
+
+
+def test_a_sum_is_the_weighted_sum():
+    pred, labels = blobs(2)
+    parts = {n: autoseg.build_metric(n, C) for n in ("miou", "bf1", "miou+0.5*bf1")}
+    for metric in parts.values():
+        metric.update(pred, labels)
+    expected = parts["miou"].compute() + 0.5 * parts["bf1"].compute()
+    assert parts["miou+0.5*bf1"].compute() == pytest.approx(float(expected))
+    assert parts["miou+0.5*bf1"].name == "miou+0.5*bf1"
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: autoseg.build_metric("mioo", C), ["miou", "mioo"]),
+        (lambda: autoseg.build_metric("miou+0*bf1", C), ["above 0"]),
+        (lambda: autoseg.build_metric("miou+miou", C), ["once"]),
+        (lambda: autoseg.build_metric("miou-bf1", C), ["miou+0.5*bf1"]),
+        (lambda: autoseg.build_metric("miou", 0), ["num_classes", "at least 1"]),
+        (lambda: autoseg.build_metric("biou", C, tolerance=-1), ["tolerance"]),
+    ],
+)
+def test_bad_requests(make, words):
+    with pytest.raises(InputError) as error:
+        make()
+    assert all(w in str(error.value) for w in words)
+
+
+@pytest.mark.parametrize("bad", [C, -1, 254])
+def test_ids_out_of_range_raise(bad):
+    labels = torch.zeros(1, 4, 4, dtype=torch.long)
+    metric = autoseg.build_metric("miou", C)
+    wrong = labels.clone()
+    wrong[0, 0, 0] = bad
+    with pytest.raises(InputError, match=f"also {bad}"):
+        metric.update(labels, wrong)
+    with pytest.raises(InputError, match="pred"):
+        metric.update(wrong, labels)
+    with pytest.raises(InputError, match="one shape"):
+        metric.update(labels, labels[0])
+
+
+def test_counts_are_integers_and_exact_beyond_float32():
+    metric = autoseg.build_metric("gacc", 2)
+    ones = torch.ones(1, 1024, 1024, dtype=torch.long)
+    wrong = ones.clone()
+    wrong[0, 0, 0] = 0
+    metric.update(wrong, ones)
+    for _ in range(4):
+        metric.merge(metric)
+    assert all(v.dtype == torch.int64 for v in metric._state.values())
+    assert float(metric.compute()) == 1 - 16 / (16 * 2**20)

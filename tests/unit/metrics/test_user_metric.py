@@ -1,0 +1,52 @@
+"""A user's metric is one small class: its curves, surrogate and exact form follow from the formula."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import autoseg
+from autoseg.metrics import base
+
+
+@pytest.fixture
+def fbeta(monkeypatch):
+    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
+
+    @autoseg.register_metric
+    class FBeta(autoseg.Metric):
+        """F-beta: (1+b²) TP / (TP + FP + b² (TP + FN)), with TP + FP + FN = S(p OR y) and TP + FN = S(y)."""
+
+        name = "f2"
+        summary = "F-beta of areas, beta = 2"
+        beta = 2.0
+
+        def sums(self, p, y, logic):
+            return {
+                "and": logic.total(logic.and_(p, y)),
+                "or": logic.total(logic.or_(p, y)),
+                "label": logic.total(y),
+            }
+
+        def scores(self, s, ratio):
+            b2 = self.beta**2
+            return ratio((1 + b2) * s["and"], s["or"] - s["label"] + s["and"] + b2 * s["label"])
+
+    return FBeta
+
+
+def test_everything_follows_from_the_formula(fbeta):
+    pred, labels = torch.randint(0, 3, (2, 2, 20, 20)).unbind(0)
+    metric = autoseg.build_metric("f2", num_classes=3)
+    metric.update(pred, labels)
+    tp = np.array([((pred == c) & (labels == c)).sum() for c in range(3)])
+    precision, recall = tp / torch.bincount(pred.flatten()), tp / torch.bincount(labels.flatten())
+    expected = 5 * precision * recall / (4 * precision + recall)
+    assert metric.per_class().tolist() == pytest.approx(expected.tolist())
+    space = autoseg.build_space("f2")
+    assert list(space.curves) == ["and", "or"] and space.dim == 12
+    logits = torch.randn(2, 3, 20, 20, requires_grad=True)
+    space.build_loss(space.identity, num_classes=3)(logits, labels).backward()
+    assert logits.grad.any()
+    assert autoseg.build_space("default-f2+miou").dim == 12

@@ -1,0 +1,121 @@
+"""Search spaces: decode and its inverse, layout, names, files, and what they refuse."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import autoseg
+from autoseg.errors import InputError
+from autoseg.surrogates import SearchSpace, published, space_names
+
+NAMES = [f"{space}-{metric}" for space in space_names() for metric in ("miou", "macc", "bf1", "miou+0.5*bf1")]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_encode_inverts_decode_and_decoded_points_are_accepted(name, seed):
+    space = autoseg.build_space(name)
+    theta = np.random.default_rng(seed).random((3, space.dim))
+    decoded = space.decode(theta)
+    assert decoded.shape == theta.shape
+    np.testing.assert_allclose(space.encode(decoded), theta, atol=1e-9)
+    np.testing.assert_allclose(space.decode(torch.as_tensor(theta)).numpy(), decoded)
+    for row in decoded:
+        space.check_decoded(row)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_spaces_round_trip_as_plain_data(name):
+    space = autoseg.build_space(name)
+    assert SearchSpace.from_dict(space.to_dict()) == space
+    assert len(space.names) == space.dim == len(space.identity) == len(set(space.names))
+
+
+def test_the_papers_sizes_and_layout():
+    dims = {m: autoseg.build_space(m).dim for m in ("miou", "fwiou", "biou", "dice", "macc", "gacc", "bf1")}
+    assert dims == {"miou": 12, "fwiou": 12, "biou": 12, "dice": 12, "macc": 6, "gacc": 6, "bf1": 8}
+    space = autoseg.build_space("miou", parameterization="bezier")
+    assert space == autoseg.build_space("paper-miou")
+    assert space.names[:3] == ["and.p1.x", "and.p1.y", "and.p2.x"] and space.names[6] == "or.p1.x"
+    np.testing.assert_allclose(space.identity[:6], [0.25, 0.25, 1 / 3, 1 / 3, 0.5, 0.5])
+    np.testing.assert_allclose(space.decode(space.identity)[:6], [0.25, 0.25, 0.5, 0.5, 0.75, 0.75])
+    assert list(autoseg.build_space("bf1").curves) == ["and_p", "and_eroded", "or_p", "or_eroded"]
+    assert autoseg.build_space("bf1", pieces=2).dim == 24
+    assert autoseg.build_space("miou", parameterization="linear").dim == 12
+    assert list(autoseg.build_space("default-biou").curves)[-1] == "score"
+    assert autoseg.build_space("bf1", shared=True).names[-1] == "or.p1.y"
+
+
+def test_without_the_truth_table_the_ends_come_last_in_each_curve():
+    space = autoseg.build_space("paper-no-truth-table-macc")
+    assert space.names[-2:] == ["and.y0", "and.y1"]
+    theta = np.full(space.dim, 0.5)
+    decoded = space.decode(theta)
+    assert decoded[-2:].tolist() == [0.5, 0.75]
+    assert decoded[1] == pytest.approx(0.625)  # half of what remains between 0.5 and 0.75
+
+
+@pytest.mark.parametrize("name", published())
+def test_published_control_points_are_accepted(name):
+    entry = published()[name]
+    space = autoseg.build_space(f"paper-{entry['metric']}")
+    points = entry["control_points"]
+    np.testing.assert_allclose(space.decode(space.encode(points)), points, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: autoseg.build_space("papr-miou"), ["paper-miou"]),
+        (lambda: autoseg.build_space("default"), ["metric"]),
+        (lambda: autoseg.build_space("no/such.yaml", metric="miou"), ["existing"]),
+        (lambda: autoseg.build_space("miou", "spline"), ["bezier or linear", "spline"]),
+        (lambda: autoseg.build_space("miou", pieces=0), ["pieces", "0"]),
+        (lambda: autoseg.build_space("miou", piece=2), ["pieces"]),
+        (lambda: autoseg.build_space("miou").decode([0.5] * 11), ["12 numbers", "(11,)"]),
+        (lambda: autoseg.build_space("miou").decode([1.5] * 12), ["[0, 1]"]),
+        (lambda: autoseg.build_space("miou").decode([float("nan")] * 12), ["[0, 1]"]),
+        (lambda: autoseg.SurrogateLoss("miou", 3, control_points=[0.5] * 6), ["12 numbers", "6"]),
+        (
+            lambda: autoseg.SurrogateLoss("macc", 3, control_points=[0.5, 0.1, 0.4, 0.2, 0.6, 0.3]),
+            ["ascending"],
+        ),
+        (lambda: autoseg.SurrogateLoss("macc", 3, control_points=[0.1, 0.5, 0.2, 0.4, 0.3, 0.6]), ["falls"]),
+        (lambda: autoseg.SurrogateLoss("miou", 3, control_points={"and": [[0.5, 0.5]]}), ["curves and, or"]),
+    ],
+)
+def test_bad_requests(make, words):
+    with pytest.raises(InputError) as error:
+        make()
+    assert all(w in str(error.value) for w in words), str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("version: 2\n", ["version: 1"]),
+        ("- 1", ["mapping"]),
+        ("version: 1\ncurves: {}\n", ["curve"]),
+        ("version: 1\ncurve: {kind: bezier}\n", ["family"]),
+        ("version: 1\nscore: {truth_table: false}\n", ["fixed ends"]),
+        ("a: [", ["YAML"]),
+    ],
+)
+def test_bad_files(tmp_path, text, words):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError) as error:
+        autoseg.build_space(str(path), metric="miou")
+    assert all(w in str(error.value) for w in words), str(error.value)
+
+
+def test_a_file_of_the_users_own(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("version: 1\nsummary: mine\ncurve: {family: linear, pieces: 3}\nabsent: skip\n")
+    space = autoseg.build_space(str(path), metric="dice")
+    assert (space.name, space.dim, space.absent) == ("mine-dice", 8, "skip")
