@@ -24,11 +24,12 @@ MEAN, STD = [120.0] * 3, [60.0] * 3
 
 
 class Toy(nn.Module):
-    """Four convolutions, an auxiliary output while training, and dropout (its draws must be seeded too)."""
+    """Three convolutions, an auxiliary output while training, and dropout (its draws must be seeded too)."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout2d(0.1))
+        conv = nn.Conv2d(3, 8, 3, padding=1)
+        self.body = nn.Sequential(conv, nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout2d(0.1))
         self.main, self.aux = nn.Conv2d(8, 2, 1), nn.Conv2d(8, 2, 1)
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -128,7 +129,8 @@ def test_loss_is_told_progress_and_gets_what_it_prepared() -> None:
             return super().forward(logits, labels)
 
     loss, proxy = Wants(), replace(PROXY, iters=4, aux_weight=0.0)
-    train(Toy(), loss, batches_for(proxy, 0, loss.prepare(bright_squares()[1])), proxy, precision_of(proxy, CPU))
+    batches = batches_for(proxy, 0, loss.prepare(bright_squares()[1]))
+    train(Toy(), loss, batches, proxy, precision_of(proxy, CPU))
     assert seen == [0.0, 0.25, 0.5, 0.75]
 
 
