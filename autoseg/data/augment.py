@@ -64,9 +64,7 @@ class Augment:
         if self.crop < 1:
             raise InputError("proxy.crop", "at least 1 pixel", self.crop)
         if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
-            raise InputError(
-                "proxy.scale", "[low, high] with 0 < low <= high", list(self.scale), "1 leaves the size."
-            )
+            raise InputError("proxy.scale", "[low, high] with 0 < low <= high", list(self.scale), "1 leaves the size.")
 
     def __call__(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Augment one batch.
@@ -99,9 +97,7 @@ class Augment:
         grid = F.affine_grid(
             affine.to(images.device, non_blocking=True), [count, 1, self.crop, self.crop], align_corners=False
         )
-        return Draw(
-            grid, self._colour(colour_u).to(images.device, non_blocking=True) if self.photometric else None
-        )
+        return Draw(grid, self._colour(colour_u).to(images.device, non_blocking=True) if self.photometric else None)
 
     @staticmethod
     def _colour(uniform: Sequence[Tensor]) -> Tensor:

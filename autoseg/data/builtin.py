@@ -60,9 +60,7 @@ class BuiltinSource:
     def from_config(cls, config: DataConfig) -> BuiltinSource:
         """The source behind `data=builtin`; raises InputError for counts or a seed that make no sense."""
         if len(config.count) != 3 or min(config.count) < 0 or min(config.count[:2]) < 1:
-            raise InputError(
-                "data.count", "[train, val, test] image counts, the first two at least 1", config.count
-            )
+            raise InputError("data.count", "[train, val, test] image counts, the first two at least 1", config.count)
         if config.seed < 0:
             raise InputError("data.seed", "a number from 0", config.seed)
         counts = dict(zip(("train", "val", "test"), config.count, strict=True))
@@ -98,15 +96,16 @@ class _Scene:
         self.labels: NDArray[np.uint8] = np.zeros((SIDE, SIDE), dtype=np.uint8)
 
     def draw(self) -> None:
+        """Ground, lines on it, large objects over the lines, small ones over all."""
         rng = self.rng
         everywhere = np.ones((SIDE, SIDE), dtype=np.bool_)
         self.paint(everywhere, GROUND, 0.5 * _noise(rng, 24) + 0.3 * _noise(rng, 6) + 0.2 * _noise(rng, 2))
         if rng.random() < 0.75:
             self.paint(self.half_plane(), MARBLE, self.veins())
         for _ in range(rng.integers(1, 4)):
-            self.line(GROUND, brighter=True)
+            self.line(crack=False)
         for _ in range(rng.integers(0, 3)):
-            self.line(CRACK, brighter=False)
+            self.line(crack=True)
         for _ in range(rng.integers(3, 7)):
             self.body()
         for _ in range(rng.integers(2, 5)):
@@ -139,7 +138,7 @@ class _Scene:
         else:
             self.paint(self.ellipse(cx, cy, rng.uniform(2.5, 4), rng.uniform(1.2, 2)), SEED, tone)
 
-    def line(self, label: int, *, brighter: bool) -> None:
+    def line(self, *, crack: bool) -> None:
         """A wandering line 1 to 3 pixels wide: dark ones are cracks, bright ones only hairs."""
         rng = self.rng
         point, heading = rng.uniform(0, SIDE, 2), _direction(rng)
@@ -153,12 +152,12 @@ class _Scene:
             point = end
         mask = distance < width / 2
         strength = rng.uniform(0.25, 0.5)
-        self.image[mask] *= 1 + strength if brighter else 1 - strength
-        if label == CRACK:
+        self.image[mask] *= 1 - strength if crack else 1 + strength
+        if crack:
             self.labels[mask] = CRACK
 
     def void(self) -> None:
-        """Pixels nobody labelled: a strip at the border, and an outline where two classes meet."""
+        """Pixels nobody labelled: a strip at the lower border, or a patch anywhere."""
         rng = self.rng
         if rng.random() < 0.4:
             self.labels[SIDE - int(rng.integers(2, 6)) :] = IGNORE
@@ -189,11 +188,13 @@ class _Scene:
         return np.abs(2 * (phase - np.floor(phase)) - 1)
 
     def veins(self) -> Field:
+        """Tone of marble: noise folded at its middle, so that thin dark veins run through it."""
         rng = self.rng
         folded = np.abs(2 * _noise(rng, 10) - 1) + np.abs(2 * _noise(rng, 5) - 1)
         return np.minimum(1.5 * folded, 1.0)
 
     def half_plane(self) -> Mask:
+        """One side of a random line through the middle part of the image."""
         u, v = _direction(self.rng)
         side = u * (self.x - SIDE / 2) + v * (self.y - SIDE / 2)
         return side > self.rng.uniform(-SIDE / 4, SIDE / 3)
@@ -209,6 +210,7 @@ class _Scene:
         return mask
 
     def ellipse(self, cx: float, cy: float, long: float, short: float) -> Mask:
+        """A filled ellipse of random orientation; half axes in pixels."""
         u, v = _direction(self.rng)
         x, y = self.x - cx, self.y - cy
         return ((u * x + v * y) / long) ** 2 + ((u * y - v * x) / short) ** 2 < 1
@@ -231,7 +233,7 @@ class _Scene:
 
 
 def _direction(rng: Generator) -> Field:
-    """A unit vector: a point of the square ring 0.1 < max(|u|, |v|), scaled."""
+    """A unit vector in a uniformly random direction: a point of the unit disc, scaled."""
     while True:
         vector = rng.uniform(-1, 1, 2)
         length = float((vector**2).sum())
@@ -242,7 +244,7 @@ def _direction(rng: Generator) -> Field:
 def _noise(rng: Generator, cell: int) -> Field:
     """Smooth noise in [0, 1] with features of `cell` pixels: a random lattice, interpolated."""
     lattice = rng.random((SIDE // cell + 2, SIDE // cell + 2))
-    at = np.arange(SIDE) / cell + 0.0
+    at = np.arange(SIDE) / cell
     low = at.astype(np.int64)
     share = at - low
     share = share * share * (3 - 2 * share)

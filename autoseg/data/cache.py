@@ -47,7 +47,8 @@ def cache_file(source: Source, name: str, size: tuple[int, int], folder: str | N
         InputError: a file of the source does not fit, or the folder cannot be written or is full.
     """
     base = Path(folder).expanduser() if folder else _default_folder()
-    key = _digest(json.dumps([FORMAT, size, source.identity()], sort_keys=True).encode())[:16]
+    content = json.dumps([FORMAT, size, source.identity()], sort_keys=True)
+    key = hashlib.sha256(content.encode()).hexdigest()[:16]
     slug = re.sub(r"[^A-Za-z0-9_.-]+", "-", name)
     path = base / f"{slug}-{size[0]}x{size[1]}-{key}.safetensors"
     if path.is_file():
@@ -167,10 +168,6 @@ def _resize(pixels: Bytes, size: tuple[int, int], how: Image.Resampling) -> Byte
 def _default_folder() -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "autoseg"
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 def _disk_error(folder: Path, error: OSError) -> InputError:

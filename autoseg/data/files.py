@@ -166,9 +166,7 @@ def check_items(items: Sequence[Item], where: str) -> None:
     if missing:
         image, mask = missing[0]
         more = f" (and {len(missing) - 1} more like it)" if len(missing) > 1 else ""
-        raise InputError(
-            f"image {image}", f"a mask {mask}", f"none{more}", "Add the mask or remove the image."
-        )
+        raise InputError(f"image {image}", f"a mask {mask}", f"none{more}", "Add the mask or remove the image.")
 
 
 def check_classes(config: DataConfig, classes: Sequence[str], palette: Sequence[Sequence[int]]) -> None:
@@ -178,9 +176,7 @@ def check_classes(config: DataConfig, classes: Sequence[str], palette: Sequence[
             "data.classes", f"2 to {MAX_CLASSES} classes", len(classes), "Count background as one of them."
         )
     if not 0 <= config.ignore_index <= 255:
-        raise InputError(
-            "data.ignore_index", "an id from 0 to 255", config.ignore_index, "Masks are 8-bit images."
-        )
+        raise InputError("data.ignore_index", "an id from 0 to 255", config.ignore_index, "Masks are 8-bit images.")
     if len(palette) != len(classes) or any(len(rgb) != 3 for rgb in palette):
         raise InputError(
             "data.palette",
@@ -198,9 +194,7 @@ def _stamp(path: Path) -> tuple[int, int]:
 def _read_image(path: Path) -> Bytes:
     with _opened(path) as image:
         if image.mode.startswith(("I", "F")):
-            raise InputError(
-                f"image {path}", "8 bits per channel", f"mode {image.mode}", "Convert it to 8-bit RGB."
-            )
+            raise InputError(f"image {path}", "8 bits per channel", f"mode {image.mode}", "Convert it to 8-bit RGB.")
         return np.asarray(image.convert("RGB"))
 
 
@@ -221,9 +215,7 @@ def _opened(path: Path) -> Image.Image:
         image = Image.open(path)
         image.load()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # all mean damaged
-        raise InputError(
-            f"file {path}", "a readable image", str(error), "Replace the file or remove it."
-        ) from error
+        raise InputError(f"file {path}", "a readable image", str(error), "Replace the file or remove it.") from error
     return image
 
 

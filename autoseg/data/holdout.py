@@ -29,9 +29,7 @@ def split_holdout(count: int, share: float) -> tuple[Tensor, Tensor]:
     if not 0.0 < share < 1.0:
         raise InputError("data.holdout", "a share between 0 and 1", share, "0.2 holds out every fifth image.")
     if count < 2:
-        raise InputError(
-            "training split", "at least 2 images", count, "One part is trained on, the other judged on."
-        )
+        raise InputError("training split", "at least 2 images", count, "One part is trained on, the other judged on.")
     total = min(max(round(count * share), 1), count - 1)
     blocks = min(BLOCKS, total)
     pattern: list[bool] = []

@@ -37,9 +37,7 @@ def open_mmseg(config: DataConfig) -> FileSource:
     }
     for role in ("train", "val"):
         if role not in roles:
-            raise InputError(
-                "data.mmseg_config", f"a {role}_dataloader", "none", "Choose a complete dataset config."
-            )
+            raise InputError("data.mmseg_config", f"a {role}_dataloader", "none", "Choose a complete dataset config.")
     if config.test_split is None or roles.get("test") == roles["val"]:
         roles.pop("test", None)
     datasets = {role: [_build(leaf, config) for leaf in leaves] for role, leaves in roles.items()}
@@ -128,6 +126,4 @@ def _lookup(dataset: Any, num_classes: int) -> NDArray[np.int16]:
     for old, new in (dataset.label_map or {}).items():
         renamed[ids == old] = new
     allowed = (renamed < num_classes) | (renamed == dataset.ignore_index)
-    return np.where(renamed == dataset.ignore_index, IGNORE, np.where(allowed, renamed, OUT_OF_RANGE)).astype(
-        np.int16
-    )
+    return np.where(renamed == dataset.ignore_index, IGNORE, np.where(allowed, renamed, OUT_OF_RANGE)).astype(np.int16)

@@ -131,9 +131,9 @@ def open_data(config: DataConfig, size: tuple[int, int]) -> SegData:
     if min(size) < 1:
         raise InputError("proxy.size", "a positive height and width", list(size))
     source = KINDS[config.kind](config)
-    path = cache_file(source, config.name, (size[0], size[1]), config.cache_dir)
+    path = cache_file(source, config.name, size, config.cache_dir)
     try:
         return SegData(path)
     except SafetensorError:  # damaged after it was made, by something else: it is only a cache
         path.unlink(missing_ok=True)
-        return SegData(cache_file(source, config.name, (size[0], size[1]), config.cache_dir))
+        return SegData(cache_file(source, config.name, size, config.cache_dir))

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from autoseg.config import DataConfig
+from autoseg.data import SegData, cache, open_data, soft_labels
+from autoseg.data.cache import fit
+from autoseg.data.source import Sample
+from autoseg.errors import InputError
+
+Make = Callable[..., DataConfig]
+
+
+def test_pixels_come_back_as_they_were(make_folder: Make) -> None:
+    config = make_folder(splits=("train", "val", "test"))
+    data = open_data(config, (12, 16))
+    assert (data.splits, data.classes, data.num_classes) == (["train", "val", "test"], ["a", "b"], 2)
+    root = Path(str(config.root))
+    for i, name in enumerate(data.names("test")):
+        image = np.asarray(Image.open(root / "img_dir" / "test" / f"{name}.png"))
+        mask = np.asarray(Image.open(root / "ann_dir" / "test" / f"{name}.png"))
+        np.testing.assert_array_equal(data.images("test")[i].permute(1, 2, 0).numpy(), image)
+        np.testing.assert_array_equal(data.labels("test")[i].numpy(), mask)
+
+
+def test_second_time_nothing_is_decoded(make_folder: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = make_folder()
+    first = open_data(config, (12, 16))
+    monkeypatch.setattr(cache, "fit", None)
+    assert open_data(config, (12, 16)).fingerprint == first.fingerprint
+
+
+def test_changed_file_makes_a_new_cache_and_fingerprint(make_folder: Make) -> None:
+    config = make_folder()
+    first = open_data(config, (12, 16))
+    path = Path(str(config.root)) / "ann_dir" / "train" / "0.png"
+    Image.fromarray(np.ones((12, 16), dtype=np.uint8)).save(path)
+    second = open_data(config, (12, 16))
+    assert second.path != first.path
+    assert second.fingerprint != first.fingerprint
+
+
+def test_fingerprint_is_of_the_content_alone(make_folder: Make) -> None:
+    config = make_folder()
+    first = open_data(config, (12, 16))
+    os.utime(Path(str(config.root)) / "img_dir" / "train" / "0.png", (1, 1))
+    second = open_data(config, (12, 16))
+    assert second.path != first.path
+    assert second.fingerprint == first.fingerprint
+    assert open_data(config, (6, 8)).fingerprint != first.fingerprint
+    assert open_data(replace(config, classes=["a", "c"]), (12, 16)).fingerprint != first.fingerprint
+
+
+def test_openers_at_the_same_time_share_one_file(make_folder: Make) -> None:
+    config = make_folder(count=8)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: open_data(config, (12, 16)).fingerprint, range(4)))
+    assert len(set(found)) == 1
+    assert len(list(Path(str(config.cache_dir)).glob("*.safetensors"))) == 1
+
+
+def test_tensors_are_mapped_and_the_file_is_never_changed(make_folder: Make) -> None:
+    data = open_data(make_folder(), (12, 16))
+    before = data.path.read_bytes()
+    data.images("train").zero_()  # a private copy of the pages, not the file
+    assert data.path.read_bytes() == before
+
+
+def test_data_crosses_processes_as_a_path(make_folder: Make) -> None:
+    data = open_data(make_folder(), (12, 16))
+    payload = pickle.dumps(data)
+    assert len(payload) < 400
+    copy = pickle.loads(payload)
+    assert isinstance(copy, SegData)
+    assert torch.equal(copy.images("val"), data.images("val"))
+
+
+def test_damaged_cache_is_made_again(make_folder: Make) -> None:
+    config = make_folder()
+    path = open_data(config, (12, 16)).path
+    path.write_bytes(path.read_bytes()[:100])
+    assert open_data(config, (12, 16)).images("train").shape == (3, 3, 12, 16)
+
+
+def test_full_disk_is_said_before_decoding(make_folder: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = make_folder()
+    usage = type("Usage", (), {"free": 100})
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(InputError, match="space for the prepared images"):
+        open_data(config, (12, 16))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a file on a full disk")
+def test_disk_that_fills_up_leaves_nothing(make_folder: Make) -> None:
+    config = make_folder()
+    path = open_data(config, (12, 16)).path
+    path.unlink()
+    path.with_suffix(".tmp").symlink_to("/dev/full")
+    with pytest.raises(InputError, match=r"space for the prepared images.*data\.cache_dir"):
+        open_data(config, (12, 16))
+    assert {left.suffix for left in path.parent.iterdir()} == {".lock"}
+
+
+def test_cache_folder_that_cannot_be_made(make_folder: Make, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="a folder that can be written"):
+        open_data(replace(make_folder(), cache_dir=str(tmp_path / "file")), (12, 16))
+
+
+def test_default_folder_follows_xdg(make_folder: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    data = open_data(replace(make_folder(), cache_dir=None, name="a/b c"), (12, 16))
+    assert data.path.parent == tmp_path / "xdg" / "autoseg"
+    assert data.path.name.startswith("a-b-c-12x16-")
+
+
+def test_size_must_be_positive(make_folder: Make) -> None:
+    with pytest.raises(InputError, match=r"proxy\.size"):
+        open_data(make_folder(), (0, 16))
+
+
+def test_unknown_split_names_the_known_ones(make_folder: Make) -> None:
+    data = open_data(make_folder(), (12, 16))
+    with pytest.raises(InputError, match=r"Did you mean train\?"):
+        data.labels("trian")
+    with pytest.raises(InputError, match="one label per image"):
+        data.raters("train")
+
+
+def test_fit_keeps_the_aspect_and_pads_with_ignore() -> None:
+    sample = Sample(np.full((20, 10, 3), 200, dtype=np.uint8), np.ones((1, 20, 10), dtype=np.uint8))
+    image, masks = fit(sample, (10, 12))
+    assert image.shape == (3, 10, 12)
+    assert (image[:, :, :5] == 200).all()
+    assert image[:, 0, 5:].T.tolist() == [list(cache.PAD_RGB)] * 7
+    assert (masks[0, :, :5] == 1).all()
+    assert (masks[0, :, 5:] == 255).all()
+
+
+def test_fit_never_mixes_ids() -> None:
+    mask = np.random.default_rng(0).choice(np.array([0, 6, 255], dtype=np.uint8), (1, 33, 47))
+    _, masks = fit(Sample(np.zeros((33, 47, 3), dtype=np.uint8), mask), (20, 30))
+    assert set(np.unique(masks)) == {0, 6, 255}
+
+
+def test_annotators_become_a_soft_label(make_folder: Make) -> None:
+    data = open_data(make_folder(annotators=3), (12, 16))
+    raters = data.raters("train")
+    assert raters.shape == (3, 3, 12, 16)
+    soft = data.soft_labels("train")
+    counted = (raters != 255).any(1)
+    torch.testing.assert_close(soft.sum(1), counted.float())
+    torch.testing.assert_close(data.soft_labels("train", torch.tensor([2])), soft[2:])
+
+
+def test_soft_label_by_hand() -> None:
+    raters = torch.tensor([0, 1, 1, 255, 255], dtype=torch.uint8).view(1, 5, 1, 1)
+    torch.testing.assert_close(soft_labels(raters, 2).flatten(), torch.tensor([1 / 3, 2 / 3]))
+    assert soft_labels(torch.full((1, 5, 1, 1), 255, dtype=torch.uint8), 2).sum() == 0

@@ -1,0 +1,144 @@
+"""Every bad input of a folder data set: one InputError that names the file, and nothing left behind."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from autoseg.config import DataConfig
+from autoseg.data import open_data
+from autoseg.errors import InputError
+
+Make = Callable[..., DataConfig]
+
+
+def refused(config: DataConfig, *words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        open_data(config, (12, 16))
+    message = str(caught.value)
+    assert all(word in message for word in words), message
+    assert "\n" not in message
+    cache = Path(str(config.cache_dir))
+    assert not cache.exists() or all(path.suffix == ".lock" for path in cache.iterdir())
+
+
+def data_file(config: DataConfig, *parts: str) -> Path:
+    return Path(str(config.root)).joinpath(*parts)
+
+
+def test_no_root(make_folder: Make) -> None:
+    refused(replace(make_folder(), root=None), "data.root", "Set data.root=DIR")
+
+
+def test_root_that_is_not_there(make_folder: Make) -> None:
+    refused(replace(make_folder(), root="/nowhere/at/all"), "data.root", "/nowhere/at/all")
+
+
+@pytest.mark.parametrize("folder", ["img_dir/train", "img_dir/val", "ann_dir/train", "ann_dir/val"])
+def test_missing_folder(make_folder: Make, folder: str) -> None:
+    config = make_folder()
+    shutil.rmtree(data_file(config, folder))
+    refused(config, folder, "layout")
+
+
+def test_missing_annotator(make_folder: Make) -> None:
+    refused(replace(make_folder(), annotator_dirs=["rater7"]), "rater7")
+
+
+def test_missing_test_split_is_no_error(make_folder: Make) -> None:
+    assert open_data(make_folder(), (12, 16)).splits == ["train", "val"]
+
+
+def test_empty_split(make_folder: Make) -> None:
+    config = make_folder()
+    for path in data_file(config, "img_dir", "val").iterdir():
+        path.unlink()
+    refused(config, "val", "at least one image")
+
+
+def test_image_without_mask(make_folder: Make) -> None:
+    config = make_folder()
+    data_file(config, "ann_dir", "train", "1.png").unlink()
+    data_file(config, "ann_dir", "train", "2.png").unlink()
+    refused(config, "img_dir/train/1.png", "ann_dir/train/1.png", "1 more")
+
+
+def test_two_images_of_one_name(make_folder: Make) -> None:
+    config = make_folder()
+    shutil.copy(data_file(config, "img_dir", "train", "1.png"), data_file(config, "img_dir", "train", "1.jpg"))
+    refused(config, "1.jpg", "1.png", "same mask")
+
+
+def test_mask_with_ids_out_of_range(make_folder: Make) -> None:
+    config = make_folder()
+    mask = np.zeros((12, 16), dtype=np.uint8)
+    mask[0, :3] = 7
+    Image.fromarray(mask).save(data_file(config, "ann_dir", "val", "2.png"))
+    refused(config, "ann_dir/val/2.png", "id 7 in 3 pixels", "0-1, 255", "data.classes")
+
+
+def test_mask_of_another_size(make_folder: Make) -> None:
+    config = make_folder()
+    Image.fromarray(np.zeros((16, 12), dtype=np.uint8)).save(data_file(config, "ann_dir", "train", "0.png"))
+    refused(config, "ann_dir/train/0.png", "16x12", "12x16")
+
+
+def test_mask_in_colours(make_folder: Make) -> None:
+    config = make_folder()
+    Image.fromarray(np.zeros((12, 16, 3), dtype=np.uint8)).save(data_file(config, "ann_dir", "train", "0.png"))
+    refused(config, "ann_dir/train/0.png", "RGB")
+
+
+@pytest.mark.parametrize("folder", ["img_dir", "ann_dir"])
+def test_file_that_is_no_image(make_folder: Make, folder: str) -> None:
+    config = make_folder()
+    path = data_file(config, folder, "train", "0.png")
+    path.write_bytes(path.read_bytes()[:60])
+    refused(config, f"{folder}/train/0.png", "readable image")
+
+
+def test_image_of_16_bits(make_folder: Make) -> None:
+    config = make_folder()
+    deep = Image.fromarray(np.full((12, 16), 40_000, dtype=np.uint16))
+    deep.save(data_file(config, "img_dir", "train", "0.png"))
+    refused(config, "img_dir/train/0.png", "8 bits")
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"classes": []}, "data.classes"),
+        ({"classes": ["one"]}, "data.classes"),
+        ({"palette": [[0, 0, 0]]}, "data.palette"),
+        ({"ignore_index": 300}, "data.ignore_index"),
+        ({"kind": "foldr"}, "Did you mean folder?"),
+    ],
+)
+def test_settings_that_do_not_fit(make_folder: Make, change: dict[str, object], word: str) -> None:
+    refused(replace(make_folder(), **change), word)  # type: ignore[arg-type]
+
+
+def test_palette_masks_and_another_ignore_index(make_folder: Make) -> None:
+    config = make_folder()
+    for path in data_file(config, "ann_dir").rglob("*.png"):
+        ids = np.zeros((12, 16), dtype=np.uint8)
+        ids[0], ids[1] = 1, 9
+        mask = Image.fromarray(ids)
+        mask.putpalette([0, 0, 0, 255, 0, 0] + [0] * 762)
+        mask.save(path)
+    labels = open_data(replace(config, ignore_index=9), (12, 16)).labels("train")
+    assert labels[0, :3, 0].tolist() == [1, 255, 0]
+
+
+def test_folders_inside_a_split(make_folder: Make) -> None:
+    config = make_folder()
+    for folder in ("img_dir", "ann_dir"):
+        data_file(config, folder, "train", "city").mkdir()
+        data_file(config, folder, "train", "1.png").rename(data_file(config, folder, "train", "city", "1.png"))
+    assert open_data(config, (12, 16)).names("train") == ["0", "2", "city/1"]
