@@ -15,7 +15,10 @@ from autoseg.errors import unknown_name
 
 COMMANDS = {
     "search": ("autoseg.cli.search", "search a loss for a metric"),
-    "export": ("autoseg.cli.export", "write a found loss as a card, an mmsegmentation config or plain Python"),
+    "export": (
+        "autoseg.cli.export",
+        "write a found loss as a card, an mmsegmentation config or plain Python",
+    ),
     "metrics": ("autoseg.cli.lists", "list the metrics a loss can be searched for"),
     "losses": ("autoseg.cli.lists", "list the losses that are known by name"),
     "spaces": ("autoseg.cli.lists", "list the search spaces"),
@@ -62,10 +65,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     command, *rest = arguments
     try:
         if command not in COMMANDS:
-            raise unknown_name("autoseg", command, COMMANDS, "Type autoseg --help.")
+            raise unknown_name("command", command, COMMANDS, "Type autoseg --help.")
         module = importlib.import_module(COMMANDS[command][0])
         status: int = module.run(command, rest)
         sys.stdout.flush()
         return status
+    except SystemExit as leaving:  # argparse, once it has printed the help
+        return int(leaving.code or 0)
     except (Exception, KeyboardInterrupt) as error:
         return faults.report(error)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import NoReturn
 
 from autoseg.errors import InputError
@@ -32,11 +31,3 @@ class Arguments(argparse.ArgumentParser):
             InputError: always.
         """
         raise InputError(self.prog, "arguments as in its --help", message, f"Type {self.prog} --help.")
-
-
-def wants_help(argv: list[str], help_text: str) -> bool:
-    """Print the help text if `-h` or `--help` is among the arguments."""
-    if "-h" in argv or "--help" in argv:
-        sys.stdout.write(help_text.strip("\n") + "\n")
-        return True
-    return False

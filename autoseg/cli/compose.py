@@ -10,7 +10,7 @@ import difflib
 import importlib.resources
 import itertools
 import shlex
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from hydra import compose as hydra_compose
@@ -27,19 +27,6 @@ from autoseg.errors import InputError, unknown_name
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Composed:
-    """One configuration and the overrides that made it.
-
-    Attributes:
-        config: an instance of the schema's dataclass.
-        overrides: what the user typed, one string each, sweeps resolved.
-    """
-
-    config: Any
-    overrides: tuple[str, ...]
-
-
 def compose(name: str, schema: type[T], overrides: list[str]) -> T:
     """Compose `configs/<name>.yaml` with overrides into an instance of `schema`.
 
@@ -51,10 +38,11 @@ def compose(name: str, schema: type[T], overrides: list[str]) -> T:
     Raises:
         InputError: a key, option, type or the grammar is wrong.
     """
-    return _build(name, schema, [_checked(_parse(name, text), schema) for text in overrides])
+    (only,) = compose_sweep(name, schema, overrides, sweep=False)
+    return only
 
 
-def compose_sweep(name: str, schema: type[T], overrides: list[str], *, sweep: bool) -> list[Composed]:
+def compose_sweep(name: str, schema: type[T], overrides: list[str], *, sweep: bool) -> list[T]:
     """Compose every combination of swept values (`metric=miou,biou`), all before the first is run.
 
     Args:
@@ -73,15 +61,15 @@ def compose_sweep(name: str, schema: type[T], overrides: list[str], *, sweep: bo
             axes.append([_checked(override, schema)])
         elif not sweep:
             raise InputError(
-                override.get_key_element(),
+                override.key_or_group,
                 "one value",
-                f"several in {text!r}",
+                f"several: {text.partition('=')[2]}",
                 f"Add -m to run one search for each, or quote a value that holds a comma: {_quoted(text)}",
             )
         else:
-            key = override.key_or_group
-            axes.append([_checked(_parse(name, f"{key}={v}"), schema) for v in override.sweep_string_iterator()])
-    return [Composed(_build(name, schema, list(row)), row) for row in itertools.product(*axes)]
+            values = override.sweep_string_iterator()
+            axes.append([_checked(_parse(name, f"{override.key_or_group}={v}"), schema) for v in values])
+    return [_build(name, schema, list(row)) for row in itertools.product(*axes)]
 
 
 def options(group: str) -> list[str]:
@@ -115,21 +103,22 @@ def _build(name: str, schema: type[T], overrides: list[str]) -> T:
         with initialize_config_module("autoseg.conf", version_base="1.3", job_name="autoseg"):
             config = OmegaConf.to_object(hydra_compose(name, overrides=overrides))
     except (HydraException, OmegaConfBaseException) as error:
-        raise _explain(error, schema) from error
+        raise _explain(error, schema, dict(text.split("=", 1) for text in overrides)) or error from error
     if not isinstance(config, schema):
         raise TypeError(f"configs/{name}.yaml does not begin with {name}_schema")
     return config
 
 
-def _explain(error: Exception, schema: type) -> InputError:
-    """Turn Hydra's report of a wrong type into ours; unknown names were found before."""
-    for cause in (error, error.__cause__, error.__context__):
-        key = getattr(cause, "full_key", None)
+def _explain(error: Exception, schema: type, typed: dict[str, str]) -> InputError | None:
+    """A report of a wrong type in our words, or None; `typed` is what the user gave for each key."""
+    for cause in (error, error.__cause__):
+        key = str(getattr(cause, "full_key", None) or "").partition("[")[0]
         if key:
-            kind = keys(schema).get(key.partition("[")[0])
+            kind = keys(schema).get(key)
             expected = _words(kind) if kind is not None else "a section of keys"
-            return InputError(key, expected, str(getattr(cause, "msg", cause)).splitlines()[0].rstrip("."))
-    return InputError("configuration", "one that can be composed", str(error).splitlines()[0].rstrip("."))
+            problem = str(getattr(cause, "msg", cause)).splitlines()[0].rstrip(".")
+            return InputError(key, expected, repr(typed[key]) if key in typed else f"what fails with: {problem}")
+    return None
 
 
 def _parse(name: str, text: str) -> Override:
@@ -138,37 +127,37 @@ def _parse(name: str, text: str) -> Override:
     except HydraException as error:
         key, equals, value = text.partition("=")
         if not equals or not key.lstrip("+").replace(".", "").replace("_", "").isalnum():
-            raise InputError(
-                repr(text), "key=value", "something else", f"Type autoseg {name} --help for examples."
-            ) from error
+            raise InputError("argument", "key=value", repr(text), f"Type autoseg {name} --help.") from error
         raise InputError(
-            key, "a value in Hydra's grammar", repr(value), f"Quote it, for the shell and for Hydra: {_quoted(text)}"
+            key,
+            "a value in Hydra's grammar",
+            repr(value),
+            f"Quote it, for the shell and for Hydra: {_quoted(text)}",
         ) from error
 
 
 def _checked(override: Override, schema: type) -> str:
     """The override as Hydra shall see it, once its key or group option is known to exist.
 
-    `space=NAME` is short for `space.name=NAME`: spaces are files of `search_spaces/`, not configs. Keys inside
-    an open dictionary (`controller.options.lr`) need no `+` here.
+    `space=NAME` is short for `space.name=NAME`: spaces are files of `search_spaces/`, not configs. Keys
+    inside an open dictionary (`controller.options.lr`) need no `+` here.
     """
     key, value = override.key_or_group, override.value()
     text = (override.input_line or "").lstrip("+")
     if override.is_delete():
-        raise InputError(override.input_line or key, "key=value", "a deletion", "Nothing can be deleted: set a value.")
+        raise InputError("argument", "key=value", repr(override.input_line), "Nothing can be deleted: set a value.")
     if key == "space":
         return f"space.name={text.partition('=')[2]}"
     if key in groups() and not isinstance(value, dict):
-        if value is None or value == "" or str(value) not in options(key):
-            if not (key == "experiment" and value is None):
-                raise unknown_name(key, str(value), options(key))
+        if value not in options(key):
+            raise unknown_name(key, str(value), options(key))
         return text
     known = keys(schema)
     if key in known:
         return text
     if any(key.startswith(f"{parent}.") for parent, kind in known.items() if get_origin(kind) is dict):
         return f"++{text}"
-    raise InputError(key, _section_of(key, known), "an unknown key", _nearest(key, known))
+    raise InputError("key", _section_of(key, known), repr(key), _nearest(key, known))
 
 
 def _section_of(key: str, known: dict[str, Any]) -> str:
@@ -189,9 +178,28 @@ def _nearest(key: str, known: dict[str, Any]) -> str:
 
 
 def _quoted(text: str) -> str:
+    """The override as it must be typed: double quotes for Hydra, single ones around all of it for the shell."""
     key, _, value = text.partition("=")
-    bare = value.strip("\"'").replace("\\", "\\\\").replace('"', '\\"')
-    return shlex.quote(f'{key}="{bare}"')
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
+        value = value[1:-1]
+    inner = value.replace('"', '\\"')
+    return shlex.quote(f'{key}="{inner}"')
+
+
+def typed(key: str, value: str) -> str:
+    """`key=value` as the user must type it for `value` to arrive, quoted only where it must be."""
+    plain = f"{key}={value}"
+    try:
+        if OverridesParser.create().parse_override(plain).value() == value and shlex.quote(plain) == plain:
+            return plain
+    except HydraException:
+        pass
+    return _quoted(plain)
+
+
+def typed_keys(overrides: list[str]) -> list[str]:
+    """The keys and groups named in overrides."""
+    return [OverridesParser.create().parse_override(text).key_or_group for text in overrides]
 
 
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
@@ -231,7 +239,7 @@ def load(schema: type[T], data: dict[str, Any]) -> T:
     try:
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), data))
     except OmegaConfBaseException as error:
-        raise _explain(error, schema) from error
+        raise _explain(error, schema, {}) or error from error
     if not isinstance(config, schema):
         raise TypeError(f"not a {schema.__name__}")
     return config

@@ -138,5 +138,7 @@ def data_folders(data: DataConfig) -> Iterator[Finding]:
                 path = root / folder / split
                 files = sum(1 for entry in path.iterdir() if entry.is_file()) if path.is_dir() else 0
                 yield Finding(
-                    "data", "ok" if files else "missing", f"{path}: " + (f"{files} files" if files else "no files")
+                    "data",
+                    "ok" if files else "missing",
+                    f"{path}: " + (f"{files} files" if files else "no files"),
                 )

@@ -43,14 +43,26 @@ def run(command: str, argv: list[str]) -> int:
     return 0
 
 
-def _first_line(documented: object) -> str:
-    return ((documented.__doc__ or "").strip().splitlines() or [""])[0]
-
-
 def _metrics() -> Iterable[tuple[str, str]]:
-    from autoseg.metrics import registry
+    from autoseg.metrics import names
+    from autoseg.metrics.base import registry
 
-    return [(name, _first_line(kind)) for name, kind in registry().items()]
+    return [(name, registry()[name].summary) for name in names()]
 
 
-_LISTS: dict[str, Callable[[], Iterable[tuple[str, str]]]] = {"metrics": _metrics}
+def _losses() -> Iterable[tuple[str, str]]:
+    from autoseg.losses import describe
+    from autoseg.surrogates.library import published
+
+    hand_made = [(name, f"{summary} ({source})") for name, summary, source in describe()]
+    surrogates = [(name, f"surrogate of {p['metric']} (Auto Seg-Loss, published)") for name, p in published().items()]
+    return hand_made + surrogates
+
+
+def _spaces() -> Iterable[tuple[str, str]]:
+    from autoseg.surrogates.library import space_names
+
+    return space_names().items()
+
+
+_LISTS: dict[str, Callable[[], Iterable[tuple[str, str]]]] = {"metrics": _metrics, "losses": _losses, "spaces": _spaces}

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#8A8A8A"
 PALETTE = (BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", RED)
@@ -34,7 +34,12 @@ def reward_by_round(rewards: Sequence[Sequence[float]], metric: str) -> Figure:
         axes.scatter(spread, row, s=22, color=BLUE, alpha=0.55, linewidths=0, zorder=2)
         failed = spread[np.isnan(row)]
         axes.plot(
-            failed, np.full(len(failed), 0.02), "x", color=RED, transform=axes.get_xaxis_transform(), clip_on=False
+            failed,
+            np.full(len(failed), 0.02),
+            "x",
+            color=RED,
+            transform=axes.get_xaxis_transform(),
+            clip_on=False,
         )
     numbers = np.arange(1, len(rows) + 1)
     means = np.array([np.nanmean(row) if np.isfinite(row).any() else np.nan for row in rows])
@@ -53,32 +58,33 @@ def reward_by_round(rewards: Sequence[Sequence[float]], metric: str) -> Figure:
 
 
 def confirmation(scores: Mapping[str, Sequence[float]], metric: str, winner: str) -> Figure:
-    """The final comparison: each loss trained with the same fresh seeds, a dot per seed and a bar for the mean.
+    """The final comparison: each loss trained with the same fresh seeds; a dot a seed, a bar the mean.
 
     Args:
-        scores: loss name to its score per seed (shares of 1; NaN: that training failed), in the order to draw.
+        scores: loss name to its score per seed (shares of 1; NaN: it failed), in the order to draw.
         metric: the metric's name.
         winner: the name to highlight.
     """
     figure, axes = _canvas(6.4, 0.9 + 0.48 * len(scores))
-    for place, (name, values) in enumerate(reversed(scores.items())):
+    for place, (name, values) in enumerate(reversed(list(scores.items()))):
         row = 100 * np.asarray(values, dtype=np.float64)
         colour = GREEN if name == winner else GREY
         axes.scatter(row, np.full(len(row), float(place)), s=26, color=colour, alpha=0.6, linewidths=0)
         if np.isfinite(row).any():
             mean = float(np.nanmean(row))
             axes.plot([mean, mean], [place - 0.28, place + 0.28], color=colour, lw=3)
-            axes.annotate(
-                f"{mean:.1f}", (mean, place + 0.3), ha="center", va="bottom", fontsize=8, color=colour
-            )
-    axes.set_yticks(range(len(scores)), list(reversed(scores)))
+            axes.annotate(f"{mean:.1f}", (mean, place + 0.3), ha="center", va="bottom", fontsize=8, color=colour)
+    axes.set_yticks(range(len(scores)), list(scores)[::-1])
     axes.set_ylim(-0.6, len(scores) - 0.2)
-    axes.set(xlabel=f"{metric} on held-out images, %", title="Same budget, fresh seeds: a dot a seed, a bar the mean")
+    axes.set(
+        xlabel=f"{metric} on held-out images, %",
+        title="Same budget, fresh seeds: a dot a seed, a bar the mean",
+    )
     axes.grid(axis="y", visible=False)
     return figure
 
 
-def curves(found: Mapping[str, ArrayLike], published: Mapping[str, ArrayLike] | None = None) -> Figure:
+def curves(found: Mapping[str, FloatArray], published: Mapping[str, FloatArray] | None = None) -> Figure:
     """The found curves over the identity.
 
     Args:
@@ -97,33 +103,41 @@ def curves(found: Mapping[str, ArrayLike], published: Mapping[str, ArrayLike] | 
             axes.plot(other[:, 0], other[:, 1], color=ORANGE, lw=1.5, ls="--", label="published")
         line = np.asarray(points, dtype=np.float64)
         axes.plot(line[:, 0], line[:, 1], color=BLUE, lw=2.2, label="found")
-        axes.set(title=name, xlim=(0, 1), ylim=(-0.02, 1.02), aspect="equal", xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
+        axes.set(
+            title=name,
+            xlim=(0, 1),
+            ylim=(-0.02, 1.02),
+            aspect="equal",
+            xticks=(0, 0.5, 1),
+            yticks=(0, 0.5, 1),
+        )
         if panel == 1:
             axes.legend(frameon=False, fontsize=8, loc="lower right")
     figure.suptitle("Found curves over the identity", fontsize=11)
     return figure
 
 
-def surfaces(g_and: ArrayLike | None, g_or: ArrayLike | None) -> Figure:
-    """The relaxed AND and OR over the unit square, h_AND = g(a) g(b), h_OR = g(a) + g(b) - g(a) g(b).
+def surfaces(operations: Mapping[str, tuple[FloatArray, FloatArray]]) -> Figure:
+    """The relaxed AND and OR over the unit square: g(a) h(b), and g(a) + h(b) - g(a) h(b).
 
     Args:
-        g_and: (n,) values of the AND curve on an even grid over [0, 1]; None: the metric has no AND curve.
-        g_or: the same for OR.
+        operations: title ending in AND or OR to the (n,) values of the curves of both operands on an even grid.
     """
-    given = [(name, np.asarray(g, dtype=np.float64)) for name, g in (("AND", g_and), ("OR", g_or)) if g is not None]
-    figure = Figure(figsize=(4.6 * len(given), 4.3), dpi=150)
-    for panel, (name, g) in enumerate(given, start=1):
-        axes = figure.add_subplot(1, len(given), panel, projection="3d", computed_zorder=False)
+    columns = min(4, len(operations))
+    rows = math.ceil(len(operations) / columns)
+    figure = Figure(figsize=(4.4 * columns, 3.9 * rows + 0.4), dpi=150)
+    for panel, (title, (g, h)) in enumerate(operations.items(), start=1):
+        axes = figure.add_subplot(rows, columns, panel, projection="3d", computed_zorder=False)
         grid = np.linspace(0, 1, len(g))
         a, b = np.meshgrid(grid, grid, indexing="ij")
-        product = np.outer(g, g)
-        height = product if name == "AND" else g[:, None] + g[None, :] - product
+        product = np.outer(g, h)
+        is_and = title.endswith("AND")
+        height = product if is_and else g[:, None] + h[None, :] - product
         axes.plot_surface(a, b, height, cmap="viridis", vmin=0, vmax=1, rstride=1, cstride=1, lw=0, antialiased=True)
         corners = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
-        truth = corners.all(axis=1) if name == "AND" else corners.any(axis=1)
+        truth = corners.all(axis=1) if is_and else corners.any(axis=1)
         axes.scatter(corners[:, 0], corners[:, 1], truth.astype(float), color=RED, s=24, depthshade=False, zorder=5)
-        axes.set(xlabel="a", ylabel="b", xlim=(0, 1), ylim=(0, 1), zlim=(0, 1), title=f"h_{name}(a, b)")
+        axes.set(xlabel="a", ylabel="b", xlim=(0, 1), ylim=(0, 1), zlim=(0, 1), title=f"{title}(a, b)")
         axes.set(xticks=(0, 0.5, 1), yticks=(0, 0.5, 1), zticks=(0, 0.5, 1))
         axes.view_init(elev=28, azim=-125)
     figure.suptitle("Found AND and OR; red: the truth table", fontsize=11)

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from autoseg.search.records import SearchResult, TrialRecord
 
@@ -74,8 +73,8 @@ class RoundSummary:
     best_reward: float
 
 
-class Observer(Protocol):
-    """Told what happens, after it is in the ledger. Subclass it and override what matters."""
+class Observer:
+    """Told what happens, after it is in the ledger. Does nothing: subclass it and override what matters."""
 
     def started(self, plan: Plan) -> None:
         """The search begins, or goes on."""

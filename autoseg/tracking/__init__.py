@@ -1,1 +1,55 @@
 """Who is told about a running search: terminal, log file, TensorBoard, W&B; each an observer of the loop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from autoseg.config import TrackerConfig
+from autoseg.search.observer import Observer, Observers
+from autoseg.tracking.log import Log
+from autoseg.tracking.terminal import Terminal
+
+__all__ = ["Log", "Terminal", "build_observers"]
+
+
+def build_observers(tracker: TrackerConfig, folder: Path, log: Path, config: dict[str, Any]) -> Watchers:
+    """All observers of one run.
+
+    Args:
+        tracker: which services are wanted.
+        folder: the run folder.
+        log: the run's log file.
+        config: plain data shown by W&B.
+
+    Raises:
+        InputError: W&B online without an account.
+    """
+    terminal = Terminal()
+    members: list[Observer] = [Log(log), terminal]
+    if tracker.tensorboard:
+        from autoseg.tracking.tensorboard import TensorBoard
+
+        members.append(TensorBoard(folder / "tensorboard"))
+    if tracker.wandb != "disabled":
+        from autoseg.tracking.wandb import WandB
+
+        members.append(WandB(folder, tracker.wandb_project, tracker.wandb, config))
+    return Watchers(terminal, members)
+
+
+class Watchers(Observers):
+    """All observers of a run.
+
+    Args:
+        terminal: the one that speaks of the expected time.
+        members: all of them.
+    """
+
+    def __init__(self, terminal: Terminal, members: list[Observer]) -> None:
+        super().__init__(members)
+        self._terminal = terminal
+
+    def expect(self, seconds_per_training: float | None) -> None:
+        """Tell how long a training was measured to take, before the search starts."""
+        self._terminal.seconds_per_training = seconds_per_training

@@ -1,0 +1,69 @@
+"""`autoseg export`: a run's loss as a file that other programs take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from autoseg.cli.arguments import Arguments
+from autoseg.errors import InputError, unknown_name
+from autoseg.search.run_folder import slug, write_atomic
+
+HELP = """
+Writes the loss a search has found.
+
+usage: autoseg export RUN [--format json|mmseg|python] [-o FILE]
+
+  RUN        a run folder, or a loss card (loss.json)
+  --format   json: the card (default); mmseg: a config for mmsegmentation, with the card beside it;
+             python: one self-contained file that needs torch only
+  -o FILE    where to; default: <metric>_loss.json or .py in this folder
+
+  autoseg export runs/NAME --format python -o found_loss.py
+  python -c "import found_loss; print(found_loss.build_loss(num_classes=21))"
+"""
+
+SUFFIX = {"json": ".json", "mmseg": ".py", "python": ".py"}
+
+
+def run(command: str, argv: list[str]) -> int:
+    """Write the file and say where it is."""
+    parser = Arguments(command, HELP)
+    parser.add_argument("run", metavar="RUN")
+    parser.add_argument("--format", default="json")
+    parser.add_argument("-o", dest="file")
+    given = parser.parse_args(argv)
+    if given.format not in SUFFIX:
+        raise unknown_name("--format", given.format, SUFFIX)
+    card_path = find_card(Path(given.run).expanduser())
+
+    from autoseg.evidence.export import as_files  # torch: only once the arguments are right
+    from autoseg.surrogates import LossCard
+
+    card = LossCard.load(card_path)
+    default = slug(card.metric).replace("-", "_").replace(".", "_") + "_loss" + SUFFIX[given.format]
+    target = Path(given.file).expanduser() if given.file else Path(default)
+    if not target.parent.is_dir():
+        raise InputError("-o", "a file in an existing folder", str(target))
+    for path, text in as_files(card, given.format, target).items():
+        write_atomic(path, text)
+        print(f"wrote {path}")
+    if not card.confirmed:
+        print("note: the search has not confirmed this loss with fresh seeds (yet).")
+    return 0
+
+
+def find_card(path: Path) -> Path:
+    """The card of a run folder, or the card itself.
+
+    Raises:
+        InputError: there is none.
+    """
+    if path.is_dir():
+        card = path / "loss.json"
+        if not card.is_file():
+            hint = "A search writes it after its first round."
+            raise InputError("RUN", "a run folder with a loss.json", f"{path} without one", hint)
+        return card
+    if not path.is_file():
+        raise InputError("RUN", "a run folder or a loss card", f"{path}, which does not exist")
+    return path

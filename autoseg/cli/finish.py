@@ -1,0 +1,86 @@
+"""What a search leaves its user with: figures, the table of the confirmation, one sentence, the next command."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from autoseg.metrics import names
+from autoseg.search.confirm import PAPER_METRICS
+from autoseg.search.ledger import Ledger
+from autoseg.search.records import Row, SearchResult, TrialRecord
+from autoseg.surrogates import LossCard
+from autoseg.tracking.terminal import percent
+
+
+def draw(result: SearchResult, theta_names: list[str]) -> None:
+    """Write `figures/` of a finished run."""
+    from autoseg.evidence import figures, sampled  # matplotlib: only now
+
+    folder = result.run_dir / "figures"
+    folder.mkdir(exist_ok=True)
+    with Ledger(result.run_dir / "trials.db", theta_names, read_only=True) as ledger:
+        records = ledger.records("search")
+    loss = LossCard.load(result.run_dir / "loss.json").build()
+    drawn = {
+        "reward": figures.reward_by_round(by_round(records), result.metric),
+        "curves": figures.curves(sampled.curve_points(loss), sampled.published_points(result.metric)),
+        "surfaces": figures.surfaces(sampled.operands(loss)),
+    }
+    if result.rows:
+        scores = {row.name: row.values for row in result.rows}
+        drawn["confirmation"] = figures.confirmation(scores, result.metric, result.best.name)
+    for name, figure in drawn.items():
+        figure.savefig(folder / f"{name}.png")
+
+
+def by_round(records: list[TrialRecord]) -> list[list[float]]:
+    """Rewards of each round's candidates in order; NaN where a training did not complete."""
+    rounds: dict[int, list[TrialRecord]] = {}
+    for record in records:
+        rounds.setdefault(record.round, []).append(record)
+    return [[r.reward for r in sorted(rounds[i], key=lambda r: r.index)] for i in sorted(rounds)]
+
+
+def table(result: SearchResult) -> list[str]:
+    """The confirmation as lines of text, best first: the target with its spread, then the paper's metrics."""
+    if not result.rows:
+        return []
+    others = [name for name in (*PAPER_METRICS, *names()) if name != result.metric and name in result.best.scores]
+    others = list(dict.fromkeys(others))[:6]
+    width = max(len(row.name) for row in result.rows) + 2
+    head = f"{'loss':<{width}}{result.metric:>13}  " + "".join(f"{name:>8}" for name in others)
+    lines = [_line(row, width, others, row.name == result.best.name) for row in result.rows]
+    seeds = len(result.rows[0].values)
+    return [f"Same budget, {seeds} fresh seeds, held-out images, percent (mean ± std; * the winner):", head, *lines]
+
+
+def _line(row: Row, width: int, others: list[str], won: bool) -> str:
+    spread = f"{percent(row.mean)} ± {percent(row.std)}" + ("*" if won else " ")
+    failed = f"   ({len(row.values) - row.n} failed)" if row.n < len(row.values) else ""
+    scores = "".join(f"{percent(row.scores.get(name, float('nan'))):>8}" for name in others)
+    return f"{row.name:<{width}}{spread:>14} {scores}{failed}"
+
+
+def sentence(result: SearchResult) -> str:
+    """What was found, against what could be had without a search."""
+    best = result.best
+    if not best.confirmed:
+        return (
+            f"Found a loss for {result.metric}: {percent(best.reward)} with the search's own seed, not confirmed with"
+            " fresh ones, so part of it may be luck."
+        )
+    rivals = {row.name: row for row in result.rows if row.kind == "rival" and row.n}
+    mean = next(row.mean for row in result.rows if row.name == best.name)
+    beside = ", ".join(f"{name} {percent(row.mean)} ({100 * (mean - row.mean):+.1f})" for name, row in rivals.items())
+    against = f"; under the same budget: {beside}" if beside else ""
+    return f"Found a loss for {result.metric}: {percent(mean)} over {len(best.seeds)} fresh seeds{against}."
+
+
+def next_step(run_dir: Path) -> list[str]:
+    """Where the loss is and what to type next."""
+    run = shlex.quote(str(run_dir))
+    return [
+        f"The loss: {run_dir / 'loss.json'}   figures: {run_dir / 'figures'}",
+        f"Next: autoseg export {run} --format python -o found_loss.py",
+    ]

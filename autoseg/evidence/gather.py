@@ -1,0 +1,117 @@
+"""Copies definitions out of a package into one file: those named, and all that they reach."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Collection, Iterator, Mapping
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from autoseg.errors import AutosegError, InputError
+
+Home = tuple[str, str]  # module, name
+
+
+class Gathered:
+    """Definitions in an order in which Python can run them, and the imports they need.
+
+    Args:
+        package: names imported from here are copied; all other imports are kept.
+        members: class name to the methods to keep; its decorators go. Other classes are copied whole.
+    """
+
+    def __init__(self, package: str, members: Mapping[str, Collection[str]]) -> None:
+        self._package, self._members = package, members
+        self._homes: dict[str, Home] = {}
+        self._texts: list[str] = []
+        self.imports: set[str] = set()
+
+    def add(self, module: str, name: str) -> None:
+        """Copy `name` as module `module` knows it, after all it reaches.
+
+        Raises:
+            InputError: the module's source cannot be read.
+            AutosegError: two different definitions share a name.
+        """
+        text, names = _source(module)
+        node = names.get(name)
+        if node is None or isinstance(node, ast.Import):
+            if node is not None:
+                self.imports.add(ast.unparse(node))
+            return  # a builtin, a local name, or an import
+        if isinstance(node, ast.ImportFrom):
+            if (node.module or "").partition(".")[0] == self._package:
+                self.add(str(node.module), name)
+            else:
+                alias = next(a for a in node.names if name in (a.asname, a.name))
+                self.imports.add(ast.unparse(ast.ImportFrom(node.module, [alias], 0)))
+            return
+        if name in self._homes:
+            if self._homes[name] != (module, name):
+                raise AutosegError(f"{name} is defined in both {module} and {self._homes[name][0]}")
+            return
+        self._homes[name] = (module, name)
+        kept = self._kept(node)
+        for part in kept:
+            for reached in _names(part):
+                self.add(module, reached)
+        self._texts.append(_cut(text, node, kept))
+
+    @property
+    def body(self) -> str:
+        """The copied definitions."""
+        return "\n\n\n".join(self._texts)
+
+    def _kept(self, node: ast.stmt) -> list[ast.AST]:
+        """The parts of a definition that are copied: itself, or a class's head and some of its members."""
+        members = self._members.get(node.name) if isinstance(node, ast.ClassDef) else None
+        if not isinstance(node, ast.ClassDef) or members is None:
+            return [node]
+        methods = [part for part in node.body if not isinstance(part, ast.FunctionDef) or part.name in members]
+        return [*node.bases, *methods]
+
+
+@cache
+def _source(module: str) -> tuple[str, dict[str, ast.stmt]]:
+    """Text of a module and what each of its top-level names is bound by."""
+    spec = find_spec(module)
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        raise InputError("export", "a metric defined in an importable .py file", module)
+    text = Path(spec.origin).read_text(encoding="utf-8")
+    names: dict[str, ast.stmt] = {}
+    for node in ast.parse(text).body:
+        for name in _bound(node):
+            names[name] = node
+    return text, names
+
+
+def _bound(node: ast.stmt) -> Iterator[str]:
+    match node:
+        case ast.ClassDef() | ast.FunctionDef():
+            yield node.name
+        case ast.Assign():
+            yield from (target.id for target in node.targets if isinstance(target, ast.Name))
+        case ast.AnnAssign(target=ast.Name(id=name)):
+            yield name
+        case ast.Import() | ast.ImportFrom():
+            yield from (alias.asname or alias.name for alias in node.names)
+
+
+def _names(node: ast.AST) -> Iterator[str]:
+    """Every name used below a node, annotations included, each once."""
+    yield from dict.fromkeys(part.id for part in ast.walk(node) if isinstance(part, ast.Name))
+
+
+def _cut(text: str, node: ast.stmt, kept: list[ast.AST]) -> str:
+    lines = text.splitlines()
+    if kept == [node] or not isinstance(node, ast.ClassDef):
+        decorators = getattr(node, "decorator_list", [])
+        first = min([node.lineno, *(d.lineno for d in decorators)])
+        return "\n".join(lines[first - 1 : node.end_lineno])
+    pieces = [lines[node.lineno - 1 : node.body[0].lineno - 1]]
+    for part in (part for part in node.body if part in kept):
+        pieces += [lines[part.lineno - 1 : part.end_lineno]]
+        if isinstance(part, ast.FunctionDef) or isinstance(part, ast.Expr):
+            pieces += [[""]]
+    return "\n".join(line for piece in pieces for line in piece).rstrip()

@@ -1,0 +1,52 @@
+"""A surrogate loss as numbers to draw: its curves along their length, its AND and OR operands."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from autoseg.errors import InputError
+from autoseg.evidence.figures import FloatArray
+from autoseg.surrogates import SurrogateLoss, load_loss
+from autoseg.surrogates.curves import evaluate
+
+# Denser near the ends, where found curves are steepest.
+_GRID = (1 - torch.cos(torch.linspace(0, torch.pi, 401, dtype=torch.float64))) / 2
+
+
+def coefficients(loss: SurrogateLoss) -> dict[str, torch.Tensor]:
+    """(K, 6) coefficients of every curve by name, as `curves.evaluate` takes them."""
+    return {name: loss.get_buffer("curve_" + name.replace(".", "_")) for name in loss.space.curves}
+
+
+def curve_points(loss: SurrogateLoss) -> dict[str, FloatArray]:
+    """Curve name to (n, 2) points (x, y) along it."""
+    return {
+        name: torch.stack([_GRID, evaluate(_GRID, rows.double().cpu())], dim=1).numpy()
+        for name, rows in coefficients(loss).items()
+    }
+
+
+def operands(loss: SurrogateLoss, steps: int = 61) -> dict[str, tuple[FloatArray, FloatArray]]:
+    """For each AND and OR ("AND", or "bf1 AND" in a sum) the two curves of its operands on an even grid.
+
+    An operation between prediction and label has one curve, drawn for both operands as in the paper.
+    """
+    grid = torch.linspace(0, 1, steps, dtype=torch.float64)
+    values = {name: evaluate(grid, rows.double().cpu()).numpy() for name, rows in coefficients(loss).items()}
+    found: dict[str, tuple[FloatArray, FloatArray]] = {}
+    for _, metric in loss.terms:
+        keys = loss.space.keys(metric.name)
+        for operation in dict.fromkeys(op for op, _ in keys):
+            used = [values[curve] for (op, _), curve in keys.items() if op == operation]
+            title = operation.upper() if len(loss.terms) == 1 else f"{metric.name} {operation.upper()}"
+            found[title] = (np.asarray(used[0]), np.asarray(used[-1]))
+    return found
+
+
+def published_points(metric: str) -> dict[str, FloatArray] | None:
+    """Curves of the loss the paper published for a metric; None if it has none."""
+    try:
+        return curve_points(load_loss(f"asl2021/{metric}", num_classes=2))
+    except InputError:
+        return None

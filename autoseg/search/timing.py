@@ -1,0 +1,69 @@
+"""How long will it take? Measured in the search's own workers, all of them busy, just before it begins."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from autoseg.execution import Executor, Job
+from autoseg.search.candidate import CandidateTask
+from autoseg.search.observer import Plan
+from autoseg.search.proxy import ProxyTask
+from autoseg.search.records import COMPLETE
+
+SHORT, LONG = 1, 6  # iterations of the two trainings from whose difference the rest is extrapolated
+
+
+@dataclass(frozen=True)
+class TimedTask:
+    """A candidate task around the proxy that can also say how long it takes.
+
+    Args:
+        task: what the workers run; its `train` is `proxy`.
+        proxy: the built-in training.
+    """
+
+    task: CandidateTask
+    proxy: ProxyTask
+
+    def __call__(self, payload: dict[str, Any], device: str) -> dict[str, float]:
+        """Scores of a payload; of `{"timing": true, …}` the seconds one whole training would take."""
+        if "timing" not in payload:
+            return self.task(payload, device)
+        self._seconds(SHORT, payload, device)  # imports, data, first use of every kernel
+        short, long = (self._seconds(iters, payload, device) for iters in (SHORT, LONG))
+        per_iteration = max(0.0, long - short) / (LONG - SHORT)
+        return {"seconds": short + per_iteration * (self.proxy.proxy.iters - SHORT)}
+
+    def _seconds(self, iters: int, payload: dict[str, Any], device: str) -> float:
+        proxy = dataclasses.replace(self.proxy, proxy=dataclasses.replace(self.proxy.proxy, iters=iters))
+        start = time.monotonic()
+        dataclasses.replace(self.task, train=proxy)(payload, device)
+        return time.monotonic() - start
+
+
+def seconds_per_training(executor: Executor, theta: Sequence[float], seed: int) -> float | None:
+    """Seconds of one training with every worker at work; None if a measurement failed.
+
+    Args:
+        executor: of a `TimedTask`; its workers are warm afterwards.
+        theta: the loss to measure with, raw θ.
+        seed: of the trainings; nothing of them is kept.
+    """
+    payload = {"timing": True, "theta": list(theta), "seed": seed}
+    outcomes = [outcome for _, outcome in executor.run([Job(f"timing {i}", payload) for i in range(executor.workers)])]
+    seconds = [outcome.scores["seconds"] for outcome in outcomes if outcome.state == COMPLETE]
+    return fmean(seconds) if seconds else None
+
+
+def expected_seconds(plan: Plan, per_training: float) -> float:
+    """Seconds of what a plan still has to do: rounds wait for their slowest, the rest fills all workers."""
+    rounds = plan.rounds - plan.first_round
+    waves = rounds * math.ceil(plan.candidates / plan.workers)
+    waves += math.ceil((plan.total - plan.rounds * plan.candidates) / plan.workers)
+    return waves * per_training

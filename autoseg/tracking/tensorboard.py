@@ -1,0 +1,45 @@
+"""TensorBoard files of a search, written without torch."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from tensorboard.summary import Writer
+
+from autoseg.search.observer import Observer, Progress, RoundSummary
+from autoseg.search.records import TrialRecord
+
+
+class TensorBoard(Observer):
+    """Writes scalars: every candidate's reward, scores and time by training, mean and best by round.
+
+    Args:
+        folder: made if missing; `tensorboard --logdir FOLDER` shows it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._writer = Writer(str(folder))
+
+    def trained(self, record: TrialRecord, progress: Progress) -> None:
+        """A point per training; the step is how many trainings had ended."""
+        values = {"candidate/reward": record.reward, "candidate/seconds": record.seconds}
+        values |= {f"score/{name}": score for name, score in record.scores.items()}
+        if record.round >= 0:
+            self._write(values, progress.done)
+
+    def round_done(self, summary: RoundSummary, progress: Progress) -> None:
+        """A point per round; the file is then complete up to here."""
+        self._write(
+            {"round/mean_reward": summary.mean_reward, "round/best_reward": summary.best_reward}, summary.round + 1
+        )
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._writer.close()
+
+    def _write(self, values: dict[str, float], step: int) -> None:
+        for name, value in values.items():
+            if math.isfinite(value):
+                self._writer.add_scalar(name, value, step)

@@ -1,0 +1,121 @@
+"""What a person sees while a search runs: a line per round, and in a terminal a live bar below them."""
+
+from __future__ import annotations
+
+import math
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+
+from autoseg.search.observer import Observer, Plan, RoundSummary
+from autoseg.search.observer import Progress as SearchProgress
+from autoseg.search.records import COMPLETE, SearchResult, TrialRecord
+from autoseg.search.timing import expected_seconds
+
+
+class Terminal(Observer):
+    """Prints progress.
+
+    Args:
+        console: where to; default: stdout. The live bar appears only if it is a terminal.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(highlight=False, soft_wrap=True)
+        self.seconds_per_training: float | None = None  # measured beforehand
+        self._plan: Plan | None = None
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self._task: TaskID | None = None
+
+    def started(self, plan: Plan) -> None:
+        """Say what will happen; open the bar."""
+        self._plan = plan
+        goes_on = f", going on after {plan.done} of {plan.total} trainings" if plan.done else ""
+        self._say(
+            f"Searching a loss for {plan.metric}: {plan.rounds} rounds of {plan.candidates} candidates on "
+            f"{plan.workers} worker{'s' if plan.workers > 1 else ''}, {plan.total} trainings in all{goes_on}."
+        )
+        self._say(f"Run folder: {plan.run_dir}")
+        each = self.seconds_per_training
+        if each is not None:
+            whole = duration(expected_seconds(plan, each))
+            self._say(f"Expected to take about {whole}: a training takes {duration(each)}, measured just now.")
+        self._task = self._bar.add_task("starting", total=plan.total, completed=plan.done, note="")
+        self._bar.start()
+
+    def trained(self, record: TrialRecord, progress: SearchProgress) -> None:
+        """Move the bar; say at once if a training went wrong."""
+        if record.state != COMPLETE:
+            reason = record.error.strip().splitlines()
+            self._say(f"  {record.name} (seed {record.seed}) {record.state}: {reason[-1] if reason else 'no reason'}")
+        if self._task is not None:
+            self._bar.update(self._task, completed=progress.done, description=self._phase(record), note=_note(progress))
+
+    def round_done(self, summary: RoundSummary, progress: SearchProgress) -> None:
+        """A line for the round."""
+        rounds = self._plan.rounds if self._plan else summary.round + 1
+        completed = sum(record.state == COMPLETE for record in summary.records)
+        failed = len(summary.records) - completed
+        self._say(
+            f"round {summary.round + 1}/{rounds}   mean {percent(summary.mean_reward)}"
+            f"   best {percent(summary.best_reward)}"
+            + (f"   failed {failed}" if failed else "")
+            + (
+                ""
+                if self.console.is_terminal
+                else f"   ({progress.done}/{progress.total} trainings)   {_note(progress)}"
+            )
+        )
+
+    def confirming(self, trainings: int) -> None:
+        """Say that the last stage begins."""
+        self._say(f"confirming: the best candidates and their rivals with fresh seeds, {trainings} trainings")
+
+    def warning(self, text: str) -> None:
+        """Say it."""
+        self._say(f"warning: {text}")
+
+    def finished(self, result: SearchResult) -> None:
+        """Close the bar; the command says the rest."""
+        self.close()
+
+    def close(self) -> None:
+        """Take the bar away, so that what is printed next stands below the lines."""
+        if self._task is not None:
+            self._bar.stop()
+            self._task = None
+
+    def _phase(self, record: TrialRecord) -> str:
+        if record.round >= 0 and self._plan:
+            return f"round {record.round + 1}/{self._plan.rounds}"
+        return "confirming" if record.kind == "candidate" or self._plan is None else "rivals"
+
+    def _say(self, text: str) -> None:
+        self.console.print(escape(text))
+
+
+def _note(progress: SearchProgress) -> str:
+    best = f"best {percent(progress.best.reward)}" if progress.best else ""
+    left = f"{duration(progress.seconds_left)} left" if progress.seconds_left is not None else ""
+    return "   ".join(part for part in (best, left) if part)
+
+
+def percent(share: float) -> str:
+    """A score as people write it: 0.4312 is 43.1, NaN a dash."""
+    return "–" if math.isnan(share) else f"{100 * share:.1f}"
+
+
+def duration(seconds: float) -> str:
+    """Rounded to what an estimate is worth: "40 s", "3 min", "1 h 20 min"."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,152 @@
+"""Every config composes into the schema; every way of typing it wrong is one message that says what to do."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import yaml
+
+from autoseg.cli import compose as hydra
+from autoseg.cli.check import check
+from autoseg.config import SearchConfig
+from autoseg.errors import InputError
+
+
+def composed(*overrides: str) -> SearchConfig:
+    return hydra.compose("search", SearchConfig, list(overrides))
+
+
+def every_option() -> list[str]:
+    return [f"{group}={name}" for group in hydra.groups() for name in hydra.options(group)]
+
+
+def test_groups_are_the_promised_ones():
+    assert hydra.groups() == ["controller", "data", "executor", "experiment", "model", "proxy", "tracker"]
+
+
+@pytest.mark.parametrize("option", every_option())
+def test_every_config_file_fits_the_schema(option):
+    config = composed(option)
+    check(config)
+    assert isinstance(config, SearchConfig)
+
+
+def test_defaults_of_the_command():
+    config = composed()
+    assert (config.data.name, config.model.name, config.controller.name) == ("builtin", "tiny", "ppo")
+    assert config.space.name == "default"
+
+
+def test_later_overrides_win_over_an_experiment():
+    config = composed("experiment=smoke", "search.rounds=7", "metric=miou+0.5*bf1")
+    assert config.search.rounds == 7
+    assert config.metric == "miou+0.5*bf1"
+
+
+def test_space_is_short_for_its_name():
+    assert composed("space=paper-miou").space.name == "paper-miou"
+
+
+def test_open_dictionaries_take_new_keys_without_a_plus():
+    assert composed("controller.options.lr=0.3").controller.options["lr"] == 0.3
+
+
+def test_plain_data_round_trips_through_yaml():
+    config = composed("experiment=smoke", "data.classes=[a,b]", "search.floor='\"miou>=0.9*ce\"'")
+    assert hydra.load(SearchConfig, yaml.safe_load(yaml.safe_dump(hydra.plain(config)))) == config
+    assert hydra.load(SearchConfig, yaml.safe_load(hydra.as_yaml(config))) == config
+
+
+def test_a_run_with_an_unknown_key_is_refused():
+    data = hydra.plain(composed())
+    data["search"]["roundz"] = 3
+    with pytest.raises(InputError, match="search.roundz"):
+        hydra.load(SearchConfig, data)
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ("sed=1", ["'sed'", "Did you mean seed"]),
+        ("+sed=1", ["'sed'", "Did you mean seed"]),
+        ("search.round=3", ["'search.round'", "search.rounds"]),
+        ("rounds=3", ["search.rounds"]),
+        ("hydra.run.dir=x", ["'hydra.run.dir'"]),
+        ("hydra/launcher=x", ["'hydra/launcher'"]),
+        ("search=3", ["'search'"]),
+        ("data=buildin", ["data", "builtin"]),
+        ("tracker=wnadb", ["Did you mean wandb"]),
+        ("experiment=smok", ["Did you mean smoke"]),
+        ("seed=abc", ["seed: expected a whole number, got 'abc'"]),
+        ("search.rounds=2.5", ["search.rounds", "whole number", "2.5"]),
+        ("search.rounds=null", ["search.rounds", "whole number"]),
+        ("proxy.flip=maybe", ["proxy.flip", "true or false"]),
+        ("proxy.lr=fast", ["proxy.lr", "a number"]),
+        ("data.classes=road", ["data.classes", "a list like [a,b]"]),
+        ("proxy.size=[1,x]", ["proxy.size", "each a whole number"]),
+        ("~data", ["key=value"]),
+        ("metric", ["key=value", "--help"]),
+        ("data.root=~/x", ["data.root", """'data.root="~/x"'"""]),
+        ("data.root=/x/a=b", ["""'data.root="/x/a=b"'"""]),
+        ("data.root=/x/(1)", ["""'data.root="/x/(1)"'"""]),
+        ("search.floor=miou>=0.9*ce", ["""'search.floor="miou>=0.9*ce"'"""]),
+        ("metric=miou,biou", ["-m", "metric"]),
+    ],
+)
+def test_wrong_input_is_one_message(typed, words):
+    with pytest.raises(InputError) as caught:
+        composed(typed)
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize("value", ["~/x", "/x/a=b", "/x/(1)", "it's", 'a "b"', "*"])
+def test_the_quoting_it_suggests_works(value):
+    import shlex
+
+    (typed,) = shlex.split(hydra._quoted(f"data.root={value}"))
+    assert composed(typed).data.root == value
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "search.rounds=0",
+        "proxy.iters=0",
+        "proxy.size=[180]",
+        "proxy.scale=[2,1]",
+        "proxy.optimizer=adam",
+        "data.holdout=1",
+        "data.holdout=0",
+        "data.count=[1,2]",
+        "proxy.lr=0",
+        "model.std=[1,1,0]",
+        "tracker.wandb=onlin",
+        "search.confirm.seeds=0",
+    ],
+)
+def test_values_out_of_range_are_refused(typed):
+    with pytest.raises(InputError) as caught:
+        check(composed(typed))
+    assert typed.partition("=")[0] in str(caught.value)
+
+
+def test_a_sweep_is_the_product_in_order():
+    configs = hydra.compose_sweep(
+        "search", SearchConfig, ["metric=miou,biou", "seed=range(0,2)", "data=builtin"], sweep=True
+    )
+    assert [(c.metric, c.seed) for c in configs] == [("miou", 0), ("miou", 1), ("biou", 0), ("biou", 1)]
+
+
+def test_a_wrong_value_anywhere_in_a_sweep_is_found_first():
+    with pytest.raises(InputError, match="controller"):
+        hydra.compose_sweep("search", SearchConfig, ["controller=ppo,pppo"], sweep=True)
+
+
+def test_keys_lists_every_leaf():
+    found = hydra.keys(SearchConfig)
+    assert "search.confirm.top" in found and "search" not in found
+    assert len(found) >= sum(1 for _ in dataclasses.fields(SearchConfig))

@@ -1,0 +1,96 @@
+"""The command as a user meets it: help, lists, exit statuses, the installed program."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+import autoseg.cli as cli
+from autoseg.errors import InputError
+
+PROGRAM = Path(sys.executable).with_name("autoseg")
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], *([name, "--help"] for name in cli.COMMANDS)])
+def test_help_fits_a_screen_and_shows_an_example(arguments, capsys):
+    assert cli.main(arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 100
+    assert sum(line.startswith("  autoseg") for line in lines) >= 1
+
+
+def test_help_does_not_wake_up_torch_or_hydra():
+    code = (
+        "import sys; from autoseg.cli import main; main(['--help']);"
+        "assert not {'torch', 'hydra', 'mmseg', 'matplotlib'} & set(sys.modules), 'heavy import'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+
+
+def test_version(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("autoseg ")
+
+
+def test_unknown_command_names_the_nearest(capsys):
+    assert cli.main(["serach"]) == 2
+    assert "Did you mean search" in capsys.readouterr().err
+
+
+def test_unknown_flag_is_the_users(capsys):
+    assert cli.main(["metrics", "--jsn"]) == 2
+    assert "--jsn" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("command", "some"), [("metrics", "biou"), ("losses", "lovasz"), ("spaces", "paper")])
+def test_lists_say_a_line_each(command, some, capsys):
+    assert cli.main([command]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.split()[0] == some for line in lines)
+    assert all(len(line.split()) > 1 for line in lines), "a name without a description"
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [
+        (InputError("metric", "a name", "x"), 2, "metric: expected a name, got x."),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (OSError(errno.ENOSPC, "No space left on device"), 2, "no space is left"),
+        (RuntimeError("database or disk is full"), 2, "no space is left"),
+        (RuntimeError("boom\nand more"), 1, "RuntimeError: boom"),
+    ],
+)
+def test_errors_become_exit_statuses(error, status, words, capsys, monkeypatch):
+    def fail(command: str, argv: list[str]) -> int:
+        raise error
+
+    monkeypatch.setitem(cli.COMMANDS, "broken", ("broken_command", "for this test"))
+    monkeypatch.setitem(sys.modules, "broken_command", types.SimpleNamespace(run=fail))
+    assert cli.main(["broken"]) == status
+    message = capsys.readouterr().err
+    assert words in message and "Traceback" not in message
+    if status == 1:
+        kept = Path(message.split()[-1])
+        assert "RuntimeError: boom" in kept.read_text()
+        kept.unlink()
+
+
+def test_the_installed_command_works_from_an_empty_folder(tmp_path):
+    done = subprocess.run(
+        [PROGRAM, "doctor", "data=builtin"], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert "builtin" in done.stdout, done.stderr
+    assert done.returncode == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_doctor_says_what_is_missing(tmp_path, capsys):
+    assert cli.main(["doctor", "data.kind=folder", f"data.root={tmp_path}"]) == 2
+    out = capsys.readouterr().out
+    assert "missing" in out and str(tmp_path / "img_dir" / "train") in out
