@@ -80,7 +80,8 @@ class Metric:
         summary: one line for `autoseg metrics`.
         source: where the definition comes from.
         absent_rule: whether a surrogate may average over classes the batch lacks (`absent="include"`).
-        per_class_scores: False where all classes are pooled into one ratio.
+        needs_probs: whether it is updated with probabilities (`update_probs`).
+        per_image: totals are kept per image, (N, C), and scores averaged over images.
     """
 
     name: ClassVar[str]
@@ -88,6 +89,7 @@ class Metric:
     source: ClassVar[str] = "this project"
     absent_rule: ClassVar[bool] = True
     needs_probs: ClassVar[bool] = False
+    per_image: ClassVar[bool] = False
 
     def __init__(self, options: MetricOptions) -> None:
         self.options = options

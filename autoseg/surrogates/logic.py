@@ -58,28 +58,32 @@ class CurveLogic(MapLogic):
                 else one_hot(self._map(plane), self._classes, self._probs.dtype)
             )
             return dense.to(self._probs.dtype)
-        if plane.op == "dilate":
-            return _window_max(self._dense(plane.args[0]), plane.px)
-        if plane.op == "erode":
-            edge = 0.0 if plane.border else 1.0
-            padded = F.pad(self._dense(plane.args[0]), (plane.px,) * 4, value=edge)
-            return -_window_max(-padded, plane.px)[..., plane.px : -plane.px, plane.px : -plane.px]
-        both, either = (self._curved(op, plane) for op in ("and", "or"))
+        if plane.op in ("erode", "dilate"):
+            return self._pooled(plane)
         match plane.op:
             case "and":
-                return both[0] * both[1]
+                return self._and(plane)
             case "or":
-                return either[0] + either[1] - either[0] * either[1]
+                return self._or(plane)
             case "boundary":  # OR minus AND; curves may make it negative, an edge cannot be
-                return (either[0] + either[1] - either[0] * either[1] - both[0] * both[1]).clamp_min(0)
+                return (self._or(plane) - self._and(plane)).clamp_min(0)
         raise ValueError(f"unknown operation {plane.op!r}")
 
-    def _curved(self, op: str, plane: Plane) -> tuple[Tensor, Tensor]:
-        """Both operands after their curves; nothing is computed for an operation the plane does not use."""
-        if plane.op not in (op, "boundary"):
-            return plane.args  # type: ignore[return-value]
-        a, b = plane.args
-        return self._curve(op, a, self._dense(a)), self._curve(op, b, self._dense(b))
+    def _and(self, plane: Plane) -> Tensor:
+        a, b = (self._curve("and", x, self._dense(x)) for x in plane.args)
+        return a * b
+
+    def _or(self, plane: Plane) -> Tensor:
+        a, b = (self._curve("or", x, self._dense(x)) for x in plane.args)
+        return a + b - a * b
+
+    def _pooled(self, plane: Plane) -> Tensor:
+        """Erosion and dilation: minimum and maximum over windows."""
+        inner = self._dense(plane.args[0])
+        if plane.op == "dilate":
+            return _window_max(inner, plane.px)
+        padded = F.pad(inner, (plane.px,) * 4, value=0.0 if plane.border else 1.0)
+        return -_window_max(-padded, plane.px)[..., plane.px : -plane.px, plane.px : -plane.px]
 
     def _curve(self, op: str, operand: Plane, values: Tensor) -> Tensor:
         return evaluate(values, self._curves[op, operand.name]) if operand.soft else values

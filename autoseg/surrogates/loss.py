@@ -15,6 +15,7 @@ from autoseg.metrics.base import Metric, check_ids
 from autoseg.surrogates import curves
 from autoseg.surrogates.library import build_space
 from autoseg.surrogates.logic import CurveLogic
+from autoseg.surrogates.soft_labels import SoftLabelLogic, check_soft
 from autoseg.surrogates.space import SCORE_MAX_SLOPE, SearchSpace
 
 
@@ -81,6 +82,7 @@ class SurrogateLoss(nn.Module):
         decoded = self.space.decode(self.space.identity) if control_points is None else control_points
         self.control_points: np.ndarray = self.space.check_decoded(decoded)
         self.theta: np.ndarray = self.space.encode(self.control_points)
+        self._keys = {term.name: self.space.keys(term.name) for _, term in self.terms}
         self._make_curves()
 
     @classmethod
@@ -142,7 +144,8 @@ class SurrogateLoss(nn.Module):
 
         Args:
             logits: (N, C, H, W) float; half precision is computed in float32. Gradients flow.
-            labels: (N, H, W) integer, `ignore_index` for void.
+            labels: (N, H, W) integer, `ignore_index` for void; or soft labels (N, C, H, W) in [0, 1] with rows
+                summing to 1, all 0 for void (see `soft_labels`).
             extra: unused; every loss here takes it.
 
         Returns:
@@ -151,35 +154,39 @@ class SurrogateLoss(nn.Module):
         Raises:
             InputError: shapes do not fit, or (see `validate`) an id out of range.
         """
-        c = self.options.num_classes
-        if logits.dim() != 4 or logits.shape[1] != c or labels.shape != (logits.shape[0], *logits.shape[2:]):
-            raise InputError(
-                "logits, labels",
-                f"(N, {c}, H, W) and (N, H, W)",
-                f"{(*logits.shape,)} and {(*labels.shape,)}",
-            )
-        self._check(labels)
+        self._check(logits, labels)
         with torch.autocast(logits.device.type, enabled=False):
             work = logits if logits.dtype == torch.float64 else logits.float()
             probs = work.softmax(1)
             total = probs.new_zeros((), dtype=torch.float64 if work.device.type != "mps" else torch.float32)
             for weight, metric in self.terms:
-                total = total + weight * self._term(metric, probs, labels.long())
+                total = total + weight * self._term(metric, probs, labels)
             return (self.loss_weight * total).to(work.dtype)
 
-    def _check(self, labels: Tensor) -> None:
+    def _check(self, logits: Tensor, labels: Tensor) -> None:
+        c = self.options.num_classes
+        shape = (logits.shape[0], c, *logits.shape[2:])
+        soft = labels.dim() == 4 and labels.is_floating_point()
+        if logits.shape != shape or labels.shape != (shape if soft else (shape[0], *shape[2:])):
+            raise InputError(
+                "logits, labels",
+                f"(N, {c}, H, W) and (N, H, W), or soft labels (N, {c}, H, W)",
+                f"{(*logits.shape,)} and {(*labels.shape,)}",
+            )
         if self.validate is False or torch.compiler.is_compiling():
             return
         if self.validate is True or labels.device.type == "cpu":
-            check_ids(labels, "labels", self.options, ignore=True)
-        elif labels.device.type == "cuda":
-            known = (labels >= 0) & (labels < self.options.num_classes)
+            check_soft(labels, c) if soft else check_ids(labels, "labels", self.options, ignore=True)
+        elif labels.device.type == "cuda" and not soft:
+            known = (labels >= 0) & (labels < c)
             torch._assert_async((known | (labels == self.options.ignore_index)).all())
 
     def _term(self, metric: Metric, probs: Tensor, labels: Tensor) -> Tensor:
         """1 - surrogate of one metric, or 0 if nothing in the batch counts."""
-        keys = self.space.keys(metric.name)
-        logic = CurveLogic(probs, labels, {key: self._curve(name) for key, name in keys.items()})
+        chosen = {key: self._curve(name) for key, name in self._keys[metric.name].items()}
+        soft = labels.is_floating_point()
+        kind = SoftLabelLogic if soft else CurveLogic
+        logic = kind(probs, labels if soft else labels.long(), chosen, per_image=metric.per_image)
         sums = metric.sums(logic.pred, logic.label, logic)
         scores = metric.scores(sums, self._ratio)
         if self.space.score is not None:
