@@ -10,6 +10,8 @@ from autoseg.config import DataConfig
 from autoseg.data import open_data
 from autoseg.errors import InputError
 
+pytestmark = pytest.mark.slow  # importing mmseg takes seconds
+
 SIZE = (8, 10)
 
 

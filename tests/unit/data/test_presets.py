@@ -28,6 +28,7 @@ def test_preset_fits_the_schema(path: Path) -> None:
     assert len(config.palette) in (0, len(config.classes))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "counts", "classes"),
     [("camvid", [367, 101, 233], 11), ("crackforest", [94, 24], 2), ("bsds500", [66, 34], 2)],
