@@ -95,6 +95,8 @@ class _Reader:
                 break
         if terms is None:
             raise self.error("a loss after the number, as in 0.5*ce")
+        if math.isinf(weight):
+            raise InputError("loss", "finite weights", repr(self.text))
         return [replace(term, weight=term.weight * weight) for term in terms]
 
     def read_factor(self) -> float | list[Term]:

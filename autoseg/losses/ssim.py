@@ -58,6 +58,10 @@ class Ssim(SegLoss):
 
     def compute(self, batch: Batch) -> Tensor:
         """Mean over the valid pixels and the classes."""
+        return batch.mean(1 - self.similarity(batch).mean(dim=1))
+
+    def similarity(self, batch: Batch) -> Tensor:
+        """(N, C, H, W) SSIM of the window around each pixel; meaningless where not valid."""
         valid = batch.valid[:, None].to(batch.logits)
         p = batch.logits.sigmoid() * valid if self.multilabel else batch.probs()
         y = batch.target()
@@ -67,7 +71,7 @@ class Ssim(SegLoss):
         variances = (pp - mean_p**2) + (yy - mean_y**2)
         structure = (2 * covariance + C2) / (variances + C2)
         luminance = (2 * mean_p * mean_y + C1) / (mean_p**2 + mean_y**2 + C1)
-        return batch.mean((1 - luminance * structure).mean(dim=1))
+        return luminance * structure
 
     def _blur(self, maps: Tensor) -> Tensor:
         """Separable Gaussian sums over (N, K, H, W), zero beyond the border."""
