@@ -212,11 +212,11 @@ class PPOController(Controller):
         """Puts the round into the rollout buffer, every candidate an episode of one step."""
         buffer = cast(RoundBuffer, self._ppo.rollout_buffer)
         buffer.resize(len(thetas))
-        obs, start, value = np.zeros((1, 1)), np.ones(1), torch.tensor([baseline], dtype=torch.float64)
-        for theta, reward in zip(thetas, rewards, strict=True):
-            with torch.no_grad():
-                _, log_prob, _ = self._policy.evaluate_actions(obs, torch.from_numpy(theta[None]))
-            buffer.add(obs, theta[None], np.array([reward]), start, value, log_prob)
+        obs, start, value = np.zeros(1), np.ones(1), torch.tensor([baseline], dtype=torch.float64)
+        with torch.no_grad():
+            _, log_probs, _ = self._policy.evaluate_actions(rewards, torch.from_numpy(thetas))
+        for theta, reward, log_prob in zip(thetas, rewards, log_probs.view(len(thetas), -1), strict=True):
+            buffer.add(obs, theta, reward, start, value, log_prob)
         buffer.compute_returns_and_advantage(last_values=torch.zeros(1), dones=np.ones(1))
 
     def _state(self) -> dict[str, Any]:

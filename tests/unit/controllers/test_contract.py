@@ -6,16 +6,20 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
+from omegaconf import OmegaConf
 
+from autoseg.config import ControllerConfig
 from autoseg.controllers import Controller, build_controller, controller_names
 from autoseg.controllers.base import FloatArray
 from autoseg.errors import InputError
 
+ROOT = Path(__file__).resolve().parents[3]
 DIM = 6
 OPTIMUM = np.array([0.2, 0.8, 0.5, 0.3, 0.7, 0.9])
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -217,6 +221,15 @@ def test_unknown_controller_names_the_nearest() -> None:
 def test_bad_settings_are_refused(variant: str, arguments: dict[str, Any], complaint: str) -> None:
     with pytest.raises(InputError, match=complaint):
         build_controller(VARIANTS[variant][0], **{"dim": DIM, **arguments})
+
+
+def test_every_config_builds_its_controller() -> None:
+    files = {path.stem: path for path in (ROOT / "configs" / "controller").glob("*.yaml")}
+    assert sorted(files) == controller_names()
+    for name, path in files.items():
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ControllerConfig), OmegaConf.load(path)))
+        assert isinstance(config, ControllerConfig) and config.name == name
+        assert build_controller(config.name, dim=DIM, **config.options).ask(2).shape == (2, DIM)
 
 
 @pytest.mark.parametrize("variant", ["cmaes", "tpe", "ppo"], indirect=True)
