@@ -35,11 +35,15 @@ from autoseg.errors import AutosegError, InputError
 
 # Below it the square (for Adam) of a ratio of two densities on [0, 1], up to exp(1 / std²), leaves float64.
 _LEAST_STD = 0.04
+_MARGIN = 0.001
 
 
 @dataclass(frozen=True)
 class PPOSettings(Settings):
     """Options of "ppo"; the defaults are the release's.
+
+    The policy's mean is a sigmoid and never reaches a bound: where `mean` is nearer than 0.001 to one, as the
+    identity of a space without the truth-table constraint is, the search starts at that distance from it.
 
     Args:
         lr: Adam's learning rate on the logits of the mean; its state is kept over the rounds.
@@ -70,14 +74,17 @@ class PPOSettings(Settings):
         check_number("controller clip", self.clip)
         check_choice("controller ratio", self.ratio, ("per_dimension", "joint"))
         check_choice("controller baseline", self.baseline, ("mean", "mean_policy"))
-        if self.mean is not None and not all(0.0 < value < 1.0 for value in self.mean):
-            raise InputError("controller mean", "numbers strictly between 0 and 1", repr(list(self.mean)))
         if self.rounds is not None:
             check_integer("controller rounds", self.rounds, least=1)
         if self.std_end is not None:
             check_number("controller std_end", self.std_end, above=_LEAST_STD)
             if self.rounds is None:
                 raise InputError("controller rounds", "the number of rounds until std_end", "nothing")
+
+    @property
+    def start(self) -> FloatArray:
+        """(d,): where the policy's mean starts, 0.001 inside the bounds or more."""
+        return super().start.clip(_MARGIN, 1.0 - _MARGIN)
 
     def std_at(self, round: int) -> float:
         """The std of a round, counted from 0."""
