@@ -1,0 +1,161 @@
+"""autoseg inside mmsegmentation: losses as `loss_decode`, metrics as an evaluator, training progress as a hook.
+
+After `import autoseg.mmseg`, or `custom_imports = dict(imports=["autoseg.mmseg"])` in a config:
+
+    loss_decode = dict(type="AutoSegLoss", loss="0.25*ce+0.75*jml")      # a name, a card or a sum
+    loss_decode = dict(type="AutoSegJml", reduction=dict(I=0.5, C=0.5))  # every hand-made loss by its own type
+    val_evaluator = dict(type="AutoSegMetric", metrics=["miou", "biou"])
+    custom_hooks = [dict(type="AutoSegProgressHook")]                    # for losses that change over training
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine.evaluator import BaseMetric
+from mmengine.hooks import Hook
+from mmseg.registry import HOOKS, METRICS, MODELS
+from torch import Tensor, nn
+
+from autoseg.errors import InputError
+from autoseg.losses import LossSum, SegLoss, build_loss, loss_names
+from autoseg.metrics import Metric, MetricSum, build_metric
+
+DEFAULT_METRICS = ("miou", "fwiou", "macc", "gacc", "biou", "bf1")
+
+
+@MODELS.register_module()
+class AutoSegLoss(nn.Module):
+    """Any loss of `autoseg.build_loss` as a `loss_decode`.
+
+    The loss is built at the first batch, when the number of classes and ignore_index are known from the head.
+    Losses with extra inputs prepare them from each batch, class frequencies included: give `wce` a list.
+
+    Args:
+        loss: a name, a card or a sum.
+        loss_weight: factor, 0.4 for auxiliary heads by custom.
+        loss_name: what mmsegmentation logs it as; must begin with "loss_" to take part in training.
+        options: of the loss.
+    """
+
+    def __init__(self, loss: str, loss_weight: float = 1.0, loss_name: str = "loss_autoseg", **options: Any) -> None:
+        super().__init__()
+        if not loss_name.startswith("loss_"):
+            hint = "mmsegmentation trains only on names that do."
+            raise InputError("loss_name", "a name that begins with loss_", repr(loss_name), hint)
+        self.spec, self.loss_weight, self.loss_name, self.options = loss, loss_weight, loss_name, options
+        # Kept out of the module tree: a checkpoint of the network should not hold parts of its loss.
+        self._built: dict[tuple[int, int], nn.Module] = {}
+        self._progress = 0.0
+
+    def forward(
+        self,
+        cls_score: Tensor,
+        label: Tensor,
+        weight: Tensor | None = None,
+        ignore_index: int = 255,
+        **unused: Any,
+    ) -> Tensor:
+        """The weighted loss of (N, C, H, W) logits and (N, H, W) labels, a scalar.
+
+        Raises:
+            InputError: pixel weights, which a pixel sampler of the head would give.
+        """
+        del unused  # avg_factor, reduction_override: the loss has its own mean
+        if weight is not None:
+            hint = "Remove the head's sampler; for hard example mining use loss='ohem' or 'lmp'."
+            raise InputError("weight of AutoSegLoss", "None", "pixel weights", hint)
+        key = (cls_score.shape[1], ignore_index)
+        if key not in self._built:
+            loss = build_loss(self.spec, num_classes=key[0], ignore_index=key[1], **self.options)
+            self._built[key] = loss.to(cls_score.device)
+            self.set_progress(self._progress)
+        return self.loss_weight * self._built[key](cls_score, label)
+
+    def set_progress(self, progress: float) -> None:
+        """Tells the loss how far the training is, 0 to 1."""
+        self._progress = progress
+        for loss in self._built.values():
+            if isinstance(loss, SegLoss | LossSum):
+                loss.set_progress(progress)
+
+
+def _loss_type(name: str) -> type[AutoSegLoss]:
+    """The mmsegmentation type of one hand-made loss: "unet_ce" becomes AutoSegUnetCe."""
+
+    def __init__(self: AutoSegLoss, **options: Any) -> None:
+        AutoSegLoss.__init__(self, name, **{"loss_name": f"loss_{name}", **options})
+
+    members = {"__init__": __init__, "__doc__": f"`AutoSegLoss` with loss={name!r}.", "__module__": __name__}
+    return type("AutoSeg" + name.title().replace("_", ""), (AutoSegLoss,), members)
+
+
+for _name in loss_names():
+    MODELS.register_module(module=_loss_type(_name))
+
+
+@HOOKS.register_module()
+class AutoSegProgressHook(Hook):
+    """Tells every loss of the model before each iteration which share of the training is over."""
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        """Called by mmengine's Runner."""
+        del batch_idx, data_batch
+        for module in runner.model.modules():
+            if isinstance(module, AutoSegLoss):
+                module.set_progress(runner.iter / max(1, runner.max_iters - 1))
+
+
+@METRICS.register_module()
+class AutoSegMetric(BaseMetric):
+    """Metrics of `autoseg.build_metric` as an evaluator, exact over the whole data set and over all ranks.
+
+    Scores are shares from 0 to 1, named as typed.
+
+    Args:
+        metrics: names or sums, "miou+0.5*bf1".
+        ignore_index: label of void pixels.
+        tolerance: boundary metrics, pixels at the size of the labels.
+        drop_background: boundary metrics, class 0 has no boundary of its own.
+        base: of mmengine's BaseMetric: collect_device, prefix.
+    """
+
+    def __init__(
+        self,
+        metrics: Sequence[str] = DEFAULT_METRICS,
+        ignore_index: int = 255,
+        tolerance: int = 5,
+        drop_background: bool = False,
+        **base: Any,
+    ) -> None:
+        super().__init__(**base)
+        self.metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
+        self.ignore_index, self.tolerance, self.drop_background = ignore_index, tolerance, drop_background
+        self._build(num_classes=1)  # a wrong name is an error now, not after the first epoch
+
+    def _build(self, num_classes: int) -> list[Metric | MetricSum]:
+        options = (num_classes, self.ignore_index, self.tolerance, self.drop_background)
+        return [build_metric(name, *options) for name in self.metrics]
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
+        """Counts each image of a batch by itself, as mmengine drops images by their place in `results`."""
+        del data_batch
+        if not self.dataset_meta or "classes" not in self.dataset_meta:
+            raise InputError("dataset_meta of AutoSegMetric", "the data set's classes", self.dataset_meta)
+        for sample in data_samples:
+            pred = sample["pred_sem_seg"]["data"].reshape(1, *sample["pred_sem_seg"]["data"].shape[-2:])
+            label = sample["gt_sem_seg"]["data"].to(pred.device).reshape(pred.shape)
+            seen = self._build(len(self.dataset_meta["classes"]))
+            for metric in seen:
+                metric.update(pred.to(torch.int64), label.to(torch.int64))
+            self.results.append(seen)
+
+    def compute_metrics(self, results: list[list[Metric | MetricSum]]) -> dict[str, float]:
+        """Adds the images' counts up; name to score."""
+        total, *rest = results
+        for seen in rest:
+            for mine, theirs in zip(total, seen, strict=True):
+                mine.merge(theirs)  # type: ignore[arg-type]  # both made by _build from the same name
+        return {name: metric.compute().item() for name, metric in zip(self.metrics, total, strict=True)}

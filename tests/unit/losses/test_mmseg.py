@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.evaluator import Evaluator
+from mmseg.registry import HOOKS, METRICS, MODELS
+
+import autoseg.mmseg  # noqa: F401  (registers)
+from autoseg.errors import InputError
+from autoseg.losses import build_loss, loss_names
+from autoseg.metrics import build_metric
+
+LOGITS = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+LABELS = torch.randint(0, 3, (2, 8, 8), generator=torch.Generator().manual_seed(1))
+LABELS[0, :2] = 255
+
+
+@pytest.mark.parametrize("name", loss_names())
+def test_every_loss_has_its_own_type(name: str) -> None:
+    kind = "AutoSeg" + name.title().replace("_", "")
+    loss = MODELS.build(dict(type=kind, loss_weight=0.5))
+    assert loss.loss_name == f"loss_{name}"
+    expected = 0.5 * build_loss(name, num_classes=3)(LOGITS, LABELS)
+    torch.testing.assert_close(loss(LOGITS, LABELS, weight=None, ignore_index=255), expected)
+
+
+def test_options_names_and_sums() -> None:
+    loss = MODELS.build(dict(type="AutoSegTversky", alpha=1, beta=1, gama=1))
+    with pytest.raises(InputError, match="option of tversky"):
+        loss(LOGITS, LABELS)
+    with pytest.raises(InputError, match="loss_name"):
+        MODELS.build(dict(type="AutoSegLoss", loss="ce", loss_name="ce"))
+    mixed = MODELS.build(dict(type="AutoSegLoss", loss="0.25*ce+0.75*asl2021/miou"))
+    expected = build_loss("0.25*ce+0.75*asl2021/miou", num_classes=3)(LOGITS, LABELS)
+    torch.testing.assert_close(mixed(LOGITS, LABELS), expected)
+    with pytest.raises(InputError, match="sampler"):
+        mixed(LOGITS, LABELS, weight=torch.ones(2, 8, 8))
+
+
+def test_a_decode_head_trains_on_it_and_keeps_it_out_of_the_checkpoint() -> None:
+    head = MODELS.build(
+        dict(
+            type="FCNHead", in_channels=4, channels=4, num_convs=1, num_classes=3, in_index=0,
+            loss_decode=[
+                dict(type="AutoSegLoss", loss="asl2021/miou"),
+                dict(type="CrossEntropyLoss", loss_name="loss_ce"),
+            ],
+        )
+    )  # fmt: skip
+    samples = [SimpleNamespace(gt_sem_seg=SimpleNamespace(data=label[None])) for label in LABELS]
+    scores = head.forward([torch.randn(2, 4, 8, 8)])
+    losses = head.loss_by_feat(scores, samples)
+    losses["loss_autoseg"].backward()
+    assert losses["loss_autoseg"].isfinite() and head.conv_seg.weight.grad.abs().max() > 0
+    assert not [key for key in head.state_dict() if "loss" in key]
+
+
+def test_progress_reaches_the_loss_before_and_after_it_is_built() -> None:
+    model = torch.nn.Sequential(MODELS.build(dict(type="AutoSegBoundary", start=0.0, stop=1.0)))
+    hook = HOOKS.build(dict(type="AutoSegProgressHook"))
+    for step in (5, 10):
+        hook.before_train_iter(SimpleNamespace(model=model, iter=step, max_iters=11), 0)
+        model[0](LOGITS, LABELS)
+        assert model[0]._built[3, 255].share.item() == pytest.approx(step / 10)
+
+
+def test_evaluator_equals_the_metric() -> None:
+    pred = torch.randint(0, 3, (2, 8, 8), generator=torch.Generator().manual_seed(2))
+    names = ["miou", "gacc", "bf1", "miou+0.5*biou"]
+    evaluator = Evaluator(METRICS.build(dict(type="AutoSegMetric", metrics=names, tolerance=1)))
+    evaluator.dataset_meta = {"classes": ("a", "b", "c")}
+    for p, y in zip(pred, LABELS, strict=True):
+        evaluator.process([dict(pred_sem_seg=dict(data=p[None]), gt_sem_seg=dict(data=y[None]))])
+    scores = evaluator.evaluate(2)
+    for name in names:
+        metric = build_metric(name, 3, tolerance=1)
+        metric.update(pred, LABELS)
+        assert scores[name] == pytest.approx(metric.compute().item())
+
+
+def test_a_wrong_metric_is_refused_at_once() -> None:
+    with pytest.raises(InputError, match="miou"):
+        METRICS.build(dict(type="AutoSegMetric", metrics=["mious"]))
