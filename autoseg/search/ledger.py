@@ -52,6 +52,7 @@ class Ledger:
         self._axis = dict.fromkeys(self._params, FloatDistribution(0.0, 1.0))
         if read_only and not path.exists():
             raise InputError("trials.db", "a file", f"nothing at {path}")
+        self._rows: dict[tuple[str, int], int] = {}
         url = f"sqlite:///file:{path}?mode=ro&uri=true" if read_only else f"sqlite:///{path}"
         with self._faults():
             self._storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": BUSY_S}})
@@ -81,7 +82,7 @@ class Ledger:
             user_attrs={name: getattr(record, name) for name in PLAN},
         )
         with self._faults():
-            self._storage.create_new_trial(self._ids[study], trial)
+            self._rows[study, record.number] = self._storage.create_new_trial(self._ids[study], trial)
         self._records[study][record.key] = record
         return record
 
@@ -113,10 +114,10 @@ class Ledger:
         }
         final = TrialState.COMPLETE if done else TrialState.FAIL
         with self._faults():
-            number = self._storage.get_trial_id_from_study_id_trial_number(self._ids[study], record.number)
+            row = self._row(study, record.number)
             for name, value in attributes.items():
-                self._storage.set_trial_user_attr(number, name, value)
-            self._storage.set_trial_state_values(number, final, [reward] if done else None)
+                self._storage.set_trial_user_attr(row, name, value)
+            self._storage.set_trial_state_values(row, final, [reward] if done else None)
         self._records[study][record.key] = finished
         return finished
 
@@ -124,6 +125,13 @@ class Ledger:
         """Give the file back."""
         self._storage.remove_session()
         self._storage.engine.dispose()
+
+    def _row(self, study: str, number: int) -> int:
+        """Optuna's id of a trial; asked for only if another process recorded it, since that walks all of them."""
+        if (study, number) not in self._rows:
+            row = self._storage.get_trial_id_from_study_id_trial_number(self._ids[study], number)
+            self._rows[study, number] = row
+        return self._rows[study, number]
 
     def _read(self, study: str) -> dict[tuple[str, int], TrialRecord]:
         if study not in self._ids:

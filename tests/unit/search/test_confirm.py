@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from scipy import stats
+
+from autoseg.search.confirm import compare, finalists, warnings_about, winner
+from autoseg.search.records import Row, TrialRecord
+
+
+def row(name: str, *values: float, kind: str = "candidate", **scores: float) -> Row:
+    good = [v for v in values if not math.isnan(v)]
+    mean = sum(good) / len(good) if good else math.nan
+    return Row(name, kind, None, values, mean, 0.0, len(good), mean, {"biou": mean, **scores})
+
+
+def trained(index: int, reward: float, theta: tuple[float, ...] | None = None) -> TrialRecord:
+    state = "complete" if not math.isnan(reward) else "diverged"
+    return TrialRecord(0, index, "candidate", f"candidate 0.{index}", theta or (index / 10,), 0, state, reward=reward)
+
+
+def test_finalists_are_the_best_of_different_theta() -> None:
+    history = [trained(0, 0.3), trained(1, math.nan), trained(2, 0.5), trained(3, 0.5, (0.2,)), trained(4, 0.5)]
+    assert [r.name for r in finalists(history, 2, None, 1)] == ["candidate 0.2", "candidate 0.4"]
+    assert [r.name for r in finalists(history, 9, (0.35,), 1)][-1] == "mean 1"
+    assert "mean 1" not in [r.name for r in finalists(history, 2, (0.2,), 1)]  # it is candidate 0.2
+
+
+def test_the_winner_has_the_best_mean_and_completed_trainings() -> None:
+    steady, lucky = row("steady", 0.5, 0.6), row("lucky", 0.9, 0.1)
+    assert winner([lucky, steady, row("ce", 0.8, 0.8, kind="rival")]) == steady
+    assert winner([steady, row("fragile", 0.9, math.nan)]) == steady
+    assert winner([row("dead", math.nan, math.nan)]) is None
+
+
+def test_differences_are_paired_and_marked_from_five_seeds_on() -> None:
+    a, b = (0.5, 0.6, 0.7, 0.8, 0.9), (0.45, 0.56, 0.64, 0.75, 0.86)
+    found = compare(row("a", *a), row("b", *b, kind="rival"))
+    low, high = stats.ttest_rel(a, b).confidence_interval(0.95)
+    assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
+    assert found.beats and found.significant
+    few = compare(row("a", *a[:4]), row("b", *b[:4]))
+    assert few.beats and not few.significant and few.low > 0
+    assert not compare(row("b", *b), row("a", *a)).beats
+
+
+def test_a_seed_that_failed_for_one_counts_for_neither() -> None:
+    found = compare(row("a", 0.5, math.nan, 0.7), row("b", 0.4, 0.9, 0.5))
+    assert found.mean == pytest.approx(0.15) and math.isnan(found.differences[1])
+    alone = compare(row("a", 0.5, math.nan), row("b", 0.4, 0.3))
+    assert alone.mean == pytest.approx(0.1) and math.isnan(alone.low)
+    none = compare(row("a", math.nan), row("b", 0.4))
+    assert math.isnan(none.mean) and not none.beats and not none.significant
+
+
+def test_a_winner_that_wrecks_the_rest_is_named() -> None:
+    best = row("candidate 1.1", 0.7, miou=0.02, loss=0.0, bf1=0.4)
+    ce = row("ce", 0.5, kind="rival", miou=0.4, loss=5.0, bf1=0.5)
+    (text,) = warnings_about(best, [best, ce], "biou")
+    assert "wrecking miou: 0.0200, where ce has 0.4000" in text and "search.floor='miou>=0.9*ce'" in text
+    assert warnings_about(row("x", 0.7, miou=0.3), [ce], "biou") == []
+
+
+def test_a_better_rival_and_failed_trainings_are_named() -> None:
+    best, rival = row("candidate 1.1", 0.5, math.nan), row("lovasz", 0.6, 0.7, kind="rival")
+    better, missing = warnings_about(best, [best, rival], "biou")
+    assert better.startswith("lovasz is better: biou 0.6500 against 0.5000")
+    assert missing.endswith("candidate 1.1 (1 of 2)")

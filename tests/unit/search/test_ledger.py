@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import math
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from toy_search import NAMES, outcome
+
+from autoseg.errors import InputError
+from autoseg.search.ledger import Ledger
+from autoseg.search.records import TrialRecord
+
+THIRD = 1.0 / 3.0
+PLANNED = TrialRecord(2, 1, "candidate", "candidate 2.1", (THIRD, 0.0, 1.0), 5)
+
+
+def test_planned_before_it_runs_and_whole_afterwards(quick_path: Path) -> None:
+    path = quick_path / "trials.db"
+    with Ledger(path, NAMES) as ledger:
+        planned = ledger.add("search", PLANNED)
+        assert planned.number == 0
+        with Ledger(path, NAMES, read_only=True) as other:
+            assert other.records("search") == [planned]  # on the disk already
+        scores = {"biou": 0.1 + 0.2, "miou": THIRD}
+        done = ledger.finish("search", planned, outcome(scores=scores, attempts=2), reward=0.25)
+        assert (done.state, done.scores, done.reward, done.attempts) == ("complete", scores, 0.25, 2)
+        assert ledger.find("search", done.key) == done
+    with Ledger(path, NAMES) as again:
+        assert again.records("search") == [done]  # every bit of θ and scores
+
+
+@pytest.mark.parametrize("state", ["diverged", "failed", "timeout"])
+def test_a_failure_is_a_state_and_has_no_value(quick_path: Path, state: str) -> None:
+    path = quick_path / "trials.db"
+    with Ledger(path, NAMES) as ledger:
+        failed = outcome(state=state, scores={}, error="why")
+        done = ledger.finish("search", ledger.add("search", PLANNED), failed, math.nan)
+    with Ledger(path, NAMES) as again:
+        (read,) = again.records("search")
+    assert read.state == done.state == state and read.error == "why" and math.isnan(read.reward)
+    (trial,) = optuna.load_study(study_name="search", storage=f"sqlite:///{path}").trials
+    assert trial.state == optuna.trial.TrialState.FAIL and trial.value is None
+
+
+def test_a_reward_that_is_not_finite_is_a_divergence(quick_path: Path) -> None:
+    with Ledger(quick_path / "trials.db", NAMES) as ledger:
+        done = ledger.finish("search", ledger.add("search", PLANNED), outcome(), math.inf)
+    assert done.state == "diverged" and math.isnan(done.reward) and "not finite" in done.error
+
+
+def test_a_nan_among_the_other_scores_is_kept(quick_path: Path) -> None:
+    path = quick_path / "trials.db"
+    with Ledger(path, NAMES) as ledger:
+        scores = {"biou": 0.5, "bf1": math.nan}
+        ledger.finish("search", ledger.add("search", PLANNED), outcome(scores=scores), 0.5)
+    with Ledger(path, NAMES) as again:
+        assert math.isnan(again.records("search")[0].scores["bf1"])
+    text = sqlite3.connect(path).execute("select value_json from trial_user_attributes where key='scores'").fetchone()
+    assert text[0] == '{"biou": 0.5, "bf1": null}'  # what every JSON reader takes
+
+
+def test_it_is_an_optuna_study(quick_path: Path) -> None:
+    path = quick_path / "trials.db"
+    with Ledger(path, NAMES) as ledger:
+        ledger.finish("search", ledger.add("search", PLANNED), outcome(), 0.5)
+        rival = ledger.add("confirm", TrialRecord(-1, 0, "rival", "ce", None, 77))
+        ledger.finish("confirm", rival, outcome(), 0.4)
+        assert ledger.records("confirm")[0].theta is None
+    study = optuna.load_study(study_name="search", storage=f"sqlite:///{path}")
+    assert study.best_value == 0.5 and study.direction == optuna.study.StudyDirection.MAXIMIZE
+    assert study.best_params == {"theta.and.p1.x": THIRD, "theta.and.p1.y": 0.0, "theta.or.p1.x": 1.0}
+    attributes = study.best_trial.user_attrs
+    assert attributes["scores"] == {"biou": 0.5} and attributes["outcome"]["seconds"] == 1.5
+    assert (attributes["round"], attributes["index"], attributes["seed"], attributes["kind"]) == (2, 1, 5, "candidate")
+
+
+def test_interrupted_between_plan_and_result(quick_path: Path) -> None:
+    path = quick_path / "trials.db"
+    with Ledger(path, NAMES) as ledger:
+        ledger.add("search", PLANNED)
+    with Ledger(path, NAMES) as again:
+        (open_,) = again.records("search")
+        assert open_.state == "running"
+        assert again.finish("search", open_, outcome(), 0.5).state == "complete"
+
+
+def test_reading_never_writes(quick_path: Path) -> None:
+    path = quick_path / "trials.db"
+    Ledger(path, NAMES).close()
+    before = path.read_bytes()
+    with Ledger(path, NAMES, read_only=True) as reader, pytest.raises(InputError):
+        reader.add("search", PLANNED)
+    assert path.read_bytes() == before
+    with pytest.raises(InputError, match=r"trials\.db: expected a file"):
+        Ledger(quick_path / "none.db", NAMES, read_only=True)
+    assert not (quick_path / "none.db").exists()
+
+
+def test_a_file_that_is_no_ledger(quick_path: Path) -> None:
+    path = quick_path / "trials.db"
+    path.write_bytes(b"not a database at all" * 100)
+    with pytest.raises(InputError, match="a readable ledger"):
+        Ledger(path, NAMES)
+
+
+def test_a_full_disk_is_one_message_and_loses_nothing(quick_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = quick_path / "trials.db"
+    with Ledger(path, NAMES) as ledger:
+        done = ledger.finish("search", ledger.add("search", PLANNED), outcome(), 0.5)
+    pages = sqlite3.connect(path).execute("pragma page_count").fetchone()[0]
+    connect = sqlite3.dbapi2.connect
+
+    def limited(*args: Any, **options: Any) -> sqlite3.Connection:  # SQLite's own way of running out of space
+        connection = connect(*args, **options)
+        connection.execute(f"pragma max_page_count={pages + 1}")
+        return connection
+
+    monkeypatch.setattr(sqlite3.dbapi2, "connect", limited)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # Optuna tries again for some seconds
+    with Ledger(path, NAMES) as ledger, pytest.raises(InputError, match="disk: expected space for trials"):
+        for index in range(100):
+            ledger.add("search", TrialRecord(3, index, "candidate", f"candidate 3.{index}", (0.1, 0.1, 0.1), 5))
+    monkeypatch.undo()
+    with Ledger(path, NAMES) as again:
+        assert again.records("search")[0] == done and len(again.records("search")) > 1
+
+
+def test_the_ledger_does_not_wake_up_torch() -> None:
+    code = "import sys, autoseg.search.ledger, autoseg.search.loop; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

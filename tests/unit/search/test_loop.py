@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from toy_search import (
+    IDENTITY,
+    NAMES,
+    PROBLEM,
+    TARGET,
+    CountingExecutor,
+    Recorder,
+    ToyController,
+    ToyTask,
+    search,
+    settings,
+)
+
+from autoseg.config import ConfirmConfig
+from autoseg.errors import AutosegError, InputError
+from autoseg.execution import InlineExecutor, ProcessExecutor
+from autoseg.search.confirm import fresh_seeds
+from autoseg.search.ledger import Ledger
+from autoseg.search.observer import Observer, Observers, estimate
+from autoseg.search.records import Finding, TrialRecord
+
+Essence = list[tuple[Any, ...]]
+
+
+def essence(path: Path) -> tuple[Essence, dict[str, Any]]:
+    """What must be the same in a run that was interrupted: candidates with their scores, controller states."""
+    with Ledger(path / "trials.db", NAMES, read_only=True) as ledger:
+        ran = [(r.round, r.index, r.theta, r.state, str(r.scores), str(r.reward)) for r in ledger.records("search")]
+    return ran, {file.name: json.loads(file.read_text()) for file in sorted(path.glob("controller/*.json"))}
+
+
+def test_a_search_finds_what_it_looks_for(quick_path: Path) -> None:
+    published: list[Finding] = []
+    result = search(quick_path / "run", settings(rounds=8, candidates=6), published=published)
+    assert np.linalg.norm(np.array(result.best.theta) - TARGET) < 0.2
+    assert result.best.confirmed and len(result.best.seeds) == 2 and 5 not in result.best.seeds
+    assert [finding.confirmed for finding in published] == [False] * 8 + [True]
+    assert published[-1] == result.best
+    assert {row.name for row in result.rows if row.kind == "rival"} == {"identity", "ce"}
+    assert all(comparison.beats for comparison in result.comparisons)
+    ran, states = essence(quick_path / "run")
+    assert [entry[:2] for entry in ran] == [(r, i) for r in range(8) for i in range(6)]
+    assert list(states) == [f"round_{r:04d}.json" for r in range(9)]
+
+
+def test_the_order_in_which_trainings_end_does_not_matter(quick_path: Path) -> None:
+    forwards = search(quick_path / "a", settings())
+    backwards = search(quick_path / "b", settings(), executor=CountingExecutor(ToyTask()))
+    assert essence(quick_path / "a") == essence(quick_path / "b")
+    assert forwards.best == backwards.best
+
+
+def test_with_real_workers(quick_path: Path) -> None:
+    with ProcessExecutor(ToyTask(0.002), ["cpu", "cpu"]) as executor:
+        processes = search(quick_path / "a", settings(), executor=executor)
+    inline = search(quick_path / "b", settings())
+    assert essence(quick_path / "a") == essence(quick_path / "b")
+    assert processes.best == inline.best
+
+
+class Stop(Exception):
+    """The plug is pulled."""
+
+
+class PulledPlug(CountingExecutor):
+    """Stops after so many trainings, before the result is written."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__(ToyTask())
+        self.left = after
+
+    def run(self, jobs: Any) -> Any:
+        for result in super().run(jobs):
+            if self.left == 0:
+                raise Stop
+            self.left -= 1
+            yield result
+
+
+@pytest.mark.parametrize("after", [0, 1, 2, 3, 7, 9, 12, 16])
+def test_stopped_and_resumed_equals_never_stopped(quick_path: Path, after: int) -> None:
+    whole = search(quick_path / "whole", settings())
+    with pytest.raises(Stop):
+        search(quick_path / "run", settings(), executor=PulledPlug(after))
+    rest = CountingExecutor(ToyTask())
+    resumed = search(quick_path / "run", settings(), executor=rest)
+    assert essence(quick_path / "run") == essence(quick_path / "whole")
+    assert dataclasses.replace(resumed, run_dir=whole.run_dir) == whole
+    assert len(rest.payloads) == 9 + 4 * 2 - after  # nothing that had a result was trained again
+
+
+def test_a_finished_run_is_only_read(quick_path: Path) -> None:
+    first = search(quick_path / "run", settings())
+    executor = CountingExecutor(ToyTask())
+    assert search(quick_path / "run", settings(), executor=executor) == first
+    assert executor.payloads == []
+
+
+def test_more_rounds_go_on_and_fewer_are_refused(quick_path: Path) -> None:
+    whole = search(quick_path / "whole", settings(rounds=4))
+    search(quick_path / "run", settings(rounds=2))
+    more = search(quick_path / "run", settings(rounds=4))
+    assert essence(quick_path / "run") == essence(quick_path / "whole")
+    assert more.best == whole.best and more.rows == whole.rows
+    with pytest.raises(InputError, match=r"search\.rounds: expected at least 4"):
+        search(quick_path / "run", settings(rounds=3))
+
+
+def test_a_deleted_checkpoint_is_replayed_without_training(quick_path: Path) -> None:
+    first = search(quick_path / "run", settings())
+    before = essence(quick_path / "run")
+    for name in ("round_0003.json", "round_0002.json"):
+        (quick_path / "run" / "controller" / name).unlink()
+    executor = CountingExecutor(ToyTask())
+    assert search(quick_path / "run", settings(), executor=executor) == first
+    assert essence(quick_path / "run") == before and executor.payloads == []
+
+
+def test_a_ledger_of_another_search_is_noticed(quick_path: Path) -> None:
+    search(quick_path / "run", settings())
+    for file in (quick_path / "run" / "controller").iterdir():
+        file.unlink()
+    with pytest.raises(InputError, match=r"run folder, candidate 0\.0: expected one θ for one candidate"):
+        search(quick_path / "run", settings(), controller=ToyController(seed=1))
+
+
+class Witness(ToyController):
+    """Remembers what it was told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[Any] = []
+
+    def tell(self, thetas: Any, rewards: Any) -> None:
+        self.told.append(rewards)
+        super().tell(thetas, rewards)
+
+
+@pytest.mark.parametrize(("fault", "state"), [("diverge_above", "diverged"), ("raise_above", "failed")])
+def test_failed_candidates_are_told_as_nan(quick_path: Path, fault: str, state: str) -> None:
+    controller, recorder = Witness(), Recorder()
+    executor = InlineExecutor(ToyTask(**{fault: 0.6}))
+    options = settings(rounds=4, candidates=6, confirm=ConfirmConfig(2, 2, ["ce"]))
+    result = search(quick_path / "run", options, executor=executor, controller=controller, observer=recorder)
+    ran, _ = essence(quick_path / "run")
+    states = np.array([entry[3] for entry in ran]).reshape(4, 6)
+    assert set(states.flat) == {"complete", state}
+    assert (np.isnan(np.array(controller.told)) == (states == state)).all()
+    assert math.isfinite(result.best.reward)
+    assert len(recorder.of("trained")) == 24 + 4 * 2
+
+
+def test_a_search_in_which_nothing_works_stops_after_a_round(quick_path: Path) -> None:
+    executor = CountingExecutor(ToyTask(raise_above=-1))
+    with pytest.raises(AutosegError, match=r"No candidate completed. The first one failed: .*\n(.*\n)*.*a bug"):
+        search(quick_path / "run", settings(), executor=executor)
+    assert len(executor.payloads) == 3
+
+
+def test_a_floor_trains_its_rival_once_with_the_seed_of_the_search(quick_path: Path) -> None:
+    executor = CountingExecutor(ToyTask())
+    result = search(quick_path / "run", settings(floor="miou>=1.5*ce"), executor=executor)
+    assert executor.payloads[0] == {"loss": "ce", "seed": 5}
+    with Ledger(quick_path / "run" / "trials.db", NAMES, read_only=True) as ledger:
+        (reference,) = ledger.records("floor")
+        for record in ledger.records("search"):
+            share = record.scores["miou"] / (1.5 * reference.scores["miou"])
+            assert record.reward == pytest.approx(record.scores["biou"] * min(1.0, share))
+    assert result.best.theta[1] > 0.3  # pulled up from the target's 0.2
+    again = CountingExecutor(ToyTask())
+    search(quick_path / "run", settings(floor="miou>=1.5*ce", rounds=4), executor=again)
+    assert all(payload["seed"] != 5 or "theta" in payload for payload in again.payloads)
+
+
+def test_a_floor_whose_rival_fails(quick_path: Path) -> None:
+    with pytest.raises(AutosegError, match=r"training of ce, which search\.floor needs, diverged"):
+        search(quick_path / "run", settings(floor="miou>=ce"), executor=InlineExecutor(ToyTask(diverge_above=0.55)))
+
+
+def test_what_the_observer_is_told(quick_path: Path) -> None:
+    recorder = Recorder()
+    result = search(quick_path / "run", settings(), observer=recorder)
+    (plan,) = recorder.of("started")
+    assert (plan.total, plan.done, plan.first_round, plan.workers) == (17, 0, 0, 1)
+    progress = [progress for _, progress in recorder.of("trained")]
+    assert [p.done for p in progress] == list(range(1, 18)) and all(p.total == 17 for p in progress)
+    assert [p.phase for p in progress] == ["search"] * 9 + ["confirm"] * 8
+    assert progress[-1].seconds_left == 0
+    summaries = [summary for summary, _ in recorder.of("round_done")]
+    assert [s.round for s in summaries] == [0, 1, 2]
+    assert all(s.best_reward == max(r.reward for r in s.records) for s in summaries)
+    assert recorder.of("finished") == [result]
+    resumed = Recorder()
+    search(quick_path / "run", settings(rounds=4), observer=resumed)
+    assert (resumed.of("started")[0].done, resumed.of("started")[0].first_round) == (17, 3)
+
+
+def test_an_observer_that_fails_does_not_stop_the_search(quick_path: Path) -> None:
+    class Broken(Observer):
+        calls = 0
+
+        def trained(self, record: Any, progress: Any) -> None:
+            self.calls += 1
+            raise ConnectionError("no network")
+
+    broken, recorder = Broken(), Recorder()
+    search(quick_path / "run", settings(), observer=Observers([broken, recorder]))
+    assert broken.calls == 1 and len(recorder.of("trained")) == 17
+
+
+def test_estimate() -> None:
+    assert estimate([], 5, 2) is None
+    assert estimate([10, 20], 4, 2) == 30
+
+
+def test_no_confirmation_on_request(quick_path: Path) -> None:
+    result = search(quick_path / "run", settings(confirm=ConfirmConfig(0, 3)))
+    assert not result.best.confirmed and result.rows == () and result.best.seeds == (5,)
+
+
+def test_fresh_seeds_are_fresh() -> None:
+    seeds = fresh_seeds(5, 50)
+    assert len(set(seeds)) == 50 and 5 not in seeds
+    assert seeds[:3] == fresh_seeds(5, 3) and seeds[:3] != fresh_seeds(6, 3)
+
+
+def test_identity_is_the_spaces_own(quick_path: Path) -> None:
+    executor = CountingExecutor(ToyTask())
+    search(quick_path / "run", settings(), executor=executor)
+    fresh = fresh_seeds(PROBLEM.seed, 2)
+    for seed in fresh:
+        assert {"theta": list(IDENTITY), "seed": seed} in executor.payloads
+        assert {"loss": "ce", "seed": seed} in executor.payloads
+    assert TrialRecord(0, 0, "rival", "ce", None, 1).payload == {"loss": "ce", "seed": 1}

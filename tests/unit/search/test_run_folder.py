@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from autoseg.errors import InputError
+from autoseg.search.run_folder import RunFolder, new_run_path, read_config, slug, write_atomic
+
+FIXED = {"metric": "biou", "seed": 0, "size": (180, 240)}
+
+
+def test_create_then_open(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    with RunFolder.create(path, {"metric": "biou"}, FIXED) as folder:
+        assert folder.last_checkpoint() is None
+        folder.save_checkpoint(0, {"mean": [0.1 + 0.2]})
+        folder.save_checkpoint(10, {"mean": [1 / 3]})
+    with RunFolder.open(path, FIXED) as folder:
+        assert folder.last_checkpoint() == (10, {"mean": [1 / 3]})
+        folder.write_config({"metric": "biou", "rounds": 9})
+    assert read_config(path) == {"metric": "biou", "rounds": 9}
+    assert yaml.safe_load((path / "config.yaml").read_text())["schema"] == 1
+
+
+def test_names_are_slugs(tmp_path: Path) -> None:
+    assert slug("miou+0.5*bf1") == "miou-0.5-bf1"
+    assert slug("~/Ünï code=(x)") == "n-code-x"
+    assert slug("***") == "x"
+    path = new_run_path(tmp_path, "miou+0.5*bf1", "camvid")
+    assert re.fullmatch(r"miou-0\.5-bf1-camvid-\d{8}-\d{6}-[0-9a-f]{4}", path.name)
+    assert path != new_run_path(tmp_path, "miou+0.5*bf1", "camvid")
+
+
+def test_a_folder_with_something_in_it_is_not_taken(tmp_path: Path) -> None:
+    with RunFolder.create(tmp_path / "run", {}, FIXED):
+        pass
+    with pytest.raises(InputError, match="resume="):
+        RunFolder.create(tmp_path / "run", {}, FIXED)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").touch()
+    with pytest.raises(InputError, match="a new or empty folder"):
+        RunFolder.create(tmp_path / "photos", {}, FIXED)
+
+
+def test_another_version_or_no_run_at_all(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a readable config\.yaml"):
+        RunFolder.open(tmp_path, FIXED)
+    (tmp_path / "config.yaml").write_text("schema: 99\nmetric: biou\n")
+    with pytest.raises(InputError, match="expected version 1, got version 99"):
+        RunFolder.open(tmp_path, FIXED)
+    (tmp_path / "config.yaml").write_text("- a list")
+    with pytest.raises(InputError, match="version None"):
+        RunFolder.open(tmp_path, FIXED)
+    (tmp_path / "config.yaml").write_text("schema: !!python/object/apply:os.system [touch pwned]")
+    with pytest.raises(InputError):
+        RunFolder.open(tmp_path, FIXED)
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"size": (90, 120)}, {"extra": 1}])
+def test_what_would_change_the_search_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    with RunFolder.create(tmp_path / "run", {}, FIXED):
+        pass
+    with pytest.raises(InputError, match=f"{next(iter(change))}: expected .*as when the run began"):
+        RunFolder.open(tmp_path / "run", {**FIXED, **change})
+    RunFolder.open(tmp_path / "run", FIXED).close()  # not left locked
+
+
+def test_a_second_process_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    code = (
+        "import sys; from pathlib import Path; from autoseg.search.run_folder import RunFolder\n"
+        f"RunFolder.open(Path({str(path)!r}), {FIXED!r})"
+    )
+    with RunFolder.create(path, {}, FIXED):
+        second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    message = second.stderr.strip().splitlines()[-1]
+    assert second.returncode == 1 and f"got process {os.getpid()} on {socket.gethostname()} working in" in message
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0  # free again
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 1, "round": 3}', '{"schema": 2, "round": 3, "state": {}}'])
+def test_a_damaged_checkpoint_says_what_to_do(tmp_path: Path, text: str) -> None:
+    with RunFolder.create(tmp_path / "run", {}, FIXED) as folder:
+        folder.save_checkpoint(3, {})
+        (folder.path / "controller" / "round_0003.json").write_text(text)
+        with pytest.raises(InputError, match=r"Delete round_0003\.json and resume"):
+            folder.last_checkpoint()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    path = tmp_path / "loss.json"
+    write_atomic(path, "old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InputError, match=r"disk: expected space for loss\.json"):
+        write_atomic(path, "new")
+    assert path.read_text() == "old" and [entry.name for entry in tmp_path.iterdir()] == ["loss.json"]
+
+
+def test_a_really_full_disk() -> None:
+    with pytest.raises(OSError, match="No space"), open("/dev/full", "w") as file:
+        file.write("x")
+        file.flush()
+
+
+def test_other_faults_of_the_disk_are_not_called_no_space(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        write_atomic(tmp_path / "file" / "x.json", json.dumps({}))
