@@ -70,11 +70,13 @@ def sentence(result: SearchResult) -> str:
             f"Found a loss for {result.metric}: {percent(best.reward)} with the search's own seed, not confirmed with"
             " fresh ones, so part of it may be luck."
         )
-    rivals = {row.name: row for row in result.rows if row.kind == "rival" and row.n}
+    rivals = {row.name: row.mean for row in result.rows if row.kind == "rival" and row.n}
     mean = next(row.mean for row in result.rows if row.name == best.name)
-    beside = ", ".join(f"{name} {percent(row.mean)} ({100 * (mean - row.mean):+.1f})" for name, row in rivals.items())
+    beside = ", ".join(f"{name} {percent(other)} ({100 * (mean - other):+.1f})" for name, other in rivals.items())
     against = f"; under the same budget: {beside}" if beside else ""
-    return f"Found a loss for {result.metric}: {percent(mean)} over {len(best.seeds)} fresh seeds{against}."
+    ahead = all(mean > other for other in rivals.values())
+    found = "Found a loss for" if ahead else "The best loss found is not ahead of every rival for"
+    return f"{found} {result.metric}: {percent(mean)} over {len(best.seeds)} fresh seeds{against}."
 
 
 def next_step(run_dir: Path) -> list[str]:

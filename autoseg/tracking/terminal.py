@@ -32,6 +32,7 @@ class Terminal(Observer):
             TextColumn("{task.fields[note]}"),
             console=self.console,
             disable=not self.console.is_terminal,
+            refresh_per_second=2,
         )
         self._task: TaskID | None = None
 

@@ -61,7 +61,7 @@ def test_plain_data_round_trips_through_yaml():
 def test_a_run_with_an_unknown_key_is_refused():
     data = hydra.plain(composed())
     data["search"]["roundz"] = 3
-    with pytest.raises(InputError, match="search.roundz"):
+    with pytest.raises(InputError, match=r"search\.roundz"):
         hydra.load(SearchConfig, data)
 
 

@@ -1,0 +1,10 @@
+"""`autoseg export` from a checkout or a cluster job: write a found loss as a card, an mmsegmentation config or plain Python."""
+
+from __future__ import annotations
+
+import sys
+
+from autoseg.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["export", *sys.argv[1:]]))

@@ -1,0 +1,160 @@
+"""Exported losses are the loss: same values and gradients without autoseg, same card, a config that loads."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from autoseg.cli import main
+from autoseg.errors import InputError
+from autoseg.evidence.export import as_files, as_python
+from autoseg.evidence.gather import Gathered
+from autoseg.metrics import names
+from autoseg.surrogates import LossCard, build_space, load_loss
+
+# Runs where importing autoseg, numpy or anything but torch and the standard library is an error.
+ALONE = """
+import builtins, json, sys
+real = builtins.__import__
+def guarded(name, *args, **kwargs):
+    assert name.partition(".")[0] != "autoseg", "an exported file imported autoseg"
+    return real(name, *args, **kwargs)
+builtins.__import__ = guarded
+import torch
+sys.path.insert(0, sys.argv[1])
+import found_loss
+saved = torch.load(sys.argv[1] + "/batch.pt", weights_only=True)
+out = []
+for logits in (saved["logits"], saved["logits"].double()):
+    logits = logits.clone().requires_grad_()
+    value = found_loss.build_loss(num_classes=4)(logits, saved["labels"])
+    value.backward()
+    out.append([value.item(), logits.grad.abs().sum().item()])
+assert "autoseg" not in sys.modules
+print(json.dumps(out))
+"""
+
+
+def card_of(metric: str, space: str, seed: int = 0) -> LossCard:
+    bound = build_space(space, metric=metric)
+    theta = np.random.default_rng(seed).random(bound.dim)
+    return LossCard.of(bound.build_loss(theta, 4, tolerance=2, drop_background=True))
+
+
+def batch() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    labels = torch.randint(0, 4, (2, 12, 11), generator=generator)
+    labels[:, :2] = 255
+    return {"logits": 3 * torch.randn(2, 4, 12, 11, generator=generator), "labels": labels}
+
+
+def values(card: LossCard) -> list[list[float]]:
+    out = []
+    for logits in (batch()["logits"], batch()["logits"].double()):
+        logits = logits.clone().requires_grad_()
+        value = card.build()(logits, batch()["labels"])
+        value.backward()
+        assert logits.grad is not None
+        out.append([value.item(), logits.grad.abs().sum().item()])
+    return out
+
+
+def run_alone(folder: Path) -> list[list[float]]:
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", ALONE, str(folder)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(("metric", "space"), [("miou", "default"), ("miou+0.5*bf1", "paper")])
+def test_the_python_file_alone_gives_the_same_values(metric, space, tmp_path):
+    card = card_of(metric, space)
+    (tmp_path / "found_loss.py").write_text(as_python(card, "found_loss"))
+    torch.save(batch(), tmp_path / "batch.pt")
+    for ours, theirs in zip(values(card), run_alone(tmp_path), strict=True):
+        assert theirs == pytest.approx(ours, rel=1e-6)
+
+
+@pytest.mark.parametrize("metric", [name for name in names()])
+@pytest.mark.parametrize("space", ["paper", "default", "paper-unconstrained"])
+def test_every_metric_can_be_exported(metric, space):
+    card = card_of(metric, space, seed=1)
+    namespace: dict[str, object] = {"__name__": "found_loss_in_memory"}
+    sys.modules["found_loss_in_memory"] = type(sys)("found_loss_in_memory")  # dataclasses look their module up
+    sys.modules["found_loss_in_memory"].__dict__.update(namespace)
+    exec(compile(as_python(card, "x"), "x.py", "exec"), sys.modules["found_loss_in_memory"].__dict__)
+    found = sys.modules.pop("found_loss_in_memory").__dict__["build_loss"](num_classes=4)
+    assert found(**batch()).item() == pytest.approx(values(card)[0][0], rel=1e-6)
+
+
+def test_bad_labels_are_refused_by_the_exported_file_too(tmp_path):
+    text = as_python(card_of("miou", "default"), "x")
+    assert "import autoseg" not in text and "from autoseg" not in text
+    assert "numpy" not in text
+
+
+def test_mmseg_config_loads_and_finds_its_card(tmp_path):
+    from mmengine.config import Config
+
+    card = card_of("biou", "default")
+    for path, text in as_files(card, "mmseg", tmp_path / "found.py").items():
+        path.write_text(text)
+    config = Config.fromfile(tmp_path / "found.py", import_custom_modules=False)
+    loss = config.model.decode_head.loss_decode
+    assert loss.type == "AutoSegLoss"
+    assert load_loss(loss.loss).metric == "biou"
+
+
+def test_the_command_writes_each_format(tmp_path, monkeypatch, capsys):
+    card = card_of("miou+0.5*bf1", "default")
+    run = tmp_path / "run"
+    card.save(run / "loss.json")
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", str(run)]) == 0
+    assert LossCard.load(tmp_path / "miou_0_5_bf1_loss.json") == card
+    assert main(["export", str(run / "loss.json"), "--format", "python", "-o", "found_loss.py"]) == 0
+    assert "class FoundLoss" in (tmp_path / "found_loss.py").read_text()
+    assert main(["export", str(run), "--format", "mmseg", "-o", "cfg.py"]) == 0
+    assert {"cfg.py", "cfg.json"} <= {path.name for path in tmp_path.iterdir()}
+    assert "not confirmed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nowhere"], "does not exist"),
+        (["empty"], "loss.json"),
+        (["run", "--format", "onnx"], "one of json, mmseg, python"),
+        (["run", "-o", "missing/x.json"], "existing folder"),
+        (["cut"], "cut"),
+    ],
+)
+def test_wrong_input(arguments, words, tmp_path, monkeypatch, capsys):
+    card_of("miou", "paper").save(tmp_path / "run" / "loss.json")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / "loss.json").write_text((tmp_path / "run" / "loss.json").read_text()[:100])
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", *arguments]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_gathering_stops_at_what_it_cannot_read():
+    with pytest.raises(InputError, match="importable"):
+        Gathered("autoseg", {}).add("no_such_module", "x")
+
+
+def test_gathered_definitions_come_after_what_they_need():
+    gathered = Gathered("autoseg", {})
+    gathered.add("autoseg.surrogates.logic", "CurveLogic")
+    body = gathered.body
+    order = [body.index(f"class {name}") for name in ("Plane", "Logic", "MapLogic", "CurveLogic")]
+    assert order == sorted(order)
+    assert "from torch.nn import functional as F" in gathered.imports

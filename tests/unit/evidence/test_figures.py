@@ -1,0 +1,75 @@
+"""Figures show what they were given: read back from the drawn artists, and rendered to a picture."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from autoseg.evidence import figures, sampled
+from autoseg.surrogates import SurrogateLoss, build_space
+
+REWARDS = [[0.2, 0.3, math.nan], [0.25, 0.4, 0.35], [math.nan] * 3]
+
+
+def ink(figure: Figure) -> float:
+    """Share of pixels that are not white."""
+    stream = io.BytesIO()
+    figure.savefig(stream)
+    return float((np.asarray(Image.open(stream).convert("L")) < 250).mean())
+
+
+def test_reward_by_round_draws_means_best_and_failures():
+    figure = figures.reward_by_round(REWARDS, "miou")
+    (axes,) = figure.axes
+    lines = {line.get_label(): np.asarray(line.get_ydata(), float) for line in axes.lines}
+    assert lines["mean of the round"] == pytest.approx([25.0, 100 / 3, math.nan], nan_ok=True)
+    assert lines["best so far"] == pytest.approx([30.0, 40.0, 40.0])
+    assert sum(len(line.get_xdata()) for line in axes.lines if line.get_marker() == "x") == 4
+    assert ink(figure) > 0.01
+
+
+def test_a_first_round_without_any_score_is_drawn_without_a_best():
+    figure = figures.reward_by_round([[math.nan, math.nan], [0.5, 0.1]], "miou")
+    best = next(line for line in figure.axes[0].lines if line.get_label() == "best so far")
+    assert np.isnan(best.get_ydata()[0]) and best.get_ydata()[1] == 50
+
+
+def test_confirmation_names_every_loss_and_writes_its_mean():
+    figure = figures.confirmation({"candidate 0.1": [0.4, 0.5], "ce": [0.3, math.nan]}, "miou", "candidate 0.1")
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["ce", "candidate 0.1"]
+    assert {text.get_text() for text in axes.texts} == {"45.0", "30.0"}
+    assert ink(figure) > 0.01
+
+
+@pytest.mark.parametrize(("metric", "space"), [("miou", "paper"), ("gacc", "default"), ("miou+0.5*bf1", "default")])
+def test_curves_and_surfaces_of_a_loss(metric, space):
+    bound = build_space(space, metric=metric)
+    loss = bound.build_loss(np.linspace(0.1, 0.9, bound.dim), 3)
+    points = sampled.curve_points(loss)
+    assert list(points) == list(bound.curves)
+    for line in points.values():
+        assert line[0] == pytest.approx([0, 0]) and line[-1] == pytest.approx([1, 1])
+        assert (np.diff(line, axis=0) >= 0).all()
+    drawn = figures.curves(points, sampled.published_points(metric))
+    assert [axes.get_title() for axes in drawn.axes] == list(points)
+    operations = sampled.operands(loss)
+    assert all(title.endswith(("AND", "OR")) for title in operations)
+    surfaces = figures.surfaces(operations)
+    assert len(surfaces.axes) == len(operations)
+    assert ink(drawn) > 0.01 and ink(surfaces) > 0.01
+
+
+def test_identity_curves_lie_on_the_diagonal():
+    for line in sampled.curve_points(SurrogateLoss("miou", 3)).values():
+        assert line[:, 1] == pytest.approx(line[:, 0], abs=1e-12)
+
+
+def test_published_curves_exist_for_the_papers_metrics_only():
+    assert set(sampled.published_points("miou") or {}) == {"and", "or"}
+    assert sampled.published_points("dice") is None

@@ -1,0 +1,101 @@
+"""Every observer on the same short search: what it prints, writes, and how it leaves."""
+
+from __future__ import annotations
+
+import io
+import logging
+import math
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from autoseg.config import TrackerConfig
+from autoseg.search.observer import Observer, Plan, Progress, RoundSummary
+from autoseg.search.records import Finding, SearchResult, TrialRecord
+from autoseg.tracking import Log, Terminal, build_observers
+from autoseg.tracking.terminal import duration, percent
+
+GOOD = TrialRecord(0, 0, "candidate", "candidate 0.0", (0.5,), 7, "complete", {"miou": 0.4}, 0.4, 3.0, 1)
+BAD = TrialRecord(0, 1, "candidate", "candidate 0.1", (0.1,), 7, "diverged", error="the loss is nan [1]")
+
+
+def play(observer: Observer, folder: Path) -> None:
+    """A search of one round."""
+    observer.started(Plan(folder, "miou", 1, 2, 2, 4, 0, 0))
+    observer.trained(GOOD, Progress("search", 1, 4, GOOD, 90.0))
+    observer.trained(BAD, Progress("search", 2, 4, GOOD, 60.0))
+    observer.round_done(RoundSummary(0, (GOOD, BAD), 0.4, 0.4), Progress("search", 2, 4, GOOD, 60.0))
+    observer.confirming(2)
+    observer.warning("lovasz is better [really]")
+    observer.finished(SearchResult(folder, "miou", Finding("candidate 0.0", (0.5,), 0.4, {"miou": 0.4}, (7,), False)))
+    observer.close()
+
+
+def test_plain_lines_when_not_a_terminal(tmp_path):
+    text = io.StringIO()
+    terminal = Terminal(Console(file=text, force_terminal=False, soft_wrap=True))
+    terminal.seconds_per_training = 60.0
+    play(terminal, tmp_path)
+    lines = text.getvalue().splitlines()
+    assert "\x1b" not in text.getvalue()
+    assert lines[0].startswith("Searching a loss for miou: 1 rounds of 2 candidates on 2 workers, 4 trainings")
+    assert str(tmp_path) in lines[1]
+    assert "about 2 min" in lines[2]
+    assert any("candidate 0.1" in line and "diverged: the loss is nan [1]" in line for line in lines)
+    assert any("mean 40.0" in line and "failed 1" in line and "60 s left" in line for line in lines)
+    assert any("lovasz is better [really]" in line for line in lines)
+
+
+def test_a_terminal_gets_a_live_bar(tmp_path):
+    text = io.StringIO()
+    play(Terminal(Console(file=text, force_terminal=True, width=100)), tmp_path)
+    assert "\x1b[" in text.getvalue() and "2/4" in text.getvalue()
+
+
+def test_a_resumed_search_says_where_it_goes_on(tmp_path):
+    text = io.StringIO()
+    terminal = Terminal(Console(file=text, force_terminal=False, soft_wrap=True))
+    terminal.started(Plan(tmp_path, "miou", 4, 8, 1, 40, 16, 2))
+    terminal.close()
+    assert "going on after 16 of 40" in text.getvalue()
+
+
+def test_log_holds_everything_and_lets_go_of_the_file(tmp_path):
+    path = tmp_path / "log.txt"
+    before = list(logging.getLogger("autoseg").handlers)
+    play(Log(path), tmp_path)
+    text = path.read_text()
+    for word in ("candidate 0.0", "miou=0.4000", "diverged", "the loss is nan", "WARNING", "winner"):
+        assert word in text
+    assert logging.getLogger("autoseg").handlers == before
+
+
+def test_tensorboard_files_can_be_read_back(tmp_path):
+    observers = build_observers(TrackerConfig(tensorboard=True), tmp_path, tmp_path / "log.txt", {})
+    play(observers, tmp_path)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    tags = events.Tags()["tensors"]
+    assert {"candidate/reward", "score/miou", "round/best_reward"} <= set(tags)
+    assert len(events.Tensors("candidate/reward")) == 1  # a diverged one has none
+
+
+@pytest.mark.slow
+def test_wandb_offline_needs_no_account_and_never_asks(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    tracker = TrackerConfig(tensorboard=False, wandb="offline")
+    play(build_observers(tracker, tmp_path, tmp_path / "log.txt", {"seed": 1}), tmp_path)
+    assert list((tmp_path / "wandb").glob("offline-run-*"))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.2, "1 s"), (40, "40 s"), (200, "3 min"), (4800, "80 min"), (6000, "1 h 40 min")]
+)
+def test_durations_read_well(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_percent():
+    assert percent(0.4312) == "43.1" and percent(math.nan) == "–"
