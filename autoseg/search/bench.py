@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from autoseg.errors import InputError
 from autoseg.execution import Executor, Job
-from autoseg.search.ledger import STUDIES, Ledger
+from autoseg.search.ledger import Ledger
 from autoseg.search.observer import Observer, Progress, estimate
 from autoseg.search.records import COMPLETE, RUNNING, TrialRecord
 
@@ -58,7 +58,7 @@ class Bench:
 
     def done(self) -> list[TrialRecord]:
         """All trainings that have a result."""
-        everything = [record for study in STUDIES for record in self.ledger.records(study)]
+        everything = [record for study in self.ledger.studies for record in self.ledger.records(study)]
         return [record for record in everything if record.state != RUNNING]
 
     def progress(self, phase: str) -> Progress:

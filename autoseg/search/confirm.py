@@ -11,14 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean, stdev
 
 import numpy as np
-from scipy.special import stdtrit
 
 from autoseg.search.bench import Bench
+from autoseg.search.paired import paired
 from autoseg.search.records import COMPLETE, Comparison, Row, TrialRecord
 
 PAPER_METRICS = ("miou", "fwiou", "macc", "gacc", "biou", "bf1")
 WRECKED = 0.5  # share of the reference's score below which another metric counts as wrecked
-LEAST_SEEDS = 5  # for a mark of significance
 
 Scorer = Callable[[Mapping[str, float]], float]
 
@@ -98,13 +97,9 @@ def winner(rows: Sequence[Row]) -> Row | None:
 
 def compare(best: Row, other: Row) -> Comparison:
     """The winner against a rival, paired by seed."""
-    differences = tuple(a - b for a, b in zip(best.values, other.values, strict=True))
-    known = [difference for difference in differences if not math.isnan(difference)]
-    n = len(known)
-    mean = fmean(known) if known else math.nan
-    reach = float(stdtrit(n - 1, 0.975)) * stdev(known) / math.sqrt(n) if n > 1 else math.nan
-    significant = n >= LEAST_SEEDS and abs(mean) > reach
-    return Comparison(other.name, differences, mean, mean - reach, mean + reach, mean > 0, significant)
+    found = paired(best.values, other.values)
+    beats = found.mean > 0
+    return Comparison(other.name, found.differences, found.mean, found.low, found.high, beats, found.significant)
 
 
 def warnings_about(best: Row, rows: Sequence[Row], target: str) -> list[str]:

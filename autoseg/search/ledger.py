@@ -41,13 +41,16 @@ class Ledger:
         path: `trials.db`; made if missing.
         names: of the coordinates of θ, in order; a trial's parameters are called "theta.<name>".
         read_only: for those who look at a run from outside: never writes, needs no lock.
+        studies: which there are; others than a search's for runs that are no search.
 
     Raises:
         InputError: the file is not such a ledger, or the disk is full (from every method that writes).
     """
 
-    def __init__(self, path: Path, names: Sequence[str], *, read_only: bool = False) -> None:
-        self._path = path
+    def __init__(
+        self, path: Path, names: Sequence[str], *, read_only: bool = False, studies: Sequence[str] = STUDIES
+    ) -> None:
+        self._path, self.studies = path, tuple(studies)
         self._params = [PREFIX + name for name in names]
         self._axis = dict.fromkeys(self._params, FloatDistribution(0.0, 1.0))
         if read_only and not path.exists():
@@ -57,15 +60,15 @@ class Ledger:
         with self._faults():
             self._storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": BUSY_S}})
             known = {study.study_name for study in self._storage.get_all_studies()}
-            for study in () if read_only else [name for name in STUDIES if name not in known]:
+            for study in () if read_only else [name for name in studies if name not in known]:
                 self._storage.create_new_study([StudyDirection.MAXIMIZE], study)
-            there = [study for study in STUDIES if not read_only or study in known]
+            there = [study for study in studies if not read_only or study in known]
             self._ids = {study: self._storage.get_study_id_from_name(study) for study in there}
-            self._records = {study: self._read(study) for study in STUDIES}
+            self._records = {study: self._read(study) for study in studies}
 
     def records(self, study: str) -> list[TrialRecord]:
-        """All trainings of a study, in the order in which they were recorded."""
-        return list(self._records[study].values())
+        """All trainings of a study, in the order in which they were recorded; none of a study it lacks."""
+        return list(self._records.get(study, {}).values())
 
     def find(self, study: str, key: tuple[str, int]) -> TrialRecord | None:
         """The training with this key (see `TrialRecord.key`)."""

@@ -34,6 +34,7 @@ class ProxyTask:
         drop_background: boundary metrics, class 0 has no boundary of its own.
         final_split: None: train on the training images less the held-out ones and score those (a search). A
             role such as "val" or "test": train on all training images and score that split (a comparison).
+        per_class: score every class too, as "<metric>/<class>"; NaN where it does not occur.
     """
 
     data: DataConfig
@@ -43,6 +44,7 @@ class ProxyTask:
     tolerance: int = 5
     drop_background: bool = False
     final_split: str | None = None
+    per_class: bool = False
 
     def __call__(self, loss: nn.Module, seed: int, device: str = "cpu") -> dict[str, float]:
         """Train with `loss`, score the result.
@@ -53,7 +55,7 @@ class ProxyTask:
             device: a torch device.
 
         Returns:
-            A score per name in `metrics`, higher is better.
+            A score per name in `metrics`, higher is better; and, if asked for, those of the classes.
 
         Raises:
             Diverged: the loss became NaN or infinite.
@@ -93,16 +95,23 @@ class ProxyTask:
 
         data = self._open()
         options = (data.num_classes, data.ignore_index, self.tolerance, self.drop_background)
-        return evaluate(
+        metrics = {name: build_metric(name, *options) for name in self.metrics}
+        scores = evaluate(
             model,
             *self._pixels(self.final_split or "train", precision.device),
             self._rows(data)[1],
-            {name: build_metric(name, *options) for name in self.metrics},
+            metrics,
             precision,
             mean=self.model.mean,
             std=self.model.std,
             batch_size=self.proxy.eval_batch_size,
         )
+        if self.per_class:
+            for name, metric in metrics.items():
+                values = metric.per_class().tolist()
+                if len(values) == data.num_classes:  # not one pooled score
+                    scores |= {f"{name}/{label}": v for label, v in zip(data.classes, values, strict=True)}
+        return scores
 
     def _rows(self, data: SegData) -> tuple[Tensor, Tensor]:
         """Indices trained on (in `train`) and scored (in `train`, or in the final split)."""
