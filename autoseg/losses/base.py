@@ -33,12 +33,12 @@ class SegLoss(nn.Module, ABC):
     extra_keys: tuple[str, ...] = ()
     multilabel: bool = False
 
-    def __init__(self, num_classes: int, *, ignore_index: int = 255, validate: str = "auto") -> None:
+    def __init__(self, num_classes: int, *, ignore_index: int = 255, validate: bool | str = "auto") -> None:
         super().__init__()
         if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
             raise InputError("num_classes", "a positive integer", repr(num_classes))
         if validate not in VALIDATE:
-            raise InputError("validate", "one of " + ", ".join(VALIDATE), repr(validate))
+            raise InputError("validate", "auto, True or False", repr(validate))
         self.num_classes, self.ignore_index, self.validate = num_classes, ignore_index, validate
 
     @abstractmethod

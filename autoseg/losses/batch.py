@@ -14,7 +14,7 @@ from torch import Tensor
 
 from autoseg.errors import InputError
 
-VALIDATE = ("auto", "always", "never")
+VALIDATE: tuple[bool | str, ...] = ("auto", True, False)
 ROW_SUM_TOLERANCE = 1e-2  # soft labels that went through bf16 are off by this much
 
 
@@ -73,7 +73,7 @@ def check_batch(
     *,
     num_classes: int,
     ignore_index: int,
-    validate: str = "auto",
+    validate: bool | str = "auto",
     multilabel: bool = False,
 ) -> Batch:
     """Checks logits and labels against each other and brings them into one form.
@@ -87,7 +87,7 @@ def check_batch(
         num_classes: C.
         ignore_index: the id of pixels that do not count.
         validate: "auto" checks values on eager CPU, asserts them on a device without waiting for it, and
-            trusts them under `torch.compile`; "always" raises everywhere; "never" trusts.
+            trusts them under `torch.compile`; True raises everywhere; False trusts.
         multilabel: the loss takes a sigmoid per class. Float labels are C independent masks: rows need not
             sum to 1 and none is ignored. With one class, integer labels are its mask, 0 or 1.
 
@@ -111,7 +111,7 @@ def check_batch(
         low, high = torch.aminmax(ids) if ids.numel() else (ids.sum(), ids.sum())
         okay = (low >= 0) & (high < end)
         expected = f"ids in [0, {end}) or the ignore_index {ignore_index}"
-    if validate == "never" or (validate == "auto" and torch.compiler.is_compiling()):
+    if validate is False or (validate == "auto" and torch.compiler.is_compiling()):
         return checked
     if validate == "auto" and labels.device.type != "cpu":
         torch._assert_async(okay, f"labels: expected {expected}")
