@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autoseg.metrics import boundary, region  # noqa: F401  (importing registers them)
+from autoseg.metrics import boundary, per_image, region  # noqa: F401  (importing registers them)
 from autoseg.metrics.base import Metric, MetricOptions, register_metric, registry
 from autoseg.metrics.logic import Logic, Plane, curves_of
 from autoseg.metrics.sums import MetricSum, parse

@@ -127,10 +127,10 @@ class Metric:
             )
         check_ids(pred, "pred", self.options, ignore=False)
         check_ids(labels, "labels", self.options, ignore=True)
-        logic = HardLogic(pred.long(), labels.long(), self.options.num_classes)
+        logic = HardLogic(pred.long(), labels.long(), self.options.num_classes, self.per_image)
         self._add(self.sums(logic.pred, logic.label, logic))
 
-    def _add(self, sums: Mapping[str, Tensor]) -> None:
+    def _add(self, sums: Sums) -> None:
         self._state = {k: v.cpu() + self._state[k] if k in self._state else v.cpu() for k, v in sums.items()}
 
     def reset(self) -> None:
