@@ -1,4 +1,4 @@
-"""`autoseg export` from a checkout or a cluster job: write a found loss as a card, an mmsegmentation config or plain Python."""
+"""`autoseg export` from a checkout or a cluster job: write a found loss in a form other programs take."""
 
 from __future__ import annotations
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -17,7 +19,7 @@ from autoseg.cli.resume import resumed
 from autoseg.config import SearchConfig
 from autoseg.controllers import build_controller
 from autoseg.data import SegData, open_data
-from autoseg.errors import InputError
+from autoseg.errors import InputError, unknown_name
 from autoseg.execution import Executor, InlineExecutor, ProcessExecutor, slots
 from autoseg.metrics import build_metric, names
 from autoseg.search.api import start
@@ -26,6 +28,7 @@ from autoseg.search.loop import Controller, Problem, run_search
 from autoseg.search.proxy import ProxyTask
 from autoseg.search.publish import CardPublisher
 from autoseg.search.records import SearchResult
+from autoseg.search.reward import Floor
 from autoseg.search.run_folder import RunFolder, new_run_path
 from autoseg.search.timing import TimedTask, seconds_per_training
 from autoseg.surrogates import SearchSpace, build_space
@@ -126,7 +129,21 @@ def build(config: SearchConfig) -> Parts:
         config.drop_background,
     )
     task = CandidateTask(config.metric, space.to_dict(), data.num_classes, proxy, data.ignore_index, _options(config))
+    _check_rivals(config, task, proxy.metrics)
     return Parts(data, space, controller, TimedTask(task, proxy))
+
+
+def _check_rivals(config: SearchConfig, task: CandidateTask, scores: Sequence[str]) -> None:
+    """Refuse now what the search would only meet at its end: the losses it is compared with, and its floor."""
+    rivals = list(config.search.confirm.rivals)
+    if config.search.floor is not None:
+        floor = Floor.parse(config.search.floor)
+        if floor.metric not in scores:
+            raise unknown_name("search.floor", floor.metric, scores)
+        rivals += [floor.rival] if floor.rival is not None else []
+    for name in rivals:
+        if name != "identity":
+            task.build({"loss": name})
 
 
 def _search(config: SearchConfig, parts: Parts, path: Path) -> SearchResult:
@@ -142,7 +159,12 @@ def _search(config: SearchConfig, parts: Parts, path: Path) -> SearchResult:
         executor = stack.enter_context(_executor(config, parts.task, devices, folder))
         observers = build_observers(config.tracker, folder.path, folder.log, compose.plain(config))
         stack.callback(observers.close)
-        observers.expect(seconds_per_training(executor, problem.identity, config.seed))
+        try:
+            observers.expect(seconds_per_training(executor, problem.identity, config.seed))
+        except InputError:  # what only a worker could see, e.g. weights that do not fit: there is no run yet
+            if config.resume is None:
+                shutil.rmtree(folder.path)
+            raise
         result = run_search(folder, problem, parts.controller, executor, config.search, publish, observers)
         finish.draw(result, space.names)
     return result

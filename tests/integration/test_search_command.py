@@ -1,0 +1,175 @@
+"""`autoseg search` as a user runs it: from an empty folder to a found loss, interrupted, resumed, mistyped."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from autoseg.cli import main
+from autoseg.search.ledger import Ledger
+from autoseg.search.run_folder import read_config
+from autoseg.surrogates import LossCard, build_space
+
+PROGRAM = Path(sys.executable).with_name("autoseg")
+TINY = [
+    "experiment=smoke",
+    "data.count=[8,2,2]",
+    "proxy.iters=2",
+    "proxy.batch_size=2",
+    "proxy.size=[32,48]",
+    "proxy.crop=32",
+]
+
+
+def environment(folder: Path) -> dict[str, str]:
+    return {**os.environ, "XDG_CACHE_HOME": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
+
+
+def autoseg(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [PROGRAM, *arguments], cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=300
+    )
+
+
+def rewards(run: Path) -> list[tuple[str, int, float]]:
+    with Ledger(run / "trials.db", build_space("default", metric="miou").names, read_only=True) as ledger:
+        return [(r.name, r.seed, r.reward) for study in ("search", "confirm") for r in ledger.records(study)]
+
+
+@pytest.mark.slow
+def test_from_an_empty_folder_to_a_found_loss(tmp_path):
+    done = autoseg(tmp_path, "search", *TINY)
+    assert done.returncode == 0, done.stderr
+    (run,) = (tmp_path / "runs").iterdir()
+    assert {path.stem for path in (run / "figures").iterdir()} == {"reward", "curves", "surfaces", "confirmation"}
+    assert LossCard.load(run / "loss.json").confirmed
+    assert (run / "log.txt").stat().st_size > 0 and list((run / "tensorboard").iterdir())
+    assert read_config(run)["proxy"]["iters"] == 2
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("Searching a loss for miou")
+    assert "Expected to take about" in lines[2]
+    assert any(line.startswith("ce ") for line in lines)
+    assert "\x1b" not in done.stdout
+
+    _, _, command = lines[-1].partition("Next: autoseg ")
+    exported = autoseg(tmp_path, *shlex.split(command))
+    assert exported.returncode == 0, exported.stderr
+    assert (tmp_path / "found_loss.py").is_file()
+
+    again = autoseg(tmp_path, "search", f"resume=runs/{run.name}")  # nothing left to do is not an error
+    assert again.returncode == 0, again.stderr
+
+
+@pytest.mark.slow
+def test_interrupted_and_resumed_equals_never_stopped(tmp_path):
+    whole = autoseg(tmp_path, "search", *TINY, "executor=inline", "run_dir=whole")
+    assert whole.returncode == 0, whole.stderr
+    process = subprocess.Popen(
+        [PROGRAM, "search", *TINY, "executor=inline", "run_dir=cut"],
+        cwd=tmp_path, env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    log = tmp_path / "cut" / "log.txt"
+    deadline = time.monotonic() + 120
+    while not (log.exists() and " 1/" in log.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, out + err
+    assert "autoseg search resume=cut" in out and "Traceback" not in err
+    resumed = autoseg(tmp_path, "search", "resume=cut", "tracker=none")
+    assert resumed.returncode == 0, resumed.stderr
+    assert rewards(tmp_path / "cut") == rewards(tmp_path / "whole")
+    assert LossCard.load(tmp_path / "cut" / "loss.json").theta == LossCard.load(tmp_path / "whole" / "loss.json").theta
+
+
+@pytest.mark.slow
+def test_a_sweep_searches_once_for_each(tmp_path):
+    done = autoseg(
+        tmp_path, "search", "-m", *TINY, "executor=inline", "metric=miou,gacc", "search.rounds=1"
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name.split("-")[0] for path in (tmp_path / "runs").iterdir()) == ["gacc", "miou"]
+    assert "[2/2] metric=gacc" in done.stdout
+
+
+def kept_run(folder: Path) -> Path:
+    """A run folder as far as its configuration, made without training anything."""
+    from autoseg.cli.compose import compose, plain
+    from autoseg.cli.search import build, fingerprint
+    from autoseg.config import SearchConfig
+    from autoseg.search.run_folder import RunFolder
+
+    config = compose("search", SearchConfig, [*TINY, f"data.cache_dir={folder}/cache"])
+    RunFolder.create(folder / "run", plain(config), fingerprint(config, build(config))).close()
+    return folder / "run"
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        (["metric=mio"], ["metric", "Did you mean miou"]),
+        (["metric=miou+0.5*"], ["metric"]),
+        (["space=papr"], ["space", "paper"]),
+        (["controller=ppo", "controller.options.lrr=1"], ["controller option", "lr"]),
+        (["data=folder"], ["data.root"]),
+        (["data=folder", "data.root=nowhere", "data.classes=[a,b]"], ["nowhere"]),
+        (["model.config=nowhere.py"], ["nowhere.py"]),
+        (["model.weights=nowhere.pth"], ["nowhere.pth"]),
+        (["device=cuda:9"], ["device"]),
+        (["device=gpu"], ["device"]),
+        (["workers=many"], ["workers"]),
+        (["search.floor=\"miou is good\""], ["search.floor"]),
+        (["search.floor=\"mio>=0.5\""], ["search.floor"]),
+        (["search.confirm.rivals=[cee]"], ["cee", "ce"]),
+        (["resume=nowhere"], ["run folder", "nowhere"]),
+        (["search.rounds=1", "run_dir=full"], ["run_dir", "resume=full"]),
+    ],
+)  # fmt: skip
+def test_wrong_input_is_one_message_and_leaves_no_run(typed, words, tmp_path, monkeypatch, capsys):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("precious")
+    monkeypatch.chdir(tmp_path)
+    start = [*TINY, f"data.cache_dir={tmp_path}/cache", "executor=inline"]
+    arguments = typed if typed[0].startswith("resume") else [*start, *typed]
+    assert main(["search", *arguments]) == 2
+    message = capsys.readouterr().err
+    assert "Traceback" not in message and len(message.splitlines()) == 1
+    for word in words:
+        assert word in message
+    assert list(tmp_path.glob("runs/*")) == []
+    assert (tmp_path / "full" / "thesis.txt").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        (["seed=3"], ["seed", "0", "3"]),
+        (["proxy.iters=5"], ["proxy.iters", "2", "5"]),
+        (["metric=biou"], ["metric", "miou"]),
+        (["model=deeplabv3plus_r18"], ["model"]),
+        (["experiment=builtin"], ["experiment"]),
+    ],
+)
+def test_a_resumed_run_refuses_to_become_another_search(typed, words, tmp_path, capsys):
+    run = kept_run(tmp_path)
+    before = (run / "config.yaml").read_text()
+    assert main(["search", f"resume={run}", *typed]) == 2
+    message = capsys.readouterr().err
+    for word in words:
+        assert word in message
+    assert (run / "config.yaml").read_text() == before
+
+
+def test_what_a_resumed_run_may_change(tmp_path, capsys):
+    run = kept_run(tmp_path)
+    free = ["workers=1", "device=cpu", "tracker=none", "search.rounds=9", "executor=inline"]
+    assert main(["search", f"resume={run}", *free, "--cfg"]) == 0
+    out = capsys.readouterr().out
+    assert "rounds: 9" in out and "tensorboard: false" in out and "iters: 2" in out
