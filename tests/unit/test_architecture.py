@@ -1,0 +1,77 @@
+"""Imports run one way, and `import autoseg` stays light: the structure that README shows, enforced."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import autoseg
+
+ROOT = Path(autoseg.__file__).parent
+SHARED = {"config", "errors"}
+# Each room may import those named; the order is that of the data: formula, surrogate, loss, training, search, evidence.
+MAY_IMPORT = {
+    "metrics": set(),
+    "surrogates": {"metrics"},
+    "losses": {"metrics", "surrogates"},
+    "data": set(),
+    "training": {"metrics", "losses", "data"},
+    "controllers": set(),
+    "execution": set(),
+    "search": {"metrics", "surrogates", "losses", "data", "training", "controllers", "execution"},
+    "tracking": {"search"},
+    "evidence": {"metrics", "surrogates", "losses", "data", "training", "execution", "search"},
+}
+LIGHT = "torch mmseg mmengine mmcv hydra omegaconf wandb optuna stable_baselines3 gymnasium kornia matplotlib".split()
+
+
+def imports(file: Path) -> set[str]:
+    """Rooms of autoseg that a file imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module] if node.module != "autoseg" else [f"autoseg.{a.name}" for a in node.names]
+        found |= {name.split(".")[1] for name in names if name.startswith("autoseg.")}
+    return found
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_rooms_import_only_what_stands_below_them(room):
+    allowed = MAY_IMPORT[room] | SHARED | {room}
+    for file in (ROOT / room).rglob("*.py"):
+        extra = imports(file) - allowed
+        assert not extra, f"{file.relative_to(ROOT)} imports {sorted(extra)}"
+
+
+def test_every_room_is_in_the_table():
+    rooms = {p.parent.name for p in ROOT.glob("*/__init__.py")}
+    assert rooms - set(MAY_IMPORT) == {"cli"}
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("autoseg", LIGHT),
+        ("autoseg.execution", ["torch"]),
+        ("autoseg.search.loop", ["torch", "mmseg", "hydra", "wandb"]),
+        ("autoseg.search.proxy", ["torch", "mmseg"]),
+        ("autoseg.surrogates", ["mmseg", "hydra", "wandb", "optuna"]),
+        ("autoseg.cli", ["torch", "hydra", "optuna"]),
+    ],
+)
+def test_imports_stay_light(module, absent):
+    code = f"import sys, {module}; print([m for m in {absent!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_public_names_resolve():
+    for name in autoseg.__all__:
+        assert getattr(autoseg, name) is not None
+    with pytest.raises(AttributeError, match="serach"):
+        autoseg.serach  # noqa: B018
