@@ -151,3 +151,27 @@ class SearchConfig:
     search: SearchSettings = field(default_factory=SearchSettings)
     executor: ExecutorConfig = field(default_factory=ExecutorConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
+
+
+@dataclass
+class CompareConfig:
+    """All of `autoseg compare`: every loss with every seed under one budget."""
+
+    losses: list[str] = field(default_factory=list)  # names, sums, cards, run folders; identity, identity/<metric>
+    metrics: list[str] = field(default_factory=lambda: ["miou"])  # shown; all are scored
+    seeds: Any = 5  # how many, or a list such as [3,4,5]
+    reference: str = "ce"  # the loss whose difference to all others is shown
+    split: str = "auto"  # images that are scored: val | test | auto (test if there is one)
+    run_dir: str | None = None  # a new folder, or one of the same budget to add to; default: runs/compare-<data>-...
+    resume: str | None = None
+    device: str = "auto"  # auto | cpu | cuda
+    workers: str = "auto"  # auto, or how many
+    timeout_s: float | None = None  # per training; None: ten times the longest so far, at least 600 s
+    retries: int = 1  # fresh attempts after a worker died or hung
+    tolerance: int = 5  # boundary metrics, pixels at proxy.size
+    drop_background: bool = False  # boundary metrics: class 0 has no boundary of its own
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    proxy: ProxyConfig = field(default_factory=ProxyConfig)  # the budget
+    space: SpaceConfig = field(default_factory=SpaceConfig)  # whose identity curves "identity" has
+    executor: ExecutorConfig = field(default_factory=ExecutorConfig)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from autoseg.config import SearchConfig
+from autoseg.cli import compose
+from autoseg.config import CompareConfig, SearchConfig
 from autoseg.errors import InputError, unknown_name
 
 _AT_LEAST: Mapping[str, float] = {
@@ -21,6 +23,7 @@ _AT_LEAST: Mapping[str, float] = {
     "search.rounds": 1,
     "search.candidates": 1,
     "search.retries": 0,
+    "retries": 0,
     "search.confirm.top": 1,
     "search.confirm.seeds": 1,
     "executor.per_device": 1,
@@ -36,31 +39,44 @@ _ONE_OF: Mapping[str, tuple[str, ...]] = {
     "tracker.wandb": ("disabled", "offline", "online"),
 }
 
-_ABOVE_ZERO = ("proxy.lr", "proxy.head_lr_mult", "search.timeout_s")
+_ABOVE_ZERO = ("proxy.lr", "proxy.head_lr_mult", "search.timeout_s", "timeout_s")
 
 
-def check(config: SearchConfig) -> None:
+def check(config: SearchConfig | CompareConfig) -> None:
     """Refuse values out of range; names that a room knows best are checked by that room.
 
     Raises:
         InputError: the first value that is wrong.
     """
+    known = compose.keys(type(config))
     for key, least in _AT_LEAST.items():
-        if _value(config, key) < least:
+        if key in known and _value(config, key) < least:
             raise InputError(key, f"at least {least:g}", _value(config, key))
-    for key in _ABOVE_ZERO:
+    for key in (key for key in _ABOVE_ZERO if key in known):
         value = _value(config, key)
         if value is not None and value <= 0:
             raise InputError(key, "more than 0", value)
     for key, names in _ONE_OF.items():
-        if _value(config, key) not in names:
+        if key in known and _value(config, key) not in names:
             raise unknown_name(key, _value(config, key), names)
     if not 0 < config.data.holdout < 1:
         raise InputError("data.holdout", "a share between 0 and 1", config.data.holdout)
     _check_sizes(config)
 
 
-def _check_sizes(config: SearchConfig) -> None:
+def absolute_paths(config: SearchConfig | CompareConfig) -> None:
+    """Expand `~` and make the user's paths absolute, so that a run can be resumed from another folder."""
+    for section, key in ((config.data, "root"), (config.data, "cache_dir"), (config.model, "weights")):
+        value = getattr(section, key)
+        if value is not None:
+            setattr(section, key, str(Path(value).expanduser().absolute()))
+    if config.run_dir is not None:
+        config.run_dir = str(Path(config.run_dir).expanduser())
+    if config.space.name.endswith((".yaml", ".yml")):
+        config.space.name = str(Path(config.space.name).expanduser().absolute())
+
+
+def _check_sizes(config: SearchConfig | CompareConfig) -> None:
     size, scale, count = config.proxy.size, config.proxy.scale, config.data.count
     if len(size) != 2 or min(size) < 16:
         raise InputError("proxy.size", "[height,width] in pixels, each at least 16", size)
@@ -75,7 +91,7 @@ def _check_sizes(config: SearchConfig) -> None:
         raise InputError("model.std", "three numbers above 0", config.model.std)
 
 
-def _value(config: SearchConfig, key: str) -> Any:
+def _value(config: SearchConfig | CompareConfig, key: str) -> Any:
     value: Any = config
     for part in key.split("."):
         value = getattr(value, part)

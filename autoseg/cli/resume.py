@@ -3,39 +3,43 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from autoseg.cli import compose
-from autoseg.config import SearchConfig
+from autoseg.config import CompareConfig, SearchConfig
 from autoseg.errors import InputError
 from autoseg.search.run_folder import read_config
 
 FREE = ("workers", "device", "tracker", "executor", "search.rounds")  # nothing of the search depends on them
 
+T = TypeVar("T", SearchConfig, CompareConfig)
 
-def resumed(given: SearchConfig, typed: list[str]) -> SearchConfig:
+
+def resumed(given: T, typed: list[str], free: Sequence[str] = FREE) -> T:
     """The run's own configuration, with those typed keys that a resumed run may change.
 
     Args:
         given: what the command line composes to; `resume` is set.
         typed: the keys the user typed.
+        free: those that may change.
 
     Raises:
         InputError: not a run folder, or a typed key would make it another search.
     """
     run = Path(str(given.resume)).expanduser()
-    kept = compose.load(SearchConfig, read_config(run))
+    kept = compose.load(type(given), read_config(run))
     for key in typed:
         if key in ("resume", "run_dir"):
             continue
         if key == "experiment":
             raise InputError("experiment", "none beside resume", "one", "The run keeps its own configuration.")
         old, new = _get(kept, key), _get(given, key)
-        if any(key == free or key.startswith(f"{free}.") for free in FREE):
+        if any(key == name or key.startswith(f"{name}.") for name in free):
             _set(kept, key, new)
         elif old != new:
-            hint = "A resumed run takes new workers, device, executor, tracker and a larger search.rounds."
+            hint = f"A resumed run takes new values of {', '.join(free)}."
             raise InputError(key, f"{old!r}, as when the run began", repr(new), hint)
     return dataclasses.replace(kept, resume=str(run), run_dir=str(run))
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from autoseg.cli import compose, finish
 from autoseg.cli.arguments import Arguments
-from autoseg.cli.check import check
+from autoseg.cli.check import absolute_paths, check
 from autoseg.cli.faults import INTERRUPTED
 from autoseg.cli.resume import resumed
 from autoseg.config import SearchConfig
@@ -67,7 +67,7 @@ def run(command: str, argv: list[str]) -> int:
         configs = [resumed(config, typed) for config in configs]
     for config in configs:
         check(config)
-        _absolute_paths(config)
+        absolute_paths(config)
     if len(configs) > 1 and any(config.run_dir is not None for config in configs):
         raise InputError("run_dir", "none with -m", configs[0].run_dir, "Each search makes its own in runs/.")
     if given.cfg:
@@ -226,15 +226,3 @@ def provenance(config: SearchConfig, data: SegData) -> dict[str, Any]:
 
 def _options(config: SearchConfig) -> dict[str, Any]:
     return {"tolerance": config.tolerance, "drop_background": config.drop_background}
-
-
-def _absolute_paths(config: SearchConfig) -> None:
-    """Expand `~` and make the user's paths absolute, so that a run can be resumed from another folder."""
-    for section, key in ((config.data, "root"), (config.data, "cache_dir"), (config.model, "weights")):
-        value = getattr(section, key)
-        if value is not None:
-            setattr(section, key, str(Path(value).expanduser().absolute()))
-    if config.run_dir is not None:
-        config.run_dir = str(Path(config.run_dir).expanduser())
-    if config.space.name.endswith((".yaml", ".yml")):
-        config.space.name = str(Path(config.space.name).expanduser().absolute())

@@ -1,0 +1,273 @@
+"""`autoseg compare`: joins the rooms for a comparison. Read `run_one` for the way from a configuration to a table."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from autoseg.cli import compose
+from autoseg.cli.arguments import Arguments
+from autoseg.cli.check import absolute_paths, check
+from autoseg.cli.faults import INTERRUPTED
+from autoseg.cli.resume import resumed
+from autoseg.config import CompareConfig
+from autoseg.data import SegData, open_data
+from autoseg.errors import InputError, unknown_name
+from autoseg.evidence.compare import ComparisonTask, parse_seeds, run_comparison
+from autoseg.evidence.contenders import Contender, Recipe, contenders, find, keep_cards, warnings_about
+from autoseg.evidence.documents import About, write
+from autoseg.evidence.matrix import Matrix
+from autoseg.evidence.tables import legend, percent, sentences, terminal
+from autoseg.execution import slots
+from autoseg.execution.build import build_executor
+from autoseg.metrics import names, parse
+from autoseg.search.observer import Observer, Observers, Progress
+from autoseg.search.proxy import ProxyTask
+from autoseg.search.records import COMPLETE, TrialRecord
+from autoseg.search.run_folder import RunFolder, new_run_path, read_config
+from autoseg.surrogates import build_space
+from autoseg.tracking import Log
+from autoseg.tracking.terminal import duration
+
+HELP = """
+Trains every loss with every seed under one budget and says which differences are sure.
+
+usage: autoseg compare losses=[LOSS,LOSS,...] [KEY=VALUE ...] [--cfg]
+       autoseg compare resume=RUN [losses=[...]]     goes on with a comparison, or adds to it
+
+  losses=[...]         names (autoseg losses), sums "0.25*ce+0.75*jml", found losses (a loss.json or a run
+                       folder), published ones (asl2021/miou), identity curves (identity, identity/biou)
+  metrics=[miou,biou]  what is shown (autoseg metrics); all are scored
+  seeds=5              how many, or a list; below 5 no difference is marked
+  reference=ce         the loss all others are compared with, beside the best hand-made one
+  split=auto           images that are scored: val, test, auto (test if there is one)
+  data=NAME  model=NAME  proxy=NAME  proxy.iters=250  workers=auto  device=auto  space=NAME (of identity)
+  run_dir=DIR          a new folder, or a comparison of the same budget: only what is missing is trained
+
+Three losses on built-in data, a few minutes; then your found loss on your own images:
+  autoseg compare losses=[ce,lovasz,jml] metrics=[miou,biou] proxy.size=[96,128] proxy.crop=64
+  autoseg compare losses=[ce,lovasz,runs/NAME] data=camvid data.root=DIR
+"""
+
+FREE = ("losses", "metrics", "seeds", "reference", "workers", "device", "executor", "timeout_s", "retries")
+
+
+def run(command: str, argv: list[str]) -> int:
+    """Compose and compare."""
+    parser = Arguments(command, HELP)
+    parser.add_argument("--cfg", action="store_true")
+    parser.add_argument("overrides", nargs="*")
+    given = parser.parse_intermixed_args(argv)
+    _refuse(given.overrides)
+    config = compose.compose("compare", CompareConfig, given.overrides)
+    if config.resume is not None:
+        _is_comparison(Path(config.resume).expanduser())
+        config = resumed(config, compose.typed_keys(given.overrides), FREE)
+    check(config)
+    absolute_paths(config)
+    if given.cfg:
+        print(compose.as_yaml(config), end="")
+        return 0
+    return run_one(config)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a configuration stands for, before anything has been trained."""
+
+    data: SegData
+    split: str
+    seeds: list[int]
+    recipe: Recipe
+    among: list[Contender]
+    reference: str
+    path: Path
+
+
+def run_one(config: CompareConfig) -> int:
+    """One comparison, from its configuration to its tables; returns the exit status."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped cluster job ends as Ctrl-C does
+    parts = build(config)
+    for text in warnings_about(parts.among, config.metrics, parts.data.num_classes, parts.seeds):
+        print(f"warning: {text}")
+    try:
+        matrix = _compare(config, parts)
+    except KeyboardInterrupt:
+        again = compose.typed("resume", str(parts.path))
+        print(f"\nInterrupted; nothing finished is lost. Go on with: autoseg compare {again}")
+        return INTERRUPTED
+    heading = f"{config.data.name}, {parts.split} split, {len(parts.seeds)} seeds"
+    for line in ["", heading, *terminal(matrix), "", *legend(matrix, "*"), *sentences(matrix)]:
+        print(line)
+    print(f"Tables: {parts.path / 'table.md'}, table.csv, table.tex   figure: {parts.path / 'figures' / 'forest.png'}")
+    return 0
+
+
+def build(config: CompareConfig) -> Parts:
+    """Everything a comparison needs; nothing has been written yet, except the image cache.
+
+    Raises:
+        InputError: an unknown loss, metric, split or reference; seeds or data that cannot be used.
+    """
+    seeds = parse_seeds(config.seeds)
+    for metric in config.metrics:
+        parse(metric)
+    if not config.metrics or len(set(config.metrics)) < len(config.metrics):
+        raise InputError("metrics", "one or more, each once", config.metrics)
+    path = Path(config.run_dir) if config.run_dir else new_run_path(Path("runs"), "compare", config.data.name)
+    home = path if (path / "config.yaml").is_file() else None
+    height, width = config.proxy.size
+    data = open_data(config.data, (height, width))
+    recipe = Recipe(data.num_classes, data.ignore_index, config.space.name, _options(config))
+    among = contenders(config.losses, config.metrics, recipe, home)
+    reference = find("reference", config.reference, among)
+    return Parts(data, _split(config.split, data), seeds, recipe, among, reference.name, path)
+
+
+def _compare(config: CompareConfig, parts: Parts) -> Matrix:
+    """Open the folder, start workers, train, write tables and figure."""
+    devices = slots(config.workers, config.device, config.executor.per_device, config.proxy.threads)
+    with ExitStack() as stack:
+        folder = stack.enter_context(_folder(config, parts))
+        observers = Observers([Quieter(folder.log), Lines(config.metrics[0])])
+        stack.callback(observers.close)
+        executor = stack.enter_context(
+            build_executor(
+                config.executor.name,
+                _task(config, parts, keep_cards(parts.among, folder.path)),
+                devices,
+                threads=config.proxy.threads,
+                timeout_s=config.timeout_s,
+                retries=config.retries,
+                log=folder.log,
+            )
+        )
+        print(f"Comparing {len(parts.among)} losses with {len(parts.seeds)} seeds in {folder.path}")
+        records = run_comparison(folder, parts.among, parts.seeds, config.metrics[0], executor, observers)
+        matrix = Matrix(parts.among, config.metrics, parts.seeds, parts.reference, records, parts.data.classes)
+        write(matrix, _about(config, parts), folder.path)
+    return matrix
+
+
+def _task(config: CompareConfig, parts: Parts, texts: dict[str, str]) -> ComparisonTask:
+    proxy = ProxyTask(
+        config.data,
+        config.model,
+        config.proxy,
+        tuple(names()),
+        config.tolerance,
+        config.drop_background,
+        final_split=parts.split,
+        per_class=True,
+    )
+    return ComparisonTask(texts, parts.recipe, proxy)
+
+
+def _folder(config: CompareConfig, parts: Parts) -> RunFolder:
+    """The locked folder: a new one, or a comparison of the same budget."""
+    losses = [contender.kept for contender in parts.among]
+    kept = dataclasses.replace(config, losses=losses, reference=parts.reference, resume=None, run_dir=str(parts.path))
+    fixed = fingerprint(config, parts)
+    if not (parts.path / "config.yaml").is_file():
+        return RunFolder.create(parts.path, compose.plain(kept), fixed)
+    _is_comparison(parts.path)
+    folder = RunFolder.open(parts.path, fixed)
+    folder.write_config(compose.plain(kept))
+    return folder
+
+
+def fingerprint(config: CompareConfig, parts: Parts) -> dict[str, Any]:
+    """The budget: all that two trainings must share to stand in one table, as flat plain data."""
+    return {
+        "data": parts.data.fingerprint,
+        "split": parts.split,
+        **{f"model.{key}": value for key, value in asdict(config.model).items()},
+        **{f"proxy.{key}": value for key, value in asdict(config.proxy).items()},
+        "space": build_space(config.space.name, metric="miou").to_dict(),
+        **_options(config),
+    }
+
+
+def _about(config: CompareConfig, parts: Parts) -> About:
+    proxy, data = config.proxy, parts.data
+    budget = (
+        f"{config.model.name}, {len(data.images('train'))} training images, {proxy.iters} iterations of "
+        f"{proxy.batch_size} crops of {proxy.crop} px, images of {proxy.size[0]}x{proxy.size[1]} px"
+    )
+    sources = [
+        (name, f"cards/{name}.json, searched for {card.metric}, found in run {card.provenance.get('run', 'unknown')}")
+        for contender in parts.among
+        for name, card in contender.cards.items()
+    ]
+    return About(config.data.name, parts.split, len(data.images(parts.split)), budget, tuple(sources))
+
+
+def _options(config: CompareConfig) -> dict[str, int]:
+    return {"tolerance": config.tolerance, "drop_background": config.drop_background}
+
+
+def _split(wanted: str, data: SegData) -> str:
+    there = [split for split in data.splits if split != "train"]
+    if wanted == "auto":
+        return "test" if "test" in there else "val"
+    if wanted not in there:
+        raise unknown_name("split", wanted, ["auto", *there])
+    return wanted
+
+
+def _refuse(overrides: list[str]) -> None:
+    """What another command takes, or a list without its brackets."""
+    for text in overrides:
+        key, _, value = text.partition("=")
+        if key in ("losses", "metrics", "seeds") and "," in value and value.lstrip()[:1] not in ("[", '"', "'"):
+            raise InputError(key, "a list in brackets", value, f"Type {key}=[{value}].")
+        if key in ("experiment", "controller", "tracker"):
+            raise InputError("argument", "keys of a comparison", text, "It takes data=, model=, proxy= and executor=.")
+
+
+def _is_comparison(path: Path) -> None:
+    if "losses" not in read_config(path):
+        raise InputError("run folder", "one of a comparison", f"{path}, which is of a search")
+
+
+class Lines(Observer):
+    """Prints a line per training.
+
+    Args:
+        metric: whose score is shown.
+    """
+
+    def __init__(self, metric: str) -> None:
+        self._metric = metric
+
+    def trained(self, record: TrialRecord, progress: Progress) -> None:
+        """Who, what came out, how long the rest will take."""
+        reason = record.error.strip().splitlines()[-1:]
+        came = (
+            f"{self._metric} {percent(record.reward)}"
+            if record.state == COMPLETE
+            else " ".join([record.state, *reason])
+        )
+        left = (
+            ""
+            if progress.seconds_left is None or progress.done == progress.total
+            else (f"   about {duration(progress.seconds_left)} left")
+        )
+        print(
+            f"  {progress.done:>3}/{progress.total}  {record.name}  seed {record.seed}  {came}"
+            f"  ({duration(record.seconds)}){left}",
+            flush=True,
+        )
+
+
+class Quieter(Log):
+    """The log without the scores of every class, which are in the table."""
+
+    def trained(self, record: TrialRecord, progress: Progress) -> None:
+        """See `Log`."""
+        scores = {name: score for name, score in record.scores.items() if "/" not in name}
+        super().trained(dataclasses.replace(record, scores=scores), progress)

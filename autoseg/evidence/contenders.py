@@ -1,0 +1,186 @@
+"""Which losses a comparison is between: from what the user typed to named, checked, buildable losses."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import nn
+
+from autoseg.errors import InputError
+from autoseg.losses import build_loss, loss_names
+from autoseg.losses.expression import parse
+from autoseg.metrics import parse as parse_metric
+from autoseg.search.run_folder import slug
+from autoseg.surrogates import LossCard, build_space, published
+
+IDENTITY = "identity"
+CARDS = "cards"  # folder of a comparison that keeps the cards it was made with
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One loss of a comparison.
+
+    Args:
+        name: in tables and in the ledger. A card in it is called by its metric and the digest of its content, so
+            that another loss under the same path is another contender.
+        text: what was typed, without spaces.
+        kept: the same with cards as files of the comparison's own folder, "cards/<name>.json".
+        searched: found by a search; all else is hand-made, the identity curves (soft Jaccard and its like) too.
+        cards: the cards in it by name.
+    """
+
+    name: str
+    text: str
+    kept: str
+    searched: bool
+    cards: Mapping[str, LossCard] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the losses of a comparison are built; plain data, sent to the workers.
+
+    Args:
+        num_classes: C.
+        ignore_index: id of the pixels that do not count.
+        space: name of the search space whose identity curves "identity/<metric>" has.
+        options: of the boundary metrics: tolerance, drop_background; for the identity curves.
+    """
+
+    num_classes: int
+    ignore_index: int = 255
+    space: str = "default"
+    options: Mapping[str, int] = field(default_factory=dict)
+
+    def build(self, text: str) -> nn.Module:
+        """A loss from what was typed ("ce", "0.25*ce+0.75*jml", the path of a card, "identity/biou").
+
+        Raises:
+            InputError: no such loss or option, a malformed sum, a file that is no card.
+        """
+        head, _, metric = text.partition("/")
+        if head != IDENTITY:
+            return build_loss(text, num_classes=self.num_classes, ignore_index=self.ignore_index)
+        space = build_space(self.space, metric=metric)
+        return space.build_loss(space.identity, self.num_classes, self.ignore_index, **self.options)
+
+
+def contenders(
+    texts: Sequence[str], metrics: Sequence[str], recipe: Recipe, home: Path | None = None
+) -> list[Contender]:
+    """The losses of a comparison, checked.
+
+    Args:
+        texts: as typed: names, sums, "identity" (of the first metric), "identity/<metric>", cards, run folders.
+        metrics: that are compared.
+        recipe: builds every loss once, so that a mistake is found before anything is trained.
+        home: an existing comparison, whose own cards "cards/<name>.json" are meant first.
+
+    Raises:
+        InputError: fewer than two losses, one twice, or one that cannot be built.
+    """
+    found = [_contender(text, metrics[0], home) for text in texts]
+    if len(found) < 2:
+        raise InputError("losses", "at least two", list(texts), "For example losses=[ce,lovasz].")
+    names = [contender.name for contender in found]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError("losses", "each loss once", f"{', '.join(twice)} more than once")
+    for contender in found:
+        if not contender.cards:  # a card was built when it was read
+            recipe.build(contender.kept)
+    return found
+
+
+def find(field: str, text: str, among: Sequence[Contender]) -> Contender:
+    """The contender meant by its name or by what was typed.
+
+    Raises:
+        InputError: there is none.
+    """
+    for contender in among:
+        if "".join(text.split()) in (contender.name, contender.text):
+            return contender
+    names = [contender.name for contender in among]
+    raise InputError(field, "one of the losses: " + ", ".join(names), repr(text), "Add it to losses, or name another.")
+
+
+def keep_cards(among: Sequence[Contender], home: Path) -> dict[str, str]:
+    """Copy all cards into the comparison's folder; returns what each contender is built from, by name."""
+    for contender in among:
+        for name, card in contender.cards.items():
+            card.save(home / CARDS / f"{name}.json")
+    return {c.name: c.kept.replace(f"{CARDS}/", f"{home / CARDS}/") if c.cards else c.kept for c in among}
+
+
+def _contender(text: str, metric: str, home: Path | None) -> Contender:
+    text = text.strip()
+    terms = [text] if Path(text).exists() else [term.name for term in parse(text)]
+    text = text if Path(text).exists() else "".join(text.split())
+    head, _, of = text.partition("/")
+    if head == IDENTITY:
+        parse_metric(of or metric)
+        name = f"{IDENTITY}/{of or metric}"
+        return Contender(name, text, name, searched=False)
+    cards, name, kept = {}, text, text
+    for term in terms:
+        path = _card_path(term, home)
+        if path is None:
+            continue
+        card = LossCard.load(path)
+        label = _label(card)
+        cards[label] = card
+        name, kept = name.replace(term, label), kept.replace(term, f"{CARDS}/{label}.json")
+    searched = any(term not in loss_names() for term in terms)
+    return Contender(name, text, kept, searched, cards)
+
+
+def _card_path(term: str, home: Path | None) -> Path | None:
+    """The card a term of a sum names, or None: it is a loss known by name."""
+    path = Path(term).expanduser()
+    if home is not None and (home / term).is_file():
+        return home / term
+    if path.is_dir():
+        return path / "loss.json"
+    return path if path.suffix == ".json" else None
+
+
+def _label(card: LossCard) -> str:
+    content = json.dumps([card.metric, card.space, card.theta, card.options], sort_keys=True)
+    return f"{slug(card.metric)}-{hashlib.sha256(content.encode()).hexdigest()[:6]}"
+
+
+def warnings_about(
+    among: Sequence[Contender], metrics: Sequence[str], num_classes: int, seeds: Sequence[int]
+) -> list[str]:
+    """What makes a comparison with a found loss less than it seems."""
+    texts = []
+    compared = {term for metric in metrics for _, term in parse_metric(metric)}
+    for contender in among:
+        for target in _targets(contender):
+            if not compared & {term for _, term in parse_metric(target)}:
+                texts.append(f"{contender.name} was searched for {target}, which is not compared")
+        for card in contender.cards.values():
+            if card.num_classes != num_classes:
+                texts.append(f"{contender.name} was searched on {card.num_classes} classes, the data has {num_classes}")
+            if not card.confirmed:
+                texts.append(f"{contender.name} was not confirmed with fresh seeds by its search")
+            if used := sorted(_seeds_of(card) & set(seeds)):
+                texts.append(f"{contender.name} was chosen with seed {used[0]}, which is not fresh: take other seeds")
+    return texts
+
+
+def _targets(contender: Contender) -> list[str]:
+    """The metrics that the searched losses in it were searched for."""
+    names = [term.name for term in parse(contender.kept)] if contender.searched else []
+    targets = [published()[name]["metric"] for name in names if name in published()]
+    return [*targets, *(card.metric for card in contender.cards.values())]
+
+
+def _seeds_of(card: LossCard) -> set[int]:
+    stages = [stage for stage in card.scores.values() if isinstance(stage, dict)]
+    return {seed for stage in stages for seed in stage.get("seeds", []) if isinstance(seed, int)}

@@ -1,0 +1,124 @@
+"""The result of a comparison as numbers: losses by metrics by seeds, and how sure their differences are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median, stdev
+
+from autoseg.errors import unknown_name
+from autoseg.evidence.contenders import Contender
+from autoseg.metrics import parse
+from autoseg.search.paired import Paired, paired
+from autoseg.search.records import COMPLETE, TrialRecord
+
+
+def score(scores: Mapping[str, float], metric: str, of: str = "") -> float:
+    """The score of a metric or of a sum of metrics, or of one class of it; NaN if it was not scored."""
+    return sum(weight * scores.get(name + of, math.nan) for weight, name in parse(metric))
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Scores over seeds.
+
+    Args:
+        values: by seed; NaN where the training did not complete.
+        n: how many completed.
+        mean: of these; NaN if there is none.
+        std: standard deviation (n - 1); NaN below two.
+    """
+
+    values: tuple[float, ...]
+    n: int
+    mean: float
+    std: float
+
+
+def summary(values: Sequence[float]) -> Summary:
+    """Mean and standard deviation of what is there."""
+    known = [value for value in values if not math.isnan(value)]
+    mean = fmean(known) if known else math.nan
+    return Summary(tuple(values), len(known), mean, stdev(known) if len(known) > 1 else math.nan)
+
+
+class Matrix:
+    """Losses by metrics by seeds.
+
+    Args:
+        among: the losses, in the order of the tables.
+        metrics: names or sums, likewise.
+        seeds: likewise.
+        reference: name of the loss all others are compared with.
+        records: of all trainings, in any order.
+        classes: names of the classes.
+
+    Raises:
+        InputError: a metric that was not scored.
+    """
+
+    def __init__(
+        self,
+        among: Sequence[Contender],
+        metrics: Sequence[str],
+        seeds: Sequence[int],
+        reference: str,
+        records: Sequence[TrialRecord],
+        classes: Sequence[str],
+    ) -> None:
+        self.among, self.metrics, self.seeds = tuple(among), tuple(metrics), tuple(seeds)
+        self.reference, self.classes = reference, tuple(classes)
+        self._records = {record.key: record for record in records}
+        self._check_scored()
+
+    def _check_scored(self) -> None:
+        complete = [record.scores for record in self._records.values() if record.state == COMPLETE]
+        for scores in complete[:1]:
+            for name in (term for metric in self.metrics for _, term in parse(metric)):
+                if name not in scores:
+                    raise unknown_name("metrics", name, [scored for scored in scores if "/" not in scored])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the losses."""
+        return tuple(loss.name for loss in self.among)
+
+    def record(self, name: str, seed: int) -> TrialRecord:
+        """One training."""
+        return self._records[name, seed]
+
+    def row(self, name: str) -> list[TrialRecord]:
+        """The trainings of a loss, by seed."""
+        return [self._records[name, seed] for seed in self.seeds]
+
+    def cell(self, name: str, metric: str) -> Summary:
+        """A loss under a metric."""
+        return summary([score(record.scores, metric) for record in self.row(name)])
+
+    def of_class(self, name: str, metric: str, label: str) -> Summary:
+        """A loss under a metric, one class alone; empty for metrics that pool the classes."""
+        return summary([score(record.scores, metric, f"/{label}") for record in self.row(name)])
+
+    def seconds(self, name: str) -> float:
+        """Median time of a training (a worker's first one includes its start); NaN if none completed."""
+        times = [record.seconds for record in self.row(name) if record.state == COMPLETE]
+        return median(times) if times else math.nan
+
+    def best(self, metric: str, among: Callable[[Contender], bool] = lambda loss: True) -> str | None:
+        """The loss with the highest mean; None if none of these has a score."""
+        means = {loss.name: self.cell(loss.name, metric).mean for loss in self.among if among(loss)}
+        known = {name: mean for name, mean in means.items() if not math.isnan(mean)}
+        return max(known, key=lambda name: known[name], default=None)
+
+    def best_hand_made(self, metric: str) -> str | None:
+        """The best loss that no search has found: the one to beat.
+
+        Chosen by the very scores it is then compared with, so it may owe something to luck: comparisons with it err
+        on its side.
+        """
+        return self.best(metric, lambda loss: not loss.searched)
+
+    def difference(self, name: str, other: str, metric: str) -> Paired:
+        """A loss against another, paired by seed."""
+        return paired(self.cell(name, metric).values, self.cell(other, metric).values)
