@@ -104,14 +104,15 @@ def search(
     )
     confirm = ConfirmConfig(confirm_top, confirm_seeds, list(rivals))
     settings = SearchSettings(rounds, candidates, floor, timeout_s, retries, confirm)
+    task.check_rivals(settings)
     fixed = {
         "metric": metric,
+        "seed": seed,
         "num_classes": num_classes,
         "ignore_index": ignore_index,
         **options,
         "space": bound.to_dict(),
         "controller": {key: value for key, value in chosen.state_dict().items() if key in ("controller", "settings")},
-        "seed": seed,
         "threads": threads,
         "candidates": candidates,
         "floor": floor,

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
+from autoseg.config import SearchSettings
 from autoseg.errors import Diverged, InputError, unknown_name
+from autoseg.search.reward import Floor
 
 if TYPE_CHECKING:  # the search process holds this task without torch
     from torch import nn
@@ -59,6 +61,17 @@ class CandidateTask:
         from autoseg.losses import build_loss
 
         return build_loss(payload["loss"], num_classes=self.num_classes, ignore_index=self.ignore_index)
+
+    def check_rivals(self, settings: SearchSettings) -> None:
+        """Build every hand-made loss the search will need, so that a wrong name is told before hours of work.
+
+        Raises:
+            InputError: an unknown loss among the rivals or in the floor, or a malformed floor.
+        """
+        floor = Floor.parse(settings.floor).rival if settings.floor is not None else None
+        for name in dict.fromkeys([*settings.confirm.rivals, floor]):
+            if name is not None and name != "identity":
+                self.build({"loss": name, "seed": 0})
 
     def _named(self, returned: object) -> dict[str, float]:
         if isinstance(returned, Mapping):

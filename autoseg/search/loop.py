@@ -90,6 +90,7 @@ def run_search(
         InputError: the folder is damaged or not of this search; the floor cannot be read; no space on the disk.
         AutosegError: no candidate completed.
     """
+    _check(settings)
     with Ledger(folder.trials, problem.names) as ledger:
         bench = Bench(ledger, executor, observer, _trainings(settings, controller))
         first = _go_on(folder, controller, settings)
@@ -109,6 +110,12 @@ def run_search(
         observer.warning(text)
     observer.finished(result)
     return result
+
+
+def _check(settings: SearchSettings) -> None:
+    for field in ("rounds", "candidates"):
+        if getattr(settings, field) < 1:
+            raise InputError(f"search.{field}", "at least 1", getattr(settings, field))
 
 
 def _go_on(folder: RunFolder, controller: Controller, settings: SearchSettings) -> int:
@@ -168,7 +175,7 @@ def _confirmed(
     if not seeds or not settings.confirm.top:
         return SearchResult(folder.path, problem.metric, best)
     entries = finalists(history, settings.confirm.top, _mean(controller), settings.rounds)
-    entries += [rival(name, problem.identity, 0, problem.seed) for name in settings.confirm.rivals]
+    entries += [rival(name, problem.identity, 0, problem.seed) for name in dict.fromkeys(settings.confirm.rivals)]
     rows = confirm(bench, entries, seeds, reward, problem.metric)
     won = winner(rows)
     if won is None:
@@ -187,7 +194,7 @@ def _mean(controller: Controller) -> tuple[float, ...] | None:
 
 def _trainings(settings: SearchSettings, controller: Controller) -> int:
     confirm = settings.confirm
-    entries = confirm.top + len(confirm.rivals) + (_mean(controller) is not None)
+    entries = confirm.top + len(set(confirm.rivals)) + (_mean(controller) is not None)
     floor = settings.floor is not None and Floor.parse(settings.floor).rival is not None
     return settings.rounds * settings.candidates + (entries * confirm.seeds if confirm.top else 0) + floor
 

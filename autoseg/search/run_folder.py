@@ -211,7 +211,7 @@ def _locked(path: Path) -> FileLock:
 
 def _compare(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     plain = json.loads(json.dumps(now))  # as the file would give it back: tuples are lists
-    for key in sorted(then.keys() | plain.keys()):
+    for key in [*plain, *sorted(then.keys() - plain.keys())]:
         if then.get(key) != plain.get(key):
             hint = "It would be another search. Give the old value, or start a new run."
             raise InputError(key, f"{then.get(key)!r}, as when the run began", repr(plain.get(key)), hint)

@@ -223,6 +223,12 @@ def test_estimate() -> None:
     assert estimate([10, 20], 4, 2) == 30
 
 
+@pytest.mark.parametrize("size", [{"rounds": 0}, {"candidates": 0}])
+def test_a_search_has_rounds_and_candidates(quick_path: Path, size: dict[str, int]) -> None:
+    with pytest.raises(InputError, match=rf"search\.{next(iter(size))}: expected at least 1, got 0"):
+        search(quick_path / "run", settings(**size))
+
+
 def test_no_confirmation_on_request(quick_path: Path) -> None:
     result = search(quick_path / "run", settings(confirm=ConfirmConfig(0, 3)))
     assert not result.best.confirmed and result.rows == () and result.best.seeds == (5,)

@@ -1,0 +1,93 @@
+"""kill -9 at any moment, then resume, ends like a run that was never stopped: real processes, real SQLite."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autoseg.search.ledger import Ledger
+
+SCRIPT = Path(__file__).with_name("toy_run.py")
+NAMES = ("and.p1.x", "and.p1.y", "or.p1.x")
+pytestmark = pytest.mark.slow
+
+
+def start(folder: Path, rounds: int, controller: str) -> subprocess.Popen[str]:
+    command = [sys.executable, str(SCRIPT), str(folder), str(rounds), controller]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def winner(folder: Path, rounds: int, controller: str) -> str:
+    """Run to the end; returns the line about the winner."""
+    out, errors = (process := start(folder, rounds, controller)).communicate(timeout=240)
+    assert process.returncode == 0, errors
+    return next(line for line in out.splitlines() if line.startswith("winner"))
+
+
+def interrupted(folder: Path, rounds: int, controller: str, delays: list[float]) -> str:
+    """Kill the run after each of these delays, counted from the start of the search; then run it to the end."""
+    for delay in delays:
+        process = start(folder, rounds, controller)
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    return winner(folder, rounds, controller)
+
+
+def essence(folder: Path) -> tuple[Any, ...]:
+    """What must be equal: ordered (round, index, θ, scores), what was confirmed, all controller states."""
+    with Ledger(folder / "trials.db", NAMES, read_only=True) as ledger:
+        found = [(r.round, r.index, r.theta, r.scores, r.state) for r in ledger.records("search")]
+        confirmed = sorted((r.name, r.seed, str(r.scores)) for r in ledger.records("confirm"))
+    states = {file.name: json.loads(file.read_text()) for file in folder.glob("controller/round_*.json")}
+    return found, confirmed, states
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_killed_at_random_moments(tmp_path: Path, seed: int) -> None:
+    expected = winner(tmp_path / "whole", 3, "toy")
+    moments = random.Random(seed)
+    delays = [moments.uniform(0, 1.2) for _ in range(5)]
+    assert interrupted(tmp_path / "run", 3, "toy", delays) == expected
+    assert essence(tmp_path / "run") == essence(tmp_path / "whole")
+
+
+def test_killed_under_a_real_controller_and_resumed_with_more_rounds(tmp_path: Path) -> None:
+    expected = winner(tmp_path / "whole", 4, "ppo")
+    interrupted(tmp_path / "run", 2, "ppo", [0.4])
+    assert winner(tmp_path / "run", 4, "ppo") == expected
+    found, _, states = essence(tmp_path / "run")
+    whole, _, whole_states = essence(tmp_path / "whole")
+    assert found == whole and states == whole_states
+
+
+def test_two_processes_on_one_folder(tmp_path: Path) -> None:
+    winner(tmp_path / "run", 1, "toy")
+    first = start(tmp_path / "run", 40, "toy")
+    assert first.stdout is not None
+    first.stdout.readline()
+    second = start(tmp_path / "run", 40, "toy")
+    _, errors = second.communicate(timeout=60)
+    first.kill()
+    first.communicate()
+    assert second.returncode == 1 and f"got process {first.pid} on " in errors.strip().splitlines()[-1]
+
+
+def test_interrupted_from_the_keyboard(tmp_path: Path) -> None:
+    process = start(tmp_path / "run", 40, "toy")
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert errors.count("Traceback") == 1 and errors.strip().endswith("KeyboardInterrupt")

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import autoseg
+from autoseg.errors import Diverged, InputError
+from autoseg.search.candidate import CandidateTask
+from autoseg.surrogates import LossCard, build_space
+
+SPACE = build_space("default", metric="miou")
+SMALL: dict[str, Any] = {"rounds": 2, "candidates": 2, "confirm_top": 1, "confirm_seeds": 2, "controller": "random"}
+
+
+def my_train(loss: nn.Module, seed: int, device: str) -> dict[str, float]:
+    """A training of one step: how far the loss pulls a pixel of a rare class."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = (torch.rand(2, 8, 8, generator=generator) * 3).long().to(device)
+    logits = torch.randn(2, 3, 8, 8, generator=generator).to(device).requires_grad_()
+    loss(logits, labels).backward()
+    assert logits.grad is not None
+    return {"miou": float(logits.grad.abs().mean()), "other": 1.0}
+
+
+def test_the_search_around_ones_own_training(quick_path: Path) -> None:
+    run = quick_path / "run"
+    result = autoseg.search("miou", my_train, num_classes=3, run_dir=run, inline=True, **SMALL)
+    card = LossCard.load(run / "loss.json")
+    assert card.confirmed and tuple(card.theta) == result.best.theta
+    assert card.scores["confirm"]["mean"] == result.best.scores and set(result.best.scores) == {"miou", "other"}
+    assert card.provenance["candidate"] == result.best.name
+    assert {row.name for row in result.rows} >= {"identity", "ce", "lovasz"}
+    again = autoseg.search("miou", my_train, num_classes=3, run_dir=run, inline=True, **SMALL)
+    assert again == result
+    with pytest.raises(InputError, match="seed: expected 0, as when the run began, got 1"):
+        autoseg.search("miou", my_train, num_classes=3, run_dir=run, inline=True, seed=1, **SMALL)
+
+
+@pytest.mark.parametrize("wrong", [{"rivals": ["crossentropy"]}, {"floor": "miou>=0.9*lovas"}, {"floor": "miou"}])
+def test_wrong_rivals_are_told_before_the_search(quick_path: Path, wrong: dict[str, Any]) -> None:
+    with pytest.raises(InputError):
+        autoseg.search("miou", my_train, num_classes=3, run_dir=quick_path / "run", **SMALL, **wrong)
+    assert not (quick_path / "run").exists()
+
+
+def test_in_workers_it_comes_out_the_same(quick_path: Path) -> None:
+    inline = autoseg.search("miou", my_train, num_classes=3, run_dir=quick_path / "a", inline=True, **SMALL)
+    workers = autoseg.search("miou", my_train, num_classes=3, run_dir=quick_path / "b", workers=2, **SMALL)
+    assert workers.best == inline.best and workers.rows == inline.rows
+
+
+def test_the_package_and_the_function_share_their_name() -> None:
+    import autoseg.search.loop
+
+    assert callable(autoseg.search) and autoseg.search.loop.run_search
+
+
+def task(returned: Any) -> CandidateTask:
+    return CandidateTask("miou", SPACE.to_dict(), 3, lambda loss, seed, device: returned)
+
+
+@pytest.mark.parametrize("returned", [0.5, torch.tensor(0.5), {"miou": 0.5}, {"miou": torch.tensor(0.5)}])
+def test_what_a_training_may_return(returned: Any) -> None:
+    assert task(returned)({"theta": SPACE.identity.tolist(), "seed": 0}, "cpu") == {"miou": 0.5}
+
+
+@pytest.mark.parametrize("returned", [None, "0.5", torch.zeros(2), {"mioU": 0.5}])
+def test_what_it_may_not(returned: Any) -> None:
+    with pytest.raises(InputError, match=r"train\(\)"):
+        task(returned)({"loss": "ce", "seed": 0}, "cpu")
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf])
+def test_a_score_that_is_not_finite_is_a_divergence(score: float) -> None:
+    with pytest.raises(Diverged, match="the score miou is"):
+        task(score)({"loss": "ce", "seed": 0}, "cpu")
+
+
+def test_payloads_become_losses() -> None:
+    surrogate = task(0.5).build({"theta": SPACE.identity.tolist(), "seed": 0})
+    assert isinstance(surrogate, autoseg.SurrogateLoss) and surrogate.metric == "miou"
+    assert not isinstance(task(0.5).build({"loss": "ce", "seed": 0}), autoseg.SurrogateLoss)
+    with pytest.raises(InputError, match="theta"):
+        task(0.5).build({"theta": [0.5], "seed": 0})
