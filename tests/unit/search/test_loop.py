@@ -22,6 +22,7 @@ from toy_search import (
 )
 
 from autoseg.config import ConfirmConfig
+from autoseg.controllers import build_controller
 from autoseg.errors import AutosegError, InputError
 from autoseg.execution import InlineExecutor, ProcessExecutor
 from autoseg.search.confirm import fresh_seeds
@@ -97,6 +98,19 @@ def test_stopped_and_resumed_equals_never_stopped(quick_path: Path, after: int) 
     assert essence(quick_path / "run") == essence(quick_path / "whole")
     assert dataclasses.replace(resumed, run_dir=whole.run_dir) == whole
     assert len(rest.payloads) == 9 + 4 * 2 - after  # nothing that had a result was trained again
+
+
+@pytest.mark.parametrize("name", ["ppo", "cmaes", "tpe", "random"])
+def test_so_it_is_with_every_controller(quick_path: Path, name: str) -> None:
+    def controller() -> Any:
+        return build_controller(name, len(NAMES), seed=3)
+
+    options = settings(candidates=4, confirm=ConfirmConfig(0, 0))
+    whole = search(quick_path / "whole", options, controller=controller())
+    with pytest.raises(Stop):
+        search(quick_path / "run", options, executor=PulledPlug(6), controller=controller())
+    assert search(quick_path / "run", options, controller=controller()).best == whole.best
+    assert essence(quick_path / "run") == essence(quick_path / "whole")
 
 
 def test_a_finished_run_is_only_read(quick_path: Path) -> None:
