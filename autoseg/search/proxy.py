@@ -81,7 +81,7 @@ class ProxyTask:
         augment = Augment(proxy.crop, proxy.scale, proxy.flip, proxy.photometric, self.model.mean, self.model.std)
         batches = Batches(
             *self._pixels("train", precision.device), rows, augment,
-            extra=prepare(data.labels("train")[rows].long()) if prepare else {},
+            extra=prepare(data.labels("train")[rows]) if prepare else {},
             seed=seed, iters=proxy.iters, batch_size=proxy.batch_size,
         )  # fmt: skip
         untrained = _untrained(_key(self.model), data.num_classes, seed)
