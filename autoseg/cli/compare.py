@@ -158,7 +158,7 @@ def _task(config: CompareConfig, parts: Parts, texts: dict[str, str]) -> Compari
         config.data,
         config.model,
         config.proxy,
-        tuple(names()),
+        tuple(dict.fromkeys([*names(), *(term for metric in config.metrics for _, term in parse(metric))])),
         config.tolerance,
         config.drop_background,
         final_split=parts.split,

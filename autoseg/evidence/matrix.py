@@ -9,7 +9,7 @@ from statistics import fmean, median, stdev
 
 from autoseg.errors import unknown_name
 from autoseg.evidence.contenders import Contender
-from autoseg.metrics import parse
+from autoseg.metrics import higher_is_better, parse
 from autoseg.search.paired import Paired, paired
 from autoseg.search.records import COMPLETE, TrialRecord
 
@@ -106,10 +106,11 @@ class Matrix:
         return median(times) if times else math.nan
 
     def best(self, metric: str, among: Callable[[Contender], bool] = lambda loss: True) -> str | None:
-        """The loss with the highest mean; None if none of these has a score."""
+        """The loss with the best mean (for errors the lowest); None if none of these has a score."""
         means = {loss.name: self.cell(loss.name, metric).mean for loss in self.among if among(loss)}
         known = {name: mean for name, mean in means.items() if not math.isnan(mean)}
-        return max(known, key=lambda name: known[name], default=None)
+        sign = 1 if higher_is_better(metric) else -1
+        return max(known, key=lambda name: sign * known[name], default=None)
 
     def best_hand_made(self, metric: str) -> str | None:
         """The best loss that no search has found: the one to beat.

@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 
 from autoseg.evidence.matrix import Matrix, Summary, score
+from autoseg.metrics import higher_is_better
 from autoseg.search.paired import LEAST_SEEDS, Paired
 
 HAND_MADE = "best hand-made"
@@ -74,8 +75,10 @@ def opponents(matrix: Matrix, name: str, metric: str) -> list[tuple[str, str]]:
 
 
 def legend(matrix: Matrix, best: str = "bold") -> list[str]:
-    """How to read the matrix, in sentences; `best` is how the highest mean looks."""
-    texts = [f"Percent, mean ± standard deviation over seeds; {best}: the highest mean."]
+    """How to read the matrix, in sentences; `best` is how the best mean looks."""
+    texts = [f"Percent, mean ± standard deviation over seeds; {best}: the best mean."]
+    if errors := [metric for metric in matrix.metrics if not higher_is_better(metric)]:
+        texts.append(f"Lower is better for {', '.join(errors)}.")
     if len(matrix.seeds) < LEAST_SEEDS:
         return [*texts, f"Nothing is marked: that takes {LEAST_SEEDS} seeds or more."]
     return [

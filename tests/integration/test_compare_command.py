@@ -1,0 +1,88 @@
+"""`autoseg compare` for real: killed and resumed, added to, refused."""
+
+from __future__ import annotations
+
+import csv
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import autoseg.cli as cli
+
+PROGRAM = Path(sys.executable).with_name("autoseg")
+TINY = [
+    "data.count=[6,3,3]", "proxy.size=[48,64]", "proxy.crop=32", "proxy.iters=3", "proxy.batch_size=2",
+    "executor=inline", "device=cpu", "metrics=[miou,gacc]",
+]  # fmt: skip
+
+
+def scores(folder: Path) -> list[dict[str, str]]:
+    """`table.csv` without what may differ between two equal comparisons."""
+    rows = list(csv.DictReader((folder / "table.csv").open()))
+    return [{key: value for key, value in row.items() if key not in ("seconds", "attempts")} for row in rows]
+
+
+@pytest.mark.slow
+def test_killed_resumed_added_to_and_refused(tmp_path, capsys):
+    tiny = [*TINY, f"data.cache_dir={tmp_path / 'cache'}", "losses=[ce,lovasz]", "seeds=[3,4]"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert cli.main(["compare", *tiny, f"run_dir={whole}"]) == 0
+    assert "2 seeds" in capsys.readouterr().out
+    running = subprocess.Popen([PROGRAM, "compare", *tiny, f"run_dir={cut}"], stdout=subprocess.PIPE, text=True)
+    assert running.stdout is not None
+    assert any("1/4" in line for line in running.stdout), "it ended before a training did"
+    running.send_signal(signal.SIGKILL)
+    running.communicate()
+    assert not (cut / "table.csv").exists()
+
+    assert cli.main(["compare", f"resume={cut}"]) == 0
+    assert "1/4" not in capsys.readouterr().out
+    assert scores(cut) == scores(whole)
+    assert len(scores(cut)) == 4 and all(row["state"] == "complete" for row in scores(cut))
+    assert {"miou/ground", "gacc"} <= set(scores(cut)[0])
+
+    assert cli.main(["compare", f"resume={cut}", "losses=[ce,lovasz,identity]"]) == 0
+    added = capsys.readouterr().out
+    assert added.count("seed 3") + added.count("seed 4") == 2 and "identity/miou" in added
+    assert scores(cut)[:4] == scores(whole)
+
+    assert cli.main(["compare", *tiny, f"run_dir={cut}", "proxy.iters=4"]) == 2
+    assert "proxy.iters: expected 3, as when the run began, got 4" in capsys.readouterr().err
+    assert cli.main(["compare", f"resume={cut}", "tolerance=1"]) == 2
+    assert "tolerance" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "losses: expected at least two"),
+        (["losses=ce,lovasz"], "Type losses=[ce,lovasz]."),
+        (["losses=[ce,lovaz]"], "Did you mean lovasz"),
+        (["losses=[jml,lovasz]"], "reference: expected one of the losses"),
+        (["losses=[ce,lovasz]", "seeds=[1,1]"], "each seed once"),
+        (["losses=[ce,lovasz]", "metrics=[miou,mio]"], "Did you mean miou"),
+        (["losses=[ce,lovasz]", "metrics=[miou,miou]"], "metrics: expected one or more, each once"),
+        (["losses=[ce,lovasz]", "split=train"], "split"),
+        (["losses=[ce,nowhere/loss.json]"], "nowhere/loss.json"),
+        (["losses=[ce,lovasz]", "experiment=smoke"], "experiment=smoke"),
+        (["losses=[ce,lovasz]", "retries=-1"], "retries"),
+        (["resume=nowhere"], "nowhere"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_anything_is_trained(arguments, words, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    small = ["data.count=[2,1,1]", "proxy.size=[32,32]"]
+    assert cli.main(["compare", *small, *arguments]) == 2
+    message = capsys.readouterr().err
+    assert words in message and message.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_search_is_no_comparison(tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text("schema: 1\nmetric: miou\n")
+    assert cli.main(["compare", f"resume={tmp_path}"]) == 2
+    assert "which is of a search" in capsys.readouterr().err

@@ -1,0 +1,284 @@
+"""The comparison with a toy training: what it refuses, what it keeps, how it goes on, what it writes."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import nn
+
+from autoseg.errors import AutosegError, Diverged, InputError
+from autoseg.evidence.compare import ComparisonTask, parse_seeds, run_comparison
+from autoseg.evidence.contenders import Recipe, contenders, find, keep_cards, warnings_about
+from autoseg.evidence.documents import About, latex, markdown, write
+from autoseg.evidence.matrix import Matrix
+from autoseg.evidence.tables import cells, differences, sentences, terminal
+from autoseg.execution import InlineExecutor, Job, Outcome
+from autoseg.search.observer import Observer
+from autoseg.search.records import TrialRecord
+from autoseg.search.run_folder import RunFolder
+from autoseg.surrogates import SurrogateLoss, save_loss
+
+RECIPE = Recipe(num_classes=3, options={"tolerance": 3, "drop_background": False})
+LOSSES = ["ce", "lovasz", "0.25*ce + 0.75*jml"]
+LEVEL = {"CrossEntropy": 0.4, "Lovasz": 0.5, "LossSum": 0.45, "SurrogateLoss": 0.55}
+
+
+def toy(loss: nn.Module, seed: int, device: str) -> dict[str, float]:
+    """A score per kind of loss, noise that the seed shares among them and a little that it does not."""
+    own = math.sin(37.0 * seed + 100 * LEVEL[type(loss).__name__]) / 200
+    miou = LEVEL[type(loss).__name__] + math.sin(seed) / 20 + own
+    return {"miou": miou, "biou": miou - 0.1, "gacc": 0.9, "miou/road": miou + 0.1, "miou/sky": math.nan}
+
+
+def fails_for_lovasz(loss: nn.Module, seed: int, device: str) -> dict[str, float]:
+    if type(loss).__name__ == "Lovasz" and seed == 2:
+        raise Diverged("nan at iteration 3")
+    return toy(loss, seed, device)
+
+
+def stopped(loss: nn.Module, seed: int, device: str) -> dict[str, float]:
+    if seed == 2:
+        raise KeyboardInterrupt
+    return toy(loss, seed, device)
+
+
+def always_fails(loss: nn.Module, seed: int, device: str) -> dict[str, float]:
+    raise Diverged("nan at iteration 1")
+
+
+class Counting(InlineExecutor):
+    """Knows what it was asked to run."""
+
+    def __init__(self, task: Any) -> None:
+        super().__init__(task)
+        self.ran: list[tuple[str, int]] = []
+
+    def run(self, jobs: Any) -> Iterator[tuple[Job, Outcome]]:
+        for job, outcome in super().run(jobs):
+            self.ran.append((job.payload["loss"], job.payload["seed"]))
+            yield job, outcome
+
+
+def compare(
+    path: Path, losses: list[str] = LOSSES, seeds: tuple[int, ...] = (1, 2), train: Any = toy
+) -> tuple[list[TrialRecord], Counting]:
+    """Compare in a new folder, or go on in an old one."""
+    exists = (path / "config.yaml").exists()
+    among = contenders(losses, ["miou"], RECIPE)
+    with RunFolder.open(path, {}) if exists else RunFolder.create(path, {"losses": losses}, {}) as folder:
+        executor = Counting(ComparisonTask(keep_cards(among, path), RECIPE, train))
+        return run_comparison(folder, among, list(seeds), "miou", executor, Observer()), executor
+
+
+def trained(losses: list[str] = LOSSES, seeds: tuple[int, ...] = (1, 2), train: Any = toy) -> list[TrialRecord]:
+    """The same without a folder."""
+    among = contenders(losses, ["miou"], RECIPE)
+    task = ComparisonTask({loss.name: loss.kept for loss in among}, RECIPE, train)
+    plan = [TrialRecord(-1, 0, "hand-made", loss.name, None, seed) for seed in seeds for loss in among]
+    jobs = [Job(str(number), record.payload) for number, record in enumerate(plan)]
+    return [
+        replace(record, state=outcome.state, scores=outcome.scores, seconds=1.5, attempts=1)
+        for record, (_, outcome) in zip(plan, InlineExecutor(task).run(jobs), strict=True)
+    ]
+
+
+def matrix_of(records: list[TrialRecord], losses: list[str] = LOSSES, **changes: Any) -> Matrix:
+    seeds = list(dict.fromkeys(record.seed for record in records))
+    options = {"metrics": ["miou", "biou"], "seeds": seeds, "reference": "ce", "classes": ["road", "sky"], **changes}
+    return Matrix(contenders(losses, ["miou"], RECIPE), records=records, **options)
+
+
+def a_card(path: Path, metric: str = "miou", classes: int = 3, **about: Any) -> Path:
+    theta = [0.3] * SurrogateLoss(metric, classes).space.dim
+    save_loss(SurrogateLoss.from_theta(metric, theta, classes), path, **about)
+    return path
+
+
+# ------------------------------------------------------------------ what is compared
+
+
+@pytest.mark.parametrize("wrong", [0, -1, True, "5", 2.5, None, [], [1, -2], ["1"]])
+def test_seeds_that_are_none_are_refused(wrong: object) -> None:
+    with pytest.raises(InputError, match="seeds: expected how many, or a list"):
+        parse_seeds(wrong)
+
+
+def test_seeds_by_number_are_fresh_and_grow_at_the_end() -> None:
+    assert parse_seeds([3, 1]) == [3, 1]
+    assert len(set(parse_seeds(7))) == 7 and parse_seeds(7)[:5] == parse_seeds(5) and 0 not in parse_seeds(7)
+
+
+def test_duplicate_seeds_are_refused() -> None:
+    with pytest.raises(InputError, match="each seed once, got 3 more than once"):
+        parse_seeds([3, 4, 3])
+
+
+@pytest.mark.parametrize(
+    ("losses", "words"),
+    [
+        (["ce", "lovas"], "Did you mean lovasz"),
+        (["ce"], "at least two"),
+        (["ce", "jml", " ce"], "ce more than once"),
+        (["ce", "0.5*ce+0.5*"], "loss: expected"),
+        (["ce", "nowhere/loss.json"], "existing file"),
+        (["ce", "asl2021/mio"], "Did you mean asl2021/miou"),
+        (["ce", "identity/mio"], "Did you mean miou"),
+        (["ce", "tversky(alpa=0.3)"], "alpha"),
+    ],
+)
+def test_losses_that_cannot_be_compared_are_refused(losses: list[str], words: str) -> None:
+    with pytest.raises(InputError) as refused:
+        contenders(losses, ["miou"], RECIPE)
+    assert words in str(refused.value)
+
+
+def test_the_reference_is_one_of_the_losses() -> None:
+    among = contenders(["lovasz", "identity", "0.5*ce + 0.5*jml"], ["biou"], RECIPE)
+    assert find("reference", "identity", among).name == "identity/biou"
+    assert find("reference", "0.5*ce+ 0.5*jml", among).name == "0.5*ce+0.5*jml"
+    with pytest.raises(InputError, match="reference: expected one of the losses: lovasz"):
+        find("reference", "ce", among)
+
+
+def test_what_was_searched_and_what_was_not(tmp_path: Path) -> None:
+    card = a_card(tmp_path / "loss.json")
+    losses = ["ce", "identity", "asl2021/miou", str(card), f"0.5*ce+0.5*{card}"]
+    among = contenders(losses, ["miou"], RECIPE)
+    assert [c.searched for c in among] == [False, False, True, True, True]
+    assert among[3].name.startswith("miou-") and among[4].name == f"0.5*ce+0.5*{among[3].name}"
+    assert among[3].kept == f"cards/{among[3].name}.json"
+
+
+def test_a_run_folder_means_its_card_and_another_content_is_another_loss(tmp_path: Path) -> None:
+    card = a_card(tmp_path / "loss.json")
+    (first,) = contenders([str(tmp_path), "ce"], ["miou"], RECIPE)[:1]
+    save_loss(SurrogateLoss.from_theta("miou", [0.4] * SurrogateLoss("miou", 3).space.dim, 3), card)
+    (second,) = contenders([str(card), "ce"], ["miou"], RECIPE)[:1]
+    assert first.name != second.name
+
+
+def test_a_comparison_keeps_its_cards(tmp_path: Path) -> None:
+    card = a_card(tmp_path / "loss.json")
+    among = contenders([str(card), f"ce+{card}"], ["miou"], RECIPE)
+    home = tmp_path / "run"
+    texts = keep_cards(among, home)
+    card.unlink()
+    again = contenders([c.kept for c in among], ["miou"], RECIPE, home)
+    assert [c.name for c in again] == [c.name for c in among]
+    assert isinstance(RECIPE.build(texts[among[0].name]), SurrogateLoss)
+    assert len(RECIPE.build(texts[among[1].name]).losses) == 2
+
+
+def test_warnings_about_found_losses(tmp_path: Path) -> None:
+    scores = {"confirm": {"mean": {"biou": 0.5}, "seeds": [1003, 9]}}
+    card = a_card(tmp_path / "loss.json", "biou", classes=6, scores=scores)
+    among = contenders(["ce", str(card)], ["miou"], RECIPE)
+    texts = " ".join(warnings_about(among, ["miou"], 3, [1003]))
+    assert "searched for biou, which is not compared" in texts
+    assert "6 classes, the data has 3" in texts and "not confirmed" in texts and "seed 1003" in texts
+    fine = a_card(tmp_path / "fine.json", confirmed=True)
+    among = contenders(["ce", str(fine), "asl2021/miou"], ["miou+0.5*biou"], RECIPE)
+    assert warnings_about(among, ["miou+0.5*biou"], 3, [1003]) == []
+    (published,) = warnings_about(contenders(["ce", "asl2021/bf1"], ["miou"], RECIPE), ["miou"], 3, [1])
+    assert "asl2021/bf1 was searched for bf1" in published
+
+
+# ------------------------------------------------------------------ running it
+
+
+def test_every_loss_meets_every_seed_and_whole_pairs_come_first(tmp_path: Path) -> None:
+    records, executor = compare(tmp_path / "run")
+    names = ["ce", "lovasz", "0.25*ce+0.75*jml"]
+    assert executor.ran == [(name, seed) for seed in (1, 2) for name in names]
+    assert all(record.state == "complete" and record.seconds >= 0 for record in records)
+
+
+def test_stopped_and_resumed_equals_never_stopped(tmp_path: Path) -> None:
+    whole, _ = compare(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        compare(tmp_path / "cut", train=stopped)
+    resumed, executor = compare(tmp_path / "cut")
+    assert [seed for _, seed in executor.ran] == [2, 2, 2]
+    assert repr([(r.key, r.state, r.scores) for r in resumed]) == repr([(r.key, r.state, r.scores) for r in whole])
+
+
+def test_losses_and_seeds_can_be_added_and_nothing_is_trained_twice(tmp_path: Path) -> None:
+    compare(tmp_path / "run", ["ce", "lovasz"])
+    _, executor = compare(tmp_path / "run", ["ce", "lovasz", "jml"], (1, 2, 3), train=lambda *_: {"miou": 0.1})
+    assert sorted(executor.ran) == [("ce", 3), ("jml", 1), ("jml", 2), ("jml", 3), ("lovasz", 3)]
+
+
+def test_a_loss_that_diverges_leaves_the_rest_alone(tmp_path: Path) -> None:
+    records, _ = compare(tmp_path / "run", train=fails_for_lovasz)
+    matrix = matrix_of(records)
+    assert matrix.cell("lovasz", "miou").n == 1 and matrix.cell("ce", "miou").n == 2
+    assert "1 of 2" in " ".join(terminal(matrix))
+    assert math.isnan(matrix.difference("lovasz", "ce", "miou").differences[1])
+
+
+def test_nothing_completed_is_said(tmp_path: Path) -> None:
+    with pytest.raises(AutosegError, match=r"No training completed.*nan at iteration 1"):
+        compare(tmp_path / "run", train=always_fails)
+
+
+# ------------------------------------------------------------------ what it leaves
+
+
+def test_the_files_hold_every_cell_and_mark_only_what_is_sure(tmp_path: Path) -> None:
+    records = trained(seeds=(1, 2, 3, 4, 5))
+    matrix = matrix_of(records, metrics=["miou", "miou+0.5*biou"])
+    write(matrix, About("toy", "test", 7, "a budget"), tmp_path / "out")
+    rows = list(csv.DictReader((tmp_path / "out" / "table.csv").open()))
+    assert len(rows) == 15
+    by_key = {record.key: record for record in records}
+    for row in rows:
+        record = by_key[row["loss"], int(row["seed"])]
+        assert float(row["miou"]) == pytest.approx(record.scores["miou"])
+        assert float(row["miou+0.5*biou"]) == pytest.approx(1.5 * record.scores["miou"] - 0.05)
+        assert float(row["miou/road"]) == pytest.approx(record.scores["miou/road"]) and row["miou/sky"] == ""
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert "| lovasz | **50" in text and "**↑ |" in text and "### miou" in text and "| road |" in text
+    assert (tmp_path / "out" / "figures" / "forest.png").read_bytes().startswith(b"\x89PNG")
+    lines = list(csv.DictReader((tmp_path / "out" / "differences.csv").open()))
+    lovasz = next(row for row in lines if row["loss"] == "lovasz" and row["metric"] == "miou")
+    assert float(lovasz["mean"]) == pytest.approx(matrix.difference("lovasz", "ce", "miou").mean)
+    assert lovasz["marked"] == "1" and float(lovasz["low"]) > 0
+    (first, _) = sentences(matrix)
+    assert first.startswith("miou: lovasz is best with 50") and "to ce" in first
+
+
+def test_below_five_seeds_nothing_is_marked() -> None:
+    records = trained(seeds=(1, 2, 3, 4))
+    matrix = matrix_of(records)
+    assert matrix.difference("lovasz", "ce", "miou").low > 0  # and yet
+    everything = markdown(matrix, About("toy", "val", 7, "b")) + latex(matrix, About("toy", "val", 7, "b"))
+    assert not set("↑↓†‡") & set(everything + " ".join(terminal(matrix)))
+    assert "Nothing is marked" in everything and "too few seeds" in sentences(matrix)[0]
+    assert all(line.endswith("0") for line in differences(matrix).splitlines()[1:])
+
+
+def test_latex_escapes_what_names_may_hold() -> None:
+    losses = ["ce", "boundary_smooth_ce"]
+    among = contenders(losses, ["miou"], RECIPE)
+    records = [TrialRecord(-1, 0, "hand-made", name, None, 1, "complete", {"miou": 0.5}) for name in losses]
+    text = latex(Matrix(among, ["miou"], [1], "ce", records, []), About("my_data & co", "val", 3, "50%"))
+    assert r"boundary\_smooth\_ce & " in text and r"my\_data \& co" in text
+    assert text.count("{") == text.count("}") and text.count(r"\begin") == text.count(r"\end")
+
+
+def test_a_metric_that_was_not_scored_is_named() -> None:
+    records = trained()
+    with pytest.raises(InputError, match="metrics: expected one of biou, gacc, miou"):
+        matrix_of(records, metrics=["miou", "bf1"])
+
+
+def test_cells_say_what_failed() -> None:
+    records = trained(train=fails_for_lovasz)
+    row = next(r for r in csv.DictReader(cells(matrix_of(records)).splitlines()) if r["state"] != "complete")
+    assert (row["loss"], row["seed"], row["state"], row["miou"]) == ("lovasz", "2", "diverged", "")

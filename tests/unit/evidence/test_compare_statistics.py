@@ -1,0 +1,117 @@
+"""Means, intervals and marks, against scipy and values by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from autoseg.evidence.contenders import Contender
+from autoseg.evidence.matrix import Matrix, score, summary
+from autoseg.evidence.tables import legend, marks, percent, points
+from autoseg.search.paired import paired
+from autoseg.search.records import TrialRecord
+
+SHARES = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=12)
+
+
+def matrix(searched: tuple[str, ...] = (), **values: list[float]) -> Matrix:
+    """A matrix of one metric from scores by seed; NaN: it failed."""
+    records = [
+        TrialRecord(-1, 0, "x", name, None, seed, "failed" if math.isnan(v) else "complete",
+                    {} if math.isnan(v) else {"miou": v}, seconds=float(seed))
+        for name, row in values.items()
+        for seed, v in enumerate(row)
+    ]  # fmt: skip
+    among = [Contender(name, name, name, name in searched) for name in values]
+    seeds = list(range(len(next(iter(values.values())))))
+    return Matrix(among, ["miou"], seeds, next(iter(values)), records, [])
+
+
+def test_an_interval_by_hand() -> None:
+    found = paired((0.5, 0.6, 0.7), (0.4, 0.4, 0.4))  # 0.1 0.2 0.3: mean 0.2, std 0.1, t(2, 97.5 %) = 4.302653
+    assert (found.mean, found.n) == (pytest.approx(0.2), 3)
+    assert found.low == pytest.approx(0.2 - 4.302653 * 0.1 / math.sqrt(3), abs=1e-6)
+    assert not found.significant
+
+
+@given(SHARES)
+def test_the_interval_is_scipys(pairs: list[tuple[float, float]]) -> None:
+    ours, theirs = (np.array(side) for side in zip(*pairs, strict=True))
+    if np.ptp(ours - theirs) < 1e-6:
+        return  # scipy divides by zero
+    found, known = paired(ours, theirs), stats.ttest_rel(ours, theirs)
+    low, high = known.confidence_interval(0.95)
+    assert (found.low, found.high) == (pytest.approx(low, abs=1e-9), pytest.approx(high, abs=1e-9))
+    if abs(known.pvalue - 0.05) > 1e-6:
+        assert found.significant == (known.pvalue < 0.05 and len(pairs) >= 5)
+
+
+def test_null_differences_are_marked_as_often_as_promised() -> None:
+    draws = np.random.default_rng(0).normal(size=(2000, 2, 5))
+    share = np.mean([paired(a, b).significant for a, b in draws])
+    assert 0.03 < share < 0.07  # a bootstrap over five seeds marks 0.16
+
+
+def test_a_seed_lost_by_either_counts_for_neither() -> None:
+    found = paired((0.5, math.nan, 0.7, 0.6), (0.4, 0.9, math.nan, 0.4))
+    assert found.n == 2 and found.mean == pytest.approx(0.15)
+    assert math.isnan(paired((math.nan,), (0.5,)).mean) and math.isnan(paired((0.6,), (0.5,)).low)
+
+
+def test_one_loss_against_itself_is_never_marked() -> None:
+    found = paired((0.5,) * 6, (0.5,) * 6)
+    assert (found.mean, found.low, found.high, found.significant) == (0, 0, 0, False)
+
+
+def test_summaries_leave_out_what_failed() -> None:
+    found = summary((0.4, math.nan, 0.6))
+    assert (found.n, found.mean, found.std) == (2, pytest.approx(0.5), pytest.approx(math.sqrt(0.02)))
+    assert math.isnan(summary((math.nan,)).mean) and math.isnan(summary((0.5,)).std)
+
+
+def test_a_sum_is_scored_from_its_terms_whole_and_by_class() -> None:
+    scores = {"miou": 0.4, "bf1": 0.6, "miou/a": 0.2, "bf1/a": 0.8}
+    assert score(scores, "miou+0.5*bf1") == pytest.approx(0.7)
+    assert score(scores, "miou+0.5*bf1", "/a") == pytest.approx(0.6)
+    assert math.isnan(score(scores, "biou"))
+
+
+def test_the_one_to_beat_is_the_best_that_no_search_found() -> None:
+    found = matrix(("new",), ce=[0.4] * 5, lovasz=[0.5] * 5, new=[0.6] * 5)
+    assert (found.best("miou"), found.best_hand_made("miou")) == ("new", "lovasz")
+    nobody = matrix(ce=[math.nan, math.nan], lovasz=[math.nan, math.nan])
+    assert nobody.best("miou") is None and math.isnan(nobody.seconds("ce"))
+
+
+def test_of_errors_the_lowest_is_best() -> None:
+    records = [TrialRecord(-1, 0, "x", n, None, 1, "complete", {"ece": v}) for n, v in (("ce", 0.1), ("jml", 0.3))]
+    found = Matrix([Contender(n, n, n, False) for n in ("ce", "jml")], ["ece"], [1], "ce", records, [])
+    assert found.best("ece") == found.best_hand_made("ece") == "ce"
+    assert "Lower is better for ece." in legend(found)
+
+
+def test_marks() -> None:
+    noise = [0.0, 0.01, -0.01, 0.005, -0.005]
+    near = [0.50, 0.49, 0.51, 0.50, 0.48]
+    found = matrix(
+        ("new", "bad"), ce=[0.4 + n for n in noise], lovasz=near, new=[0.6 - n for n in noise], bad=[0.1] * 5
+    )
+    assert marks(found, "ce", "miou") == "‡" and marks(found, "lovasz", "miou") == "↑"
+    assert marks(found, "new", "miou") == "↑†" and marks(found, "bad", "miou") == "↓‡"
+    four = matrix(ce=[0.4, 0.41, 0.42, 0.43, math.nan], lovasz=[0.6, 0.61, 0.62, 0.64, 0.65])
+    assert marks(four, "lovasz", "miou") == ""  # five seeds, four pairs
+
+
+def test_time_is_the_median_of_what_completed() -> None:
+    assert matrix(ce=[0.4, 0.4, math.nan, 0.4], lovasz=[0.5] * 4).seconds("ce") == 1.0
+
+
+def test_numbers_as_people_read_them() -> None:
+    assert (percent(0.4312), percent(math.nan)) == ("43.1", "–")
+    assert points(paired((0.5, 0.6), (0.4, 0.4))) == "+15.0 [-48.5, +78.5]"
+    assert (points(paired((0.5,), (0.4,))), points(paired((math.nan,), (0.4,)))) == ("+10.0", "–")
