@@ -21,7 +21,8 @@ def draw(result: SearchResult, theta_names: list[str]) -> None:
     folder.mkdir(exist_ok=True)
     with Ledger(result.run_dir / "trials.db", theta_names, read_only=True) as ledger:
         records = ledger.records("search")
-    loss = LossCard.load(result.run_dir / "loss.json").build()
+    card = LossCard.load(result.run_dir / "loss.json")
+    loss = card.build(card.num_classes or 2)
     drawn = {
         "reward": figures.reward_by_round(by_round(records), result.metric),
         "curves": figures.curves(sampled.curve_points(loss), sampled.published_points(result.metric)),

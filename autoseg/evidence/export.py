@@ -90,7 +90,7 @@ def as_python(card: LossCard, module: str) -> str:
         card: the loss.
         module: the file's name without `.py`, for its usage example.
     """
-    loss = card.build()
+    loss = card.build(card.num_classes or 2)
     kinds = [type(metric) for _, metric in loss.terms]
     lineage = {base for kind in kinds for base in kind.__mro__ if issubclass(base, Metric)}
     gathered = Gathered("autoseg", {base.__name__: _FORMULA for base in lineage})

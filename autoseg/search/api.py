@@ -32,8 +32,8 @@ EDGE = 0.02  # a policy's mean must lie inside the cube; some identity coordinat
 def search(
     metric: str,
     train: Train,
-    num_classes: int,
     *,
+    num_classes: int | None = None,
     space: str | SearchSpace = "default",
     controller: str | Controller = "ppo",
     run_dir: str | Path | None = None,
@@ -66,7 +66,7 @@ def search(
             returns the score to maximise, or {name: score} with one called `metric`. Judge it on images held out of
             the training set, not on your validation set. All candidates get the same seed: use it for weights and
             batches. Sent to the workers by cloudpickle.
-        num_classes: C.
+        num_classes: C; None: as many as the logits have that `train` hands to the loss.
         space: a space's name, the path of a .yaml file, or a `SearchSpace`.
         controller: "ppo", "random", "cmaes", "tpe", or one made by `build_controller`.
         run_dir: the run folder; default: a new one in `runs/`.

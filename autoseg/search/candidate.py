@@ -25,7 +25,7 @@ class CandidateTask:
     Args:
         metric: the target.
         space: the search space, as `SearchSpace.to_dict`.
-        num_classes: C.
+        num_classes: C; None if only the training function knows: the loss is then built for the logits it gets.
         train: `train(loss, seed, device)` returns a score, or {name: score} with the target among the names.
         ignore_index: id of the pixels that do not count.
         options: further options of `SurrogateLoss`, e.g. tolerance, for losses from θ.
@@ -33,7 +33,7 @@ class CandidateTask:
 
     metric: str
     space: dict[str, Any]
-    num_classes: int
+    num_classes: int | None
     train: Train
     ignore_index: int = 255
     options: dict[str, Any] = field(default_factory=dict)
@@ -53,14 +53,21 @@ class CandidateTask:
 
     def build(self, payload: dict[str, Any]) -> nn.Module:
         """The loss of a payload."""
+        if self.num_classes is not None:
+            return self._build(payload, self.num_classes)
+        from autoseg.losses.late import LateLoss
+
+        return LateLoss(lambda num_classes: self._build(payload, num_classes))
+
+    def _build(self, payload: dict[str, Any], num_classes: int) -> nn.Module:
         if "theta" in payload:
             from autoseg.surrogates.space import SearchSpace
 
             space = SearchSpace.from_dict(self.space)
-            return space.build_loss(payload["theta"], self.num_classes, self.ignore_index, **self.options)
+            return space.build_loss(payload["theta"], num_classes, self.ignore_index, **self.options)
         from autoseg.losses import build_loss
 
-        return build_loss(payload["loss"], num_classes=self.num_classes, ignore_index=self.ignore_index)
+        return build_loss(payload["loss"], num_classes=num_classes, ignore_index=self.ignore_index)
 
     def check_rivals(self, settings: SearchSettings) -> None:
         """Build every hand-made loss the search will need, so that a wrong name is told before hours of work.
@@ -71,7 +78,7 @@ class CandidateTask:
         floor = Floor.parse(settings.floor).rival if settings.floor is not None else None
         for name in dict.fromkeys([*settings.confirm.rivals, floor]):
             if name is not None and name != "identity":
-                self.build({"loss": name, "seed": 0})
+                self._build({"loss": name, "seed": 0}, self.num_classes or 2)
 
     def _named(self, returned: object) -> dict[str, float]:
         if isinstance(returned, Mapping):

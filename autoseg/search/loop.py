@@ -102,7 +102,9 @@ def run_search(
             records = bench.train("search", _candidates(round, thetas, problem.seed), reward)
             controller.tell(thetas, np.array([record.reward for record in records]))
             observer.round_done(_summary(round, records), bench.progress("search"))
-            publish(_best_so_far(bench, problem, records))
+            best = bench.best()
+            if best is not None:  # a round whose trainings all failed teaches nothing, and does not stop the search
+                publish(_found(best, problem))
         folder.save_checkpoint(settings.rounds, controller.state_dict())
         result = _confirmed(folder, bench, problem, controller, settings, reward)
     publish(result.best)
@@ -152,10 +154,7 @@ def _reward(bench: Bench, problem: Problem, settings: SearchSettings) -> Reward:
     return Reward(problem.metric, floor, floor.level(record.scores))
 
 
-def _best_so_far(bench: Bench, problem: Problem, records: Sequence[TrialRecord]) -> Finding:
-    best = bench.best()
-    if best is None:
-        raise AutosegError(f"No candidate completed. The first one {records[0].state}: {records[0].error}")
+def _found(best: TrialRecord, problem: Problem) -> Finding:
     theta = best.theta or ()
     return Finding(best.name, theta, best.reward, best.scores, (problem.seed,), confirmed=False)
 
@@ -170,7 +169,10 @@ def _confirmed(
 ) -> SearchResult:
     """Choose the winner with fresh seeds, unless the settings say there is no confirmation."""
     history = bench.ledger.records("search")
-    best = _best_so_far(bench, problem, history)
+    first = bench.best()
+    if first is None:
+        raise AutosegError(f"No candidate completed. The first one {history[0].state}: {history[0].error}")
+    best = _found(first, problem)
     seeds = fresh_seeds(problem.seed, settings.confirm.seeds)
     if not seeds or not settings.confirm.top:
         return SearchResult(folder.path, problem.metric, best)

@@ -13,6 +13,8 @@ from autoseg.search.run_folder import no_space
 from autoseg.surrogates import LossCard
 from autoseg.surrogates.space import SearchSpace
 
+UNKNOWN = 2  # any number of classes will do to write a card: curves fit them all
+
 
 @dataclass(frozen=True)
 class CardPublisher:
@@ -21,7 +23,7 @@ class CardPublisher:
     Args:
         path: `loss.json`.
         space: the search space.
-        num_classes: of the data.
+        num_classes: of the data; None if only the training function knows.
         ignore_index: of the data.
         options: further options of `SurrogateLoss`, as the workers have them.
         provenance: plain data on where the loss comes from: data fingerprint, model, proxy, versions.
@@ -29,7 +31,7 @@ class CardPublisher:
 
     path: Path
     space: SearchSpace
-    num_classes: int
+    num_classes: int | None
     ignore_index: int = 255
     options: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -40,11 +42,12 @@ class CardPublisher:
         Raises:
             InputError: no space on the disk; the card before is kept.
         """
-        loss = self.space.build_loss(finding.theta, self.num_classes, self.ignore_index, **self.options)
+        loss = self.space.build_loss(finding.theta, self.num_classes or UNKNOWN, self.ignore_index, **self.options)
         means = {name: score if math.isfinite(score) else None for name, score in finding.scores.items()}
         stage = "confirm" if finding.confirmed else "search"
         card = LossCard.of(
             loss,
+            num_classes=self.num_classes,
             confirmed=finding.confirmed,
             scores={stage: {"mean": means, "seeds": list(finding.seeds)}},
             provenance={**self.provenance, "candidate": finding.name, "run": self.path.parent.name},

@@ -24,7 +24,7 @@ class LossCard:
 
     Attributes:
         metric: as users type it.
-        num_classes: of the data it was searched on; curves fit any number.
+        num_classes: of the data it was searched on, None if that is not known; curves fit any number.
         space: the search space, as `SearchSpace.to_dict`.
         theta: raw numbers in [0, 1]^d.
         control_points: {curve: [[x, y], …]} decoded (end ordinates last, where they are free).
@@ -35,7 +35,7 @@ class LossCard:
     """
 
     metric: str
-    num_classes: int
+    num_classes: int | None
     space: dict[str, Any]
     theta: list[float]
     control_points: dict[str, Any]
@@ -47,13 +47,13 @@ class LossCard:
 
     @classmethod
     def of(cls, loss: SurrogateLoss, **about: Any) -> LossCard:
-        """The card of a loss; `about` are confirmed, scores, provenance."""
+        """The card of a loss; `about` are confirmed, scores, provenance, or num_classes in place of the loss's."""
         o = loss.options
         parts = loss.space.split(loss.control_points)
         points = {c: _points(loss.space, c, part.tolist()) for c, part in parts.items()}
         return cls(
             metric=loss.metric,
-            num_classes=o.num_classes,
+            num_classes=about.pop("num_classes", o.num_classes),
             space=loss.space.to_dict(),
             theta=[float(v) for v in loss.theta],
             control_points=points,
@@ -107,18 +107,20 @@ class LossCard:
         if missing or set(data) - known:
             raise InputError(where, "the fields of a card", f"missing {missing}, unknown {sorted(set(data) - known)}")
         card = cls(**{"control_points": {}, **data})
-        card.build()  # a card that cannot be built is refused here, with its reason
+        card.build(card.num_classes or 2)  # a card that cannot be built is refused here, with its reason
         return card
 
     def build(self, num_classes: int | None = None, **options: Any) -> SurrogateLoss:
         """The loss, for `num_classes` classes if not the card's own."""
+        if num_classes is None and self.num_classes is None:
+            raise InputError("num_classes", "a number of classes", "none", "The card does not know it; pass it.")
         space = SearchSpace.from_dict(self.space)
         if not all(isinstance(v, int | float) and math.isfinite(v) for v in self.theta):
             raise InputError("theta of the card", "finite numbers", self.theta)
         return SurrogateLoss.from_theta(
             self.metric,
             self.theta,
-            num_classes or self.num_classes,
+            num_classes or self.num_classes or 0,
             space=space,
             **{**self.options, **options},
         )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -87,3 +88,33 @@ def test_payloads_become_losses() -> None:
     assert not isinstance(task(0.5).build({"loss": "ce", "seed": 0}), autoseg.SurrogateLoss)
     with pytest.raises(InputError, match="theta"):
         task(0.5).build({"theta": [0.5], "seed": 0})
+
+
+def train_two_classes(loss, seed, device):
+    """Knows its own number of classes; one gradient step tells that the loss works."""
+    logits = torch.zeros(1, 2, 8, 8, requires_grad=True)
+    labels = torch.arange(64).view(1, 8, 8) % 2
+    loss(logits, labels).backward()
+    return float(logits.grad.abs().sum())
+
+
+def test_the_number_of_classes_may_be_left_to_the_training(quick_path):
+    result = autoseg.search("miou", train=train_two_classes, run_dir=quick_path / "run", inline=True, **SMALL)
+    card = result.run_dir / "loss.json"
+    with pytest.raises(InputError, match="num_classes"):
+        autoseg.load_loss(card)
+    assert autoseg.load_loss(card, num_classes=5).options.num_classes == 5
+
+
+def diverging_at_first(loss, seed, device):
+    """The first candidates fail, as a space's first round may."""
+    counter = Path(os.environ["AUTOSEG_TEST_COUNTER"])
+    done = len(counter.read_text()) if counter.exists() else 0
+    counter.write_text("x" * (done + 1))
+    return math.nan if done < SMALL["candidates"] else 0.5
+
+
+def test_a_round_without_any_result_does_not_stop_the_search(quick_path, monkeypatch):
+    monkeypatch.setenv("AUTOSEG_TEST_COUNTER", str(quick_path / "count"))
+    result = autoseg.search("miou", diverging_at_first, num_classes=2, run_dir=quick_path / "run", inline=True, **SMALL)
+    assert result.best.scores["miou"] == 0.5

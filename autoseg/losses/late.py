@@ -1,0 +1,44 @@
+"""A loss for a training whose number of classes is not known yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from torch import Tensor, nn
+
+from autoseg.errors import InputError
+
+
+class LateLoss(nn.Module):
+    """Builds its loss at the first batch, for as many classes as the logits have channels.
+
+    Args:
+        build: number of classes to a loss.
+    """
+
+    def __init__(self, build: Callable[[int], nn.Module]) -> None:
+        super().__init__()
+        self._build = build
+        self.loss: nn.Module | None = None
+        self._progress = 0.0
+
+    def forward(self, logits: Tensor, labels: Tensor, extra: Mapping[str, Tensor] | None = None) -> Tensor:
+        """The loss of (N, C, H, W) logits and their labels, a scalar.
+
+        Raises:
+            InputError: logits without a channel dimension.
+        """
+        if logits.dim() != 4:
+            raise InputError("logits", "(N, C, H, W)", tuple(logits.shape))
+        if self.loss is None:
+            self.loss = self._build(logits.shape[1]).to(logits.device)
+            self.set_progress(self._progress)
+        value: Tensor = self.loss(logits, labels, extra)
+        return value
+
+    def set_progress(self, progress: float) -> None:
+        """Tells a loss that changes over training how far it is, 0 at the start and 1 at the end."""
+        self._progress = progress
+        tell = getattr(self.loss, "set_progress", None)
+        if tell is not None:
+            tell(progress)
