@@ -39,16 +39,16 @@ Trains every loss with every seed under one budget and says which differences ar
 usage: autoseg compare losses=[LOSS,LOSS,...] [KEY=VALUE ...] [--cfg]
        autoseg compare resume=RUN [losses=[...]]     goes on with a comparison, or adds to it
 
-  losses=[...]         names (autoseg losses), sums "0.25*ce+0.75*jml", found losses (a loss.json or a run
-                       folder), published ones (asl2021/miou), identity curves (identity, identity/biou)
+  losses=[...]         names (autoseg losses), sums "0.25*ce+0.75*jml", found losses (loss.json or a
+                       run folder), published ones (asl2021/miou), identity curves (identity)
   metrics=[miou,biou]  what is shown (autoseg metrics); all are scored
   seeds=5              how many, or a list; below 5 no difference is marked
-  reference=ce         the loss all others are compared with, beside the best hand-made one
+  reference=ce         what all others are compared with, beside the best hand-made loss
   split=auto           images that are scored: val, test, auto (test if there is one)
-  data=NAME  model=NAME  proxy=NAME  proxy.iters=250  workers=auto  device=auto  space=NAME (of identity)
-  run_dir=DIR          a new folder, or a comparison of the same budget: only what is missing is trained
+  data=NAME  model=NAME  proxy=NAME  proxy.iters=250  workers=auto  device=auto
+  run_dir=DIR          a new folder, or a comparison of the same budget to add to
 
-Three losses on built-in data, a few minutes; then your found loss on your own images:
+Three losses on built-in data; then your found loss on your own images:
   autoseg compare losses=[ce,lovasz,jml] metrics=[miou,biou] proxy.size=[96,128] proxy.crop=64
   autoseg compare losses=[ce,lovasz,runs/NAME] data=camvid data.root=DIR
 """
