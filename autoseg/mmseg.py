@@ -149,7 +149,11 @@ class AutoSegMetric(BaseMetric):
             label = sample["gt_sem_seg"]["data"].to(pred.device).reshape(pred.shape)
             seen = self._build(len(self.dataset_meta["classes"]))
             for metric in seen:
-                metric.update(pred.to(torch.int64), label.to(torch.int64))
+                if metric.needs_probs:
+                    probs = sample["seg_logits"]["data"].unsqueeze(0).float().softmax(1)
+                    metric.update_probs(probs, label.to(torch.int64))  # type: ignore[union-attr]
+                else:
+                    metric.update(pred.to(torch.int64), label.to(torch.int64))
             self.results.append(seen)
 
     def compute_metrics(self, results: list[list[Metric | MetricSum]]) -> dict[str, float]:

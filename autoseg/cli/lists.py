@@ -8,7 +8,8 @@ from autoseg.cli.arguments import Arguments
 
 HELP = {
     "metrics": """
-Lists the metrics: each can be searched for, and sums of them too.
+Lists the metrics, all of them scored in every run. Each can be searched for, and sums of them, but for those
+marked "reported".
 
 usage: autoseg metrics
 
@@ -44,10 +45,10 @@ def run(command: str, argv: list[str]) -> int:
 
 
 def _metrics() -> Iterable[tuple[str, str]]:
-    from autoseg.metrics import names
     from autoseg.metrics.base import registry
 
-    return [(name, registry()[name].summary) for name in names()]
+    notes = {True: "", False: " (reported)"}
+    return [(name, metric.summary + notes[metric.searchable]) for name, metric in registry().items()]
 
 
 def _losses() -> Iterable[tuple[str, str]]:

@@ -21,7 +21,7 @@ from autoseg.controllers import build_controller
 from autoseg.data import SegData, open_data
 from autoseg.errors import InputError, unknown_name
 from autoseg.execution import Executor, InlineExecutor, ProcessExecutor, slots
-from autoseg.metrics import build_metric, names
+from autoseg.metrics import build_metric, higher_is_better, names
 from autoseg.search.api import start
 from autoseg.search.candidate import CandidateTask
 from autoseg.search.loop import Controller, Problem, run_search
@@ -140,6 +140,9 @@ def _check_rivals(config: SearchConfig, task: CandidateTask, scores: Sequence[st
         floor = Floor.parse(config.search.floor)
         if floor.metric not in scores:
             raise unknown_name("search.floor", floor.metric, scores)
+        if not higher_is_better(floor.metric):
+            hint = "A floor is kept from below."
+            raise InputError("search.floor", "a metric where higher is better", floor.metric, hint)
         rivals += [floor.rival] if floor.rival is not None else []
     for name in rivals:
         if name != "identity":

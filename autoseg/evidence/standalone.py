@@ -69,7 +69,7 @@ class FoundLoss(nn.Module):
     def _term(self, term: Term, probs: Tensor, labels: Tensor) -> Tensor:
         metric = term.metric
         curves = {key: _coefficients(rows, probs) for key, rows in term.curves.items()}
-        logic = CurveLogic(probs, labels, curves)
+        logic = CurveLogic(probs, labels, curves, metric.per_image)
         sums = metric.sums(logic.pred, logic.label, logic)
         scores = metric.scores(sums, self._ratio)
         if term.score is not None:

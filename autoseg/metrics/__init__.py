@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from autoseg.metrics import boundary, per_image, region  # noqa: F401  (importing registers them)
+from autoseg.metrics import binary, boundary, calibration, region  # noqa: F401  (importing registers them)
 from autoseg.metrics.base import Metric, MetricOptions, register_metric, registry
 from autoseg.metrics.logic import Logic, Plane, curves_of
-from autoseg.metrics.sums import MetricSum, parse
+from autoseg.metrics.sums import MetricSum, parse, parse_target
+from autoseg.metrics.worst import find_metric
 
 __all__ = [
     "Logic", "Metric", "MetricOptions", "MetricSum", "Plane",
-    "build_metric", "curves_of", "names", "parse", "register_metric",
+    "build_metric", "curves_of", "higher_is_better", "names", "parse", "parse_target", "register_metric", "searchable",
 ]  # fmt: skip
 
 PAPER_SIX = ("miou", "fwiou", "macc", "gacc", "biou", "bf1")
@@ -18,6 +19,20 @@ PAPER_SIX = ("miou", "fwiou", "macc", "gacc", "biou", "bf1")
 def names() -> list[str]:
     """Every metric's name."""
     return list(registry())
+
+
+def searchable() -> list[str]:
+    """Names of the metrics that have a surrogate and can be a search's target."""
+    return [name for name, metric in registry().items() if metric.searchable]
+
+
+def higher_is_better(name: str) -> bool:
+    """Direction of a metric or a sum of metrics.
+
+    Raises:
+        InputError: unknown name, malformed sum.
+    """
+    return all(find_metric(term).higher_is_better for _, term in parse(name))
 
 
 def build_metric(
@@ -30,7 +45,7 @@ def build_metric(
     """A metric by name, or a weighted sum of them.
 
     Args:
-        name: one of `names()`, or a sum such as "miou+0.5*bf1".
+        name: one of `names()`, a worst-q variant ("miou_i_q5"), or a sum such as "miou+0.5*bf1".
         num_classes: C.
         ignore_index: label of void pixels.
         tolerance: boundary metrics, pixels at the size where the metric is evaluated.
@@ -40,5 +55,5 @@ def build_metric(
         InputError: unknown name, malformed sum, or an option out of range.
     """
     options = MetricOptions(num_classes, ignore_index, tolerance, drop_background)
-    terms = [(weight, registry()[term](options)) for weight, term in parse(name)]
+    terms = [(weight, find_metric(term)(options)) for weight, term in parse(name)]
     return terms[0][1] if len(terms) == 1 and terms[0][0] == 1 else MetricSum(terms)

@@ -73,7 +73,7 @@ class Metric:
 
     A subclass is one formula in two steps: `sums` (totals over images and pixels, written with AND, OR and
     boundaries) and `scores` (ratios of totals, per class). Read with hard logic this is the exact metric; read
-    with curves it is its surrogate loss. Higher is better.
+    with curves it is its surrogate loss.
 
     Class attributes:
         name: what users type.
@@ -81,6 +81,8 @@ class Metric:
         source: where the definition comes from.
         absent_rule: whether a surrogate may average over classes the batch lacks (`absent="include"`).
         needs_probs: whether it is updated with probabilities (`update_probs`).
+        higher_is_better: False for errors, which are reported and never maximised.
+        searchable: whether it has a surrogate, so that a search may have it as its target.
         per_image: totals are kept per image, (N, C), and scores averaged over images.
     """
 
@@ -89,6 +91,8 @@ class Metric:
     source: ClassVar[str] = "this project"
     absent_rule: ClassVar[bool] = True
     needs_probs: ClassVar[bool] = False
+    higher_is_better: ClassVar[bool] = True
+    searchable: ClassVar[bool] = True
     per_image: ClassVar[bool] = False
 
     def __init__(self, options: MetricOptions) -> None:

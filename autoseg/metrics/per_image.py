@@ -9,13 +9,15 @@ arXiv 2310.19252) average per image instead, over the classes that the image's l
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from autoseg.metrics.base import Metric, Sums, exact_ratio, register_metric
 from autoseg.metrics.region import Dice, MAcc, MIoU
+
+WANG = "Wang et al., NeurIPS 2023"
 
 
 class PerImage(Metric):
@@ -37,13 +39,14 @@ class PerImage(Metric):
 
     def _add(self, sums: Sums) -> None:
         if "score" not in sums:  # totals of a batch, not another instance's state
-            present = sums["label"] > 0
-            scores = torch.where(present, self.scores(sums, exact_ratio), 0.0)
-            if not self.by_class:
-                scores = scores.sum(1, keepdim=True) / present.sum(1, keepdim=True).clamp_min(1)
-                present = present.any(1, keepdim=True)
-            sums = {"score": scores.sum(0), "label": present.sum(0)}
+            scores = self._image_scores(sums)
+            sums = {"score": scores.nansum(0), "label": (~scores.isnan()).sum(0)}
         super()._add(sums)
+
+    def _image_scores(self, sums: Sums) -> Tensor:
+        """(N, C) float64, NaN where an image lacks the class; "I": (N, 1), the mean over an image's classes."""
+        scores = self.scores(sums, exact_ratio).masked_fill(sums["label"] == 0, math.nan)
+        return scores if self.by_class else scores.nanmean(1, keepdim=True)
 
     def per_class(self) -> Tensor:
         """(C,) mean over the images that have the class, NaN if none has; "I": (1,), the mean over images."""
@@ -56,24 +59,61 @@ class PerImage(Metric):
         return self.per_class().nanmean()
 
 
-def _variant(base: type[Metric], letter: str) -> type[Metric]:
-    over = "classes, each over its images" if letter == "c" else "images, each over its classes"
-    return register_metric(
-        type(
-            f"{base.__name__}{letter.upper()}",
-            (PerImage, base),
-            {
-                "__module__": __name__,
-                "__doc__": f"{base.name}, computed per image and averaged over {over}.",
-                "name": f"{base.name}_{letter}",
-                "summary": f"{base.name} per image, mean over {over}",
-                "source": "Wang et al., NeurIPS 2023",
-                "by_class": letter == "c",
-            },
-        )
-    )
+@register_metric
+class MIoUI(PerImage, MIoU):
+    """IoU per image, averaged over images, each over its classes."""
+
+    name = "miou_i"
+    summary = "miou per image, mean over images, each over its classes"
+    source = WANG
+    by_class = False
 
 
-MIoUI, MIoUC = _variant(MIoU, "i"), _variant(MIoU, "c")
-DiceI, DiceC = _variant(Dice, "i"), _variant(Dice, "c")
-MAccI, MAccC = _variant(MAcc, "i"), _variant(MAcc, "c")
+@register_metric
+class MIoUC(PerImage, MIoU):
+    """IoU per image, averaged over classes, each over its images."""
+
+    name = "miou_c"
+    summary = "miou per image, mean over classes, each over its images"
+    source = WANG
+    by_class = True
+
+
+@register_metric
+class DiceI(PerImage, Dice):
+    """Dice per image, averaged over images, each over its classes."""
+
+    name = "dice_i"
+    summary = "dice per image, mean over images, each over its classes"
+    source = WANG
+    by_class = False
+
+
+@register_metric
+class DiceC(PerImage, Dice):
+    """Dice per image, averaged over classes, each over its images."""
+
+    name = "dice_c"
+    summary = "dice per image, mean over classes, each over its images"
+    source = WANG
+    by_class = True
+
+
+@register_metric
+class MAccI(PerImage, MAcc):
+    """Accuracy per image, averaged over images, each over its classes."""
+
+    name = "macc_i"
+    summary = "macc per image, mean over images, each over its classes"
+    source = WANG
+    by_class = False
+
+
+@register_metric
+class MAccC(PerImage, MAcc):
+    """Accuracy per image, averaged over classes, each over its images."""
+
+    name = "macc_c"
+    summary = "macc per image, mean over classes, each over its images"
+    source = WANG
+    by_class = True

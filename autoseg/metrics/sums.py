@@ -8,8 +8,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from autoseg.errors import InputError, unknown_name
+from autoseg.errors import InputError
 from autoseg.metrics.base import Metric, MetricOptions, registry
+from autoseg.metrics.worst import find_metric
 
 _TERM = re.compile(r"(?:(?P<weight>[0-9.]+(?:e-?[0-9]+)?)\*)?(?P<name>[a-z_][a-z0-9_]*)")
 
@@ -18,7 +19,8 @@ def parse(spec: str) -> list[tuple[float, str]]:
     """[(weight, metric name)] of "miou" or "miou+0.5*bf1".
 
     Raises:
-        InputError: not such a sum, an unknown name, a name twice, or a weight that is not positive.
+        InputError: not such a sum, an unknown name, a name twice, an error (lower is better) in a sum, or a weight
+            that is not positive.
     """
     terms: list[tuple[float, str]] = []
     for part in spec.replace(" ", "").split("+"):
@@ -26,8 +28,7 @@ def parse(spec: str) -> list[tuple[float, str]]:
         if found is None:
             raise InputError("metric", "a name or a sum such as miou+0.5*bf1", repr(spec))
         name = found["name"]
-        if name not in registry():
-            raise unknown_name("metric", name, registry())
+        find_metric(name)
         try:
             weight = float(found["weight"] or 1.0)
         except ValueError:
@@ -37,6 +38,26 @@ def parse(spec: str) -> list[tuple[float, str]]:
         raise InputError("metric", "each name once", repr(spec), "Add up the weights.")
     if any(not weight > 0 for weight, _ in terms):
         raise InputError("metric", "weights above 0", repr(spec))
+    errors = [name for _, name in terms if not find_metric(name).higher_is_better]
+    if errors and len(terms) > 1:
+        raise InputError("metric", "a sum of scores, higher is better", f"{errors[0]} in it", "Give it by itself.")
+    return terms
+
+
+def parse_target(spec: str) -> list[tuple[float, str]]:
+    """As `parse`, of a metric that a search can maximise.
+
+    Raises:
+        InputError: as `parse`, or a term that has no surrogate or is better when lower.
+    """
+    terms = parse(spec)
+    for _, name in terms:
+        kind = find_metric(name)
+        if not kind.searchable:
+            why = "has no surrogate" if kind.higher_is_better else "is an error (lower is better) without a surrogate"
+            known = ", ".join(known for known, metric in registry().items() if metric.searchable)
+            got = f"{name}, which {why}"
+            raise InputError("metric", "one that can be searched for", got, f"It is reported only. These can: {known}.")
     return terms
 
 
@@ -48,6 +69,7 @@ class MetricSum:
     """
 
     needs_probs = False
+    higher_is_better = True
 
     def __init__(self, terms: list[tuple[float, Metric]]) -> None:
         self.terms = terms

@@ -165,7 +165,7 @@ class SearchSpace:
     absent: str = "include"
 
     def __post_init__(self) -> None:
-        metrics.parse(self.metric)  # raises for an unknown metric
+        metrics.parse_target(self.metric)  # raises for an unknown metric, and for one without a surrogate
         if self.absent not in ("include", "skip"):
             raise InputError("absent", "include or skip", repr(self.absent))
         if self.score is not None and not (self.score.truth_table and self.score.monotone):

@@ -17,7 +17,8 @@ from autoseg import metrics
 from autoseg.errors import InputError
 
 C = 4
-WHOLE = [name for name, metric in metrics.base.registry().items() if not metric.per_image]  # see test_per_image
+REGISTRY = metrics.base.registry()
+WHOLE = [n for n, m in REGISTRY.items() if not (m.per_image or m.needs_probs)]  # test_per_image, test_calibration
 ALL = [*WHOLE, "miou+0.5*bf1"]
 
 
@@ -54,6 +55,12 @@ def reference(name: str, pred, labels, tol: int = 2) -> float:
         return float((2 * tp / (rows + cols))[union > 0].mean())
     if name == "macc":
         return float((tp / rows)[rows > 0].mean())
+    if name == "precision":
+        return float(torch.where(cols > 0, tp / cols, 0.0)[1:][union[1:] > 0].mean())
+    if name == "recall":
+        return float((tp / rows)[1:][rows[1:] > 0].mean())
+    if name == "f1":
+        return float((2 * tp / (rows + cols))[1:][union[1:] > 0].mean())
     if name == "gacc":
         return float(tp.sum() / rows.sum())
     square = np.ones((3, 3), bool)
@@ -125,7 +132,7 @@ def test_batching_order_and_merging_change_nothing(name, seed, cut):
     assert torch.equal(first.per_class().nan_to_num(-1), whole.per_class().nan_to_num(-1))
 
 
-@pytest.mark.parametrize("name", metrics.names())
+@pytest.mark.parametrize("name", [name for name in metrics.names() if not REGISTRY[name].needs_probs])
 def test_perfect_prediction_scores_one(name):
     _, labels = blobs(0, void=False)
     metric = autoseg.build_metric(name, C)

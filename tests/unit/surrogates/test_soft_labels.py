@@ -14,7 +14,7 @@ from autoseg import metrics
 from autoseg.errors import InputError
 
 C = 4
-NAMES = [*(f"paper-{m}" for m in metrics.names()), "default-biou", "default-miou+0.5*bf1"]
+NAMES = [*(f"paper-{m}" for m in metrics.searchable()), "default-biou", "default-miou+0.5*bf1"]
 
 
 def make(name: str, seed: int, **options):

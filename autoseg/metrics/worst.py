@@ -1,0 +1,84 @@
+"""Worst cases: a fine-grained metric over the worst q percent of the images alone, named `miou_i_q10`.
+
+"I" takes the images whose own score is lowest; "C" takes for each class the images where that class does worst
+(Wang et al., NeurIPS 2023 Datasets and Benchmarks, arXiv 2310.19252). Reported only: which images are worst
+changes with every step of a training.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from autoseg.errors import unknown_name
+from autoseg.metrics.base import Metric, Sums, register_metric, registry
+from autoseg.metrics.per_image import WANG, PerImage
+
+LISTED = 10  # the q whose variants are listed and scored; every other from 1 to 99 is known by its name
+
+_NAME = re.compile(r"(?P<base>\w+)_q(?P<q>[1-9][0-9]?)")
+
+
+class Worst(PerImage):
+    """Mixin over a fine-grained metric; its state is every image's score, which merging concatenates."""
+
+    searchable = False
+    share: ClassVar[int]  # q, in percent
+
+    def _add(self, sums: Sums) -> None:
+        scores = sums["score"] if "score" in sums else self._image_scores(sums)
+        seen = [self._state["score"]] if self._state else []
+        self._state = {"score": torch.cat([*seen, scores.cpu()])}
+
+    def per_class(self) -> Tensor:
+        """(C,) mean over each class's worst images, NaN if none has the class; "I": (1,), over the worst images.
+
+        The worst q percent are rounded down, but at least one image.
+        """
+        if not self._state:
+            return super().per_class()
+        scores = self._state["score"].sort(dim=0).values  # NaN (nothing to score) comes last
+        counts = (~scores.isnan()).sum(0)
+        kept = (counts * self.share // 100).clamp_min(1)
+        place = torch.arange(len(scores)).unsqueeze(1)
+        return torch.where(counts > 0, scores.masked_fill(place >= kept, 0).sum(0) / kept, torch.nan)
+
+
+_MADE: dict[tuple[type[PerImage], int], type[Metric]] = {}
+
+
+def _worst(base: type[PerImage], q: int) -> type[Metric]:
+    """The worst-q variant of a fine-grained metric; one class per (metric, q), so that states can merge."""
+    if (base, q) in _MADE:
+        return _MADE[base, q]
+    members = {
+        "__module__": __name__,
+        "__doc__": f"{base.name} over the worst {q} % of the images.",
+        "name": f"{base.name}_q{q}",
+        "summary": f"{base.name} over the worst {q} % of the images",
+        "source": WANG,
+        "share": q,
+    }
+    return _MADE.setdefault((base, q), type(f"{base.__name__}Q{q}", (Worst, base), members))
+
+
+def find_metric(name: str) -> type[Metric]:
+    """The class of a metric's name, worst-q variants with any q included.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name in registry():
+        return registry()[name]
+    asked = _NAME.fullmatch(name)
+    base = registry().get(asked["base"]) if asked else None
+    if asked is None or base is None or not issubclass(base, PerImage) or issubclass(base, Worst):
+        raise unknown_name("metric", name, registry())
+    return _worst(base, int(asked["q"]))
+
+
+for _base in [metric for metric in registry().values() if issubclass(metric, PerImage)]:
+    register_metric(_worst(_base, LISTED))

@@ -1,0 +1,71 @@
+"""Precision, recall and F1 of a foreground against torchmetrics, and as surrogates."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics.functional.classification import binary_f1_score, binary_precision, binary_recall
+
+import autoseg
+
+REFERENCE = {"precision": binary_precision, "recall": binary_recall, "f1": binary_f1_score}
+
+
+def draw(seed: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    labels = (torch.rand(4, 9, 11, generator=generator) < 0.2).long()
+    pred = torch.where(torch.rand(labels.shape, generator=generator) < 0.8, labels, 1 - labels)
+    labels[:, :2] = 255
+    return pred, labels
+
+
+@pytest.mark.parametrize("name", REFERENCE)
+@pytest.mark.parametrize("seed", range(3))
+def test_agrees_with_torchmetrics_on_class_one(name: str, seed: int) -> None:
+    pred, labels = draw(seed)
+    metric, other = autoseg.build_metric(name, 2), autoseg.build_metric(name, 2)
+    metric.update(pred[:1], labels[:1])
+    other.update(pred[1:], labels[1:])
+    metric.merge(other)
+    keep = labels != 255
+    assert float(metric.compute()) == pytest.approx(float(REFERENCE[name](pred[keep], labels[keep])), abs=1e-6)
+    assert metric.per_class().isnan().tolist() == [True, False]
+
+
+def test_a_class_nothing_is_predicted_as_has_no_precision_and_an_absent_one_is_undefined() -> None:
+    labels = torch.zeros(1, 4, 4, dtype=torch.long)
+    labels[0, 0] = 1
+    scores = {}
+    for name in REFERENCE:
+        metric = autoseg.build_metric(name, 3)
+        metric.update(torch.zeros_like(labels), labels)
+        scores[name] = metric.per_class().tolist()
+    assert all(values[1] == 0 and math.isnan(values[0]) and math.isnan(values[2]) for values in scores.values())
+
+
+@pytest.mark.parametrize("name", REFERENCE)
+def test_surrogate_equals_the_metric_on_one_hot_input_and_rises_with_it(name: str) -> None:
+    pred, labels = draw(5)
+    metric = autoseg.build_metric(name, 2)
+    metric.update(pred, labels)
+    logits = 200.0 * F.one_hot(pred, 2).permute(0, 3, 1, 2).double()
+    space = autoseg.build_space(f"paper-{name}")
+    loss = space.build_loss(torch.rand(space.dim, generator=torch.Generator().manual_seed(1)).numpy(), 2)
+    assert float(loss(logits, labels)) == pytest.approx(1 - float(metric.compute()), abs=1e-7)
+    small = torch.randn(2, 2, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(2)).requires_grad_()
+    identity = autoseg.SurrogateLoss(name, 2)
+    assert torch.autograd.gradcheck(lambda x: identity(x, labels[:2, :6, :6]), small)
+
+
+def test_identity_surrogate_of_precision_is_soft_precision() -> None:
+    _, labels = draw(0)
+    logits = torch.randn(4, 2, 9, 11, generator=torch.Generator().manual_seed(0))
+    keep = labels != 255
+    p, y = logits.softmax(1)[:, 1][keep].double(), (labels == 1)[keep].double()
+    assert float(autoseg.SurrogateLoss("precision", 2)(logits, labels)) == pytest.approx(
+        1 - float((p * y).sum() / p.sum()), abs=1e-6
+    )
