@@ -13,6 +13,7 @@ from pathlib import Path
 
 from autoseg.errors import AutosegError, InputError
 
+_HEAD = "Traceback (most recent call last):"  # in a worker's own words; its last line says what happened
 FAULT, INPUT, INTERRUPTED = 1, 2, 130
 
 
@@ -35,7 +36,9 @@ def report(error: BaseException) -> int:
         )
         return INPUT
     if isinstance(error, AutosegError):
-        print(f"autoseg: {error}", file=sys.stderr)
+        first, *rest = str(error).splitlines()
+        short = first if not rest else f"{first.removesuffix(_HEAD).strip()} {rest[-1].strip()}"
+        print(f"autoseg: {short}" + (f"\nMore in {_keep_traceback(error)}" if rest else ""), file=sys.stderr)
         return FAULT
     place = _keep_traceback(error)
     reason = str(error).strip().splitlines()

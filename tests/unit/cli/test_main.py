@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 import autoseg.cli as cli
-from autoseg.errors import InputError
+from autoseg.errors import AutosegError, InputError
 
+TRACE = "Traceback (most recent call last):"
 PROGRAM = Path(sys.executable).with_name("autoseg")
 
 
@@ -64,6 +65,7 @@ def test_lists_say_a_line_each(command, some, capsys):
         (OSError(errno.ENOSPC, "No space left on device"), 2, "no space is left"),
         (RuntimeError("database or disk is full"), 2, "no space is left"),
         (RuntimeError("boom\nand more"), 1, "RuntimeError: boom"),
+        (AutosegError(f"None completed: {TRACE}\nRuntimeError: boom"), 1, "None completed: RuntimeError: boom"),
     ],
 )
 def test_errors_become_exit_statuses(error, status, words, capsys, monkeypatch):
