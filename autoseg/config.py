@@ -52,6 +52,20 @@ class ModelConfig:
 
 
 @dataclass
+class SoftLabelConfig:
+    """Options of `proxy.labels`; each use reads its own."""
+
+    eps: float | None = None  # smooth, boundary_smooth: share spread over all classes; None: 0.1, at boundaries 0.5
+    width: int = 3  # boundary_smooth: side of the window in which classes meet, pixels, odd
+    teacher: str | None = None  # distill: weights of the same network, .safetensors or a .pth without pickled code
+    weight: float = 0.5  # distill: the teacher's share of the label
+    temperature: float = 1.0  # distill: the teacher's logits are divided by it
+    momentum: float = 0.99  # pseudo: of the moving average that is the teacher
+    confidence: float = 0.9  # pseudo: probability from which the teacher's guess counts
+    labelled: float = 0.25  # pseudo: share of the training images whose labels are used
+
+
+@dataclass
 class ProxyConfig:
     """One short training (`proxy.*`): what a candidate loss is judged by."""
 
@@ -76,6 +90,8 @@ class ProxyConfig:
     threads: int = 1  # CPU threads per proxy; part of what makes a reward reproducible
     eval_batch_size: int = 16
     deterministic: bool = False  # bitwise on GPU too, slower; CPU always is
+    labels: str = "hard"  # hard | smooth | boundary_smooth | distill | annotators | pseudo: what is trained on
+    soft: SoftLabelConfig = field(default_factory=SoftLabelConfig)
 
 
 @dataclass

@@ -35,6 +35,7 @@ _ONE_OF: Mapping[str, tuple[str, ...]] = {
     "proxy.amp": ("auto", "off", "bf16", "fp16"),
     "proxy.channels_last": ("auto", "on", "off"),
     "proxy.compile": ("auto", "on", "off"),
+    "proxy.labels": ("hard", "smooth", "boundary_smooth", "distill", "annotators", "pseudo"),
     "executor.name": ("inline", "processes"),
     "tracker.wandb": ("disabled", "offline", "online"),
 }
@@ -66,7 +67,8 @@ def check(config: SearchConfig | CompareConfig) -> None:
 
 def absolute_paths(config: SearchConfig | CompareConfig) -> None:
     """Expand `~` and make the user's paths absolute, so that a run can be resumed from another folder."""
-    for section, key in ((config.data, "root"), (config.data, "cache_dir"), (config.model, "weights")):
+    teacher = (config.proxy.soft, "teacher")
+    for section, key in ((config.data, "root"), (config.data, "cache_dir"), (config.model, "weights"), teacher):
         value = getattr(section, key)
         if value is not None:
             setattr(section, key, str(Path(value).expanduser().absolute()))

@@ -61,17 +61,17 @@ class BoundarySmoothCrossEntropy(SegLoss):
 
     def compute(self, batch: Batch) -> Tensor:
         """Mean over the valid pixels, in nats."""
-        eps = self.eps * label_boundary(batch, self.width)
+        eps = self.eps * label_boundary(batch.labels, batch.valid, self.width)
         uniform = -batch.logits.log_softmax(dim=1).mean(dim=1)
         return batch.mean((1 - eps) * batch.cross_entropy() + eps * uniform)
 
 
-def label_boundary(batch: Batch, width: int) -> Tensor:
-    """(N, H, W) 0 or 1: pixels near which hard labels change, away from ignored ones."""
-    labels = batch.labels[:, None].to(batch.logits.dtype)
-    void = (~batch.valid)[:, None].to(labels.dtype)
+def label_boundary(labels: Tensor, valid: Tensor, width: int) -> Tensor:
+    """(N, H, W) float32 0 or 1: pixels near which labels (N, H, W) change, away from those not `valid`."""
+    ids = labels[:, None].float()
+    void = (~valid)[:, None].float()
     pad = width // 2
-    highest = F.max_pool2d(labels, width, stride=1, padding=pad)
-    lowest = -F.max_pool2d(-labels, width, stride=1, padding=pad)
+    highest = F.max_pool2d(ids, width, stride=1, padding=pad)
+    lowest = -F.max_pool2d(-ids, width, stride=1, padding=pad)
     near_void = F.max_pool2d(void, width, stride=1, padding=pad)
     return ((highest != lowest) * (1 - near_void)).squeeze(1)

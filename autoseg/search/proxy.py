@@ -35,6 +35,7 @@ class ProxyTask:
         final_split: None: train on the training images less the held-out ones and score those (a search). A
             role such as "val" or "test": train on all training images and score that split (a comparison).
         per_class: score every class too, as "<metric>/<class>"; NaN where it does not occur.
+        save_to: None, or a `.safetensors` file for the trained network (`proxy.soft.teacher` of another training).
     """
 
     data: DataConfig
@@ -45,6 +46,7 @@ class ProxyTask:
     drop_background: bool = False
     final_split: str | None = None
     per_class: bool = False
+    save_to: str | None = None
 
     def __call__(self, loss: nn.Module, seed: int, device: str = "cpu") -> dict[str, float]:
         """Train with `loss`, score the result.
@@ -59,7 +61,7 @@ class ProxyTask:
 
         Raises:
             Diverged: the loss became NaN or infinite.
-            InputError: data, model or settings that cannot be used.
+            InputError: data, model or settings that cannot be used, or a loss that cannot take `proxy.labels`.
         """
         import torch
 
@@ -73,21 +75,38 @@ class ProxyTask:
 
     def _train(self, loss: nn.Module, seed: int, precision: Precision) -> nn.Module:
         from autoseg.data import Augment
-        from autoseg.training import Batches, train
+        from autoseg.training import Batches, build_targets, check_loss, save_network, train
 
         data, proxy = self._open(), self.proxy
         rows = self._rows(data)[0]
+        model = copy.deepcopy(_untrained(_key(self.model), data.num_classes, seed)).to(precision.device)
+        targets = build_targets(proxy, data.num_classes, model, precision)
+        check_loss(loss, targets)
+        images, labels, known = self._shown(data, rows, precision.device)
         prepare = getattr(loss, "prepare", None)
         augment = Augment(proxy.crop, proxy.scale, proxy.flip, proxy.photometric, self.model.mean, self.model.std)
         batches = Batches(
-            *self._pixels("train", precision.device), rows, augment,
-            extra=prepare(data.labels("train")[rows]) if prepare else {},
+            images, labels, rows, augment,
+            extra=prepare(known[rows]) if prepare else {},
             seed=seed, iters=proxy.iters, batch_size=proxy.batch_size,
         )  # fmt: skip
-        untrained = _untrained(_key(self.model), data.num_classes, seed)
-        model = copy.deepcopy(untrained).to(precision.device)
-        train(model, loss, batches, proxy, precision)
+        train(model, loss, batches, proxy, precision, targets)
+        if self.save_to is not None:
+            save_network(model, self.save_to)
         return model
+
+    def _shown(self, data: SegData, rows: Tensor, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """Images and labels to train on, both on the device, and the (N, H, W) labels a loss may prepare from."""
+        images, labels = self._pixels("train", device)
+        if self.proxy.labels == "annotators":
+            return images, data.raters("train").to(device), data.labels("train")
+        if self.proxy.labels == "pseudo":
+            from autoseg.training.targets import UNLABELLED, withhold
+
+            labels = withhold(labels, rows, self.proxy.soft.labelled)
+            known = labels.cpu()
+            return images, labels, known.masked_fill(known == UNLABELLED, data.ignore_index)
+        return images, labels, data.labels("train")
 
     def _score(self, model: nn.Module, precision: Precision) -> dict[str, float]:
         from autoseg.metrics import build_metric

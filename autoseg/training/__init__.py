@@ -4,5 +4,10 @@ from autoseg.training.batches import Batches
 from autoseg.training.evaluate import evaluate
 from autoseg.training.loop import TrainLog, train
 from autoseg.training.models import Segmentor, build_model
+from autoseg.training.targets import Targets, build_targets, check_loss
+from autoseg.training.weights import save_network
 
-__all__ = ["Batches", "Segmentor", "TrainLog", "build_model", "evaluate", "train"]
+__all__ = [
+    "Batches", "Segmentor", "Targets", "TrainLog",
+    "build_model", "build_targets", "check_loss", "evaluate", "save_network", "train",
+]  # fmt: skip

@@ -20,7 +20,7 @@ class Batches:
 
     Args:
         images: (N, 3, H, W) uint8, on the training device (or memory-mapped, for the CPU).
-        labels: (N, H, W) uint8, there too.
+        labels: (N, H, W) uint8, there too; or (N, R, H, W), one per annotator.
         rows: (M,) int64 CPU indices of the images to train on.
         augment: scale, crop, flip, colours.
         extra: what `loss.prepare` made of the labels of `rows`: maps (M, K, H, W), which are cropped and
@@ -51,7 +51,7 @@ class Batches:
         return len(self.order)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yields images (B, 3, crop, crop) float32, labels (B, crop, crop) int64, and the extras for them."""
+        """Yields images (B, 3, crop, crop) float32, labels (B, [R,] crop, crop) int64, and the extras."""
         device = self.images.device
         # Moved to the device once: a transfer in every iteration would wait for the device.
         for picked, index in zip(self.order.to(device), self.rows[self.order].to(device), strict=True):

@@ -15,6 +15,7 @@ from autoseg.errors import Diverged
 from autoseg.training.batches import Batches
 from autoseg.training.precision import Precision
 from autoseg.training.schedule import build_optimizer, set_rates
+from autoseg.training.targets import Targets
 
 CHECK_EVERY = 25  # iterations between looks at the loss on a GPU, each of which waits for the device
 
@@ -32,22 +33,31 @@ class TrainLog:
     seconds: float
 
 
-def train(model: nn.Module, loss: nn.Module, batches: Batches, proxy: ProxyConfig, precision: Precision) -> TrainLog:
+def train(
+    model: nn.Module,
+    loss: nn.Module,
+    batches: Batches,
+    proxy: ProxyConfig,
+    precision: Precision,
+    targets: Targets | None = None,
+) -> TrainLog:
     """Train `model` in place for one pass over `batches`, `proxy.iters` optimiser steps.
 
     Args:
         model: images (N, 3, H, W) to a list of logits [main, auxiliary...], on `precision.device`.
-        loss: (logits float32, labels int64) to a scalar, or with a third argument where it has `prepare`.
+        loss: (logits float32, targets) to a scalar, or with a third argument where it has `prepare`.
             Auxiliary logits get the same loss times `proxy.aux_weight`.
         batches: what to train on.
         proxy: optimiser, schedule, weights.
         precision: number format and layout.
+        targets: what is made of each batch's labels; None: nothing, they are taken as they are.
 
     Raises:
         Diverged: the loss, or a weight at the end, is not finite.
     """
     start = time.perf_counter()
     model.to(memory_format=precision.layout).train()
+    targets = targets or Targets()
     objective = _objective(loss, proxy)
     optimizer = build_optimizer(model, proxy)
     scaler = GradScaler(precision.device.type, enabled=precision.dtype is torch.float16)
@@ -60,7 +70,7 @@ def train(model: nn.Module, loss: nn.Module, batches: Batches, proxy: ProxyConfi
             set_progress(iteration / len(batches))
         with precision.autocast():
             outputs = model(images.to(memory_format=precision.layout))
-        value = objective(outputs, labels, extra)
+        value = objective(outputs, targets(images, labels), extra)
         losses[iteration] = value.detach()
         if (iteration + 1) % interval == 0:
             _check(losses[: iteration + 1])
@@ -68,6 +78,7 @@ def train(model: nn.Module, loss: nn.Module, batches: Batches, proxy: ProxyConfi
         scaler.scale(value).backward()
         scaler.step(optimizer)
         scaler.update()
+        targets.follow(model)
     _check(losses)
     if not all(bool(weight.isfinite().all()) for weight in model.state_dict().values()):
         raise Diverged("a weight is not finite after the last iteration")

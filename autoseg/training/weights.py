@@ -1,8 +1,9 @@
-"""Backbone weights from a file, read without executing anything that is in it."""
+"""Weights from a file, read without executing anything that is in it."""
 
 from __future__ import annotations
 
 import logging
+import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from autoseg.errors import InputError
@@ -18,6 +19,27 @@ from autoseg.errors import InputError
 log = logging.getLogger(__name__)
 
 CLASSIFIERS = ("fc.", "classifier.", "head.")  # of the ImageNet network a backbone was cut from
+
+
+def save_network(model: nn.Module, path: str) -> None:
+    """Write a network's weights as `.safetensors`, whole or not at all."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    draft = f"{path}.{os.getpid()}.draft"
+    save_file({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, draft)
+    os.replace(draft, path)
+
+
+def load_network(model: nn.Module, path: str) -> None:
+    """Load a whole network's weights in place, as `save_network` or mmsegmentation wrote them.
+
+    Raises:
+        InputError: no such file, not plain weights, or names or shapes that do not fit.
+    """
+    field, head = "proxy.soft.teacher", "network."  # a `Segmentor` holds mmsegmentation's network under this name
+    found = read_tensors(path, field)
+    if not any(key.startswith(head) for key in found) and any(key.startswith(head) for key in model.state_dict()):
+        found = {head + key: value for key, value in found.items()}
+    _fill(model, found, field, path, "Check that the teacher has the same model.config and classes.")
 
 
 def load_backbone(backbone: nn.Module, path: str) -> None:
@@ -34,44 +56,46 @@ def load_backbone(backbone: nn.Module, path: str) -> None:
         InputError: no such file, not plain weights, or names or shapes that do not fit.
     """
     found = _backbone_part(read_tensors(path), backbone)
-    wanted = backbone.state_dict()
+    _fill(backbone, found, "model.weights", path, "Check that model.config and the file are of the same network.")
+
+
+def _fill(module: nn.Module, found: dict[str, Tensor], field: str, path: str, hint: str) -> None:
+    """Load tensors by name; none may be missing (BatchNorm's counters apart) or left over."""
+    wanted = module.state_dict()
     missing = [k for k in wanted if k not in found and not k.endswith("num_batches_tracked")]
     unknown = [k for k in found if k not in wanted]
     shapes = [k for k in found if k in wanted and found[k].shape != wanted[k].shape]
-    problems = {"missing": missing, "not in the backbone": unknown, "of another shape": shapes}
+    problems = {"missing": missing, "not in the network": unknown, "of another shape": shapes}
     said = [
         f"{len(keys)} {what} ({', '.join(keys[:3])}{', …' * (len(keys) > 3)})"
         for what, keys in problems.items()
         if keys
     ]
     if said:
-        raise InputError(
-            "model.weights", f"the weights of a {type(backbone).__name__}", f"{path} with {'; '.join(said)}",
-            "Check that model.config and the file are of the same network.",
-        )  # fmt: skip
-    backbone.load_state_dict(found, strict=False)
+        raise InputError(field, f"the weights of a {type(module).__name__}", f"{path} with {'; '.join(said)}", hint)
+    module.load_state_dict(found, strict=False)
 
 
-def read_tensors(path: str) -> dict[str, Tensor]:
+def read_tensors(path: str, field: str = "model.weights") -> dict[str, Tensor]:
     """The tensors of a weights file by name; nothing in the file is executed.
 
     Raises:
         InputError: the file is missing or holds something else than tensors.
     """
     if not Path(path).is_file():
-        raise InputError("model.weights", "a file of weights", f"{path}, which does not exist")
+        raise InputError(field, "a file of weights", f"{path}, which does not exist")
     try:
         if path.endswith(".safetensors"):
             return dict(load_file(path))
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
         raise InputError(
-            "model.weights", "a file that holds tensors only", f"{path} ({_first_line(error)})",
+            field, "a file that holds tensors only", f"{path} ({_first_line(error)})",
             "Save it again with torch.save(model.state_dict(), path) or as .safetensors.",
         ) from error  # fmt: skip
     state = content.get("state_dict", content) if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError("model.weights", "a state dict: tensors by name", f"{path}, which holds something else")
+        raise InputError(field, "a state dict: tensors by name", f"{path}, which holds something else")
     return dict(state)
 
 

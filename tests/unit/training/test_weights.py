@@ -51,7 +51,7 @@ def test_names_and_shapes_that_do_not_fit_are_one_error(tmp_path: Path) -> None:
     torch.save(state, tmp_path / "bad.pth")
     with pytest.raises(InputError) as error:
         load_backbone(small(), str(tmp_path / "bad.pth"))
-    for said in ("1 missing (1.weight)", "1 not in the backbone (7.weight)", "1 of another shape (0.bias)"):
+    for said in ("1 missing (1.weight)", "1 not in the network (7.weight)", "1 of another shape (0.bias)"):
         assert said in str(error.value)
 
 

@@ -1,0 +1,247 @@
+"""What a training is asked to reproduce: the labels as they are, or soft labels made of them (`proxy.labels`).
+
+One class per use. A class turns the images and labels of an augmented batch into the targets that the loss sees:
+(N, C, H, W) float32 whose rows sum to 1, an all-zero row being ignored; or, where every target is certain, plain
+ids (N, H, W), which every loss takes. What is scored stays what it was: predictions against the hard labels.
+
+Distillation: Hinton et al. 2015, arXiv 1503.02531. EMA teacher: Tarvainen and Valpola, NeurIPS 2017. Boundary label
+smoothing and soft labels for region losses: Wang et al., NeurIPS 2023, arXiv 2302.05666.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from autoseg.config import ProxyConfig, SoftLabelConfig
+from autoseg.data import soft_labels
+from autoseg.errors import InputError, unknown_name
+from autoseg.losses.base import SegLoss
+from autoseg.losses.smoothing import label_boundary
+from autoseg.metrics.logic import one_hot
+from autoseg.training.precision import Precision
+from autoseg.training.weights import load_network
+
+IGNORE = 255  # in every label that `autoseg.data` hands out
+UNLABELLED = 254  # in labels that were withheld: the teacher's guess takes their place
+
+
+class Targets:
+    """Hard labels: what the masks say."""
+
+    soft = False  # whether targets are (N, C, H, W)
+
+    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The targets of a batch.
+
+        Args:
+            images: (N, 3, H, W) float32, normalised.
+            labels: (N, H, W) int64, 255 for void; (N, R, H, W) for several annotators.
+
+        Returns:
+            (N, C, H, W) float32 or (N, H, W) int64, without gradient.
+        """
+        del images
+        return labels
+
+    def follow(self, model: nn.Module) -> None:
+        """Told after every optimiser step, with the network that took it."""
+        del model
+
+
+class Smooth(Targets):
+    """(1 - eps) y + eps / C everywhere."""
+
+    soft = True
+
+    def __init__(self, num_classes: int, eps: float) -> None:
+        self.num_classes, self.eps = num_classes, eps
+
+    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+        """See `Targets`."""
+        del images
+        return self._smoothed(labels, (labels != IGNORE).float())
+
+    def _smoothed(self, labels: Tensor, where: Tensor) -> Tensor:
+        share = (self.eps * where).unsqueeze(1)
+        return one_hot(labels, self.num_classes) * (1 - share) + share / self.num_classes
+
+
+class BoundarySmooth(Smooth):
+    """As `Smooth`, only where classes meet: at pixels with another class, and nothing ignored, in their window."""
+
+    def __init__(self, num_classes: int, eps: float, width: int) -> None:
+        super().__init__(num_classes, eps)
+        self.width = width
+
+    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+        """See `Targets`."""
+        del images
+        return self._smoothed(labels, label_boundary(labels, labels != IGNORE, self.width))
+
+
+class Annotators(Targets):
+    """The share of the annotators that chose each class, among those who chose one."""
+
+    soft = True
+
+    def __init__(self, num_classes: int) -> None:
+        self.num_classes = num_classes
+
+    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+        """See `Targets`."""
+        del images
+        return soft_labels(labels, self.num_classes)
+
+
+class Taught(Targets):
+    """Targets that a second network takes part in: (N, C, H, W) probabilities of the batch, in evaluation mode."""
+
+    def __init__(self, teacher: nn.Module, precision: Precision) -> None:
+        self.teacher = teacher.to(memory_format=precision.layout).eval().requires_grad_(False)
+        self.precision = precision
+
+    def _probs(self, images: Tensor, temperature: float = 1.0) -> Tensor:
+        with torch.no_grad(), self.precision.autocast():
+            logits = self.teacher(images.to(memory_format=self.precision.layout))[0]
+        return (logits.float() / temperature).softmax(1)
+
+
+class Distilled(Taught):
+    """(1 - weight) y + weight softmax(teacher's logits / temperature); void stays void."""
+
+    soft = True
+
+    def __init__(self, teacher: nn.Module, precision: Precision, weight: float, temperature: float) -> None:
+        super().__init__(teacher, precision)
+        self.weight, self.temperature = weight, temperature
+
+    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+        """See `Targets`."""
+        probs = self._probs(images, self.temperature)
+        taught = self.weight * probs * (labels != IGNORE).unsqueeze(1)
+        return (1 - self.weight) * one_hot(labels, probs.shape[1]) + taught
+
+
+class PseudoLabels(Taught):
+    """Where labels were withheld, the class of which the student's moving average is sure; elsewhere the label.
+
+    The teacher's weights and batch statistics are an average over the student's steps, a plain mean at first and
+    then with `momentum`. Where its confidence is below the threshold, the pixel is ignored.
+    """
+
+    def __init__(self, teacher: nn.Module, precision: Precision, momentum: float, confidence: float) -> None:
+        super().__init__(teacher, precision)
+        self.momentum, self.confidence, self.steps = momentum, confidence, 0
+
+    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+        """See `Targets`; ids, since every pseudo-label is one class."""
+        confidence, guess = self._probs(images).max(1)
+        guess = torch.where(confidence >= self.confidence, guess, IGNORE)
+        return torch.where(labels == UNLABELLED, guess, labels)
+
+    def follow(self, model: nn.Module) -> None:
+        """See `Targets`."""
+        self.steps += 1
+        momentum = min(self.momentum, 1 - 1 / self.steps)
+        with torch.no_grad():
+            for mine, theirs in zip(self.teacher.state_dict().values(), model.state_dict().values(), strict=True):
+                if mine.is_floating_point():
+                    mine.lerp_(theirs, 1 - momentum)
+                else:
+                    mine.copy_(theirs)  # counters
+
+
+def build_targets(proxy: ProxyConfig, num_classes: int, model: nn.Module, precision: Precision) -> Targets:
+    """The targets that `proxy.labels` asks for.
+
+    Args:
+        proxy: `labels`, and `soft` with its options.
+        num_classes: C.
+        model: the untrained network; teachers are copies of it.
+        precision: in which a teacher computes.
+
+    Raises:
+        InputError: unknown use, an option out of range, or a teacher's file that does not fit the network.
+    """
+    soft = proxy.soft
+    match proxy.labels:
+        case "hard":
+            return Targets()
+        case "smooth":
+            return Smooth(num_classes, _share("eps", 0.1 if soft.eps is None else soft.eps))
+        case "boundary_smooth":
+            return BoundarySmooth(num_classes, _share("eps", 0.5 if soft.eps is None else soft.eps), _odd(soft.width))
+        case "annotators":
+            return Annotators(num_classes)
+        case "distill":
+            return _distilled(soft, copy.deepcopy(model), precision)
+        case "pseudo":
+            momentum, confidence = _share("momentum", soft.momentum), _share("confidence", soft.confidence)
+            return PseudoLabels(copy.deepcopy(model), precision, momentum, confidence)
+    known = ["hard", "smooth", "boundary_smooth", "distill", "annotators", "pseudo"]
+    raise unknown_name("proxy.labels", proxy.labels, known)
+
+
+def check_loss(loss: nn.Module, targets: Targets) -> None:
+    """Refuse a hand-made loss that cannot take these targets; others judge for themselves when they see them.
+
+    Raises:
+        InputError: targets are soft and the loss, or one of a sum, takes ids only; or labels are withheld and it
+            needs maps made of all of them.
+    """
+    for part in loss.modules():
+        if not isinstance(part, SegLoss):
+            continue
+        if targets.soft and not (part.soft_labels or part.multilabel):
+            hint = "Losses made for soft labels: jml, dml, ctl, ce, mse, and every searched surrogate."
+            raise InputError("loss", "one that takes soft labels, as proxy.labels asks for", part.name, hint)
+        if isinstance(targets, PseudoLabels) and set(part.extra_keys) - {"class_weight"}:
+            hint = "Its maps are made of labels, and proxy.labels=pseudo withholds some."
+            raise InputError("loss", "one that needs no maps of the labels", part.name, hint)
+
+
+def withhold(labels: Tensor, rows: Tensor, kept: float) -> Tensor:
+    """A copy of the labels in which all but a share of the images lose theirs.
+
+    Args:
+        labels: (N, H, W) uint8.
+        rows: (M,) int64 CPU indices of the images trained on.
+        kept: share of these that keep their labels, at least one image; always the same ones.
+
+    Returns:
+        (N, H, W) uint8, `UNLABELLED` where a label was; void stays void.
+
+    Raises:
+        InputError: a share outside [0, 1].
+    """
+    count = max(1, round(_share("labelled", kept) * len(rows)))
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
+    hidden = rows[order[count:]].to(labels.device)
+    result = labels.clone()
+    result[hidden] = torch.where(labels[hidden] == IGNORE, IGNORE, UNLABELLED).to(labels.dtype)
+    return result
+
+
+def _distilled(soft: SoftLabelConfig, teacher: nn.Module, precision: Precision) -> Distilled:
+    if soft.teacher is None:
+        hint = "Train one first: ProxyTask(..., save_to=FILE) writes its network."
+        raise InputError("proxy.soft.teacher", "a file with the weights of the same network", "none", hint)
+    if not soft.temperature > 0:
+        raise InputError("proxy.soft.temperature", "more than 0", soft.temperature)
+    load_network(teacher, soft.teacher)
+    return Distilled(teacher, precision, _share("weight", soft.weight), soft.temperature)
+
+
+def _share(option: str, value: float) -> float:
+    if not 0 <= value <= 1:
+        raise InputError(f"proxy.soft.{option}", "a number in [0, 1]", value)
+    return value
+
+
+def _odd(width: int) -> int:
+    if width < 3 or width % 2 == 0:
+        raise InputError("proxy.soft.width", "an odd number of pixels, 3 or more", width)
+    return width
