@@ -8,8 +8,8 @@ from autoseg.cli.arguments import Arguments
 
 HELP = {
     "metrics": """
-Lists the metrics, all of them scored in every run. Each can be searched for, and sums of them, but for those
-marked "reported".
+Lists the metrics, all of them scored in every run. Each can be searched for, and sums of
+them, but for those marked "reported".
 
 usage: autoseg metrics
 

@@ -9,9 +9,7 @@ from pathlib import Path
 from autoseg.errors import InputError
 
 
-def slots(
-    workers: str | int = "auto", device: str = "auto", per_device: int = 1, threads: int = 1
-) -> list[str]:
+def slots(workers: str | int = "auto", device: str = "auto", per_device: int = 1, threads: int = 1) -> list[str]:
     """One device name per worker.
 
     Args:

@@ -107,9 +107,7 @@ def attempt(task: Task, payload: dict[str, Any], device: str) -> Attempt:
         return Outcome(state, scores or {}, time.monotonic() - start, error=error, device=device)
 
     try:
-        return Attempt(
-            ended("complete", {name: float(score) for name, score in task(payload, device).items()})
-        )
+        return Attempt(ended("complete", {name: float(score) for name, score in task(payload, device).items()}))
     except Diverged as error:
         return Attempt(ended("diverged", error=str(error) or "the loss is not finite"))
     except InputError as error:

@@ -112,9 +112,7 @@ class ProcessExecutor:
         except EOFError:
             yield from self._lost(index, "failed", f"the worker {worker.kill()}", waiting)
 
-    def _heard(
-        self, index: int, message: Attempt | str | None, waiting: deque[tuple[Job, int]]
-    ) -> Iterator[Result]:
+    def _heard(self, index: int, message: Attempt | str | None, waiting: deque[tuple[Job, int]]) -> Iterator[Result]:
         worker = self._crew[index]
         if isinstance(message, str):
             raise WorkerError(f"The task cannot be loaded in a worker process:\n{message}")
@@ -137,18 +135,14 @@ class ProcessExecutor:
         else:
             yield job, outcome
 
-    def _lost(
-        self, index: int, state: State, reason: str, waiting: deque[tuple[Job, int]]
-    ) -> Iterator[Result]:
+    def _lost(self, index: int, state: State, reason: str, waiting: deque[tuple[Job, int]]) -> Iterator[Result]:
         """A worker is gone: put another in its place, and its job back into the queue or out as a failure."""
         worker = self._crew[index]
         if not worker.ready and worker.job is None:
             self._false_starts += 1
             if self._false_starts >= START_TRIES:
                 del self._crew[index]
-                raise WorkerError(
-                    f"No worker process could start: {reason}. Its output: {self._log or 'not kept'}."
-                )
+                raise WorkerError(f"No worker process could start: {reason}. Its output: {self._log or 'not kept'}.")
         self._hire(index)
         if worker.job is None:
             return

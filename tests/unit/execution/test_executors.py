@@ -156,9 +156,7 @@ def test_a_worker_that_dies_is_replaced_and_its_job_tried_again(tmp_path: Path) 
 
 
 def test_a_killed_worker_says_so() -> None:
-    with ProcessExecutor(
-        lambda payload, device: os.kill(os.getpid(), signal.SIGKILL), ["cpu"], retries=0
-    ) as executor:
+    with ProcessExecutor(lambda payload, device: os.kill(os.getpid(), signal.SIGKILL), ["cpu"], retries=0) as executor:
         (outcome,) = outcomes(executor, {})
     assert (outcome.state, outcome.attempts) == ("failed", 1)
     assert outcome.error == "the worker was killed by SIGKILL (out of memory?)"
@@ -265,9 +263,7 @@ def test_workers_and_their_children_leave_with_the_parent(tmp_path: Path, how: s
     parent.send_signal(how)
     _, errors = parent.communicate(timeout=20)
     assert all(gone(pid) for pid in workers)
-    assert errors.count("Traceback") == (
-        1 if how == signal.SIGINT else 0
-    )  # the parent's own, none of the workers'
+    assert errors.count("Traceback") == (1 if how == signal.SIGINT else 0)  # the parent's own, none of the workers'
 
 
 def test_the_automatic_limit_follows_the_longest_job(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
