@@ -32,6 +32,7 @@ from autoseg.search.run_folder import RunFolder, new_run_path, read_config
 from autoseg.surrogates import build_space
 from autoseg.tracking import Log
 from autoseg.tracking.terminal import duration
+from autoseg.training import check_loss
 
 HELP = """
 Trains every loss with every seed under one budget and says which differences are sure.
@@ -124,6 +125,9 @@ def build(config: CompareConfig) -> Parts:
     data = open_data(config.data, (height, width))
     recipe = Recipe(data.num_classes, data.ignore_index, config.space.name, _options(config))
     among = contenders(config.losses, config.metrics, recipe, home)
+    for loss in among:
+        if not loss.cards:  # a surrogate takes labels of every kind
+            check_loss(recipe.build(loss.kept), config.proxy.labels, "losses")
     reference = find("reference", config.reference, among)
     return Parts(data, _split(config.split, data), seeds, recipe, among, reference.name, path)
 

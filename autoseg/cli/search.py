@@ -33,6 +33,7 @@ from autoseg.search.run_folder import RunFolder, new_run_path
 from autoseg.search.timing import TimedTask, seconds_per_training
 from autoseg.surrogates import SearchSpace, build_space
 from autoseg.tracking import build_observers
+from autoseg.training import check_loss
 
 HELP = """
 Searches a loss for a metric: proposes losses, judges each by a short training, learns, confirms.
@@ -146,7 +147,7 @@ def _check_rivals(config: SearchConfig, task: CandidateTask, scores: Sequence[st
         rivals += [floor.rival] if floor.rival is not None else []
     for name in rivals:
         if name != "identity":
-            task.build({"loss": name})
+            check_loss(task.build({"loss": name}), config.proxy.labels, "search.confirm.rivals")
 
 
 def _search(config: SearchConfig, parts: Parts, path: Path) -> SearchResult:

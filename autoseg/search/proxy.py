@@ -81,7 +81,7 @@ class ProxyTask:
         rows = self._rows(data)[0]
         model = copy.deepcopy(_untrained(_key(self.model), data.num_classes, seed)).to(precision.device)
         targets = build_targets(proxy, data.num_classes, model, precision)
-        check_loss(loss, targets)
+        check_loss(loss, proxy.labels)
         images, labels, known = self._shown(data, rows, precision.device)
         prepare = getattr(loss, "prepare", None)
         augment = Augment(proxy.crop, proxy.scale, proxy.flip, proxy.photometric, self.model.mean, self.model.std)

@@ -25,13 +25,12 @@ from autoseg.training.precision import Precision
 from autoseg.training.weights import load_network
 
 IGNORE = 255  # in every label that `autoseg.data` hands out
+SOFT = ("smooth", "boundary_smooth", "distill", "annotators")  # uses whose targets are (N, C, H, W)
 UNLABELLED = 254  # in labels that were withheld: the teacher's guess takes their place
 
 
 class Targets:
     """Hard labels: what the masks say."""
-
-    soft = False  # whether targets are (N, C, H, W)
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
         """The targets of a batch.
@@ -53,8 +52,6 @@ class Targets:
 
 class Smooth(Targets):
     """(1 - eps) y + eps / C everywhere."""
-
-    soft = True
 
     def __init__(self, num_classes: int, eps: float) -> None:
         self.num_classes, self.eps = num_classes, eps
@@ -85,8 +82,6 @@ class BoundarySmooth(Smooth):
 class Annotators(Targets):
     """The share of the annotators that chose each class, among those who chose one."""
 
-    soft = True
-
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
 
@@ -111,8 +106,6 @@ class Taught(Targets):
 
 class Distilled(Taught):
     """(1 - weight) y + weight softmax(teacher's logits / temperature); void stays void."""
-
-    soft = True
 
     def __init__(self, teacher: nn.Module, precision: Precision, weight: float, temperature: float) -> None:
         super().__init__(teacher, precision)
@@ -181,26 +174,30 @@ def build_targets(proxy: ProxyConfig, num_classes: int, model: nn.Module, precis
         case "pseudo":
             momentum, confidence = _share("momentum", soft.momentum), _share("confidence", soft.confidence)
             return PseudoLabels(copy.deepcopy(model), precision, momentum, confidence)
-    known = ["hard", "smooth", "boundary_smooth", "distill", "annotators", "pseudo"]
-    raise unknown_name("proxy.labels", proxy.labels, known)
+    raise unknown_name("proxy.labels", proxy.labels, ["hard", "pseudo", *SOFT])
 
 
-def check_loss(loss: nn.Module, targets: Targets) -> None:
-    """Refuse a hand-made loss that cannot take these targets; others judge for themselves when they see them.
+def check_loss(loss: nn.Module, labels: str, field: str = "loss") -> None:
+    """Refuse a hand-made loss that cannot take the targets; others judge for themselves when they see them.
+
+    Args:
+        loss: to be trained with.
+        labels: `proxy.labels`.
+        field: where the user named the loss.
 
     Raises:
-        InputError: targets are soft and the loss, or one of a sum, takes ids only; or labels are withheld and it
-            needs maps made of all of them.
+        InputError: the targets are soft and the loss, or one of a sum, takes ids only; or labels are withheld and
+            it needs maps made of all of them.
     """
     for part in loss.modules():
         if not isinstance(part, SegLoss):
             continue
-        if targets.soft and not (part.soft_labels or part.multilabel):
+        if labels in SOFT and not (part.soft_labels or part.multilabel):
             hint = "Losses made for soft labels: jml, dml, ctl, ce, mse, and every searched surrogate."
-            raise InputError("loss", "one that takes soft labels, as proxy.labels asks for", part.name, hint)
-        if isinstance(targets, PseudoLabels) and set(part.extra_keys) - {"class_weight"}:
+            raise InputError(field, f"one that takes soft labels, for proxy.labels={labels}", part.name, hint)
+        if labels == "pseudo" and set(part.extra_keys) - {"class_weight"}:
             hint = "Its maps are made of labels, and proxy.labels=pseudo withholds some."
-            raise InputError("loss", "one that needs no maps of the labels", part.name, hint)
+            raise InputError(field, "one that needs no maps of the labels", part.name, hint)
 
 
 def withhold(labels: Tensor, rows: Tensor, kept: float) -> Tensor:

@@ -16,7 +16,7 @@ from autoseg.surrogates import published
 from autoseg.surrogates.logic import CurveLogic
 
 C = 4
-WHOLE = [name for name, metric in metrics.base.registry().items() if not metric.per_image]
+WHOLE = [name for name in metrics.searchable() if not metrics.base.registry()[name].per_image]
 
 
 def batch(seed: int, n: int = 2, c: int = C, size=(16, 20), void: bool = True, dtype=torch.float32):

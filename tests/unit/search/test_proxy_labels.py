@@ -1,0 +1,131 @@
+"""The proxy task with each use of soft labels: it trains, repeats itself, and hard labels stay what they were."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import autoseg
+from autoseg.config import DataConfig, ModelConfig, ProxyConfig, SoftLabelConfig
+from autoseg.errors import InputError
+from autoseg.search.proxy import ProxyTask
+from autoseg.training.targets import UNLABELLED
+
+TINY = {
+    "pretrained": None,
+    "auxiliary_head": None,
+    "backbone": {
+        "_delete_": True, "type": "ResNet", "depth": 18, "base_channels": 4, "stem_channels": 4,
+        "num_stages": 2, "strides": [1, 2], "dilations": [1, 1], "out_indices": [0, 1], "norm_cfg": {"type": "BN"},
+    },
+    "decode_head": {
+        "in_channels": 8, "in_index": 1, "channels": 8, "dilations": [1, 2], "c1_in_channels": 4, "c1_channels": 4,
+    },
+}  # fmt: skip
+PROXY = ProxyConfig(iters=3, batch_size=2, crop=32, size=[32, 48])
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> ProxyTask:
+    """Two classes, two annotators who disagree at the right border of a square."""
+    root = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 6), ("val", 2)):
+        for i in range(count):
+            name, mask = f"{i}.png", np.zeros((32, 48), np.uint8)
+            mask[8:24, 8 + i : 24 + i] = 1
+            wider = mask.copy()
+            wider[8:24, 24 + i : 28 + i] = 1
+            image = (60 + 120 * mask[..., None] + rng.integers(0, 40, (32, 48, 3))).astype(np.uint8)
+            for folder, pixels in (("img_dir", image), ("ann_dir", mask), ("one", mask), ("two", wider)):
+                (root / folder / split).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(root / folder / split / name)
+    data = DataConfig(
+        kind="folder", root=str(root), classes=["ground", "square"], annotator_dirs=["one", "two"],
+        test_split=None, holdout=0.34, cache_dir=str(root / "cache"),
+    )  # fmt: skip
+    return ProxyTask(data, ModelConfig(overrides=TINY), PROXY, ("miou", "ece", "sce", "f1", "miou_i_q10"), tolerance=2)
+
+
+def with_labels(task: ProxyTask, use: str, **options: object) -> ProxyTask:
+    return replace(task, proxy=replace(task.proxy, labels=use, soft=SoftLabelConfig(**options)))  # type: ignore[arg-type]
+
+
+def loss_of(name: str = "0.5*ce+0.5*jml") -> torch.nn.Module:
+    return autoseg.build_loss(name, num_classes=2)
+
+
+@pytest.fixture(scope="module")
+def teacher(task: ProxyTask) -> str:
+    path = str(Path(str(task.data.root)) / "out" / "teacher.safetensors")
+    replace(task, save_to=path)(loss_of(), 7)
+    return path
+
+
+@pytest.mark.parametrize("use", ["smooth", "boundary_smooth", "distill", "annotators", "pseudo"])
+def test_each_use_trains_repeats_itself_and_differs_from_hard_labels(use: str, task: ProxyTask, teacher: str) -> None:
+    soft = with_labels(task, use, teacher=teacher, labelled=0.5, confidence=0.5)
+    first, again, hard = soft(loss_of(), 0), soft(loss_of(), 0), task(loss_of(), 0)
+    assert first == again and set(first) == set(hard)
+    assert first["ece"] != hard["ece"]  # scored on probabilities: moved by any other training
+    surrogate = autoseg.SurrogateLoss("miou", 2)
+    assert 0 <= soft(surrogate, 0)["miou"] <= 1
+
+
+def test_a_perfect_copy_of_one_hot_targets_changes_nothing(task: ProxyTask) -> None:
+    assert with_labels(task, "smooth", eps=0.0)(loss_of("ce"), 0)["ece"] == pytest.approx(
+        task(loss_of("ce"), 0)["ece"], abs=1e-5
+    )
+    assert with_labels(task, "pseudo", labelled=1.0)(loss_of(), 0) == task(loss_of(), 0)
+
+
+def test_the_network_that_was_trained_is_saved(teacher: str) -> None:
+    weights = load_file(teacher)
+    assert all(name.startswith("network.") for name in weights)
+    assert all(bool(value.isfinite().all()) for value in weights.values())
+    assert [path.name for path in Path(teacher).parent.iterdir()] == ["teacher.safetensors"]
+
+
+def test_a_loss_never_sees_withheld_labels(task: ProxyTask) -> None:
+    seen: list[torch.Tensor] = []
+
+    class Looks(torch.nn.Module):
+        def prepare(self, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+            seen.append(labels)
+            return {}
+
+        def forward(self, logits: torch.Tensor, labels: torch.Tensor, extra: object) -> torch.Tensor:
+            seen.append(labels)
+            return torch.nn.functional.cross_entropy(logits, labels, ignore_index=255, reduction="sum")
+
+    with_labels(task, "pseudo", labelled=0.25, confidence=1.0)(Looks(), 0)
+    prepared, *batches = seen
+    assert ((prepared != 255).flatten(1).any(1)).sum() == 1  # one image of four keeps its labels
+    assert all(set(batch.unique().tolist()) <= {0, 1, 255} for batch in batches)
+    assert UNLABELLED not in prepared.unique()
+
+
+@pytest.mark.parametrize(
+    ("use", "loss", "words"),
+    [
+        ("smooth", "lovasz", "takes soft labels"),
+        ("pseudo", "boundary", "withholds"),
+        ("distill", "ce", "proxy.soft.teacher"),
+        ("smoth", "ce", "Did you mean smooth"),
+    ],
+)
+def test_what_cannot_work_is_said_before_training(use: str, loss: str, words: str, task: ProxyTask) -> None:
+    with pytest.raises(InputError, match=words):
+        with_labels(task, use)(loss_of(loss), 0)
+
+
+def test_data_with_one_annotator_is_refused(task: ProxyTask) -> None:
+    alone = replace(task, data=replace(task.data, annotator_dirs=[]))
+    with pytest.raises(InputError, match="annotator_dirs"):
+        with_labels(alone, "annotators")(loss_of(), 0)
