@@ -77,7 +77,14 @@ def sentence(result: SearchResult) -> str:
     against = f"; under the same budget: {beside}" if beside else ""
     ahead = all(mean > other for other in rivals.values())
     found = "Found a loss for" if ahead else "The best loss found is not ahead of every rival for"
-    return f"{found} {result.metric}: {percent(mean)} over {len(best.seeds)} fresh seeds{against}."
+    return f"{found} {result.metric}: {percent(mean)} over {len(best.seeds)} fresh seeds{against}.{_doubt(result)}"
+
+
+def _doubt(result: SearchResult) -> str:
+    """Which differences may still be luck; a mark needs five seeds and an interval without zero."""
+    unsure = [comparison.rival for comparison in result.comparisons if not comparison.significant]
+    rule = "that takes five seeds and a clear lead"
+    return f" Not statistically certain against {', '.join(unsure)}: {rule}." if unsure else ""
 
 
 def next_step(run_dir: Path) -> list[str]:

@@ -1,0 +1,49 @@
+"""The last words of a search say no more than what was measured."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from autoseg.cli import finish
+from autoseg.search.confirm import compare
+from autoseg.search.records import Finding, Row, SearchResult
+
+
+def row(name: str, kind: str, values: tuple[float, ...]) -> Row:
+    good = [value for value in values if not math.isnan(value)]
+    mean = sum(good) / len(good)
+    return Row(name, kind, None, values, mean, 0.01, len(good), mean, {"miou": mean, "biou": mean / 2})
+
+
+def result(rival: tuple[float, ...], found: tuple[float, ...] = (0.42, 0.44, 0.43, 0.45, 0.41)) -> SearchResult:
+    rows = (row("candidate 0.1", "candidate", found), row("ce", "rival", rival))
+    best = Finding("candidate 0.1", (0.5,), rows[0].mean, rows[0].scores, tuple(range(len(found))), True)
+    return SearchResult(Path("runs/x"), "miou", best, rows, (compare(*rows),))
+
+
+def test_a_clear_lead_is_told_without_a_doubt():
+    text = finish.sentence(result((0.32, 0.34, 0.33, 0.35, 0.31)))
+    assert text == "Found a loss for miou: 43.0 over 5 fresh seeds; under the same budget: ce 33.0 (+10.0)."
+
+
+def test_a_lead_within_the_noise_is_told_as_such():
+    assert "Not statistically certain against ce" in finish.sentence(result((0.45, 0.41, 0.42, 0.43, 0.43)))
+    assert "Not statistically certain against ce" in finish.sentence(result((0.3, 0.3, 0.3), (0.4, 0.4, 0.4)))
+
+
+def test_a_better_rival_is_not_hidden():
+    text = finish.sentence(result((0.5, 0.5, 0.5, 0.5, 0.5)))
+    assert text.startswith("The best loss found is not ahead of every rival") and "(-7.0)" in text
+
+
+def test_an_unconfirmed_loss_is_called_so():
+    lucky = SearchResult(Path("runs/x"), "miou", Finding("candidate 0.1", (0.5,), 0.4, {"miou": 0.4}, (0,), False))
+    assert "luck" in finish.sentence(lucky)
+    assert finish.table(lucky) == []
+
+
+def test_the_table_marks_the_winner_and_counts_failures():
+    head, columns, first, second = finish.table(result((0.3, math.nan, 0.3, 0.3, 0.3)))
+    assert "5 fresh seeds" in head and columns.split() == ["loss", "miou", "biou"]
+    assert "43.0 ± 1.0*" in first and "(1 failed)" in second
