@@ -121,7 +121,7 @@ def _find(name: str, metric: str | None) -> tuple[dict[str, Any], str, str]:
             return _read_packaged(stem), stem, tail
     if _is_metric(name):
         return _read_packaged("paper"), "paper", name
-    raise unknown_name("space", name, [*space_names(), *(f"paper-{m}" for m in metrics.searchable())])
+    raise unknown_name("space", name, space_names(), "Or the path of a .yaml file.")
 
 
 def _needed(metric: str | None, name: str) -> str:
