@@ -24,7 +24,7 @@ from autoseg.search.bench import Bench
 from autoseg.search.confirm import compare, confirm, finalists, fresh_seeds, rival, warnings_about, winner
 from autoseg.search.ledger import Ledger
 from autoseg.search.observer import Observer, Plan, RoundSummary
-from autoseg.search.records import COMPLETE, Finding, SearchResult, TrialRecord
+from autoseg.search.records import COMPLETE, FAILED, Finding, SearchResult, TrialRecord
 from autoseg.search.reward import Floor, Reward
 from autoseg.search.run_folder import RunFolder
 
@@ -103,8 +103,10 @@ def run_search(
             controller.tell(thetas, np.array([record.reward for record in records]))
             observer.round_done(_summary(round, records), bench.progress("search"))
             best = bench.best()
-            if best is not None:  # a round whose trainings all failed teaches nothing, and does not stop the search
+            if best is not None:
                 publish(_found(best, problem))
+            elif all(record.state == FAILED for record in records):  # not diverged: more of them would fail alike
+                raise AutosegError(f"No candidate completed. The first one failed: {records[0].error}")
         folder.save_checkpoint(settings.rounds, controller.state_dict())
         result = _confirmed(folder, bench, problem, controller, settings, reward)
     publish(result.best)

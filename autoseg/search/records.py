@@ -9,6 +9,7 @@ from typing import Any
 
 RUNNING = "running"
 COMPLETE = "complete"
+FAILED = "failed"
 
 
 @dataclass(frozen=True)

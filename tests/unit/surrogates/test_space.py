@@ -71,7 +71,7 @@ def test_published_control_points_are_accepted(name):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: autoseg.build_space("papr-miou"), ["paper-miou"]),
+        (lambda: autoseg.build_space("papr-miou"), ["paper-linear", "Did you mean"]),
         (lambda: autoseg.build_space("default"), ["metric"]),
         (lambda: autoseg.build_space("no/such.yaml", metric="miou"), ["existing"]),
         (lambda: autoseg.build_space("miou", "spline"), ["bezier or linear", "spline"]),
