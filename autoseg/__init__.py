@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from autoseg.controllers import build_controller as build_controller
     from autoseg.losses import build_loss as build_loss
+    from autoseg.losses import load_loss as load_loss
+    from autoseg.losses import save_loss as save_loss
     from autoseg.metrics import Metric as Metric
     from autoseg.metrics import build_metric as build_metric
     from autoseg.metrics import register_metric as register_metric
@@ -15,8 +17,6 @@ if TYPE_CHECKING:
     from autoseg.search.env import make_env as make_env
     from autoseg.surrogates import SurrogateLoss as SurrogateLoss
     from autoseg.surrogates import build_space as build_space
-    from autoseg.surrogates import load_loss as load_loss
-    from autoseg.surrogates import save_loss as save_loss
 
 __version__ = "0.1.0"
 
@@ -28,10 +28,10 @@ _HOMES = {
     "build_loss": "losses",
     "build_metric": "metrics",
     "build_space": "surrogates",
-    "load_loss": "surrogates",
+    "load_loss": "losses",
     "make_env": "search.env",
     "register_metric": "metrics",
-    "save_loss": "surrogates",
+    "save_loss": "losses",
     "search": "search.api",
 }
 __all__ = sorted(_HOMES)

@@ -37,7 +37,7 @@ def run(command: str, argv: list[str]) -> int:
     card_path = find_card(Path(given.run).expanduser())
 
     from autoseg.evidence.export import as_files  # torch: only once the arguments are right
-    from autoseg.surrogates import LossCard
+    from autoseg.losses import LossCard
 
     card = LossCard.load(card_path)
     default = slug(card.metric).replace("-", "_").replace(".", "_") + "_loss" + SUFFIX[given.format]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from autoseg.losses import LossCard
 from autoseg.metrics import names
 from autoseg.search.confirm import PAPER_METRICS
 from autoseg.search.ledger import Ledger
 from autoseg.search.records import Row, SearchResult, TrialRecord
-from autoseg.surrogates import LossCard
 from autoseg.tracking.terminal import percent
 
 
@@ -22,12 +22,11 @@ def draw(result: SearchResult, theta_names: list[str]) -> None:
     with Ledger(result.run_dir / "trials.db", theta_names, read_only=True) as ledger:
         records = ledger.records("search")
     card = LossCard.load(result.run_dir / "loss.json")
-    loss = card.build(card.num_classes or 2)
-    drawn = {
-        "reward": figures.reward_by_round(by_round(records), result.metric),
-        "curves": figures.curves(sampled.curve_points(loss), sampled.published_points(result.metric)),
-        "surfaces": figures.surfaces(sampled.operands(loss)),
-    }
+    loss = card.build(card.num_classes or 2).surrogate
+    drawn = {"reward": figures.reward_by_round(by_round(records), result.metric)}
+    if loss is not None:
+        drawn["curves"] = figures.curves(sampled.curve_points(loss), sampled.published_points(result.metric))
+        drawn["surfaces"] = figures.surfaces(sampled.operands(loss))
     if result.rows:
         scores = {row.name: row.values for row in result.rows}
         drawn["confirmation"] = figures.confirmation(scores, result.metric, result.best.name)

@@ -11,11 +11,11 @@ from pathlib import Path
 from torch import nn
 
 from autoseg.errors import InputError
-from autoseg.losses import build_loss, loss_names
+from autoseg.losses import LossCard, build_loss, loss_names, searched_loss
 from autoseg.losses.expression import parse
 from autoseg.metrics import parse as parse_metric
 from autoseg.search.run_folder import slug
-from autoseg.surrogates import LossCard, build_space, published
+from autoseg.surrogates import build_space, published
 
 IDENTITY = "identity"
 CARDS = "cards"  # folder of a comparison that keeps the cards it was made with
@@ -67,7 +67,7 @@ class Recipe:
         if head != IDENTITY:
             return build_loss(text, num_classes=self.num_classes, ignore_index=self.ignore_index)
         space = build_space(self.space, metric=metric)
-        return space.build_loss(space.identity, self.num_classes, self.ignore_index, **self.options)
+        return searched_loss(space, space.identity, self.num_classes, self.ignore_index, **self.options)
 
 
 def contenders(

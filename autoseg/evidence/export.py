@@ -6,11 +6,11 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from autoseg.errors import unknown_name
+from autoseg.errors import InputError, unknown_name
 from autoseg.evidence.gather import Gathered
 from autoseg.evidence.sampled import coefficients
+from autoseg.losses import LossCard
 from autoseg.metrics.base import Metric
-from autoseg.surrogates import LossCard
 from autoseg.surrogates.loss import SurrogateLoss
 
 FORMATS = ("json", "mmseg", "python")
@@ -91,6 +91,8 @@ def as_python(card: LossCard, module: str) -> str:
         module: the file's name without `.py`, for its usage example.
     """
     loss = card.build(card.num_classes or 2)
+    if not isinstance(loss, SurrogateLoss):
+        raise InputError("format", "json or mmseg for a loss made of several", "python", "Only curves become one file.")
     kinds = [type(metric) for _, metric in loss.terms]
     lineage = {base for kind in kinds for base in kind.__mro__ if issubclass(base, Metric)}
     gathered = Gathered("autoseg", {base.__name__: _FORMULA for base in lineage})

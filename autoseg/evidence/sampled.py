@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from autoseg.errors import InputError
 from autoseg.evidence.figures import FloatArray
-from autoseg.surrogates import SurrogateLoss, load_loss
+from autoseg.surrogates import SurrogateLoss, build_space, published
 from autoseg.surrogates.curves import evaluate
 
 # Denser near the ends, where found curves are steepest.
@@ -46,7 +45,8 @@ def operands(loss: SurrogateLoss, steps: int = 61) -> dict[str, tuple[FloatArray
 
 def published_points(metric: str) -> dict[str, FloatArray] | None:
     """Curves of the loss the paper published for a metric; None if it has none."""
-    try:
-        return curve_points(load_loss(f"asl2021/{metric}", num_classes=2))
-    except InputError:
+    entry = published().get(f"asl2021/{metric}")
+    if entry is None:
         return None
+    space = build_space(f"paper-{metric}")
+    return curve_points(SurrogateLoss(metric, 2, control_points=entry["control_points"], space=space))

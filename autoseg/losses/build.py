@@ -48,7 +48,14 @@ def describe() -> list[tuple[str, str, str]]:
     return [(loss.name, loss.summary, loss.source) for loss in LOSSES.values()]
 
 
-def build_loss(spec: str, *, num_classes: int, ignore_index: int = 255, **options: Any) -> nn.Module:
+def build_loss(
+    spec: str,
+    *,
+    num_classes: int,
+    ignore_index: int = 255,
+    parts: Mapping[str, nn.Module] | None = None,
+    **options: Any,
+) -> nn.Module:
     """Builds a loss from its name, a sum of losses, a published surrogate or a loss card.
 
     Args:
@@ -57,6 +64,7 @@ def build_loss(spec: str, *, num_classes: int, ignore_index: int = 255, **option
             "0.25*ce+0.75*jml".
         num_classes: C.
         ignore_index: id of the pixels that do not count.
+        parts: losses that the text names beside those there are, e.g. a space's "surrogate".
         options: the loss's own options; in a sum only what every loss takes (`validate`).
 
     Returns:
@@ -74,7 +82,13 @@ def build_loss(spec: str, *, num_classes: int, ignore_index: int = 255, **option
     if len(terms) > 1 and own:
         hint = f"Put it into the brackets of one loss, as in {terms[0].name}({own[0]}=...)."
         raise InputError("loss options", "none beside a sum", ", ".join(own), hint)
-    losses = [_build_term(term, num_classes, ignore_index, {**options, **term.options}) for term in terms]
+    given = parts or {}
+    losses = [
+        given[term.name]
+        if term.name in given
+        else _build_term(term, num_classes, ignore_index, {**options, **term.options})
+        for term in terms
+    ]
     if len(terms) == 1 and terms[0].weight == 1:
         return losses[0]
     return LossSum([term.weight for term in terms], losses)
@@ -83,7 +97,7 @@ def build_loss(spec: str, *, num_classes: int, ignore_index: int = 255, **option
 def _build_term(term: Term, num_classes: int, ignore_index: int, options: dict[str, Any]) -> nn.Module:
     """One loss of a sum, without its weight."""
     if "/" in term.name or term.name.endswith(".json"):
-        from autoseg.surrogates import load_loss  # only those who use surrogates pay for them
+        from autoseg.losses.card import load_loss  # a card may hold a sum, which is built here
 
         return load_loss(term.name, num_classes=num_classes, ignore_index=ignore_index, **options)
     if term.name not in LOSSES:

@@ -61,10 +61,11 @@ class CandidateTask:
 
     def _build(self, payload: dict[str, Any], num_classes: int) -> nn.Module:
         if "theta" in payload:
-            from autoseg.surrogates.space import SearchSpace
+            from autoseg.losses import searched_loss
+            from autoseg.surrogates import SearchSpace
 
             space = SearchSpace.from_dict(self.space)
-            return space.build_loss(payload["theta"], num_classes, self.ignore_index, **self.options)
+            return searched_loss(space, payload["theta"], num_classes, self.ignore_index, **self.options)
         from autoseg.losses import build_loss
 
         return build_loss(payload["loss"], num_classes=num_classes, ignore_index=self.ignore_index)

@@ -105,6 +105,7 @@ def make_env(cfg: SearchConfig | Mapping[str, Any]) -> SearchEnv:
     """
     from autoseg.data import open_data
     from autoseg.execution import slots
+    from autoseg.losses import searched_loss
     from autoseg.metrics import names
     from autoseg.search.proxy import ProxyTask
     from autoseg.surrogates import build_space
@@ -122,7 +123,7 @@ def make_env(cfg: SearchConfig | Mapping[str, Any]) -> SearchEnv:
 
     def score(theta: FloatArray) -> dict[str, float]:
         options = dict(zip(("tolerance", "drop_background"), boundary, strict=True))
-        return task(space.build_loss(theta, data.num_classes, data.ignore_index, **options), config.seed, device)
+        return task(searched_loss(space, theta, data.num_classes, data.ignore_index, **options), config.seed, device)
 
     return SearchEnv(score, space.dim, config.metric)
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from autoseg.losses import LossCard, searched_loss
 from autoseg.search.records import Finding
 from autoseg.search.run_folder import no_space
-from autoseg.surrogates import LossCard
 from autoseg.surrogates.space import SearchSpace
 
 UNKNOWN = 2  # any number of classes will do to write a card: curves fit them all
@@ -42,7 +42,7 @@ class CardPublisher:
         Raises:
             InputError: no space on the disk; the card before is kept.
         """
-        loss = self.space.build_loss(finding.theta, self.num_classes or UNKNOWN, self.ignore_index, **self.options)
+        loss = searched_loss(self.space, finding.theta, self.num_classes or UNKNOWN, self.ignore_index, **self.options)
         means = {name: score if math.isfinite(score) else None for name, score in finding.scores.items()}
         stage = "confirm" if finding.confirmed else "search"
         card = LossCard.of(

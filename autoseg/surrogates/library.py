@@ -11,11 +11,11 @@ import yaml
 
 from autoseg import metrics
 from autoseg.errors import InputError, unknown_name
-from autoseg.surrogates.space import CurveSpec, SearchSpace
+from autoseg.surrogates.space import CurveSpec, Scalar, SearchSpace
 
 VERSION = 1
 _FOLDER = "autoseg.search_spaces"
-_KEYS = {"version", "summary", "curve", "score", "shared", "absent", "per_metric"}
+_KEYS = {"version", "summary", "curve", "score", "shared", "absent", "per_metric", "loss", "scalars"}
 
 
 def space_names() -> dict[str, str]:
@@ -85,6 +85,8 @@ def build_space(
         metric=metric,
         curve=_curve(curve, stem),
         score=None if score is None else _curve(score, stem),
+        loss=data.get("loss", "surrogate"),
+        scalars=_scalars(data.get("scalars", {}), stem),
         **whole,
     )
 
@@ -96,6 +98,13 @@ def _curve(fields: dict[str, Any], where: str) -> CurveSpec:
         raise InputError(
             f"search space {where}", "family, pieces, truth_table, monotone", f"{fields} ({error})"
         ) from None
+
+
+def _scalars(fields: dict[str, Any], where: str) -> tuple[Scalar, ...]:
+    try:
+        return tuple(Scalar(name, **{k: float(v) for k, v in given.items()}) for name, given in fields.items())
+    except (TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"search space {where}", "scalars {name: {low, high, start}}", f"{fields} ({error})") from None
 
 
 def _is_metric(name: str) -> bool:

@@ -107,6 +107,11 @@ class SurrogateLoss(nn.Module):
         return self.space.metric
 
     @property
+    def surrogate(self) -> SurrogateLoss:
+        """Itself; a loss that mixes a surrogate with others has it here too."""
+        return self
+
+    @property
     def options(self) -> metrics.MetricOptions:
         """What the metric knows of the data."""
         return self.terms[0][1].options

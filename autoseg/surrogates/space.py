@@ -7,6 +7,7 @@ data (`search_spaces/*.yaml`), bound to a metric whose formula says which curves
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from autoseg.surrogates.loss import SurrogateLoss
 
 FAMILIES = ("bezier", "linear")
+_PLACEHOLDER = re.compile(r"\{(1-)?(\w+)\}")  # {a} or {1-a} in a space's loss
 SCORE_MAX_SLOPE = 100.0  # a class that scores 0 is pulled up at most this hard (about that of -log(score + .001))
 Array = TypeVar("Array", np.ndarray, Tensor)
 
@@ -145,6 +147,34 @@ def _share(part: np.ndarray, whole: Any) -> np.ndarray:
 
 
 @dataclass(frozen=True)
+class Scalar:
+    """A number beside the curves: an option of a hand-made loss, or a weight of a sum.
+
+    Attributes:
+        name: as the space's loss names it.
+        low: value of raw 0.
+        high: value of raw 1; in between evenly.
+        start: where a search begins, beside the identity curves; None for the middle.
+    """
+
+    name: str
+    low: float = 0.0
+    high: float = 1.0
+    start: float | None = None
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite([self.low, self.high]).all() and self.low < self.high):
+            raise InputError(f"scalar {self.name}", "low below high, both finite", f"{self.low} and {self.high}")
+        if self.start is not None and not self.low <= self.start <= self.high:
+            raise InputError(f"scalar {self.name}", f"a start in [{self.low}, {self.high}]", self.start)
+
+    @property
+    def identity(self) -> float:
+        """Raw number of the start."""
+        return 0.5 if self.start is None else (self.start - self.low) / (self.high - self.low)
+
+
+@dataclass(frozen=True)
 class SearchSpace:
     """All curves of a metric's surrogate, and how they are used.
 
@@ -155,6 +185,9 @@ class SearchSpace:
         score: freedom of the score curve, None for none (the paper). Its ends are always fixed.
         shared: one curve per operation for all its operands.
         absent: "include" averages over all classes (the paper's release), "skip" over those the batch's labels have.
+        loss: what is trained with: "surrogate", or a text as `build_loss` reads it with "surrogate" among its losses
+            or without, and {name} or {1-name} where a scalar stands: "{a}*ce+{1-a}*surrogate".
+        scalars: those numbers, last in θ.
     """
 
     name: str
@@ -163,8 +196,14 @@ class SearchSpace:
     score: CurveSpec | None = None
     shared: bool = False
     absent: str = "include"
+    loss: str = "surrogate"
+    scalars: tuple[Scalar, ...] = ()
 
     def __post_init__(self) -> None:
+        named = {name for _, name in _PLACEHOLDER.findall(self.loss)}
+        if named != {scalar.name for scalar in self.scalars}:
+            declared = ", ".join(scalar.name for scalar in self.scalars) or "none"
+            raise InputError("loss of the space", f"the scalars {declared}, each in braces", repr(self.loss))
         metrics.parse_target(self.metric)  # raises for an unknown metric, and for one without a surrogate
         if self.absent not in ("include", "skip"):
             raise InputError("absent", "include or skip", repr(self.absent))
@@ -173,7 +212,9 @@ class SearchSpace:
 
     @cached_property
     def curves(self) -> dict[str, CurveSpec]:
-        """Every curve in the order of θ: AND and OR of each term, then the score curves."""
+        """Every curve in the order of θ: AND and OR of each term, then the score curves; none without a surrogate."""
+        if not self.has_surrogate:
+            return {}
         terms = [name for _, name in metrics.parse(self.metric)]
         out = {curve: self.curve for term in terms for curve in self.keys(term).values()}
         if self.score is not None:
@@ -194,20 +235,27 @@ class SearchSpace:
     @property
     def dim(self) -> int:
         """Length d of θ."""
-        return sum(spec.dim for spec in self.curves.values())
+        return sum(spec.dim for spec in self.curves.values()) + len(self.scalars)
+
+    @property
+    def has_surrogate(self) -> bool:
+        """Whether curves take part in the loss."""
+        return re.search(r"\bsurrogate\b", self.loss) is not None
 
     @property
     def names(self) -> list[str]:
         """Names of θ's numbers."""
-        return [n for curve, spec in self.curves.items() for n in spec.names(curve)]
+        curves = [n for curve, spec in self.curves.items() for n in spec.names(curve)]
+        return curves + [scalar.name for scalar in self.scalars]
 
     @property
     def identity(self) -> np.ndarray:
-        """(d,) float64 raw θ whose curves are all g(x) = x: the metric's plain soft form."""
-        return np.concatenate([spec.identity for spec in self.curves.values()])
+        """(d,) float64 raw θ whose curves are all g(x) = x, the metric's plain soft form; scalars at their start."""
+        scalars = np.array([scalar.identity for scalar in self.scalars])
+        return np.concatenate([*(spec.identity for spec in self.curves.values()), scalars])
 
     def split(self, theta: Array) -> dict[str, Array]:
-        """(…, d) into {curve: (…, its dim)}."""
+        """(…, d) into {curve: (…, its dim)}, scalars left out."""
         out, at = {}, 0
         for curve, spec in self.curves.items():
             out[curve] = theta[..., at : at + spec.dim]
@@ -231,13 +279,35 @@ class SearchSpace:
         """
         array = self.check_theta(theta.detach().cpu() if isinstance(theta, Tensor) else theta)
         parts = self.split(array)
-        out = np.concatenate([spec.decode(parts[c]) for c, spec in self.curves.items()], axis=-1)
+        scalars = [s.low + array[..., i : i + 1] * (s.high - s.low) for i, s in self._places()]
+        out = np.concatenate([*(spec.decode(parts[c]) for c, spec in self.curves.items()), *scalars], axis=-1)
         return torch.as_tensor(out).to(theta) if isinstance(theta, Tensor) else out
 
     def encode(self, decoded: Any) -> np.ndarray:
         """Coordinates (d,) or (n, d) back to raw θ."""
-        parts = self.split(np.asarray(decoded, dtype=np.float64))
-        return np.concatenate([spec.encode(parts[c]) for c, spec in self.curves.items()], axis=-1)
+        array = np.asarray(decoded, dtype=np.float64)
+        parts = self.split(array)
+        scalars = [(array[..., i : i + 1] - s.low) / (s.high - s.low) for i, s in self._places()]
+        return np.concatenate([*(spec.encode(parts[c]) for c, spec in self.curves.items()), *scalars], axis=-1)
+
+    def _places(self) -> list[tuple[int, Scalar]]:
+        """Where in θ each scalar stands."""
+        return list(enumerate(self.scalars, start=self.dim - len(self.scalars)))
+
+    def scalar_values(self, theta: Any) -> dict[str, float]:
+        """{name: value} of the scalars of one raw θ (d,)."""
+        decoded = self.decode(self.check_theta(theta))
+        return {scalar.name: float(decoded[i]) for i, scalar in self._places()}
+
+    def loss_text(self, theta: Any) -> str:
+        """The space's loss with the scalars of θ (d,) filled in, as `build_loss` reads it."""
+        values = self.scalar_values(theta)
+        fill = {True: lambda v: 1 - v, False: lambda v: v}
+        return _PLACEHOLDER.sub(lambda m: repr(round(fill[bool(m[1])](values[m[2]]), 12)), self.loss)
+
+    def curves_only(self) -> SearchSpace:
+        """The same curves without the scalars and what is mixed with them."""
+        return replace(self, loss="surrogate", scalars=())
 
     def check_decoded(self, decoded: Any) -> np.ndarray:
         """Coordinates, flat (d,) or {curve: (m, 2)}, as a checked float64 array (d,)."""
@@ -253,7 +323,14 @@ class SearchSpace:
         return array
 
     def build_loss(self, theta: Any, num_classes: int, ignore_index: int = 255, **options: Any) -> SurrogateLoss:
-        """The surrogate loss of raw θ. `options` are those of `SurrogateLoss`."""
+        """The surrogate loss of raw θ. `options` are those of `SurrogateLoss`.
+
+        Raises:
+            InputError: the space mixes the surrogate with other losses; `autoseg.losses.searched_loss` builds those.
+        """
+        if self.loss != "surrogate":
+            hint = "autoseg.losses.searched_loss builds it."
+            raise InputError("space", "curves alone", f"the loss {self.loss!r}", hint)
         from autoseg.surrogates.loss import SurrogateLoss
 
         return SurrogateLoss.from_theta(
@@ -262,7 +339,7 @@ class SearchSpace:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data that `from_dict` reads back."""
-        return asdict(self)
+        return {**asdict(self), "scalars": [asdict(scalar) for scalar in self.scalars]}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> SearchSpace:
@@ -278,6 +355,7 @@ class SearchSpace:
                     **data,
                     "curve": CurveSpec(**data["curve"]),
                     "score": None if score is None else CurveSpec(**score),
+                    "scalars": tuple(Scalar(**scalar) for scalar in data.get("scalars", ())),
                 }
             )
         except (KeyError, TypeError) as error:

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from autoseg.cli import main
+from autoseg.losses import LossCard
 from autoseg.search.ledger import Ledger
 from autoseg.search.run_folder import read_config
-from autoseg.surrogates import LossCard, build_space
+from autoseg.surrogates import build_space
 
 PROGRAM = Path(sys.executable).with_name("autoseg")
 TINY = [

@@ -19,10 +19,11 @@ from autoseg.evidence.documents import About, latex, markdown, write
 from autoseg.evidence.matrix import Matrix
 from autoseg.evidence.tables import cells, differences, sentences, terminal
 from autoseg.execution import InlineExecutor, Job, Outcome
+from autoseg.losses import save_loss
 from autoseg.search.observer import Observer
 from autoseg.search.records import TrialRecord
 from autoseg.search.run_folder import RunFolder
-from autoseg.surrogates import SurrogateLoss, save_loss
+from autoseg.surrogates import SurrogateLoss
 
 RECIPE = Recipe(num_classes=3, options={"tolerance": 3, "drop_background": False})
 LOSSES = ["ce", "lovasz", "0.25*ce + 0.75*jml"]

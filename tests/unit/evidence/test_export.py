@@ -15,8 +15,9 @@ from autoseg.cli import main
 from autoseg.errors import InputError
 from autoseg.evidence.export import as_files, as_python
 from autoseg.evidence.gather import Gathered
+from autoseg.losses import LossCard, load_loss
 from autoseg.metrics import searchable
-from autoseg.surrogates import LossCard, build_space, load_loss
+from autoseg.surrogates import build_space
 
 # Runs where importing autoseg, numpy or anything but torch and the standard library is an error.
 ALONE = """

@@ -80,7 +80,7 @@ def test_options_by_keyword() -> None:
 
 
 def test_published_surrogates_and_cards(tmp_path: Path) -> None:
-    from autoseg.surrogates import save_loss
+    from autoseg.losses import save_loss
 
     published = build_loss("asl2021/miou", num_classes=3)
     path = tmp_path / "a card+1.json"  # a file's own name may hold what sums use

@@ -11,8 +11,9 @@ from torch import nn
 
 import autoseg
 from autoseg.errors import Diverged, InputError
+from autoseg.losses import LossCard
 from autoseg.search.candidate import CandidateTask
-from autoseg.surrogates import LossCard, build_space
+from autoseg.surrogates import build_space
 
 SPACE = build_space("default", metric="miou")
 SMALL: dict[str, Any] = {"rounds": 2, "candidates": 2, "confirm_top": 1, "confirm_seeds": 2, "controller": "random"}

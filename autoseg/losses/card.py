@@ -10,16 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from autoseg.errors import InputError, unknown_name
-from autoseg.surrogates.library import build_space, published
-from autoseg.surrogates.loss import SurrogateLoss
-from autoseg.surrogates.space import SearchSpace
+from autoseg.losses.searched import SearchedLoss, searched_loss
+from autoseg.surrogates import SearchSpace, SurrogateLoss, build_space, published
 
 SCHEMA = 1
 
 
 @dataclass(frozen=True)
 class LossCard:
-    """A surrogate loss with its provenance; plain data.
+    """A found loss with its provenance; plain data.
 
     Attributes:
         metric: as users type it.
@@ -27,6 +26,7 @@ class LossCard:
         space: the search space, as `SearchSpace.to_dict`.
         theta: raw numbers in [0, 1]^d.
         control_points: {curve: [[x, y], …]} decoded (end ordinates last, where they are free).
+        scalars: {name: value} decoded, for a space that has some.
         options: ignore_index, tolerance (pixels), drop_background, absent, eps, loss_weight.
         confirmed: whether it won the confirmation with fresh seeds.
         scores: what it reached, e.g. {"search": {…}, "confirm": {…}}, with seeds.
@@ -38,6 +38,7 @@ class LossCard:
     space: dict[str, Any]
     theta: list[float]
     control_points: dict[str, Any]
+    scalars: dict[str, float] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     confirmed: bool = False
     scores: dict[str, Any] = field(default_factory=dict)
@@ -45,7 +46,7 @@ class LossCard:
     schema: int = SCHEMA
 
     @classmethod
-    def of(cls, loss: SurrogateLoss, **about: Any) -> LossCard:
+    def of(cls, loss: SurrogateLoss | SearchedLoss, **about: Any) -> LossCard:
         """The card of a loss; `about` are confirmed, scores, provenance, or num_classes in place of the loss's."""
         o = loss.options
         parts = loss.space.split(loss.control_points)
@@ -56,6 +57,7 @@ class LossCard:
             space=loss.space.to_dict(),
             theta=[float(v) for v in loss.theta],
             control_points=points,
+            scalars=loss.space.scalar_values(loss.theta),
             options={
                 "ignore_index": o.ignore_index,
                 "tolerance": o.tolerance,
@@ -106,20 +108,15 @@ class LossCard:
         card.build(card.num_classes or 2)  # a card that cannot be built is refused here, with its reason
         return card
 
-    def build(self, num_classes: int | None = None, **options: Any) -> SurrogateLoss:
+    def build(self, num_classes: int | None = None, **options: Any) -> SurrogateLoss | SearchedLoss:
         """The loss, for `num_classes` classes if not the card's own."""
         if num_classes is None and self.num_classes is None:
             raise InputError("num_classes", "a number of classes", "none", "The card does not know it; pass it.")
-        space = SearchSpace.from_dict(self.space)
+        space = SearchSpace.from_dict(self.space).bound_to(self.metric)
         if not all(isinstance(v, int | float) and math.isfinite(v) for v in self.theta):
             raise InputError("theta of the card", "finite numbers", self.theta)
-        return SurrogateLoss.from_theta(
-            self.metric,
-            self.theta,
-            num_classes or self.num_classes or 0,
-            space=space,
-            **{**self.options, **options},
-        )
+        classes = num_classes or self.num_classes or 0
+        return searched_loss(space, self.theta, classes, **{**self.options, **options})
 
 
 def _points(space: SearchSpace, curve: str, flat: list[float]) -> list[Any]:
@@ -127,8 +124,10 @@ def _points(space: SearchSpace, curve: str, flat: list[float]) -> list[Any]:
     return [flat[2 * i : 2 * i + 2] for i in range(m)] + flat[2 * m :]
 
 
-def load_loss(card: str | Path | LossCard, num_classes: int | None = None, **options: Any) -> SurrogateLoss:
-    """A surrogate loss from a card, or by name.
+def load_loss(
+    card: str | Path | LossCard, num_classes: int | None = None, **options: Any
+) -> SurrogateLoss | SearchedLoss:
+    """A found loss from a card, or by name.
 
     Args:
         card: a card, its path, or a published name such as "asl2021/miou".
@@ -154,6 +153,6 @@ def load_loss(card: str | Path | LossCard, num_classes: int | None = None, **opt
     return LossCard.load(name).build(num_classes, **options)
 
 
-def save_loss(loss: SurrogateLoss, path: str | Path, **about: Any) -> None:
+def save_loss(loss: SurrogateLoss | SearchedLoss, path: str | Path, **about: Any) -> None:
     """Writes a loss as a card; `about` are the card's confirmed, scores, provenance."""
     LossCard.of(loss, **about).save(path)

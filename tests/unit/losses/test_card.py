@@ -10,7 +10,7 @@ import torch
 
 import autoseg
 from autoseg.errors import InputError
-from autoseg.surrogates import LossCard
+from autoseg.losses import LossCard
 
 
 def some_loss(name: str = "default-biou", seed: int = 0):

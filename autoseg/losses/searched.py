@@ -1,0 +1,101 @@
+"""What a θ means as a loss: curves alone, or a sum in which θ also sets weights and options of hand-made losses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from autoseg.losses.build import build_loss
+from autoseg.metrics import MetricOptions
+from autoseg.surrogates import SearchSpace, SurrogateLoss
+
+
+def searched_loss(
+    space: SearchSpace, theta: Any, num_classes: int, ignore_index: int = 255, **options: Any
+) -> SurrogateLoss | SearchedLoss:
+    """The loss of a raw θ in any search space.
+
+    Args:
+        space: says what the numbers of θ are.
+        theta: (d,) raw numbers in [0, 1].
+        num_classes: C.
+        ignore_index: id of the pixels that do not count.
+        options: of `SurrogateLoss`, for the curves' part.
+
+    Raises:
+        InputError: θ does not fit the space, or the space's loss cannot be built.
+    """
+    if space.loss == "surrogate":
+        return space.build_loss(theta, num_classes, ignore_index, **options)
+    return SearchedLoss(space, theta, num_classes, ignore_index, **options)
+
+
+class SearchedLoss(nn.Module):
+    """A loss of a space with scalars, such as "{a}*ce+{1-a}*surrogate" or "lmp(p={p},share={share})".
+
+    Args:
+        space: the space; its `loss` is the text that is filled in.
+        theta: (d,) raw numbers in [0, 1].
+        num_classes: C.
+        ignore_index: id of the pixels that do not count.
+        loss_weight: factor of the result.
+        options: of `SurrogateLoss`, for the curves' part.
+
+    Attributes:
+        surrogate: the curves' part, None in a space without curves.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        theta: Any,
+        num_classes: int,
+        ignore_index: int = 255,
+        loss_weight: float = 1.0,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        self.space, self.loss_weight = space, loss_weight
+        self.theta: np.ndarray = space.check_theta(theta)
+        self.control_points: np.ndarray = space.decode(self.theta)
+        self.absent, self.eps = options.get("absent") or space.absent, float(options.get("eps", 1e-8))
+        self.options = MetricOptions(
+            num_classes, ignore_index, options.get("tolerance", 5), options.get("drop_background", False)
+        )
+        self.surrogate: SurrogateLoss | None = None
+        parts: dict[str, nn.Module] = {}
+        if space.has_surrogate:
+            curves = space.curves_only()
+            own = self.theta[: curves.dim]
+            self.surrogate = curves.build_loss(own, num_classes, ignore_index, **options)
+            parts["surrogate"] = self.surrogate
+        text = space.loss_text(self.theta)
+        self.loss = build_loss(text, num_classes=num_classes, ignore_index=ignore_index, parts=parts)
+
+    @property
+    def metric(self) -> str:
+        """The metric it was searched for."""
+        return self.space.metric
+
+    def extra_repr(self) -> str:
+        """For print(model)."""
+        return f"{self.metric}, {self.space.loss_text(self.theta)}"
+
+    def prepare(self, labels: Tensor) -> dict[str, Tensor]:
+        """What its losses need beside the labels, see `SegLoss.prepare`."""
+        prepare = getattr(self.loss, "prepare", None)
+        return {} if prepare is None else dict(prepare(labels))
+
+    def set_progress(self, progress: float) -> None:
+        """Tells its losses how far the training is, 0 to 1."""
+        tell = getattr(self.loss, "set_progress", None)
+        if tell is not None:
+            tell(progress)
+
+    def forward(self, logits: Tensor, labels: Tensor, extra: Mapping[str, Tensor] | None = None) -> Tensor:
+        """The loss of (N, C, H, W) logits, a scalar; arguments as in `SegLoss.forward`."""
+        value: Tensor = self.loss_weight * self.loss(logits, labels, extra)
+        return value

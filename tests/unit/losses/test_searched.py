@@ -1,0 +1,83 @@
+"""Spaces with scalars: options of hand-made losses and weights of sums, beside or instead of curves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import autoseg
+from autoseg.errors import InputError
+from autoseg.losses import LossCard, SearchedLoss, searched_loss
+
+C = 3
+NAMES = ["ce-mix-biou", "lmp-miou", "ctl-miou"]
+
+
+def batch():
+    g = torch.Generator().manual_seed(0)
+    return torch.randn(2, C, 8, 8, generator=g, dtype=torch.float64), torch.randint(0, C, (2, 8, 8), generator=g)
+
+
+def test_the_mix_is_the_sum_it_says():
+    space = autoseg.build_space("ce-mix-biou")
+    assert space.names[-1] == "a" and space.dim == 7
+    theta = np.full(7, 0.5)
+    theta[-1] = 0.3
+    loss = searched_loss(space, theta, C, tolerance=1)
+    logits, labels = batch()
+    curves = space.curves_only().build_loss(theta[:6], C, tolerance=1)
+    expected = 0.3 * autoseg.build_loss("ce", num_classes=C)(logits, labels) + 0.7 * curves(logits, labels)
+    assert float(loss(logits, labels)) == pytest.approx(float(expected), abs=1e-12)
+    assert loss.surrogate is not None
+
+
+def test_options_of_a_loss_are_dimensions():
+    space = autoseg.build_space("lmp-miou")
+    assert space.names == ["p", "share"] and not space.curves
+    logits, labels = batch()
+    loss = searched_loss(space, space.identity, C)
+    same = autoseg.build_loss("lmp", num_classes=C, p=1.3, share=0.25)
+    assert float(loss(logits, labels)) == pytest.approx(float(same(logits, labels)), rel=1e-9)
+    assert space.scalar_values([0.0, 1.0]) == pytest.approx({"p": 1.01, "share": 1.0})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradcheck_and_card(name, tmp_path):
+    space = autoseg.build_space(name)
+    theta = 0.2 + 0.6 * np.random.default_rng(1).random(space.dim)
+    np.testing.assert_allclose(space.encode(space.decode(theta)), theta)
+    loss = searched_loss(space, theta, C, tolerance=1)
+    logits, labels = batch()
+    assert torch.autograd.gradcheck(lambda x: loss(x, labels), logits.clone().requires_grad_(), eps=1e-7, atol=1e-4)
+    autoseg.save_loss(loss, tmp_path / "loss.json")
+    again = autoseg.load_loss(tmp_path / "loss.json")
+    assert isinstance(again, SearchedLoss)
+    assert again(logits, labels) == loss(logits, labels)
+    assert LossCard.load(tmp_path / "loss.json").scalars == pytest.approx(space.scalar_values(theta))
+    by_name = autoseg.build_loss(f"0.5*{tmp_path}/loss.json+0.5*ce", num_classes=C)
+    assert by_name(logits, labels).isfinite()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("version: 1\nloss: '{a}*ce+{1-b}*surrogate'\nscalars: {a: {}}\n", ["scalars a"]),
+        ("version: 1\nscalars: {a: {}}\n", ["in braces"]),
+        ("version: 1\nloss: '{a}*ce'\nscalars: {a: {low: 2, high: 1}}\n", ["low below high"]),
+        ("version: 1\nloss: '{a}*ce'\nscalars: {a: {start: 2}}\n", ["start in"]),
+        ("version: 1\nloss: '{a}*ce'\nscalars: {a: {lowest: 2}}\n", ["low, high, start"]),
+    ],
+)
+def test_bad_files(tmp_path, text, words):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError) as error:
+        autoseg.build_space(str(path), metric="miou")
+    assert all(w in str(error.value) for w in words), str(error.value)
+
+
+def test_curves_alone_are_asked_for_elsewhere():
+    space = autoseg.build_space("ce-mix-miou")
+    with pytest.raises(InputError, match="searched_loss"):
+        space.build_loss(space.identity, C)
