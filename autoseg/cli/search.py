@@ -20,7 +20,8 @@ from autoseg.config import SearchConfig
 from autoseg.controllers import build_controller
 from autoseg.data import SegData, open_data
 from autoseg.errors import InputError, unknown_name
-from autoseg.execution import Executor, InlineExecutor, ProcessExecutor, slots
+from autoseg.execution import Executor, slots
+from autoseg.execution.build import build_executor
 from autoseg.metrics import build_metric, higher_is_better, names
 from autoseg.search.api import start
 from autoseg.search.candidate import CandidateTask
@@ -185,9 +186,8 @@ def _folder(config: SearchConfig, parts: Parts, path: Path) -> RunFolder:
 
 
 def _executor(config: SearchConfig, task: TimedTask, devices: list[str], folder: RunFolder) -> Executor:
-    if config.executor.name == "inline":
-        return InlineExecutor(task, devices[0], retries=config.search.retries)
-    return ProcessExecutor(
+    return build_executor(
+        config.executor.name,
         task,
         devices,
         threads=config.proxy.threads,

@@ -13,7 +13,8 @@ import numpy as np
 
 from autoseg.config import ConfirmConfig, SearchSettings
 from autoseg.controllers import Controller, build_controller
-from autoseg.execution import Executor, InlineExecutor, ProcessExecutor, slots
+from autoseg.execution import slots
+from autoseg.execution.build import build_executor
 from autoseg.search.candidate import CandidateTask
 from autoseg.search.loop import Problem, run_search
 from autoseg.search.observer import Observer, Observers
@@ -122,7 +123,15 @@ def search(
     with ExitStack() as stack:
         folder = stack.enter_context(_folder(path, {**fixed, "rounds": rounds}, fixed))
         executor = stack.enter_context(
-            _executor(task, slots(workers, device, per_device, threads), threads, settings, folder, inline)
+            build_executor(
+                "inline" if inline else "processes",
+                task,
+                slots(workers, device, per_device, threads),
+                threads=threads,
+                timeout_s=timeout_s,
+                retries=retries,
+                log=folder.log,
+            )
         )
         publish = CardPublisher(
             path / "loss.json", bound, num_classes, ignore_index, options, {"autoseg": version("autoseg"), "seed": seed}
@@ -146,18 +155,3 @@ def _folder(path: Path, config: dict[str, Any], fixed: dict[str, Any]) -> RunFol
     folder = RunFolder.open(path, fixed)
     folder.write_config(config)
     return folder
-
-
-def _executor(
-    task: CandidateTask, devices: Sequence[str], threads: int, settings: SearchSettings, folder: RunFolder, inline: bool
-) -> Executor:
-    if inline:
-        return InlineExecutor(task, devices[0], retries=settings.retries)
-    return ProcessExecutor(
-        task,
-        devices,
-        threads=threads,
-        timeout_s=settings.timeout_s,
-        retries=settings.retries,
-        log=folder.log,
-    )
