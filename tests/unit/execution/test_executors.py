@@ -87,7 +87,11 @@ def gone(pid: int, within_s: float = 10.0) -> bool:
     """Whether a process ends (a zombie nobody has reaped counts) in time."""
     end = time.monotonic() + within_s
     while time.monotonic() < end:
-        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+        try:  # the last thread has gone when a zombie has one left, itself
+            process = psutil.Process(pid)
+            if process.status() == psutil.STATUS_ZOMBIE and len(list(Path(f"/proc/{pid}/task").iterdir())) <= 1:
+                return True
+        except (psutil.NoSuchProcess, FileNotFoundError):
             return True
         time.sleep(0.02)
     return False
