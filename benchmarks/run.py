@@ -1,0 +1,31 @@
+"""`python -m benchmarks.run [NAME ...]`: takes the figures, prints a table each, keeps them as JSON in `results/`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import pkgutil
+
+import benchmarks
+from benchmarks import harness
+
+NOT_MEASURED = {"harness", "run"}
+
+
+def names() -> list[str]:
+    """Modules of this folder that have a `rows()`."""
+    return sorted(m.name for m in pkgutil.iter_modules(benchmarks.__path__) if m.name not in NOT_MEASURED)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help=f"default: all of {', '.join(names())}")
+    for name in parser.parse_args().names or names():
+        module = importlib.import_module(f"benchmarks.{name}")
+        rows = module.rows()
+        path = harness.save(name, rows)
+        print(f"\n## {name}\n{module.__doc__}\n{harness.table(rows)}\nkept in {path}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
