@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+UV = $(or $(shell command -v uv),.venv-tools/bin/uv)
 export UV_PYTHON_DOWNLOADS := never
 
 .PHONY: help setup search test test-fast lint types bench study lock clean
@@ -37,7 +38,7 @@ bench: $(STAMP)  ## benchmarks, minutes
 	$(BIN)/python -m benchmarks.run $(ARGS)
 
 lock: $(STAMP)  ## pin every dependency anew (no registry host is written)
-	uv pip compile -q --universal --no-emit-index-url --no-header --no-annotate --extra dev --python-version 3.11 pyproject.toml -o requirements.lock
+	$(UV) pip compile -q --universal --no-emit-index-url --no-header --no-annotate --extra dev --python-version 3.11 pyproject.toml -o requirements.lock
 
 clean:  ## remove the environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build *.egg-info

@@ -1,0 +1,110 @@
+"""A response surface: the reward as a function of θ, fitted to trainings that a search has recorded.
+
+Racing controllers on real trainings would take weeks; on a surface fitted to real trainings it takes minutes. What
+the surface cannot explain (another seed, misfit) is kept as noise, and its error on unseen trainings is stated.
+"""
+
+from __future__ import annotations
+
+import csv
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import kendalltau
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+from sklearn.model_selection import KFold, cross_val_predict
+
+from autoseg.search.ledger import Ledger
+from autoseg.search.records import COMPLETE
+from autoseg.search.run_folder import read_config
+from autoseg.surrogates import build_space
+
+DATA = Path(__file__).parent / "data"
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Trainings of one proxy.
+
+    Attributes:
+        names: of the d coordinates of θ.
+        thetas: (n, d) raw θ in [0, 1].
+        rewards: (n,) the target metric on held-out images.
+        identity: (d,) the θ of the identity curves, where searches start.
+    """
+
+    names: tuple[str, ...]
+    thetas: FloatArray
+    rewards: FloatArray
+    identity: FloatArray
+
+
+def record(run: Path, name: str) -> Path:
+    """Write the trainings of a search run, of its rounds and its confirmation, to `data/<name>.csv`."""
+    config = read_config(run)
+    space = build_space(config["space"]["name"], metric=config["metric"])
+    with Ledger(run / "trials.db", space.names, read_only=True) as ledger:
+        records = [r for study in ("search", "confirm") for r in ledger.records(study)]
+    path = DATA / f"{name}.csv"
+    path.parent.mkdir(exist_ok=True)
+    with path.open("w", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(["name", "seed", "reward", "seconds", *space.names])
+        rows.writerow(["identity curves", "", "", "", *map(repr, space.identity.tolist())])
+        for r in records:
+            if r.state == COMPLETE and r.theta is not None:
+                rows.writerow([r.name, r.seed, f"{r.reward:.6f}", f"{r.seconds:.1f}", *map(repr, r.theta)])
+    return path
+
+
+def load(path: Path) -> Recorded:
+    """Trainings from a file that `record` wrote; those of the most frequent seed only, so that all are comparable."""
+    head, start, *rows = list(csv.reader(path.open()))
+    seeds = [row[1] for row in rows]
+    common = max(set(seeds), key=seeds.count)
+    kept = [row for row in rows if row[1] == common]
+    return Recorded(
+        tuple(head[4:]),
+        np.array([row[4:] for row in kept], dtype=float),
+        np.array([row[2] for row in kept], dtype=float),
+        np.array(start[4:], dtype=float),
+    )
+
+
+class Surface:
+    """A Gaussian process with one length scale per coordinate, fitted by maximum likelihood.
+
+    Args:
+        data: what it is fitted to.
+
+    Attributes:
+        noise: standard deviation of a reward around the surface, as estimated by the fit.
+        rmse: root mean square error on trainings left out of the fit (10 folds).
+        tau: Kendall's tau between these and their predictions.
+    """
+
+    def __init__(self, data: Recorded) -> None:
+        self._mean, self._scale = data.rewards.mean(), data.rewards.std()
+        scaled = (data.rewards - self._mean) / self._scale
+        kernel = ConstantKernel() * Matern(np.ones(data.thetas.shape[1]), (0.05, 20.0), nu=2.5) + WhiteKernel(0.1)
+        process = GaussianProcessRegressor(kernel, n_restarts_optimizer=2, random_state=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # a coordinate without influence has no best scale
+            folds = KFold(10, shuffle=True, random_state=0)
+            left_out = cross_val_predict(process, data.thetas, scaled, cv=folds)
+            self._process = process.fit(data.thetas, scaled)
+        self.rmse = float(np.sqrt(np.mean((left_out - scaled) ** 2)) * self._scale)
+        self.tau = float(kendalltau(left_out, scaled).statistic)
+        self.noise = float(np.sqrt(self._process.kernel_.k2.noise_level) * self._scale)
+        self.spread = float(self._scale)
+
+    def __call__(self, thetas: FloatArray) -> FloatArray:
+        """(n,) noise-free rewards of (n, d) θ."""
+        values: FloatArray = self._process.predict(np.atleast_2d(thetas)) * self._scale + self._mean
+        return values
