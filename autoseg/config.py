@@ -111,7 +111,7 @@ class ControllerConfig:
 
 @dataclass
 class ConfirmConfig:
-    """The last stage: best candidates and rivals trained again with fresh seeds."""
+    """The last stage: best candidates and rivals trained again with fresh seeds; 0 of either: there is none."""
 
     top: int = 3
     seeds: int = 3

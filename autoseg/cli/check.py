@@ -24,8 +24,8 @@ _AT_LEAST: Mapping[str, float] = {
     "search.candidates": 1,
     "search.retries": 0,
     "retries": 0,
-    "search.confirm.top": 1,
-    "search.confirm.seeds": 1,
+    "search.confirm.top": 0,
+    "search.confirm.seeds": 0,
     "executor.per_device": 1,
 }
 

@@ -125,7 +125,7 @@ def test_the_quoting_it_suggests_works(value):
         "proxy.lr=0",
         "model.std=[1,1,0]",
         "tracker.wandb=onlin",
-        "search.confirm.seeds=0",
+        "search.confirm.seeds=-1",
     ],
 )
 def test_values_out_of_range_are_refused(typed):

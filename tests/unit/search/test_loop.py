@@ -54,6 +54,13 @@ def test_a_search_finds_what_it_looks_for(quick_path: Path) -> None:
     assert list(states) == [f"round_{r:04d}.json" for r in range(9)]
 
 
+@pytest.mark.parametrize("none", [ConfirmConfig(top=0), ConfirmConfig(seeds=0)])
+def test_a_search_without_confirmation_says_so(quick_path: Path, none: ConfirmConfig) -> None:
+    result = search(quick_path / "run", settings(confirm=none))
+    assert not result.best.confirmed and result.rows == () and result.best.seeds == (5,)
+    assert essence(quick_path / "run")[0][-1][:2] == (2, 2), "nine candidates, and nothing else was trained"
+
+
 def test_the_order_in_which_trainings_end_does_not_matter(quick_path: Path) -> None:
     forwards = search(quick_path / "a", settings())
     backwards = search(quick_path / "b", settings(), executor=CountingExecutor(ToyTask()))
