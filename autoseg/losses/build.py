@@ -26,13 +26,14 @@ from autoseg.losses.pixelwise import (
     WeightedMeanSquaredError,
 )
 from autoseg.losses.region import Dice, DiceSquared, FocalTversky, Jaccard, Tversky
+from autoseg.losses.shape import ShapePrior
 from autoseg.losses.smoothing import BoundarySmoothCrossEntropy, SmoothCrossEntropy
 from autoseg.losses.ssim import Ssim
 
 ALL: tuple[type[SegLoss], ...] = (
     CrossEntropy, WeightedCrossEntropy, UnetCrossEntropy, Focal, Ohem, SmoothCrossEntropy,
     BoundarySmoothCrossEntropy, Dice, DiceSquared, Jaccard, Tversky, FocalTversky, Lovasz,
-    MeanSquaredError, WeightedMeanSquaredError, Boundary, DistancePenalizedCrossEntropy, Ssim,
+    MeanSquaredError, WeightedMeanSquaredError, Boundary, DistancePenalizedCrossEntropy, Ssim, ShapePrior,
     JaccardMetricLoss, DiceSemimetricLoss, CompatibleTverskyLoss, LossMaxPooling,
 )  # fmt: skip
 LOSSES: dict[str, type[SegLoss]] = {loss.name: loss for loss in ALL}

@@ -12,7 +12,7 @@ from autoseg.losses import SegLoss, build_loss, describe, loss_names
 C = 4
 NAMES = (
     "ce wce unet_ce focal ohem smooth_ce boundary_smooth_ce dice dice_squared jaccard tversky focal_tversky "
-    "lovasz mse wmse boundary dpce ssim jml dml ctl lmp"
+    "lovasz mse wmse boundary dpce ssim shape_prior jml dml ctl lmp"
 ).split()
 OPTIONS = [
     "wce(class_weight=inverse)", "wce(class_weight=[1,2,3,0.5])", "focal(mode=sigmoid,alpha=0.25)",
