@@ -20,7 +20,8 @@ from mmseg.registry import HOOKS, METRICS, MODELS
 from torch import Tensor, nn
 
 from autoseg.errors import InputError
-from autoseg.losses import LossSum, SegLoss, build_loss, loss_names
+from autoseg.losses import LossSum, SearchedLoss, SegLoss, build_loss, loss_names
+from autoseg.losses.ranks import sync_counts as sync
 from autoseg.metrics import Metric, MetricSum, build_metric
 
 DEFAULT_METRICS = ("miou", "fwiou", "macc", "gacc", "biou", "bf1")
@@ -37,15 +38,25 @@ class AutoSegLoss(nn.Module):
         loss: a name, a card or a sum.
         loss_weight: factor, 0.4 for auxiliary heads by custom.
         loss_name: what mmsegmentation logs it as; must begin with "loss_" to take part in training.
+        sync_counts: with several ranks, totals are taken over the batches of all of them, so that the loss is that
+            of one big batch. Losses that sort pixels keep to each rank's own batch.
         options: of the loss.
     """
 
-    def __init__(self, loss: str, loss_weight: float = 1.0, loss_name: str = "loss_autoseg", **options: Any) -> None:
+    def __init__(
+        self,
+        loss: str,
+        loss_weight: float = 1.0,
+        loss_name: str = "loss_autoseg",
+        sync_counts: bool = False,
+        **options: Any,
+    ) -> None:
         super().__init__()
         if not loss_name.startswith("loss_"):
             hint = "mmsegmentation trains only on names that do."
             raise InputError("loss_name", "a name that begins with loss_", repr(loss_name), hint)
         self.spec, self.loss_weight, self.loss_name, self.options = loss, loss_weight, loss_name, options
+        self.sync_counts = sync_counts
         # Kept out of the module tree: a checkpoint of the network should not hold parts of its loss.
         self._built: dict[tuple[int, int], nn.Module] = {}
         self._progress = 0.0
@@ -70,6 +81,8 @@ class AutoSegLoss(nn.Module):
         key = (cls_score.shape[1], ignore_index)
         if key not in self._built:
             loss = build_loss(self.spec, num_classes=key[0], ignore_index=key[1], **self.options)
+            if self.sync_counts:
+                sync(loss)
             self._built[key] = loss.to(cls_score.device)
             self.set_progress(self._progress)
         return self.loss_weight * self._built[key](cls_score, label)
@@ -78,7 +91,7 @@ class AutoSegLoss(nn.Module):
         """Tells the loss how far the training is, 0 to 1."""
         self._progress = progress
         for loss in self._built.values():
-            if isinstance(loss, SegLoss | LossSum):
+            if isinstance(loss, SegLoss | LossSum | SearchedLoss):
                 loss.set_progress(progress)
 
 

@@ -24,6 +24,10 @@ class SegLoss(nn.Module, ABC):
         num_classes: C.
         ignore_index: id of the pixels that do not count.
         validate: when label values are checked; see `batch.check_batch`.
+
+    Attributes:
+        sync_counts: sums and counts run over all ranks of a distributed training; see `ranks.sync_counts`.
+        rank_local: it cannot do so, because it needs more of a batch than sums.
     """
 
     name: ClassVar[str]
@@ -32,6 +36,8 @@ class SegLoss(nn.Module, ABC):
     soft_labels: ClassVar[bool] = False
     extra_keys: tuple[str, ...] = ()
     multilabel: bool = False
+    sync_counts: bool = False
+    rank_local: bool = False
 
     def __init__(self, num_classes: int, *, ignore_index: int = 255, validate: bool | str = "auto") -> None:
         super().__init__()
@@ -90,10 +96,10 @@ class SegLoss(nn.Module, ABC):
                 validate=self.validate,
                 multilabel=self.multilabel,
             )
-            if self.extra_keys:
-                batch = replace(batch, extra=self._extra(batch, labels, extra))
+            prepared = self._extra(batch, labels, extra) if self.extra_keys else {}
+            batch = replace(batch, extra=prepared, sync=self.sync_counts)
             value = self.compute(batch)
-            return torch.where(batch.valid.any(), value, torch.zeros_like(value))
+            return torch.where(batch.total(batch.valid) > 0, value, torch.zeros_like(value))
 
     def _extra(self, batch: Batch, labels: Tensor, extra: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
         """The prepared inputs on the logits' device and in their dtype."""

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from autoseg.errors import InputError
+from autoseg.surrogates.ranks import rows_of_ranks, total_over_ranks
 
 VALIDATE: tuple[bool | str, ...] = ("auto", True, False)
 ROW_SUM_TOLERANCE = 1e-2  # soft labels that went through bf16 are off by this much
@@ -28,12 +29,14 @@ class Batch:
             logits' dtype.
         valid: (N, H, W) bool, the pixels that count.
         extra: what `loss.prepare` made of the labels, on the logits' device.
+        sync: sums are taken over the batches of all ranks.
     """
 
     logits: Tensor
     labels: Tensor
     valid: Tensor
     extra: Mapping[str, Tensor]
+    sync: bool = False
 
     @property
     def soft(self) -> bool:
@@ -43,7 +46,7 @@ class Batch:
     @property
     def count(self) -> Tensor:
         """Number of pixels that count, at least 1 so that it can divide."""
-        return self.valid.sum().clamp(min=1)
+        return self.total(self.valid).clamp(min=1)
 
     def target(self) -> Tensor:
         """(N, C, H, W) label probabilities of the logits' dtype: one-hot or soft, all zero where ignored."""
@@ -64,7 +67,16 @@ class Batch:
 
     def mean(self, values: Tensor) -> Tensor:
         """Mean of (N, H, W) pixel values over the pixels that count; 0 if none does."""
-        return (values * self.valid).sum() / self.count
+        return self.total(values * self.valid) / self.count
+
+    def total(self, values: Tensor, dim: tuple[int, ...] | None = None) -> Tensor:
+        """Sum over the dimensions `dim` (None: all), and over all ranks with `sync`."""
+        total = values.sum(dim=dim)
+        return total_over_ranks(total) if self.sync else total
+
+    def rows(self, values: Tensor) -> Tensor:
+        """(N, ...) of the images of this batch; of those of all ranks with `sync`."""
+        return rows_of_ranks(values) if self.sync else values
 
 
 def check_batch(

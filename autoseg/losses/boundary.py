@@ -143,14 +143,15 @@ class Boundary(SegLoss):
         """The mix of both terms."""
         share, probs = self.share.to(batch.logits), batch.probs()
         distance = batch.mean((probs * batch.extra["signed_distance"]).mean(dim=1))
-        return (1 - share) * generalized_dice(probs, batch.target()) + share * distance
+        return (1 - share) * generalized_dice(batch) + share * distance
 
 
-def generalized_dice(probs: Tensor, target: Tensor) -> Tensor:
-    """GDL of (N, C, H, W) probabilities and labels over the classes that occur; see `Boundary`."""
-    volume = target.sum(dim=(0, 2, 3))
+def generalized_dice(batch: Batch) -> Tensor:
+    """GDL of a batch over the classes that occur; see `Boundary`."""
+    probs, target, pixels = batch.probs(), batch.target(), (0, 2, 3)
+    volume = batch.total(target, pixels)
     weight = torch.where(volume > 0, volume.clamp(min=torch.finfo(volume.dtype).eps) ** -2.0, 0.0)
     weight = weight / weight.sum().clamp(min=torch.finfo(volume.dtype).tiny)  # the ratio stays, tiny numbers go
-    overlap = (probs * target).sum(dim=(0, 2, 3))
-    both = (probs + target).sum(dim=(0, 2, 3))
+    overlap = batch.total(probs * target, pixels)
+    both = batch.total(probs + target, pixels)
     return 1 - 2 * (weight * overlap).sum() / (weight * both).sum().clamp(min=torch.finfo(volume.dtype).eps)

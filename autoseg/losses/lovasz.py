@@ -30,6 +30,7 @@ class Lovasz(SegLoss):
     name = "lovasz"
     summary = "Lovász extension of the Jaccard loss; the strongest hand-made rival in short trainings"
     source = "Berman et al., CVPR 2018, arXiv 1705.08790"
+    rank_local = True  # sorts the pixels of the batch
 
     def __init__(self, num_classes: int, *, classes: str = "present", per_image: bool = False, **common: Any) -> None:
         super().__init__(num_classes, **common)

@@ -61,6 +61,7 @@ class WeightedCrossEntropy(SegLoss):
             raise unknown_name("class_weight", class_weight, SCHEMES, "Or give a list, one number per class.")
         else:
             self.scheme, self.extra_keys = class_weight, ("class_weight",)
+            self.rank_local = True  # where each batch is counted, every rank has weights of its own
 
     def prepare(self, labels: Tensor) -> dict[str, Tensor]:
         """Counts the classes: `class_weight` (C,). Soft labels are counted by their largest entry."""
@@ -75,11 +76,11 @@ class WeightedCrossEntropy(SegLoss):
         weight = (batch.extra["class_weight"] if self.fixed is None else self.fixed).to(batch.logits)
         if batch.soft:
             weighted = batch.target() * weight[:, None, None]
-            total = -(weighted * batch.logits.log_softmax(dim=1)).sum()
+            total = batch.total(-weighted * batch.logits.log_softmax(dim=1))
         else:
             weighted = weight[batch.labels] * batch.valid
-            total = (weighted * batch.cross_entropy()).sum()
-        return total / weighted.sum().clamp(min=torch.finfo(weighted.dtype).tiny)
+            total = batch.total(weighted * batch.cross_entropy())
+        return total / batch.total(weighted).clamp(min=torch.finfo(weighted.dtype).tiny)
 
 
 class Focal(SegLoss):
@@ -159,6 +160,7 @@ class Ohem(SegLoss):
     name = "ohem"
     summary = "cross-entropy of the hardest pixels only"
     source = "Shrivastava et al., CVPR 2016, arXiv 1604.03540"
+    rank_local = True  # sorts the pixels of the batch
 
     def __init__(self, num_classes: int, *, thresh: float = 0.7, min_kept: float = 1 / 16, **common: Any) -> None:
         super().__init__(num_classes, **common)
@@ -224,7 +226,7 @@ class WeightedMeanSquaredError(SegLoss):
         target = batch.target()
         weight = (1 + (self.weight - 1) * (1 - target[:, self.background])) * batch.valid
         errors = (batch.probs() - target).square().mean(dim=1)
-        return (weight * errors).sum() / weight.sum().clamp(min=torch.finfo(weight.dtype).tiny)
+        return batch.total(weight * errors) / batch.total(weight).clamp(min=torch.finfo(weight.dtype).tiny)
 
 
 def _fade(miss: Tensor, gamma: float) -> Tensor:

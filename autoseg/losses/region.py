@@ -74,24 +74,23 @@ class RegionLoss(SegLoss):
         """Mean over classes (and images) as `reduction` says."""
         p, y = batch.probs(), batch.target()
         # Differences before sums: exactly 0, never negative, where p equals y.
-        sums = torch.stack([part.sum(dim=(2, 3)) for part in self.parts(p, y)])  # (3, N, C)
-        present = y.amax(dim=(2, 3)) > PRESENT
+        sums = torch.stack([part.sum(dim=(2, 3)) for part in self.parts(p, y)], dim=1)  # (N, 3, C)
+        weights = batch.rows(self._weights(y.amax(dim=(2, 3)) > PRESENT, batch))
+        sums = batch.rows(sums).transpose(0, 1)
         means = {"D": self._over_data, "I": self._over_images, "C": self._over_classes}
-        values = [weight * means[letter](sums, present, batch) for letter, weight in self.reduction.items()]
+        values = [share * means[letter](sums, weights) for letter, share in self.reduction.items()]
         return torch.stack(values).sum()
 
-    def _over_data(self, sums: Tensor, present: Tensor, batch: Batch) -> Tensor:
+    def _over_data(self, sums: Tensor, weights: Tensor) -> Tensor:
         """Reduction D: one score per class over the batch."""
-        return _mean(self._losses(sums.sum(dim=1)), self._weights(present, batch).amax(dim=0), dim=0)
+        return _mean(self._losses(sums.sum(dim=1)), weights.amax(dim=0), dim=0)
 
-    def _over_images(self, sums: Tensor, present: Tensor, batch: Batch) -> Tensor:
+    def _over_images(self, sums: Tensor, weights: Tensor) -> Tensor:
         """Reduction I: one score per image and class, mean over classes, then over images."""
-        weights = self._weights(present, batch)
         return _mean(_mean(self._losses(sums), weights, dim=1), weights.sum(dim=1) > 0, dim=0)
 
-    def _over_classes(self, sums: Tensor, present: Tensor, batch: Batch) -> Tensor:
+    def _over_classes(self, sums: Tensor, weights: Tensor) -> Tensor:
         """Reduction C: one score per image and class, mean over images, then over classes."""
-        weights = self._weights(present, batch)
         return _mean(_mean(self._losses(sums), weights > 0, dim=0), weights.amax(dim=0), dim=0)
 
     def _losses(self, sums: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from autoseg.metrics.base import Metric, check_ids
 from autoseg.surrogates import curves
 from autoseg.surrogates.library import build_space
 from autoseg.surrogates.logic import CurveLogic
+from autoseg.surrogates.ranks import rows_of_ranks, total_over_ranks
 from autoseg.surrogates.soft_labels import SoftLabelLogic, check_soft
 from autoseg.surrogates.space import SCORE_MAX_SLOPE, SearchSpace
 
@@ -45,6 +46,10 @@ class SurrogateLoss(nn.Module):
             sync, off under torch.compile), True (always an error) or False.
         space: search space of the control points; None for the paper's space of the metric.
 
+    Attributes:
+        sync_counts: totals are added up over all ranks of a distributed training before ratios; off until
+            `losses.ranks.sync_counts` turns it on. See `ranks` for its gradient.
+
     Raises:
         InputError: unknown metric, or control points that do not fit the space.
     """
@@ -74,6 +79,7 @@ class SurrogateLoss(nn.Module):
         self.space = space if space.metric == metric else space.bound_to(metric)
         self.absent = absent or self.space.absent
         self.eps, self.loss_weight, self.validate = eps, loss_weight, validate
+        self.sync_counts = False
         self.terms: list[tuple[float, Metric]] = []
         for weight, name in metrics.parse(metric):
             term = metrics.build_metric(name, num_classes, ignore_index, tolerance, drop_background)
@@ -193,6 +199,9 @@ class SurrogateLoss(nn.Module):
         kind = SoftLabelLogic if soft else CurveLogic
         logic = kind(probs, labels if soft else labels.long(), chosen, per_image=metric.per_image)
         sums = metric.sums(logic.pred, logic.label, logic)
+        if self.sync_counts:
+            over_ranks = rows_of_ranks if metric.per_image else total_over_ranks
+            sums = {key: over_ranks(value) for key, value in sums.items()}
         scores = metric.scores(sums, self._ratio)
         if self.space.score is not None:
             name = self.space.qualified(metric.name, "score")

@@ -1,0 +1,30 @@
+"""Several GPUs: losses that count over the batches of all ranks instead of each over its own."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from autoseg.losses.base import SegLoss
+from autoseg.surrogates import SurrogateLoss
+
+
+def sync_counts(loss: nn.Module) -> list[str]:
+    """Make a loss and all parts of it count over all ranks; see `surrogates.ranks` for the gradient.
+
+    Every rank must call the loss equally often, on equally many images.
+
+    Args:
+        loss: any of `build_loss`; changed in place. It changes nothing in a training with one rank.
+
+    Returns:
+        Names of those parts that go on with each rank's own batch, because they sort its pixels or count its classes.
+    """
+    for part in loss.modules():
+        if isinstance(part, SurrogateLoss) or (isinstance(part, SegLoss) and not part.rank_local):
+            part.sync_counts = True
+    return rank_local(loss)
+
+
+def rank_local(loss: nn.Module) -> list[str]:
+    """Names of the parts of a loss that can only be computed from each rank's own batch."""
+    return sorted({part.name for part in loss.modules() if isinstance(part, SegLoss) and part.rank_local})
