@@ -191,3 +191,56 @@ class CompareConfig:
     proxy: ProxyConfig = field(default_factory=ProxyConfig)  # the budget
     space: SpaceConfig = field(default_factory=SpaceConfig)  # whose identity curves "identity" has
     executor: ExecutorConfig = field(default_factory=ExecutorConfig)
+
+
+@dataclass
+class TrainConfig:
+    """One full training through mmengine (`train.*`); batch sizes are totals over all GPUs."""
+
+    iters: int = 20000
+    val_interval: int | None = None  # iterations between validations and checkpoints; None: a tenth of iters
+    keep_checkpoints: int = 2  # the latest ones
+    batch_size: int = 16  # over all GPUs together, so that a recipe does not depend on their number
+    size: list[int] | None = None  # images are fitted into it; None: what data.mmseg_config says, else their own size
+    ratio: list[float] = field(default_factory=lambda: [0.5, 2.0])  # random factor on that size
+    crop: list[int] = field(default_factory=lambda: [512, 512])
+    flip: bool = True
+    photometric: bool = True
+    optimizer: str = "sgd"  # sgd | adamw
+    lr: float = 0.01
+    head_lr_mult: float = 10.0
+    weight_decay: float = 5e-4
+    momentum: float = 0.9  # sgd only
+    poly_power: float = 0.9
+    min_lr: float = 1e-4
+    warmup_iters: int = 0  # the rate rises linearly from a millionth
+    clip_grad: float | None = None  # largest norm of the gradient
+    aux_weight: float = 0.4  # of the same loss at auxiliary heads, where the model has some
+    amp: str = "off"  # off | auto | fp16 | bf16; on a GPU
+    ema: float | None = None  # momentum of an average of the weights, e.g. 0.0002; it is what is scored and saved
+    sync_bn: str = "auto"  # auto (with several GPUs) | on | off: batch norm over all GPUs
+
+
+@dataclass
+class RetrainConfig:
+    """All of `autoseg retrain`: a full training with one loss; the work dir is mmengine's."""
+
+    loss: str = "ce"  # a name, a sum, a loss card or the run folder of a search
+    metrics: list[str] = field(default_factory=lambda: ["miou", "fwiou", "macc", "gacc", "biou", "bf1"])
+    config: str | None = None  # a whole mmsegmentation config; only its loss, evaluators and work dir are replaced
+    overrides: dict[str, Any] = field(default_factory=dict)  # merged into the finished mmengine config, its rules
+    seed: int = 0
+    run_dir: str | None = None  # the work dir; default: runs/retrain-<data>-<time>-<id>
+    resume: str | None = None  # a work dir: goes on from its last checkpoint
+    load_from: str | None = None  # weights of the whole network to start from
+    split: str = "auto"  # final score: val | test | auto (both, if there is a test split)
+    device: str = "auto"  # auto | cpu | cuda
+    workers: str = "auto"  # processes per GPU that load images; auto, or how many
+    sync_counts: str = "auto"  # auto (with several GPUs) | on | off: the loss counts over the batches of all GPUs
+    deterministic: bool = False
+    tolerance: int = 5  # boundary metrics, pixels at the size of the labels
+    drop_background: bool = False  # boundary metrics: class 0 has no boundary of its own
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    tracker: TrackerConfig = field(default_factory=TrackerConfig)

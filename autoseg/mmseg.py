@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from mmengine.evaluator import BaseMetric
+from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.hooks import Hook
-from mmseg.registry import HOOKS, METRICS, MODELS
+from mmseg.registry import EVALUATOR, HOOKS, METRICS, MODELS
 from torch import Tensor, nn
 
 from autoseg.errors import InputError
@@ -176,3 +176,15 @@ class AutoSegMetric(BaseMetric):
             for mine, theirs in zip(total, seen, strict=True):
                 mine.merge(theirs)  # type: ignore[arg-type]  # both made by _build from the same name
         return {name: metric.compute().item() for name, metric in zip(self.metrics, total, strict=True)}
+
+
+@EVALUATOR.register_module(name="AutoSegMetric")
+class AutoSegEvaluator(Evaluator):
+    """mmengine takes a dict with the key `metrics` for an evaluator, not for a metric: this is that evaluator.
+
+    Args:
+        options: of `AutoSegMetric`.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(AutoSegMetric(**options))

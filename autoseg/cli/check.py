@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from autoseg.cli import compose
-from autoseg.config import CompareConfig, SearchConfig
+from autoseg.config import CompareConfig, RetrainConfig, SearchConfig
 from autoseg.errors import InputError, unknown_name
+
+Config = SearchConfig | CompareConfig | RetrainConfig
 
 _AT_LEAST: Mapping[str, float] = {
     "tolerance": 0,
@@ -27,6 +29,14 @@ _AT_LEAST: Mapping[str, float] = {
     "search.confirm.top": 0,
     "search.confirm.seeds": 0,
     "executor.per_device": 1,
+    "train.iters": 1,
+    "train.val_interval": 1,
+    "train.keep_checkpoints": 1,
+    "train.batch_size": 1,
+    "train.weight_decay": 0,
+    "train.min_lr": 0,
+    "train.warmup_iters": 0,
+    "train.aux_weight": 0,
 }
 
 _ONE_OF: Mapping[str, tuple[str, ...]] = {
@@ -38,12 +48,20 @@ _ONE_OF: Mapping[str, tuple[str, ...]] = {
     "proxy.labels": ("hard", "smooth", "boundary_smooth", "distill", "annotators", "pseudo"),
     "executor.name": ("inline", "processes"),
     "tracker.wandb": ("disabled", "offline", "online"),
+    "train.optimizer": ("adamw", "sgd"),
+    "train.amp": ("off", "auto", "fp16", "bf16"),
+    "train.sync_bn": ("auto", "on", "off"),
+    "sync_counts": ("auto", "on", "off"),
+    "split": ("auto", "val", "test"),
 }
 
-_ABOVE_ZERO = ("proxy.lr", "proxy.head_lr_mult", "search.timeout_s", "timeout_s")
+_ABOVE_ZERO = (
+    "proxy.lr", "proxy.head_lr_mult", "search.timeout_s", "timeout_s",
+    "train.lr", "train.head_lr_mult", "train.clip_grad", "train.ema",
+)  # fmt: skip
 
 
-def check(config: SearchConfig | CompareConfig) -> None:
+def check(config: Config) -> None:
     """Refuse values out of range; names that a room knows best are checked by that room.
 
     Raises:
@@ -51,8 +69,9 @@ def check(config: SearchConfig | CompareConfig) -> None:
     """
     known = compose.keys(type(config))
     for key, least in _AT_LEAST.items():
-        if key in known and _value(config, key) < least:
-            raise InputError(key, f"at least {least:g}", _value(config, key))
+        value = _value(config, key) if key in known else None
+        if value is not None and value < least:
+            raise InputError(key, f"at least {least:g}", value)
     for key in (key for key in _ABOVE_ZERO if key in known):
         value = _value(config, key)
         if value is not None and value <= 0:
@@ -65,25 +84,31 @@ def check(config: SearchConfig | CompareConfig) -> None:
     _check_sizes(config)
 
 
-def absolute_paths(config: SearchConfig | CompareConfig) -> None:
+def absolute_paths(config: Config) -> None:
     """Expand `~` and make the user's paths absolute, so that a run can be resumed from another folder."""
-    teacher = (config.proxy.soft, "teacher")
-    for section, key in ((config.data, "root"), (config.data, "cache_dir"), (config.model, "weights"), teacher):
+    paths: list[tuple[Any, str]] = [(config.data, "root"), (config.data, "cache_dir"), (config.model, "weights")]
+    paths += [(config, "load_from")] if isinstance(config, RetrainConfig) else [(config.proxy.soft, "teacher")]
+    for section, key in paths:
         value = getattr(section, key)
         if value is not None:
             setattr(section, key, str(Path(value).expanduser().absolute()))
     if config.run_dir is not None:
         config.run_dir = str(Path(config.run_dir).expanduser())
-    if config.space.name.endswith((".yaml", ".yml")):
+    if not isinstance(config, RetrainConfig) and config.space.name.endswith((".yaml", ".yml")):
         config.space.name = str(Path(config.space.name).expanduser().absolute())
 
 
-def _check_sizes(config: SearchConfig | CompareConfig) -> None:
-    size, scale, count = config.proxy.size, config.proxy.scale, config.data.count
-    if len(size) != 2 or min(size) < 16:
-        raise InputError("proxy.size", "[height,width] in pixels, each at least 16", size)
+def _check_sizes(config: Config) -> None:
+    if isinstance(config, RetrainConfig):
+        sizes, factors = {"train.size": config.train.size, "train.crop": config.train.crop}, "train.ratio"
+    else:
+        sizes, factors = {"proxy.size": config.proxy.size}, "proxy.scale"
+    for key, size in sizes.items():
+        if size is not None and (len(size) != 2 or min(size) < 16):
+            raise InputError(key, "[height,width] in pixels, each at least 16", size)
+    scale, count = _value(config, factors), config.data.count
     if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
-        raise InputError("proxy.scale", "[smallest,largest] factor, both above 0", scale)
+        raise InputError(factors, "[smallest,largest] factor, both above 0", scale)
     if len(count) != 3 or min(count) < 1:
         raise InputError("data.count", "[train,val,test] images, each at least 1", count)
     for key in ("model.mean", "model.std"):
@@ -93,7 +118,7 @@ def _check_sizes(config: SearchConfig | CompareConfig) -> None:
         raise InputError("model.std", "three numbers above 0", config.model.std)
 
 
-def _value(config: SearchConfig | CompareConfig, key: str) -> Any:
+def _value(config: Config, key: str) -> Any:
     value: Any = config
     for part in key.split("."):
         value = getattr(value, part)

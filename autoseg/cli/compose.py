@@ -13,6 +13,7 @@ import shlex
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_module
 from hydra.core.config_store import ConfigStore
@@ -72,10 +73,14 @@ def compose_sweep(name: str, schema: type[T], overrides: list[str], *, sweep: bo
     return [_build(name, schema, list(row)) for row in itertools.product(*axes)]
 
 
-def options(group: str) -> list[str]:
-    """Names of the files in `configs/<group>/`, sorted."""
+def options(group: str, schema: type | None = None) -> list[str]:
+    """Names of the files in `configs/<group>/`, sorted; of experiments those whose keys the command's schema has."""
     folder = importlib.resources.files("autoseg.conf") / group
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    files = {entry.name.removesuffix(".yaml"): entry for entry in folder.iterdir() if entry.name.endswith(".yaml")}
+    if group != "experiment" or schema is None:
+        return sorted(files)
+    known = {"defaults", *(field.name for field in fields(schema))}
+    return sorted(name for name, file in files.items() if set(yaml.safe_load(file.read_text())) <= known)
 
 
 def groups() -> list[str]:
@@ -149,8 +154,8 @@ def _checked(override: Override, schema: type) -> str:
     if key == "space":
         return f"space.name={text.partition('=')[2]}"
     if key in groups() and not isinstance(value, dict):
-        if value not in options(key):
-            raise unknown_name(key, str(value), options(key))
+        if value not in options(key, schema):
+            raise unknown_name(key, str(value), options(key, schema))
         return text
     known = keys(schema)
     if key in known:

@@ -29,9 +29,9 @@ def open_mmseg(config: DataConfig) -> FileSource:
     Raises:
         InputError: no such config, or files it names are missing.
     """
-    settings = _load(config)
+    settings = load_config(config)
     roles = {
-        role: _leaves(settings[f"{role}_dataloader"]["dataset"])
+        role: leaves(settings[f"{role}_dataloader"]["dataset"])
         for role in ("train", "val", "test")
         if settings.get(f"{role}_dataloader")
     }
@@ -54,7 +54,8 @@ def open_mmseg(config: DataConfig) -> FileSource:
     return FileSource(classes, palette, items, _lookup(first, len(classes)))
 
 
-def _load(config: DataConfig) -> dict[str, Any]:
+def load_config(config: DataConfig) -> dict[str, Any]:
+    """The settings of `data.mmseg_config`; raises InputError if there is no such config."""
     import mmseg
     from mmengine.config import Config
     from mmseg.utils import register_all_modules
@@ -79,13 +80,13 @@ def _load(config: DataConfig) -> dict[str, Any]:
     return Config.fromfile(path).to_dict()
 
 
-def _leaves(dataset: dict[str, Any]) -> list[dict[str, Any]]:
+def leaves(dataset: dict[str, Any]) -> list[dict[str, Any]]:
     """The plain datasets inside wrappers that repeat or join them."""
     inner = [dataset[key] for key in CHILDREN if key in dataset]
     if not inner:
         return [dataset]
     children = inner[0] if isinstance(inner[0], list) else [inner[0]]
-    return [leaf for child in children for leaf in _leaves(child)]
+    return [leaf for child in children for leaf in leaves(child)]
 
 
 def _build(leaf: dict[str, Any], config: DataConfig) -> Any:

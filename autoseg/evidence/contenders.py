@@ -84,15 +84,15 @@ def contenders(
     Raises:
         InputError: fewer than two losses, one twice, or one that cannot be built.
     """
-    found = [_contender(text, metrics[0], home) for text in texts]
+    found = [contender(text, metrics[0], home) for text in texts]
     if len(found) < 2:
         raise InputError("losses", "at least two", list(texts), "For example losses=[ce,lovasz].")
-    names = [contender.name for contender in found]
+    names = [one.name for one in found]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise InputError("losses", "each loss once", f"{', '.join(twice)} more than once")
-    for contender in found:
-        if not contender.cards:  # a card was built when it was read
-            recipe.build(contender.kept)
+    for one in found:
+        if not one.cards:  # a card was built when it was read
+            recipe.build(one.kept)
     return found
 
 
@@ -117,7 +117,8 @@ def keep_cards(among: Sequence[Contender], home: Path) -> dict[str, str]:
     return {c.name: c.kept.replace(f"{CARDS}/", f"{home / CARDS}/") if c.cards else c.kept for c in among}
 
 
-def _contender(text: str, metric: str, home: Path | None) -> Contender:
+def contender(text: str, metric: str, home: Path | None = None) -> Contender:
+    """One loss from what was typed; `metric` is that of "identity" alone, `home` as in `contenders`."""
     text = text.strip()
     terms = [text] if Path(text).exists() else [term.name for term in parse(text)]
     text = text if Path(text).exists() else "".join(text.split())
@@ -163,7 +164,7 @@ def warnings_about(
     for contender in among:
         for target in _targets(contender):
             if not compared & {term for _, term in parse_metric(target)}:
-                texts.append(f"{contender.name} was searched for {target}, which is not compared")
+                texts.append(f"{contender.name} was searched for {target}, which is not among metrics")
         for card in contender.cards.values():
             if card.num_classes != num_classes:
                 texts.append(f"{contender.name} was searched on {card.num_classes} classes, the data has {num_classes}")

@@ -7,6 +7,7 @@ dropped, and backbone weights come from `model.weights` or not at all.
 from __future__ import annotations
 
 import copy
+import difflib
 import importlib.util
 import logging
 import sys
@@ -76,7 +77,7 @@ def build_model(config: ModelConfig, num_classes: int, seed: int) -> Segmentor:
     with torch.random.fork_rng(devices=[]), _quiet():
         torch.manual_seed(seed)
         try:
-            network = _registry().build(settings)
+            network = model_registry().build(settings)
             network.init_weights()
         except (TypeError, ValueError, KeyError, AssertionError) as error:
             raise InputError(
@@ -110,7 +111,7 @@ def network_config(config: ModelConfig, num_classes: int) -> dict[str, Any]:
         for one in listed if isinstance(listed, list) else [listed]:
             one.update(num_classes=num_classes, out_channels=num_classes)
     dropped: list[str] = []
-    model = _localized(model, dropped)
+    model = localized(model, dropped)
     if dropped and config.weights is None:
         log.warning(
             "model %s starts from random weights: its config names %s, which is not downloaded. "
@@ -119,8 +120,12 @@ def network_config(config: ModelConfig, num_classes: int) -> dict[str, Any]:
     return model
 
 
-def config_path(config: str) -> Path:
+def config_path(config: str, field: str = "model.config") -> Path:
     """A config by path, or by its name inside the installed mmsegmentation.
+
+    Args:
+        config: e.g. "_base_/models/deeplabv3plus_r50-d8.py".
+        field: where the user named it.
 
     Raises:
         InputError: neither exists.
@@ -129,18 +134,26 @@ def config_path(config: str) -> Path:
         return Path(config)
     spec = importlib.util.find_spec("mmseg")
     if spec is None or spec.submodule_search_locations is None:
-        raise InputError("model.config", "mmsegmentation installed", "no module mmseg", "Run make setup.")
+        raise InputError(field, "mmsegmentation installed", "no module mmseg", "Run make setup.")
     shipped = Path(spec.submodule_search_locations[0]) / ".mim" / "configs"
     if not (shipped / config).is_file():
-        names = (str(path.relative_to(shipped)) for path in shipped.glob("_base_/models/*.py"))
-        raise unknown_name("model.config", config, names, "A path to a config of your own works too.")
+        pattern = "_base_/models/*.py" if field == "model.config" else "*/*.py"
+        names = [str(path.relative_to(shipped)) for path in shipped.glob(pattern)]
+        near = difflib.get_close_matches(config, names, n=40 if field == "model.config" else 8, cutoff=0.3)
+        raise unknown_name(field, config, near or names[:8], "A path to a config of your own works too.")
     return shipped / config
 
 
-def _localized(node: Any, dropped: list[str]) -> Any:
-    """A copy of the config without pretrained addresses (collected in `dropped`) and without SyncBN."""
+def localized(node: Any, dropped: list[str], *, sync_bn: bool = False) -> Any:
+    """A copy of a config's model for this machine: nothing is downloaded, and SyncBN only where it can run.
+
+    Args:
+        node: the `model` dict or a part of it.
+        dropped: pretrained addresses that were taken out are added here.
+        sync_bn: whether SyncBN stays; elsewhere it becomes BN.
+    """
     if isinstance(node, list | tuple):
-        return type(node)(_localized(item, dropped) for item in node if not _pretrained(item, dropped))
+        return type(node)(localized(item, dropped, sync_bn=sync_bn) for item in node if not _pretrained(item, dropped))
     if not isinstance(node, dict):
         return node
     result = {}
@@ -148,8 +161,8 @@ def _localized(node: Any, dropped: list[str]) -> Any:
         if key == "pretrained" and value:
             dropped.append(str(value))
         elif not (key == "init_cfg" and _pretrained(value, dropped)):
-            result[key] = _localized(value, dropped)
-    if result.get("type") == "SyncBN":  # statistics over several devices; a proxy has one
+            result[key] = localized(value, dropped, sync_bn=sync_bn)
+    if result.get("type") == "SyncBN" and not sync_bn:  # statistics over several devices
         result["type"] = "BN"
     return result
 
@@ -161,7 +174,7 @@ def _pretrained(node: Any, dropped: list[str]) -> bool:
     return found
 
 
-def _registry() -> Any:
+def model_registry() -> Any:
     """The model registry of mmsegmentation, filled.
 
     timm is hidden while the models are imported: only `TIMMBackbone` needs it, and it would make every

@@ -18,7 +18,7 @@ def composed(*overrides: str) -> SearchConfig:
 
 
 def every_option() -> list[str]:
-    return [f"{group}={name}" for group in hydra.groups() for name in hydra.options(group)]
+    return [f"{group}={name}" for group in hydra.groups() for name in hydra.options(group, SearchConfig)]
 
 
 def test_groups_are_the_promised_ones():

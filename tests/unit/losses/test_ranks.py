@@ -118,6 +118,8 @@ def test_one_rank_changes_nothing() -> None:
     images, labels = batch()
     for spec in ("jml", "asl2021/miou"):
         for plain, synced in zip(
-            value_and_gradients(spec, images, labels, False), value_and_gradients(spec, images, labels, True), strict=True
+            value_and_gradients(spec, images, labels, False),
+            value_and_gradients(spec, images, labels, True),
+            strict=True,
         ):
             assert torch.equal(plain, synced)

@@ -1,0 +1,236 @@
+"""`autoseg retrain`: a full training with one loss. Read `run_one` for the way from a configuration to scores."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from autoseg.cli import compose
+from autoseg.cli.arguments import Arguments
+from autoseg.cli.check import absolute_paths, check
+from autoseg.cli.faults import INTERRUPTED
+from autoseg.cli.resume import resumed
+from autoseg.config import RetrainConfig
+from autoseg.errors import InputError
+from autoseg.evidence.contenders import Contender, contender, keep_cards, warnings_about
+from autoseg.losses import build_loss
+from autoseg.losses.ranks import rank_local
+from autoseg.metrics import parse
+from autoseg.retrain import launch
+from autoseg.search.run_folder import SCHEMA, new_run_path, read_config, write_atomic
+from autoseg.surrogates import published
+from autoseg.tracking.terminal import percent
+
+HELP = """
+Trains a full model with a loss through mmengine: checkpoints, resume, AMP, EMA, many GPUs, W&B.
+
+usage: autoseg retrain loss=LOSS data=NAME model=NAME [KEY=VALUE ...] [--cfg]
+       autoseg retrain resume=RUN       goes on from the last checkpoint
+       torchrun --nproc-per-node=4 --no-python autoseg retrain ...
+
+  loss=LOSS            a name (autoseg losses), a sum, loss.json, a search's run folder, asl2021/miou
+  data=NAME  model=NAME  model.weights=FILE (backbone)  load_from=FILE (whole network)
+  config=FILE          a whole mmsegmentation config instead; only its loss and metrics change
+  experiment=voc_r101_miou   the paper's recipes: voc_r101, cityscapes_r101, each _METRIC
+  train.iters=20000  train.batch_size=16 (all GPUs)  train.crop=[512,512]  train.lr=0.01
+  train.amp=auto  train.ema=0.0002  tracker=wandb  metrics=[miou,biou]  seed=0  run_dir=DIR
+  overrides.KEY=VALUE  anything else of the mmengine config
+  --cfg                print every key with its value, and stop
+
+On built-in data in a minute; then a found loss on your own images:
+  autoseg retrain loss=asl2021/miou train.iters=60 train.batch_size=4 train.crop=[64,64]
+  autoseg retrain loss=runs/NAME data=folder data.root=DIR data.classes=[road,car] \\
+      model=deeplabv3plus_r50 model.weights=resnet50_v1c.pth
+"""
+
+FREE = ("device", "workers", "tracker")  # what a resumed training may change
+OF_A_CONFIG = ("model.weights", "data.root")  # of these groups, what goes beside config=
+
+
+def run(command: str, argv: list[str]) -> int:
+    """Compose and train."""
+    parser = Arguments(command, HELP)
+    parser.add_argument("--cfg", action="store_true")
+    parser.add_argument("overrides", nargs="*")
+    given = parser.parse_intermixed_args(argv)
+    overrides = expand(given.overrides)
+    config = compose.compose("retrain", RetrainConfig, overrides)
+    typed = compose.typed_keys(overrides)
+    if config.resume is not None:
+        _is_training(Path(config.resume).expanduser())
+        config = resumed(config, typed, FREE)
+    elif config.config is not None:
+        _refuse_beside_config(typed)
+    check(config)
+    absolute_paths(config)
+    for metric in config.metrics:
+        parse(metric)
+    if given.cfg:
+        print(compose.as_yaml(config), end="")
+        return 0
+    return run_one(config)
+
+
+def expand(overrides: list[str]) -> list[str]:
+    """`experiment=RECIPE_METRIC` as `experiment=RECIPE loss=asl2021/METRIC`, before all that was typed."""
+    recipes = compose.options("experiment", RetrainConfig)
+    expanded: list[str] = []
+    for text in overrides:
+        key, _, value = text.partition("=")
+        recipe, _, metric = value.rpartition("_")
+        if key != "experiment" or value in recipes:
+            expanded.append(text)
+        elif recipe in recipes and f"asl2021/{metric}" in published():
+            expanded = [f"experiment={recipe}", f"loss=asl2021/{metric}", *expanded]
+        else:
+            metrics = [name.removeprefix("asl2021/") for name in published()]
+            known = f"{', '.join(recipes)}, each alone or with _METRIC of {', '.join(metrics)}"
+            raise InputError("experiment", known, repr(value))
+    return expanded
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training, as all ranks agree on it.
+
+    Attributes:
+        loss: what is trained with.
+        text: the same as `AutoSegLoss` takes it: cards are files of the work dir.
+        work_dir: mmengine's.
+        cfg: the mmengine config.
+    """
+
+    loss: Contender
+    text: str
+    work_dir: Path
+    cfg: Any
+
+
+def run_one(config: RetrainConfig) -> int:
+    """One training, from its configuration to its scores; returns the exit status."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped cluster job ends as Ctrl-C does
+    device = launch.choose_device(config.device)
+    started_by = launch.launcher()
+    launch.join(started_by, device)
+    try:
+        job = build(config, started_by, device)
+        return _train(config, job)
+    finally:
+        launch.leave()
+
+
+def build(config: RetrainConfig, started_by: str, device: str) -> Job:
+    """Everything a training needs; writes its work dir with configuration and cards.
+
+    Raises:
+        InputError: an unknown loss, network or data set, files that are missing, a work dir that is taken.
+    """
+    from autoseg.retrain.build import build_config  # mmengine: only once the device is chosen
+    from autoseg.retrain.checkpoint import last_checkpoint, read_checkpoint
+    from autoseg.retrain.loaders import check_files
+
+    rank, ranks = launch.ranks()
+    loss = contender(config.loss, (config.metrics or ["miou"])[0])
+    default = new_run_path(Path("runs"), "retrain", config.data.name)
+    work_dir = Path(launch.agree(str(Path(config.run_dir or default).absolute())))
+    if config.resume is not None:
+        read_checkpoint(last_checkpoint(work_dir), "resume")
+    elif (work_dir / "config.yaml").exists() and rank == 0:
+        again = compose.typed("resume", str(work_dir))
+        raise InputError("run_dir", "a new folder", f"{work_dir}, which holds a run", f"Go on with it: {again}")
+    text = loss.kept.replace("cards/", f"{work_dir / 'cards'}/") if loss.cards else loss.kept
+    cfg = build_config(config, text, str(work_dir), launcher=started_by, device=device, ranks=ranks)
+    if not loss.cards:
+        build_loss(text, num_classes=_num_classes(cfg))  # a wrong name is said now
+    if config.config is None:
+        check_files(config.data)
+    if rank == 0 and config.resume is None:
+        keep_cards([loss], work_dir)
+        kept = compose.plain(config)
+        write_atomic(work_dir / "config.yaml", yaml.safe_dump({"schema": SCHEMA, **kept}, sort_keys=False))
+    return Job(loss, text, work_dir, cfg)
+
+
+def _train(config: RetrainConfig, job: Job) -> int:
+    from autoseg.retrain.runner import is_main, run, write_scores
+
+    ranks = launch.ranks()[1]
+    if is_main():
+        for line in introduction(config, job, ranks):
+            print(line, flush=True)
+    try:
+        scores = run(job.cfg)
+    except KeyboardInterrupt:
+        if is_main():
+            again = compose.typed("resume", str(job.work_dir))
+            print(f"\nInterrupted. Go on from the last checkpoint with: autoseg retrain {again}")
+        return INTERRUPTED
+    if is_main():
+        iters = job.cfg.train_cfg.get("max_iters")
+        about = {"loss": job.loss.name, "data": config.data.name, "model": _model_name(config)}
+        path = write_scores(job.work_dir, scores, {**about, "iterations": iters, "seed": config.seed})
+        for line in conclusion(config, job, scores, path):
+            print(line)
+    return 0
+
+
+def introduction(config: RetrainConfig, job: Job, ranks: int) -> list[str]:
+    """What is trained, and what makes it less than it seems."""
+    classes = _num_classes(job.cfg)
+    lines = [f"warning: {text}" for text in warnings_about([job.loss], config.metrics, classes, [])]
+    local = rank_local(build_loss(job.text, num_classes=classes)) if not job.loss.cards else []
+    if ranks > 1 and local:
+        lines.append(f"warning: {', '.join(local)} cannot count over several GPUs; each works on its own batch")
+    verb = "Going on with" if config.resume is not None else "Training"
+    many = f" on {ranks} processes" if ranks > 1 else ""
+    what = f"{verb} {_model_name(config)} with loss {job.loss.name} on {config.data.name}, {classes} classes{many}"
+    return [*lines, what, f"Work dir: {_shown(job.work_dir)}"]
+
+
+def conclusion(config: RetrainConfig, job: Job, scores: dict[str, dict[str, float]], path: Path) -> list[str]:
+    """The scores in percent, where things are, and what to type next."""
+    width = max(len(split) for split in scores)
+    lines = [
+        f"{split:<{width}}  " + "  ".join(f"{name} {percent(value)}" for name, value in found.items())
+        for split, found in scores.items()
+    ]
+    last = (job.work_dir / "last_checkpoint").read_text(encoding="utf-8").strip()
+    own = _shown(job.work_dir)
+    checkpoint = own / Path(last).name
+    return [
+        *lines,
+        f"Scores: {_shown(path)}   checkpoint: {checkpoint}",
+        f'Use it: mmseg.apis.init_model("{own}/retrain.py", "{checkpoint}")',
+        *([] if job.loss.name == "ce" else ["Next: the same command with loss=ce says what the loss brings."]),
+    ]
+
+
+def _shown(path: Path) -> Path:
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def _model_name(config: RetrainConfig) -> str:
+    return config.model.name if config.config is None else Path(config.config).stem
+
+
+def _num_classes(cfg: Any) -> int:
+    head = cfg.model.decode_head
+    return int((head[-1] if isinstance(head, list) else head).num_classes)
+
+
+def _is_training(path: Path) -> None:
+    kept = read_config(path)
+    if "train" not in kept or "loss" not in kept:
+        raise InputError("resume", "the work dir of autoseg retrain", f"{path}, which is of another command")
+
+
+def _refuse_beside_config(typed: list[str]) -> None:
+    for key in typed:
+        if key.split(".")[0] in ("data", "model", "train", "experiment") and key not in OF_A_CONFIG:
+            hint = f"It brings its own; beside it go {', '.join(OF_A_CONFIG)} and overrides.KEY=VALUE."
+            raise InputError(key, "none beside config=", "one", hint)

@@ -1,0 +1,262 @@
+"""From typed settings to the mmengine config of a training: the whole of what will run, as plain data."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+from mmengine.config import Config
+
+from autoseg.config import ModelConfig, RetrainConfig, TrainConfig
+from autoseg.data.mmseg_source import leaves
+from autoseg.errors import InputError
+from autoseg.retrain.loaders import Datasets, data_loaders, datasets, settle
+from autoseg.training.models import config_path, localized, network_config
+
+Node = dict[str, Any]
+IMPORTS = ("autoseg.mmseg", "autoseg.retrain.parts")  # what registers our types
+NAME = "retrain.py"  # the config's file in the work dir
+COMPLETE = ("model", "train_dataloader", "train_cfg", "optim_wrapper", "val_dataloader", "val_cfg")
+
+
+def build_config(
+    config: RetrainConfig, loss: str, work_dir: str, *, launcher: str = "none", device: str = "cpu", ranks: int = 1
+) -> Config:
+    """The mmengine config of a training.
+
+    Args:
+        config: what the user set.
+        loss: the loss as `AutoSegLoss` takes it.
+        work_dir: where mmengine writes.
+        launcher: in mmengine's words, see `launch.launcher`.
+        device: "cpu" or "cuda".
+        ranks: how many processes train together.
+
+    Raises:
+        InputError: settings that do not go together, or an unknown or unusable network, config or data set.
+    """
+    settings = _from_presets(config, ranks, device) if config.config is None else _from_file(config, device, ranks)
+    synced = _switch("sync_counts", config.sync_counts, ranks > 1)
+    _set_losses(settings["model"], loss, config.train.aux_weight if config.config is None else None, synced)
+    settings.update(_surroundings(config, work_dir, launcher, device))
+    own = (settings.get("custom_imports") or {}).get("imports") or []
+    imports = [*([own] if isinstance(own, str) else own), *IMPORTS]
+    settings["custom_imports"] = {"imports": imports, "allow_failed_imports": False}
+    for role in ("val", "test"):
+        if settings.get(f"{role}_dataloader") is not None:
+            settings[f"{role}_evaluator"] = _evaluator(config, settings)
+            settings[f"{role}_cfg"] = settings.get(f"{role}_cfg") or {"type": f"{role.title()}Loop"}
+    _add(settings, "custom_hooks", {"type": "AutoSegProgressHook"})
+    if config.model.weights is not None or config.load_from is not None:
+        hook = {"type": "AutoSegWeightsHook", "backbone": config.model.weights, "network": config.load_from}
+        _add(settings, "custom_hooks", hook)
+    if ranks > 1 and device == "cpu":  # mmengine would pin the module to a GPU
+        settings["model_wrapper_cfg"] = {
+            "type": "MMDistributedDataParallel",
+            "device_ids": None,
+            "broadcast_buffers": False,
+        }
+    result = Config(settings, cfg_text="# made by autoseg retrain\n", filename=NAME)
+    result.merge_from_dict(copy.deepcopy(config.overrides))
+    return result
+
+
+def _from_presets(config: RetrainConfig, ranks: int, device: str) -> Node:
+    """Model, data and schedule from the groups `model`, `data` and `train`."""
+    train = config.train
+    data = datasets(config.data)
+    interval = train.val_interval or max(1, train.iters // 10)
+    settings: Node = {
+        "model": _model(config.model, data, train),
+        **data_loaders(config, data, ranks),
+        "optim_wrapper": _optimizer(train, device),
+        "param_scheduler": _schedule(train),
+        "train_cfg": {"type": "IterBasedTrainLoop", "max_iters": train.iters, "val_interval": interval},
+        "default_hooks": {
+            "timer": {"type": "IterTimerHook"},
+            "logger": {"type": "LoggerHook", "interval": min(50, interval), "log_metric_by_epoch": False},
+            "param_scheduler": {"type": "ParamSchedulerHook"},
+            "checkpoint": {
+                "type": "CheckpointHook",
+                "by_epoch": False,
+                "interval": interval,
+                "max_keep_ckpts": train.keep_checkpoints,
+            },
+            "sampler_seed": {"type": "DistSamplerSeedHook"},
+            "visualization": {"type": "SegVisualizationHook"},
+        },
+        "log_processor": {"by_epoch": False},
+    }
+    if train.ema is not None:
+        ema = {"type": "EMAHook", "momentum": train.ema, "update_buffers": True}
+        _add(settings, "custom_hooks", ema)
+    if _switch("train.sync_bn", train.sync_bn, ranks > 1 and device == "cuda"):
+        settings["sync_bn"] = "torch"
+    return settings
+
+
+def _model(config: ModelConfig, data: Datasets, train: TrainConfig) -> Node:
+    """The network with as many classes as the data, and what brings images into its form."""
+    model = network_config(config, len(data.classes))
+    for head in _heads(model):
+        head["ignore_index"] = data.ignore_index
+    model["data_preprocessor"] = {
+        "type": "SegDataPreProcessor",
+        "mean": list(config.mean),
+        "std": list(config.std),
+        "bgr_to_rgb": True,
+        "pad_val": 0,
+        "seg_pad_val": data.ignore_index,
+        "size": tuple(train.crop),
+    }
+    return model
+
+
+def _optimizer(train: TrainConfig, device: str) -> Node:
+    """The optimiser in its wrapper, which holds mixed precision and clipping."""
+    rule: Node = {"lr": train.lr, "weight_decay": train.weight_decay}
+    if train.optimizer == "sgd":
+        rule = {"type": "SGD", "momentum": train.momentum, **rule}
+    else:
+        rule = {"type": "AdamW", **rule}
+    dtype = _amp(train.amp, device)
+    return {
+        "type": "OptimWrapper" if dtype is None else "AmpOptimWrapper",
+        **({} if dtype is None else {"dtype": dtype}),
+        "optimizer": rule,
+        "clip_grad": None if train.clip_grad is None else {"max_norm": train.clip_grad},
+        "paramwise_cfg": {"custom_keys": {"head": {"lr_mult": train.head_lr_mult}}},
+    }
+
+
+def _amp(wanted: str, device: str) -> str | None:
+    """The half precision of `train.amp`, None for none.
+
+    Raises:
+        InputError: half precision without a GPU.
+    """
+    if wanted == "off" or (wanted == "auto" and device == "cpu"):
+        return None
+    if device == "cpu":
+        raise InputError("train.amp", "off or auto on a CPU", wanted, "mmengine's mixed precision needs a GPU.")
+    if wanted == "auto":
+        import torch
+
+        wanted = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return {"bf16": "bfloat16", "fp16": "float16"}[wanted]
+
+
+def _schedule(train: TrainConfig) -> list[Node]:
+    warmup = train.warmup_iters
+    poly = {
+        "type": "PolyLR",
+        "eta_min": train.min_lr,
+        "power": train.poly_power,
+        "begin": warmup,
+        "end": train.iters,
+        "by_epoch": False,
+    }
+    rise = {"type": "LinearLR", "start_factor": 1e-6, "begin": 0, "end": warmup, "by_epoch": False}
+    return [rise, poly] if warmup else [poly]
+
+
+def _from_file(config: RetrainConfig, device: str, ranks: int) -> Node:
+    """A complete config of mmsegmentation, as it is; nothing it names is downloaded."""
+    settings: Node = Config.fromfile(config_path(str(config.config), "config")).to_dict()
+    missing = [key for key in COMPLETE if settings.get(key) is None]
+    if missing:
+        hint = "A part such as _base_/models/... is given as model.config=."
+        raise InputError("config", "a complete config of mmsegmentation", f"one without {', '.join(missing)}", hint)
+    if config.data.root is not None:
+        for role in ("train", "val", "test"):
+            if settings.get(f"{role}_dataloader") is not None:
+                for leaf in leaves(settings[f"{role}_dataloader"]["dataset"]):
+                    settle(leaf, config.data)
+    dropped: list[str] = []
+    keep_sync = ranks > 1 and device == "cuda"
+    settings["model"] = localized(settings["model"], dropped, sync_bn=keep_sync)
+    if settings.get("test_dataloader") == settings["val_dataloader"] or config.split == "val":
+        for key in ("test_dataloader", "test_cfg", "test_evaluator"):
+            settings.pop(key, None)
+    if settings.pop("load_from", None) and config.load_from is None:
+        dropped.append("load_from")
+    if dropped and config.model.weights is None and config.load_from is None:
+        print(f"warning: not loaded, set model.weights or load_from to a local file: {', '.join(dropped)}")
+    return settings
+
+
+def _surroundings(config: RetrainConfig, work_dir: str, launcher: str, device: str) -> Node:
+    """Where it runs and who is told."""
+    backends: list[Node] = [{"type": "LocalVisBackend"}]
+    if config.tracker.tensorboard:
+        backends.append({"type": "TensorboardVisBackend"})
+    if config.tracker.wandb != "disabled":
+        start = {"project": config.tracker.wandb_project, "mode": config.tracker.wandb}
+        backends.append({"type": "WandbVisBackend", "init_kwargs": start})
+    return {
+        "default_scope": "mmseg",
+        "env_cfg": {
+            "cudnn_benchmark": not config.deterministic,
+            "mp_cfg": {"mp_start_method": "fork", "opencv_num_threads": 0},
+            "dist_cfg": {"backend": "nccl" if device == "cuda" else "gloo"},
+        },
+        # Each rank draws its own augmentation and dropout; mmengine hands out rank 0's weights afterwards.
+        "randomness": {"seed": config.seed, "deterministic": config.deterministic, "diff_rank_seed": True},
+        "visualizer": {"type": "SegLocalVisualizer", "vis_backends": backends, "name": "visualizer"},
+        "log_level": "INFO",
+        "work_dir": work_dir,
+        "launcher": launcher,
+        "resume": config.resume is not None,
+    }
+
+
+def _evaluator(config: RetrainConfig, settings: Node) -> Node:
+    return {
+        "type": "AutoSegMetric",
+        "metrics": list(config.metrics),
+        "ignore_index": _heads(settings["model"])[0].get("ignore_index", 255),
+        "tolerance": config.tolerance,
+        "drop_background": config.drop_background,
+    }
+
+
+def _set_losses(model: Node, loss: str, aux_weight: float | None, synced: bool) -> None:
+    """Give every head the loss; auxiliary ones at `aux_weight`, or None for the weight their own loss had.
+
+    Raises:
+        InputError: a network whose heads have losses of their own kind.
+    """
+    heads = _heads(model)
+    if not heads:
+        hint = "Networks with a loss of their own (Mask2Former and its like) cannot take another."
+        raise InputError("config", "a network with decode_head.loss_decode", str(model.get("type")), hint)
+    main = model["decode_head"]
+    for head in heads:
+        auxiliary = not (head is main or (isinstance(main, list) and head is main[-1]))
+        weight = (_weight_of(head) if aux_weight is None else aux_weight) if auxiliary else 1.0
+        head["loss_decode"] = {"type": "AutoSegLoss", "loss": loss, "loss_weight": weight, "sync_counts": synced}
+
+
+def _weight_of(head: Node) -> float:
+    own = head.get("loss_decode") or {}
+    own = own[0] if isinstance(own, list | tuple) else own
+    return float(own.get("loss_weight", 1.0))
+
+
+def _heads(model: Node) -> list[Node]:
+    return list(_each(model.get("decode_head"))) + list(_each(model.get("auxiliary_head")))
+
+
+def _each(heads: Any) -> Iterator[Node]:
+    yield from heads if isinstance(heads, list | tuple) else [heads] if heads else []
+
+
+def _add(settings: Node, key: str, item: Node) -> None:
+    settings[key] = [*(settings.get(key) or []), item]
+
+
+def _switch(key: str, value: str, automatic: bool) -> bool:
+    if value not in ("auto", "on", "off"):
+        raise InputError(key, "auto, on or off", value)
+    return automatic if value == "auto" else value == "on"

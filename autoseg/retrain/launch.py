@@ -1,0 +1,79 @@
+"""Who starts the processes of a training, and what they must agree on before mmengine takes over."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from autoseg.errors import InputError, unknown_name
+
+DEVICES = ("auto", "cpu", "cuda")
+
+
+def launcher() -> str:
+    """What started this process, in mmengine's words: "pytorch" (torchrun), "slurm", "mpi" or "none"."""
+    environment = os.environ
+    if {"RANK", "WORLD_SIZE", "LOCAL_RANK"} <= environment.keys():
+        return "pytorch"
+    if "OMPI_COMM_WORLD_LOCAL_RANK" in environment:
+        return "mpi"
+    if int(environment.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in environment:
+        return "slurm"
+    return "none"
+
+
+def choose_device(wanted: str) -> str:
+    """ "cuda" or "cpu"; must be called before mmengine is imported, which asks torch once.
+
+    Raises:
+        InputError: an unknown device, or a GPU where there is none.
+    """
+    if wanted not in DEVICES:
+        raise unknown_name("device", wanted, DEVICES)
+    if wanted == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        return "cpu"
+    if torch.cuda.is_available():
+        return "cuda"
+    if wanted == "cuda":
+        raise InputError(
+            "device", "a machine with a CUDA device", "none that torch sees", "device=cpu works everywhere."
+        )
+    return "cpu"
+
+
+def join(started_by: str, device: str) -> None:
+    """Join the other ranks: NCCL between GPUs, gloo between CPUs. Nothing happens without a launcher."""
+    if started_by == "none" or dist.is_initialized():
+        return
+    if device == "cuda":
+        from mmengine.dist import init_dist
+
+        init_dist(started_by, backend="nccl")
+    elif started_by == "pytorch":
+        dist.init_process_group("gloo")
+    else:
+        raise InputError("device", "GPUs, or torchrun as the launcher", f"cpu with {started_by}")
+
+
+def leave() -> None:
+    """The reverse of `join`."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def ranks() -> tuple[int, int]:
+    """(own rank, number of ranks)."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def agree(value: Any) -> Any:
+    """What rank 0 says, on every rank: plain data."""
+    if ranks()[1] == 1:
+        return value
+    said = [value]
+    dist.broadcast_object_list(said, src=0)
+    return said[0]

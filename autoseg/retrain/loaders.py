@@ -1,0 +1,249 @@
+"""Data of any kind as mmengine data loaders: what is loaded, how it is augmented, how it is dealt to the ranks."""
+
+from __future__ import annotations
+
+import copy
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from autoseg.config import DataConfig, RetrainConfig, TrainConfig
+from autoseg.data.builtin import CLASSES, SIDE
+from autoseg.data.files import FileSource, open_folder
+from autoseg.data.mmseg_source import leaves, load_config, open_mmseg
+from autoseg.data.source import IGNORE
+from autoseg.errors import InputError
+
+Node = dict[str, Any]
+LOADING = ("LoadImageFromFile", "LoadAnnotations")
+
+
+@dataclass(frozen=True)
+class Datasets:
+    """A data set as configuration.
+
+    Attributes:
+        classes: names in the order of the ids.
+        ignore_index: id of void pixels, as the masks have it.
+        splits: data set of each role, with test pipelines; without `test` if there is none of its own.
+        loading: the transforms that load image and labels.
+        scale: (width, height) into which images are fitted; None: for training only, with `own_size`.
+        own_size: (width, height) images have where they are not fitted into another.
+    """
+
+    classes: list[str]
+    ignore_index: int
+    splits: dict[str, Node]
+    loading: list[Node]
+    scale: tuple[int, int] | None
+    own_size: tuple[int, int]
+
+
+def datasets(config: DataConfig) -> Datasets:
+    """The data set behind the group `data`, as configuration.
+
+    Raises:
+        InputError: for data in a folder, all that can be wrong with it; else what can be seen without its files.
+    """
+    if config.kind == "builtin":
+        return _builtin(config)
+    return _folder(config) if config.kind == "folder" else _mmseg(config)
+
+
+def check_files(config: DataConfig) -> None:
+    """Look for the files that an mmsegmentation data set lists; the other kinds are looked at by `datasets`.
+
+    Raises:
+        InputError: a folder, image or mask is missing, named with what to do.
+    """
+    if config.kind == "mmseg":
+        open_mmseg(config)
+
+
+def data_loaders(config: RetrainConfig, data: Datasets, ranks: int) -> Node:
+    """`train_dataloader`, `val_dataloader` and, where there is a test split to be scored, `test_dataloader`.
+
+    `InfiniteSampler` deals one shuffled stream to the ranks in turn, so the batches of all ranks at an iteration are
+    together the batch that one rank would have.
+
+    Raises:
+        InputError: a batch that the ranks cannot share evenly, or a split that does not exist.
+    """
+    train = config.train
+    if train.batch_size % ranks:
+        hint = "It is the total over all GPUs."
+        raise InputError("train.batch_size", f"a multiple of the {ranks} processes", train.batch_size, hint)
+    wanted = ["val", "test"] if config.split == "auto" else [config.split]
+    if config.split == "test" and "test" not in data.splits:
+        raise InputError("split", "val or auto", "test, which this data does not have")
+    workers = {"num_workers": loading_processes(config, ranks)}
+    workers["persistent_workers"] = workers["num_workers"] > 0
+    loaders: Node = {
+        "train_dataloader": {
+            "batch_size": train.batch_size // ranks,
+            "sampler": {"type": "InfiniteSampler", "shuffle": True},
+            "dataset": _with_pipeline(data.splits["train"], train_pipeline(train, data)),
+            **workers,
+        }
+    }
+    for role in ("val", "test"):
+        if role in data.splits and (role == "val" or role in wanted):
+            loaders[f"{role}_dataloader"] = {
+                "batch_size": 1,
+                "sampler": {"type": "DefaultSampler", "shuffle": False},
+                "dataset": _with_pipeline(data.splits[role], test_pipeline(train, data)),
+                **workers,
+            }
+    return loaders
+
+
+def loading_processes(config: RetrainConfig, ranks: int) -> int:
+    """How many processes of each rank load images.
+
+    Raises:
+        InputError: `workers` is no number.
+    """
+    if config.workers == "auto":
+        return 0 if config.data.kind == "builtin" else min(4, (os.cpu_count() or 1) // ranks)
+    if not config.workers.isdecimal():
+        raise InputError("workers", "auto, or a number from 0", config.workers)
+    return int(config.workers)
+
+
+def train_pipeline(train: TrainConfig, data: Datasets) -> list[Node]:
+    """Load, scale by a random factor, crop, flip, recolour."""
+    height, width = train.crop
+    steps = [
+        *data.loading,
+        {
+            "type": "RandomResize",
+            "scale": _scale(train, data) or data.own_size,
+            "ratio_range": tuple(train.ratio),
+            "keep_ratio": True,
+        },
+        {
+            "type": "RandomCrop",
+            "crop_size": (height, width),
+            "cat_max_ratio": 0.75,
+            "ignore_index": data.ignore_index,
+        },
+    ]
+    if train.flip:
+        steps.append({"type": "RandomFlip", "prob": 0.5})
+    if train.photometric:
+        steps.append({"type": "PhotoMetricDistortion"})
+    return [*steps, {"type": "PackSegInputs"}]
+
+
+def test_pipeline(train: TrainConfig, data: Datasets) -> list[Node]:
+    """Load and scale the image; labels keep their size, to which predictions are brought."""
+    scale = _scale(train, data)
+    resize = [] if scale is None else [{"type": "Resize", "scale": scale, "keep_ratio": True}]
+    if not data.loading:
+        return [*(_image_only(resize)), {"type": "PackSegInputs"}]
+    image, labels = data.loading
+    return [image, *resize, labels, {"type": "PackSegInputs"}]
+
+
+def _image_only(resize: list[Node]) -> list[Node]:
+    """Built-in images come with their labels and are scored at their own size."""
+    if resize:
+        raise InputError("train.size", "none for built-in data", resize[0]["scale"], f"Its images are {SIDE}x{SIDE}.")
+    return resize
+
+
+def _scale(train: TrainConfig, data: Datasets) -> tuple[int, int] | None:
+    return data.scale if train.size is None else (train.size[1], train.size[0])
+
+
+def _with_pipeline(dataset: Node, pipeline: list[Node]) -> Node:
+    """A copy of a data set, or of every one inside a wrapper, with this pipeline."""
+    result = copy.deepcopy(dataset)
+    for leaf in leaves(result):
+        leaf["pipeline"] = copy.deepcopy(pipeline)
+    return result
+
+
+def _builtin(config: DataConfig) -> Datasets:
+    data = {"kind": "builtin", "seed": config.seed, "count": list(config.count), "cache_dir": config.cache_dir}
+    size = [SIDE, SIDE]
+    roles = ["train", "val", *(["test"] if config.count[2] and config.test_split is not None else [])]
+    splits = {role: {"type": "AutoSegArrays", "data": data, "size": size, "split": role} for role in roles}
+    return Datasets(list(CLASSES), IGNORE, splits, [], None, (SIDE, SIDE))
+
+
+def _folder(config: DataConfig) -> Datasets:
+    source = open_folder(config)  # says what is wrong with the files before anything starts
+    metainfo = {"classes": list(source.classes), "palette": [list(rgb) for rgb in source.palette]}
+    names = {"train": config.train_split, "val": config.val_split, "test": config.test_split}
+    splits = {}
+    for role in source.items:
+        suffixes = sorted({item.image.suffix for item in source.items[role]})
+        parts = [
+            {
+                "type": "BaseSegDataset",
+                "data_root": str(Path(str(config.root)).expanduser().absolute()),
+                "data_prefix": {
+                    "img_path": f"{config.img_dir}/{names[role]}",
+                    "seg_map_path": f"{config.ann_dir}/{names[role]}",
+                },
+                "img_suffix": suffix,
+                "seg_map_suffix": ".png",
+                "metainfo": metainfo,
+                "ignore_index": config.ignore_index,
+            }
+            for suffix in suffixes
+        ]
+        splits[role] = parts[0] if len(parts) == 1 else {"type": "ConcatDataset", "datasets": parts}
+    loading: list[Node] = [{"type": name} for name in LOADING]
+    return Datasets(list(source.classes), config.ignore_index, splits, loading, None, _first_size(source))
+
+
+def _first_size(source: FileSource) -> tuple[int, int]:
+    with Image.open(source.items["train"][0].image) as image:
+        return image.size
+
+
+def _mmseg(config: DataConfig) -> Datasets:
+    settings = load_config(config)
+    splits = {}
+    for role in ("train", "val", "test"):
+        loader = settings.get(f"{role}_dataloader")
+        if loader is None and role != "test":
+            raise InputError("data.mmseg_config", f"a {role}_dataloader", "none", "Choose a complete dataset config.")
+        if loader is not None:
+            splits[role] = loader["dataset"]
+    if config.test_split is None or splits.get("test") == splits["val"]:
+        splits.pop("test", None)
+    first = leaves(splits["train"])[0]
+    pipeline = first["pipeline"]
+    resize = next((step for step in pipeline if step["type"] == "RandomResize"), None)
+    for split in splits.values():
+        for leaf in leaves(split):
+            settle(leaf, config)
+    scale = None if resize is None else (int(resize["scale"][0]), int(resize["scale"][1]))
+    loading = [step for step in pipeline if step["type"] in LOADING]
+    return Datasets(_classes(first), first.get("ignore_index", IGNORE), splits, loading, scale, scale or (2048, 512))
+
+
+def settle(leaf: Node, config: DataConfig) -> None:
+    """Put the user's folder and classes into a plain data set, in place."""
+    if config.root is not None:
+        leaf["data_root"] = str(Path(config.root).expanduser().absolute())
+    if config.classes:
+        leaf["metainfo"] = {**leaf.get("metainfo", {}), "classes": list(config.classes)}
+
+
+def _classes(leaf: Node) -> list[str]:
+    from mmseg.registry import DATASETS
+
+    given = leaf.get("metainfo", {}).get("classes")
+    kind = DATASETS.get(leaf["type"])
+    found = given or (kind.METAINFO.get("classes") if kind is not None else None)
+    if not found:
+        hint = "Set data.classes=[a,b,...]."
+        raise InputError("data.mmseg_config", "a data set that names its classes", leaf["type"], hint)
+    return list(found)

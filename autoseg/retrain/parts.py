@@ -1,0 +1,80 @@
+"""What mmengine builds by name beside `autoseg.mmseg`: built-in data as a data set, and starting weights as a hook."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmseg.datasets import BaseSegDataset
+from mmseg.registry import DATASETS, HOOKS
+
+from autoseg.config import DataConfig
+from autoseg.data import open_data
+from autoseg.retrain.checkpoint import check_fit
+from autoseg.training.weights import load_backbone, read_tensors
+
+
+@DATASETS.register_module()
+class AutoSegArrays(BaseSegDataset):
+    """A prepared `SegData` (memory-mapped arrays) as a data set of mmsegmentation; its pipeline loads nothing.
+
+    Args:
+        data: keyword arguments of `DataConfig`.
+        size: (height, width) at which the data is prepared.
+        split: train, val or test.
+        options: of `BaseSegDataset`.
+    """
+
+    def __init__(self, data: dict[str, Any], size: list[int], split: str, **options: Any) -> None:
+        self.arrays = open_data(DataConfig(**data), (size[0], size[1]))
+        self.split = split
+        metainfo = {"classes": self.arrays.classes, "palette": self.arrays.palette}
+        super().__init__(metainfo=metainfo, **options)
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        """One entry per image."""
+        return [
+            {"img_path": name, "seg_map_path": name, "index": index, "reduce_zero_label": False}
+            for index, name in enumerate(self.arrays.names(self.split))
+        ]
+
+    def get_data_info(self, idx: int) -> dict[str, Any]:
+        """An entry with `img` (H, W, 3) uint8 BGR and `gt_seg_map` (H, W) uint8, as mmsegmentation's loaders leave them."""
+        info: dict[str, Any] = super().get_data_info(idx)
+        image = self.arrays.images(self.split)[info["index"]].numpy()[::-1].transpose(1, 2, 0).copy()
+        labels = self.arrays.labels(self.split)[info["index"]].numpy().copy()
+        shape = image.shape[:2]
+        return {
+            **info, "img": image, "gt_seg_map": labels, "seg_fields": ["gt_seg_map"], "img_shape": shape,
+            "ori_shape": shape,
+        }  # fmt: skip
+
+
+@HOOKS.register_module()
+class AutoSegWeightsHook(Hook):
+    """Loads weights when a training starts (not when it is resumed), whole or not at all, never unpickling.
+
+    Args:
+        backbone: file of backbone weights, `.pth` or `.safetensors`.
+        network: file of weights of the whole network.
+    """
+
+    def __init__(self, backbone: str | None = None, network: str | None = None) -> None:
+        self.backbone, self.network = backbone, network
+
+    def before_train(self, runner: Any) -> None:
+        """Called by mmengine's Runner once the random weights are there.
+
+        Raises:
+            InputError: a file that cannot be read safely or does not fit.
+        """
+        if runner.iter > 0:
+            return
+        network = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        if self.backbone is not None:
+            load_backbone(network.backbone, self.backbone)
+        if self.network is not None:
+            state = read_tensors(self.network, "load_from")
+            check_fit(network, state, self.network, "load_from")
+            network.load_state_dict(state, strict=False)

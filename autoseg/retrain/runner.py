@@ -1,0 +1,98 @@
+"""Runs a training's config with mmengine's Runner, and keeps its scores."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.logging import MMLogger
+from mmengine.runner import Runner
+from mmengine.utils import import_modules_from_strings
+
+from autoseg.retrain import checkpoint
+from autoseg.retrain.launch import ranks
+from autoseg.training.models import model_registry
+
+SCORES = "scores.json"
+Scores = dict[str, dict[str, float]]
+
+
+def run(cfg: Config) -> Scores:
+    """Train, or go on training, then score.
+
+    Args:
+        cfg: of `build_config`.
+
+    Returns:
+        {"val": {metric: score}} and the same for "test" where the config has a test loader. On every rank.
+
+    Raises:
+        InputError: weights that cannot be read safely or do not fit.
+    """
+    checkpoint.install()
+    model_registry()
+    import_modules_from_strings(**cfg.custom_imports)
+    if cfg.resume:
+        _check_resumed(cfg)
+    runner = QuietRunner.from_cfg(cfg)
+    kept = LastScores()
+    runner.register_hook(kept, "LOWEST")
+    runner.train()
+    if kept.scores is None:  # resumed when it was finished
+        runner.val_loop.run()
+    scores = {"val": dict(kept.scores or {})}
+    if cfg.get("test_dataloader") is not None:
+        scores["test"] = dict(runner.test_loop.run())  # not runner.test(): it would start an average of weights anew
+    return scores
+
+
+def write_scores(work_dir: Path, scores: Scores, about: dict[str, Any]) -> Path:
+    """Write `scores.json`: the scores (shares from 0 to 1), and what they belong to."""
+    path = work_dir / SCORES
+    path.write_text(json.dumps({**about, "scores": scores}, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def _check_resumed(cfg: Config) -> None:
+    """Look at the checkpoint before mmengine does."""
+    path = checkpoint.last_checkpoint(Path(cfg.work_dir))
+    checkpoint.read_checkpoint(path, "resume")
+
+
+class QuietRunner(Runner):
+    """mmengine's Runner with a terminal that shows progress only; whole dumps (environment, config) go to its log file."""
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+        """See `Runner`."""
+        logger = super().build_logger(*args, **kwargs)
+        for handler in logger.handlers:
+            if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+                handler.addFilter(_is_progress)
+        return logger
+
+
+def _is_progress(record: logging.LogRecord) -> bool:
+    """Whether a line belongs on the terminal: iterations, scores, checkpoints, and anything that is wrong."""
+    text = record.getMessage()
+    return record.levelno >= logging.WARNING or ("\n" not in text and text.startswith(("Iter(", "Saving", "resumed")))
+
+
+class LastScores(Hook):
+    """Keeps the scores of the last validation."""
+
+    def __init__(self) -> None:
+        self.scores: dict[str, float] | None = None
+
+    def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+        """Called by mmengine's Runner on every rank."""
+        del runner
+        self.scores = dict(metrics or {})
+
+
+def is_main() -> bool:
+    """Whether this rank writes files and prints."""
+    return ranks()[0] == 0
