@@ -83,10 +83,14 @@ def options(group: str, schema: type | None = None) -> list[str]:
     return sorted(name for name, file in files.items() if set(yaml.safe_load(file.read_text())) <= known)
 
 
-def groups() -> list[str]:
-    """Names of the folders of `configs/`, sorted."""
+def groups(schema: type | None = None) -> list[str]:
+    """Names of the folders of `configs/`, sorted; with a command's schema, those that it has."""
     root = importlib.resources.files("autoseg.conf")
-    return sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("_"))
+    names = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("_"))
+    if schema is None:
+        return names
+    own = {"experiment", *(field.name for field in fields(schema))}
+    return [name for name in names if name in own]
 
 
 def keys(schema: type) -> dict[str, Any]:
@@ -153,7 +157,7 @@ def _checked(override: Override, schema: type) -> str:
         raise InputError("argument", "key=value", repr(override.input_line), "Nothing can be deleted: set a value.")
     if key == "space":
         return f"space.name={text.partition('=')[2]}"
-    if key in groups() and not isinstance(value, dict):
+    if key in groups(schema) and not isinstance(value, dict):
         if value not in options(key, schema):
             raise unknown_name(key, str(value), options(key, schema))
         return text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,8 +118,9 @@ def run_one(config: RetrainConfig) -> int:
     started_by = launch.launcher()
     launch.join(started_by, device)
     try:
-        job = build(config, started_by, device)
-        return _train(config, job)
+        with warnings.catch_warnings():  # about parts of theirs that are not used here
+            warnings.filterwarnings("ignore", category=UserWarning, module=r"mm(cv|engine|seg)\b")
+            return _train(config, build(config, started_by, device))
     finally:
         launch.leave()
 

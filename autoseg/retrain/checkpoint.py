@@ -1,7 +1,7 @@
 """mmengine's checkpoints, read without executing anything that is in them.
 
-mmengine reads weights safely and, where that fails, unpickles whatever the file holds. `install` takes its reader's place,
-for every local file that is loaded in this process.
+mmengine reads weights safely and, where that fails, unpickles whatever the file holds. `install` takes its
+reader's place, for every local file that is loaded in this process.
 """
 
 from __future__ import annotations

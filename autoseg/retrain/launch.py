@@ -26,7 +26,7 @@ def launcher() -> str:
 
 
 def choose_device(wanted: str) -> str:
-    """ "cuda" or "cpu"; must be called before mmengine is imported, which asks torch once.
+    """Returns "cuda" or "cpu"; must be called before mmengine is imported, which asks torch once.
 
     Raises:
         InputError: an unknown device, or a GPU where there is none.

@@ -40,7 +40,7 @@ class AutoSegArrays(BaseSegDataset):
         ]
 
     def get_data_info(self, idx: int) -> dict[str, Any]:
-        """An entry with `img` (H, W, 3) uint8 BGR and `gt_seg_map` (H, W) uint8, as mmsegmentation's loaders leave them."""
+        """An entry with `img` (H, W, 3) uint8 BGR and `gt_seg_map` (H, W) uint8, as mmsegmentation loads them."""
         info: dict[str, Any] = super().get_data_info(idx)
         image = self.arrays.images(self.split)[info["index"]].numpy()[::-1].transpose(1, 2, 0).copy()
         labels = self.arrays.labels(self.split)[info["index"]].numpy().copy()

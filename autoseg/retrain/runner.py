@@ -64,7 +64,7 @@ def _check_resumed(cfg: Config) -> None:
 
 
 class QuietRunner(Runner):
-    """mmengine's Runner with a terminal that shows progress only; whole dumps (environment, config) go to its log file."""
+    """mmengine's Runner whose terminal shows progress only; whole dumps (environment, config) go to its log file."""
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """See `Runner`."""
@@ -78,7 +78,9 @@ class QuietRunner(Runner):
 def _is_progress(record: logging.LogRecord) -> bool:
     """Whether a line belongs on the terminal: iterations, scores, checkpoints, and anything that is wrong."""
     text = record.getMessage()
-    return record.levelno >= logging.WARNING or ("\n" not in text and text.startswith(("Iter(", "Saving", "resumed")))
+    scoring = text.startswith(("Iter(val)", "Iter(test)")) and "eta:" in text
+    shown = text.startswith(("Iter(", "Saving", "resumed")) and not scoring
+    return record.levelno >= logging.WARNING or (shown and "\n" not in text)
 
 
 class LastScores(Hook):

@@ -9,7 +9,7 @@ import yaml
 
 from autoseg.cli import compose as hydra
 from autoseg.cli.check import check
-from autoseg.config import SearchConfig
+from autoseg.config import RetrainConfig, SearchConfig
 from autoseg.errors import InputError
 
 
@@ -18,11 +18,15 @@ def composed(*overrides: str) -> SearchConfig:
 
 
 def every_option() -> list[str]:
-    return [f"{group}={name}" for group in hydra.groups() for name in hydra.options(group, SearchConfig)]
+    return every_option_of(SearchConfig)
+
+
+def every_option_of(schema: type) -> list[str]:
+    return [f"{group}={name}" for group in hydra.groups(schema) for name in hydra.options(group, schema)]
 
 
 def test_groups_are_the_promised_ones():
-    assert hydra.groups() == ["controller", "data", "executor", "experiment", "model", "proxy", "tracker"]
+    assert hydra.groups() == ["controller", "data", "executor", "experiment", "model", "proxy", "tracker", "train"]
 
 
 @pytest.mark.parametrize("option", every_option())
@@ -30,6 +34,20 @@ def test_every_config_file_fits_the_schema(option):
     config = composed(option)
     check(config)
     assert isinstance(config, SearchConfig)
+
+
+@pytest.mark.parametrize("option", every_option_of(RetrainConfig))
+def test_every_config_file_fits_retrain(option):
+    config = hydra.compose("retrain", RetrainConfig, [option])
+    check(config)
+    assert isinstance(config, RetrainConfig)
+
+
+def test_experiments_belong_to_their_command():
+    assert "voc_r101" in hydra.options("experiment", RetrainConfig)
+    assert "voc_r101" not in hydra.options("experiment", SearchConfig)
+    with pytest.raises(InputError, match="builtin, camvid, smoke"):
+        composed("experiment=voc_r101")
 
 
 def test_defaults_of_the_command():

@@ -1,0 +1,102 @@
+"""`autoseg retrain` as a user runs it: a whole training, resumed, on two ranks, with bad input."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from autoseg.cli import main
+
+BIN = Path(sys.executable).parent
+SMALL = ["data.count=[12,4,2]", "train.batch_size=4", "train.crop=[96,96]", "metrics=[miou,biou]", "device=cpu"]
+# Nothing random but the order of the images and the first weights, and no statistics over a rank's batch.
+EXACT = [
+    "train.ratio=[1,1]", "train.flip=false", "train.photometric=false", "train.lr=0.05", "split=val",
+    "model.overrides.backbone.norm_cfg={type:GN,num_groups:4}",
+    "model.overrides.decode_head.norm_cfg={type:GN,num_groups:4}",
+]  # fmt: skip
+
+
+def retrain(*words: str) -> int:
+    return main(["retrain", *words])
+
+
+def weights(folder: Path, name: str) -> dict[str, torch.Tensor]:
+    from autoseg.retrain.checkpoint import read_checkpoint
+
+    return read_checkpoint(folder / name)["state_dict"]
+
+
+@pytest.mark.slow
+def test_a_training_leaves_a_work_dir_goes_on_and_refuses_what_is_no_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "run"
+    words = ["loss=0.5*ce+0.5*asl2021/miou", *SMALL, "train.ema=0.1", f"run_dir={run}"]
+    assert retrain(*words, "train.iters=4", "train.val_interval=2") == 0
+    said = capsys.readouterr().out
+    scores = json.loads((run / "scores.json").read_text())
+    assert scores["scores"].keys() == {"val", "test"} and scores["iterations"] == 4
+    assert "iter_4.pth" in said and f"miou {100 * scores['scores']['test']['miou']:.1f}" in said
+    assert (run / "retrain.py").is_file() and (run / "iter_2.pth").is_file()
+    assert list(run.glob("*/vis_data/scalars.json"))
+
+    assert retrain(*words) == 2
+    assert "resume=" in capsys.readouterr().err
+    assert retrain(f"resume={run}", "train.lr=1") == 2
+    assert "train.lr" in capsys.readouterr().err
+
+    before = weights(run, "iter_4.pth")
+    (run / "last_checkpoint").write_text(str(run / "iter_2.pth"))
+    (run / "iter_4.pth").unlink()
+    assert retrain(f"resume={run}") == 0
+    assert "resumed epoch: 0, iter: 2" in capsys.readouterr().out
+    after = weights(run, "iter_4.pth")
+    assert after.keys() == before.keys() and all(value.isfinite().all() for value in after.values())
+
+    trap = tmp_path / "executed"
+    torch.save({"state_dict": {}, "meta": Trap(str(trap))}, run / "iter_4.pth")
+    assert retrain(f"resume={run}") == 2
+    assert "could run code" in capsys.readouterr().err and not trap.exists()
+
+
+class Trap:
+    """Unpickling it makes a file."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+def test_the_trap_works(tmp_path: Path) -> None:
+    pickle.loads(pickle.dumps(Trap(str(tmp_path / "x")))).close()
+    assert (tmp_path / "x").exists()
+
+
+@pytest.mark.slow
+def test_two_ranks_equal_one(tmp_path: Path) -> None:
+    words = ["loss=asl2021/miou", *SMALL, *EXACT, "train.iters=6", "train.keep_checkpoints=6"]
+    assert retrain(*words, f"run_dir={tmp_path / 'one'}") == 0
+    torchrun = [str(BIN / "torchrun"), "--standalone", "--nproc-per-node=2", "--no-python", str(BIN / "autoseg")]
+    done = subprocess.run(
+        [*torchrun, "retrain", *words, f"run_dir={tmp_path / 'two'}"],
+        capture_output=True, text=True, cwd=tmp_path, timeout=500,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    assert "on 2 processes" in done.stdout
+    one, two = (weights(tmp_path / name, "iter_6.pth") for name in ("one", "two"))
+    start = weights(tmp_path / "one", "iter_1.pth")
+    assert max(float((one[key] - start[key]).abs().max()) for key in one) > 1e-2
+    for key in one:
+        torch.testing.assert_close(two[key], one[key], rtol=1e-4, atol=1e-5, msg=lambda text, k=key: f"{k}: {text}")
+    scores = [json.loads((tmp_path / name / "scores.json").read_text())["scores"] for name in ("one", "two")]
+    assert scores[0]["val"] == pytest.approx(scores[1]["val"], abs=1e-3)
