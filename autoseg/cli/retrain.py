@@ -144,12 +144,12 @@ def build(config: RetrainConfig, started_by: str, device: str) -> Job:
     elif (work_dir / "config.yaml").exists() and rank == 0:
         again = compose.typed("resume", str(work_dir))
         raise InputError("run_dir", "a new folder", f"{work_dir}, which holds a run", f"Go on with it: {again}")
+    if config.config is None:
+        check_files(config.data)
     text = loss.kept.replace("cards/", f"{work_dir / 'cards'}/") if loss.cards else loss.kept
     cfg = build_config(config, text, str(work_dir), launcher=started_by, device=device, ranks=ranks)
     if not loss.cards:
         build_loss(text, num_classes=_num_classes(cfg))  # a wrong name is said now
-    if config.config is None:
-        check_files(config.data)
     if rank == 0 and config.resume is None:
         keep_cards([loss], work_dir)
         kept = compose.plain(config)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import logging
 from pathlib import Path
@@ -18,6 +20,7 @@ from autoseg.retrain.launch import ranks
 from autoseg.training.models import model_registry
 
 SCORES = "scores.json"
+KNOWN = ("The prefix is not set", '"FileClient" will be', '"HardDiskBackend" is')  # warnings about mmengine by mmengine
 Scores = dict[str, dict[str, float]]
 
 
@@ -34,8 +37,9 @@ def run(cfg: Config) -> Scores:
         InputError: weights that cannot be read safely or do not fit.
     """
     checkpoint.install()
-    model_registry()
-    import_modules_from_strings(**cfg.custom_imports)
+    with contextlib.redirect_stdout(io.StringIO()):  # mmsegmentation prints which of its parts it does without
+        model_registry()
+        import_modules_from_strings(**cfg.custom_imports)
     if cfg.resume:
         _check_resumed(cfg)
     runner = QuietRunner.from_cfg(cfg)
@@ -78,6 +82,8 @@ class QuietRunner(Runner):
 def _is_progress(record: logging.LogRecord) -> bool:
     """Whether a line belongs on the terminal: iterations, scores, checkpoints, and anything that is wrong."""
     text = record.getMessage()
+    if text.startswith(KNOWN):
+        return False
     scoring = text.startswith(("Iter(val)", "Iter(test)")) and "eta:" in text
     shown = text.startswith(("Iter(", "Saving", "resumed")) and not scoring
     return record.levelno >= logging.WARNING or (shown and "\n" not in text)

@@ -1,0 +1,149 @@
+"""Settings become the mmengine config they describe; what cannot go together is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from autoseg.cli import compose
+from autoseg.cli.retrain import expand
+from autoseg.config import ModelConfig, RetrainConfig
+from autoseg.errors import InputError
+from autoseg.retrain.build import build_config
+
+PRESETS = Path(__file__).resolve().parents[3] / "configs" / "model"
+METRICS = ["miou", "fwiou", "macc", "gacc", "biou", "bf1"]
+SHIPPED = "pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024.py"
+
+
+def composed(*words: str) -> RetrainConfig:
+    return compose.compose("retrain", RetrainConfig, expand(list(words)))
+
+
+def built(*words: str, loss: str = "ce", **options: Any) -> Any:
+    return build_config(composed(*words), loss, "somewhere", **options)
+
+
+def preset(name: str) -> ModelConfig:
+    return ModelConfig(**yaml.safe_load((PRESETS / f"{name}.yaml").read_text()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(path.stem for path in PRESETS.glob("*.yaml")))
+def test_every_preset_takes_a_step_with_our_loss(name: str) -> None:
+    import autoseg.mmseg
+    from autoseg.training.models import model_registry
+
+    del autoseg
+    cfg = built(f"model={name}", "train.crop=[48,48]", loss="0.5*ce+0.5*asl2021/miou")
+    from mmengine.structures import PixelData
+    from mmseg.structures import SegDataSample
+
+    model = model_registry().build(cfg.model)
+    labels = torch.randint(0, 7, (2, 1, 48, 48), generator=torch.Generator().manual_seed(0))
+    samples = [SegDataSample(gt_sem_seg=PixelData(data=label)) for label in labels]
+    losses = model(torch.randn(2, 3, 48, 48), samples, mode="loss")
+    value = sum(losses[key] for key in losses if "loss" in key)
+    value.backward()
+    assert value.isfinite()
+    assert model.decode_head.conv_seg.weight.grad.abs().max() > 0
+    first = next(model.backbone.parameters())
+    assert first.grad is not None and first.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(("data", "classes"), [("voc", 21), ("cityscapes", 19)])
+def test_the_papers_recipes(data: str, classes: int) -> None:
+    for metric in METRICS:
+        config = composed(f"experiment={data}_r101_{metric}")
+        assert config.loss == f"asl2021/{metric}"
+    cfg = build_config(config, config.loss, "w", ranks=4, launcher="pytorch", device="cuda")
+    assert cfg.train_dataloader.batch_size == 8 and cfg.train_cfg.max_iters == 10000 and cfg.sync_bn == "torch"
+    assert cfg.model.decode_head.num_classes == classes and cfg.model.backbone.depth == 101
+    assert cfg.model.decode_head.loss_decode == {
+        "type": "AutoSegLoss", "loss": "asl2021/bf1", "loss_weight": 1.0, "sync_counts": True,
+    }  # fmt: skip
+    assert cfg.model.auxiliary_head.loss_decode.loss_weight == 0.4
+    assert cfg.optim_wrapper.optimizer == {"type": "SGD", "lr": 0.02, "momentum": 0.9, "weight_decay": 5e-4}
+    assert cfg.optim_wrapper.paramwise_cfg.custom_keys["head"].lr_mult == 10
+    (poly,) = cfg.param_scheduler
+    assert (poly.power, poly.eta_min, poly.end) == (0.9, 1e-4, 10000)
+    crop = next(step for leaf in _leaves(cfg) for step in leaf.pipeline if step.type == "RandomCrop")
+    assert tuple(crop.crop_size) == (512, 512) and cfg.randomness.seed == 1
+
+
+def _leaves(cfg: Any) -> list[Any]:
+    dataset = cfg.train_dataloader.dataset
+    return dataset.get("datasets", [dataset])
+
+
+@pytest.mark.slow
+def test_the_papers_network_is_built_without_data() -> None:
+    import autoseg.mmseg  # noqa: F401
+    from autoseg.training.models import model_registry
+
+    model = model_registry().build(built("experiment=voc_r101_biou").model)
+    assert model.decode_head.loss_decode.spec == "ce" and model.num_classes == 21
+
+
+def test_an_unknown_recipe_names_those_there_are() -> None:
+    with pytest.raises(InputError, match=r"cityscapes_r101, voc_r101"):
+        composed("experiment=voc_r101_miuo")
+
+
+def test_own_folders(tmp_path: Path) -> None:
+    from PIL import Image
+
+    for split, name in (("train", "a.jpg"), ("train", "b.PNG"), ("val", "c.jpg")):
+        for kind, file, mode in (("img_dir", name, "RGB"), ("ann_dir", f"{Path(name).stem}.png", "L")):
+            path = tmp_path / kind / split / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new(mode, (40, 30)).save(path)
+    words = ["data=folder", f"data.root={tmp_path}", "data.classes=[x,y]", "data.ignore_index=9"]
+    cfg = built(*words, "train.batch_size=2")
+    parts = cfg.train_dataloader.dataset.datasets
+    assert [part.img_suffix for part in parts] == [".PNG", ".jpg"]
+    assert "test_dataloader" not in cfg and cfg.val_dataloader.dataset.ignore_index == 9
+    assert cfg.model.decode_head.ignore_index == 9 == cfg.val_evaluator.ignore_index
+    assert cfg.model.data_preprocessor.seg_pad_val == 9
+    resize = next(step for step in parts[0].pipeline if step.type == "RandomResize")
+    assert tuple(resize.scale) == (40, 30)
+    with pytest.raises(InputError, match="split"):
+        built(*words, "split=test")
+
+
+def test_a_whole_config_keeps_all_but_loss_and_metrics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [f"config={SHIPPED}", "metrics=[biou]", f"data.root={tmp_path}", "overrides.train_cfg.max_iters=7"]
+    cfg = built(*words, loss="jml")
+    assert cfg.train_dataloader.batch_size == 2 and cfg.optim_wrapper.optimizer.lr == 0.01
+    assert cfg.train_cfg.max_iters == 7 and cfg.train_cfg.type == "IterBasedTrainLoop"
+    assert cfg.model.decode_head.loss_decode.loss == "jml"
+    assert cfg.model.auxiliary_head.loss_decode.loss_weight == 0.4
+    assert cfg.model.backbone.norm_cfg.type == "BN" and "pretrained" not in cfg.model
+    assert cfg.val_evaluator.metrics == ["biou"] and cfg.train_dataloader.dataset.data_root == str(tmp_path)
+    assert "resnet50_v1c" in capsys.readouterr().out
+    with pytest.raises(InputError, match="without train_dataloader"):
+        built("config=_base_/models/pspnet_r50-d8.py")
+
+
+def test_ranks_share_a_batch_evenly() -> None:
+    assert built("train.batch_size=6", ranks=2).train_dataloader.batch_size == 3
+    assert built("sync_counts=off", ranks=2).model.decode_head.loss_decode.sync_counts is False
+    assert built().model.decode_head.loss_decode.sync_counts is False
+    with pytest.raises(InputError, match=r"train\.batch_size"):
+        built("train.batch_size=5", ranks=2)
+
+
+def test_precision_average_and_trackers() -> None:
+    with pytest.raises(InputError, match=r"train\.amp"):
+        built("train.amp=fp16")
+    cfg = built("train.amp=fp16", "train.ema=0.01", "tracker=wandb", "tracker.wandb=offline", device="cuda")
+    assert (cfg.optim_wrapper.type, cfg.optim_wrapper.dtype) == ("AmpOptimWrapper", "float16")
+    assert [hook.type for hook in cfg.custom_hooks] == ["EMAHook", "AutoSegProgressHook"]
+    kinds = [backend.type for backend in cfg.visualizer.vis_backends]
+    assert kinds == ["LocalVisBackend", "TensorboardVisBackend", "WandbVisBackend"]
+    rise, poly = built("train=transformer").param_scheduler
+    assert (rise.end, poly.begin) == (1500, 1500)

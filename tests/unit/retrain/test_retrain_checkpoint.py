@@ -1,0 +1,91 @@
+"""Checkpoints as mmengine writes them are read; nothing in a file is ever executed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.runner import CheckpointLoader
+from torch import nn
+
+from autoseg.errors import InputError
+from autoseg.retrain import checkpoint
+
+
+def test_what_mmengine_writes_is_read(tmp_path: Path) -> None:
+    curve = HistoryBuffer([1.0, 2.0], [1, 1])
+    content = {
+        "meta": {"iter": 3, "cfg": "a = 1"},
+        "state_dict": {"weight": torch.ones(2)},
+        "message_hub": {"log_scalars": {"train/loss": curve}, "runtime_info": {"best": np.float64(0.5)}},
+    }
+    torch.save(content, tmp_path / "a.pth")
+    found = checkpoint.read_checkpoint(tmp_path / "a.pth")
+    assert found["message_hub"]["log_scalars"]["train/loss"].mean() == 1.5
+    assert found["message_hub"]["runtime_info"]["best"] == 0.5
+    assert torch.equal(found["state_dict"]["weight"], torch.ones(2))
+
+
+class Call:
+    """Pickled as a call of a function."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.parts = function, arguments
+
+    def __reduce__(self) -> Any:
+        return self.parts
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"state_dict": {}, "meta": Call(os.mkdir, "executed")},
+        {"state_dict": {}, "meta": Call(getattr, HistoryBuffer, "__init__")},
+        {"state_dict": {}, "meta": Call(getattr, np.ndarray, "tofile")},
+        [1, 2],
+    ],
+)
+def test_anything_else_is_refused_and_not_executed(content: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save(content, "bad.pth")
+    with pytest.raises(InputError, match=r"checkpoint: expected"):
+        checkpoint.read_checkpoint("bad.pth")
+    assert os.listdir(tmp_path) == ["bad.pth"]
+
+
+def test_mmengine_reads_through_us(tmp_path: Path) -> None:
+    schemes = dict(CheckpointLoader._schemes)
+    try:
+        checkpoint.install()
+        torch.save({"state_dict": {}, "meta": Call(os.mkdir, str(tmp_path / "executed"))}, tmp_path / "bad.pth")
+        with pytest.raises(InputError, match="could run code"):
+            CheckpointLoader.load_checkpoint(str(tmp_path / "bad.pth"))
+        assert not (tmp_path / "executed").exists()
+        for address in ("https://x/y.pth", "open-mmlab://resnet50_v1c", "torchvision://resnet50"):
+            with pytest.raises(InputError, match="Nothing is downloaded"):
+                CheckpointLoader.load_checkpoint(address)
+    finally:
+        CheckpointLoader._schemes.clear()
+        CheckpointLoader._schemes.update(schemes)
+
+
+def test_weights_that_do_not_fit_are_named() -> None:
+    network = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    state = network.state_dict()
+    checkpoint.check_fit(network, {k: v for k, v in state.items() if "tracked" not in k}, "f", "load_from")
+    wrong = {**state, "0.weight": torch.ones(5, 2), "other": torch.ones(1)}
+    del wrong["1.bias"]
+    with pytest.raises(InputError) as caught:
+        checkpoint.check_fit(network, wrong, "f", "load_from")
+    for word in ("1 missing (1.bias)", "1 not in the network (other)", "1 of another shape (0.weight)"):
+        assert word in str(caught.value)
+
+
+def test_no_checkpoint_yet(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="which has none"):
+        checkpoint.last_checkpoint(tmp_path)
