@@ -137,7 +137,7 @@ def build(config: RetrainConfig, started_by: str, device: str) -> Job:
 
     rank, ranks = launch.ranks()
     loss = contender(config.loss, (config.metrics or ["miou"])[0])
-    default = new_run_path(Path("runs"), "retrain", config.data.name)
+    default = new_run_path(Path("runs"), "retrain", config.data.name if config.config is None else _model_name(config))
     work_dir = Path(launch.agree(str(Path(config.run_dir or default).absolute())))
     if config.resume is not None:
         read_checkpoint(last_checkpoint(work_dir), "resume")
@@ -168,12 +168,22 @@ def _train(config: RetrainConfig, job: Job) -> int:
         scores = run(job.cfg)
     except KeyboardInterrupt:
         if is_main():
-            again = compose.typed("resume", str(job.work_dir))
-            print(f"\nInterrupted. Go on from the last checkpoint with: autoseg retrain {again}")
+            again = compose.typed("resume", str(_shown(job.work_dir)))
+            kept = (job.work_dir / "last_checkpoint").is_file()
+            todo = (
+                f"Go on from the last checkpoint with: autoseg retrain {again}"
+                if kept
+                else "There is no checkpoint yet."
+            )
+            print(f"\nInterrupted. {todo}")
         return INTERRUPTED
     if is_main():
         iters = job.cfg.train_cfg.get("max_iters")
-        about = {"loss": job.loss.name, "data": config.data.name, "model": _model_name(config)}
+        about = {
+            "loss": job.loss.name,
+            "data": None if config.config else config.data.name,
+            "model": _model_name(config),
+        }
         path = write_scores(job.work_dir, scores, {**about, "iterations": iters, "seed": config.seed})
         for line in conclusion(config, job, scores, path):
             print(line)
@@ -189,7 +199,8 @@ def introduction(config: RetrainConfig, job: Job, ranks: int) -> list[str]:
         lines.append(f"warning: {', '.join(local)} cannot count over several GPUs; each works on its own batch")
     verb = "Going on with" if config.resume is not None else "Training"
     many = f" on {ranks} processes" if ranks > 1 else ""
-    what = f"{verb} {_model_name(config)} with loss {job.loss.name} on {config.data.name}, {classes} classes{many}"
+    data = "" if config.config is not None else f" on {config.data.name}"
+    what = f"{verb} {_model_name(config)} with loss {job.loss.name}{data}, {classes} classes{many}"
     return [*lines, what, f"Work dir: {_shown(job.work_dir)}"]
 
 

@@ -17,7 +17,8 @@ def sync_counts(loss: nn.Module) -> list[str]:
         loss: any of `build_loss`; changed in place. It changes nothing in a training with one rank.
 
     Returns:
-        Names of those parts that go on with each rank's own batch, because they sort its pixels or count its classes.
+        Names of those parts that go on with each rank's own batch, because they sort its pixels or learn from
+        its labels.
     """
     for part in loss.modules():
         if isinstance(part, SurrogateLoss) or (isinstance(part, SegLoss) and not part.rank_local):

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from autoseg.config import ModelConfig, RetrainConfig, TrainConfig
 from autoseg.data.mmseg_source import leaves
 from autoseg.errors import InputError
-from autoseg.retrain.loaders import Datasets, data_loaders, datasets, settle
+from autoseg.retrain.loaders import Datasets, data_loaders, datasets, inference_pipeline, settle
 from autoseg.training.models import config_path, localized, network_config
 
 Node = dict[str, Any]
@@ -70,6 +70,7 @@ def _from_presets(config: RetrainConfig, ranks: int, device: str) -> Node:
     settings: Node = {
         "model": _model(config.model, data, train),
         **data_loaders(config, data, ranks),
+        "test_pipeline": inference_pipeline(train, data),
         "optim_wrapper": _optimizer(train, device),
         "param_scheduler": _schedule(train),
         "train_cfg": {"type": "IterBasedTrainLoop", "max_iters": train.iters, "val_interval": interval},

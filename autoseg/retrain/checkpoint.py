@@ -19,6 +19,7 @@ from numpy._core.multiarray import _reconstruct, scalar
 from torch import Tensor, nn
 
 from autoseg.errors import InputError
+from autoseg.training.weights import read_tensors
 
 STATISTICS = ("min", "max", "mean", "current")
 REMOTE = ("http://", "https://", "modelzoo://", "torchvision://", "open-mmlab://", "openmmlab://", "mmcls://", "s3://")
@@ -65,13 +66,29 @@ def read_checkpoint(path: str | Path, field: str = "checkpoint", map_location: A
     return dict(content)
 
 
+def network_weights(path: str, field: str) -> dict[str, Tensor]:
+    """The weights of a whole network by name: a checkpoint of mmengine's, a state dict, or `.safetensors`.
+
+    Raises:
+        InputError: as `read_checkpoint`, or something else than tensors.
+    """
+    if path.endswith(".safetensors"):
+        return read_tensors(path, field)
+    content = read_checkpoint(path, field)
+    state = content.get("state_dict", content)
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(field, "weights: tensors by name", f"{path}, which holds something else")
+    return dict(state)
+
+
 def install() -> None:
     """Make `read_checkpoint` mmengine's reader of local files, and refuse addresses: nothing is downloaded."""
-    CheckpointLoader.register_scheme("", loader=_load_local, force=True)
+    CheckpointLoader.register_scheme("", loader=load_from_local, force=True)
     CheckpointLoader.register_scheme(REMOTE, loader=_refuse, force=True)
 
 
-def _load_local(filename: str, map_location: Any = None) -> dict[str, Any]:
+def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
+    """Mmengine calls it, and names the part after `load_from_` in its log."""
     return read_checkpoint(Path(filename).expanduser(), map_location=map_location)
 
 

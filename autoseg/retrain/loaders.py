@@ -140,19 +140,21 @@ def train_pipeline(train: TrainConfig, data: Datasets) -> list[Node]:
 
 def test_pipeline(train: TrainConfig, data: Datasets) -> list[Node]:
     """Load and scale the image; labels keep their size, to which predictions are brought."""
-    scale = _scale(train, data)
-    resize = [] if scale is None else [{"type": "Resize", "scale": scale, "keep_ratio": True}]
-    if not data.loading:
-        return [*(_image_only(resize)), {"type": "PackSegInputs"}]
+    if not data.loading:  # built-in images come with their labels and are scored at their own size
+        return [{"type": "PackSegInputs"}]
     image, labels = data.loading
-    return [image, *resize, labels, {"type": "PackSegInputs"}]
+    return [image, *_resize(train, data), labels, {"type": "PackSegInputs"}]
 
 
-def _image_only(resize: list[Node]) -> list[Node]:
-    """Built-in images come with their labels and are scored at their own size."""
-    if resize:
-        raise InputError("train.size", "none for built-in data", resize[0]["scale"], f"Its images are {SIDE}x{SIDE}.")
-    return resize
+def inference_pipeline(train: TrainConfig, data: Datasets) -> list[Node]:
+    """As `test_pipeline`, for image files without labels: what `mmseg.apis` looks for in a config."""
+    image = data.loading[0] if data.loading else {"type": "LoadImageFromFile"}
+    return [image, *_resize(train, data), {"type": "PackSegInputs"}]
+
+
+def _resize(train: TrainConfig, data: Datasets) -> list[Node]:
+    scale = _scale(train, data)
+    return [] if scale is None else [{"type": "Resize", "scale": scale, "keep_ratio": True}]
 
 
 def _scale(train: TrainConfig, data: Datasets) -> tuple[int, int] | None:

@@ -83,6 +83,54 @@ def test_the_trap_works(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_what_it_leaves_is_ordinary_mmsegmentation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import numpy as np
+    from mmseg.apis import inference_model, init_model
+
+    monkeypatch.chdir(tmp_path)
+    assert retrain("loss=jml", *SMALL, "train.iters=2", "run_dir=first") == 0
+    model = init_model("first/retrain.py", "first/iter_2.pth", device="cpu")
+    image = np.zeros((50, 60, 3), dtype=np.uint8)
+    assert tuple(inference_model(model, image).pred_sem_seg.data.shape) == (1, 50, 60)
+    assert model.dataset_meta["classes"][5] == "crack"
+
+    whole = ["config=first/retrain.py", "overrides.train_cfg.max_iters=2", "overrides.optim_wrapper.optimizer.lr=1e-9"]
+    whole += ["overrides.param_scheduler=[]"]
+    whole += ["load_from=first/iter_2.pth", "metrics=[miou]", "device=cpu"]
+    assert retrain("loss=ohem", *whole, "run_dir=second") == 0
+    for key, value in weights(tmp_path / "first", "iter_2.pth").items():
+        if "running" not in key and "tracked" not in key:
+            torch.testing.assert_close(weights(tmp_path / "second", "iter_2.pth")[key], value, rtol=0, atol=1e-6)
+    capsys.readouterr()
+    assert (
+        retrain(
+            "loss=ce",
+            *whole[:3],
+            "load_from=first/iter_2.pth",
+            "device=cpu",
+            "overrides.model.decode_head.num_classes=3",
+            "overrides.model.decode_head.out_channels=3",
+        )
+        == 2
+    )
+    assert "of another shape (decode_head.conv_seg.weight" in capsys.readouterr().err
+    assert retrain("loss=ce", *whole, "train.lr=1") == 2
+    assert "overrides.KEY=VALUE" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_folder_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for recipe, missing in (("voc", "train.txt"), ("cityscapes", "leftImg8bit")):
+        words = [f"experiment={recipe}_r101_miou", f"data.root={tmp_path / 'none'}", f"run_dir={tmp_path / 'run'}"]
+        assert retrain(*words, "device=cpu") == 2
+        said = capsys.readouterr().err
+        assert str(tmp_path / "none") in said and missing in said and "data.root" in said, said
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
 def test_two_ranks_equal_one(tmp_path: Path) -> None:
     words = ["loss=asl2021/miou", *SMALL, *EXACT, "train.iters=6", "train.keep_checkpoints=6"]
     assert retrain(*words, f"run_dir={tmp_path / 'one'}") == 0

@@ -18,7 +18,7 @@ from autoseg.metrics import names
 from autoseg.metrics.sums import parse_target
 
 CLASSES, RANKS = 4, 2
-LOCAL = {"lovasz", "ohem", "lmp", "wce"}
+LOCAL = {"lovasz", "ohem", "lmp", "wce", "shape_prior"}
 SURROGATES = ["asl2021/miou", "asl2021/fwiou", "asl2021/macc", "asl2021/gacc", "asl2021/biou", "asl2021/bf1"]
 MORE = [
     "0.25*ce+0.75*asl2021/miou", "jml(reduction={D:0.5,I:0.25,C:0.25})", "focal(mode=sigmoid)",
