@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
+from mmengine.registry import init_default_scope
+from mmengine.structures import PixelData
 
 from autoseg.cli import compose
 from autoseg.cli.retrain import expand
-from autoseg.config import ModelConfig, RetrainConfig
+from autoseg.config import RetrainConfig
 from autoseg.errors import InputError
 from autoseg.retrain.build import build_config
 
@@ -28,22 +29,24 @@ def built(*words: str, loss: str = "ce", **options: Any) -> Any:
     return build_config(composed(*words), loss, "somewhere", **options)
 
 
-def preset(name: str) -> ModelConfig:
-    return ModelConfig(**yaml.safe_load((PRESETS / f"{name}.yaml").read_text()))
+def network(cfg: Any) -> Any:
+    """The model of a config, as mmengine's Runner builds it."""
+    import autoseg.mmseg  # noqa: F401
+    from autoseg.training.models import model_registry
+
+    registry = model_registry()
+    init_default_scope("mmseg")
+    return registry.build(cfg.model)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(path.stem for path in PRESETS.glob("*.yaml")))
 def test_every_preset_takes_a_step_with_our_loss(name: str) -> None:
-    import autoseg.mmseg
-    from autoseg.training.models import model_registry
-
-    del autoseg
-    cfg = built(f"model={name}", "train.crop=[48,48]", loss="0.5*ce+0.5*asl2021/miou")
-    from mmengine.structures import PixelData
     from mmseg.structures import SegDataSample
 
-    model = model_registry().build(cfg.model)
+    cfg = built(f"model={name}", "train.crop=[48,48]", loss="0.5*ce+0.5*asl2021/miou")
+
+    model = network(cfg)
     labels = torch.randint(0, 7, (2, 1, 48, 48), generator=torch.Generator().manual_seed(0))
     samples = [SegDataSample(gt_sem_seg=PixelData(data=label)) for label in labels]
     losses = model(torch.randn(2, 3, 48, 48), samples, mode="loss")
@@ -82,10 +85,7 @@ def _leaves(cfg: Any) -> list[Any]:
 
 @pytest.mark.slow
 def test_the_papers_network_is_built_without_data() -> None:
-    import autoseg.mmseg  # noqa: F401
-    from autoseg.training.models import model_registry
-
-    model = model_registry().build(built("experiment=voc_r101_biou").model)
+    model = network(built("experiment=voc_r101_biou"))
     assert model.decode_head.loss_decode.spec == "ce" and model.num_classes == 21
 
 
