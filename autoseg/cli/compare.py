@@ -25,6 +25,7 @@ from autoseg.evidence.tables import legend, percent, sentences, terminal
 from autoseg.execution import slots
 from autoseg.execution.build import build_executor
 from autoseg.metrics import names, parse
+from autoseg.search.keepsakes import Keepsakes
 from autoseg.search.observer import Observer, Observers, Progress
 from autoseg.search.proxy import ProxyTask
 from autoseg.search.records import COMPLETE, TrialRecord
@@ -168,7 +169,7 @@ def _task(config: CompareConfig, parts: Parts, texts: dict[str, str]) -> Compari
         final_split=parts.split,
         per_class=True,
     )
-    return ComparisonTask(texts, parts.recipe, proxy)
+    return ComparisonTask(texts, parts.recipe, proxy, Keepsakes(str(parts.path), parts.seeds[0]))
 
 
 def _folder(config: CompareConfig, parts: Parts) -> RunFolder:

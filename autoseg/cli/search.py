@@ -6,7 +6,7 @@ import shutil
 import signal
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from autoseg.execution.build import build_executor
 from autoseg.metrics import build_metric, higher_is_better, names
 from autoseg.search.api import start
 from autoseg.search.candidate import CandidateTask
+from autoseg.search.confirm import fresh_seeds
+from autoseg.search.keepsakes import Keepsakes
 from autoseg.search.loop import Controller, Problem, run_search
 from autoseg.search.proxy import ProxyTask
 from autoseg.search.publish import CardPublisher
@@ -186,9 +188,10 @@ def _folder(config: SearchConfig, parts: Parts, path: Path) -> RunFolder:
 
 
 def _executor(config: SearchConfig, task: TimedTask, devices: list[str], folder: RunFolder) -> Executor:
+    keepsakes = Keepsakes(str(folder.path), fresh_seeds(config.seed, 1)[0])  # of the confirmation's trainings
     return build_executor(
         config.executor.name,
-        task,
+        replace(task, task=replace(task.task, keepsakes=keepsakes)),
         devices,
         threads=config.proxy.threads,
         timeout_s=config.search.timeout_s,

@@ -17,6 +17,7 @@ from autoseg.evidence.contenders import Contender, Recipe
 from autoseg.evidence.matrix import score
 from autoseg.execution import Executor
 from autoseg.search.bench import Bench
+from autoseg.search.keepsakes import Keepsakes
 from autoseg.search.ledger import Ledger
 from autoseg.search.observer import Observer
 from autoseg.search.records import COMPLETE, TrialRecord
@@ -37,16 +38,19 @@ class ComparisonTask:
         texts: contender name to what it is built from.
         recipe: how.
         train: `train(loss, seed, device)` returns {metric: score}, classes as "<metric>/<class>".
+        keepsakes: which trainings leave predictions behind; only for the built-in training.
     """
 
     texts: Mapping[str, str]
     recipe: Recipe
     train: Train
+    keepsakes: Keepsakes | None = None
 
     def __call__(self, payload: dict[str, Any], device: str) -> Mapping[str, float]:
         """Scores of `{"loss": name, "seed": n}`."""
         loss = self.recipe.build(self.texts[payload["loss"]]).to(device)
-        scores = self.train(loss, payload["seed"], device)
+        train = self.train if self.keepsakes is None else self.keepsakes.ask(self.train, payload)
+        scores = train(loss, payload["seed"], device)
         if not isinstance(scores, Mapping):
             raise InputError("train()", "{metric: score} as its result", repr(scores))
         return scores

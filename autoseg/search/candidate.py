@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from autoseg.config import SearchSettings
 from autoseg.errors import Diverged, InputError, unknown_name
+from autoseg.search.keepsakes import Keepsakes
 from autoseg.search.reward import Floor
 
 if TYPE_CHECKING:  # the search process holds this task without torch
@@ -29,6 +30,7 @@ class CandidateTask:
         train: `train(loss, seed, device)` returns a score, or {name: score} with the target among the names.
         ignore_index: id of the pixels that do not count.
         options: further options of `SurrogateLoss`, e.g. tolerance, for losses from θ.
+        keepsakes: which trainings leave predictions behind; only for the built-in training.
     """
 
     metric: str
@@ -37,6 +39,7 @@ class CandidateTask:
     train: Train
     ignore_index: int = 255
     options: dict[str, Any] = field(default_factory=dict)
+    keepsakes: Keepsakes | None = None
 
     def __call__(self, payload: dict[str, Any], device: str) -> dict[str, float]:
         """Scores of `{"theta": [...], "seed": n}` or `{"loss": name, "seed": n}`.
@@ -46,7 +49,8 @@ class CandidateTask:
             InputError: `train` returned no score, or none of the target.
         """
         loss = self.build(payload).to(device)
-        scores = self._named(self.train(loss, payload["seed"], device))
+        train = self.train if self.keepsakes is None else self.keepsakes.ask(self.train, payload)
+        scores = self._named(train(loss, payload["seed"], device))
         if not math.isfinite(scores[self.metric]):
             raise Diverged(f"the score {self.metric} is {scores[self.metric]}")
         return scores

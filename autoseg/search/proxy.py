@@ -11,9 +11,11 @@ import copy
 import json
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autoseg.config import DataConfig, ModelConfig, ProxyConfig
+from autoseg.search import keepsakes
 
 if TYPE_CHECKING:  # the search process builds the task without torch; workers import it when they run it
     import torch
@@ -36,6 +38,7 @@ class ProxyTask:
             role such as "val" or "test": train on all training images and score that split (a comparison).
         per_class: score every class too, as "<metric>/<class>"; NaN where it does not occur.
         save_to: None, or a `.safetensors` file for the trained network (`proxy.soft.teacher` of another training).
+        predictions: None, or a folder for the predicted classes of a few scored images (see `keepsakes`).
     """
 
     data: DataConfig
@@ -47,6 +50,7 @@ class ProxyTask:
     final_split: str | None = None
     per_class: bool = False
     save_to: str | None = None
+    predictions: str | None = None
 
     def __call__(self, loss: nn.Module, seed: int, device: str = "cpu") -> dict[str, float]:
         """Train with `loss`, score the result.
@@ -71,7 +75,10 @@ class ProxyTask:
         precision = precision_of(self.proxy, place)
         with reproducible(place, seed, threads=self.proxy.threads, deterministic=self.proxy.deterministic):
             model = self._train(loss.to(place), seed, precision)
-            return self._score(model, precision)
+            scores = self._score(model, precision)
+            if self.predictions is not None:  # after the scores, which they cannot change
+                self._keep(model, precision, Path(self.predictions))
+            return scores
 
     def _train(self, loss: nn.Module, seed: int, precision: Precision) -> nn.Module:
         from autoseg.data import Augment
@@ -131,6 +138,25 @@ class ProxyTask:
                 if len(values) == data.num_classes:  # not one pooled score
                     scores |= {f"{name}/{label}": v for label, v in zip(data.classes, values, strict=True)}
         return scores
+
+    def _keep(self, model: nn.Module, precision: Precision, folder: Path) -> None:
+        import torch
+
+        from autoseg.training import predict
+
+        split, scored = self.final_split or "train", self._rows(self._open())[1]
+        rows = scored[torch.linspace(0, len(scored) - 1, min(keepsakes.IMAGES, len(scored))).round().long()]
+        images, _ = self._pixels(split, precision.device)
+        classes = predict(
+            model,
+            images,
+            rows,
+            precision,
+            mean=self.model.mean,
+            std=self.model.std,
+            batch_size=self.proxy.eval_batch_size,
+        )
+        keepsakes.save(dict(zip(rows.tolist(), classes.numpy(), strict=True)), split, folder)
 
     def _rows(self, data: SegData) -> tuple[Tensor, Tensor]:
         """Indices trained on (in `train`) and scored (in `train`, or in the final split)."""

@@ -1,7 +1,7 @@
 """Training and evaluation: one model builder, one loop, one evaluator, for proxies and comparisons."""
 
 from autoseg.training.batches import Batches
-from autoseg.training.evaluate import evaluate
+from autoseg.training.evaluate import evaluate, predict
 from autoseg.training.loop import TrainLog, train
 from autoseg.training.models import Segmentor, build_model
 from autoseg.training.targets import Targets, build_targets, check_loss
@@ -9,5 +9,5 @@ from autoseg.training.weights import save_network
 
 __all__ = [
     "Batches", "Segmentor", "Targets", "TrainLog",
-    "build_model", "build_targets", "check_loss", "evaluate", "save_network", "train",
+    "build_model", "build_targets", "check_loss", "evaluate", "predict", "save_network", "train",
 ]  # fmt: skip

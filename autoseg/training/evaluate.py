@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -53,16 +53,46 @@ def evaluate(
     Returns:
         A score per metric, in 0..1 for the paper's; NaN where nothing could be counted.
     """
+    with torch.inference_mode():
+        for index, logits in _forward(model, images, rows, precision, mean, std, batch_size):
+            _update(metrics, logits, labels[index].long())
+    return {name: float(metric.compute()) for name, metric in metrics.items()}
+
+
+def predict(
+    model: nn.Module,
+    images: Tensor,
+    rows: Tensor,
+    precision: Precision,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    batch_size: int,
+) -> Tensor:
+    """Predicted classes of whole images, (M, H, W) uint8 on the CPU; arguments as in `evaluate`."""
+    with torch.inference_mode():
+        forward = _forward(model, images, rows, precision, mean, std, batch_size)
+        return torch.cat([logits.argmax(1).to("cpu", torch.uint8) for _, logits in forward])
+
+
+def _forward(
+    model: nn.Module,
+    images: Tensor,
+    rows: Tensor,
+    precision: Precision,
+    mean: Sequence[float],
+    std: Sequence[float],
+    batch_size: int,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Indices and (N, C, H, W) float32 logits, batch by batch, in evaluation mode."""
     training = model.training
     model.to(memory_format=precision.layout).eval()
-    with torch.inference_mode():
-        for index in rows.to(images.device).split(batch_size):
-            batch = normalize(images[index], mean, std).to(memory_format=precision.layout)
-            with precision.autocast():
-                logits = model(batch)[0]
-            _update(metrics, logits.float(), labels[index].long())
+    for index in rows.to(images.device).split(batch_size):
+        batch = normalize(images[index], mean, std).to(memory_format=precision.layout)
+        with precision.autocast():
+            logits = model(batch)[0]
+        yield index, logits.float()
     model.train(training)
-    return {name: float(metric.compute()) for name, metric in metrics.items()}
 
 
 def _update(metrics: Mapping[str, Score], logits: Tensor, labels: Tensor) -> None:

@@ -1,0 +1,84 @@
+"""Keepsakes: class maps of a few images that a training leaves behind, so that a report can show what a loss does.
+
+They are pictures, not results: nothing is scored by them, a run without them is whole, and a full disk only loses them.
+`RUN/predictions/seed-<n>/<loss>/<split>-<row>.png` is an 8-bit mask, the pixel's value is its predicted class.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from autoseg.search.run_folder import slug
+
+FOLDER = "predictions"
+IMAGES = 6  # evenly spaced among those that were scored
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Keepsakes:
+    """Which trainings leave predictions behind: those with one seed, so that losses can be set side by side.
+
+    Args:
+        run: the run folder.
+        seed: of these trainings.
+    """
+
+    run: str
+    seed: int
+
+    def ask(self, train: T, payload: Mapping[str, Any]) -> T:
+        """The training function of a payload, told where to leave its predictions if its seed is the one."""
+        if payload["seed"] != self.seed:
+            return train
+        where = place(Path(self.run), payload)
+        return dataclasses.replace(train, predictions=str(where))  # type: ignore[type-var]
+
+
+def place(run: Path, payload: Mapping[str, Any]) -> Path:
+    """The folder of one training's predictions; `payload` is that of its record."""
+    what = payload["loss"] if "loss" in payload else payload["theta"]
+    digest = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:8]
+    name = slug(what)[:60] if isinstance(what, str) else "theta"
+    return run / FOLDER / f"seed-{payload['seed']}" / f"{name}-{digest}"
+
+
+def save(maps: Mapping[int, Any], split: str, folder: Path) -> None:
+    """Write class maps; a disk that refuses them is told to the log only.
+
+    Args:
+        maps: row in the split to its (H, W) uint8 array of classes.
+        split: "train", "val" or "test".
+        folder: made if missing.
+    """
+    from PIL import Image
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for row, classes in maps.items():
+            path = folder / f"{split}-{row:06d}.png"
+            draft = path.with_name(f".{path.name}.{os.getpid()}")
+            Image.fromarray(classes, mode="L").save(draft, format="png")
+            os.replace(draft, path)
+    except OSError as error:
+        logger.warning("predictions were not kept in %s: %s", folder, error)
+
+
+def saved(folder: Path) -> dict[tuple[str, int], Path]:
+    """(split, row) to the file of every prediction in a folder, in that order; empty if there is none."""
+    found = {}
+    for path in sorted(folder.glob("*-*.png")):
+        split, _, row = path.stem.rpartition("-")
+        if row.isdigit() and not split.startswith("."):
+            found[split, int(row)] = path
+    return found
