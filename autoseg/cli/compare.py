@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import signal
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -106,6 +107,7 @@ def run_one(config: CompareConfig) -> int:
     for line in ["", heading, *terminal(matrix), "", *legend(matrix, "*"), *sentences(matrix)]:
         print(line)
     print(f"Tables: {parts.path / 'table.md'}, table.csv, table.tex   figure: {parts.path / 'figures' / 'forest.png'}")
+    print(f"Next: autoseg report {shlex.quote(str(parts.path))}")
     return 0
 
 

@@ -1,15 +1,16 @@
-"""What a search leaves its user with: figures, the table of the confirmation, one sentence, the next command."""
+"""What a search leaves its user with: figures, the table of the confirmation, the next commands."""
 
 from __future__ import annotations
 
 import shlex
 from pathlib import Path
 
+from autoseg.evidence.found import by_round
 from autoseg.losses import LossCard
 from autoseg.metrics import names
 from autoseg.search.confirm import PAPER_METRICS
 from autoseg.search.ledger import Ledger
-from autoseg.search.records import Row, SearchResult, TrialRecord
+from autoseg.search.records import Row, SearchResult
 from autoseg.tracking.terminal import percent
 
 
@@ -34,14 +35,6 @@ def draw(result: SearchResult, theta_names: list[str]) -> None:
         figure.savefig(folder / f"{name}.png")
 
 
-def by_round(records: list[TrialRecord]) -> list[list[float]]:
-    """Rewards of each round's candidates in order; NaN where a training did not complete."""
-    rounds: dict[int, list[TrialRecord]] = {}
-    for record in records:
-        rounds.setdefault(record.round, []).append(record)
-    return [[r.reward for r in sorted(rounds[i], key=lambda r: r.index)] for i in sorted(rounds)]
-
-
 def table(result: SearchResult) -> list[str]:
     """The confirmation as lines of text, best first: the target with its spread, then the paper's metrics."""
     if not result.rows:
@@ -62,34 +55,10 @@ def _line(row: Row, width: int, others: list[str], won: bool) -> str:
     return f"{row.name:<{width}}{spread:>14} {scores}{failed}"
 
 
-def sentence(result: SearchResult) -> str:
-    """What was found, against what could be had without a search."""
-    best = result.best
-    if not best.confirmed:
-        return (
-            f"Found a loss for {result.metric}: {percent(best.reward)} with the search's own seed, not confirmed with"
-            " fresh ones, so part of it may be luck."
-        )
-    rivals = {row.name: row.mean for row in result.rows if row.kind == "rival" and row.n}
-    mean = next(row.mean for row in result.rows if row.name == best.name)
-    beside = ", ".join(f"{name} {percent(other)} ({100 * (mean - other):+.1f})" for name, other in rivals.items())
-    against = f"; under the same budget: {beside}" if beside else ""
-    ahead = all(mean > other for other in rivals.values())
-    found = "Found a loss for" if ahead else "The best loss found is not ahead of every rival for"
-    return f"{found} {result.metric}: {percent(mean)} over {len(best.seeds)} fresh seeds{against}.{_doubt(result)}"
-
-
-def _doubt(result: SearchResult) -> str:
-    """Which differences may still be luck; a mark needs five seeds and an interval without zero."""
-    unsure = [comparison.rival for comparison in result.comparisons if not comparison.significant]
-    rule = "that takes five seeds and a clear lead"
-    return f" Not statistically certain against {', '.join(unsure)}: {rule}." if unsure else ""
-
-
 def next_step(run_dir: Path) -> list[str]:
     """Where the loss is and what to type next."""
     run = shlex.quote(str(run_dir))
     return [
         f"The loss: {run_dir / 'loss.json'}   figures: {run_dir / 'figures'}",
-        f"Next: autoseg export {run} --format python -o found_loss.py",
+        f"Next: autoseg report {run}   or: autoseg export {run} --format python -o found_loss.py",
     ]

@@ -20,6 +20,7 @@ from autoseg.config import SearchConfig
 from autoseg.controllers import build_controller
 from autoseg.data import SegData, open_data
 from autoseg.errors import InputError, unknown_name
+from autoseg.evidence.found import sentence
 from autoseg.execution import Executor, slots
 from autoseg.execution.build import build_executor
 from autoseg.metrics import build_metric, higher_is_better, names
@@ -107,7 +108,7 @@ def run_one(config: SearchConfig) -> int:
         again = compose.typed("resume", str(path))
         print(f"\nInterrupted; nothing finished is lost. Go on with: autoseg search {again}")
         return INTERRUPTED
-    for line in [*finish.table(result), finish.sentence(result), *finish.next_step(path)]:
+    for line in [*finish.table(result), sentence(result), *finish.next_step(path)]:
         print(line)
     return 0
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from statistics import fmean, stdev
 
 import numpy as np
 
 from autoseg.search.bench import Bench
 from autoseg.search.paired import paired
-from autoseg.search.records import COMPLETE, Comparison, Row, TrialRecord
+from autoseg.search.records import COMPLETE, Comparison, Finding, Row, SearchResult, TrialRecord
 
 PAPER_METRICS = ("miou", "fwiou", "macc", "gacc", "biou", "bf1")
 WRECKED = 0.5  # share of the reference's score below which another metric counts as wrecked
@@ -52,7 +53,7 @@ def finalists(history: Sequence[TrialRecord], top: int, mean: Sequence[float] | 
 def confirm(
     bench: Bench, entries: Sequence[TrialRecord], seeds: Sequence[int], score: Scorer, target: str
 ) -> list[Row]:
-    """Train every entry with every seed and tabulate, best first.
+    """Train every entry with every seed; returns their table, best first.
 
     Args:
         bench: runs and records them, in study "confirm".
@@ -67,9 +68,37 @@ def confirm(
         for index, entry in enumerate(entries)
     ]
     bench.observer.confirming(len(plan))
-    done = {record.key: record for record in bench.train("confirm", plan, score)}
-    rows = [_row([done[entry.name, seed] for seed in seeds], target) for entry in entries]
+    return tabulate(bench.train("confirm", plan, score), target)
+
+
+def tabulate(records: Sequence[TrialRecord], target: str) -> list[Row]:
+    """Rows of a confirmation, best first, from its trainings in the order of their seeds."""
+    entries: dict[str, list[TrialRecord]] = {}
+    for record in records:
+        entries.setdefault(record.name, []).append(record)
+    rows = [_row(of_one, target) for of_one in entries.values()]
     return sorted(rows, key=lambda row: (-row.n, -row.reward if row.n else 0.0))
+
+
+def conclude(run_dir: Path, metric: str, best: Finding, rows: Sequence[Row], seeds: Sequence[int]) -> SearchResult:
+    """What a search ends with.
+
+    Args:
+        run_dir: the run folder.
+        metric: the target.
+        best: the best candidate of the search, which stands where nothing could be confirmed.
+        rows: of the confirmation; none if there was none.
+        seeds: of the confirmation.
+    """
+    if not rows:
+        return SearchResult(run_dir, metric, best)
+    won = winner(rows)
+    if won is None:
+        text = "no candidate completed its confirmation; the best of the search is kept, unconfirmed"
+        return SearchResult(run_dir, metric, best, tuple(rows), warnings=(text,))
+    found = Finding(won.name, won.theta or (), won.reward, won.scores, tuple(seeds), confirmed=True)
+    comparisons = tuple(compare(won, row) for row in rows if row.kind == "rival")
+    return SearchResult(run_dir, metric, found, tuple(rows), comparisons, tuple(warnings_about(won, rows, metric)))
 
 
 def _row(records: Sequence[TrialRecord], target: str) -> Row:

@@ -21,7 +21,7 @@ from autoseg.config import SearchSettings
 from autoseg.errors import AutosegError, InputError
 from autoseg.execution import Executor
 from autoseg.search.bench import Bench
-from autoseg.search.confirm import compare, confirm, finalists, fresh_seeds, rival, warnings_about, winner
+from autoseg.search.confirm import conclude, confirm, finalists, fresh_seeds, rival
 from autoseg.search.ledger import Ledger
 from autoseg.search.observer import Observer, Plan, RoundSummary
 from autoseg.search.records import COMPLETE, FAILED, Finding, SearchResult, TrialRecord
@@ -104,7 +104,7 @@ def run_search(
             observer.round_done(_summary(round, records), bench.progress("search"))
             best = bench.best()
             if best is not None:
-                publish(_found(best, problem))
+                publish(found(best, problem.seed))
             elif all(record.state == FAILED for record in records):  # not diverged: more of them would fail alike
                 raise AutosegError(f"No candidate completed. The first one failed: {records[0].error}")
         folder.save_checkpoint(settings.rounds, controller.state_dict())
@@ -156,9 +156,9 @@ def _reward(bench: Bench, problem: Problem, settings: SearchSettings) -> Reward:
     return Reward(problem.metric, floor, floor.level(record.scores))
 
 
-def _found(best: TrialRecord, problem: Problem) -> Finding:
-    theta = best.theta or ()
-    return Finding(best.name, theta, best.reward, best.scores, (problem.seed,), confirmed=False)
+def found(best: TrialRecord, seed: int) -> Finding:
+    """The best candidate of a search as a finding that is not confirmed."""
+    return Finding(best.name, best.theta or (), best.reward, best.scores, (seed,), confirmed=False)
 
 
 def _confirmed(
@@ -174,21 +174,14 @@ def _confirmed(
     first = bench.best()
     if first is None:
         raise AutosegError(f"No candidate completed. The first one {history[0].state}: {history[0].error}")
-    best = _found(first, problem)
+    best = found(first, problem.seed)
     seeds = fresh_seeds(problem.seed, settings.confirm.seeds)
     if not seeds or not settings.confirm.top:
         return SearchResult(folder.path, problem.metric, best)
     entries = finalists(history, settings.confirm.top, _mean(controller), settings.rounds)
     entries += [rival(name, problem.identity, 0, problem.seed) for name in dict.fromkeys(settings.confirm.rivals)]
     rows = confirm(bench, entries, seeds, reward, problem.metric)
-    won = winner(rows)
-    if won is None:
-        text = "no candidate completed its confirmation; the best of the search is kept, unconfirmed"
-        return SearchResult(folder.path, problem.metric, best, tuple(rows), warnings=(text,))
-    found = Finding(won.name, won.theta or (), won.reward, won.scores, tuple(seeds), confirmed=True)
-    comparisons = tuple(compare(won, row) for row in rows if row.kind == "rival")
-    texts = tuple(warnings_about(won, rows, problem.metric))
-    return SearchResult(folder.path, problem.metric, found, tuple(rows), comparisons, texts)
+    return conclude(folder.path, problem.metric, best, rows, seeds)
 
 
 def _mean(controller: Controller) -> tuple[float, ...] | None:

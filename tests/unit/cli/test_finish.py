@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 from autoseg.cli import finish
+from autoseg.evidence.found import sentence
 from autoseg.search.confirm import compare
 from autoseg.search.records import Finding, Row, SearchResult
 
@@ -23,23 +24,23 @@ def result(rival: tuple[float, ...], found: tuple[float, ...] = (0.42, 0.44, 0.4
 
 
 def test_a_clear_lead_is_told_without_a_doubt():
-    text = finish.sentence(result((0.32, 0.34, 0.33, 0.35, 0.31)))
+    text = sentence(result((0.32, 0.34, 0.33, 0.35, 0.31)))
     assert text == "Found a loss for miou: 43.0 over 5 fresh seeds; under the same budget: ce 33.0 (+10.0)."
 
 
 def test_a_lead_within_the_noise_is_told_as_such():
-    assert "Not statistically certain against ce" in finish.sentence(result((0.45, 0.41, 0.42, 0.43, 0.43)))
-    assert "Not statistically certain against ce" in finish.sentence(result((0.3, 0.3, 0.3), (0.4, 0.4, 0.4)))
+    assert "Not statistically certain against ce" in sentence(result((0.45, 0.41, 0.42, 0.43, 0.43)))
+    assert "Not statistically certain against ce" in sentence(result((0.3, 0.3, 0.3), (0.4, 0.4, 0.4)))
 
 
 def test_a_better_rival_is_not_hidden():
-    text = finish.sentence(result((0.5, 0.5, 0.5, 0.5, 0.5)))
+    text = sentence(result((0.5, 0.5, 0.5, 0.5, 0.5)))
     assert text.startswith("The best loss found is not ahead of every rival") and "(-7.0)" in text
 
 
 def test_an_unconfirmed_loss_is_called_so():
     lucky = SearchResult(Path("runs/x"), "miou", Finding("candidate 0.1", (0.5,), 0.4, {"miou": 0.4}, (0,), False))
-    assert "luck" in finish.sentence(lucky)
+    assert "luck" in sentence(lucky)
     assert finish.table(lucky) == []
 
 
