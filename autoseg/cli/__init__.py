@@ -21,6 +21,7 @@ COMMANDS = {
     ),
     "compare": ("autoseg.cli.compare", "train losses under one budget with several seeds, and say who is better"),
     "retrain": ("autoseg.cli.retrain", "train a full model with a loss, through mmengine"),
+    "report": ("autoseg.cli.report", "render searches and comparisons as one HTML file"),
     "metrics": ("autoseg.cli.lists", "list the metrics a loss can be searched for"),
     "losses": ("autoseg.cli.lists", "list the losses that are known by name"),
     "spaces": ("autoseg.cli.lists", "list the search spaces"),

@@ -114,7 +114,12 @@ def keep_cards(among: Sequence[Contender], home: Path) -> dict[str, str]:
     for contender in among:
         for name, card in contender.cards.items():
             card.save(home / CARDS / f"{name}.json")
-    return {c.name: c.kept.replace(f"{CARDS}/", f"{home / CARDS}/") if c.cards else c.kept for c in among}
+    return {contender.name: built_from(contender, home) for contender in among}
+
+
+def built_from(contender: Contender, home: Path) -> str:
+    """The text a contender is built from, once `keep_cards` has put its cards into the comparison's folder."""
+    return contender.kept.replace(f"{CARDS}/", f"{home / CARDS}/") if contender.cards else contender.kept
 
 
 def contender(text: str, metric: str, home: Path | None = None) -> Contender:

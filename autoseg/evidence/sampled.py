@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from autoseg.evidence.figures import FloatArray
 from autoseg.surrogates import SurrogateLoss, build_space, published
 from autoseg.surrogates.curves import evaluate
 
+FloatArray = NDArray[np.float64]
 # Denser near the ends, where found curves are steepest.
 _GRID = (1 - torch.cos(torch.linspace(0, torch.pi, 401, dtype=torch.float64))) / 2
 

@@ -1,0 +1,78 @@
+"""`autoseg report`: runs as one HTML file that opens anywhere."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from pathlib import Path
+
+from autoseg.cli.arguments import Arguments
+from autoseg.errors import InputError
+from autoseg.search.run_folder import write_atomic
+
+HELP = """
+Renders searches and comparisons as one self-contained HTML file, for a laptop or a phone, without network.
+
+usage: autoseg report RUN [RUN ...] [-o FILE] [--force]
+
+  RUN        the run folder of a search or of a comparison, finished or not
+  -o FILE    where to; default: report.html in the run folder, for several runs in this one
+  --force    also for runs of different budgets, whose scores cannot be compared
+
+It reads runs and changes nothing in them; a search or comparison that is under way is not disturbed.
+
+A search; a search beside the comparison that judged its loss:
+  autoseg report runs/NAME
+  autoseg report runs/NAME runs/compare-NAME -o report.html
+"""
+
+NAME = "report.html"
+
+
+def run(command: str, argv: list[str]) -> int:
+    """Write the file and say where it is."""
+    parser = Arguments(command, HELP)
+    parser.add_argument("runs", metavar="RUN", nargs="+")
+    parser.add_argument("-o", dest="file")
+    parser.add_argument("--force", action="store_true")
+    given = parser.parse_intermixed_args(argv)
+    paths = [Path(text).expanduser() for text in given.runs]
+    target = _target(given.file, paths)
+
+    from autoseg.cli.repeat import command_for  # torch, Hydra: only once the arguments are right
+    from autoseg.evidence.report.build import open_runs, report
+
+    runs = open_runs(paths, force=given.force)
+    text = report(runs, [command_for(run.config) for run in runs])
+    try:
+        write_atomic(target, text)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.EISDIR):
+            hint = "Name another file with -o."
+            raise InputError("-o", "a file that can be written", f"{target} ({error.strerror})", hint) from error
+        raise
+    for one in runs:
+        if not one.finished:
+            print(f"note: {one.path} is not finished; the report says so.")
+    print(f"wrote {target} ({len(text.encode()) / 1e6:.1f} MB)")
+    return 0
+
+
+def _target(file: str | None, paths: Sequence[Path]) -> Path:
+    """Where the report goes.
+
+    Raises:
+        InputError: into a folder that does not exist, or in the place of a folder.
+    """
+    for path in paths:
+        if not path.is_dir():
+            got = f"{path}, which {'is a file' if path.exists() else 'does not exist'}"
+            raise InputError("RUN", "a run folder", got)
+    if file is None:
+        return paths[0] / NAME if len(paths) == 1 else Path(NAME)
+    target = Path(file).expanduser()
+    if target.is_dir():
+        return target / NAME
+    if not target.parent.is_dir():
+        raise InputError("-o", "a file in an existing folder", str(target))
+    return target

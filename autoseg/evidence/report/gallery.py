@@ -1,0 +1,224 @@
+"""Predictions side by side: image, truth, two losses, where they differ, and the detail in which they differ most."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.ndimage import binary_dilation, uniform_filter
+
+from autoseg.config import DataConfig
+from autoseg.data import SegData, open_data
+from autoseg.errors import InputError
+from autoseg.evidence.report.blocks import Block, Gallery, Picture, Scene, Swatch, Text
+from autoseg.evidence.report.read import Run
+from autoseg.search.keepsakes import FOLDER, place, saved
+from autoseg.search.records import TrialRecord
+
+Map = NDArray[np.uint8]
+VOID, VOID_COLOUR = 255, (128, 128, 128)
+SHARE = 0.3  # of the image's shorter side that a detail shows
+REACH = 3  # pixels from a boundary of the truth that count as along it
+BETTER, WORSE, BOTH = (0, 114, 178), (213, 94, 0), (170, 130, 180)  # where two predictions differ
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One image with its truth and the predictions that were kept of it.
+
+    Args:
+        title: its name.
+        image: (H, W, 3).
+        truth: (H, W), 255 where it has none.
+        predictions: loss to (H, W).
+    """
+
+    title: str
+    image: Map
+    truth: Map
+    predictions: Mapping[str, Map]
+
+
+def gallery(run: Run, trainings: Mapping[str, TrialRecord], reference: str, mine: str) -> list[Block]:
+    """The predictions of a run, or a text that says why there are none.
+
+    Args:
+        run: whose config says where the images are.
+        trainings: loss to the training whose predictions are shown.
+        reference: the loss all others are shown beside.
+        mine: the loss that is shown first.
+    """
+    kept = {name: saved(place(run.path, record.payload)) for name, record in trainings.items()}
+    kept = {name: files for name, files in kept.items() if files}
+    if reference not in kept or len(kept) < 2:
+        return [Text(_why(run, reference, sorted(kept)), "note")]
+    try:
+        data = _data(run)
+        shown = _read(data, kept)
+    except (InputError, OSError) as error:
+        return [Text(f"The images of these predictions cannot be shown. {error}", "note")]
+    if not shown:
+        return [Text("No image was kept by all of these losses.", "note")]
+    others = [name for name in [mine, *kept] if name in kept and name != reference]
+    others = list(dict.fromkeys(others))
+    colours = [(*map(int, colour),) for colour in data.palette]
+    scenes = [_scene(one, reference, others, colours) for one in shown]
+    classes = [Swatch(f"rgb{c}", name) for c, name in zip(colours, data.classes, strict=True)]
+    return [Gallery(scenes, others, classes, _difference_key(reference))]
+
+
+def _why(run: Run, reference: str, kept: Sequence[str]) -> str:
+    if "data" not in run.config:
+        return "Trainings with your own function leave no predictions."
+    if not (run.path / FOLDER).is_dir():
+        return "No predictions were kept: the run ended before its confirmation, had none, or is of an older version."
+    return f"Predictions are shown beside those of {reference}; kept are only those of {', '.join(kept) or 'no loss'}."
+
+
+def _data(run: Run) -> SegData:
+    """The run's data, if it is there and the same.
+
+    Raises:
+        InputError: it is gone or was changed.
+    """
+    try:
+        config = DataConfig(**run.config["data"])
+    except TypeError as error:
+        raise InputError("data", "the settings of this version", str(error)) from error
+    height, width = run.config["proxy"]["size"]
+    data = open_data(config, (height, width))
+    if data.fingerprint != run.fixed["data"]:
+        raise InputError("data", "the images of the run", "others under the same name", "They were changed since.")
+    return data
+
+
+def _read(data: SegData, kept: Mapping[str, Mapping[tuple[str, int], Path]]) -> list[Shown]:
+    """What all losses kept; a mask that does not fit its image is refused with an InputError."""
+    common = set.intersection(*(set(files) for files in kept.values()))
+    found = []
+    for split, row in sorted(common):
+        if split not in data.splits or row >= len(data.names(split)):
+            raise InputError("predictions", "images of the data", f"image {row} of {split}")
+        image, truth = data.images(split)[row].permute(1, 2, 0).numpy(), data.labels(split)[row].numpy()
+        maps = {name: np.asarray(Image.open(files[split, row]).convert("L")) for name, files in kept.items()}
+        if any(one.shape != truth.shape for one in maps.values()):
+            raise InputError("predictions", f"masks of {truth.shape}", f"others for image {row}")
+        found.append(Shown(data.names(split)[row], image, truth, maps))
+    return found
+
+
+def most_different(one: Map, other: Map, truth: Map) -> tuple[int, int, int]:
+    """(top, left, side) of the square in which two predictions differ most along boundaries of the truth.
+
+    Away from boundaries a difference counts a tenth; where nothing differs, the square is in the middle.
+    """
+    side = max(8, round(SHARE * min(truth.shape)))
+    edges = np.zeros(truth.shape, dtype=bool)
+    edges[1:] |= truth[1:] != truth[:-1]
+    edges[:, 1:] |= truth[:, 1:] != truth[:, :-1]
+    near = binary_dilation(edges, iterations=REACH)
+    weight = ((one != other) & (truth != VOID)) * np.where(near, 1.0, 0.1)
+    height, width = truth.shape
+    if not weight.any():
+        return (height - side) // 2, (width - side) // 2, side
+    score = uniform_filter(weight, side, mode="constant")
+    y, x = np.unravel_index(int(np.argmax(score)), score.shape)
+    top, left = int(y) - side // 2, int(x) - side // 2
+    return min(max(top, 0), height - side), min(max(left, 0), width - side), side
+
+
+def difference(one: Map, other: Map, truth: Map) -> Map:
+    """(H, W): 0 the same or not labelled, 1 only `other` is right, 2 only `one` is, 3 both are wrong, differently."""
+    different = (one != other) & (truth != VOID)
+    result = np.where(different, 3, 0)
+    result[different & (other == truth)] = 1
+    result[different & (one == truth)] = 2
+    return result.astype(np.uint8)
+
+
+def _scene(shown: Shown, reference: str, others: Sequence[str], colours: Sequence[tuple[int, ...]]) -> Scene:
+    truth, theirs = shown.truth, shown.predictions[reference]
+    faint = _faint(shown.image)
+    whole = [
+        _picture("image", _jpeg(shown.image), truth),
+        _picture("truth", _mask(truth, colours), truth),
+        _picture(_title(reference, theirs, truth), _mask(theirs, colours), truth),
+    ]
+    details = []
+    for name in others:
+        ours = shown.predictions[name]
+        top, left, side = most_different(theirs, ours, truth)
+        height, width = truth.shape
+        mark = (left / width, top / height, side / width, side / height)
+        where = _painted(faint, difference(theirs, ours, truth))
+        pair = [(_title(name, ours, truth), _mask(ours, colours)), ("where they differ", _png(where))]
+        whole += [_picture(title, uri, truth, mark=mark, of=name) for title, uri in pair]
+        crop = np.s_[top : top + side, left : left + side]
+        masks = [
+            (title, _mask(one[crop], colours)) for title, one in (("truth", truth), (reference, theirs), (name, ours))
+        ]
+        close = [("detail", _png(shown.image[crop])), *masks, ("where they differ", _png(where[crop]))]
+        details += [_picture(title, uri, truth[crop], of=name, detail=True) for title, uri in close]
+    return Scene(shown.title, whole, details)
+
+
+def _picture(title: str, uri: str, like: Map, **about: Any) -> Picture:
+    return Picture(title, uri, (like.shape[1], like.shape[0]), **about)
+
+
+def _title(name: str, predicted: Map, truth: Map) -> str:
+    known = truth != VOID
+    right = f"{100 * float((predicted == truth)[known].mean()):.1f} %" if known.any() else "–"
+    return f"{name}: {right} of pixels right"
+
+
+def _difference_key(reference: str) -> list[Swatch]:
+    return [
+        Swatch(f"rgb{BETTER}", f"right, where {reference} is wrong"),
+        Swatch(f"rgb{WORSE}", f"wrong, where {reference} is right"),
+        Swatch(f"rgb{BOTH}", "both wrong, differently"),
+    ]
+
+
+def _faint(image: Map) -> Map:
+    """The image in light grey, to paint on."""
+    grey = image.astype(np.float32).mean(axis=2, keepdims=True)
+    return np.repeat(175 + 0.3 * grey, 3, axis=2).clip(0, 255).astype(np.uint8)
+
+
+def _painted(faint: Map, where: Map) -> Map:
+    painted = faint.copy()
+    for value, colour in enumerate((BETTER, WORSE, BOTH), start=1):
+        painted[where == value] = colour
+    return painted
+
+
+def _mask(classes: Map, colours: Sequence[tuple[int, ...]]) -> str:
+    """A map of classes as a PNG with a palette."""
+    picture = Image.fromarray(classes, mode="P")
+    palette = np.full((256, 3), VOID_COLOUR, dtype=np.uint8)
+    palette[: len(colours)] = colours
+    palette[VOID] = VOID_COLOUR
+    picture.putpalette(palette.tobytes())
+    return _encoded(picture, "png", optimize=True)
+
+
+def _jpeg(image: Map) -> str:
+    return _encoded(Image.fromarray(image), "jpeg", quality=88, subsampling=0)
+
+
+def _png(image: Map) -> str:
+    return _encoded(Image.fromarray(np.ascontiguousarray(image)), "png", optimize=True)
+
+
+def _encoded(picture: Image.Image, kind: str, **options: bool | int) -> str:
+    stream = io.BytesIO()
+    picture.save(stream, format=kind, **options)
+    return f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}"

@@ -1,0 +1,73 @@
+"""Why a loss works: how hard it pulls at one pixel, by the probability the network gives it there.
+
+Nothing is derived by hand: the real loss is called on a constructed image and differentiated by autograd.
+The image is 32 x 32 with two classes, an object of 16 x 16 in its middle and background around it. Every pixel gives
+its own class the probability 0.7, except the one that is looked at: directly inside the object's upper edge (a
+pixel of the class, "target"), or directly outside it ("non-target"). That one gives the object p and the background
+1 - p. Reported is the derivative of the loss with respect to the object's logit at that pixel, times the number of
+pixels, positive where gradient descent moves the logit towards the label.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+SIDE, LOW, HIGH = 32, 8, 24  # of the image; rows and columns of the object
+CONFIDENCE = 0.7
+COLUMN = SIDE // 2
+GRID = np.concatenate([np.linspace(0.002, 0.08, 14), np.linspace(0.1, 0.9, 41), np.linspace(0.92, 0.998, 14)])
+
+DESCRIPTION = (
+    f"Computed by autograd from the losses themselves, on a constructed image of {SIDE} x {SIDE} px with two classes: "
+    f"an object of {HIGH - LOW} x {HIGH - LOW} px on background. Every pixel gives its own class {CONFIDENCE}, but for "
+    "one directly inside (target) or directly outside (non-target) the object's edge, which gives the object p. Shown "
+    f"is the derivative of the loss by the object's logit at that pixel, times the {SIDE * SIDE} pixels of the image; "
+    "positive: gradient descent moves the pixel towards its label."
+)
+
+
+class Pulls(NamedTuple):
+    """Pull of a loss along `GRID`, each (n,) float64."""
+
+    target: NDArray[np.float64]
+    other: NDArray[np.float64]
+
+
+def pulls(losses: Mapping[str, nn.Module]) -> dict[str, Pulls]:
+    """How hard losses of two classes pull; one that is not finite here is left out.
+
+    Args:
+        losses: name to loss(logits (1, 2, H, W) float64, labels (1, H, W) int64).
+    """
+    found = {name: Pulls(_along(loss, LOW, -1.0), _along(loss, LOW - 1, 1.0)) for name, loss in losses.items()}
+    return {name: pull for name, pull in found.items() if all(np.isfinite(values).all() for values in pull)}
+
+
+def _along(loss: nn.Module, row: int, sign: float) -> NDArray[np.float64]:
+    return np.array([sign * SIDE * SIDE * _derivative(loss, float(p), row) for p in GRID])
+
+
+def _derivative(loss: nn.Module, p: float, row: int) -> float:
+    """Derivative of the loss by the object's logit at (row, COLUMN), where the object has probability p."""
+    labels = _labels()
+    own = torch.tensor([1 - CONFIDENCE, CONFIDENCE], dtype=torch.float64).log()
+    logits = torch.stack([own[1 - labels], own[labels]], dim=1)
+    logits[0, :, row, COLUMN] = torch.tensor([math.log(1 - p), math.log(p)])
+    logits.requires_grad_()
+    loss(logits, labels).backward()
+    gradient = logits.grad
+    return 0.0 if gradient is None else float(gradient[0, 1, row, COLUMN])
+
+
+def _labels() -> Tensor:
+    """(1, H, W) int64: 1 is the object."""
+    labels = torch.zeros(1, SIDE, SIDE, dtype=torch.int64)
+    labels[0, LOW:HIGH, LOW:HIGH] = 1
+    return labels

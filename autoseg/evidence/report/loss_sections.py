@@ -1,0 +1,84 @@
+"""Sections about losses as functions: their curves, their AND and OR, how they pull."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from torch import nn
+
+from autoseg.errors import InputError
+from autoseg.evidence import sampled
+from autoseg.evidence.report import gradient, plots
+from autoseg.evidence.report.blocks import Block, Grid, Key, Plot, Section, Text
+from autoseg.evidence.report.theme import BLUE, GREY, PURPLE
+from autoseg.losses import LossCard, build_loss, load_loss
+from autoseg.surrogates import SurrogateLoss, published
+
+CURVES = (
+    "Where a metric counts with AND and OR, the loss puts probabilities through a curve g with g(0) = 0 and g(1) = 1. "
+    "Above the diagonal a probability counts for more than it is, below for less; steep parts have the gradient."
+)
+SURFACES = "AND(a, b) = g(a) g(b), OR(a, b) = g(a) + g(b) - g(a) g(b); red points: the truth table. Drag to rotate."
+READING = (
+    "Cross-entropy pulls hardest where the network is most wrong; soft Jaccard lets go of such pixels and pulls where "
+    "it is undecided. A found loss pulls more where its curve is steep, and less where it is flat."
+)
+TWO = 2  # classes of the constructed image
+
+
+def found_sections(card: LossCard, slug: str = "", title: str = "") -> list[Section]:
+    """Curves and surfaces of a found loss; none if it has no curves."""
+    loss = card.build(card.num_classes or TWO).surrogate
+    if loss is None:
+        return []
+    other = sampled.published_points(card.metric)
+    note = "" if other else f" The paper has published none for {card.metric}."
+    curves = [
+        Plot(name, plots.curve(line, other.get(name) if other else None), 300)
+        for name, line in sampled.curve_points(loss).items()
+    ]
+    surfaces = [
+        Plot(name, plots.surface(g, h, name.endswith("AND")), 360) for name, (g, h) in sampled.operands(loss).items()
+    ]
+    lines = [("found", BLUE, "solid"), ("identity", GREY, "dotted")]
+    key = Key(lines + ([(f"published for {card.metric}", PURPLE, "dashed")] if other else []))
+    return [
+        Section(f"curves{slug}", f"Found curves{title}", [Text(CURVES + note, "note"), key, Grid(curves)]),
+        Section(f"surfaces{slug}", f"AND and OR{title}", [Text(SURFACES, "note"), Grid(surfaces, 300)]),
+    ]
+
+
+def companions(metric: str) -> dict[str, nn.Module]:
+    """What a found loss is shown beside: cross-entropy, soft Jaccard, the published loss of its metric."""
+    losses = {"ce": build_loss("ce", num_classes=TWO), "soft Jaccard": SurrogateLoss("miou", TWO)}
+    name = f"asl2021/{metric}"
+    return {**losses, name: load_loss(name, TWO)} if name in published() else losses
+
+
+def gradient_section(losses: Mapping[str, nn.Module], colours: Mapping[str, str], failed: Sequence[str]) -> Section:
+    """How losses of two classes pull at a pixel; `failed` are those that cannot be built for two."""
+    pulls = gradient.pulls(losses)
+    missing = [*failed, *(name for name in losses if name not in pulls)]
+    styles = {name: (colours[name], "dash" if name.startswith("asl2021/") else "solid") for name in pulls}
+    targets, others = ({name: pull[side] for name, pull in pulls.items()} for side in (0, 1))
+    grid = [
+        Plot("target pixel: towards the class", plots.pull(gradient.GRID, targets, styles, "up"), 380),
+        Plot("non-target pixel: away from the class", plots.pull(gradient.GRID, others, styles, "down"), 380),
+    ]
+    key = Key([(name, colour, "solid" if dash == "solid" else "dashed") for name, (colour, dash) in styles.items()])
+    blocks: list[Block] = [Text(READING), key, Grid(grid, 320), Text(gradient.DESCRIPTION, "note")]
+    if missing:
+        blocks.append(Text(f"Left out, since they cannot be computed on it: {', '.join(missing)}.", "note"))
+    return Section("gradient", "Why it works: the pull on a pixel", blocks)
+
+
+def built_for_two(builders: Mapping[str, Callable[[], nn.Module]]) -> tuple[dict[str, nn.Module], list[str]]:
+    """Losses from functions without arguments; and the names of those that cannot be built."""
+    losses: dict[str, nn.Module] = {}
+    failed = []
+    for name, build in builders.items():
+        try:
+            losses[name] = build()
+        except InputError:
+            failed.append(name)
+    return losses, failed

@@ -1,0 +1,165 @@
+"""The page of a comparison: who is best, by how much, how sure that is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+from autoseg.evidence.contenders import built_from
+from autoseg.evidence.matrix import Matrix
+from autoseg.evidence.report import plots
+from autoseg.evidence.report.blocks import Block, Cell, Facts, Grid, Key, Plot, RunPage, Section, Table, Text
+from autoseg.evidence.report.gallery import gallery
+from autoseg.evidence.report.loss_sections import TWO, built_for_two, found_sections, gradient_section
+from autoseg.evidence.report.origin import cost_section, duration, origin_section
+from autoseg.evidence.report.read import ComparisonRun
+from autoseg.evidence.report.theme import GREEN, ORANGE, colours
+from autoseg.evidence.tables import failed, legend, marks, percent, seconds, sentences, spread
+from autoseg.metrics import higher_is_better
+from autoseg.search.records import COMPLETE
+
+FOREST = (
+    "Difference to the reference and to the best hand-made loss of the metric, paired by seed, with its 95 % interval. "
+    "A filled dot is marked, a hollow one is not."
+)
+
+
+def comparison_page(run: ComparisonRun, slug: str, command: str) -> RunPage:
+    """Everything about a comparison; `command` repeats it."""
+    hues = colours([loss.name for loss in run.among], mine(run), run.reference)
+    return RunPage(
+        slug=slug,
+        title=f"{len(run.among)} losses compared",
+        lead=f"{_compared(run)} {' '.join(sentences(run.matrix)) if run.matrix else ''}".strip(),
+        notices=_unfinished(run),
+        tiles=_tiles(run),
+        sections=[
+            *(_of_matrix(run.matrix, hues) if run.matrix else [_trainings(run)]),
+            *_about_the_losses(run, hues),
+            Section("predictions", "Predictions side by side", _predictions(run)),
+            cost_section(run, hues),
+            origin_section(run, command),
+        ],
+    )
+
+
+def mine(run: ComparisonRun) -> str | None:
+    """The loss the report is about: the best that was searched, else the best of all but the reference."""
+    others = [loss.name for loss in run.among if loss.name != run.reference]
+    searched = [loss.name for loss in run.among if loss.searched and loss.name != run.reference]
+    if run.matrix is None:
+        return next(iter([*searched, *others]), None)
+    wanted = set(searched or others)
+    return run.matrix.best(run.metrics[0], lambda loss: loss.name in wanted) or next(iter([*searched, *others]), None)
+
+
+def _compared(run: ComparisonRun) -> str:
+    seeds = len(run.matrix.seeds) if run.matrix else len(run.seeds)
+    names = ", ".join(loss.name for loss in run.among)
+    return f"Compared {names} on {run.data_name} ({run.fixed['split']} split), {seeds} seeds each, under one budget."
+
+
+def _unfinished(run: ComparisonRun) -> list[str]:
+    if run.finished:
+        return []
+    used = f"the tables use the seeds {', '.join(map(str, run.matrix.seeds))}" if run.matrix else "no seed is whole yet"
+    return [f"Not finished: {len(run.done)} of {run.total} trainings have a result; {used}."]
+
+
+def _tiles(run: ComparisonRun) -> Facts:
+    metric, tiles = run.metrics[0], []
+    best = run.matrix.best(metric) if run.matrix else None
+    if run.matrix and best is not None:
+        tiles.append((f"{metric} of {best}, the best", f"{percent(run.matrix.cell(best, metric).mean)} %"))
+        other = run.reference if best != run.reference else run.matrix.best(metric, lambda loss: loss.name != best)
+        if other is not None:
+            difference = run.matrix.difference(best, other, metric)
+            tiles.append((f"points to {other}", f"{100 * difference.mean:+.1f}"))
+    tiles.append(("losses x seeds", f"{len(run.among)} x {len(run.seeds)}"))
+    tiles.append(("of trainings", duration(sum(record.seconds for record in run.done))))
+    return Facts(tiles, large=True)
+
+
+def _of_matrix(matrix: Matrix, hues: dict[str, str]) -> list[Section]:
+    height = 130 + 44 * len(matrix.names)
+    forests = [Plot(metric, plots.forest_of(matrix, metric), height) for metric in matrix.metrics]
+    dots = [
+        Plot(
+            metric,
+            plots.seeds_and_means({n: matrix.cell(n, metric).values for n in matrix.names}, metric, hues),
+            height - 20,
+        )
+        for metric in matrix.metrics
+    ]
+    key = Key(
+        [(f"to {matrix.reference}", ORANGE, "solid"), ("to the best hand-made loss of the metric", GREEN, "solid")]
+    )
+    return [
+        Section("scores", "Scores", [_table(matrix), Text(" ".join(legend(matrix)), "note"), Grid(dots, 330)]),
+        Section("differences", "Differences", [Text(FOREST, "note"), key, Grid(forests, 330)]),
+        *_classes(matrix),
+    ]
+
+
+def _table(matrix: Matrix) -> Table:
+    best = {metric: matrix.best(metric) for metric in matrix.metrics}
+    rows = []
+    for loss in matrix.among:
+        cells = [
+            Cell(
+                spread(matrix.cell(loss.name, metric)) + marks(matrix, loss.name, metric),
+                "best" if loss.name == best[metric] else "",
+            )
+            for metric in matrix.metrics
+        ]
+        tail = [Cell(seconds(matrix, loss.name), "quiet"), Cell(failed(matrix, loss.name), "quiet")]
+        rows.append([Cell(loss.name, "mine" if loss.searched else ""), *cells, *tail])
+    head = ["loss", *matrix.metrics, "s / run", "failed"]
+    if not any(row[-1].text for row in rows):
+        head, rows = head[:-1], [row[:-1] for row in rows]
+    return Table(head, rows)
+
+
+def _classes(matrix: Matrix) -> list[Section]:
+    tables: list[Block] = []
+    for metric in matrix.metrics:
+        rows = []
+        for label in matrix.classes:
+            cells = {name: matrix.of_class(name, metric, label) for name in matrix.names}
+            means = [cell.mean for cell in cells.values() if cell.n]
+            top = (max if higher_is_better(metric) else min)(means, default=None)
+            rows.append([Cell(label), *(Cell(spread(c), "best" if c.mean == top else "") for c in cells.values())])
+        if any(cell.text != "–" for row in rows for cell in row[1:]):
+            tables.append(Table(["class", *matrix.names], rows, metric, folded=bool(tables)))
+    note = Text("Percent, mean ± standard deviation over seeds; bold: the best mean of the class.", "note")
+    return [Section("classes", "Classes", [note, *tables])] if tables else []
+
+
+def _trainings(run: ComparisonRun) -> Section:
+    """What has been trained, while no seed is whole."""
+    metric = run.metrics[0]
+    rows = [
+        [Cell(r.name), Cell(str(r.seed)), Cell(r.state), Cell(percent(r.reward)), Cell(duration(r.seconds))]
+        for r in run.done
+    ]
+    text = "No seed has been trained with every loss yet, so that nothing can be compared."
+    table = Table(["loss", "seed", "state", metric, "time"], rows)
+    return Section("scores", "Trainings so far", [Text(text, "note"), table])
+
+
+def _about_the_losses(run: ComparisonRun, hues: dict[str, str]) -> list[Section]:
+    cards = [(name, card) for loss in run.among for name, card in loss.cards.items()]
+    sections = []
+    for number, (name, card) in enumerate(cards):
+        title = f" of {name}" if len(cards) > 1 else ""
+        sections += found_sections(card, str(number or ""), title)
+    recipe = replace(run.recipe, num_classes=TWO)
+    builders = {loss.name: partial(recipe.build, built_from(loss, run.path)) for loss in run.among}
+    losses, missing = built_for_two(builders)
+    return [*sections, gradient_section(losses, hues, missing)]
+
+
+def _predictions(run: ComparisonRun) -> list[Block]:
+    complete = [record for record in run.records if record.state == COMPLETE]
+    trainings = {record.name: record for record in complete if record.seed == run.seeds[0]}
+    return gallery(run, trainings, run.reference, mine(run) or run.reference)

@@ -1,0 +1,108 @@
+"""Sections every run has: what it cost, and where it comes from."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from statistics import median
+from typing import Any
+
+from autoseg.evidence.report import plots
+from autoseg.evidence.report.blocks import Block, Cell, Code, Facts, Plot, Section, Table, Text
+from autoseg.evidence.report.read import ComparisonRun, Run, SearchRun
+from autoseg.search.records import COMPLETE, TrialRecord
+
+
+def duration(seconds: float) -> str:
+    """As people say it: "4.2 s", "3 min", "1 h 20 min"."""
+    if seconds < 90:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def cost_section(run: Run, colour_of: Mapping[str, str]) -> Section:
+    """Seconds of every training and their sum; `colour_of` as in `plots.seconds`."""
+    done = run.done
+    total = sum(record.seconds for record in done)
+    lost = [record for record in done if record.state != COMPLETE]
+    facts = [
+        ("trainings with a result", f"{len(done)} of {run.total}"),
+        ("time of all, added up", duration(total)),
+        ("median of one", duration(median([record.seconds for record in done]))),
+        ("workers", str(run.config.get("workers", "not recorded"))),
+        ("without a score", str(len(lost))),
+    ]
+    note = "Wall-clock time of each training's last attempt; a worker's first one includes its start."
+    blocks: list[Block] = [Facts(facts), Plot("Seconds by training", plots.seconds(done, colour_of), 300)]
+    if lost:
+        blocks.append(_lost(lost))
+    return Section("cost", "Cost", [*blocks, Text(note, "note")])
+
+
+def _lost(records: Sequence[TrialRecord]) -> Table:
+    rows = [
+        [Cell(r.name), Cell(str(r.seed)), Cell(r.state), Cell(str(r.attempts)), Cell(_last_line(r.error))]
+        for r in records
+    ]
+    return Table(["training", "seed", "state", "attempts", "why"], rows, "Trainings without a score", folded=True)
+
+
+def _last_line(error: str) -> str:
+    lines = error.strip().splitlines()
+    return lines[-1] if lines else ""
+
+
+def origin_section(run: SearchRun | ComparisonRun, command: str) -> Section:
+    """Versions, data, seeds, and the command that repeats the run."""
+    facts = [
+        ("run folder", run.path.name),
+        ("data", run.data_name),
+        ("fingerprint of the data", str(run.fixed.get("data", "not recorded"))),
+        *_budget(run),
+        *(_of_search(run) if isinstance(run, SearchRun) else _of_comparison(run)),
+        ("this page by", f"autoseg {version('autoseg')}, Python {platform.python_version()}"),
+    ]
+    return Section("origin", "Provenance", [Facts(facts), Code(command, "To repeat it")])
+
+
+def _budget(run: Run) -> list[tuple[str, str]]:
+    if "proxy" not in run.config:
+        return [("budget", "your own training function")]
+    proxy, model = run.config["proxy"], run.config["model"]
+    size = "x".join(str(side) for side in proxy["size"])
+    text = f"{proxy['iters']} iterations of {proxy['batch_size']} crops of {proxy['crop']} px, images of {size} px"
+    return [("network", str(model["name"])), ("one training", text)]
+
+
+def _of_search(run: SearchRun) -> list[tuple[str, str]]:
+    about = run.card.provenance if run.card else {}
+    versions = about.get("versions", {"autoseg": about["autoseg"]} if "autoseg" in about else {})
+    told = ", ".join(f"{name} {number}" for name, number in versions.items()) or "not recorded"
+    fresh = sorted({record.seed for record in run.confirmation})
+    controller = ", ".join(f"{key} {value}" for key, value in _settings(run.fixed["controller"]))
+    return [
+        ("versions", told),
+        ("seed of the search", str(run.fixed["seed"])),
+        ("fresh seeds", ", ".join(map(str, fresh)) or "none"),
+        ("space", f"{run.space.name}, {run.space.dim} numbers"),
+        ("controller", controller),
+        ("floor", str(run.fixed.get("floor") or "none")),
+    ]
+
+
+def _settings(controller: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """What was set of a controller, one level deep."""
+    flat = {**controller, **controller.get("settings", {})}
+    return [(key, value) for key, value in flat.items() if isinstance(value, str | int | float)]
+
+
+def _of_comparison(run: ComparisonRun) -> list[tuple[str, str]]:
+    cards = [(name, card) for loss in run.among for name, card in loss.cards.items()]
+    found = [(f"loss {name}", f"cards/{name}.json, {_card(card.metric, card.provenance)}") for name, card in cards]
+    return [("split", str(run.fixed["split"])), ("seeds", ", ".join(map(str, run.seeds))), *found]
+
+
+def _card(metric: str, provenance: Mapping[str, object]) -> str:
+    return f"searched for {metric} in run {provenance.get('run', 'unknown')}"

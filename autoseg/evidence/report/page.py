@@ -1,0 +1,65 @@
+"""One self-contained HTML page: blocks through a template that escapes every text, plotly.js inlined once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib.resources import files
+from itertools import count
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.io import to_json
+from plotly.offline import get_plotlyjs
+
+from autoseg.evidence.report.blocks import Plot, RunPage
+from autoseg.evidence.report.theme import DARK
+
+PACKAGE = "autoseg.evidence.report"
+
+
+def render(runs: Sequence[RunPage], notices: Sequence[str] = ()) -> str:
+    """The page.
+
+    Args:
+        runs: what is said about each run; with several, a list of them comes first.
+        notices: what must not be overlooked about all of them together.
+    """
+    environment = Environment(
+        loader=PackageLoader(PACKAGE, ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    figures: dict[str, Plot] = {}
+    names = count(1)
+
+    def place(plot: Plot) -> str:
+        """Register a figure of the page; returns its id."""
+        name = f"plot-{next(names)}"
+        figures[name] = plot
+        return name
+
+    environment.globals["place"] = place
+    return environment.get_template("page.html.j2").render(
+        runs=runs,
+        notices=notices,
+        title=" · ".join(run.title for run in runs),
+        style=Markup(_asset("page.css")),
+        body_script=Markup(_asset("page.js")),
+        plotly=Markup(get_plotlyjs().replace("</script", r"<\/script")),
+        data=lambda: Markup(_json({name: json.loads(to_json(plot.figure)) for name, plot in figures.items()})),
+        dark=Markup(_json(DARK)),
+    )
+
+
+def _asset(name: str) -> str:
+    return files(PACKAGE).joinpath(name).read_text(encoding="utf-8")
+
+
+def _json(value: Any) -> str:
+    """JSON that can stand inside a script element: nothing in it closes the element."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", r"\u003c").replace(">", r"\u003e").replace("&", r"\u0026")

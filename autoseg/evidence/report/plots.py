@@ -1,0 +1,326 @@
+"""The interactive figures: pure functions from numbers to plotly figures, without fonts or backgrounds.
+
+Those are the page's, which knows its theme and its width. Every text that comes from a file goes through `label`:
+plotly reads tags in texts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+
+from autoseg.evidence.matrix import Matrix
+from autoseg.evidence.report.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SEQUENTIAL
+from autoseg.evidence.tables import percent, points
+from autoseg.search.paired import Paired
+from autoseg.search.records import COMPLETE, TrialRecord
+
+Points = NDArray[np.float64]
+WIDEST = 26  # characters of a loss's name beside an axis
+
+
+def label(text: str, widest: int = 200) -> str:
+    """A text of a file as plotly shall show it: no tags, not endlessly long."""
+    return escape(text if len(text) <= widest else text[: widest - 1] + "…")
+
+
+def figure(traces: Sequence[go.Trace] = (), **layout: object) -> go.Figure:
+    """An empty figure with the margins and hover of all of them."""
+    base = {
+        "margin": {"l": 52, "r": 14, "t": 14, "b": 46},
+        "hovermode": "closest",
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        "template": "none",
+    }
+    return go.Figure(list(traces), {**base, **layout})
+
+
+# ------------------------------------------------------------------------------------------ search
+
+
+def reward_by_round(records: Sequence[TrialRecord], names: Sequence[str], metric: str) -> go.Figure:
+    """Every candidate of a search with all that is known of it, the mean of each round, the best so far.
+
+    Args:
+        records: of the study "search".
+        names: of the coordinates of θ.
+        metric: the target.
+    """
+    done = [r for r in records if r.state == COMPLETE]
+    lost = [r for r in records if r.state != COMPLETE]
+    values = [100 * r.reward for r in done]
+    floor = min(values, default=0.0) - 0.08 * (max(values, default=1.0) - min(values, default=0.0) or 1.0)
+    rounds = sorted({r.round for r in records})
+    means, best, top = [], [], -math.inf
+    for number in rounds:
+        rewards = [100 * r.reward for r in done if r.round == number]
+        means.append(float(np.mean(rewards)) if rewards else None)
+        top = max([top, *rewards])
+        best.append(top if math.isfinite(top) else None)
+    shown = [number + 1 for number in rounds]
+    dots = {"mode": "markers", "hoverinfo": "text"}
+    plot = figure(
+        [
+            _line(shown, best, "best so far", GREEN, shape="hv"),
+            _line(shown, means, "mean of the round", GREY),
+            go.Scatter(
+                x=_spread(done, records), y=values, name="a candidate", 
+                hovertext=[_about(r, names, metric) for r in done],
+                marker={"color": BLUE, "size": 9, "opacity": 0.75}, **dots,
+            ),
+        ],
+        xaxis={"title": {"text": "round"}, "dtick": max(1, len(rounds) // 12), "range": [0.4, len(rounds) + 0.6]},
+        yaxis={"title": {"text": f"{label(metric)}, %"}},
+    )  # fmt: skip
+    if lost:
+        plot.add_trace(
+            go.Scatter(
+                x=_spread(lost, records), y=[floor] * len(lost), name="without a score",
+                hovertext=[_about(r, names, metric) for r in lost],
+                marker={"color": RED, "size": 9, "symbol": "x-thin", "line": {"color": RED, "width": 2}}, **dots,
+            )
+        )  # fmt: skip
+    return plot
+
+
+def _line(x: Sequence[float], y: Sequence[float | None], name: str, colour: str, shape: str = "linear") -> go.Scatter:
+    return go.Scatter(
+        x=x, y=y, name=name, mode="lines+markers", line={"color": colour, "width": 2.5, "shape": shape},
+        marker={"size": 5, "color": colour}, hovertemplate=f"{name} %{{y:.1f}}<extra></extra>",
+    )  # fmt: skip
+
+
+def _spread(some: Sequence[TrialRecord], records: Sequence[TrialRecord]) -> list[float]:
+    """X of candidates: beside each other around the number of their round."""
+    widest = max((r.index for r in records), default=0) or 1
+    return [r.round + 1 + 0.28 * (2 * r.index / widest - 1) for r in some]
+
+
+def _about(record: TrialRecord, names: Sequence[str], metric: str) -> str:
+    """A candidate in a hover label: name, state, scores, θ."""
+    scores = [f"{label(name)} {percent(value)}" for name, value in record.scores.items() if "/" not in name]
+    theta = [f"{label(name)} {value:.3f}" for name, value in zip(names, record.theta or (), strict=False)]
+    head = f"<b>{label(record.name)}</b>  {label(record.state)}  {record.seconds:.3g} s"
+    reward = f"reward {percent(record.reward)} ({label(metric)})" if record.state == COMPLETE else ""
+    error = label(record.error.strip().splitlines()[-1], 90) if record.error.strip() else ""
+    return "<br>".join([part for part in (head, reward, error, *_wrapped(scores, 4), *_wrapped(theta, 3)) if part])
+
+
+def _wrapped(texts: Sequence[str], number: int) -> list[str]:
+    return ["   ".join(texts[i : i + number]) for i in range(0, len(texts), number)]
+
+
+def seeds_and_means(scores: Mapping[str, Sequence[float]], metric: str, colour_of: Mapping[str, str]) -> go.Figure:
+    """A line per loss: a dot a seed, a bar the mean.
+
+    Args:
+        scores: loss to its score per seed (shares of 1, NaN: it has none), best first.
+        metric: whose.
+        colour_of: loss to colour.
+    """
+    plot = figure(
+        xaxis={"title": {"text": f"{label(metric)}, %"}},
+        yaxis=_categories([label(name, WIDEST) for name in scores]),
+        showlegend=False,
+    )
+    for place, (name, values) in enumerate(scores.items()):
+        row = 100 * np.asarray(values, dtype=np.float64)
+        row = row[np.isfinite(row)]
+        if not len(row):
+            continue
+        mean, y = float(row.mean()), len(scores) - 1 - place
+        bar = {"color": colour_of[name], "width": 3}
+        tip = f"<b>{label(name)}</b><br>mean {mean:.1f}"
+        plot.add_trace(
+            go.Scatter(x=[mean, mean], y=[y - 0.3, y + 0.3], mode="lines", line=bar, hovertext=tip, hoverinfo="text")
+        )
+        dots = {"color": colour_of[name], "size": 9, "opacity": 0.6}
+        tips = [f"<b>{label(name)}</b><br>{value:.1f}, mean {mean:.1f}" for value in row]
+        plot.add_trace(
+            go.Scatter(x=row, y=[y] * len(row), mode="markers", marker=dots, hovertext=tips, hoverinfo="text")
+        )
+    return plot
+
+
+def _categories(names: Sequence[str]) -> dict[str, object]:
+    """A y axis that names lines from top to bottom."""
+    return {
+        "tickvals": list(range(len(names)))[::-1],
+        "ticktext": list(names),
+        "range": [-0.6, len(names) - 0.4],
+        "showgrid": False,
+        "zeroline": False,
+        "automargin": True,
+        "fixedrange": True,
+    }
+
+
+# ------------------------------------------------------------------------------------------ a loss
+
+
+def curve(found: Points, published: Points | None) -> go.Figure:
+    """A found curve over the identity and, where there is one, the published one; (n, 2) points of [0, 1]."""
+    plot = figure(
+        xaxis={"range": [0, 1], "dtick": 0.25, "title": {"text": "x"}, "constrain": "domain"},
+        yaxis={"range": [-0.02, 1.02], "dtick": 0.25, "title": {"text": "g(x)"}, "scaleanchor": "x"},
+        showlegend=False,
+    )
+    lines = [("identity", np.array([[0.0, 0.0], [1.0, 1.0]]), GREY, "dot", 1.5)]
+    lines += [] if published is None else [("published", published, PURPLE, "dash", 2.0)]
+    for name, points_, colour, dash, width in [*lines, ("found", found, BLUE, "solid", 3.0)]:
+        plot.add_trace(
+            go.Scatter(
+                x=points_[:, 0], y=points_[:, 1], name=name, mode="lines",
+                line={"color": colour, "dash": dash, "width": width},
+                hovertemplate=f"{name}<br>g(%{{x:.3f}}) = %{{y:.3f}}<extra></extra>",
+            )
+        )  # fmt: skip
+    return plot
+
+
+def surface(g: Points, h: Points, is_and: bool) -> go.Figure:
+    """AND, g(a) h(b), or OR, g(a) + h(b) - g(a) h(b), over the unit square; red: the truth table.
+
+    Args:
+        g: (n,) values of the first operand's curve on an even grid of [0, 1].
+        h: the second's.
+        is_and: which of the two.
+    """
+    grid = np.linspace(0, 1, len(g))
+    product = np.outer(g, h)
+    height = product if is_and else g[:, None] + h[None, :] - product
+    corners = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
+    truth = corners.all(axis=1) if is_and else corners.any(axis=1)
+    axis = {"range": [0, 1], "dtick": 0.5, "showspikes": False}
+    return figure(
+        [
+            go.Surface(
+                x=grid, y=grid, z=height.T, cmin=0, cmax=1, colorscale=SEQUENTIAL, showscale=False,
+                contours={"z": {"show": True, "start": 0.1, "end": 0.9, "size": 0.1, "color": "rgba(255,255,255,.55)"}},
+                hovertemplate="a %{x:.2f}   b %{y:.2f}<br>%{z:.3f}<extra></extra>",
+            ),
+            go.Scatter3d(
+                x=corners[:, 0], y=corners[:, 1], z=truth.astype(float), mode="markers",
+                marker={"color": RED, "size": 5}, hovertemplate="truth table<br>%{z}<extra></extra>",
+            ),
+        ],
+        scene={
+            "xaxis": {**axis, "title": {"text": "a"}},
+            "yaxis": {**axis, "title": {"text": "b"}},
+            "zaxis": {**axis, "title": {"text": ""}, "range": [0, 1.02]},
+            "camera": {"eye": {"x": -1.35, "y": -1.5, "z": 0.95}, "center": {"x": 0, "y": 0, "z": -0.12}},
+            "aspectmode": "cube",
+        },
+        margin={"l": 0, "r": 0, "t": 0, "b": 0},
+        showlegend=False,
+    )  # fmt: skip
+
+
+def pull(p: Points, pulls: Mapping[str, Points], style_of: Mapping[str, tuple[str, str]], sign: str) -> go.Figure:
+    """How hard losses pull at one pixel, by the probability it has.
+
+    Args:
+        p: (n,) probability of the class.
+        pulls: loss to (n,) pull.
+        style_of: loss to (colour, dash).
+        sign: "up" or "down", the right direction, for the axis.
+    """
+    plot = figure(
+        xaxis={"range": [0, 1], "title": {"text": "p, probability of the class"}},
+        yaxis={"title": {"text": f"pull {sign}"}, "rangemode": "tozero", "zeroline": True},
+        showlegend=False,
+    )
+    for name, values in pulls.items():
+        colour, dash = style_of[name]
+        plot.add_trace(
+            go.Scatter(
+                x=p, y=values, name=label(name, WIDEST), mode="lines",
+                line={"color": colour, "dash": dash, "width": 3 if colour == BLUE else 2},
+                hovertemplate=f"{label(name)}<br>p %{{x:.3f}}   pull %{{y:.3f}}<extra></extra>",
+            )
+        )  # fmt: skip
+    return plot
+
+
+# ------------------------------------------------------------------------------------------ comparison
+
+
+def forest(lines: Sequence[tuple[str, str, str, Paired]]) -> go.Figure:
+    """Paired differences with their intervals, in percentage points; filled: marked, hollow: not.
+
+    Args:
+        lines: (loss, opponent, colour, difference), from top to bottom; a loss may have several.
+    """
+    names = list(dict.fromkeys(name for name, *_ in lines))
+    plot = figure(
+        xaxis={"title": {"text": "percentage points"}, "zeroline": True, "zerolinewidth": 2},
+        yaxis=_categories([label(name, WIDEST) for name in names]),
+        showlegend=False,
+    )
+    for name in names:
+        mine = [(other, colour, d) for line, other, colour, d in lines if line == name and not math.isnan(d.mean)]
+        for turn, (other, colour, difference) in enumerate(mine):
+            y = len(names) - 1 - names.index(name) + 0.17 * (len(mine) - 1 - 2 * turn)
+            plot.add_trace(_interval(name, other, colour, difference, y))
+    return plot
+
+
+def _interval(name: str, other: str, colour: str, difference: Paired, y: float) -> go.Scatter:
+    reach = 100 * (difference.high - difference.mean)
+    sure = "marked: the interval excludes zero" if difference.significant else "not marked"
+    return go.Scatter(
+        x=[100 * difference.mean],
+        y=[y],
+        mode="markers",
+        marker={"color": colour, "size": 10, "symbol": "circle" if difference.significant else "circle-open"},
+        error_x={"type": "data", "array": [0 if math.isnan(reach) else reach], "color": colour, "thickness": 2.2},
+        hovertext=f"<b>{label(name)}</b> to {label(other)}<br>{points(difference)}, {difference.n} seeds<br>{sure}",
+        hoverinfo="text",
+    )
+
+
+def forest_of(matrix: Matrix, metric: str) -> go.Figure:
+    """Every loss of a comparison against the reference and the best hand-made one, under one metric."""
+    rival = matrix.best_hand_made(metric)
+    lines = []
+    for name in matrix.names:
+        for other, colour in ((matrix.reference, ORANGE), (rival, GREEN)):
+            if other is not None and other != name and not (colour == GREEN and other == matrix.reference):
+                lines.append((name, other, colour, matrix.difference(name, other, metric)))
+    return forest(lines)
+
+
+def seconds(records: Sequence[TrialRecord], colour_of: Mapping[str, str]) -> go.Figure:
+    """Time of every training, in the order in which they were planned.
+
+    Args:
+        records: of all studies, those without a result left out.
+        colour_of: what they are grouped by ("search", "confirmation", or a loss) to its colour.
+    """
+    plot = figure(
+        xaxis={"title": {"text": "training"}},
+        yaxis={"title": {"text": "seconds"}, "rangemode": "tozero"},
+        bargap=0.15,
+    )
+    groups = [_group(record, colour_of) for record in records]
+    for group, colour in colour_of.items():
+        mine = [(place, r) for place, (r, of) in enumerate(zip(records, groups, strict=True), start=1) if of == group]
+        tips = [f"<b>{label(r.name)}</b>  seed {r.seed}<br>{r.seconds:.3g} s  {label(r.state)}" for _, r in mine]
+        plot.add_trace(
+            go.Bar(
+                x=[place for place, _ in mine], y=[r.seconds for _, r in mine], name=label(group, WIDEST),
+                marker={"color": colour}, hovertext=tips, hoverinfo="text",
+            )
+        )  # fmt: skip
+    return plot
+
+
+def _group(record: TrialRecord, among: Mapping[str, str]) -> str:
+    if record.name in among:
+        return record.name
+    return "search" if record.round >= 0 else "confirmation"

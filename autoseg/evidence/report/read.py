@@ -1,0 +1,257 @@
+"""Reads run folders, without locking or changing them, into what a report needs: a search or a comparison."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autoseg.errors import InputError
+from autoseg.evidence.compare import STUDY, parse_seeds
+from autoseg.evidence.contenders import Contender, Recipe, contenders, find
+from autoseg.evidence.matrix import Matrix
+from autoseg.losses import LossCard
+from autoseg.search.confirm import conclude, fresh_seeds, tabulate
+from autoseg.search.ledger import Ledger
+from autoseg.search.loop import found
+from autoseg.search.records import COMPLETE, RUNNING, SearchResult, TrialRecord
+from autoseg.search.run_folder import read_config
+from autoseg.surrogates.space import SearchSpace
+
+OF_A_SEARCH = ("metric", "seed", "candidates", "floor", "confirm", "space", "controller")  # all else is its budget
+
+
+@dataclass(frozen=True)
+class Run:
+    """What searches and comparisons share.
+
+    Args:
+        path: the run folder.
+        config: `config.yaml`, plain data.
+        fixed: `fingerprint.json`.
+        records: of all trainings, in the order in which they were planned.
+        total: how many there will be.
+    """
+
+    path: Path
+    config: Mapping[str, Any]
+    fixed: Mapping[str, Any]
+    records: Sequence[TrialRecord]
+    total: int
+
+    @property
+    def done(self) -> list[TrialRecord]:
+        """The trainings that have a result, good or bad."""
+        return [record for record in self.records if record.state != RUNNING]
+
+    @property
+    def finished(self) -> bool:
+        """Whether every training has its result."""
+        return len(self.done) >= self.total
+
+    @property
+    def data_name(self) -> str:
+        """Of the data set; "your own training" where only a training function knows it."""
+        return str(self.config["data"]["name"]) if "data" in self.config else "your own training"
+
+
+@dataclass(frozen=True)
+class SearchRun(Run):
+    """A search.
+
+    Args:
+        metric: the target.
+        space: of θ.
+        search: records of the candidates.
+        confirmation: those of the confirmation.
+        result: what it concludes, so far if it is not finished.
+        card: `loss.json`; None if there is none yet.
+    """
+
+    metric: str
+    space: SearchSpace
+    search: Sequence[TrialRecord]
+    confirmation: Sequence[TrialRecord]
+    result: SearchResult
+    card: LossCard | None
+
+    @property
+    def rounds(self) -> int:
+        """All rounds, those to come included."""
+        return _rounds(self.config)
+
+
+@dataclass(frozen=True)
+class ComparisonRun(Run):
+    """A comparison.
+
+    Args:
+        among: the losses.
+        recipe: builds them.
+        metrics: that are shown.
+        seeds: all of them.
+        matrix: of the seeds with which every loss has been trained; None while there is none.
+        reference: name of the loss all others are compared with.
+        classes: names; empty if no training has been scored by class.
+    """
+
+    among: Sequence[Contender]
+    recipe: Recipe
+    metrics: Sequence[str]
+    seeds: Sequence[int]
+    matrix: Matrix | None
+    reference: str
+    classes: Sequence[str]
+
+
+def open_run(path: Path) -> SearchRun | ComparisonRun:
+    """Read a run folder.
+
+    Raises:
+        InputError: it is none, it is damaged, or none of its trainings has completed.
+    """
+    config = read_config(path)
+    fixed = _fingerprint(path)
+    try:
+        run = _comparison(path, config, fixed) if "losses" in config else _search(path, config, fixed)
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        hint = "It was changed, or written by another version of autoseg."
+        got = f"{path}, in which {error!r} is missing or wrong"
+        raise InputError("run folder", "one with all its settings", got, hint) from error
+    return run
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads((path / "fingerprint.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError("run folder", "a folder with a readable fingerprint.json", f"{path} ({error})") from error
+    return dict(content)
+
+
+def _some_complete(path: Path, records: Sequence[TrialRecord]) -> None:
+    """Refuse a run that has nothing to show.
+
+    Raises:
+        InputError: no training of `records` completed.
+    """
+    if any(record.state == COMPLETE for record in records):
+        return
+    why = next((f"; the first one {r.state}: {r.error.strip().splitlines()[-1]}" for r in records if r.error), "")
+    hint = "Report it once its first training has ended well."
+    raise InputError("RUN", "a run with a completed training", f"{path} without any among {len(records)}{why}", hint)
+
+
+# ------------------------------------------------------------------------------------------ a search
+
+
+def _search(path: Path, config: dict[str, Any], fixed: dict[str, Any]) -> SearchRun:
+    space, metric = SearchSpace.from_dict(fixed["space"]), str(fixed["metric"])
+    with Ledger(path / "trials.db", space.names, read_only=True) as ledger:
+        floor, search, confirmation = (ledger.records(study) for study in ("floor", "search", "confirm"))
+    _some_complete(path, search)
+    records = [*floor, *search, *confirmation]
+    card = LossCard.load(path / "loss.json") if (path / "loss.json").is_file() else None
+    result = _conclude(path, fixed, search, confirmation)
+    total = _total(config, fixed, len(floor), len(confirmation))
+    return SearchRun(path, config, fixed, records, total, metric, space, search, confirmation, result, card)
+
+
+def _conclude(
+    path: Path, fixed: dict[str, Any], search: Sequence[TrialRecord], confirmation: Sequence[TrialRecord]
+) -> SearchResult:
+    """The result; that of the search alone while the confirmation is not over."""
+    metric, seed = str(fixed["metric"]), int(fixed["seed"])
+    best = found(max((r for r in search if r.state == COMPLETE), key=lambda r: r.reward), seed)
+    over = confirmation if all(record.state != RUNNING for record in confirmation) else ()
+    seeds = fresh_seeds(seed, int(fixed["confirm"]["seeds"]))
+    return conclude(path, metric, best, tabulate(over, metric), seeds)
+
+
+def _rounds(config: Mapping[str, Any]) -> int:
+    return int(config["rounds"] if "rounds" in config else config["search"]["rounds"])
+
+
+def _total(config: Mapping[str, Any], fixed: Mapping[str, Any], floor: int, confirmation: int) -> int:
+    """All trainings. The entries of the confirmation are known once it begins; until then, one or more is certain."""
+    confirm = fixed["confirm"]
+    expected = bool(confirm["seeds"] and confirm["top"])
+    least = (confirm["top"] + len(set(confirm["rivals"]))) * confirm["seeds"] if expected else 0
+    return floor + _rounds(config) * int(fixed["candidates"]) + (confirmation or least)
+
+
+# ------------------------------------------------------------------------------------------ a comparison
+
+
+def _comparison(path: Path, config: dict[str, Any], fixed: dict[str, Any]) -> ComparisonRun:
+    with Ledger(path / "trials.db", (), read_only=True, studies=(STUDY,)) as ledger:
+        known = {record.key: record for record in ledger.records(STUDY)}
+    _some_complete(path, list(known.values()))
+    classes, seeds = _classes(list(known.values())), parse_seeds(config["seeds"])
+    options: dict[str, int] = {key: fixed[key] for key in ("tolerance", "drop_background") if key in fixed}
+    recipe = Recipe(len(classes) or 2, space=config["space"]["name"], options=options)
+    among = contenders(config["losses"], config["metrics"], recipe, home=path)
+    reference = find("reference", config["reference"], among).name
+    planned = [
+        TrialRecord(-1, index, "searched" if loss.searched else "hand-made", loss.name, None, seed)
+        for seed in seeds
+        for index, loss in enumerate(among)
+    ]
+    records = [known.get(record.key, record) for record in planned]
+    open_seeds = {record.seed for record in records if record.state == RUNNING}
+    whole = [seed for seed in seeds if seed not in open_seeds]
+    matrix = Matrix(among, config["metrics"], whole, reference, records, classes) if whole else None
+    return ComparisonRun(
+        path, config, fixed, records, len(planned),
+        among, recipe, config["metrics"], seeds, matrix, reference, classes,
+    )  # fmt: skip
+
+
+def _classes(records: Sequence[TrialRecord]) -> list[str]:
+    """Names of the classes, in their order, from the scores of a training; any metric that has them will do."""
+    for record in records:
+        metrics = [name.partition("/")[0] for name in record.scores if "/" in name]
+        if metrics:
+            return [name.partition("/")[2] for name in record.scores if name.startswith(metrics[0] + "/")]
+    return []
+
+
+# ------------------------------------------------------------------------------------------ several
+
+
+def budget(run: Run) -> dict[str, Any]:
+    """What two runs of a kind must share for their scores to be comparable, as flat plain data."""
+    skip = OF_A_SEARCH if isinstance(run, SearchRun) else ("space",)
+    return dict(_flat({key: value for key, value in run.fixed.items() if key not in skip}))
+
+
+def _flat(tree: Mapping[str, Any], head: str = "") -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for key, value in tree.items():
+        found += _flat(value, f"{head}{key}.") if isinstance(value, dict) else [(head + key, value)]
+    return found
+
+
+def differing_budgets(runs: Sequence[Run]) -> list[str]:
+    """Where runs of one kind have another budget than the first of that kind, a line each."""
+    texts = []
+    for kind in (SearchRun, ComparisonRun):
+        alike = [run for run in runs if isinstance(run, kind)]
+        for run in alike[1:]:
+            one, other = budget(alike[0]), budget(run)
+            keys = [key for key in [*one, *(other.keys() - one.keys())] if one.get(key) != other.get(key)]
+            if keys:
+                texts.append(f"{alike[0].path.name} and {run.path.name} differ in {', '.join(_told(keys, one, other))}")
+    return texts
+
+
+def _told(keys: Sequence[str], one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    short = [f"{key} ({_short(one.get(key))}, {_short(other.get(key))})" for key in keys[:4]]
+    return [*short, f"{len(keys) - 4} more"] if len(keys) > 4 else short
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 24 else text[:12] + "…"

@@ -1,0 +1,36 @@
+"""Colours of the page and its figures: figures are drawn in the light ones, the page swaps them where it is dark.
+
+Okabe and Ito's hues, darkened or lightened until they have a contrast of 3 or more with the background of their
+theme. One thing has one colour on the whole page: what the report is about is blue, its reference orange.
+"""
+
+from __future__ import annotations
+
+BLUE, ORANGE, GREEN, PURPLE, RED, SKY, GREY = (
+    "#0067a8",
+    "#b35900",
+    "#00795a",
+    "#a3478a",
+    "#c43a31",
+    "#2a87b8",
+    "#767c88",
+)
+DARK = {
+    BLUE: "#6cb8f0",
+    ORANGE: "#f2a54a",
+    GREEN: "#3fc79a",
+    PURPLE: "#e29bca",
+    RED: "#ff8078",
+    SKY: "#8fd3f5",
+    GREY: "#8d95a3",
+}
+CYCLE = (GREEN, PURPLE, SKY, RED, GREY)  # for losses that are neither found nor the reference
+SEQUENTIAL = "Viridis"  # reads the same on light and dark
+
+
+def colours(names: list[str], mine: str | None, reference: str | None) -> dict[str, str]:
+    """A colour per loss: blue for `mine`, orange for `reference`, others in turn."""
+    special = {mine: BLUE, reference: ORANGE}
+    rest = [name for name in names if name not in special]
+    turns = {name: CYCLE[i % len(CYCLE)] for i, name in enumerate(rest)}
+    return {name: special[name] if name in special else turns[name] for name in names}
