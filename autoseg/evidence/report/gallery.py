@@ -158,13 +158,14 @@ def _scene(shown: Shown, reference: str, others: Sequence[str], colours: Sequenc
         height, width = truth.shape
         mark = (left / width, top / height, side / width, side / height)
         where = _painted(faint, difference(theirs, ours, truth))
-        pair = [(_title(name, ours, truth), _mask(ours, colours)), ("where they differ", _png(where))]
+        they = "where they differ" if difference(theirs, ours, truth).any() else "they agree"
+        pair = [(_title(name, ours, truth), _mask(ours, colours)), (they, _png(where))]
         whole += [_picture(title, uri, truth, mark=mark, of=name) for title, uri in pair]
         crop = np.s_[top : top + side, left : left + side]
         masks = [
             (title, _mask(one[crop], colours)) for title, one in (("truth", truth), (reference, theirs), (name, ours))
         ]
-        close = [("detail", _png(shown.image[crop])), *masks, ("where they differ", _png(where[crop]))]
+        close = [("detail", _png(shown.image[crop])), *masks, (they, _png(where[crop]))]
         details += [_picture(title, uri, truth[crop], of=name, detail=True) for title, uri in close]
     return Scene(shown.title, whole, details)
 

@@ -23,6 +23,8 @@ READING = (
     "Cross-entropy pulls hardest where the network is most wrong; soft Jaccard lets go of such pixels and pulls where "
     "it is undecided. A found loss pulls more where its curve is steep, and less where it is flat."
 )
+DASHES = {"asl2021": "dash", "soft Jaccard": "dot"}
+STROKES = {"solid": "solid", "dash": "dashed", "dot": "dotted"}
 TWO = 2  # classes of the constructed image
 
 
@@ -49,7 +51,7 @@ def found_sections(card: LossCard, slug: str = "", title: str = "") -> list[Sect
 
 
 def companions(metric: str) -> dict[str, nn.Module]:
-    """What a found loss is shown beside: cross-entropy, soft Jaccard, the published loss of its metric."""
+    """What losses are shown beside: cross-entropy, soft Jaccard, the published loss of `metric` if there is one."""
     losses = {"ce": build_loss("ce", num_classes=TWO), "soft Jaccard": SurrogateLoss("miou", TWO)}
     name = f"asl2021/{metric}"
     return {**losses, name: load_loss(name, TWO)} if name in published() else losses
@@ -59,13 +61,13 @@ def gradient_section(losses: Mapping[str, nn.Module], colours: Mapping[str, str]
     """How losses of two classes pull at a pixel; `failed` are those that cannot be built for two."""
     pulls = gradient.pulls(losses)
     missing = [*failed, *(name for name in losses if name not in pulls)]
-    styles = {name: (colours[name], "dash" if name.startswith("asl2021/") else "solid") for name in pulls}
+    styles = {name: (colours[name], DASHES.get(name.partition("/")[0], "solid")) for name in pulls}
     targets, others = ({name: pull[side] for name, pull in pulls.items()} for side in (0, 1))
     grid = [
         Plot("target pixel: towards the class", plots.pull(gradient.GRID, targets, styles, "up"), 380),
         Plot("non-target pixel: away from the class", plots.pull(gradient.GRID, others, styles, "down"), 380),
     ]
-    key = Key([(name, colour, "solid" if dash == "solid" else "dashed") for name, (colour, dash) in styles.items()])
+    key = Key([(name, colour, STROKES[dash]) for name, (colour, dash) in styles.items()])
     blocks: list[Block] = [Text(READING), key, Grid(grid, 320), Text(gradient.DESCRIPTION, "note")]
     if missing:
         blocks.append(Text(f"Left out, since they cannot be computed on it: {', '.join(missing)}.", "note"))

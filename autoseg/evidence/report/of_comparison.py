@@ -10,10 +10,10 @@ from autoseg.evidence.matrix import Matrix
 from autoseg.evidence.report import plots
 from autoseg.evidence.report.blocks import Block, Cell, Facts, Grid, Key, Plot, RunPage, Section, Table, Text
 from autoseg.evidence.report.gallery import gallery
-from autoseg.evidence.report.loss_sections import TWO, built_for_two, found_sections, gradient_section
+from autoseg.evidence.report.loss_sections import TWO, built_for_two, companions, found_sections, gradient_section
 from autoseg.evidence.report.origin import cost_section, duration, origin_section
 from autoseg.evidence.report.read import ComparisonRun
-from autoseg.evidence.report.theme import GREEN, ORANGE, colours
+from autoseg.evidence.report.theme import GREEN, GREY, ORANGE, colours
 from autoseg.evidence.tables import failed, legend, marks, percent, seconds, sentences, spread
 from autoseg.metrics import higher_is_better
 from autoseg.search.records import COMPLETE
@@ -156,7 +156,9 @@ def _about_the_losses(run: ComparisonRun, hues: dict[str, str]) -> list[Section]
     recipe = replace(run.recipe, num_classes=TWO)
     builders = {loss.name: partial(recipe.build, built_from(loss, run.path)) for loss in run.among}
     losses, missing = built_for_two(builders)
-    return [*sections, gradient_section(losses, hues, missing)]
+    for name, loss in companions("").items():
+        losses.setdefault(name, loss)
+    return [*sections, gradient_section(losses, {"ce": GREY, "soft Jaccard": GREY, **hues}, missing)]
 
 
 def _predictions(run: ComparisonRun) -> list[Block]:

@@ -213,7 +213,7 @@ def surface(g: Points, h: Points, is_and: bool) -> go.Figure:
             "xaxis": {**axis, "title": {"text": "a"}},
             "yaxis": {**axis, "title": {"text": "b"}},
             "zaxis": {**axis, "title": {"text": ""}, "range": [0, 1.02]},
-            "camera": {"eye": {"x": -1.35, "y": -1.5, "z": 0.95}, "center": {"x": 0, "y": 0, "z": -0.12}},
+            "camera": {"eye": {"x": -1.5, "y": -1.65, "z": 1.05}, "center": {"x": 0, "y": 0, "z": -0.12}},
             "aspectmode": "cube",
         },
         margin={"l": 0, "r": 0, "t": 0, "b": 0},

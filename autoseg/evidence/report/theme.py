@@ -6,13 +6,13 @@ theme. One thing has one colour on the whole page: what the report is about is b
 
 from __future__ import annotations
 
-BLUE, ORANGE, GREEN, PURPLE, RED, SKY, GREY = (
+BLUE, ORANGE, GREEN, PURPLE, RED, OLIVE, GREY = (
     "#0067a8",
     "#b35900",
     "#00795a",
     "#a3478a",
     "#c43a31",
-    "#2a87b8",
+    "#766d00",
     "#767c88",
 )
 DARK = {
@@ -21,16 +21,17 @@ DARK = {
     GREEN: "#3fc79a",
     PURPLE: "#e29bca",
     RED: "#ff8078",
-    SKY: "#8fd3f5",
+    OLIVE: "#d0c24a",
     GREY: "#8d95a3",
 }
-CYCLE = (GREEN, PURPLE, SKY, RED, GREY)  # for losses that are neither found nor the reference
+CYCLE = (GREEN, PURPLE, RED, OLIVE)  # for losses that are neither found nor the reference
 SEQUENTIAL = "Viridis"  # reads the same on light and dark
 
 
 def colours(names: list[str], mine: str | None, reference: str | None) -> dict[str, str]:
-    """A colour per loss: blue for `mine`, orange for `reference`, others in turn."""
-    special = {mine: BLUE, reference: ORANGE}
+    """A colour per loss: blue for `mine`, orange for `reference`, grey for identity curves, others in turn."""
+    special = {name: GREY for name in names if name.partition("/")[0] == "identity"}
+    special |= {name: colour for name, colour in ((mine, BLUE), (reference, ORANGE)) if name is not None}
     rest = [name for name in names if name not in special]
-    turns = {name: CYCLE[i % len(CYCLE)] for i, name in enumerate(rest)}
-    return {name: special[name] if name in special else turns[name] for name in names}
+    turns = {name: CYCLE[place % len(CYCLE)] for place, name in enumerate(rest)}
+    return {name: special.get(name) or turns[name] for name in names}

@@ -1,0 +1,243 @@
+"""The report: what stands in it, what it makes of unfinished and broken runs, that it escapes and disturbs nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import toy_runs
+import yaml
+
+import autoseg.cli as cli
+from autoseg.errors import InputError
+from autoseg.evidence.report.build import open_runs, report
+from autoseg.search.run_folder import RunFolder
+
+
+class Page(HTMLParser):
+    """What a browser would make of the markup: elements, links, the text, the figures."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[str] = []
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self._inside, self._words = "", []
+        self._scripts: dict[str, str] = {}
+        self.feed(text)
+        self.text = " ".join(" ".join(self._words).split())
+        self.figures = json.loads(self._scripts["figures"])
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.elements.append(tag)
+        self.links += [given[name] or "" for name in ("src", "href") if name in given]
+        if given.get("id"):
+            self.ids.append(str(given["id"]))
+        if tag in ("script", "style"):
+            self._inside = str(given.get("id") or tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("script", "style"):
+            self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._inside:
+            self._scripts[self._inside] = self._scripts.get(self._inside, "") + data
+        else:
+            self._words.append(data)
+
+    def hovers(self) -> list[str]:
+        """All hover texts of all figures."""
+        texts = [trace.get("hovertext", []) for figure in self.figures.values() for trace in figure["data"]]
+        return [one for text in texts for one in ([text] if isinstance(text, str) else text)]
+
+
+def page_of(*paths: Path, force: bool = False) -> Page:
+    runs = open_runs(paths, force=force)
+    return Page(report(runs, ["autoseg search metric=miou"] * len(runs)))
+
+
+def copy(run: Path, to: Path) -> Path:
+    shutil.copytree(run, to, ignore=shutil.ignore_patterns(".lock"))
+    return to
+
+
+# ------------------------------------------------------------------------------------------ contents
+
+
+def test_a_search_says_what_was_searched_and_what_came_out(search_run: Path) -> None:
+    page = page_of(search_run)
+    assert "Searched 6 losses of the space default-miou" in page.text and "with ppo" in page.text
+    assert "Found a loss for miou" in page.text or "The best loss found is not ahead" in page.text
+    assert "Not finished" not in page.text
+    parts = ["rewards", "confirmation", "curves", "surfaces", "gradient", "predictions", "cost", "origin"]
+    assert [f"search-{part}" for part in parts] == [name for name in page.ids if name.startswith("search-")]
+    assert "autoseg search metric=miou" in page.text and "your own training" in page.text
+    assert "Trainings with your own function leave no predictions" in page.text
+
+
+def test_every_candidate_can_be_pointed_at(search_run: Path) -> None:
+    hovers = [text for text in page_of(search_run).hovers() if "and.p1.x" in text]
+    for name in (f"candidate {round}.{index}" for round in range(2) for index in range(3)):
+        (text,) = (hover for hover in hovers if f"<b>{name}</b>" in hover)
+        assert "score.p1.x" in text
+        assert ("reward" in text and "biou" in text and "complete" in text) != ("diverged" in text and "nan of" in text)
+    assert sum("diverged" in text for text in hovers) == 1
+
+
+def test_a_search_has_curves_surfaces_and_pulls(search_run: Path) -> None:
+    figures = list(page_of(search_run).figures.values())
+    kinds = [[trace["type"] for trace in figure["data"]] for figure in figures]
+    assert kinds.count(["surface", "scatter3d"]) == 2
+    named = [[trace.get("name") for trace in figure["data"]] for figure in figures]
+    assert named.count(["identity", "published", "found"]) == 2 and named.count(["identity", "found"]) == 1
+    assert named.count(["found", "ce", "soft Jaccard", "asl2021/miou"]) == 2
+
+
+def test_a_comparison_has_its_matrix_marks_classes_and_predictions(comparison_run: Path) -> None:
+    page = page_of(comparison_run)
+    assert "miou: " in page.text and "is best with" in page.text
+    assert re.search(r"\d\d\.\d ± \d\.\d↑", page.text), "no cell is marked"
+    assert "95 % paired t interval" in page.text
+    assert all(name in page.text for name in toy_runs.CLASSES)
+    assert "% of pixels right" in page.text and "detail" in page.text and "where they differ" in page.text
+    assert page.elements.count("option") == 2 and page.elements.count("img") == 2 * (3 + 2 * 2 + 2 * 5)
+    assert "s / run" in page.text
+
+
+def test_several_runs_stand_in_one_page(search_run: Path, comparison_run: Path) -> None:
+    page = page_of(search_run, comparison_run)
+    assert "2 runs" in page.text and {"search", "comparison"} <= set(page.ids)
+    assert len(page.ids) == len(set(page.ids)) and set(page.figures) <= set(page.ids)
+
+
+def test_it_needs_no_network(search_run: Path, comparison_run: Path) -> None:
+    page = page_of(search_run, comparison_run)
+    anchors = {f"#{name}" for name in page.ids}
+    assert all(link.startswith("data:") or link in anchors for link in page.links)
+
+
+def test_texts_of_files_are_never_markup(search_run: Path, comparison_run: Path) -> None:
+    page = page_of(search_run, comparison_run)
+    assert page.elements.count("script") == 4 and page.elements.count("style") == 1
+    assert toy_runs.EVIL in page.text
+    hovers = [text for text in page.hovers() if "alert(1)" in text]
+    assert hovers and all(toy_runs.EVIL not in text and "&lt;script&gt;" in text for text in hovers)
+
+
+# ------------------------------------------------------------------------------------------ unfinished, broken
+
+
+def test_an_unfinished_search_is_rendered_and_says_so(toys: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        toy_runs.search(toys / "cut", toy_runs.Fragile(last=5))
+    page = page_of(toys / "cut")
+    assert "Not finished: 4 of 14 trainings have a result" in page.text
+    assert "Round 2 of 2" in page.text or "rewards" in " ".join(page.ids)
+    assert "not confirmed" in page.text
+
+
+def test_an_unfinished_confirmation_has_no_winner_yet(toys: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        toy_runs.search(toys / "unconfirmed", toy_runs.Fragile(last=9))
+    page = page_of(toys / "unconfirmed")
+    assert "Not finished: 8 of " in page.text and "Under way: 2 of " in page.text
+
+
+def test_an_unfinished_comparison_uses_the_seeds_that_are_whole(toys: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        toy_runs.compare(toys / "half", last=6, predictions=False)
+    page = page_of(toys / "half")
+    assert "Not finished: 5 of 15 trainings have a result; the tables use the seeds 1001." in page.text
+    assert "No predictions were kept" in page.text
+    with pytest.raises(KeyboardInterrupt):
+        toy_runs.compare(toys / "begun", last=3, predictions=False)
+    assert "No seed has been trained with every loss yet" in page_of(toys / "begun").text
+
+
+def test_what_is_no_run_is_refused(search_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    damaged = copy(search_run, tmp_path / "damaged")
+    (damaged / "trials.db").write_bytes(b"not a database" * 100)
+    torn = copy(search_run, tmp_path / "torn")
+    (torn / "trials.db").write_bytes((search_run / "trials.db").read_bytes()[:20000])
+    bare = copy(search_run, tmp_path / "bare")
+    (bare / "fingerprint.json").write_text("{}")
+    gone = copy(search_run, tmp_path / "gone")
+    (gone / "trials.db").unlink()
+    (tmp_path / "empty").mkdir()
+    cases = {"empty": "config.yaml", "damaged": "readable ledger", "torn": "readable ledger", "bare": "space",
+             "gone": "trials.db: expected a file", "nowhere": "does not exist"}  # fmt: skip
+    for name, words in cases.items():
+        assert cli.main(["report", str(tmp_path / name)]) == 2, name
+        error = capsys.readouterr().err
+        assert words in error and error.startswith("autoseg: ") and "Traceback" not in error
+        assert not (tmp_path / name / "report.html").exists()
+
+
+def test_a_run_with_nothing_complete_is_refused(toys: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        toy_runs.search(toys / "nothing", toy_runs.Fragile(last=1))
+    with pytest.raises(InputError, match="a run with a completed training"):
+        open_runs([toys / "nothing"])
+
+
+def test_different_budgets_are_refused_unless_forced(
+    comparison_run: Path, toys: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = copy(comparison_run, tmp_path / "other")
+    fixed = json.loads((other / "fingerprint.json").read_text())
+    (other / "fingerprint.json").write_text(json.dumps({**fixed, "proxy.iters": 4}))
+    page = tmp_path / "both.html"
+    assert cli.main(["report", str(comparison_run), str(other), "-o", str(page)]) == 2
+    assert "proxy.iters (3, 4)" in capsys.readouterr().err and not page.exists()
+    assert cli.main(["report", str(comparison_run), str(other), "-o", str(page), "--force"]) == 0
+    assert "Different budgets, scores cannot be compared" in Page(page.read_text()).text
+
+
+# ------------------------------------------------------------------------------------------ the command
+
+
+def contents(run: Path) -> dict[str, str]:
+    files = [path for path in run.rglob("*") if path.is_file()]
+    return {str(path.relative_to(run)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_a_run_under_way_is_read_without_its_lock_and_not_changed(
+    search_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copy(search_run, tmp_path / "run")
+    with RunFolder.open(run, json.loads((run / "fingerprint.json").read_text())):
+        before = contents(run)
+        assert cli.main(["report", str(run)]) == 0
+    assert "wrote" in capsys.readouterr().out
+    after = contents(run)
+    assert after.pop("report.html") and after == before
+
+
+def test_where_the_page_goes(search_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["report", str(search_run), "-o", str(tmp_path)]) == 0
+    assert (tmp_path / "report.html").stat().st_size > 4e6
+    assert cli.main(["report", str(search_run), "-o", str(tmp_path / "no" / "page.html")]) == 2
+    assert "existing folder" in capsys.readouterr().err
+    assert cli.main(["report", str(search_run), str(search_run)]) == 2
+    assert "each run once" in capsys.readouterr().err
+
+
+def test_images_that_are_gone_or_changed_are_said_to_be(comparison_run: Path, tmp_path: Path) -> None:
+    run = copy(comparison_run, tmp_path / "comparison")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["data"] = {**config["data"], "kind": "folder", "root": "/nowhere", "classes": ["a", "b"]}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    page = page_of(run)
+    assert "The images of these predictions cannot be shown" in page.text and "img" not in page.elements
+    changed = copy(comparison_run, tmp_path / "changed")
+    config = yaml.safe_load((changed / "config.yaml").read_text())
+    config["data"]["seed"] = 1
+    (changed / "config.yaml").write_text(yaml.safe_dump(config))
+    assert "changed since" in page_of(changed).text
