@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import yaml
@@ -12,7 +14,8 @@ from autoseg.config import CompareConfig, SearchConfig
 from autoseg.errors import InputError
 
 OMITTED = ("run_dir", "resume", "workers", "device")  # a repetition is a new run, wherever it takes place
-NAMED = ("data", "model", "controller", "executor")  # groups whose option is their section's name
+SCHEMAS: dict[str, type] = {"search": SearchConfig, "compare": CompareConfig}
+NAMED = ("data", "model", "controller")  # groups whose option is their section's name
 
 
 def command_for(config: Mapping[str, Any]) -> str:
@@ -22,37 +25,40 @@ def command_for(config: Mapping[str, Any]) -> str:
         config: of the run, as `run_folder.read_config` gives it.
     """
     kind = "compare" if "losses" in config else "search"
-    schema: type[SearchConfig] | type[CompareConfig] = CompareConfig if kind == "compare" else SearchConfig
     if "data" not in config:
         return "autoseg.search(...) in Python, with the arguments above: this run was started with its own training."
     try:
-        wanted = _leaves(compose.plain(compose.load(schema, dict(config))))
-        return f"autoseg {kind} {' '.join(_overrides(kind, schema, wanted))}".strip()
+        wanted = _leaves(compose.plain(compose.load(SCHEMAS[kind], dict(config))))
+        return f"autoseg {kind} {' '.join(_overrides(kind, wanted))}".strip()
     except InputError as error:
         return f"not known: config.yaml is of another version ({error.field})"
 
 
-def _overrides(kind: str, schema: type, wanted: dict[str, Any]) -> list[str]:
-    """The shortest of: the named groups, with each choice of `proxy`, and every key that still differs."""
-    usual = _leaves(compose.plain(compose.compose(kind, schema, [])))
+def _overrides(kind: str, wanted: dict[str, Any]) -> list[str]:
+    """The named groups and every key that still differs; with the `proxy` that leaves the fewest."""
+    usual = _composed(kind)
     names = {group: wanted[f"{group}.name"] for group in NAMED if f"{group}.name" in wanted}
     groups = [
         f"{group}={name}"
         for group, name in names.items()
         if name != usual[f"{group}.name"] and name in compose.options(group)
     ]
-    choices = [[*groups, f"proxy={name}"] for name in compose.options("proxy")]
-    found = [choice + _differing(kind, schema, choice, wanted) for choice in [groups, *choices]]
-    return min(found, key=len)
+    best = groups + _differing(kind, groups, wanted)
+    if any(text.startswith("proxy.") for text in best):
+        choices = [[*groups, f"proxy={name}"] for name in compose.options("proxy")]
+        best = min([best, *(choice + _differing(kind, choice, wanted) for choice in choices)], key=len)
+    return best
 
 
-def _differing(kind: str, schema: type, groups: list[str], wanted: dict[str, Any]) -> list[str]:
-    have = _leaves(compose.plain(compose.compose(kind, schema, groups)))
-    return [
-        _typed(key, value)
-        for key, value in wanted.items()
-        if key not in OMITTED and value != have.get(key, ...) and not key.startswith("executor.")
-    ]
+def _differing(kind: str, groups: list[str], wanted: dict[str, Any]) -> list[str]:
+    have = _composed(kind, *groups)
+    keys = [key for key in wanted if key not in OMITTED and not key.startswith("executor.")]
+    return [_typed(key, wanted[key]) for key in keys if wanted[key] != have.get(key, ...)]
+
+
+@cache
+def _composed(kind: str, *overrides: str) -> dict[str, Any]:
+    return _leaves(compose.plain(compose.compose(kind, SCHEMAS[kind], list(overrides))))
 
 
 def _leaves(tree: Mapping[str, Any], head: str = "") -> dict[str, Any]:
@@ -72,8 +78,6 @@ def _typed(key: str, value: Any) -> str:
         return compose.typed("space" if key == "space.name" else key, value)
     if value is None or isinstance(value, bool | int | float):
         return f"{key}={yaml.safe_dump(value).splitlines()[0]}"
-    import shlex
-
     return shlex.quote(f"{key}={_flow(value)}")
 
 

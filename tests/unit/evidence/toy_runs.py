@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -101,5 +101,3 @@ def leave_predictions(path: Path, names: list[str], seed: int, truth: np.ndarray
             classes[4 + 8 * place : 14 + 8 * place, 6:20] = 2
             maps[row] = classes
         keepsakes.save(maps, "test", keepsakes.place(path, {"loss": name, "seed": seed}))
-
-

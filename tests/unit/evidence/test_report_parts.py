@@ -1,0 +1,178 @@
+"""What a report computes: pulls of losses, details of predictions, the command that repeats a run; kept predictions."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from autoseg.cli import compose
+from autoseg.cli.repeat import command_for
+from autoseg.config import CompareConfig, DataConfig, ModelConfig, ProxyConfig, SearchConfig
+from autoseg.evidence.report import gradient
+from autoseg.evidence.report.gallery import difference, most_different
+from autoseg.evidence.report.theme import BLUE, DARK, GREY, ORANGE, colours
+from autoseg.losses import build_loss
+from autoseg.search import keepsakes
+from autoseg.search.proxy import ProxyTask
+from autoseg.search.records import TrialRecord
+from autoseg.surrogates import SurrogateLoss
+
+FEW = np.array([0.1, 0.5, 0.9])
+SMALL = {
+    "pretrained": None, "auxiliary_head": None,
+    "backbone": {
+        "_delete_": True, "type": "ResNet", "depth": 18, "base_channels": 8, "stem_channels": 8,
+        "num_stages": 2, "strides": [1, 2], "dilations": [1, 1], "out_indices": [0, 1], "norm_cfg": {"type": "BN"},
+    },
+    "decode_head": {
+        "in_channels": 16, "in_index": 1, "channels": 16, "dilations": [1, 2], "c1_in_channels": 8, "c1_channels": 8,
+    },
+}  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------ pulls
+
+
+def test_cross_entropy_pulls_by_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gradient, "GRID", FEW)
+    pull = gradient.pulls({"ce": build_loss("ce", num_classes=2)})["ce"]
+    assert pull.target == pytest.approx(1 - FEW) and pull.other == pytest.approx(FEW)
+
+
+@pytest.mark.parametrize("metric", ["miou", "biou"])
+def test_pulls_are_slopes_of_the_loss_itself(metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The description, read literally: a square, 0.7 elsewhere; a finite difference instead of autograd."""
+    monkeypatch.setattr(gradient, "GRID", FEW)
+    theta = [0.4] * SurrogateLoss(metric, 2).space.dim
+    loss = SurrogateLoss.from_theta(metric, theta, 2)
+    pull = gradient.pulls({"it": loss})["it"]
+    labels = torch.zeros(1, 32, 32, dtype=torch.int64)
+    labels[:, 8:24, 8:24] = 1
+
+    def value(p: float, row: int, moved: float) -> float:
+        probs = torch.full((1, 2, 32, 32), 0.3, dtype=torch.float64).scatter(1, labels[:, None], 0.7)
+        probs[0, :, row, 16] = torch.tensor([1 - p, p], dtype=torch.float64)
+        logits = probs.log()
+        logits[0, 1, row, 16] += moved
+        return float(loss(logits, labels))
+
+    for row, sign, found in ((8, -1, pull.target), (7, 1, pull.other)):
+        slopes = [1024 * sign * (value(p, row, 1e-5) - value(p, row, -1e-5)) / 2e-5 for p in FEW]
+        assert found == pytest.approx(slopes, rel=1e-4, abs=1e-6)
+
+
+def test_a_loss_that_is_not_finite_there_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gradient, "GRID", FEW)
+
+    class Broken(nn.Module):
+        def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+            return logits.sum() * float("nan")
+
+    assert list(gradient.pulls({"broken": Broken(), "ce": build_loss("ce", num_classes=2)})) == ["ce"]
+
+
+# ------------------------------------------------------------------------------------------ predictions
+
+
+def test_the_detail_is_where_they_differ_most_along_a_boundary() -> None:
+    truth = np.zeros((60, 80), np.uint8)
+    truth[:, 40:] = 1
+    one, other = truth.copy(), truth.copy()
+    other[45:55, 36:44] = 2  # along the boundary
+    other[5:20, 2:22] = 2  # more pixels, but far from it
+    top, left, side = most_different(one, other, truth)
+    assert side == 18 and top <= 45 and top + side >= 55 and left <= 36 and left + side >= 44
+    assert most_different(one, one, truth) == (21, 31, 18)
+    other[:] = truth
+    other[55:, 76:] = 2  # in a corner: the square stays inside
+    top, left, side = most_different(one, other, truth)
+    assert 0 <= top <= 60 - side and 0 <= left <= 80 - side
+
+
+def test_differences_say_who_is_right() -> None:
+    truth = np.array([[0, 1, 1, 1, 255]], np.uint8)
+    one, other = np.array([[0, 0, 1, 2, 0]], np.uint8), np.array([[0, 1, 0, 0, 1]], np.uint8)
+    assert difference(one, other, truth).tolist() == [[0, 1, 2, 3, 0]]
+
+
+def test_kept_predictions_are_found_again_by_their_record(tmp_path: Path) -> None:
+    records = [
+        TrialRecord(-1, 0, "rival", "0.25*ce+0.75*jml", None, 7),
+        TrialRecord(-1, 0, "rival", "0.25*ce-0.75*jml", None, 7),
+        TrialRecord(0, 0, "candidate", "candidate 0.0", (0.1, 0.2), 7),
+    ]
+    places = [keepsakes.place(tmp_path, record.payload) for record in records]
+    assert len(set(places)) == 3 and all(place.parent.name == "seed-7" for place in places)
+    classes = np.array([[0, 1], [2, 254]], np.uint8)
+    keepsakes.save({12: classes, 3: classes}, "train", places[0])
+    found = keepsakes.saved(places[0])
+    assert list(found) == [("train", 3), ("train", 12)]
+    assert np.array_equal(np.asarray(Image.open(found["train", 12])), classes)
+    assert keepsakes.saved(tmp_path / "nothing") == {}
+
+
+def test_predictions_that_cannot_be_written_do_not_end_a_training(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    keepsakes.save({0: np.zeros((2, 2), np.uint8)}, "val", tmp_path / "file" / "folder")
+    assert "predictions were not kept" in caplog.text
+
+
+def test_only_trainings_of_one_seed_are_asked_for_predictions(tmp_path: Path) -> None:
+    task = ProxyTask(DataConfig(), ModelConfig(), ProxyConfig(), ("miou",))
+    keep = keepsakes.Keepsakes(str(tmp_path), 7)
+    assert keep.ask(task, {"loss": "ce", "seed": 8}) is task
+    asked = keep.ask(task, {"loss": "ce", "seed": 7})
+    assert asked.predictions == str(keepsakes.place(tmp_path, {"loss": "ce", "seed": 7}))
+    assert dataclasses.replace(asked, predictions=None) == task
+
+
+@pytest.mark.slow
+def test_a_training_that_leaves_predictions_scores_the_same(tmp_path: Path) -> None:
+    task = ProxyTask(
+        DataConfig(count=[12, 4, 4], cache_dir=str(tmp_path)), ModelConfig(overrides=SMALL),
+        ProxyConfig(iters=2, batch_size=2, crop=32, size=[48, 64]), ("miou", "biou"), final_split="val",
+    )  # fmt: skip
+    loss = build_loss("ce", num_classes=7)
+    asked = dataclasses.replace(task, predictions=str(tmp_path / "kept"))
+    assert asked(loss, 0) == task(loss, 0) == asked(loss, 0)
+    found = keepsakes.saved(tmp_path / "kept")
+    assert list(found) == [("val", row) for row in range(4)]
+    for path in found.values():
+        mask = Image.open(path)
+        assert mask.mode == "L" and mask.size == (64, 48) and np.asarray(mask).max() < 7
+
+
+# ------------------------------------------------------------------------------------------ small things
+
+
+@pytest.mark.parametrize(
+    ("command", "typed"),
+    [
+        ("search", ["experiment=smoke", "metric=biou", "seed=3"]),
+        ("search", ["metric=miou+0.5*bf1", "controller=cmaes", "space=paper", "search.floor='miou>=0.9*ce'"]),
+        ("search", ["data=folder", "data.root=/my images", "data.classes=[road, 'a b']", "proxy=paper"]),
+        ("compare", ["losses=[ce,0.25*ce+0.75*jml]", "metrics=[miou,biou]", "seeds=[3,4]", "proxy.size=[96,128]"]),
+    ],
+)
+def test_the_command_that_repeats_a_run_composes_to_its_configuration(command: str, typed: list[str]) -> None:
+    schema = CompareConfig if command == "compare" else SearchConfig
+    config = compose.plain(compose.compose(command, schema, typed))
+    program, name, *overrides = shlex.split(command_for({**config, "run_dir": "runs/x", "workers": "2"}))
+    assert (program, name) == ("autoseg", command)
+    assert compose.plain(compose.compose(command, schema, overrides)) == config
+    assert len(overrides) <= len(typed) + 8
+
+
+def test_one_loss_has_one_colour_and_every_colour_a_dark_one() -> None:
+    hues = colours(["ce", "identity/miou", "mine", "jml", "lovasz"], "mine", "ce")
+    assert (hues["mine"], hues["ce"], hues["identity/miou"]) == (BLUE, ORANGE, GREY)
+    assert len(set(hues.values())) == 5 and set(hues.values()) <= set(DARK)
