@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -12,23 +14,27 @@ import yaml
 from autoseg.cli import compose
 from autoseg.config import CompareConfig, SearchConfig
 from autoseg.errors import InputError
+from autoseg.evidence.contenders import CARDS
 
 OMITTED = ("run_dir", "resume", "workers", "device")  # a repetition is a new run, wherever it takes place
 SCHEMAS: dict[str, type] = {"search": SearchConfig, "compare": CompareConfig}
 NAMED = ("data", "model", "controller")  # groups whose option is their section's name
 
 
-def command_for(config: Mapping[str, Any]) -> str:
+def command_for(config: Mapping[str, Any], run: Path) -> str:
     """What to type to repeat a run.
 
     Args:
         config: of the run, as `run_folder.read_config` gives it.
+        run: its folder, which has the cards of a comparison.
     """
     kind = "compare" if "losses" in config else "search"
     if "data" not in config:
         return "autoseg.search(...) in Python, with the arguments above: this run was started with its own training."
     try:
         wanted = _leaves(compose.plain(compose.load(SCHEMAS[kind], dict(config))))
+        if "losses" in wanted:
+            wanted["losses"] = [text.replace(f"{CARDS}/", f"{run / CARDS}/") for text in wanted["losses"]]
         return f"autoseg {kind} {' '.join(_overrides(kind, wanted))}".strip()
     except InputError as error:
         return f"not known: config.yaml is of another version ({error.field})"
@@ -88,5 +94,11 @@ def _flow(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ",".join(f"{key}:{_flow(one)}" for key, one in value.items()) + "}"
     if isinstance(value, str):
-        return '"' + value.replace('"', '\\"') + '"'
+        return value if _plain(value) else '"' + value.replace('"', '\\"') + '"'
     return yaml.safe_dump(value).splitlines()[0]
+
+
+def _plain(text: str) -> bool:
+    """Whether Hydra reads the text as itself, without quotes."""
+    word = re.fullmatch(r"[A-Za-z_][\w./*+-]*|\d+(\.\d+)?\*[\w./*+-]+", text) is not None
+    return word and text.lower() not in ("null", "true", "false", "nan", "inf")

@@ -43,7 +43,7 @@ def run(command: str, argv: list[str]) -> int:
     from autoseg.evidence.report.build import open_runs, report
 
     runs = open_runs(paths, force=given.force)
-    text = report(runs, [command_for(run.config) for run in runs])
+    text = report(runs, [command_for(run.config, run.path) for run in runs])
     try:
         write_atomic(target, text)
     except OSError as error:

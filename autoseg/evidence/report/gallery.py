@@ -70,7 +70,8 @@ def gallery(run: Run, trainings: Mapping[str, TrialRecord], reference: str, mine
     others = list(dict.fromkeys(others))
     colours = [(*map(int, colour),) for colour in data.palette]
     scenes = [_scene(one, reference, others, colours) for one in shown]
-    classes = [Swatch(f"rgb{c}", name) for c, name in zip(colours, data.classes, strict=True)]
+    seen = np.unique(np.concatenate([np.ravel(one) for s in shown for one in (s.truth, *s.predictions.values())]))
+    classes = [Swatch(f"rgb{colours[i]}", data.classes[i]) for i in seen if i < data.num_classes]
     return [Gallery(scenes, others, classes, _difference_key(reference))]
 
 

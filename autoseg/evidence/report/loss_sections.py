@@ -8,7 +8,7 @@ from torch import nn
 
 from autoseg.errors import InputError
 from autoseg.evidence import sampled
-from autoseg.evidence.report import gradient, plots
+from autoseg.evidence.report import gradient, loss_plots
 from autoseg.evidence.report.blocks import Block, Grid, Key, Plot, Section, Text
 from autoseg.evidence.report.theme import BLUE, GREY, PURPLE
 from autoseg.losses import LossCard, build_loss, load_loss
@@ -36,11 +36,12 @@ def found_sections(card: LossCard, slug: str = "", title: str = "") -> list[Sect
     other = sampled.published_points(card.metric)
     note = "" if other else f" The paper has published none for {card.metric}."
     curves = [
-        Plot(name, plots.curve(line, other.get(name) if other else None), 300)
+        Plot(name, loss_plots.curve(line, other.get(name) if other else None), 300)
         for name, line in sampled.curve_points(loss).items()
     ]
     surfaces = [
-        Plot(name, plots.surface(g, h, name.endswith("AND")), 360) for name, (g, h) in sampled.operands(loss).items()
+        Plot(name, loss_plots.surface(g, h, name.endswith("AND")), 360)
+        for name, (g, h) in sampled.operands(loss).items()
     ]
     lines = [("found", BLUE, "solid"), ("identity", GREY, "dotted")]
     key = Key(lines + ([(f"published for {card.metric}", PURPLE, "dashed")] if other else []))
@@ -64,8 +65,8 @@ def gradient_section(losses: Mapping[str, nn.Module], colours: Mapping[str, str]
     styles = {name: (colours[name], DASHES.get(name.partition("/")[0], "solid")) for name in pulls}
     targets, others = ({name: pull[side] for name, pull in pulls.items()} for side in (0, 1))
     grid = [
-        Plot("target pixel: towards the class", plots.pull(gradient.GRID, targets, styles, "up"), 380),
-        Plot("non-target pixel: away from the class", plots.pull(gradient.GRID, others, styles, "down"), 380),
+        Plot("target pixel: towards the class", loss_plots.pull(gradient.GRID, targets, styles, "up"), 380),
+        Plot("non-target pixel: away from the class", loss_plots.pull(gradient.GRID, others, styles, "down"), 380),
     ]
     key = Key([(name, colour, STROKES[dash]) for name, (colour, dash) in styles.items()])
     blocks: list[Block] = [Text(READING), key, Grid(grid, 320), Text(gradient.DESCRIPTION, "note")]

@@ -18,6 +18,7 @@ from autoseg.evidence.tables import failed, legend, marks, percent, seconds, sen
 from autoseg.metrics import higher_is_better
 from autoseg.search.records import COMPLETE
 
+LONG = 30  # rows of a table that is closed at first
 FOREST = (
     "Difference to the reference and to the best hand-made loss of the metric, paired by seed, with its 95 % interval. "
     "A filled dot is marked, a hollow one is not."
@@ -30,7 +31,7 @@ def comparison_page(run: ComparisonRun, slug: str, command: str) -> RunPage:
     return RunPage(
         slug=slug,
         title=f"{len(run.among)} losses compared",
-        lead=f"{_compared(run)} {' '.join(sentences(run.matrix)) if run.matrix else ''}".strip(),
+        lead=" ".join([_compared(run), *(sentences(run.matrix)[:1] if run.matrix else [])]),
         notices=_unfinished(run),
         tiles=_tiles(run),
         sections=[
@@ -91,11 +92,12 @@ def _of_matrix(matrix: Matrix, hues: dict[str, str]) -> list[Section]:
         )
         for metric in matrix.metrics
     ]
+    others = [Text(text) for text in sentences(matrix)[1:]]  # the first stands at the top
     key = Key(
         [(f"to {matrix.reference}", ORANGE, "solid"), ("to the best hand-made loss of the metric", GREEN, "solid")]
     )
     return [
-        Section("scores", "Scores", [_table(matrix), Text(" ".join(legend(matrix)), "note"), Grid(dots, 330)]),
+        Section("scores", "Scores", [_table(matrix), Text(" ".join(legend(matrix)), "note"), *others, Grid(dots, 330)]),
         Section("differences", "Differences", [Text(FOREST, "note"), key, Grid(forests, 330)]),
         *_classes(matrix),
     ]
@@ -130,7 +132,7 @@ def _classes(matrix: Matrix) -> list[Section]:
             top = (max if higher_is_better(metric) else min)(means, default=None)
             rows.append([Cell(label), *(Cell(spread(c), "best" if c.mean == top else "") for c in cells.values())])
         if any(cell.text != "–" for row in rows for cell in row[1:]):
-            tables.append(Table(["class", *matrix.names], rows, metric, folded=bool(tables)))
+            tables.append(Table(["class", *matrix.names], rows, metric, folded=bool(tables) or len(rows) > LONG))
     note = Text("Percent, mean ± standard deviation over seeds; bold: the best mean of the class.", "note")
     return [Section("classes", "Classes", [note, *tables])] if tables else []
 

@@ -12,15 +12,13 @@ from html import escape
 
 import numpy as np
 import plotly.graph_objects as go
-from numpy.typing import NDArray
 
 from autoseg.evidence.matrix import Matrix
-from autoseg.evidence.report.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SEQUENTIAL
+from autoseg.evidence.report.theme import BLUE, GREEN, GREY, ORANGE, RED
 from autoseg.evidence.tables import percent, points
 from autoseg.search.paired import Paired
 from autoseg.search.records import COMPLETE, TrialRecord
 
-Points = NDArray[np.float64]
 WIDEST = 26  # characters of a loss's name beside an axis
 
 
@@ -158,93 +156,6 @@ def _categories(names: Sequence[str]) -> dict[str, object]:
         "automargin": True,
         "fixedrange": True,
     }
-
-
-# ------------------------------------------------------------------------------------------ a loss
-
-
-def curve(found: Points, published: Points | None) -> go.Figure:
-    """A found curve over the identity and, where there is one, the published one; (n, 2) points of [0, 1]."""
-    plot = figure(
-        xaxis={"range": [0, 1], "dtick": 0.25, "title": {"text": "x"}, "constrain": "domain"},
-        yaxis={"range": [-0.02, 1.02], "dtick": 0.25, "title": {"text": "g(x)"}, "scaleanchor": "x"},
-        showlegend=False,
-    )
-    lines = [("identity", np.array([[0.0, 0.0], [1.0, 1.0]]), GREY, "dot", 1.5)]
-    lines += [] if published is None else [("published", published, PURPLE, "dash", 2.0)]
-    for name, points_, colour, dash, width in [*lines, ("found", found, BLUE, "solid", 3.0)]:
-        plot.add_trace(
-            go.Scatter(
-                x=points_[:, 0], y=points_[:, 1], name=name, mode="lines",
-                line={"color": colour, "dash": dash, "width": width},
-                hovertemplate=f"{name}<br>g(%{{x:.3f}}) = %{{y:.3f}}<extra></extra>",
-            )
-        )  # fmt: skip
-    return plot
-
-
-def surface(g: Points, h: Points, is_and: bool) -> go.Figure:
-    """AND, g(a) h(b), or OR, g(a) + h(b) - g(a) h(b), over the unit square; red: the truth table.
-
-    Args:
-        g: (n,) values of the first operand's curve on an even grid of [0, 1].
-        h: the second's.
-        is_and: which of the two.
-    """
-    grid = np.linspace(0, 1, len(g))
-    product = np.outer(g, h)
-    height = product if is_and else g[:, None] + h[None, :] - product
-    corners = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
-    truth = corners.all(axis=1) if is_and else corners.any(axis=1)
-    axis = {"range": [0, 1], "dtick": 0.5, "showspikes": False}
-    return figure(
-        [
-            go.Surface(
-                x=grid, y=grid, z=height.T, cmin=0, cmax=1, colorscale=SEQUENTIAL, showscale=False,
-                contours={"z": {"show": True, "start": 0.1, "end": 0.9, "size": 0.1, "color": "rgba(255,255,255,.55)"}},
-                hovertemplate="a %{x:.2f}   b %{y:.2f}<br>%{z:.3f}<extra></extra>",
-            ),
-            go.Scatter3d(
-                x=corners[:, 0], y=corners[:, 1], z=truth.astype(float), mode="markers",
-                marker={"color": RED, "size": 5}, hovertemplate="truth table<br>%{z}<extra></extra>",
-            ),
-        ],
-        scene={
-            "xaxis": {**axis, "title": {"text": "a"}},
-            "yaxis": {**axis, "title": {"text": "b"}},
-            "zaxis": {**axis, "title": {"text": ""}, "range": [0, 1.02]},
-            "camera": {"eye": {"x": -1.5, "y": -1.65, "z": 1.05}, "center": {"x": 0, "y": 0, "z": -0.12}},
-            "aspectmode": "cube",
-        },
-        margin={"l": 0, "r": 0, "t": 0, "b": 0},
-        showlegend=False,
-    )  # fmt: skip
-
-
-def pull(p: Points, pulls: Mapping[str, Points], style_of: Mapping[str, tuple[str, str]], sign: str) -> go.Figure:
-    """How hard losses pull at one pixel, by the probability it has.
-
-    Args:
-        p: (n,) probability of the class.
-        pulls: loss to (n,) pull.
-        style_of: loss to (colour, dash).
-        sign: "up" or "down", the right direction, for the axis.
-    """
-    plot = figure(
-        xaxis={"range": [0, 1], "title": {"text": "p, probability of the class"}},
-        yaxis={"title": {"text": f"pull {sign}"}, "rangemode": "tozero", "zeroline": True},
-        showlegend=False,
-    )
-    for name, values in pulls.items():
-        colour, dash = style_of[name]
-        plot.add_trace(
-            go.Scatter(
-                x=p, y=values, name=label(name, WIDEST), mode="lines",
-                line={"color": colour, "dash": dash, "width": 3 if colour == BLUE else 2},
-                hovertemplate=f"{label(name)}<br>p %{{x:.3f}}   pull %{{y:.3f}}<extra></extra>",
-            )
-        )  # fmt: skip
-    return plot
 
 
 # ------------------------------------------------------------------------------------------ comparison
