@@ -177,7 +177,10 @@ class CompareConfig:
     metrics: list[str] = field(default_factory=lambda: ["miou"])  # shown; all are scored
     seeds: Any = 5  # how many, or a list such as [3,4,5]
     reference: str = "ce"  # the loss whose difference to all others is shown
+    interval: str = "t"  # of differences: t over seeds | bootstrap over seeds and images
     split: str = "auto"  # images that are scored: val | test | auto (test if there is one)
+    like: str | None = None  # a run whose budget is taken: data, model, proxy, space, options of the metrics
+    force: bool = False  # add trainings of another model or proxy to a comparison; its table says so
     run_dir: str | None = None  # a new folder, or one of the same budget to add to; default: runs/compare-<data>-...
     resume: str | None = None
     device: str = "auto"  # auto | cpu | cuda

@@ -46,6 +46,7 @@ _ONE_OF: Mapping[str, tuple[str, ...]] = {
     "proxy.channels_last": ("auto", "on", "off"),
     "proxy.compile": ("auto", "on", "off"),
     "proxy.labels": ("hard", "smooth", "boundary_smooth", "distill", "annotators", "pseudo"),
+    "interval": ("t", "bootstrap"),
     "executor.name": ("inline", "processes"),
     "tracker.wandb": ("disabled", "offline", "online"),
     "train.optimizer": ("adamw", "sgd"),

@@ -14,26 +14,28 @@ from autoseg.cli import compose
 from autoseg.cli.arguments import Arguments
 from autoseg.cli.check import absolute_paths, check
 from autoseg.cli.faults import INTERRUPTED
-from autoseg.cli.resume import resumed
+from autoseg.cli.resume import like, resumed
 from autoseg.config import CompareConfig
 from autoseg.data import SegData, open_data
 from autoseg.errors import InputError, unknown_name
-from autoseg.evidence.compare import ComparisonTask, parse_seeds, run_comparison
+from autoseg.evidence import budgets
+from autoseg.evidence.bootstrap import Bootstrap
+from autoseg.evidence.compare import COUNTS, ComparisonTask, counts_file, parse_seeds, run_comparison
 from autoseg.evidence.contenders import Contender, Recipe, contenders, find, keep_cards, warnings_about
 from autoseg.evidence.documents import About, write
 from autoseg.evidence.matrix import Matrix
-from autoseg.evidence.tables import legend, percent, sentences, terminal
+from autoseg.evidence.tables import legend, sentences, terminal
 from autoseg.execution import slots
 from autoseg.execution.build import build_executor
-from autoseg.metrics import names, parse
+from autoseg.metrics import MetricOptions, names, parse
+from autoseg.metrics.images import load_parts
 from autoseg.search.keepsakes import Keepsakes
-from autoseg.search.observer import Observer, Observers, Progress
+from autoseg.search.observer import Observers
 from autoseg.search.proxy import ProxyTask
-from autoseg.search.records import COMPLETE, TrialRecord
+from autoseg.search.records import TrialRecord
 from autoseg.search.run_folder import RunFolder, new_run_path, read_config
 from autoseg.surrogates import build_space
-from autoseg.tracking import Log
-from autoseg.tracking.terminal import duration
+from autoseg.tracking.lines import Lines, Quieter
 from autoseg.training import check_loss
 
 HELP = """
@@ -46,17 +48,20 @@ usage: autoseg compare losses=[LOSS,LOSS,...] [KEY=VALUE ...] [--cfg]
                        run folder), published ones (asl2021/miou), identity curves (identity)
   metrics=[miou,biou]  what is shown (autoseg metrics); all are scored
   seeds=5              how many, or a list; below 5 no difference is marked
+  interval=t           over seeds; bootstrap: over seeds and images
   reference=ce         what all others are compared with, beside the best hand-made loss
   split=auto           images that are scored: val, test, auto (test if there is one)
+  like=RUN             the budget of that run: its data, model, proxy; or each of them:
   data=NAME  model=NAME  proxy=NAME  proxy.iters=250  workers=auto  device=auto
-  run_dir=DIR          a new folder, or a comparison of the same budget to add to
+  run_dir=DIR          a new folder, or a comparison of the same budget to add to (force=true: of another)
 
 Three losses on built-in data; then your found loss on your own images:
   autoseg compare losses=[ce,lovasz,jml] metrics=[miou,biou] proxy.size=[96,128] proxy.crop=64
-  autoseg compare losses=[ce,lovasz,runs/NAME] data=camvid data.root=DIR
+  autoseg compare losses=[ce,lovasz,runs/NAME] like=runs/NAME
 """
 
-FREE = ("losses", "metrics", "seeds", "reference", "workers", "device", "executor", "timeout_s", "retries")
+FREE = ("losses", "metrics", "seeds", "reference", "interval", "workers", "device", "executor", "timeout_s", "retries",
+        "force")  # fmt: skip
 
 
 def run(command: str, argv: list[str]) -> int:
@@ -67,9 +72,14 @@ def run(command: str, argv: list[str]) -> int:
     given = parser.parse_intermixed_args(argv)
     _refuse(given.overrides)
     config = compose.compose("compare", CompareConfig, given.overrides)
+    typed = compose.typed_keys(given.overrides)
     if config.resume is not None:
+        if config.like is not None:
+            raise InputError("like", "none beside resume", config.like, "The run keeps its own budget.")
         _is_comparison(Path(config.resume).expanduser())
-        config = resumed(config, compose.typed_keys(given.overrides), FREE)
+        config = resumed(config, typed, (*FREE, "model", "proxy") if config.force else FREE)
+    elif config.like is not None:
+        config = like(config, typed)
     check(config)
     absolute_paths(config)
     if given.cfg:
@@ -145,7 +155,7 @@ def _compare(config: CompareConfig, parts: Parts) -> Matrix:
         executor = stack.enter_context(
             build_executor(
                 config.executor.name,
-                _task(config, parts, keep_cards(parts.among, folder.path)),
+                _task(config, parts, keep_cards(parts.among, folder.path), folder.path),
                 devices,
                 threads=config.proxy.threads,
                 timeout_s=config.timeout_s,
@@ -155,12 +165,28 @@ def _compare(config: CompareConfig, parts: Parts) -> Matrix:
         )
         print(f"Comparing {len(parts.among)} losses with {len(parts.seeds)} seeds in {folder.path}")
         records = run_comparison(folder, parts.among, parts.seeds, config.metrics[0], executor, observers)
-        matrix = Matrix(parts.among, config.metrics, parts.seeds, parts.reference, records, parts.data.classes)
-        write(matrix, _about(config, parts), folder.path)
+        matrix = _matrix(config, parts, records)
+        about = _about(config, parts, records)
+        write(matrix, about, folder.path)
+    if about.mixed:
+        print(f"warning: {about.mixed}")
     return matrix
 
 
-def _task(config: CompareConfig, parts: Parts, texts: dict[str, str]) -> ComparisonTask:
+def _matrix(config: CompareConfig, parts: Parts, records: list[TrialRecord]) -> Matrix:
+    bootstrap = None
+    if config.interval == "bootstrap":
+        terms = {name for metric in config.metrics for _, name in parse(metric)}
+        options = MetricOptions(parts.data.num_classes, parts.data.ignore_index, **_options(config))  # type: ignore[arg-type]
+        bootstrap = Bootstrap(
+            lambda loss, seed: load_parts(counts_file(parts.path / COUNTS, loss, seed), terms), options
+        )
+    return Matrix(
+        parts.among, config.metrics, parts.seeds, parts.reference, records, parts.data.classes, bootstrap
+    )  # fmt: skip
+
+
+def _task(config: CompareConfig, parts: Parts, texts: dict[str, str], folder: Path) -> ComparisonTask:
     proxy = ProxyTask(
         config.data,
         config.model,
@@ -171,7 +197,8 @@ def _task(config: CompareConfig, parts: Parts, texts: dict[str, str]) -> Compari
         final_split=parts.split,
         per_class=True,
     )
-    return ComparisonTask(texts, parts.recipe, proxy, Keepsakes(str(parts.path), parts.seeds[0]))
+    keepsakes = Keepsakes(str(parts.path), parts.seeds[0])
+    return ComparisonTask(texts, parts.recipe, proxy, keepsakes, str((folder / COUNTS).absolute()))
 
 
 def _folder(config: CompareConfig, parts: Parts) -> RunFolder:
@@ -182,8 +209,13 @@ def _folder(config: CompareConfig, parts: Parts) -> RunFolder:
     if not (parts.path / "config.yaml").is_file():
         return RunFolder.create(parts.path, compose.plain(kept), fixed)
     _is_comparison(parts.path)
-    folder = RunFolder.open(parts.path, fixed)
-    folder.write_config(compose.plain(kept))
+    folder = RunFolder.open(parts.path, budgets.admit(parts.path, fixed, config.force))
+    try:
+        budgets.note(folder, fixed)
+        folder.write_config(compose.plain(kept))
+    except BaseException:
+        folder.close()
+        raise
     return folder
 
 
@@ -199,7 +231,7 @@ def fingerprint(config: CompareConfig, parts: Parts) -> dict[str, Any]:
     }
 
 
-def _about(config: CompareConfig, parts: Parts) -> About:
+def _about(config: CompareConfig, parts: Parts, records: list[TrialRecord]) -> About:
     proxy, data = config.proxy, parts.data
     budget = (
         f"{config.model.name}, {len(data.images('train'))} training images, {proxy.iters} iterations of "
@@ -210,7 +242,8 @@ def _about(config: CompareConfig, parts: Parts) -> About:
         for contender in parts.among
         for name, card in contender.cards.items()
     ]
-    return About(config.data.name, parts.split, len(data.images(parts.split)), budget, tuple(sources))
+    mixed = budgets.described(parts.path, records)
+    return About(config.data.name, parts.split, len(data.images(parts.split)), budget, tuple(sources), mixed)
 
 
 def _options(config: CompareConfig) -> dict[str, int]:
@@ -239,42 +272,3 @@ def _refuse(overrides: list[str]) -> None:
 def _is_comparison(path: Path) -> None:
     if "losses" not in read_config(path):
         raise InputError("run folder", "one of a comparison", f"{path}, which is of a search")
-
-
-class Lines(Observer):
-    """Prints a line per training.
-
-    Args:
-        metric: whose score is shown.
-    """
-
-    def __init__(self, metric: str) -> None:
-        self._metric = metric
-
-    def trained(self, record: TrialRecord, progress: Progress) -> None:
-        """Who, what came out, how long the rest will take."""
-        reason = record.error.strip().splitlines()[-1:]
-        came = (
-            f"{self._metric} {percent(record.reward)}"
-            if record.state == COMPLETE
-            else " ".join([record.state, *reason])
-        )
-        left = (
-            ""
-            if progress.seconds_left is None or progress.done == progress.total
-            else (f"   about {duration(progress.seconds_left)} left")
-        )
-        print(
-            f"  {progress.done:>3}/{progress.total}  {record.name}  seed {record.seed}  {came}"
-            f"  ({duration(record.seconds)}){left}",
-            flush=True,
-        )
-
-
-class Quieter(Log):
-    """The log without the scores of every class, which are in the table."""
-
-    def trained(self, record: TrialRecord, progress: Progress) -> None:
-        """See `Log`."""
-        scores = {name: score for name, score in record.scores.items() if "/" not in name}
-        super().trained(dataclasses.replace(record, scores=scores), progress)

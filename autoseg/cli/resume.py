@@ -1,4 +1,4 @@
-"""`resume=RUN`: the configuration of an interrupted run, with what may be changed about it."""
+"""Configurations taken from a run: `resume=RUN` goes on with it, `like=RUN` takes its budget."""
 
 from __future__ import annotations
 
@@ -42,6 +42,40 @@ def resumed(given: T, typed: list[str], free: Sequence[str] = FREE) -> T:
             hint = f"A resumed run takes new values of {', '.join(free)}."
             raise InputError(key, f"{old!r}, as when the run began", repr(new), hint)
     return dataclasses.replace(kept, resume=str(run), run_dir=str(run))
+
+
+BUDGET = ("data", "model", "proxy", "space", "tolerance", "drop_background")
+
+
+def like(given: CompareConfig, typed: Sequence[str]) -> CompareConfig:
+    """A comparison under the budget of another run; keys the user typed win over that run's.
+
+    Args:
+        given: what the command line composes to; `like` is set.
+        typed: the keys the user typed. Without `metrics`, a search's target is what is shown.
+
+    Raises:
+        InputError: not a run folder, one without a budget, or a whole group typed beside it.
+    """
+    run = Path(str(given.like)).expanduser()
+    kept = read_config(run)
+    if not all(key in kept for key in BUDGET):
+        raise InputError("like", "the run folder of a search or a comparison", f"{run}, which has no budget in it")
+    for key in typed:
+        if key in ("data", "model", "proxy"):
+            hint = f"That run has its own; single keys such as {key}.{_FIRST[key]}=... may change."
+            raise InputError(key, "none beside like", "one", hint)
+    taken = compose.load(CompareConfig, {**compose.plain(given), **{key: kept[key] for key in BUDGET}})
+    for key in typed:
+        key = "space.name" if key == "space" else key
+        if key.partition(".")[0] in BUDGET:
+            _set(taken, key, _get(given, key))
+    if "metrics" not in typed and isinstance(kept.get("metric"), str):
+        taken.metrics = [kept["metric"]]
+    return dataclasses.replace(taken, like=None)
+
+
+_FIRST = {"data": "root", "model": "weights", "proxy": "iters"}
 
 
 def _get(config: Any, key: str) -> Any:

@@ -8,8 +8,10 @@ the finished matrix.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoseg.errors import AutosegError, InputError
@@ -21,13 +23,19 @@ from autoseg.search.keepsakes import Keepsakes
 from autoseg.search.ledger import Ledger
 from autoseg.search.observer import Observer
 from autoseg.search.records import COMPLETE, TrialRecord
-from autoseg.search.run_folder import RunFolder
+from autoseg.search.run_folder import RunFolder, slug
 
 if TYPE_CHECKING:
     from autoseg.search.candidate import Train
 
 STUDY = "compare"
+COUNTS = "counts"  # folder of a comparison with what each image contributed
 FIRST_SEED = 1001  # of seeds given by their number: none that a search with an ordinary seed has used
+
+
+def counts_file(folder: Path, name: str, seed: int) -> Path:
+    """Where the counts of a training are; a name that every file system takes."""
+    return folder / f"{slug(name)}-{hashlib.sha256(name.encode()).hexdigest()[:6]}-{seed}.npz"
 
 
 @dataclass(frozen=True)
@@ -39,18 +47,23 @@ class ComparisonTask:
         recipe: how.
         train: `train(loss, seed, device)` returns {metric: score}, classes as "<metric>/<class>".
         keepsakes: which trainings leave predictions behind; only for the built-in training.
+        counts: folder for what each image contributed to each training, if `train` can keep that; None: nowhere.
     """
 
     texts: Mapping[str, str]
     recipe: Recipe
     train: Train
     keepsakes: Keepsakes | None = None
+    counts: str | None = None
 
     def __call__(self, payload: dict[str, Any], device: str) -> Mapping[str, float]:
         """Scores of `{"loss": name, "seed": n}`."""
         loss = self.recipe.build(self.texts[payload["loss"]]).to(device)
-        train = self.train if self.keepsakes is None else self.keepsakes.ask(self.train, payload)
-        scores = train(loss, payload["seed"], device)
+        train, seed = self.train if self.keepsakes is None else self.keepsakes.ask(self.train, payload), payload["seed"]
+        keeping = getattr(train, "keeping_counts", None)  # `ProxyTask` has it, a user's function need not
+        if self.counts is not None and keeping is not None:
+            train = keeping(str(counts_file(Path(self.counts), payload["loss"], seed)))
+        scores = train(loss, seed, device)
         if not isinstance(scores, Mapping):
             raise InputError("train()", "{metric: score} as its result", repr(scores))
         return scores

@@ -171,7 +171,7 @@ def warnings_about(
             if not compared & {term for _, term in parse_metric(target)}:
                 texts.append(f"{contender.name} was searched for {target}, which is not among metrics")
         for card in contender.cards.values():
-            if card.num_classes != num_classes:
+            if card.num_classes not in (None, num_classes):
                 texts.append(f"{contender.name} was searched on {card.num_classes} classes, the data has {num_classes}")
             if not card.confirmed:
                 texts.append(f"{contender.name} was not confirmed with fresh seeds by its search")

@@ -35,6 +35,7 @@ class About:
         images: how many.
         budget: one line: network, iterations, batch, size.
         sources: contender name to the file it came from, for found losses.
+        mixed: what was trained with which budget, if there are several.
     """
 
     data: str
@@ -42,6 +43,7 @@ class About:
     images: int
     budget: str
     sources: tuple[tuple[str, str], ...] = ()
+    mixed: str = ""
 
 
 def write(matrix: Matrix, about: About, folder: Path) -> None:
@@ -66,11 +68,12 @@ def markdown(matrix: Matrix, about: About) -> str:
         "# Comparison of losses",
         f"{about.data}, {about.split} split ({about.images} images). {about.budget}. "
         f"{len(matrix.seeds)} seeds ({', '.join(map(str, matrix.seeds))}), shared by all losses.",
+        *([f"**{about.mixed}**"] if about.mixed else []),
         _markdown_rows(*rows_of(matrix, "**{}**")),
         " ".join(legend(matrix)),
         *(f"`{name}` is {source}." for name, source in about.sources),
         "## Differences",
-        "Percentage points, mean of the paired differences with its 95 % t interval over seeds.",
+        f"Percentage points, mean of the paired differences with its {matrix.interval}.",
         *(part for metric in matrix.metrics for part in _difference_part(matrix, metric)),
         "## Classes",
         *(part for metric in matrix.metrics for part in _class_part(matrix, metric)),
@@ -108,7 +111,8 @@ def latex(matrix: Matrix, about: About) -> str:
     """The matrix as a table for a paper; needs booktabs."""
     head, rows = rows_of(matrix, r"\textbf{{{}}}")
     lines = [" & ".join(_tex(cell) for cell in row) + r" \\" for row in rows]
-    caption = f"{about.data}, {about.split}, {len(matrix.seeds)} seeds. {' '.join(legend(matrix))}"
+    mixed = f" {about.mixed}" if about.mixed else ""
+    caption = f"{about.data}, {about.split}, {len(matrix.seeds)} seeds.{mixed} {' '.join(legend(matrix))}"
     return "\n".join(
         [
             r"% needs \usepackage{booktabs}",

@@ -32,7 +32,7 @@ def forest(matrix: Matrix) -> Figure:
         first = first or axes
         _panel(axes, matrix, metric)
         axes.tick_params(labelleft=(place - 1) % columns == 0)
-    figure.suptitle(f"Paired differences over {len(matrix.seeds)} seeds, 95 % intervals", fontsize=11)
+    figure.suptitle(f"Paired differences over {len(matrix.seeds)} seeds: {matrix.interval}", fontsize=11)
     figure.legend(handles=_key(matrix), loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     return figure
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean, median, stdev
 
 from autoseg.errors import unknown_name
+from autoseg.evidence.bootstrap import Bootstrap
 from autoseg.evidence.contenders import Contender
 from autoseg.metrics import higher_is_better, parse
 from autoseg.search.paired import Paired, paired
@@ -53,6 +54,7 @@ class Matrix:
         reference: name of the loss all others are compared with.
         records: of all trainings, in any order.
         classes: names of the classes.
+        bootstrap: None: intervals are over seeds; else over seeds and images, for the metrics that it covers.
 
     Raises:
         InputError: a metric that was not scored.
@@ -66,11 +68,20 @@ class Matrix:
         reference: str,
         records: Sequence[TrialRecord],
         classes: Sequence[str],
+        bootstrap: Bootstrap | None = None,
     ) -> None:
         self.among, self.metrics, self.seeds = tuple(among), tuple(metrics), tuple(seeds)
         self.reference, self.classes = reference, tuple(classes)
         self._records = {record.key: record for record in records}
         self._check_scored()
+        self._bootstrap = bootstrap
+        complete = [key for key, record in self._records.items() if record.state == COMPLETE]
+        self.without_images = (
+            {metric: reason for metric in self.metrics if (reason := bootstrap.missing(metric, complete))}
+            if bootstrap is not None
+            else {}
+        )  # metrics whose intervals had to stay those over seeds, and why
+        self._differences: dict[tuple[str, str, str], Paired] = {}
 
     def _check_scored(self) -> None:
         complete = [record.scores for record in self._records.values() if record.state == COMPLETE]
@@ -122,4 +133,17 @@ class Matrix:
 
     def difference(self, name: str, other: str, metric: str) -> Paired:
         """A loss against another, paired by seed."""
-        return paired(self.cell(name, metric).values, self.cell(other, metric).values)
+        key = (name, other, metric)
+        if key not in self._differences:
+            found = paired(self.cell(name, metric).values, self.cell(other, metric).values)
+            if self._bootstrap is not None and metric not in self.without_images:
+                found = self._bootstrap.widen(found, name, other, self.seeds, metric)
+            self._differences[key] = found
+        return self._differences[key]
+
+    @property
+    def interval(self) -> str:
+        """What the intervals of the differences are, in words."""
+        if self._bootstrap is None or len(self.without_images) == len(self.metrics):
+            return "95 % paired t interval over seeds"
+        return "95 % bootstrap interval over seeds and images"

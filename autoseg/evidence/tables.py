@@ -79,12 +79,16 @@ def legend(matrix: Matrix, best: str = "bold") -> list[str]:
     texts = [f"Percent, mean ± standard deviation over seeds; {best}: the best mean."]
     if errors := [metric for metric in matrix.metrics if not higher_is_better(metric)]:
         texts.append(f"Lower is better for {', '.join(errors)}.")
+    texts += [
+        f"Intervals of {metric} are t intervals over seeds: {reason}."
+        for metric, reason in matrix.without_images.items()
+    ]
     if len(matrix.seeds) < LEAST_SEEDS:
         return [*texts, f"Nothing is marked: that takes {LEAST_SEEDS} seeds or more."]
     return [
         *texts,
         f"{UP} {DOWN}: above or below {matrix.reference}; {DAGGER} {DOUBLE_DAGGER}: above or below the best hand-made "
-        "loss of the column (95 % paired t interval over seeds excludes zero; not corrected for the number of cells).",
+        f"loss of the column ({matrix.interval} excludes zero; not corrected for the number of cells).",
     ]
 
 

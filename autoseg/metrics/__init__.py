@@ -10,7 +10,8 @@ from autoseg.metrics.worst import find_metric
 
 __all__ = [
     "Logic", "Metric", "MetricOptions", "MetricSum", "Plane",
-    "build_metric", "curves_of", "higher_is_better", "names", "parse", "parse_target", "register_metric", "searchable",
+    "build_metric", "curves_of", "find_metric", "higher_is_better", "names", "parse", "parse_target",
+    "register_metric", "searchable",
 ]  # fmt: skip
 
 PAPER_SIX = ("miou", "fwiou", "macc", "gacc", "biou", "bf1")

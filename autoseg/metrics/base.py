@@ -84,6 +84,7 @@ class Metric:
         higher_is_better: False for errors, which are reported and never maximised.
         searchable: whether it has a surrogate, so that a search may have it as its target.
         per_image: totals are kept per image, (N, C), and scores averaged over images.
+        adds_over_images: the state is a sum over images, see `update_by_image`.
     """
 
     name: ClassVar[str]
@@ -94,6 +95,7 @@ class Metric:
     higher_is_better: ClassVar[bool] = True
     searchable: ClassVar[bool] = True
     per_image: ClassVar[bool] = False
+    adds_over_images: ClassVar[bool] = True
 
     def __init__(self, options: MetricOptions) -> None:
         self.options = options
@@ -125,14 +127,36 @@ class Metric:
         Raises:
             InputError: shapes differ, or an id is out of range.
         """
+        self._add(self._totals(pred, labels, self.per_image))
+
+    def update_by_image(self, pred: Tensor, labels: Tensor) -> Sums:
+        """As `update`, and returns what each image added to the state: tensors (N, ...) by name, on the CPU.
+
+        Their sums over any images, given to `score_of`, are the score of these images.
+        """
+        parts = {k: v.cpu() for k, v in self._image_sums(self._totals(pred, labels, per_image=True)).items()}
+        self._add({k: v.sum(0) for k, v in parts.items()})
+        return parts
+
+    def score_of(self, totals: Sums) -> Tensor:
+        """0-d float64: the score that a state gives; this instance's own stays as it is."""
+        other = type(self)(self.options)
+        other._state = dict(totals)
+        return other.compute()
+
+    def _totals(self, pred: Tensor, labels: Tensor, per_image: bool) -> Sums:
         if pred.shape != labels.shape or pred.dim() != 3:
             raise InputError(
                 "pred, labels", "two (N, H, W) maps of one shape", f"{(*pred.shape,)} and {(*labels.shape,)}"
             )
         check_ids(pred, "pred", self.options, ignore=False)
         check_ids(labels, "labels", self.options, ignore=True)
-        logic = HardLogic(pred.long(), labels.long(), self.options.num_classes, self.per_image)
-        self._add(self.sums(logic.pred, logic.label, logic))
+        logic = HardLogic(pred.long(), labels.long(), self.options.num_classes, per_image)
+        return self.sums(logic.pred, logic.label, logic)
+
+    def _image_sums(self, sums: Sums) -> Sums:
+        """From totals of each image to what it adds to the state."""
+        return sums
 
     def _add(self, sums: Sums) -> None:
         self._state = {k: v.cpu() + self._state[k] if k in self._state else v.cpu() for k, v in sums.items()}

@@ -27,6 +27,7 @@ class Calibration(Metric):
     needs_probs = True
     higher_is_better = False
     searchable = False
+    adds_over_images = False  # its bins would, but they are not kept by image: C x 15 x 3 numbers each
     source: ClassVar[str]
 
     def update(self, pred: Tensor, labels: Tensor) -> None:

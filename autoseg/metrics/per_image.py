@@ -39,9 +39,12 @@ class PerImage(Metric):
 
     def _add(self, sums: Sums) -> None:
         if "score" not in sums:  # totals of a batch, not another instance's state
-            scores = self._image_scores(sums)
-            sums = {"score": scores.nansum(0), "label": (~scores.isnan()).sum(0)}
+            sums = {name: part.sum(0) for name, part in self._image_sums(sums).items()}
         super()._add(sums)
+
+    def _image_sums(self, sums: Sums) -> Sums:
+        scores = self._image_scores(sums)
+        return {"score": scores.nan_to_num(nan=0.0), "label": (~scores.isnan()).long()}
 
     def _image_scores(self, sums: Sums) -> Tensor:
         """(N, C) float64, NaN where an image lacks the class; "I": (N, 1), the mean over an image's classes."""

@@ -26,6 +26,7 @@ class Worst(PerImage):
     """Mixin over a fine-grained metric; its state is every image's score, which merging concatenates."""
 
     searchable = False
+    adds_over_images = False  # which images are the worst depends on all of them
     share: ClassVar[int]  # q, in percent
 
     def _add(self, sums: Sums) -> None:

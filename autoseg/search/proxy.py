@@ -8,11 +8,12 @@ never touched, unless a comparison asks for one of them as its `final_split`.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from autoseg.config import DataConfig, ModelConfig, ProxyConfig
 from autoseg.search import keepsakes
@@ -39,6 +40,7 @@ class ProxyTask:
         per_class: score every class too, as "<metric>/<class>"; NaN where it does not occur.
         save_to: None, or a `.safetensors` file for the trained network (`proxy.soft.teacher` of another training).
         predictions: None, or a folder for the predicted classes of a few scored images (see `keepsakes`).
+        counts_to: None, or an `.npz` file for what each scored image contributes (`autoseg.metrics.images`).
     """
 
     data: DataConfig
@@ -51,6 +53,11 @@ class ProxyTask:
     per_class: bool = False
     save_to: str | None = None
     predictions: str | None = None
+    counts_to: str | None = None
+
+    def keeping_counts(self, file: str) -> ProxyTask:
+        """The same training, which leaves `counts_to`."""
+        return dataclasses.replace(self, counts_to=file)
 
     def __call__(self, loss: nn.Module, seed: int, device: str = "cpu") -> dict[str, float]:
         """Train with `loss`, score the result.
@@ -117,11 +124,14 @@ class ProxyTask:
 
     def _score(self, model: nn.Module, precision: Precision) -> dict[str, float]:
         from autoseg.metrics import build_metric
+        from autoseg.metrics.images import ByImage, save_parts
         from autoseg.training import evaluate
 
         data = self._open()
         options = (data.num_classes, data.ignore_index, self.tolerance, self.drop_background)
-        metrics = {name: build_metric(name, *options) for name in self.metrics}
+        metrics: dict[str, Any] = {name: build_metric(name, *options) for name in self.metrics}
+        if self.counts_to is not None:
+            metrics = {name: ByImage(m) if getattr(m, "adds_over_images", False) else m for name, m in metrics.items()}
         scores = evaluate(
             model,
             *self._pixels(self.final_split or "train", precision.device),
@@ -137,6 +147,9 @@ class ProxyTask:
                 values = metric.per_class().tolist()
                 if len(values) == data.num_classes:  # not one pooled score
                     scores |= {f"{name}/{label}": v for label, v in zip(data.classes, values, strict=True)}
+        if self.counts_to is not None:
+            kept = {name: metric.parts for name, metric in metrics.items() if isinstance(metric, ByImage)}
+            save_parts(Path(self.counts_to), kept)
         return scores
 
     def _keep(self, model: nn.Module, precision: Precision, folder: Path) -> None:

@@ -154,6 +154,15 @@ def read_config(path: Path) -> dict[str, Any]:
     return dict(content)
 
 
+def read_fingerprint(path: Path) -> dict[str, Any]:
+    """What may not change between a run and its continuation. Takes no lock.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    return _read_json(path / "fingerprint.json")
+
+
 def write_atomic(path: Path, text: str) -> None:
     """Replace a file so that a reader, also after a crash or on a full disk, has the old or the new text.
 

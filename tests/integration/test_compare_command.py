@@ -54,6 +54,57 @@ def test_killed_resumed_added_to_and_refused(tmp_path, capsys):
     assert cli.main(["compare", f"resume={cut}", "tolerance=1"]) == 2
     assert "tolerance" in capsys.readouterr().err
 
+    more = [*tiny, f"run_dir={cut}", "proxy.iters=4", "losses=[ce,jml]", "force=true"]
+    assert cli.main(["compare", *more, "interval=bootstrap", "metrics=[miou,ece]"]) == 0
+    out = capsys.readouterr().out
+    assert "Not one budget: ce with proxy.iters=3; jml with proxy.iters=4" in out and out.count("jml  seed") == 2
+    assert "ece are t intervals over seeds: ece does not add up over images" in out
+    assert "**Not one budget" in (cut / "table.md").read_text()
+    assert "bootstrap interval over seeds and images" in (cut / "table.md").read_text()
+    assert cli.main(["compare", f"resume={cut}"]) == 0  # what was forced stays so
+    assert "Not one budget" in capsys.readouterr().out
+    assert cli.main(["compare", *more, "tolerance=1"]) == 2
+    assert "tolerance: expected 5" in capsys.readouterr().err
+
+
+@pytest.fixture
+def a_search(tmp_path, monkeypatch):
+    """A search's folder as far as its configuration."""
+    from autoseg.cli.compose import compose, plain
+    from autoseg.config import SearchConfig
+    from autoseg.search.run_folder import RunFolder
+
+    monkeypatch.chdir(tmp_path)
+    typed = ["experiment=smoke", "metric=biou", "tolerance=2", "proxy.iters=7", "space=paper"]
+    RunFolder.create(tmp_path / "found", plain(compose("search", SearchConfig, typed)), {}).close()
+    return tmp_path / "found"
+
+
+def test_like_takes_the_budget_of_a_search(a_search, capsys):
+    assert cli.main(["compare", "losses=[ce,lovasz]", f"like={a_search}", "data.seed=3", "--cfg"]) == 0
+    out = capsys.readouterr().out
+    assert "iters: 7" in out and "tolerance: 2" in out and "- biou" in out and "like: null" in out
+    assert "seed: 3" in out and "- 48\n" in out and "name: paper" in out
+    assert cli.main(["compare", "losses=[ce,lovasz]", f"like={a_search}", "metrics=[miou]", "--cfg"]) == 0
+    assert "- biou" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        (["like=nowhere"], "nowhere"),
+        (["like=found", "data=camvid"], "data: expected none beside like"),
+        (["like=found", "proxy=paper"], "single keys such as proxy.iters"),
+        (["like=found", "resume=found"], "like: expected none beside resume"),
+        (["like=custom"], "custom, which has no budget in it"),
+    ],
+)
+def test_what_like_refuses(a_search, typed, words, capsys):
+    (a_search.parent / "custom").mkdir()
+    (a_search.parent / "custom" / "config.yaml").write_text("schema: 1\nmetric: miou\nrounds: 3\n")
+    assert cli.main(["compare", "losses=[ce,lovasz]", *typed]) == 2
+    assert words in capsys.readouterr().err
+
 
 @pytest.mark.parametrize(
     ("arguments", "words"),

@@ -13,13 +13,15 @@ import pytest
 from torch import nn
 
 from autoseg.errors import AutosegError, Diverged, InputError
-from autoseg.evidence.compare import ComparisonTask, parse_seeds, run_comparison
+from autoseg.evidence import budgets
+from autoseg.evidence.compare import ComparisonTask, counts_file, parse_seeds, run_comparison
 from autoseg.evidence.contenders import Recipe, contenders, find, keep_cards, warnings_about
 from autoseg.evidence.documents import About, latex, markdown, write
 from autoseg.evidence.matrix import Matrix
 from autoseg.evidence.tables import cells, differences, sentences, terminal
 from autoseg.execution import InlineExecutor, Job, Outcome
 from autoseg.losses import save_loss
+from autoseg.search.ledger import Ledger
 from autoseg.search.observer import Observer
 from autoseg.search.records import TrialRecord
 from autoseg.search.run_folder import RunFolder
@@ -226,6 +228,50 @@ def test_a_loss_that_diverges_leaves_the_rest_alone(tmp_path: Path) -> None:
 def test_nothing_completed_is_said(tmp_path: Path) -> None:
     with pytest.raises(AutosegError, match=r"No training completed.*nan at iteration 1"):
         compare(tmp_path / "run", train=always_fails)
+
+
+def test_a_budget_changes_only_when_all_is_done_and_by_force(tmp_path: Path) -> None:
+    old, new = {"split": "val", "proxy.iters": 3}, {"split": "val", "proxy.iters": 4}
+    path = tmp_path / "run"
+    RunFolder.create(path, {"losses": []}, old).close()
+    with pytest.raises(InputError, match=r"proxy.iters: expected 3, .* got 4.*force=true"):
+        budgets.admit(path, new, force=False)
+    with pytest.raises(InputError, match=r"split: expected 'val'.*make a new run folder"):
+        budgets.admit(path, {**new, "split": "test"}, force=True)
+    first = TrialRecord(-1, 0, "hand-made", "ce", None, 1)
+    second = TrialRecord(-1, 0, "hand-made", "ce", None, 2)
+    with RunFolder.open(path, budgets.admit(path, old, force=False)) as folder:
+        with Ledger(folder.trials, (), studies=("compare",)) as ledger:
+            first = ledger.add("compare", first)
+            with pytest.raises(InputError, match="1 without one"):
+                budgets.note(folder, new)
+            first = ledger.finish("compare", first, Outcome("complete", {"miou": 0.5}), 0.5)
+        budgets.note(folder, old)
+        assert not (path / "budgets.json").exists()
+    with RunFolder.open(path, budgets.admit(path, new, force=True)) as folder:
+        budgets.note(folder, new)
+        budgets.note(folder, new)
+        with Ledger(folder.trials, (), studies=("compare",)) as ledger:
+            second = ledger.add("compare", second)
+    text = budgets.described(path, [first, second])
+    assert text.startswith("Not one budget: ce (seeds 1) with proxy.iters=3; ce (seeds 2) with proxy.iters=4.")
+    assert budgets.described(path, [first]) == budgets.described(path, [second]) == ""
+    (path / "budgets.json").write_text("[1]")
+    with pytest.raises(InputError, match="the list of budgets"):
+        budgets.described(path, [first])
+
+
+def test_counts_are_kept_where_the_training_can(tmp_path: Path) -> None:
+    class Keeping:
+        def keeping_counts(self, file: str) -> Any:
+            return lambda loss, seed, device: {"miou": 0.5, "kept": float(file.endswith("-7.npz"))}
+
+    texts, folder = {"ce": "ce"}, str(tmp_path / "counts")
+    task = ComparisonTask(texts, RECIPE, Keeping(), counts=folder)  # type: ignore[arg-type]
+    assert task({"loss": "ce", "seed": 7}, "cpu")["kept"] == 1.0
+    assert "kept" not in ComparisonTask(texts, RECIPE, toy, counts=folder)({"loss": "ce", "seed": 7}, "cpu")
+    files = {counts_file(tmp_path, name, 1).name for name in ("ce+jml", "ce-jml", "0.25*ce+0.75*jml")}
+    assert len(files) == 3 and not any(set("*+/ ") & set(name) for name in files)
 
 
 # ------------------------------------------------------------------ what it leaves

@@ -1,0 +1,93 @@
+"""What each image contributes to a score, kept so that statistics can be taken over images as well as over seeds."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from autoseg.errors import InputError
+from autoseg.metrics.base import Metric, Sums
+
+INDEX = "index"
+
+
+class ByImage:
+    """A metric that also keeps each image's part of its totals.
+
+    Args:
+        metric: one that adds over images.
+    """
+
+    def __init__(self, metric: Metric) -> None:
+        self.metric = metric
+        self._batches: list[Sums] = []
+
+    def update(self, pred: Tensor, labels: Tensor) -> None:
+        """See `Metric.update`."""
+        self._batches.append(self.metric.update_by_image(pred, labels))
+
+    def compute(self) -> Tensor:
+        """See `Metric.compute`."""
+        return self.metric.compute()
+
+    def per_class(self) -> Tensor:
+        """See `Metric.per_class`."""
+        return self.metric.per_class()
+
+    @property
+    def parts(self) -> Sums:
+        """(N, ...) of every image seen, in order."""
+        return {name: torch.cat([batch[name] for batch in self._batches]) for name in self._batches[0]}
+
+
+def save_parts(path: Path, parts: Mapping[str, Sums]) -> None:
+    """Write parts by metric to a compressed .npz, whole or not at all. What several metrics share is written once.
+
+    Args:
+        path: the file; its folder is made.
+        parts: {metric: {total: (N, ...)}}.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    index: dict[str, dict[str, str]] = {}
+    known: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+    for metric, sums in parts.items():
+        index[metric] = {}
+        for name, part in sums.items():
+            array = part.numpy()
+            key = known.setdefault((str(array.dtype), array.shape, array.tobytes()), f"a{len(known)}")
+            arrays[key] = array
+            index[metric][name] = key
+    arrays[INDEX] = np.frombuffer(json.dumps(index).encode(), dtype=np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(draft, "wb") as file:
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def load_parts(path: Path, only: Collection[str] | None = None) -> dict[str, Sums]:
+    """What `save_parts` wrote, of the metrics in `only` if given; nothing in the file is executed.
+
+    Raises:
+        InputError: no such file, or another one.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            index = json.loads(file[INDEX].tobytes())
+            return {
+                metric: {name: torch.from_numpy(file[key]) for name, key in keys.items()}
+                for metric, keys in index.items()
+                if only is None or metric in only
+            }
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        raise InputError("counts by image", "a file that a comparison wrote", f"{path} ({error})") from error

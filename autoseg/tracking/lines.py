@@ -1,0 +1,49 @@
+"""Progress of runs that are a list of trainings, not rounds: a line for each, and a log that leaves out the classes."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from autoseg.search.observer import Observer, Progress
+from autoseg.search.records import COMPLETE, TrialRecord
+from autoseg.tracking.log import Log
+from autoseg.tracking.terminal import duration, percent
+
+
+class Lines(Observer):
+    """Prints a line per training.
+
+    Args:
+        metric: whose score is shown.
+    """
+
+    def __init__(self, metric: str) -> None:
+        self._metric = metric
+
+    def trained(self, record: TrialRecord, progress: Progress) -> None:
+        """Who, what came out, how long the rest will take."""
+        print(f"  {progress.done:>3}/{progress.total}  {told(record, self._metric)}{_left(progress)}", flush=True)
+
+
+def told(record: TrialRecord, metric: str) -> str:
+    """One training in a line: who, what came out, how long it took."""
+    reason = record.error.strip().splitlines()[-1:]
+    came = (
+        f"{metric} {percent(record.reward)}" if record.state == COMPLETE else " ".join([record.state, *reason]).strip()
+    )
+    return f"{record.name}  seed {record.seed}  {came}  ({duration(record.seconds)})"
+
+
+def _left(progress: Progress) -> str:
+    if progress.seconds_left is None or progress.done == progress.total:
+        return ""
+    return f"   about {duration(progress.seconds_left)} left"
+
+
+class Quieter(Log):
+    """The log without the scores of every class, which are in the table."""
+
+    def trained(self, record: TrialRecord, progress: Progress) -> None:
+        """See `Log`."""
+        scores = {name: score for name, score in record.scores.items() if "/" not in name}
+        super().trained(dataclasses.replace(record, scores=scores), progress)
