@@ -247,3 +247,28 @@ class RetrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
+
+
+@dataclass
+class FullConfig:
+    """The fuller training that a proxy stands for (`full.*`)."""
+
+    iters: int | None = None  # None: four times the proxy's
+    seeds: int = 1  # their mean ranks
+
+
+@dataclass
+class TrustConfig:
+    """All of `autoseg trust`: does the proxy of a search rank losses as a fuller training does?"""
+
+    run: str = ""  # run folder of the search; the command takes it as its first word
+    candidates: int = 12  # of the search, spread over its scores; its rivals come on top
+    cheaper: list[str] = field(default_factory=list)  # changes of the proxy, e.g. "proxy.iters=75 proxy.crop=64"
+    full: FullConfig = field(default_factory=FullConfig)
+    run_dir: str | None = None  # default: runs/trust-<data>-<time>-<id>
+    resume: str | None = None
+    device: str = "auto"  # auto | cpu | cuda
+    workers: str = "auto"  # auto, or how many
+    timeout_s: float | None = None  # per training; None: ten times the longest so far, at least 600 s
+    retries: int = 1  # fresh attempts after a worker died or hung
+    executor: ExecutorConfig = field(default_factory=ExecutorConfig)

@@ -20,6 +20,7 @@ COMMANDS = {
         "write a found loss as a card, an mmsegmentation config or plain Python",
     ),
     "compare": ("autoseg.cli.compare", "train losses under one budget with several seeds, and say who is better"),
+    "trust": ("autoseg.cli.trust", "say whether the proxy ranks losses as a fuller training does"),
     "retrain": ("autoseg.cli.retrain", "train a full model with a loss, through mmengine"),
     "report": ("autoseg.cli.report", "render searches and comparisons as one HTML file"),
     "metrics": ("autoseg.cli.lists", "list the metrics a loss can be searched for"),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from autoseg.cli import compose
-from autoseg.config import CompareConfig, RetrainConfig, SearchConfig
+from autoseg.config import CompareConfig, RetrainConfig, SearchConfig, TrustConfig
 from autoseg.errors import InputError, unknown_name
 
 Config = SearchConfig | CompareConfig | RetrainConfig
@@ -37,6 +37,9 @@ _AT_LEAST: Mapping[str, float] = {
     "train.min_lr": 0,
     "train.warmup_iters": 0,
     "train.aux_weight": 0,
+    "candidates": 2,
+    "full.iters": 2,
+    "full.seeds": 1,
 }
 
 _ONE_OF: Mapping[str, tuple[str, ...]] = {
@@ -68,6 +71,18 @@ def check(config: Config) -> None:
     Raises:
         InputError: the first value that is wrong.
     """
+    check_ranges(config)
+    if not 0 < config.data.holdout < 1:
+        raise InputError("data.holdout", "a share between 0 and 1", config.data.holdout)
+    _check_sizes(config)
+
+
+def check_ranges(config: Config | TrustConfig) -> None:
+    """Refuse single values out of range.
+
+    Raises:
+        InputError: the first value that is wrong.
+    """
     known = compose.keys(type(config))
     for key, least in _AT_LEAST.items():
         value = _value(config, key) if key in known else None
@@ -80,9 +95,6 @@ def check(config: Config) -> None:
     for key, names in _ONE_OF.items():
         if key in known and _value(config, key) not in names:
             raise unknown_name(key, _value(config, key), names)
-    if not 0 < config.data.holdout < 1:
-        raise InputError("data.holdout", "a share between 0 and 1", config.data.holdout)
-    _check_sizes(config)
 
 
 def absolute_paths(config: Config) -> None:
@@ -119,7 +131,7 @@ def _check_sizes(config: Config) -> None:
         raise InputError("model.std", "three numbers above 0", config.model.std)
 
 
-def _value(config: Config, key: str) -> Any:
+def _value(config: Config | TrustConfig, key: str) -> Any:
     value: Any = config
     for part in key.split("."):
         value = getattr(value, part)

@@ -48,12 +48,11 @@ usage: autoseg compare losses=[LOSS,LOSS,...] [KEY=VALUE ...] [--cfg]
                        run folder), published ones (asl2021/miou), identity curves (identity)
   metrics=[miou,biou]  what is shown (autoseg metrics); all are scored
   seeds=5              how many, or a list; below 5 no difference is marked
-  interval=t           over seeds; bootstrap: over seeds and images
+  interval=t           over seeds; bootstrap: over seeds and images     split=auto: val, test
   reference=ce         what all others are compared with, beside the best hand-made loss
-  split=auto           images that are scored: val, test, auto (test if there is one)
   like=RUN             the budget of that run: its data, model, proxy; or each of them:
   data=NAME  model=NAME  proxy=NAME  proxy.iters=250  workers=auto  device=auto
-  run_dir=DIR          a new folder, or a comparison of the same budget to add to (force=true: of another)
+  run_dir=DIR          a new folder, or a comparison of the same budget (force=true: another) to add to
 
 Three losses on built-in data; then your found loss on your own images:
   autoseg compare losses=[ce,lovasz,jml] metrics=[miou,biou] proxy.size=[96,128] proxy.crop=64

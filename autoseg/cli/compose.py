@@ -10,6 +10,7 @@ import difflib
 import importlib.resources
 import itertools
 import shlex
+from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -71,6 +72,28 @@ def compose_sweep(name: str, schema: type[T], overrides: list[str], *, sweep: bo
             values = override.sweep_string_iterator()
             axes.append([_checked(_parse(name, f"{override.key_or_group}={v}"), schema) for v in values])
     return [_build(name, schema, list(row)) for row in itertools.product(*axes)]
+
+
+def changed(name: str, config: T, overrides: Sequence[str]) -> T:
+    """A copy of a configuration with single keys changed, in Hydra's grammar.
+
+    Args:
+        name: of the command whose configuration it is.
+        config: stays as it is.
+        overrides: `key=value`, no groups.
+
+    Raises:
+        InputError: a key, its type or the grammar is wrong.
+    """
+    data, schema = OmegaConf.structured(config), type(config)
+    for text in overrides:
+        override = _parse(name, text)
+        _checked(override, schema)
+        try:
+            OmegaConf.update(data, override.key_or_group, override.value())
+        except OmegaConfBaseException as error:
+            raise _explain(error, schema, {override.key_or_group: text.partition("=")[2]}) or error from error
+    return load(schema, {str(k): v for k, v in OmegaConf.to_container(data).items()})  # type: ignore[union-attr]
 
 
 def options(group: str, schema: type | None = None) -> list[str]:

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from autoseg.cli import compose
-from autoseg.config import CompareConfig, RetrainConfig, SearchConfig
+from autoseg.config import CompareConfig, RetrainConfig, SearchConfig, TrustConfig
 from autoseg.errors import InputError
 from autoseg.search.run_folder import read_config
 
 FREE = ("workers", "device", "tracker", "executor", "search.rounds")  # nothing of the search depends on them
 
-T = TypeVar("T", SearchConfig, CompareConfig, RetrainConfig)
+T = TypeVar("T", SearchConfig, CompareConfig, RetrainConfig, TrustConfig)
 
 
 def resumed(given: T, typed: list[str], free: Sequence[str] = FREE) -> T:

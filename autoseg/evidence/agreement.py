@@ -1,0 +1,105 @@
+"""How alike two rankings are: Kendall's tau-b, Spearman's rho, and how sure that is over other candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import kendalltau, rankdata, spearmanr
+
+DRAWS = 2000
+SEED = 20261
+LEAST = 8  # candidates: with fewer, nothing can be told
+INTERVAL = (2.5, 97.5)
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """A rank correlation.
+
+    Args:
+        value: NaN for fewer than two candidates, or where one ranking is a single tie.
+        low: lower end of the 95 % percentile interval over candidates drawn with replacement.
+        high: upper end.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Two rankings of the same candidates.
+
+    Args:
+        n: candidates that both score.
+        tau: Kendall's tau-b.
+        rho: Spearman's rho.
+    """
+
+    n: int
+    tau: Correlation
+    rho: Correlation
+
+
+def agreement(one: Sequence[float], other: Sequence[float]) -> Agreement:
+    """Compare two sequences of one score per candidate; NaN: it has none."""
+    a, b = _both(one, other)
+    if len(a) < 2:
+        nothing = Correlation(np.nan, np.nan, np.nan)
+        return Agreement(len(a), nothing, nothing)
+    picks = _picks(len(a))
+    tau = _correlation(float(kendalltau(a, b).statistic), _taus(a[picks], b[picks]))
+    rho = _correlation(_spearman(a, b), _rhos(a[picks], b[picks]))
+    return Agreement(len(a), tau, rho)
+
+
+def tau_difference(one: Sequence[float], other: Sequence[float], truth: Sequence[float]) -> Correlation:
+    """tau(one, truth) - tau(other, truth), drawn together: the same candidates for both."""
+    a, b, y = _both(one, other, truth)
+    if len(a) < 2:
+        return Correlation(np.nan, np.nan, np.nan)
+    picks = _picks(len(a))
+    value = float(kendalltau(a, y).statistic - kendalltau(b, y).statistic)
+    return _correlation(value, _taus(a[picks], y[picks]) - _taus(b[picks], y[picks]))
+
+
+def _both(*scores: Sequence[float]) -> FloatArray:
+    """(k, n) of the candidates that all of them score."""
+    table = np.array(scores, dtype=np.float64)
+    known: FloatArray = table[:, ~np.isnan(table).any(0)]
+    return known
+
+
+def _picks(n: int) -> npt.NDArray[np.int64]:
+    return np.random.default_rng(SEED).integers(n, size=(DRAWS, n))
+
+
+def _correlation(value: float, draws: FloatArray) -> Correlation:
+    known = draws[~np.isnan(draws)]  # a draw of one candidate alone ranks nothing
+    low, high = np.percentile(known, INTERVAL) if len(known) and not np.isnan(value) else (np.nan, np.nan)
+    return Correlation(value, float(low), float(high))
+
+
+def _spearman(a: FloatArray, b: FloatArray) -> float:
+    return float(spearmanr(a, b).statistic) if np.ptp(a) and np.ptp(b) else np.nan
+
+
+def _taus(a: FloatArray, b: FloatArray) -> FloatArray:
+    """Kendall's tau-b of every row of (B, n)."""
+    signs_a, signs_b = (np.sign(x[:, :, None] - x[:, None, :]) for x in (a, b))
+    pairs = (signs_a**2).sum((1, 2)) * (signs_b**2).sum((1, 2))
+    return np.divide((signs_a * signs_b).sum((1, 2)), np.sqrt(pairs), out=np.full(len(a), np.nan), where=pairs > 0)
+
+
+def _rhos(a: FloatArray, b: FloatArray) -> FloatArray:
+    """Spearman's rho of every row of (B, n)."""
+    ranks = [rankdata(x, axis=1) for x in (a, b)]
+    x, y = (r - r.mean(1, keepdims=True) for r in ranks)
+    whole = (x * x).sum(1) * (y * y).sum(1)
+    return np.divide((x * y).sum(1), np.sqrt(whole), out=np.full(len(a), np.nan), where=whole > 0)
