@@ -21,6 +21,7 @@ COMMANDS = {
     ),
     "compare": ("autoseg.cli.compare", "train losses under one budget with several seeds, and say who is better"),
     "trust": ("autoseg.cli.trust", "say whether the proxy ranks losses as a fuller training does"),
+    "watch": ("autoseg.cli.watch", "follow a run from another terminal or machine"),
     "retrain": ("autoseg.cli.retrain", "train a full model with a loss, through mmengine"),
     "report": ("autoseg.cli.report", "render searches and comparisons as one HTML file"),
     "metrics": ("autoseg.cli.lists", "list the metrics a loss can be searched for"),

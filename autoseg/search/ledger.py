@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -104,6 +105,7 @@ class Ledger:
             seconds=outcome.seconds,
             attempts=outcome.attempts,
             error=outcome.error or ("" if done else "the score is not finite"),
+            ended=time.time(),
         )
         attributes = {
             "scores": {name: score if math.isfinite(score) else None for name, score in finished.scores.items()},
@@ -158,6 +160,7 @@ class Ledger:
             seconds=outcome["seconds"],
             attempts=outcome["attempts"],
             error=outcome["error"],
+            ended=trial.datetime_complete.timestamp() if trial.datetime_complete is not None else 0.0,
         )
 
     @contextlib.contextmanager

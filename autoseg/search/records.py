@@ -31,6 +31,7 @@ class TrialRecord:
         attempts: how often it was started.
         error: why it is not complete.
         number: its number in the Optuna study; -1 before it is recorded.
+        ended: Unix time of its result; 0 before.
     """
 
     round: int
@@ -46,6 +47,7 @@ class TrialRecord:
     attempts: int = 0
     error: str = ""
     number: int = -1
+    ended: float = 0.0
 
     @property
     def key(self) -> tuple[str, int]:

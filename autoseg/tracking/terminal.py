@@ -14,6 +14,11 @@ from autoseg.search.records import COMPLETE, SearchResult, TrialRecord
 from autoseg.search.timing import expected_seconds
 
 
+def plain_console() -> Console:
+    """Where progress goes: stdout, as it is."""
+    return Console(highlight=False, soft_wrap=True)
+
+
 class Terminal(Observer):
     """Prints progress.
 
@@ -22,7 +27,7 @@ class Terminal(Observer):
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(highlight=False, soft_wrap=True)
+        self.console = console or plain_console()
         self.seconds_per_training: float | None = None  # measured beforehand
         self._plan: Plan | None = None
         self._bar = Progress(

@@ -161,10 +161,19 @@ def trained(path: Path, executor: Counting) -> Trust:
         return Trust(entries(), VARIANTS, train_all(folder, plan(entries(), VARIANTS), "miou", executor, Observer()))
 
 
-def test_the_known_ranking_is_found_and_a_usable_proxy_is_named(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Trust, Path]:
+    """All trainings, done once."""
+    path = tmp_path_factory.mktemp("trust") / "run"
     executor = Counting(task())
-    found = trained(tmp_path / "run", executor)
+    found = trained(path, executor)
     assert executor.ran == 1 + 3 * 11 + 2 * 11  # with the search's own seed only the rival was missing
+    return found, path
+
+
+@pytest.mark.slow
+def test_the_known_ranking_is_found_and_a_usable_proxy_is_named(whole: tuple[Trust, Path]) -> None:
+    found, path = whole
     rows = {row.name: row for row in found.rows()}
     assert list(rows) == [PROXY, AGAIN, "half", "tenth"]
     assert [row.cost for row in rows.values()] == pytest.approx([1, 1, 0.5, 0.1]) and found.full_cost == 4
@@ -176,10 +185,11 @@ def test_the_known_ranking_is_found_and_a_usable_proxy_is_named(tmp_path: Path) 
     assert rows["half"].share == pytest.approx(half / yard)
     assert verdict(found.rows()).startswith("half may be used: at 0.50 of the cost it agrees")
     again = Counting(task())
-    assert trained(tmp_path / "run", again).rows() == found.rows() and again.ran == 0
+    assert trained(path, again).rows() == found.rows() and again.ran == 0
 
 
-def test_stopped_and_resumed_equals_never_stopped(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_stopped_and_resumed_equals_never_stopped(whole: tuple[Trust, Path], tmp_path: Path) -> None:
     def stops(loss: Any, seed: int, device: str) -> dict[str, float]:
         if loss.value > 0.45:
             raise KeyboardInterrupt
@@ -189,20 +199,19 @@ def test_stopped_and_resumed_equals_never_stopped(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         trained(tmp_path / "cut", Counting(task({**trains, "half": stops})))
     rest = Counting(task())
-    assert trained(tmp_path / "cut", rest).rows() == trained(tmp_path / "whole", Counting(task())).rows()
+    assert trained(tmp_path / "cut", rest).rows() == whole[0].rows()
     assert 0 < rest.ran < 56
 
 
-def test_a_loss_that_fails_once_is_left_out_of_that_row_alone(tmp_path: Path) -> None:
-    def fails(loss: Any, seed: int, device: str) -> dict[str, float]:
-        if loss.value > 0.95:
-            raise Diverged("nan")
-        return toy("half")(loss, seed, device)
-
-    found = trained(tmp_path / "run", Counting(task({**{name: toy(name) for name in NOISE}, "half": fails})))
+@pytest.mark.slow
+def test_a_loss_that_fails_once_is_left_out_of_that_row_alone(whole: tuple[Trust, Path]) -> None:
+    name = training("half", "candidate 0.9")
+    records = [dataclasses.replace(r, state="diverged") if r.name == name else r for r in whole[0].records]
+    found = Trust(entries(), VARIANTS, records)
     assert {row.name: row.full.n for row in found.rows()} == {PROXY: 11, AGAIN: 11, "half": 10, "tenth": 11}
 
 
+@pytest.mark.slow
 def test_nothing_completed_is_said(tmp_path: Path) -> None:
     def fails(loss: Any, seed: int, device: str) -> dict[str, float]:
         raise Diverged("nan")
@@ -249,8 +258,10 @@ def test_verdicts(rows: list[Any], words: str) -> None:
     assert words in verdict(rows)
 
 
-def test_what_it_leaves(tmp_path: Path) -> None:
-    found = trained(tmp_path / "run", Counting(task()))
+@pytest.mark.slow
+def test_what_it_leaves(whole: tuple[Trust, Path], tmp_path: Path) -> None:
+    found, _ = whole
+    (tmp_path / "run").mkdir()
     write(found, "Search x: miou on toy.", "miou", tmp_path / "run")
     rows = list(csv.DictReader((tmp_path / "run" / "trust.csv").open()))
     assert len(rows) == 11 * len(VARIANTS)

@@ -1,0 +1,220 @@
+"""`autoseg watch`: follows a run from another terminal or machine, only by reading its folder."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autoseg.cli.arguments import Arguments
+from autoseg.cli.faults import INTERRUPTED
+from autoseg.errors import InputError, unknown_name
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from autoseg.search.records import TrialRecord
+    from autoseg.tracking.status import Status
+
+HELP = """
+Follows a run from another terminal or machine: rounds and trainings as they end, what is at work,
+the best so far, how long it will take. It only reads the run's folder.
+
+usage: autoseg watch RUN [--once] [--every SECONDS]
+
+  RUN       the folder of a search, a comparison or a trust run; one that has not begun is waited for
+  --once    print how it stands and stop
+  --every   how often to look; default 2 seconds
+
+Ends with 0 when the run has ended, with 1 if its process is gone and it has not (it says how to go on).
+
+  autoseg watch runs/NAME
+  autoseg watch runs/NAME --once
+"""
+
+PATIENCE = 5  # looks in a row that may fail (a file half written, a busy disk) before it is an error
+DEAD_STATUS = 1
+LATEST = 5  # of the trainings that had ended before the watching began, so many are shown
+
+
+def run(command: str, argv: list[str]) -> int:
+    """Watch until the run has ended."""
+    parser = Arguments(command, HELP)
+    parser.add_argument("run", metavar="RUN")
+    parser.add_argument("--once", action="store_true")
+    parser.add_argument("--every", type=float, default=2.0)
+    given = parser.parse_args(argv)
+    path = Path(given.run).expanduser()
+    if given.every <= 0:
+        raise InputError("--every", "more than 0 seconds", given.every)
+    if not path.parent.is_dir():
+        raise InputError("RUN", "a run folder", f"{path}, beside which there is nothing")
+    if given.once and not path.is_dir():
+        raise unknown_name("RUN", str(path), [str(p.parent) for p in path.parent.glob("*/config.yaml")])
+    from autoseg.tracking.terminal import plain_console  # rich: only once the arguments are right
+
+    watch = Watch(path, plain_console())
+    if given.once:
+        return watch.once()
+    try:
+        return watch.follow(given.every)
+    except KeyboardInterrupt:
+        print("\nNo longer watching; the run goes on.")
+        return INTERRUPTED
+
+
+class Watch:
+    """What has been printed of a run, and what is to be.
+
+    Args:
+        path: the run's folder.
+        console: where to.
+    """
+
+    def __init__(self, path: Path, console: Console) -> None:
+        self._path, self._console = path, console
+        self._rounds = 0
+        self._told: set[tuple[str, str, int]] = set()
+        self._began = False
+
+    def once(self) -> int:
+        """Print how it stands."""
+        from autoseg.tracking.status import read_status
+
+        status = read_status(self._path)
+        if status is None:
+            self._say(f"{self._path} has not begun: it holds no run yet.")
+            return 0
+        self._news(status)
+        self._say(summary(status))
+        for line in self._ending(status):
+            self._say(line)
+        return 0
+
+    def follow(self, every: float) -> int:
+        """Print what happens until the run has ended."""
+        from autoseg.tracking.status import DEAD, FINISHED, read_status
+
+        shown, failures, waited = "", 0, False
+        with self._console.status("") as spinner:  # shows nothing where the output is no terminal
+            while True:
+                try:
+                    status, failures = read_status(self._path), 0
+                except InputError:
+                    failures += 1
+                    if failures >= PATIENCE:
+                        raise
+                    time.sleep(every)
+                    continue
+                if status is None:
+                    if not waited:
+                        self._say(f"{self._path} has not begun yet; waiting for it. Ctrl-C stops watching.")
+                    waited = True
+                    time.sleep(every)
+                    continue
+                news, text = self._news(status), summary(status)
+                spinner.update(text)
+                if status.state in (FINISHED, DEAD):
+                    break
+                if (news or not shown) and not self._console.is_terminal:
+                    self._say(text)
+                shown = text
+                time.sleep(every)
+        for line in [summary(status), *self._ending(status)]:
+            self._say(line)
+        return 0 if status.state == FINISHED else DEAD_STATUS
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, markup=False)
+
+    def _news(self, status: Status) -> bool:
+        """Print what has ended since the last look; returns whether anything has."""
+        from autoseg.tracking.lines import told
+        from autoseg.tracking.status import round_line
+
+        first, lines = not self._began, []
+        if first:
+            self._say(heading(status, self._path))
+            self._began = True
+        while self._rounds < status.rounds and (line := round_line(status, self._rounds)) is not None:
+            lines.append(line)
+            self._rounds += 1
+        ended = []
+        for study, records in status.studies.items():
+            new = [r for r in records if study != "search" and r.ended and (study, *r.key) not in self._told]
+            self._told |= {(study, *record.key) for record in new}
+            ended += new
+        ended.sort(key=lambda record: record.ended)
+        if first and len(ended) > LATEST:
+            lines.append(f"  {len(ended) - LATEST} trainings before these:")
+            ended = ended[-LATEST:]
+        lines += ["  " + told(record, metric_of(status)) for record in ended]
+        for line in lines:
+            self._say(line)
+        return bool(lines)
+
+    def _ending(self, status: Status) -> list[str]:
+        """What to say of a run that has ended, or may have."""
+        from autoseg.tracking.status import DEAD, FINISHED
+        from autoseg.tracking.terminal import duration
+
+        quiet = duration(time.time() - status.since)
+        if status.state == FINISHED:
+            return [f"Finished {time.strftime('%Y-%m-%d %H:%M', time.localtime(status.since))}: {self._result(status)}"]
+        if status.state == DEAD:
+            return [
+                f"It has stopped: {status.owner} is gone, nothing has happened for {quiet}, since "
+                f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(status.since))}. Nothing finished is lost.",
+                self._go_on(status),
+            ]
+        if status.silent:
+            return [f"{status.owner} has been silent for {quiet}: it may have stopped.", self._go_on(status)]
+        return []
+
+    def _result(self, status: Status) -> str:
+        files = {"search": "loss.json", "compare": "table.md", "trust": "trust.md"}
+        return str(self._path / files[status.kind])
+
+    def _go_on(self, status: Status) -> str:
+        if status.kind == "search" and "search" not in status.config:
+            return f"Go on with the same call of autoseg.search, run_dir={str(self._path)!r}."
+        from autoseg.cli.compose import typed  # Hydra, for its quoting
+
+        return f"Go on with: autoseg {status.kind} {typed('resume', str(self._path))}"
+
+
+def metric_of(status: Status) -> str:
+    """Name of the score that is shown."""
+    if status.kind == "compare":
+        return str(status.config["metrics"][0])
+    return str(status.config.get("metric", "score"))
+
+
+def heading(status: Status, path: Path) -> str:
+    """What is watched, in a line."""
+    what = {
+        "search": f"Search for {metric_of(status)}",
+        "compare": f"Comparison of {len(status.config.get('losses', ()))} losses",
+        "trust": f"Proxy trust of {Path(str(status.config.get('run'))).name}",
+    }[status.kind]
+    rounds = f", {status.rounds} rounds" if status.rounds else ""
+    return f"{what} in {path}{rounds}"
+
+
+def summary(status: Status) -> str:
+    """How it stands, in a line."""
+    from autoseg.tracking.status import FINISHED
+    from autoseg.tracking.terminal import duration, percent
+
+    parts = [f"{len(status.done)}/{status.total} trainings"]
+    if status.state != FINISHED and status.at_work:
+        parts.append("at work: " + ", ".join(_name(record, status) for record in status.at_work))
+    if status.best is not None:
+        parts.append(f"best {percent(status.best.reward)} ({status.best.name})")
+    if status.state == "running" and status.seconds_left is not None:
+        parts.append(f"about {duration(status.seconds_left)} left")
+    return "   ".join(parts)
+
+
+def _name(record: TrialRecord, status: Status) -> str:
+    return record.name if status.kind == "search" and record.round >= 0 else f"{record.name} seed {record.seed}"

@@ -1,0 +1,204 @@
+"""What a run's folder says from outside: read without a lock and without writing a byte into it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import shutil
+import socket
+import sqlite3
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from autoseg.errors import InputError
+from autoseg.search.ledger import STUDIES, Ledger
+from autoseg.search.observer import estimate
+from autoseg.search.records import COMPLETE, RUNNING, TrialRecord
+from autoseg.search.run_folder import read_config
+from autoseg.tracking.terminal import percent
+
+WAITING, GOING, FINISHED, DEAD = "waiting", "running", "finished", "dead"
+SILENT_S, SILENT_TIMES = 600.0, 5.0  # a run on another machine may be dead after this long, or this many trainings
+RECENT = 20  # trainings that say how many run at the same time
+
+_OWN = {"compare": ("compare",), "trust": ("trust",), "search": STUDIES}  # study names of each kind of run
+_RESULT = {"compare": "table.csv", "trust": "trust.csv"}
+
+
+@dataclass(frozen=True)
+class Status:
+    """A run as it is now.
+
+    Args:
+        kind: "search", "compare" or "trust".
+        config: its configuration, plain data.
+        state: "waiting" (nothing planned yet), "running", "finished" or "dead" (its process is gone).
+        studies: all trainings by study.
+        total: of all trainings there will be, as far as is known.
+        since: Unix time of the last thing that happened.
+        silent: it runs on another machine and has been quiet for longer than a run should be.
+        owner: process and machine that last worked in it, in words.
+    """
+
+    kind: str
+    config: Mapping[str, Any]
+    state: str
+    studies: Mapping[str, tuple[TrialRecord, ...]]
+    total: int
+    since: float
+    silent: bool = False
+    owner: str = "its process"
+
+    @property
+    def records(self) -> list[TrialRecord]:
+        """Of all studies."""
+        return [record for records in self.studies.values() for record in records]
+
+    @property
+    def done(self) -> list[TrialRecord]:
+        """Those with a result, in the order in which they got it."""
+        return sorted((r for r in self.records if r.state != RUNNING), key=lambda r: r.ended)
+
+    @property
+    def rounds(self) -> int:
+        """Of a search."""
+        return int(_settings(self.config)["rounds"]) if self.kind == "search" else 0
+
+    @property
+    def workers(self) -> int:
+        """How many trainings ran at the same time lately; 1 before any ended."""
+        spans = [(r.ended - r.seconds, r.ended) for r in self.done[-RECENT:]]
+        return max((sum(a <= begin < b for a, b in spans) for begin, _ in spans), default=1)
+
+    @property
+    def at_work(self) -> list[TrialRecord]:
+        """Trainings without a result, as many as there are workers: those that were planned first."""
+        return [r for r in self.records if r.state == RUNNING][: self.workers]
+
+    @property
+    def best(self) -> TrialRecord | None:
+        """The training with the highest score so far; of a search, the candidate."""
+        known = self.studies.get(self.kind, ()) if self.kind != "trust" else ()  # trust mixes budgets
+        return max((r for r in known if r.state == COMPLETE), key=lambda r: r.reward, default=None)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Estimate for the rest; None before anything ended."""
+        return estimate([r.seconds for r in self.done], self.total - len(self.done), self.workers)
+
+
+def read_status(path: Path) -> Status | None:
+    """The state of a run; None before its folder is a run's.
+
+    Raises:
+        InputError: the folder cannot be read, or is another version's.
+    """
+    if not (path / "config.yaml").is_file():
+        return None
+    config = read_config(path)
+    kind = "compare" if "losses" in config else "trust" if "run" in config else "search"
+    studies = _studies(path / "trials.db", _OWN[kind], tuple(_times(path)))
+    total = _search_total(config, studies) if kind == "search" else sum(map(len, studies.values()))
+    since = max(_times(path))
+    records = [record for records in studies.values() for record in records]
+    done = sum(record.state != RUNNING for record in records)
+    owner, alive = _owner(path)
+    state, silent = GOING if records else WAITING, False
+    if records and done >= total and (kind == "search" or (path / _RESULT[kind]).is_file()):
+        state = FINISHED
+    elif alive is False:
+        state = DEAD
+    elif alive is None:
+        longest = max((record.seconds for record in records), default=0.0)
+        silent = time.time() - since > max(SILENT_S, SILENT_TIMES * longest)
+    return Status(kind, config, state, studies, total, since, silent, owner)
+
+
+def _times(path: Path) -> list[float]:
+    found = [0.0]
+    for name in ("config.yaml", "trials.db", "trials.db-journal", "trials.db-wal", "log.txt", "owner.json"):
+        with contextlib.suppress(OSError):
+            found.append((path / name).stat().st_mtime)
+    return found
+
+
+@lru_cache(maxsize=1)
+def _studies(database: Path, names: tuple[str, ...], times: tuple[float, ...]) -> Mapping[str, tuple[TrialRecord, ...]]:
+    """All trainings; read again only when a file has changed (`times`)."""
+    del times
+    if not database.is_file() or not database.stat().st_size:
+        return {}
+    try:
+        return _read(database, names)
+    except InputError:  # a process killed while it wrote leaves what only a writer may undo; NFS may refuse locks
+        with tempfile.TemporaryDirectory(prefix="autoseg-watch-") as place:
+            copy = Path(place) / database.name
+            for file in (database, *(database.with_name(database.name + end) for end in ("-journal", "-wal"))):
+                with contextlib.suppress(FileNotFoundError):
+                    shutil.copyfile(file, Path(place) / file.name)
+            with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(copy)) as connection:
+                connection.execute("SELECT count(*) FROM sqlite_master").fetchall()  # undoes the half transaction
+            return _read(copy, names)
+
+
+def _read(database: Path, names: Sequence[str]) -> dict[str, tuple[TrialRecord, ...]]:
+    with Ledger(database, (), read_only=True, studies=names) as ledger:
+        return {name: tuple(ledger.records(name)) for name in names}
+
+
+def _settings(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Rounds, candidates and confirmation: a section of their own, or not in a search by `autoseg.search`."""
+    section: Mapping[str, Any] = config.get("search", config)
+    return section
+
+
+def _search_total(config: Mapping[str, Any], studies: Mapping[str, Sequence[TrialRecord]]) -> int:
+    settings = _settings(config)
+    confirm = settings["confirm"]
+    last = len(studies.get("confirm", ()))
+    if not last and confirm["top"]:
+        controller = config.get("controller", {})
+        mean = (controller.get("name") or controller.get("controller")) == "ppo"
+        last = (confirm["top"] + len(set(confirm["rivals"])) + mean) * confirm["seeds"]
+    return int(settings["rounds"]) * int(settings["candidates"]) + len(studies.get("floor", ())) + last
+
+
+def _owner(path: Path) -> tuple[str, bool | None]:
+    """Who last worked in the folder, and whether that process lives; None: it is on another machine, or unknown."""
+    file = path / "owner.json"
+    try:
+        who, began = json.loads(file.read_text()), file.stat().st_mtime
+        pid, host = int(who["pid"]), str(who["host"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "its process", None
+    words = f"process {pid} on {host}"
+    if host != socket.gethostname():
+        return words, None
+    try:
+        process = psutil.Process(pid)
+        alive = process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= began + 1
+    except psutil.NoSuchProcess:
+        alive = False
+    except psutil.AccessDenied:
+        return words, None
+    return words, alive
+
+
+def round_line(status: Status, number: int) -> str | None:
+    """A finished round in a line; None while it is not."""
+    records = [r for r in status.studies.get("search", ()) if r.round == number]
+    if len(records) < int(_settings(status.config)["candidates"]) or any(r.state == RUNNING for r in records):
+        return None
+    known = [r.reward for r in records if r.state == COMPLETE]
+    mean, best = (sum(known) / len(known), max(known)) if known else (math.nan, math.nan)
+    failed = len(records) - len(known)
+    text = f"round {number + 1}/{status.rounds}   mean {percent(mean)}   best {percent(best)}"
+    return text + (f"   failed {failed}" if failed else "")

@@ -1,0 +1,131 @@
+"""The state of a run from its files alone: kinds, totals, who lives, what a killed process leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autoseg.cli.watch import Watch, summary
+from autoseg.execution import Outcome
+from autoseg.search.ledger import STUDIES, Ledger
+from autoseg.search.records import TrialRecord
+from autoseg.search.run_folder import RunFolder
+from autoseg.tracking.status import DEAD, FINISHED, GOING, WAITING, read_status
+from autoseg.tracking.terminal import plain_console
+
+CONFIRM = {"top": 1, "seeds": 1, "rivals": ["ce"]}
+CONFIGS: dict[str, dict[str, Any]] = {
+    "search": {
+        "metric": "miou",
+        "search": {"rounds": 1, "candidates": 2, "confirm": CONFIRM},
+        "controller": {"name": "ppo"},
+    },
+    "compare": {"losses": ["ce", "jml"], "metrics": ["miou"]},
+    "trust": {"run": "runs/x"},
+}
+
+
+def fill(path: Path, kind: str, done: int, waiting: int, study: str = "") -> None:
+    """A run folder of this process with trainings in it."""
+    exists = (path / "config.yaml").exists()
+    with RunFolder.open(path, {}) if exists else RunFolder.create(path, CONFIGS[kind], {}) as folder:
+        studies = STUDIES if kind == "search" else (kind,)
+        with Ledger(folder.trials, (), studies=studies) as ledger:
+            for i in range(done + waiting):
+                record = TrialRecord(0 if study in ("", "search") else -1, i, "candidate", f"candidate 0.{i}", None, 1)
+                record = ledger.add(study or kind, record)
+                if i < done:
+                    ledger.finish(study or kind, record, Outcome("complete", {"miou": 0.1 * i}, 2.0), 0.1 * i)
+
+
+def owned_by(path: Path, pid: int, host: str = "") -> None:
+    (path / "owner.json").write_text(json.dumps({"pid": pid, "host": host or socket.gethostname()}))
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_a_run_that_goes_on(kind: str, tmp_path: Path) -> None:
+    assert read_status(tmp_path / "run") is None
+    fill(tmp_path / "run", kind, 1, 1)
+    status = read_status(tmp_path / "run")
+    assert status is not None and (status.kind, status.state) == (kind, GOING)
+    assert status.total == (2 + 3 if kind == "search" else 2)  # the confirmation is not planned yet
+    assert [r.name for r in status.at_work] == ["candidate 0.1"] and len(status.done) == 1
+    assert status.workers == 1 and status.seconds_left == pytest.approx(2.0 * (status.total - 1))
+    assert "1/" in summary(status) and "at work: candidate 0.1" in summary(status)
+
+
+def test_a_search_ends_with_its_confirmation(tmp_path: Path) -> None:
+    fill(tmp_path / "run", "search", 2, 0)
+    assert read_status(tmp_path / "run").state == GOING  # type: ignore[union-attr]
+    fill(tmp_path / "run", "search", 3, 0, "confirm")
+    status = read_status(tmp_path / "run")
+    assert status is not None and (status.state, status.total) == (FINISHED, 5)
+    assert status.best is not None and status.best.name == "candidate 0.1"
+
+
+@pytest.mark.parametrize(("kind", "result"), [("compare", "table.csv"), ("trust", "trust.csv")])
+def test_other_runs_end_with_their_table(kind: str, result: str, tmp_path: Path) -> None:
+    fill(tmp_path / "run", kind, 2, 0)
+    assert read_status(tmp_path / "run").state == GOING  # type: ignore[union-attr]
+    (tmp_path / "run" / result).write_text("")
+    assert read_status(tmp_path / "run").state == FINISHED  # type: ignore[union-attr]
+
+
+def test_a_dead_process_is_told_from_a_living_one_and_from_one_elsewhere(tmp_path: Path, capsys) -> None:
+    run = tmp_path / "run"
+    fill(run, "compare", 1, 1)
+    child = os.fork()
+    if not child:
+        os._exit(0)
+    time.sleep(0.2)
+    owned_by(run, child)
+    assert read_status(run).state == DEAD  # type: ignore[union-attr]  # a zombie
+    os.waitpid(child, 0)
+    assert read_status(run).state == DEAD  # type: ignore[union-attr]
+    assert Watch(run, plain_console()).follow(0.01) == 1
+    assert f"autoseg compare resume={run}" in capsys.readouterr().out
+    owned_by(run, os.getpid())
+    old = time.time() - 1e6  # the lock was taken by an earlier process with this number
+    os.utime(run / "owner.json", (old, old))
+    assert read_status(run).state == DEAD  # type: ignore[union-attr]
+    owned_by(run, child, "another-machine")
+    status = read_status(run)
+    assert status is not None and status.state == GOING and not status.silent
+    for file in run.iterdir():
+        os.utime(file, (old, old))
+    status = read_status(run)
+    assert status is not None and status.state == GOING and status.silent
+    assert Watch(run, plain_console()).once() == 0
+    assert "it may have stopped" in capsys.readouterr().out
+
+
+def test_before_anything_is_planned(tmp_path: Path) -> None:
+    RunFolder.create(tmp_path / "run", CONFIGS["search"], {}).close()
+    status = read_status(tmp_path / "run")
+    assert status is not None and status.state == WAITING and status.seconds_left is None
+    assert summary(status) == "0/5 trainings"
+
+
+def test_what_a_process_killed_while_writing_leaves_can_be_read(tmp_path: Path) -> None:
+    run, torn = tmp_path / "run", tmp_path / "torn"
+    fill(run, "compare", 1, 1)
+    connection = sqlite3.connect(run / "trials.db")
+    connection.execute("PRAGMA cache_size=1")
+    connection.execute("UPDATE trials SET state='FAIL'")
+    connection.execute("CREATE TABLE big AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n LIMIT 9000) "
+                       "SELECT i, hex(randomblob(40)) AS x FROM n")  # fmt: skip
+    shutil.copytree(run, torn)  # in the middle of a transaction
+    connection.close()
+    assert (torn / "trials.db-journal").stat().st_size > 0
+    before = {file.name: file.read_bytes() for file in torn.iterdir()}
+    status = read_status(torn)
+    assert status is not None and [len(status.done), len(status.records)] == [1, 2]
+    assert {file.name: file.read_bytes() for file in torn.iterdir()} == before
