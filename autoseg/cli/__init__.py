@@ -15,10 +15,7 @@ from autoseg.errors import unknown_name
 
 COMMANDS = {
     "search": ("autoseg.cli.search", "search a loss for a metric"),
-    "export": (
-        "autoseg.cli.export",
-        "write a found loss as a card, an mmsegmentation config or plain Python",
-    ),
+    "export": ("autoseg.cli.export", "write a found loss as a card, a config, plain Python or a program"),
     "compare": ("autoseg.cli.compare", "train losses under one budget with several seeds, and say who is better"),
     "trust": ("autoseg.cli.trust", "say whether the proxy ranks losses as a fuller training does"),
     "watch": ("autoseg.cli.watch", "follow a run from another terminal or machine"),

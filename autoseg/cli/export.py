@@ -11,18 +11,19 @@ from autoseg.search.run_folder import slug, write_atomic
 HELP = """
 Writes the loss a search has found.
 
-usage: autoseg export RUN [--format json|mmseg|python] [-o FILE]
+usage: autoseg export RUN [--format json|mmseg|python|torch_export] [-o FILE]
 
   RUN        a run folder, or a loss card (loss.json)
   --format   json: the card (default); mmseg: a config for mmsegmentation, with the card beside it;
-             python: one self-contained file that needs torch only
-  -o FILE    where to; default: <metric>_loss.json or .py in this folder
+             python: one self-contained file that needs torch only;
+             torch_export: a program without Python, for torch.export.load (the card's classes, CPU)
+  -o FILE    where to; default: <metric>_loss.json, .py or .pt2 in this folder
 
   autoseg export runs/NAME --format python -o found_loss.py
   python -c "import found_loss; print(found_loss.build_loss(num_classes=21))"
 """
 
-SUFFIX = {"json": ".json", "mmseg": ".py", "python": ".py"}
+SUFFIX = {"json": ".json", "mmseg": ".py", "python": ".py", "torch_export": ".pt2"}
 
 
 def run(command: str, argv: list[str]) -> int:
@@ -44,8 +45,8 @@ def run(command: str, argv: list[str]) -> int:
     target = Path(given.file).expanduser() if given.file else Path(default)
     if not target.parent.is_dir():
         raise InputError("-o", "a file in an existing folder", str(target))
-    for path, text in as_files(card, given.format, target).items():
-        write_atomic(path, text)
+    for path, content in as_files(card, given.format, target).items():
+        write_atomic(path, content)
         print(f"wrote {path}")
     if not card.confirmed:
         print("note: the search has not confirmed this loss with fresh seeds (yet).")

@@ -13,7 +13,7 @@ from autoseg.losses import LossCard
 from autoseg.metrics.base import Metric
 from autoseg.surrogates.loss import SurrogateLoss
 
-FORMATS = ("json", "mmseg", "python")
+FORMATS = ("json", "mmseg", "python", "torch_export")
 _FORMULA = ("__init__", "reset", "sums", "scores", "weights")  # what a loss needs of a metric
 
 _PYTHON = '''"""{title}
@@ -51,8 +51,8 @@ model = dict(decode_head=dict(loss_decode=dict(_delete_=True, type="AutoSegLoss"
 """
 
 
-def as_files(card: LossCard, format: str, target: Path) -> dict[Path, str]:
-    """The text of every file of an export.
+def as_files(card: LossCard, format: str, target: Path) -> dict[Path, str | bytes]:
+    """The content of every file of an export.
 
     Args:
         card: the loss.
@@ -69,6 +69,10 @@ def as_files(card: LossCard, format: str, target: Path) -> dict[Path, str]:
         return {target: _MMSEG.format(title=title(card), card=beside.name), beside: as_json(card)}
     if format == "python":
         return {target: as_python(card, target.stem)}
+    if format == "torch_export":
+        from autoseg.evidence.program import as_program
+
+        return {target: as_program(card)}
     raise unknown_name("--format", format, FORMATS)
 
 

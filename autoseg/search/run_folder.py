@@ -163,7 +163,7 @@ def read_fingerprint(path: Path) -> dict[str, Any]:
     return _read_json(path / "fingerprint.json")
 
 
-def write_atomic(path: Path, text: str) -> None:
+def write_atomic(path: Path, content: str | bytes) -> None:
     """Replace a file so that a reader, also after a crash or on a full disk, has the old or the new text.
 
     Raises:
@@ -173,8 +173,8 @@ def write_atomic(path: Path, text: str) -> None:
     with no_space(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with open(draft, "w", encoding="utf-8") as file:
-                file.write(text)
+            with open(draft, "wb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(draft, path)

@@ -1,0 +1,54 @@
+"""A found loss as a compiled program: torch.export's file, which needs torch alone and no Python source.
+
+Measured with torch 2.15: every searchable metric and sums of them export, save and load, and give the loss and its
+gradient for any batch size, height and width (`tests/unit/evidence/test_program.py`). TorchScript is not offered:
+`torch.jit` is deprecated, and neither of its ways takes these losses (see the test of that name for what it says).
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autoseg.errors import InputError
+from autoseg.losses import LossCard
+
+
+class _Plain(nn.Module):
+    """The loss of float32 logits and int64 labels alone: what a program takes."""
+
+    def __init__(self, loss: nn.Module) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        value: Tensor = self.loss(logits, labels)
+        return value
+
+
+def as_program(card: LossCard) -> bytes:
+    """The content of a `.pt2` file: `torch.export.load(file).module()(logits, labels)` is the loss.
+
+    Logits (N, C, H, W) float32 and labels (N, H, W) int64, on the CPU; C is the card's, N, H and W are free. Labels
+    are not checked. Gradients flow to the logits.
+
+    Raises:
+        InputError: a loss that is not made of curves alone, or one that does not know its number of classes.
+    """
+    if card.num_classes is None:
+        raise InputError("--format", "json, python or mmseg for a card without a number of classes", "torch_export")
+    loss = card.build(validate=False)
+    if getattr(loss, "surrogate", None) is not loss:
+        raise InputError("--format", "json or mmseg for a loss made of several", "torch_export")
+    side = 2 * (card.options.get("tolerance", 5) + 8)
+    logits = torch.randn(2, card.num_classes, side, side + 1)
+    labels = torch.randint(0, card.num_classes, (2, side, side + 1))
+    free: Any = torch.export.Dim.DYNAMIC
+    shapes = ({0: free, 2: free, 3: free}, {0: free, 1: free, 2: free})
+    program = torch.export.export(_Plain(loss), (logits, labels), dynamic_shapes=shapes)
+    file = io.BytesIO()
+    torch.export.save(program.run_decompositions(), file)
+    return file.getvalue()
