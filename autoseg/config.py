@@ -57,7 +57,7 @@ class SoftLabelConfig:
 
     eps: float | None = None  # smooth, boundary_smooth: share spread over all classes; None: 0.1, at boundaries 0.5
     width: int = 3  # boundary_smooth: side of the window in which classes meet, pixels, odd
-    teacher: str | None = None  # distill: weights of the same network, .safetensors or a .pth without pickled code
+    teacher: str | None = None  # distill: the same network trained: work dir of a retrain, its .pth, or .safetensors
     weight: float = 0.5  # distill: the teacher's share of the label
     temperature: float = 1.0  # distill: the teacher's logits are divided by it
     momentum: float = 0.99  # pseudo: of the moving average that is the teacher

@@ -41,7 +41,6 @@ class ShapePrior(SegLoss):
     name = "shape_prior"
     summary = "cross-entropy plus a distance between codes of a small mask autoencoder, learnt from the labels"
     source = "Oktay et al., IEEE TMI 2018, arXiv 1705.08119"
-    rank_local = True  # where nothing is prepared, every rank learns an encoder from its own batch
     extra_keys = ("shape_encoder",)
     rank_local = True  # where the first batch is all there is, every rank has an encoder of its own
 

@@ -11,8 +11,7 @@ from mmseg.registry import DATASETS, HOOKS
 
 from autoseg.config import DataConfig
 from autoseg.data import open_data
-from autoseg.retrain.checkpoint import check_fit, network_weights
-from autoseg.training.weights import load_backbone
+from autoseg.training.weights import load_backbone, load_network
 
 
 @DATASETS.register_module()
@@ -75,6 +74,4 @@ class AutoSegWeightsHook(Hook):
         if self.backbone is not None:
             load_backbone(network.backbone, self.backbone)
         if self.network is not None:
-            state = network_weights(self.network, "load_from")
-            check_fit(network, state, self.network, "load_from")
-            network.load_state_dict(state, strict=False)
+            load_network(network, self.network, "load_from")

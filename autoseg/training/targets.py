@@ -224,11 +224,11 @@ def withhold(labels: Tensor, rows: Tensor, kept: float) -> Tensor:
 
 def _distilled(soft: SoftLabelConfig, teacher: nn.Module, precision: Precision) -> Distilled:
     if soft.teacher is None:
-        hint = "Train one first: ProxyTask(..., save_to=FILE) writes its network."
-        raise InputError("proxy.soft.teacher", "a file with the weights of the same network", "none", hint)
+        hint = "Train one first: autoseg retrain run_dir=DIR ..., then proxy.soft.teacher=DIR."
+        raise InputError("proxy.soft.teacher", "weights of the same network", "none", hint)
     if not soft.temperature > 0:
         raise InputError("proxy.soft.temperature", "more than 0", soft.temperature)
-    load_network(teacher, soft.teacher)
+    load_network(teacher, soft.teacher, "proxy.soft.teacher")
     return Distilled(teacher, precision, _share("weight", soft.weight), soft.temperature)
 
 

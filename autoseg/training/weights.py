@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from autoseg.errors import InputError
+from autoseg.training.checkpoint import first_line, last_checkpoint, read_pth
 
 log = logging.getLogger(__name__)
 
@@ -29,17 +28,24 @@ def save_network(model: nn.Module, path: str) -> None:
     os.replace(draft, path)
 
 
-def load_network(model: nn.Module, path: str) -> None:
-    """Load a whole network's weights in place, as `save_network` or mmsegmentation wrote them.
+def load_network(model: nn.Module, path: str, field: str) -> None:
+    """Load a whole network's weights in place.
+
+    Args:
+        model: a `Segmentor`, or mmsegmentation's own network.
+        path: what `save_network` wrote, a checkpoint of mmengine's, a state dict; or the work dir of a full training,
+            of which the last checkpoint is taken.
+        field: where the user named it.
 
     Raises:
-        InputError: no such file, not plain weights, or names or shapes that do not fit.
+        InputError: no such file, more than weights and plain data, or names or shapes that do not fit.
     """
-    field, head = "proxy.soft.teacher", "network."  # a `Segmentor` holds mmsegmentation's network under this name
-    found = read_tensors(path, field)
+    if Path(path).is_dir():
+        path = str(last_checkpoint(Path(path), field))
+    found, head = read_tensors(path, field), "network."  # a `Segmentor` holds mmsegmentation's network under this name
     if not any(key.startswith(head) for key in found) and any(key.startswith(head) for key in model.state_dict()):
         found = {head + key: value for key, value in found.items()}
-    _fill(model, found, field, path, "Check that the teacher has the same model.config and classes.")
+    _fill(model, found, field, path, "Check that the model and the number of classes are the same.")
 
 
 def load_backbone(backbone: nn.Module, path: str) -> None:
@@ -80,27 +86,21 @@ def read_tensors(path: str, field: str = "model.weights") -> dict[str, Tensor]:
     """The tensors of a weights file by name; nothing in the file is executed.
 
     Raises:
-        InputError: the file is missing or holds something else than tensors.
+        InputError: the file is missing or holds something else than weights and plain data.
     """
-    if not Path(path).is_file():
+    if not path.endswith(".safetensors"):
+        content = read_pth(path, field)
+    elif not Path(path).is_file():
         raise InputError(field, "a file of weights", f"{path}, which does not exist")
-    try:
-        if path.endswith(".safetensors"):
+    else:
+        try:
             return dict(load_file(path))
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
-        raise InputError(
-            field, "a file that holds tensors only", f"{path} ({_first_line(error)})",
-            "Save it again with torch.save(model.state_dict(), path) or as .safetensors.",
-        ) from error  # fmt: skip
-    state = content.get("state_dict", content) if isinstance(content, Mapping) else None
+        except (SafetensorError, OSError) as error:
+            raise InputError(field, "a file that holds tensors", f"{path} ({first_line(error)})") from error
+    state: Any = content.get("state_dict", content) if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(field, "a state dict: tensors by name", f"{path}, which holds something else")
     return dict(state)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _backbone_part(state: dict[str, Tensor], backbone: nn.Module) -> dict[str, Tensor]:

@@ -12,6 +12,10 @@ import pytest
 import torch
 
 from autoseg.cli import main
+from autoseg.cli.compose import compose
+from autoseg.config import SearchConfig
+from autoseg.training import build_model
+from autoseg.training.weights import load_network
 
 BIN = Path(sys.executable).parent
 SMALL = ["data.count=[12,4,2]", "train.batch_size=4", "train.crop=[96,96]", "metrics=[miou,biou]", "device=cpu"]
@@ -47,6 +51,11 @@ def test_a_training_leaves_a_work_dir_goes_on_and_refuses_what_is_no_checkpoint(
     assert "iter_4.pth" in said and f"miou {100 * scores['scores']['test']['miou']:.1f}" in said
     assert (run / "retrain.py").is_file() and (run / "iter_2.pth").is_file()
     assert list(run.glob("*/vis_data/scalars.json"))
+
+    teacher = build_model(compose("search", SearchConfig, []).model, num_classes=7, seed=0)
+    load_network(teacher, str(run), "proxy.soft.teacher")  # for distillation
+    saved = weights(run, "iter_4.pth")
+    assert all(torch.equal(value, saved[name]) for name, value in teacher.network.state_dict().items())
 
     assert retrain(*words) == 2
     assert "resume=" in capsys.readouterr().err

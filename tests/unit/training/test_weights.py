@@ -75,6 +75,13 @@ def test_a_file_that_is_no_weights_is_refused_and_not_run(tmp_path: Path, conten
         load_backbone(small(), str(path))
 
 
+def test_what_stands_beside_the_weights_is_not_run_either(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pth"
+    torch.save({"state_dict": wanted(), "meta": Trap()}, path)
+    with pytest.raises(InputError, match="could run code"):
+        load_backbone(small(), str(path))
+
+
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         load_backbone(small(), str(tmp_path / "none.pth"))

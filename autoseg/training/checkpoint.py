@@ -1,0 +1,80 @@
+"""Files of torch and mmengine, read without executing anything that is in them."""
+
+from __future__ import annotations
+
+import pickle
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from autoseg.errors import InputError
+
+STATISTICS = ("min", "max", "mean", "current")
+
+
+def _statistic(owner: Any, name: Any) -> Any:
+    """Stands for `getattr` in a checkpoint: mmengine's curves name their statistics by it, and nothing else may."""
+    from mmengine.logging import HistoryBuffer
+
+    if owner is HistoryBuffer and name in STATISTICS:
+        return getattr(HistoryBuffer, name)
+    raise pickle.UnpicklingError(f"it asks for {name!r} of {owner!r}")
+
+
+@cache
+def _harmless() -> list[Any]:
+    """Beside tensors and plain data, what mmengine itself puts into a checkpoint: its curves, as numpy arrays.
+
+    None of these runs code of the file's choosing.
+    """
+    from mmengine.logging import HistoryBuffer  # here, since mmengine takes long to import
+    from numpy._core.multiarray import _reconstruct, scalar
+
+    return [
+        HistoryBuffer, (_statistic, "builtins.getattr"), slice, np.ndarray, np.dtype, _reconstruct, scalar,
+        (_reconstruct, "numpy.core.multiarray._reconstruct"), (scalar, "numpy.core.multiarray.scalar"),
+        *(type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "int32", "uint32", "uint8", "bool")),
+    ]  # fmt: skip
+
+
+def read_pth(path: str | Path, field: str, map_location: Any = "cpu") -> Any:
+    """The content of a file that torch or mmengine saved: weights alone, or a checkpoint with all that goes with it.
+
+    Args:
+        path: a `.pth` file.
+        field: where the user named it.
+        map_location: as in `torch.load`.
+
+    Raises:
+        InputError: no such file, or one that holds anything but weights and plain data.
+    """
+    if not Path(path).is_file():
+        raise InputError(field, "a file of weights", f"{path}, which does not exist")
+    try:
+        with torch.serialization.safe_globals(_harmless()):
+            return torch.load(path, map_location=map_location, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError, AttributeError, TypeError) as error:
+        hint = "It was not opened further: such a file could run code. Save the weights alone with torch.save."
+        raise InputError(field, "weights and plain data", f"{path} ({first_line(error)})", hint) from error
+
+
+def last_checkpoint(work_dir: Path, field: str = "resume") -> Path:
+    """The newest checkpoint of a work dir of mmengine's, by the note it keeps there.
+
+    Raises:
+        InputError: it has none.
+    """
+    note = work_dir / "last_checkpoint"
+    named = Path(note.read_text(encoding="utf-8").strip()).name if note.is_file() else ""
+    if not named or not (work_dir / named).is_file():
+        hint = "The first is written after train.val_interval iterations."
+        raise InputError(field, "a work dir with a checkpoint", f"{work_dir}, which has none", hint)
+    return work_dir / named
+
+
+def first_line(error: Exception) -> str:
+    """What an error says first, or its name."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
