@@ -105,6 +105,8 @@ def absolute_paths(config: Config) -> None:
         value = getattr(section, key)
         if value is not None:
             setattr(section, key, str(Path(value).expanduser().absolute()))
+    if isinstance(config, RetrainConfig) and config.config is not None and Path(config.config).expanduser().is_file():
+        config.config = str(Path(config.config).expanduser().absolute())
     if config.run_dir is not None:
         config.run_dir = str(Path(config.run_dir).expanduser())
     if not isinstance(config, RetrainConfig) and config.space.name.endswith((".yaml", ".yml")):

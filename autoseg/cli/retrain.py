@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import warnings
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ usage: autoseg retrain loss=LOSS data=NAME model=NAME [KEY=VALUE ...] [--cfg]
        autoseg retrain resume=RUN       goes on from the last checkpoint
        torchrun --nproc-per-node=4 --no-python autoseg retrain ...
 
-  loss=LOSS            a name (autoseg losses), a sum, loss.json, a search's run folder, asl2021/miou
+  loss=LOSS            a name (autoseg losses), a sum, loss.json, a search's run, asl2021/miou
   data=NAME  model=NAME  model.weights=FILE (backbone)  load_from=FILE (whole network)
   config=FILE          a whole mmsegmentation config instead; only its loss and metrics change
   experiment=voc_r101_miou   the paper's recipes: voc_r101, cityscapes_r101, each _METRIC
@@ -117,12 +118,11 @@ def run_one(config: RetrainConfig) -> int:
     device = launch.choose_device(config.device)
     started_by = launch.launcher()
     launch.join(started_by, device)
-    try:
-        with warnings.catch_warnings():  # about parts of theirs that are not used here
-            warnings.filterwarnings("ignore", category=UserWarning, module=r"mm(cv|engine|seg)\b")
-            return _train(config, build(config, started_by, device))
-    finally:
-        launch.leave()
+    with warnings.catch_warnings():  # about parts of theirs that are not used here
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"mm(cv|engine|seg)\b")
+        status = _train(config, build(config, started_by, device))
+    launch.leave()  # not after an error: the other ranks may be waiting
+    return status
 
 
 def build(config: RetrainConfig, started_by: str, device: str) -> Job:
@@ -141,7 +141,7 @@ def build(config: RetrainConfig, started_by: str, device: str) -> Job:
     work_dir = Path(launch.agree(str(Path(config.run_dir or default).absolute())))
     if config.resume is not None:
         read_checkpoint(last_checkpoint(work_dir), "resume")
-    elif (work_dir / "config.yaml").exists() and rank == 0:
+    elif (work_dir / "last_checkpoint").exists() and rank == 0:
         again = compose.typed("resume", str(work_dir))
         raise InputError("run_dir", "a new folder", f"{work_dir}, which holds a run", f"Go on with it: {again}")
     if config.config is None:
@@ -152,7 +152,7 @@ def build(config: RetrainConfig, started_by: str, device: str) -> Job:
         build_loss(text, num_classes=_num_classes(cfg))  # a wrong name is said now
     if rank == 0 and config.resume is None:
         keep_cards([loss], work_dir)
-        kept = compose.plain(config)
+        kept = compose.plain(dataclasses.replace(config, loss=text))
         write_atomic(work_dir / "config.yaml", yaml.safe_dump({"schema": SCHEMA, **kept}, sort_keys=False))
     return Job(loss, text, work_dir, cfg)
 

@@ -45,7 +45,7 @@ def build_config(
     settings["custom_imports"] = {"imports": imports, "allow_failed_imports": False}
     for role in ("val", "test"):
         if settings.get(f"{role}_dataloader") is not None:
-            settings[f"{role}_evaluator"] = _evaluator(config, settings)
+            settings[f"{role}_evaluator"] = _evaluator(config, settings, ranks)
             settings[f"{role}_cfg"] = settings.get(f"{role}_cfg") or {"type": f"{role.title()}Loop"}
     _add(settings, "custom_hooks", {"type": "AutoSegProgressHook"})
     if config.model.weights is not None or config.load_from is not None:
@@ -212,13 +212,14 @@ def _surroundings(config: RetrainConfig, work_dir: str, launcher: str, device: s
     }
 
 
-def _evaluator(config: RetrainConfig, settings: Node) -> Node:
+def _evaluator(config: RetrainConfig, settings: Node, ranks: int) -> Node:
     return {
         "type": "AutoSegMetric",
         "metrics": list(config.metrics),
         "ignore_index": _heads(settings["model"])[0].get("ignore_index", 255),
         "tolerance": config.tolerance,
         "drop_background": config.drop_background,
+        "collect_device": "gpu" if ranks > 1 else "cpu",  # "cpu" means by files in the current folder
     }
 
 
