@@ -21,8 +21,9 @@ CURVES = (
 SURFACES = "AND(a, b) = g(a) g(b), OR(a, b) = g(a) + g(b) - g(a) g(b); red points: the truth table. Drag to rotate."
 READING = (
     "Cross-entropy pulls hardest where the network is most wrong; soft Jaccard lets go of such pixels and pulls where "
-    "it is undecided. A found loss pulls more where its curve is steep, and less where it is flat."
+    "it is undecided. A found curve moves the pull to where it is steep."
 )
+JUMPS = "Jumps are where the pixel changes its rank: among all pixels (Lovász), in its 3 x 3 window (BF1)."
 DASHES = {"asl2021": "dash", "soft Jaccard": "dot"}
 STROKES = {"solid": "solid", "dash": "dashed", "dot": "dotted"}
 TWO = 2  # classes of the constructed image
@@ -69,7 +70,7 @@ def gradient_section(losses: Mapping[str, nn.Module], colours: Mapping[str, str]
         Plot("non-target pixel: away from the class", loss_plots.pull(gradient.GRID, others, styles, "down"), 380),
     ]
     key = Key([(name, colour, STROKES[dash]) for name, (colour, dash) in styles.items()])
-    blocks: list[Block] = [Text(READING), key, Grid(grid, 320), Text(gradient.DESCRIPTION, "note")]
+    blocks: list[Block] = [Text(READING), key, Grid(grid, 320), Text(f"{gradient.DESCRIPTION} {JUMPS}", "note")]
     if missing:
         blocks.append(Text(f"Left out, since they cannot be computed on it: {', '.join(missing)}.", "note"))
     return Section("gradient", "Why it works: the pull on a pixel", blocks)

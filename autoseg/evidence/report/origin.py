@@ -87,6 +87,7 @@ def _of_search(run: SearchRun) -> list[tuple[str, str]]:
         ("seed of the search", str(run.fixed["seed"])),
         ("fresh seeds", ", ".join(map(str, fresh)) or "none"),
         ("space", f"{run.space.name}, {run.space.dim} numbers"),
+        *([("found", run.space.loss_text(run.card.theta))] if run.card and run.space.scalars else []),
         ("controller", controller),
         ("floor", str(run.fixed.get("floor") or "none")),
     ]
