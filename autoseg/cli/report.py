@@ -11,7 +11,7 @@ from autoseg.errors import InputError
 from autoseg.search.run_folder import write_atomic
 
 HELP = """
-Renders searches and comparisons as one self-contained HTML file, for a laptop or a phone, without network.
+Renders searches and comparisons as one self-contained HTML file, for a laptop or a phone.
 
 usage: autoseg report RUN [RUN ...] [-o FILE] [--force]
 
@@ -19,7 +19,7 @@ usage: autoseg report RUN [RUN ...] [-o FILE] [--force]
   -o FILE    where to; default: report.html in the run folder, for several runs in this one
   --force    also for runs of different budgets, whose scores cannot be compared
 
-It reads runs and changes nothing in them; a search or comparison that is under way is not disturbed.
+The file needs no network. Runs are read only: one that is under way is not disturbed.
 
 A search; a search beside the comparison that judged its loss:
   autoseg report runs/NAME
