@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from autoseg.metrics.windows import window_max
+
 NO_CLASS = -1  # in a class map: this pixel belongs to no class (void, or removed by the formula)
 OUTSIDE = -2  # beyond the image border, where the border counts as an edge
 
@@ -103,14 +105,6 @@ class Logic:
 # ---------------------------------------------------------------------------------------- class maps
 
 
-def _window_max(x: Tensor, px: int) -> Tensor:
-    """Maximum over squares of side 2*px+1, (N, K, H, W) float; separable, the border ignored."""
-    if px == 0:
-        return x
-    rows = F.max_pool2d(x, (1, 2 * px + 1), 1, (0, px))
-    return F.max_pool2d(rows, (2 * px + 1, 1), 1, (px, 0))
-
-
 def one_hot(classes: Tensor, num_classes: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """(N, H, W) class map, `NO_CLASS` allowed, to (N, C, H, W) of 0 and 1."""
     ids = torch.arange(num_classes, device=classes.device).view(1, -1, 1, 1)
@@ -125,7 +119,7 @@ def erode_map(classes: Tensor, px: int, border: bool) -> Tensor:
     x = classes.unsqueeze(1).to(torch.float32)
     if border:
         x = F.pad(x, (px, px, px, px), value=OUTSIDE)
-    same = _window_max(x, px) == -_window_max(-x, px)
+    same = window_max(x, px) == -window_max(-x, px)
     if border:
         same = same[..., px:-px, px:-px]
     return torch.where(same.squeeze(1), classes, NO_CLASS)
@@ -168,7 +162,7 @@ class MapLogic(Logic):
 
     def _dilated(self, plane: Plane) -> Tensor:
         """(N, C, H, W) float of 0 and 1: a hard plane widened per class."""
-        return _window_max(one_hot(self._map(plane.args[0]), self._classes), plane.px)
+        return window_max(one_hot(self._map(plane.args[0]), self._classes), plane.px)
 
     def _mask(self, region: Region) -> Tensor:
         """(N, H, W) bool."""
@@ -177,7 +171,7 @@ class MapLogic(Logic):
         classes = self._map(plane.args[0] if plane.op == "dilate" else plane)
         # dilation and "any class" commute: one channel is widened instead of C
         any_class = (classes >= int(region.skip_first)).unsqueeze(1).to(torch.float32)
-        return _window_max(any_class, px).squeeze(1) > 0.5
+        return window_max(any_class, px).squeeze(1) > 0.5
 
     def _selected(self, within: Region | None, void: bool) -> Tensor | None:
         """(N, H, W) bool of the pixels that count, None for all."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from autoseg.metrics.logic import NO_CLASS, MapLogic, Plane, Region, _window_max, one_hot
+from autoseg.metrics.logic import NO_CLASS, MapLogic, Plane, Region, one_hot
 from autoseg.surrogates.curves import evaluate
 
 
@@ -81,9 +81,9 @@ class CurveLogic(MapLogic):
         """Erosion and dilation: minimum and maximum over windows."""
         inner = self._dense(plane.args[0])
         if plane.op == "dilate":
-            return _window_max(inner, plane.px)
+            return _max_pool(inner, plane.px)
         padded = F.pad(inner, (plane.px,) * 4, value=0.0 if plane.border else 1.0)
-        return -_window_max(-padded, plane.px)[..., plane.px : -plane.px, plane.px : -plane.px]
+        return -_max_pool(-padded, plane.px)[..., plane.px : -plane.px, plane.px : -plane.px]
 
     def _curve(self, op: str, operand: Plane, values: Tensor) -> Tensor:
         return evaluate(values, self._curves[op, operand.name]) if operand.soft else values
@@ -148,3 +148,11 @@ class CurveLogic(MapLogic):
             dense = dense * selected.unsqueeze(1)
         per_image = dense.sum((2, 3)).to(self._sum_dtype)
         return per_image if self._per_image else per_image.sum(0)
+
+
+def _max_pool(x: Tensor, px: int) -> Tensor:
+    """Maximum over squares of side 2*px+1, (N, K, H, W); separable, the border ignored, with torch's gradient."""
+    if px == 0:
+        return x
+    rows = F.max_pool2d(x, (1, 2 * px + 1), 1, (0, px))
+    return F.max_pool2d(rows, (2 * px + 1, 1), 1, (px, 0))

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from autoseg import metrics
 from autoseg.errors import InputError
-from autoseg.metrics.base import Metric, check_ids
+from autoseg.metrics.base import Metric, Sums, check_ids
 from autoseg.surrogates import curves
 from autoseg.surrogates.library import build_space
 from autoseg.surrogates.logic import CurveLogic
 from autoseg.surrogates.ranks import rows_of_ranks, total_over_ranks
+from autoseg.surrogates.reading import FusedLogic, fits
 from autoseg.surrogates.soft_labels import SoftLabelLogic, check_soft
 from autoseg.surrogates.space import SCORE_MAX_SLOPE, SearchSpace
 
@@ -49,6 +50,8 @@ class SurrogateLoss(nn.Module):
     Attributes:
         sync_counts: totals are added up over all ranks of a distributed training before ratios; off until
             `losses.ranks.sync_counts` turns it on. See `ranks` for its gradient.
+        fused: hard labels on the CPU take the fused pass (`reading`); False computes everything by the reference
+            (`logic`), which it is tested against, several times slower.
 
     Raises:
         InputError: unknown metric, or control points that do not fit the space.
@@ -70,6 +73,7 @@ class SurrogateLoss(nn.Module):
         space: SearchSpace | str | None = None,
     ) -> None:
         super().__init__()
+        self.fused = True
         if not isinstance(space, SearchSpace):
             space = build_space(space or metric, parameterization, metric=metric)
         if absent not in (None, "include", "skip"):
@@ -167,12 +171,13 @@ class SurrogateLoss(nn.Module):
         """
         self._check(logits, labels)
         with torch.autocast(logits.device.type, enabled=False):
-            work = logits if logits.dtype == torch.float64 else logits.float()
-            probs = work.softmax(1)
-            total = probs.new_zeros((), dtype=torch.float64 if work.device.type != "mps" else torch.float32)
+            dtype = logits.dtype if logits.dtype == torch.float64 else torch.float32
+            fused = self.fused and fits(logits, labels)
+            given = logits if fused else logits.to(dtype).softmax(1)
+            total = logits.new_zeros((), dtype=torch.float64 if logits.device.type != "mps" else torch.float32)
             for weight, metric in self.terms:
-                total = total + weight * self._term(metric, probs, labels)
-            return (self.loss_weight * total).to(work.dtype)
+                total = total + weight * self._term(metric, given, labels, fused)
+            return (self.loss_weight * total).to(dtype)
 
     def _check(self, logits: Tensor, labels: Tensor) -> None:
         c = self.options.num_classes
@@ -192,13 +197,19 @@ class SurrogateLoss(nn.Module):
             known = (labels >= 0) & (labels < c)
             torch._assert_async((known | (labels == self.options.ignore_index)).all())
 
-    def _term(self, metric: Metric, probs: Tensor, labels: Tensor) -> Tensor:
-        """1 - surrogate of one metric, or 0 if nothing in the batch counts."""
+    def _sums(self, metric: Metric, given: Tensor, labels: Tensor, fused: bool) -> Sums:
+        """The totals of one metric; `given` is logits for the fused pass, else softmax."""
         chosen = {key: self._curve(name) for key, name in self._keys[metric.name].items()}
+        if fused:
+            return FusedLogic(given, labels.long(), chosen, metric.per_image).read(metric.sums)
         soft = labels.is_floating_point()
         kind = SoftLabelLogic if soft else CurveLogic
-        logic = kind(probs, labels if soft else labels.long(), chosen, per_image=metric.per_image)
-        sums = metric.sums(logic.pred, logic.label, logic)
+        logic = kind(given, labels if soft else labels.long(), chosen, per_image=metric.per_image)
+        return metric.sums(logic.pred, logic.label, logic)
+
+    def _term(self, metric: Metric, given: Tensor, labels: Tensor, fused: bool) -> Tensor:
+        """1 - surrogate of one metric, or 0 if nothing in the batch counts."""
+        sums = self._sums(metric, given, labels, fused)
         if self.sync_counts:
             over_ranks = rows_of_ranks if metric.per_image else total_over_ranks
             sums = {key: over_ranks(value) for key, value in sums.items()}

@@ -1,0 +1,64 @@
+"""Which totals a formula asks for, noted before any is computed, so that one pass over the logits gives them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from autoseg.metrics.base import Sums
+from autoseg.metrics.logic import Logic, Plane, Region
+
+Formula = Callable[[Plane, Plane, Logic], Sums]
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """One total, the arguments of `Logic.total`."""
+
+    plane: Plane
+    within: Plane | Region | None
+    void: bool
+
+    @property
+    def soft(self) -> bool:
+        """Whether the prediction takes part."""
+        return self.plane.soft or (isinstance(self.within, Plane) and self.within.soft)
+
+
+class _Notes(Logic):
+    """Notes every total and answers with ones."""
+
+    def __init__(self, like: Logic) -> None:
+        super().__init__(like.pred, like.label)
+        self.asked: list[Asked] = []
+
+    def total(self, a: Plane, within: Plane | Region | None = None, void: bool = False) -> Tensor:
+        self.asked.append(Asked(a, within, void))
+        return torch.ones(2, dtype=torch.float64)
+
+
+class _Answers(Logic):
+    """Gives the totals in the order in which they were asked for."""
+
+    def __init__(self, like: Logic, totals: Sequence[Tensor]) -> None:
+        super().__init__(like.pred, like.label)
+        self._totals = iter(totals)
+
+    def total(self, a: Plane, within: Plane | Region | None = None, void: bool = False) -> Tensor:
+        return next(self._totals)
+
+
+def asked_by(formula: Formula, logic: Logic) -> list[Asked]:
+    """The totals that `formula` asks for, in order; `curves.curves_of` reads formulas the same way."""
+    notes = _Notes(logic)
+    formula(notes.pred, notes.label, notes)
+    return notes.asked
+
+
+def answered(formula: Formula, logic: Logic, totals: Sequence[Tensor]) -> Sums:
+    """What `formula` makes of the totals it asked for."""
+    answers = _Answers(logic, totals)
+    return formula(answers.pred, answers.label, answers)

@@ -1,0 +1,151 @@
+"""Totals of formulas that erode or dilate the prediction, a few channels of one image at a time.
+
+Every plane is computed class by class, so once softmax's normalizer is known the channels need each other no more:
+their temporaries are made, summed and forgotten. Backward makes them again and saves nothing but the logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from autoseg.metrics.logic import Plane, Region
+from autoseg.surrogates.asked import Asked
+from autoseg.surrogates.logic import CurveLogic
+from autoseg.surrogates.pieces import Piece, value_and_slope
+from autoseg.surrogates.windows import dilated, eroded
+
+BLOCK = 2**18  # elements of a block, its channels times the image's pixels; one channel at least
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """What is computed.
+
+    Attributes:
+        asked: the totals.
+        curves: pieces per (operation, operand).
+        map: (N, H, W) class map of a plane of the labels.
+        selected: (N, H, W) bool of the pixels that count, given a region and whether void ones do; None for all.
+    """
+
+    asked: Sequence[Asked]
+    curves: Mapping[tuple[str, str], list[Piece]]
+    map: Callable[[Plane], Tensor]
+    selected: Callable[[Region | None, bool], Tensor | None]
+
+
+class _Curve(torch.autograd.Function):
+    """g(x) with its slope computed along the way."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, pieces: list[Piece]) -> Tensor:
+        value, slope = value_and_slope(x, pieces)
+        ctx.save_for_backward(slope)
+        return value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad * ctx.saved_tensors[0], None
+
+
+class _Channels(CurveLogic):
+    """Planes of some channels of one image; those of labels are 0 and 1 in the prediction's dtype."""
+
+    def __init__(self, probs: Tensor, image: int, first: int, work: Work) -> None:
+        super().__init__(probs, probs.new_empty((1, 0, 0), dtype=torch.int64), {})  # no labels: `work` has them
+        self._work, self._image, self._first = work, image, first
+
+    def _make_dense(self, plane: Plane) -> Tensor:
+        if plane.soft or plane.op == "dilate":
+            return super()._make_dense(plane)
+        classes = self._work.map(plane)[self._image].to(self._probs.dtype)
+        dense = torch.empty_like(self._probs)
+        for k in range(self._classes):
+            torch.eq(classes, self._first + k, out=dense[0, k])
+        return dense
+
+    def _dilated(self, plane: Plane) -> Tensor:
+        return dilated(self._dense(plane.args[0]), plane.px)
+
+    def _pooled(self, plane: Plane) -> Tensor:
+        inner = self._dense(plane.args[0])
+        if plane.op == "dilate":
+            return dilated(inner, plane.px)
+        return eroded(inner, plane.px, 0.0 if plane.border else 1.0)
+
+    def _curve(self, op: str, operand: Plane, values: Tensor) -> Tensor:
+        return _Curve.apply(values, self._work.curves[op, operand.name]) if operand.soft else values
+
+    def total(self, a: Plane, within: Plane | Region | None = None, void: bool = False) -> Tensor:
+        dense = self._dense(a)
+        if isinstance(within, Plane):
+            dense, within = dense * self._dense(within), None
+        selected = self._work.selected(within, void)
+        if selected is not None:
+            dense = dense * selected[self._image].to(dense.dtype)
+        return dense.sum((2, 3)).to(self._sum_dtype)[0]
+
+    def all(self) -> Tensor:
+        """(totals, channels)."""
+        return torch.stack([self.total(each.plane, each.within, each.void) for each in self._work.asked])
+
+
+def channel_totals(logits: Tensor, work: Work) -> Tensor:
+    """(len(work.asked), N, C) float64; differentiable once in the logits (N, C, H, W), which are on the CPU."""
+    return _Totals.apply(logits, work)
+
+
+class _Totals(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, work: Work) -> Tensor:
+        ctx.work = work
+        n, c = logits.shape[:2]
+        result = torch.zeros(len(work.asked), n, c, dtype=torch.float64)
+        normalizer = torch.stack([_work(image).logsumexp(0) for image in logits])
+        for image, part in _blocks(logits.shape):
+            probs = _probs(logits, normalizer, image, part)
+            result[:, image, part] = _Channels(probs, image, part.start, work).all()
+        ctx.save_for_backward(logits, normalizer)
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        logits, normalizer = ctx.saved_tensors
+        out = torch.empty(logits.shape, dtype=normalizer.dtype)
+        whole = torch.zeros_like(normalizer)
+        for image, part in _blocks(logits.shape):
+            probs = _probs(logits, normalizer, image, part).requires_grad_()
+            with torch.enable_grad():
+                found = _Channels(probs, image, part.start, ctx.work).all()
+            (slope,) = torch.autograd.grad(found, probs, grad[:, image, part])
+            torch.mul(slope[0], probs.detach()[0], out=out[image, part])
+            whole[image] += out[image, part].sum(0)
+        for image, part in _blocks(logits.shape):
+            out[image, part] -= _probs(logits, normalizer, image, part)[0].mul_(whole[image])
+        return out.to(logits.dtype), None
+
+
+def _work(logits: Tensor) -> Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def _probs(logits: Tensor, normalizer: Tensor, image: int, part: slice) -> Tensor:
+    """(1, channels, H, W) softmax."""
+    return torch.sub(_work(logits[image, part]), normalizer[image]).exp_().clamp_(max=1)[None]
+
+
+def _blocks(shape: torch.Size) -> Iterator[tuple[int, slice]]:
+    """(image, channels) of every block."""
+    n, c, height, width = shape
+    step = max(1, BLOCK // (height * width))
+    for image in range(n):
+        for start in range(0, c, step):
+            yield image, slice(start, min(start + step, c))

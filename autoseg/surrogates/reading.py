@@ -1,0 +1,140 @@
+"""Reads a formula like `CurveLogic`, but asks first and computes then: the totals of a formula come from one pass.
+
+What a formula asks for falls into three kinds:
+
+* totals of labels alone are counted;
+* totals of pointwise functions of the prediction are left to `fused`;
+* totals that erode or dilate the prediction are left to `by_channel`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from operator import itemgetter
+
+import torch
+from torch import Tensor
+
+from autoseg.metrics.base import Sums
+from autoseg.metrics.logic import NO_CLASS, MapLogic, Plane, Region
+from autoseg.surrogates.asked import Asked, Formula, answered, asked_by
+from autoseg.surrogates.by_channel import Work, channel_totals
+from autoseg.surrogates.fused import Pass, totals
+from autoseg.surrogates.pieces import Piece, pieces_of
+
+IDENTITY = torch.tensor([[0.0, 1.0, 0.5, 0.0, 0.5, 1.0]], dtype=torch.float64)  # g(x) = x
+Curves = Mapping[tuple[str, str], Tensor]
+Make = Callable[[Tensor], Tensor]  # one total from all results of the pass
+
+
+def fits(logits: Tensor, labels: Tensor) -> bool:
+    """Whether `FusedLogic` may read this batch: hard labels on the CPU, not traced, not transformed by functorch."""
+    traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    return logits.device.type == "cpu" and not labels.is_floating_point() and not traced
+
+
+class FusedLogic(MapLogic):
+    """Soft predictions against hard labels, on the CPU; gives the totals that `CurveLogic` gives.
+
+    Args:
+        logits: (N, C, H, W) float; gradients flow to it.
+        labels: (N, H, W) int64; ids outside [0, C) are void.
+        curves: coefficients (K, 6) per (operation, operand), see `curves.prepare`.
+        per_image: totals are (N, C) instead of (C,).
+    """
+
+    def __init__(self, logits: Tensor, labels: Tensor, curves: Curves, per_image: bool = False) -> None:
+        num_classes = logits.shape[1]
+        valid = (labels >= 0) & (labels < num_classes)
+        super().__init__({"label": torch.where(valid, labels, NO_CLASS)}, valid, num_classes, per_image)
+        self._logits, self._curves = logits, curves
+        self._masks: dict[tuple[Region | None, bool], Tensor | None] = {}
+        self._chosen: dict[tuple[Plane, Region | None, bool], Tensor] = {}
+        self._counts: dict[tuple[Plane, Region | None, bool], Tensor] = {}
+        self._all_valid = bool(valid.all())
+
+    def read(self, formula: Formula) -> Sums:
+        """The totals that `formula` (a metric's `sums`) makes of prediction and label; gradients flow."""
+        asked = asked_by(formula, self)
+        work = Pass()
+        makers = [self._counting(each) or self._pointwise(each, work) for each in asked]
+        found = self._kept(totals(self._logits, work)) if len(work) else self._logits.new_empty(0)
+        others = [each for each, make in zip(asked, makers, strict=True) if make is None]
+        rest = iter(
+            self._kept(channel_totals(self._logits, Work(others, self._pieces(), self._map, self._masked)))
+            if others
+            else ()
+        )
+        return answered(formula, self, [next(rest) if make is None else make(found) for make in makers])
+
+    def _kept(self, totals: Tensor) -> Tensor:
+        """(…, N, C), images added up unless they are kept apart."""
+        return totals if self._per_image else totals.sum(-2)
+
+    # ------------------------------------------------------------------------------------ one total
+
+    def _pieces(self) -> dict[tuple[str, str], list[Piece]]:
+        return {key: pieces_of(curve) for key, curve in self._curves.items()}
+
+    def _counting(self, asked: Asked) -> Make | None:
+        """A total of labels alone; None: it is not."""
+        if asked.soft or isinstance(asked.within, Plane) or asked.plane.op == "dilate":
+            return None
+        count = self._counted(asked.plane, asked.within, asked.void)
+        return lambda _: count
+
+    def _pointwise(self, asked: Asked, work: Pass) -> Make | None:
+        """Adds what a total needs to the pass; how it is made of the pass's totals. None: it is not pointwise."""
+        a, within, void = asked.plane, asked.within, asked.void
+        if isinstance(within, Plane):
+            if {a.op, within.op} <= {"pred"} or "pred" not in (a.op, within.op):
+                return None
+            hard = within if a.op == "pred" else a
+            return self._own(hard, None, void, IDENTITY, work) if self._is_map(hard) else None
+        if a.op == "pred":
+            return self._everywhere(within, void, IDENTITY, work)
+        if a.op not in ("and", "or") or a.args[0].soft == a.args[1].soft:
+            return None
+        soft, hard = a.args if a.args[0].soft else a.args[::-1]
+        if soft.op != "pred" or not self._is_map(hard):
+            return None
+        curve = self._curves[a.op, soft.name]
+        hits = self._own(hard, within, void, curve, work)
+        if a.op == "and":
+            return hits
+        everywhere = self._everywhere(within, void, curve, work)
+        count = self._counted(hard, within, void)
+        return lambda computed: everywhere(computed) - hits(computed) + count
+
+    @staticmethod
+    def _is_map(plane: Plane) -> bool:
+        """Whether every pixel is in at most one class of the plane."""
+        return not plane.soft and plane.op not in ("dilate", "or")
+
+    def _everywhere(self, within: Region | None, void: bool, curve: Tensor, work: Pass) -> Make:
+        return itemgetter(work.add_everywhere(curve, self._masked(within, void)))
+
+    def _own(self, plane: Plane, within: Region | None, void: bool, curve: Tensor, work: Pass) -> Make:
+        return itemgetter(work.add_own(curve, self._classes_of(plane, within, void)))
+
+    # ------------------------------------------------------------------------------------ labels, each once
+
+    def _masked(self, within: Region | None, void: bool) -> Tensor | None:
+        """(N, H, W) bool of the pixels that count, None for all."""
+        key = within, void or self._all_valid
+        if key not in self._masks:
+            self._masks[key] = self._selected(*key)
+        return self._masks[key]
+
+    def _classes_of(self, plane: Plane, within: Region | None, void: bool) -> Tensor:
+        key = plane, within, void
+        if key not in self._chosen:
+            classes, selected = self._map(plane), self._masked(within, void)
+            self._chosen[key] = classes if selected is None else torch.where(selected, classes, NO_CLASS)
+        return self._chosen[key]
+
+    def _counted(self, plane: Plane, within: Region | None, void: bool) -> Tensor:
+        key = plane, within, void
+        if key not in self._counts:
+            self._counts[key] = self._count(self._classes_of(plane, within, void), None).double()
+        return self._counts[key]

@@ -1,0 +1,57 @@
+"""Erosion and dilation of soft planes, with gradients: extremes over square windows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from autoseg.metrics.windows import shifts, slide
+
+
+class _Slide(torch.autograd.Function):
+    """Extreme over windows along one dimension; the gradient goes to one pixel that has it (of equals, the first)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, px: int, dim: int, largest: bool, fill: float) -> Tensor:
+        *steps, result = slide(x, px, dim, torch.maximum if largest else torch.minimum, fill)
+        ctx.px, ctx.dim, ctx.largest = px, dim, largest
+        ctx.save_for_backward(*steps)
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
+        dim, compare = ctx.dim, torch.ge if ctx.largest else torch.le
+        steps = zip(reversed(ctx.saved_tensors), reversed(list(shifts(ctx.px))), strict=True)
+        for a, shift in steps:
+            size = a.shape[dim] - shift
+            first, second = a.narrow(dim, 0, size), a.narrow(dim, shift, size)
+            to_first = compare(first, second, out=torch.empty_like(grad, memory_format=torch.contiguous_format))
+            to_first.mul_(grad)
+            both = torch.empty_like(a)
+            both.narrow(dim, 0, size).copy_(to_first)
+            both.narrow(dim, size, shift).zero_()
+            both.narrow(dim, shift, size).add_(grad).sub_(to_first)
+            grad = both
+        return grad.narrow(dim, ctx.px, grad.shape[dim] - 2 * ctx.px), None, None, None, None
+
+
+def dilated(x: Tensor, px: int) -> Tensor:
+    """Maximum over squares of side 2*px+1, the border ignored. (N, K, H, W)."""
+    return _extreme(x, px, True, -torch.inf)
+
+
+def eroded(x: Tensor, px: int, outside: float) -> Tensor:
+    """Minimum over squares of side 2*px+1, with the value `outside` beyond the border. (N, K, H, W)."""
+    return _extreme(x, px, False, outside)
+
+
+def _extreme(x: Tensor, px: int, largest: bool, fill: float) -> Tensor:
+    if px == 0:
+        return x
+    for dim in (-1, -2):
+        x = _Slide.apply(x, px, dim, largest, fill)
+    return x
