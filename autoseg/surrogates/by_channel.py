@@ -55,6 +55,24 @@ class _Curve(torch.autograd.Function):
         return grad * ctx.saved_tensors[0], None
 
 
+class _Edge(torch.autograd.Function):
+    """OR minus AND of curves' values, not below 0: (b0 + b1 - b0 b1 - a0 a1)+."""
+
+    @staticmethod
+    def forward(ctx: Any, a0: Tensor, a1: Tensor, b0: Tensor, b1: Tensor) -> Tensor:
+        ctx.save_for_backward(a0, a1, b0, b1)
+        edge = (b0 + b1).addcmul_(b0, b1, value=-1).addcmul_(a0, a1, value=-1).clamp_min_(0)
+        ctx.rises = torch.gt(edge, 0, out=torch.empty_like(edge))
+        return edge
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        a0, a1, b0, b1 = ctx.saved_tensors
+        grad = grad * ctx.rises
+        return -grad * a1, -grad * a0, torch.addcmul(grad, grad, b1, value=-1), torch.addcmul(grad, grad, b0, value=-1)
+
+
 class _Channels(CurveLogic):
     """Planes of some channels of one image; those of labels are 0 and 1 in the prediction's dtype."""
 
@@ -63,6 +81,9 @@ class _Channels(CurveLogic):
         self._work, self._image, self._first = work, image, first
 
     def _make_dense(self, plane: Plane) -> Tensor:
+        if plane.soft and plane.op == "boundary":
+            values = (self._curve(op, x, self._dense(x)) for op in ("and", "or") for x in plane.args)
+            return _Edge.apply(*values)
         if plane.soft or plane.op == "dilate":
             return super()._make_dense(plane)
         classes = self._work.map(plane)[self._image].to(self._probs.dtype)
@@ -108,7 +129,9 @@ class _Totals(torch.autograd.Function):
         ctx.work = work
         n, c = logits.shape[:2]
         result = torch.zeros(len(work.asked), n, c, dtype=torch.float64)
-        normalizer = torch.stack([_work(image).logsumexp(0) for image in logits])
+        normalizer = torch.empty(n, *logits.shape[2:], dtype=_work(logits[:0]).dtype)
+        for image in range(n):
+            torch.logsumexp(_work(logits[image]), 0, out=normalizer[image])
         for image, part in _blocks(logits.shape):
             probs = _probs(logits, normalizer, image, part)
             result[:, image, part] = _Channels(probs, image, part.start, work).all()
@@ -124,8 +147,8 @@ class _Totals(torch.autograd.Function):
         for image, part in _blocks(logits.shape):
             probs = _probs(logits, normalizer, image, part).requires_grad_()
             with torch.enable_grad():
-                found = _Channels(probs, image, part.start, ctx.work).all()
-            (slope,) = torch.autograd.grad(found, probs, grad[:, image, part])
+                found = (_Channels(probs, image, part.start, ctx.work).all() * grad[:, image, part]).sum()
+            (slope,) = torch.autograd.grad(found, probs)  # of a scalar: grad_outputs would import half of torch
             torch.mul(slope[0], probs.detach()[0], out=out[image, part])
             whole[image] += out[image, part].sum(0)
         for image, part in _blocks(logits.shape):

@@ -12,7 +12,7 @@ their logsumexp and, for each total of the first kind, one tensor the size of th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -143,11 +143,9 @@ def _forward(logits: Tensor, work: Pass, slopes: bool) -> tuple[Tensor, list[Ten
                 if mask is not None:
                     steep[k][image, :, part].mul_(mask[image, part])
     for own, p in zip(work.own, found, strict=True):
-        bins = _bins(own.classes, c)
-        for coefficients, at in own.curves:
-            value, slope = value_and_slope(p, pieces_of(coefficients))
-            result[at] = _sum_by(bins, value, n, c)
-            steep.append(slope.mul_(p))
+        values, steepness = zip(*(value_and_slope(p, pieces_of(curve)) for curve, _ in own.curves), strict=True)
+        add_own(result, own, values)
+        steep += [slope.mul_(p) for slope in steepness]
     return result, [normalizer, *steep]
 
 
@@ -160,17 +158,20 @@ def _softmax(x: Tensor, normalizer: Tensor) -> Tensor:
     return p.div_(whole)
 
 
-def _bins(classes: Tensor, num_classes: int) -> Tensor:
+def bins(classes: Tensor, num_classes: int) -> Tensor:
     """(N P,) index of each pixel's total among (N, C + 1): the last of an image is for pixels without a class."""
     flat = classes.flatten(1)
-    bins = torch.where(flat < 0, num_classes, flat)
-    return bins.add_((num_classes + 1) * torch.arange(len(flat)).view(-1, 1)).view(-1)
+    index = torch.where(flat < 0, num_classes, flat)
+    return index.add_((num_classes + 1) * torch.arange(len(flat)).view(-1, 1)).view(-1)
 
 
-def _sum_by(bins: Tensor, values: Tensor, n: int, c: int) -> Tensor:
-    """(N, C) float64 sums of (N, P) values."""
-    sums = values.new_zeros(n * (c + 1), dtype=torch.float64)
-    return sums.index_add_(0, bins, values.view(-1).double()).view(n, c + 1)[:, :-1]
+def add_own(result: Tensor, own: Own, values: Sequence[Tensor]) -> None:
+    """Sums (N, P) values by class into the places of `result`, in float64."""
+    n, c = result.shape[1:]
+    index = bins(own.classes, c)
+    for (_, at), each in zip(own.curves, values, strict=True):
+        sums = result.new_zeros(n * (c + 1)).index_add_(0, index, each.reshape(-1).double())
+        result[at] = sums.view(n, c + 1)[:, :-1]
 
 
 def _backward(logits: Tensor, work: Pass, saved: list[Tensor], grad: Tensor) -> Tensor:
@@ -179,7 +180,7 @@ def _backward(logits: Tensor, work: Pass, saved: list[Tensor], grad: Tensor) -> 
     normalizer, *steep = saved
     count = len(work.everywhere)
     weights = grad.to(dtype)
-    own = _own_gradients(work, steep[count:], weights)
+    own = own_gradients(work, steep[count:], weights)
     weight = [weights[each.at].unsqueeze(-1) for each in work.everywhere]
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     for image, part in _blocks(x.shape):
@@ -193,13 +194,19 @@ def _backward(logits: Tensor, work: Pass, saved: list[Tensor], grad: Tensor) -> 
     return out.view(logits.shape)
 
 
-def _own_gradients(work: Pass, steep: list[Tensor], weights: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """For each class map: (N, P) classes to add to (0 without one), and p dL/dp there (0 without one)."""
+def own_gradients(work: Pass, steep: Sequence[Tensor], weights: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """For each class map: (N, P) classes to add to (0 without one), and p dL/dp there (0 without one).
+
+    Args:
+        work: the pass.
+        steep: (N, P) p g'(p) of every own total.
+        weights: (len(work), N, C) gradients of the results.
+    """
     out, slopes = [], iter(steep)
     for own in work.own:
-        bins, pull = _bins(own.classes, weights.shape[2]), None
+        index, pull = bins(own.classes, weights.shape[2]), None
         for (_, at), slope in zip(own.curves, slopes, strict=False):
-            each = F.pad(weights[at], (0, 1)).view(-1).index_select(0, bins).view_as(slope).mul_(slope)
+            each = F.pad(weights[at], (0, 1)).view(-1).index_select(0, index).view_as(slope).mul_(slope)
             pull = each if pull is None else pull.add_(each)
         assert pull is not None
         out.append((own.classes.flatten(1).clamp_min(0), pull))

@@ -41,13 +41,16 @@ class FusedLogic(MapLogic):
         labels: (N, H, W) int64; ids outside [0, C) are void.
         curves: coefficients (K, 6) per (operation, operand), see `curves.prepare`.
         per_image: totals are (N, C) instead of (C,).
+        compiled: the pass is compiled, see `compiled`.
     """
 
-    def __init__(self, logits: Tensor, labels: Tensor, curves: Curves, per_image: bool = False) -> None:
+    def __init__(
+        self, logits: Tensor, labels: Tensor, curves: Curves, per_image: bool = False, compiled: bool = False
+    ) -> None:
         num_classes = logits.shape[1]
         valid = (labels >= 0) & (labels < num_classes)
         super().__init__({"label": torch.where(valid, labels, NO_CLASS)}, valid, num_classes, per_image)
-        self._logits, self._curves = logits, curves
+        self._logits, self._curves, self._compiled = logits, curves, compiled
         self._masks: dict[tuple[Region | None, bool], Tensor | None] = {}
         self._chosen: dict[tuple[Plane, Region | None, bool], Tensor] = {}
         self._counts: dict[tuple[Plane, Region | None, bool], Tensor] = {}
@@ -58,7 +61,7 @@ class FusedLogic(MapLogic):
         asked = asked_by(formula, self)
         work = Pass()
         makers = [self._counting(each) or self._pointwise(each, work) for each in asked]
-        found = self._kept(totals(self._logits, work)) if len(work) else self._logits.new_empty(0)
+        found = self._kept(self._totals(work)) if len(work) else self._logits.new_empty(0)
         others = [each for each, make in zip(asked, makers, strict=True) if make is None]
         rest = iter(
             self._kept(channel_totals(self._logits, Work(others, self._pieces(), self._map, self._masked)))
@@ -66,6 +69,13 @@ class FusedLogic(MapLogic):
             else ()
         )
         return answered(formula, self, [next(rest) if make is None else make(found) for make in makers])
+
+    def _totals(self, work: Pass) -> Tensor:
+        if self._compiled:
+            from autoseg.surrogates import compiled  # torch.compile takes seconds to import
+
+            return compiled.totals(self._logits, work)
+        return totals(self._logits, work)
 
     def _kept(self, totals: Tensor) -> Tensor:
         """(…, N, C), images added up unless they are kept apart."""

@@ -29,12 +29,11 @@ class _Slide(torch.autograd.Function):
         for a, shift in steps:
             size = a.shape[dim] - shift
             first, second = a.narrow(dim, 0, size), a.narrow(dim, shift, size)
-            to_first = compare(first, second, out=torch.empty_like(grad, memory_format=torch.contiguous_format))
-            to_first.mul_(grad)
+            share = compare(first, second, out=torch.empty_like(first, memory_format=torch.contiguous_format))
             both = torch.empty_like(a)
-            both.narrow(dim, 0, size).copy_(to_first)
+            torch.mul(share, grad, out=both.narrow(dim, 0, size))
             both.narrow(dim, size, shift).zero_()
-            both.narrow(dim, shift, size).add_(grad).sub_(to_first)
+            both.narrow(dim, shift, size).addcmul_(share.neg_().add_(1), grad)
             grad = both
         return grad.narrow(dim, ctx.px, grad.shape[dim] - 2 * ctx.px), None, None, None, None
 

@@ -1,0 +1,230 @@
+"""The fused pass gives what the reference gives, value and gradient: any θ, space, metric, dtype and layout."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import autoseg
+from autoseg import metrics
+from autoseg.metrics import base
+from autoseg.metrics.windows import window_max
+from autoseg.surrogates import CurveSpec, fused
+from autoseg.surrogates.curves import _value_and_slope
+from autoseg.surrogates.logic import _max_pool
+from autoseg.surrogates.pieces import pieces_of, value_and_slope
+from autoseg.surrogates.reading import FusedLogic
+from autoseg.surrogates.windows import dilated, eroded
+
+C = 5
+ALL = [*metrics.searchable(), "miou+0.5*bf1"]
+SPACES = ["paper", "default", "paper-linear", "paper-unconstrained"]
+BOUNDS = {torch.float64: (1e-9, 1e-7), torch.float32: (5e-6, 2e-4), torch.bfloat16: (5e-6, 1e-2), torch.float16: (5e-6, 1e-2)}  # fmt: skip
+
+
+def batch(seed: int, dtype=torch.float64, size=(16, 20)):
+    """Logits, and labels with void pixels that lack the last class."""
+    g = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(2, C, *size, generator=g, dtype=torch.float64)
+    labels = torch.randint(0, C - 1, (2, size[0] // 4, size[1] // 4), generator=g)
+    labels = labels.repeat_interleave(4, 1).repeat_interleave(4, 2)
+    labels[:, :4, :9] = 255
+    return logits.to(dtype), labels
+
+
+def value_and_gradient(loss, logits, labels):
+    leaf = logits.clone().requires_grad_() if logits.is_contiguous() else logits.detach().requires_grad_()
+    value = loss(leaf, labels)
+    (grad,) = torch.autograd.grad(value, leaf)
+    return value.detach(), grad
+
+
+def assert_same(loss, logits, labels):
+    loss.fused = True
+    ours, grad = value_and_gradient(loss, logits, labels)
+    loss.fused = False
+    theirs, their_grad = value_and_gradient(loss, logits, labels)
+    value_bound, grad_bound = BOUNDS[logits.dtype]
+    assert ours.dtype == theirs.dtype and grad.dtype == their_grad.dtype
+    assert abs(float(ours) - float(theirs)) <= value_bound
+    assert float((grad - their_grad).abs().max()) <= grad_bound * float(their_grad.abs().max())
+
+
+@pytest.fixture(autouse=True)
+def blocks_smaller_than_the_image(monkeypatch):
+    monkeypatch.setattr(fused, "BLOCK", 7 * C)
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("space", SPACES)
+def test_equals_the_reference(name, space):
+    space = autoseg.build_space(space, metric=name)
+    for seed in range(2):
+        theta = np.random.default_rng(seed).random(space.dim)
+        loss = space.build_loss(theta, num_classes=C, tolerance=2, drop_background=bool(seed % 2))
+        assert_same(loss, *batch(seed))
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_equals_the_reference_in_every_precision(name, dtype):
+    space = autoseg.build_space("default", metric=name)
+    loss = space.build_loss(0.2 + 0.6 * np.random.default_rng(1).random(space.dim), num_classes=C, tolerance=2)
+    assert_same(loss, *batch(1, dtype))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.floats(0, 1) | st.sampled_from([0.0, 0.5, 1.0]), min_size=12, max_size=12))
+def test_equals_the_reference_for_any_theta(theta):
+    space = autoseg.build_space("paper-miou")
+    loss = space.build_loss(np.array(theta), num_classes=C)
+    logits, labels = batch(2)
+    loss.fused = False
+    _, scale = value_and_gradient(loss, logits, labels)
+    if scale.abs().max() > 1e-6:  # below, the bound is under the rounding of the sums
+        assert_same(loss, logits, labels)
+
+
+@pytest.mark.parametrize("name", ["miou", "biou", "bf1"])
+def test_layouts(name):
+    loss = autoseg.SurrogateLoss(name, C, tolerance=2)
+    logits, labels = batch(3)
+    for other in (
+        logits.to(memory_format=torch.channels_last),
+        logits.transpose(2, 3).contiguous().transpose(2, 3),
+        logits[:, :, ::2, ::3],
+    ):
+        assert_same(loss, other, labels[:, :: 16 // other.shape[2], :: round(20 / other.shape[3])])
+    assert_same(loss, logits, labels.to(torch.uint8))
+    assert_same(loss, logits, labels.transpose(1, 2).contiguous().transpose(1, 2))
+
+
+@pytest.mark.parametrize("name", ["miou", "macc", "miou_c", "biou", "bf1", "boundary_iou"])
+def test_gradcheck(name):
+    loss = autoseg.SurrogateLoss(name, 3, tolerance=1, parameterization="bezier")
+    logits, labels = batch(5, size=(4, 8))
+    logits, labels = logits[:1, :3].clone(), labels[:1].where(labels[:1] > 2, labels[:1] % 3)
+    assert loss.fused
+    assert torch.autograd.gradcheck(lambda x: loss(x, labels), logits.requires_grad_(), eps=1e-7, atol=1e-4)
+
+
+def test_a_formula_with_every_kind_of_total(monkeypatch):
+    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
+
+    @autoseg.register_metric
+    class Mixed(autoseg.Metric):
+        """Totals within planes and regions, with and without void, of prediction, label and their boundaries."""
+
+        name = "mixed"
+        summary = "for this test"
+
+        def sums(self, p, y, logic):
+            band = logic.anywhere(logic.dilate(logic.boundary(y), 1))
+            edge = logic.boundary(y)
+            return {
+                "and": logic.total(logic.and_(p, edge), within=band) + logic.total(p, void=True),
+                "or": logic.total(logic.or_(y, p), void=True) + logic.total(p, within=edge),
+                "within": logic.total(logic.boundary(p, 2), within=band) + logic.total(edge, within=p),
+                "wide": logic.total(y, within=logic.dilate(edge, 1)) + logic.total(logic.dilate(edge, 2), within=edge),
+                "label": logic.total(y),
+            }
+
+        def scores(self, s, ratio):
+            return ratio(s["and"] + s["within"], s["or"] + s["label"] + s["wide"])
+
+    for space in SPACES:
+        bound = autoseg.build_space(space, metric="mixed")
+        loss = bound.build_loss(0.1 + 0.8 * np.random.default_rng(3).random(bound.dim), num_classes=C)
+        assert_same(loss, *batch(4))
+
+
+def test_only_planes_with_neighbours_leave_the_pass(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("this formula is pointwise")
+
+    monkeypatch.setattr("autoseg.surrogates.reading.channel_totals", refuse)
+    for name in ("miou", "fwiou", "macc", "gacc", "biou", "dice", "miou_c"):
+        assert autoseg.SurrogateLoss(name, C)(*batch(0)).isfinite()
+    with pytest.raises(AssertionError):
+        autoseg.SurrogateLoss("bf1", C)(*batch(0))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_empty_batches(name):
+    loss = autoseg.SurrogateLoss(name, C)
+    for n in (0, 2):
+        logits = torch.randn(n, C, 8, 8)
+        value, grad = value_and_gradient(loss, logits, torch.full((n, 8, 8), 255))
+        assert float(value) == 0 and not grad.any() and grad.shape == logits.shape
+
+
+def test_the_logits_are_all_that_a_graph_keeps_alive_twice():
+    logits, labels = batch(0, torch.float32)
+    loss = autoseg.SurrogateLoss("miou", C)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        loss(logits.requires_grad_(), labels)
+    large = {t.data_ptr() for t in kept if t.numel() == logits.numel()}
+    assert len(large) == 2  # the logits and p g'(p)
+
+
+def test_forward_without_gradient_saves_nothing():
+    logits, labels = batch(0)
+    loss = autoseg.SurrogateLoss("biou", C)
+    with torch.no_grad():
+        value = loss(logits, labels)
+    assert value == loss(logits.clone().requires_grad_(), labels).detach() and not value.requires_grad
+
+
+def test_functorch_transforms_take_the_reference():
+    logits, labels = batch(0)
+    loss = autoseg.SurrogateLoss("miou", C)
+    grad = torch.func.grad(lambda x: loss(x, labels))(logits)
+    torch.testing.assert_close(grad, value_and_gradient(loss, logits, labels)[1])
+
+
+def test_the_answer_does_not_depend_on_what_was_asked_before():
+    logits, labels = batch(0)
+    loss = autoseg.SurrogateLoss("miou", C)
+    metric = loss.terms[0][1]
+    curves = {key: loss._curve(name) for key, name in loss.space.keys("miou").items()}
+    first = FusedLogic(logits, labels, curves).read(metric.sums)
+    logic = FusedLogic(logits, labels, curves)
+    logic.read(lambda p, y, words: {"or": words.total(words.or_(p, y), void=True), "label": words.total(y)})
+    for key, total in logic.read(metric.sums).items():
+        assert torch.equal(total, first[key])
+
+
+# ------------------------------------------------------------------------------------------- its parts
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from(["bezier", "linear"]), st.integers(1, 4), st.booleans())
+def test_pieces_equal_the_curve(seed, family, pieces, constrained):
+    spec = CurveSpec(family, pieces if family == "bezier" else pieces + 1, constrained, constrained)
+    coefficients = spec.coefficients(torch.as_tensor(spec.decode(np.random.default_rng(seed).random(spec.dim))))
+    x = torch.cat([torch.linspace(0, 1, 129), torch.logspace(-9, 0, 33)]).double()
+    value, slope = value_and_slope(x, pieces_of(coefficients))
+    theirs, their_slope = _value_and_slope(x, coefficients)
+    torch.testing.assert_close(value, theirs, atol=1e-12, rtol=1e-9)
+    torch.testing.assert_close(slope, their_slope, atol=1e-9, rtol=1e-6)
+
+
+@pytest.mark.parametrize("px", [0, 1, 2, 5, 30])
+def test_windows_equal_pooling(px):
+    x = torch.rand(2, 3, 17, 23, dtype=torch.float64)
+    x = x.flatten()[torch.randperm(x.numel())].view_as(x)
+    assert torch.equal(window_max(x, px), _max_pool(x, px))
+    weight = torch.rand_like(x)
+    for ours, theirs in (
+        (lambda z: dilated(z, px), lambda z: _max_pool(z, px)),
+        (lambda z: eroded(z, px, 1.0), lambda z: -_max_pool(-z, px)),
+    ):
+        a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
+        torch.testing.assert_close(ours(a), theirs(b))
+        (ours(a) * weight).sum().backward()
+        (theirs(b) * weight).sum().backward()
+        torch.testing.assert_close(a.grad, b.grad)
