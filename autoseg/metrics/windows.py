@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 
 import torch
@@ -20,8 +21,8 @@ def shifts(px: int) -> Iterator[int]:
         have += step
 
 
-def slide(x: Tensor, px: int, dim: int, pick: Pick, fill: float) -> list[Tensor]:
-    """Extremes over windows of 2*px+1 along `dim` (-1 or -2), with every step on the way.
+def slide(x: Tensor, px: int, dim: int, pick: Pick, fill: float) -> Iterator[Tensor]:
+    """Extremes over windows of 2*px+1 along `dim` (-1 or -2): the padded x, then every step on the way.
 
     Args:
         x: (…, H, W), any number type that holds `fill`.
@@ -30,18 +31,20 @@ def slide(x: Tensor, px: int, dim: int, pick: Pick, fill: float) -> list[Tensor]
         pick: which extreme.
         fill: what lies beyond the border.
 
-    Returns:
-        The padded x, the result of each step; the last has x's shape.
+    Yields:
+        The padded x and the result of each step; the last has x's shape.
     """
-    steps = [F.pad(x, (px, px) if dim == -1 else (0, 0, px, px), value=fill)]
+    step = F.pad(x, (px, px) if dim == -1 else (0, 0, px, px), value=fill)
+    yield step
     for shift in shifts(px):
-        a, size = steps[-1], steps[-1].shape[dim]
-        steps.append(pick(a.narrow(dim, 0, size - shift), a.narrow(dim, shift, size - shift)))
-    return steps
+        size = step.shape[dim] - shift
+        step = pick(step.narrow(dim, 0, size), step.narrow(dim, shift, size))
+        yield step
 
 
 def window_max(x: Tensor, px: int) -> Tensor:
     """Maximum over squares of side 2*px+1, (N, K, H, W) float; separable, the border ignored. No gradient is kept."""
     for dim in (-1, -2) if px else ():
-        x = slide(x, px, dim, torch.maximum, -torch.inf)[-1]
+        steps = slide(x, px, dim, torch.maximum, -torch.inf)
+        (x,) = deque(steps, maxlen=1)  # the steps before are forgotten
     return x

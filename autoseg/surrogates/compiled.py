@@ -18,11 +18,9 @@ from autoseg.surrogates.fused import Pass, add_own, own_gradients
 
 Part = tuple[Tensor, Tensor | None]  # a curve's table and a mask (N, P)
 # Everything is computed where it is used: inductor's own limits would write a dozen tensors the size of the logits.
-INLINE: dict[str, Any] = {
-    "realize_reads_threshold": 10_000,
-    "realize_opcount_threshold": 10_000,
-    "realize_acc_reads_threshold": 10_000,
-}
+INLINE: dict[str, Any] = dict.fromkeys(
+    ("realize_reads_threshold", "realize_opcount_threshold", "realize_acc_reads_threshold"), 10_000
+)
 
 
 def totals(logits: Tensor, work: Pass) -> Tensor:

@@ -22,7 +22,12 @@ from autoseg.surrogates.windows import dilated, eroded
 C = 5
 ALL = [*metrics.searchable(), "miou+0.5*bf1"]
 SPACES = ["paper", "default", "paper-linear", "paper-unconstrained"]
-BOUNDS = {torch.float64: (1e-9, 1e-7), torch.float32: (5e-6, 2e-4), torch.bfloat16: (5e-6, 1e-2), torch.float16: (5e-6, 1e-2)}  # fmt: skip
+BOUNDS = {  # of the value, and of the gradient as a share of its maximum
+    torch.float64: (1e-9, 1e-7),
+    torch.float32: (5e-6, 2e-4),
+    torch.bfloat16: (5e-6, 1e-2),
+    torch.float16: (5e-6, 1e-2),
+}
 
 
 def batch(seed: int, dtype=torch.float64, size=(16, 20)):
@@ -196,6 +201,18 @@ def test_the_answer_does_not_depend_on_what_was_asked_before():
     logic.read(lambda p, y, words: {"or": words.total(words.or_(p, y), void=True), "label": words.total(y)})
     for key, total in logic.read(metric.sums).items():
         assert torch.equal(total, first[key])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["miou", "macc"])
+def test_compiled_equals_the_reference(name):
+    space = autoseg.build_space("default", metric=name)
+    theta = 0.1 + 0.8 * np.random.default_rng(0).random(space.dim)
+    loss = space.build_loss(theta, num_classes=C, compile=True)
+    assert_same(loss, *batch(0, torch.float32))
+    loss = space.build_loss(1 - theta, num_classes=C, compile=True)
+    with torch.compiler.set_stance("fail_on_recompile"):  # another θ: no other compilation
+        assert_same(loss, *batch(1, torch.float32))
 
 
 # ------------------------------------------------------------------------------------------- its parts
