@@ -2,7 +2,8 @@
 
 Curves and labels are arguments, so one compilation serves every θ, every loss of the same structure and, by
 inductor's cache on disk, every process of a search. Backward makes softmax and the slopes again: nothing is saved
-but the logits and their logsumexp.
+but the logits and their logsumexp. On CUDA the same functions become Triton kernels; that has not been run on a
+GPU yet, and no speed is claimed for it.
 """
 
 from __future__ import annotations
@@ -33,14 +34,17 @@ class _Totals(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, work: Pass) -> Tensor:
         x, dtype = logits.flatten(2), torch.float64 if logits.dtype == torch.float64 else torch.float32
         masks = [None if each.mask is None else each.mask.flatten(1) for each in work.everywhere]
-        ctx.work, ctx.parts = work, [(_table(e.curve, dtype), m) for e, m in zip(work.everywhere, masks, strict=True)]
+        ctx.work, ctx.parts = (
+            work,
+            [(_table(e.curve.to(x.device), dtype), m) for e, m in zip(work.everywhere, masks, strict=True)],
+        )
         normalizer, sums = _compiled(_everywhere)(x, ctx.parts)
         result = x.new_zeros(len(work), *x.shape[:2], dtype=torch.float64)
         for each, total in zip(work.everywhere, sums, strict=True):
             result[each.at] = total
         steep: list[Tensor] = []
         for own in work.own:
-            tables = [_table(curve, dtype) for curve, _ in own.curves]
+            tables = [_table(curve.to(x.device), dtype) for curve, _ in own.curves]
             values, slopes = _compiled(_own)(x, normalizer, own.classes.flatten(1), tables)
             add_own(result, own, values)
             steep += slopes

@@ -46,16 +46,18 @@ class SurrogateLoss(nn.Module):
         validate: label ids are checked: "auto" (on CPU an error, on other devices asserted there without a
             sync, off under torch.compile), True (always an error) or False.
         space: search space of the control points; None for the paper's space of the metric.
-        compile: the fused pass is compiled by torch.compile: about twice as fast from the second batch of a shape
-            on; the first takes a minute, and needs a C++ compiler. Curves are its arguments, so one compilation
-            serves all θ of a search, and inductor's cache keeps it for other processes. Values agree with those
-            uncompiled to rounding, not bitwise.
+        compile: the fused pass is compiled by torch.compile: faster from the second batch of a shape on; the first
+            takes a minute or two, and needs a C++ compiler (on CUDA Triton, where it has not been measured yet).
+            Curves are its arguments, so one compilation serves all θ of a search, and inductor's cache keeps it for
+            other processes. Values agree with those uncompiled to rounding, not bitwise. Formulas that erode or
+            dilate the prediction (BF1) gain nothing.
 
     Attributes:
         sync_counts: totals are added up over all ranks of a distributed training before ratios; off until
             `losses.ranks.sync_counts` turns it on. See `ranks` for its gradient.
-        fused: hard labels on the CPU take the fused pass (`reading`); False computes everything by the reference
-            (`logic`), which it is tested against, several times slower.
+        fused: hard labels take the fused pass (`reading`) on the CPU, and elsewhere if compiled; False computes
+            everything by the reference (`logic`), which it is tested against, several times slower.
+        compiled: whether that pass is compiled, see `compile`.
 
     Raises:
         InputError: unknown metric, or control points that do not fit the space.
@@ -177,7 +179,7 @@ class SurrogateLoss(nn.Module):
         self._check(logits, labels)
         with torch.autocast(logits.device.type, enabled=False):
             dtype = logits.dtype if logits.dtype == torch.float64 else torch.float32
-            fused = self.fused and fits(logits, labels)
+            fused = self.fused and fits(logits, labels, self.compiled)
             given = logits if fused else logits.to(dtype).softmax(1)
             total = logits.new_zeros((), dtype=torch.float64 if logits.device.type != "mps" else torch.float32)
             for weight, metric in self.terms:

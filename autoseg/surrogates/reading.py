@@ -20,21 +20,26 @@ from autoseg.metrics.logic import NO_CLASS, MapLogic, Plane, Region
 from autoseg.surrogates.asked import Asked, Formula, answered, asked_by
 from autoseg.surrogates.by_channel import Work, channel_totals
 from autoseg.surrogates.fused import Pass, totals
-from autoseg.surrogates.pieces import Piece, pieces_of
+from autoseg.surrogates.logic import CurveLogic
+from autoseg.surrogates.pieces import pieces_of
 
 IDENTITY = torch.tensor([[0.0, 1.0, 0.5, 0.0, 0.5, 1.0]], dtype=torch.float64)  # g(x) = x
 Curves = Mapping[tuple[str, str], Tensor]
 Make = Callable[[Tensor], Tensor]  # one total from all results of the pass
 
 
-def fits(logits: Tensor, labels: Tensor) -> bool:
-    """Whether `FusedLogic` may read this batch: hard labels on the CPU, not traced, not transformed by functorch."""
+def fits(logits: Tensor, labels: Tensor, compiled: bool = False) -> bool:
+    """Whether `FusedLogic` may read this batch: hard labels, not traced, not transformed by functorch.
+
+    On the CPU, or compiled on CUDA.
+    """
     traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-    return logits.device.type == "cpu" and not labels.is_floating_point() and not traced
+    device = logits.device.type == "cpu" or (compiled and logits.device.type == "cuda")
+    return device and not labels.is_floating_point() and not traced
 
 
 class FusedLogic(MapLogic):
-    """Soft predictions against hard labels, on the CPU; gives the totals that `CurveLogic` gives.
+    """Soft predictions against hard labels; gives the totals that `CurveLogic` gives.
 
     Args:
         logits: (N, C, H, W) float; gradients flow to it.
@@ -54,7 +59,7 @@ class FusedLogic(MapLogic):
         self._masks: dict[tuple[Region | None, bool], Tensor | None] = {}
         self._chosen: dict[tuple[Plane, Region | None, bool], Tensor] = {}
         self._counts: dict[tuple[Plane, Region | None, bool], Tensor] = {}
-        self._all_valid = bool(valid.all())
+        self._all_valid = valid.device.type == "cpu" and bool(valid.all())  # elsewhere asking would wait
 
     def read(self, formula: Formula) -> Sums:
         """The totals that `formula` (a metric's `sums`) makes of prediction and label; gradients flow."""
@@ -63,12 +68,19 @@ class FusedLogic(MapLogic):
         makers = [self._counting(each) or self._pointwise(each, work) for each in asked]
         found = self._kept(self._totals(work)) if len(work) else self._logits.new_empty(0)
         others = [each for each, make in zip(asked, makers, strict=True) if make is None]
-        rest = iter(
-            self._kept(channel_totals(self._logits, Work(others, self._pieces(), self._map, self._masked)))
-            if others
-            else ()
-        )
+        rest = iter(self._others(others))
         return answered(formula, self, [next(rest) if make is None else make(found) for make in makers])
+
+    def _others(self, asked: list[Asked]) -> list[Tensor]:
+        """Totals that are not pointwise: channel by channel on the CPU, by the reference elsewhere."""
+        if not asked:
+            return []
+        if self._logits.device.type == "cpu":
+            pieces = {key: pieces_of(curve) for key, curve in self._curves.items()}
+            return list(self._kept(channel_totals(self._logits, Work(asked, pieces, self._map, self._masked))))
+        probs = (self._logits if self._logits.dtype == torch.float64 else self._logits.float()).softmax(1)
+        logic = CurveLogic(probs, self._maps["label"], self._curves, self._per_image)
+        return [logic.total(each.plane, each.within, each.void) for each in asked]
 
     def _totals(self, work: Pass) -> Tensor:
         if self._compiled:
@@ -82,9 +94,6 @@ class FusedLogic(MapLogic):
         return totals if self._per_image else totals.sum(-2)
 
     # ------------------------------------------------------------------------------------ one total
-
-    def _pieces(self) -> dict[tuple[str, str], list[Piece]]:
-        return {key: pieces_of(curve) for key, curve in self._curves.items()}
 
     def _counting(self, asked: Asked) -> Make | None:
         """A total of labels alone; None: it is not."""

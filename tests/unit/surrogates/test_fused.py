@@ -60,7 +60,7 @@ def assert_same(loss, logits, labels):
 
 @pytest.fixture(autouse=True)
 def blocks_smaller_than_the_image(monkeypatch):
-    monkeypatch.setattr(fused, "BLOCK", 7 * C)
+    monkeypatch.setattr(fused, "BLOCK", 50 * C)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -213,6 +213,15 @@ def test_compiled_equals_the_reference(name):
     loss = space.build_loss(1 - theta, num_classes=C, compile=True)
     with torch.compiler.set_stance("fail_on_recompile"):  # another θ: no other compilation
         assert_same(loss, *batch(1, torch.float32))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", ALL)
+def test_compiled_on_a_gpu_equals_the_reference(name):
+    loss = autoseg.SurrogateLoss(name, C, tolerance=2, compile=True).to("cuda")
+    logits, labels = batch(0, torch.float32)
+    assert_same(loss, logits.cuda(), labels.cuda())
 
 
 # ------------------------------------------------------------------------------------------- its parts
