@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmengine.evaluator import Evaluator
-from mmseg.registry import HOOKS, METRICS, MODELS
+from mmseg.registry import EVALUATOR, HOOKS, METRICS, MODELS
 
 import autoseg.mmseg  # noqa: F401  (registers)
 from autoseg.errors import InputError
@@ -83,3 +83,16 @@ def test_evaluator_equals_the_metric() -> None:
 def test_a_wrong_metric_is_refused_at_once() -> None:
     with pytest.raises(InputError, match="miou"):
         METRICS.build(dict(type="AutoSegMetric", metrics=["mious"]))
+
+
+def test_the_runner_takes_it_for_an_evaluator() -> None:
+    evaluator = EVALUATOR.build(dict(type="AutoSegMetric", metrics=["miou", "biou"], tolerance=1))
+    (metric,) = evaluator.metrics
+    assert (metric.metrics, metric.tolerance) == (("miou", "biou"), 1)
+
+
+def test_counts_are_synchronised_where_asked() -> None:
+    for wanted in (True, False):
+        loss = MODELS.build(dict(type="AutoSegLoss", loss="0.5*jml+0.5*asl2021/miou", sync_counts=wanted))
+        loss(LOGITS, LABELS)
+        assert [part.sync_counts for part in loss._built[3, 255].losses] == [wanted, wanted]
