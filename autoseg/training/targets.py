@@ -26,6 +26,7 @@ from autoseg.training.weights import load_network
 
 IGNORE = 255  # in every label that `autoseg.data` hands out
 SOFT = ("smooth", "boundary_smooth", "distill", "annotators")  # uses whose targets are (N, C, H, W)
+CONSTANTS = {"class_weight", "shape_encoder"}  # extra inputs that are no maps: made of those labels there are
 UNLABELLED = 254  # in labels that were withheld: the teacher's guess takes their place
 
 
@@ -195,7 +196,7 @@ def check_loss(loss: nn.Module, labels: str, field: str = "loss") -> None:
         if labels in SOFT and not (part.soft_labels or part.multilabel):
             hint = "Losses made for soft labels: jml, dml, ctl, ce, mse, and every searched surrogate."
             raise InputError(field, f"one that takes soft labels, for proxy.labels={labels}", part.name, hint)
-        if labels == "pseudo" and set(part.extra_keys) - {"class_weight"}:
+        if labels == "pseudo" and set(part.extra_keys) - CONSTANTS:
             hint = "Its maps are made of labels, and proxy.labels=pseudo withholds some."
             raise InputError(field, "one that needs no maps of the labels", part.name, hint)
 
