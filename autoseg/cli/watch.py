@@ -50,7 +50,8 @@ def run(command: str, argv: list[str]) -> int:
     if not path.parent.is_dir():
         raise InputError("RUN", "a run folder", f"{path}, beside which there is nothing")
     if given.once and not path.is_dir():
-        raise unknown_name("RUN", str(path), [str(p.parent) for p in path.parent.glob("*/config.yaml")])
+        there = [str(p.parent) for p in path.parent.glob("*/config.yaml")]
+        raise unknown_name("RUN", str(path), there) if there else InputError("RUN", "a run folder", f"{path}: no such")
     from autoseg.tracking.terminal import plain_console  # rich: only once the arguments are right
 
     watch = Watch(path, plain_console())

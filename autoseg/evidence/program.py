@@ -1,8 +1,7 @@
 """A found loss as a compiled program: torch.export's file, which needs torch alone and no Python source.
 
-Measured with torch 2.15: every searchable metric and sums of them export, save and load, and give the loss and its
-gradient for any batch size, height and width (`tests/unit/evidence/test_program.py`). TorchScript is not offered:
-`torch.jit` is deprecated, and neither of its ways takes these losses (see the test of that name for what it says).
+TorchScript is not offered. With torch 2.15 `torch.jit.script` refuses the curves' table ("Cannot create dict for key
+type '(str, str)'") and `torch.jit.trace` cannot save their own backward ("Could not export Python function call").
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ def test_ctrl_c_stops_the_watching_and_not_the_run(tmp_path):
     ("arguments", "words"),
     [
         (["nowhere/at/all"], "beside which there is nothing"),
-        (["runx", "--once"], "RUN: expected one of"),
+        (["runx", "--once"], "RUN: expected a run folder"),
         (["run", "--every", "0"], "--every: expected more than 0"),
     ],
 )
