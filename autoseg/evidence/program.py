@@ -42,6 +42,7 @@ def as_program(card: LossCard) -> bytes:
     loss = card.build(validate=False)
     if getattr(loss, "surrogate", None) is not loss:
         raise InputError("--format", "json or mmseg for a loss made of several", "torch_export")
+    loss.fused = False  # a fused pass has its own backward, which a program cannot hold
     side = 2 * (card.options.get("tolerance", 5) + 8)
     logits = torch.randn(2, card.num_classes, side, side + 1)
     labels = torch.randint(0, card.num_classes, (2, side, side + 1))
