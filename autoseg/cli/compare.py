@@ -52,7 +52,7 @@ usage: autoseg compare losses=[LOSS,LOSS,...] [KEY=VALUE ...] [--cfg]
   reference=ce         what all others are compared with, beside the best hand-made loss
   like=RUN             the budget of that run: its data, model, proxy; or each of them:
   data=NAME  model=NAME  proxy=NAME  proxy.iters=250  workers=auto  device=auto
-  run_dir=DIR          a new folder, or a comparison of the same budget (force=true: another) to add to
+  run_dir=DIR          a new folder, or a comparison of the same budget (force=true: any) to add to
 
 Three losses on built-in data; then your found loss on your own images:
   autoseg compare losses=[ce,lovasz,jml] metrics=[miou,biou] proxy.size=[96,128] proxy.crop=64

@@ -49,11 +49,11 @@ HELP = """
 Says whether a search's proxy ranks losses as a fuller training does, or which cheaper one may.
 
 usage: autoseg trust RUN [KEY=VALUE ...] [--cfg]
-       autoseg trust resume=TRUST         goes on with an interrupted one, or adds cheaper proxies to it
+       autoseg trust resume=TRUST      goes on with an interrupted one, or adds cheaper proxies
 
   RUN                 the folder of a search; it is only read
   candidates=12       of the search, spread over its scores; its rivals come on top
-  cheaper=[...]       proxies that are tried, each "proxy.KEY=VALUE" or several of these with a blank
+  cheaper=[...]       proxies that are tried, each "proxy.KEY=VALUE" or several with a blank
                       between; default: half and a quarter of the iterations
   full.iters=N        the fuller training; default: four times the proxy's
   full.seeds=1        how many of it; their mean ranks

@@ -22,11 +22,11 @@ the best so far, how long it will take. It only reads the run's folder.
 
 usage: autoseg watch RUN [--once] [--every SECONDS]
 
-  RUN       the folder of a search, a comparison or a trust run; one that has not begun is waited for
+  RUN       folder of a search, a comparison or a trust run; one that has not begun is waited for
   --once    print how it stands and stop
   --every   how often to look; default 2 seconds
 
-Ends with 0 when the run has ended, with 1 if its process is gone and it has not (it says how to go on).
+Ends with 0 when the run has ended, with 1 if its process is gone before (it says how to go on).
 
   autoseg watch runs/NAME
   autoseg watch runs/NAME --once
