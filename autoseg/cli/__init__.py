@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from autoseg.cli import faults
 from autoseg.errors import unknown_name
 
-COMMANDS = {
+COMMANDS = {  # in the order of a project: search, look, take it away, train, judge
     "search": ("autoseg.cli.search", "search a loss for a metric"),
+    "watch": ("autoseg.cli.watch", "follow a run from another terminal or machine"),
     "export": ("autoseg.cli.export", "write a found loss as a card, a config, plain Python or a program"),
+    "retrain": ("autoseg.cli.retrain", "train a full model with a loss, through mmengine"),
     "compare": ("autoseg.cli.compare", "train losses under one budget with several seeds, and say who is better"),
     "trust": ("autoseg.cli.trust", "say whether the proxy ranks losses as a fuller training does"),
-    "watch": ("autoseg.cli.watch", "follow a run from another terminal or machine"),
-    "retrain": ("autoseg.cli.retrain", "train a full model with a loss, through mmengine"),
     "report": ("autoseg.cli.report", "render searches and comparisons as one HTML file"),
     "metrics": ("autoseg.cli.lists", "list the metrics a loss can be searched for"),
     "losses": ("autoseg.cli.lists", "list the losses that are known by name"),
