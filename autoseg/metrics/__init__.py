@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from autoseg.metrics import binary, boundary, calibration, region  # noqa: F401  (importing registers them)
-from autoseg.metrics.base import Metric, MetricOptions, register_metric, registry
+from autoseg.metrics.base import Metric, MetricOptions, register_metric, registry, update_all
 from autoseg.metrics.logic import Logic, Plane, curves_of
 from autoseg.metrics.sums import MetricSum, parse, parse_target
 from autoseg.metrics.worst import find_metric
@@ -11,7 +11,7 @@ from autoseg.metrics.worst import find_metric
 __all__ = [
     "Logic", "Metric", "MetricOptions", "MetricSum", "Plane",
     "build_metric", "curves_of", "find_metric", "higher_is_better", "names", "parse", "parse_target",
-    "register_metric", "searchable",
+    "register_metric", "searchable", "update_all",
 ]  # fmt: skip
 
 PAPER_SIX = ("miou", "fwiou", "macc", "gacc", "biou", "bf1")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, Self
 
@@ -68,6 +68,50 @@ def check_ids(ids: Tensor, what: str, options: MetricOptions, ignore: bool) -> N
         )
 
 
+def batch_logic(pred: Tensor, labels: Tensor, options: MetricOptions) -> HardLogic:
+    """The logic of a batch of predicted and true classes, both (N, H, W) integer.
+
+    Raises:
+        InputError: shapes differ, or an id is out of range.
+    """
+    if pred.shape != labels.shape or pred.dim() != 3:
+        raise InputError("pred, labels", "two (N, H, W) maps of one shape", f"{(*pred.shape,)} and {(*labels.shape,)}")
+    check_ids(pred, "pred", options, ignore=False)
+    check_ids(labels, "labels", options, ignore=True)
+    return HardLogic(pred.long(), labels.long(), options.num_classes)
+
+
+class Counted(Protocol):
+    """What can share the counting of a batch: metrics and sums of them."""
+
+    @property
+    def options(self) -> MetricOptions:
+        """What it was told about the data."""
+
+    def count(self, logic: HardLogic) -> None:
+        """Adds the batch behind `logic`."""
+
+
+def update_all(metrics: Iterable[Counted], pred: Tensor, labels: Tensor) -> None:
+    """Adds a batch to several metrics; what they count alike is counted once.
+
+    Args:
+        metrics: those that need classes, not probabilities.
+        pred: (N, H, W) integer predicted classes.
+        labels: (N, H, W) integer labels.
+
+    Raises:
+        InputError: as `Metric.update`.
+    """
+    shared: list[tuple[MetricOptions, HardLogic]] = []
+    for metric in metrics:
+        logic = next((logic for options, logic in shared if options == metric.options), None)
+        if logic is None:
+            logic = batch_logic(pred, labels, metric.options)
+            shared.append((metric.options, logic))
+        metric.count(logic)
+
+
 class Metric:
     """A metric over a whole data set, stated as totals and ratios of them.
 
@@ -127,14 +171,19 @@ class Metric:
         Raises:
             InputError: shapes differ, or an id is out of range.
         """
-        self._add(self._totals(pred, labels, self.per_image))
+        self.count(batch_logic(pred, labels, self.options))
+
+    def count(self, logic: HardLogic) -> None:
+        """Adds a batch that several metrics look at: see `update_all`."""
+        self._add(self._totals(logic, self.per_image))
 
     def update_by_image(self, pred: Tensor, labels: Tensor) -> Sums:
         """As `update`, and returns what each image added to the state: tensors (N, ...) by name, on the CPU.
 
         Their sums over any images, given to `score_of`, are the score of these images.
         """
-        parts = {k: v.cpu() for k, v in self._image_sums(self._totals(pred, labels, per_image=True)).items()}
+        totals = self._totals(batch_logic(pred, labels, self.options), per_image=True)
+        parts = {k: v.cpu() for k, v in self._image_sums(totals).items()}
         self._add({k: v.sum(0) for k, v in parts.items()})
         return parts
 
@@ -144,14 +193,8 @@ class Metric:
         other._state = dict(totals)
         return other.compute()
 
-    def _totals(self, pred: Tensor, labels: Tensor, per_image: bool) -> Sums:
-        if pred.shape != labels.shape or pred.dim() != 3:
-            raise InputError(
-                "pred, labels", "two (N, H, W) maps of one shape", f"{(*pred.shape,)} and {(*labels.shape,)}"
-            )
-        check_ids(pred, "pred", self.options, ignore=False)
-        check_ids(labels, "labels", self.options, ignore=True)
-        logic = HardLogic(pred.long(), labels.long(), self.options.num_classes, per_image)
+    def _totals(self, logic: HardLogic, per_image: bool) -> Sums:
+        logic = logic.sharing(per_image)
         return self.sums(logic.pred, logic.label, logic)
 
     def _image_sums(self, sums: Sums) -> Sums:

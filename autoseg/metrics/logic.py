@@ -12,6 +12,7 @@ a logic can count `p AND y` from the label's own class alone, without C-fold one
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -19,15 +20,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from autoseg.metrics.bits import reached, square, uniform
 from autoseg.metrics.windows import window_max
 
 NO_CLASS = -1  # in a class map: this pixel belongs to no class (void, or removed by the formula)
 OUTSIDE = -2  # beyond the image border, where the border counts as an edge
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Plane:
     """C maps over N images as an expression: prediction, label, or an operation on other planes.
+
+    Two that are written alike are equal: what was computed for one is the other's.
 
     Attributes:
         op: pred, label, and, or, erode, boundary, dilate.
@@ -46,7 +50,7 @@ class Plane:
     border: bool = False
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Region:
     """The pixels within which something is totalled: those where any class of `plane` is set, shape (N, H, W)."""
 
@@ -206,6 +210,8 @@ class MapLogic(Logic):
 class HardLogic(MapLogic):
     """One-hot predictions against labels, counted exactly.
 
+    What was counted or made for one formula is kept for the next that asks for the same: see `sharing`.
+
     Args:
         pred: (N, H, W) int64 predicted classes.
         labels: (N, H, W) int64; ids outside [0, num_classes) are void.
@@ -216,28 +222,62 @@ class HardLogic(MapLogic):
     def __init__(self, pred: Tensor, labels: Tensor, num_classes: int, per_image: bool = False) -> None:
         valid = (labels >= 0) & (labels < num_classes)
         maps = {"label": torch.where(valid, labels, NO_CLASS), "pred": pred}
-        super().__init__(maps, valid, num_classes, per_image)
+        super().__init__(maps, valid, num_classes, per_image=True)  # counted so; summed where not asked for
+        self._apart = per_image
+        self._masks: dict[Region, Tensor] = {}
+        self._totals: dict[tuple[Plane, Plane | Region | None, bool], Tensor] = {}
+
+    def sharing(self, per_image: bool) -> HardLogic:
+        """The same batch for another formula, whose totals are kept per image or not."""
+        other = copy.copy(self)
+        other._apart = per_image
+        return other
 
     def total(self, a: Plane, within: Plane | Region | None = None, void: bool = False) -> Tensor:
         """int64 counts, see `Logic.total`."""
+        key = (a, within, void)
+        if key not in self._totals:
+            self._totals[key] = self._counted(a, within, void)
+        totals = self._totals[key]
+        return totals if self._apart else totals.sum(0)
+
+    def _counted(self, a: Plane, within: Plane | Region | None, void: bool) -> Tensor:
+        """(N, C) int64."""
         if a.op == "or":
-            return sum(self.total(x, within, void) for x in a.args) - self.total(Plane("and", a.args), within, void)
+            parts = self.sharing(per_image=True)
+            both = parts.total(Plane("and", a.args, name="and", soft=a.soft), within, void)
+            return parts.total(a.args[0], within, void) + parts.total(a.args[1], within, void) - both
         if isinstance(within, Plane):
-            return self._total_product(a, within, void)
+            return self._product(a, within, void)
         if a.op == "dilate":
             raise ValueError("a dilated plane can only be totalled within a plane that is not dilated")
         return self._count(self._map(a), self._selected(within, void))
 
-    def _total_product(self, a: Plane, b: Plane, void: bool) -> Tensor:
+    def _product(self, a: Plane, b: Plane, void: bool) -> Tensor:
         if a.op == "dilate":
             a, b = b, a
         classes = self._map(a)
         if b.op == "dilate":
-            hit = self._dilated(b).gather(1, classes.clamp_min(0).unsqueeze(1)).squeeze(1) > 0.5
+            hit = reached(self._map(b.args[0]), classes, b.px, self._classes)
         else:
             hit = self._map(b) == classes
         mask = self._selected(None, void)
         return self._count(classes, hit if mask is None else hit & mask)
+
+    def _make_map(self, plane: Plane) -> Tensor:
+        if plane.op != "erode":
+            return super()._make_map(plane)
+        classes = self._map(plane.args[0])
+        return torch.where(uniform(classes, plane.px, plane.border), classes, NO_CLASS)
+
+    def _mask(self, region: Region) -> Tensor:
+        if region not in self._masks:
+            plane = region.plane
+            px = plane.px if plane.op == "dilate" else 0
+            classes = self._map(plane.args[0] if plane.op == "dilate" else plane)
+            # dilation and "any class" commute: one map is widened instead of C
+            self._masks[region] = square(classes >= int(region.skip_first), px)
+        return self._masks[region]
 
 
 # ---------------------------------------------------------------------------------------- which curves

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from autoseg.errors import InputError
-from autoseg.metrics.base import Metric, MetricOptions, registry
+from autoseg.metrics.base import Metric, MetricOptions, batch_logic, registry
+from autoseg.metrics.logic import HardLogic
 from autoseg.metrics.worst import find_metric
 
 _TERM = re.compile(r"(?:(?P<weight>[0-9.]+(?:e-?[0-9]+)?)\*)?(?P<name>[a-z_][a-z0-9_]*)")
@@ -86,8 +87,12 @@ class MetricSum:
 
     def update(self, pred: Tensor, labels: Tensor) -> None:
         """See `Metric.update`."""
+        self.count(batch_logic(pred, labels, self.options))
+
+    def count(self, logic: HardLogic) -> None:
+        """See `Metric.count`."""
         for _, metric in self.terms:
-            metric.update(pred, labels)
+            metric.count(logic)
 
     def reset(self) -> None:
         """Forgets everything seen."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from autoseg.data import normalize
+from autoseg.metrics import Metric, MetricSum, update_all
 from autoseg.training.precision import Precision
 
 
@@ -97,10 +98,14 @@ def _forward(
 
 def _update(metrics: Mapping[str, Score], logits: Tensor, labels: Tensor) -> None:
     pred = logits.argmax(1)
-    wanting = [metric for metric in metrics.values() if getattr(metric, "needs_probs", False)]
-    probs = logits.softmax(1) if wanting else None
+    probs: Tensor | None = None
+    alike: list[Metric | MetricSum] = []
     for metric in metrics.values():
-        if metric in wanting:
+        if getattr(metric, "needs_probs", False):
+            probs = logits.softmax(1) if probs is None else probs
             metric.update_probs(probs, labels)  # type: ignore[attr-defined]
+        elif isinstance(metric, Metric | MetricSum):
+            alike.append(metric)
         else:
             metric.update(pred, labels)
+    update_all(alike, pred, labels)

@@ -1,0 +1,90 @@
+"""Windows over maps of whole numbers: the exact metrics' erosion and dilation, in bits instead of floats.
+
+A window's OR is built by doubling (1, 2, 4, … pixels, each from two of half the width), so its cost grows with the
+logarithm of the tolerance, and classes are dilated together, one bit each, instead of one map each.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+BITS = 62  # classes in one int64 map; its sign stays free
+
+
+def widen(flags: Tensor, dim: int, before: int, after: int) -> Tensor:
+    """OR over the pixels from `before` ahead of each one to `after` behind it; nothing beyond the border.
+
+    Args:
+        flags: (N, H, W) bool, or int64 taken bit by bit.
+        dim: -1 along rows, -2 along columns.
+        before: pixels, 0 or more.
+        after: likewise.
+
+    Returns:
+        The same shape and dtype.
+    """
+    padded = F.pad(flags, (before, after) if dim == -1 else (0, 0, before, after))
+    length, have = before + after + 1, 1
+    while have < length:
+        step = min(have, length - have)
+        rest = padded.shape[dim] - step
+        padded = padded.narrow(dim, 0, rest) | padded.narrow(dim, step, rest)
+        have += step
+    return padded
+
+
+def square(flags: Tensor, px: int) -> Tensor:
+    """OR over squares of side 2*px+1, see `widen`."""
+    return widen(widen(flags, -1, px, px), -2, px, px)
+
+
+def uniform(classes: Tensor, px: int, border: bool) -> Tensor:
+    """Where a class map is constant over the square of side 2*px+1.
+
+    It is where no two neighbours within the square differ, side by side or one above the other.
+
+    Args:
+        classes: (N, H, W) integer.
+        px: 1 or more.
+        border: whether a square that reaches beyond the image counts as not constant.
+
+    Returns:
+        (N, H, W) bool.
+    """
+    across = F.pad(classes[..., 1:] != classes[..., :-1], (1, 0))  # at j: pixels j-1 and j differ
+    down = F.pad(classes[..., 1:, :] != classes[..., :-1, :], (0, 0, 1, 0))
+    across = widen(widen(across, -1, px - 1, px), -2, px, px)
+    down = widen(widen(down, -2, px - 1, px), -1, px, px)
+    same = ~(across | down)
+    if border:
+        inside = torch.zeros_like(same)
+        inside[..., px:-px, px:-px] = True
+        same &= inside
+    return same
+
+
+def reached(sources: Tensor, at: Tensor, px: int, num_classes: int) -> Tensor:
+    """Where a pixel of the same class lies within the square of side 2*px+1.
+
+    Args:
+        sources: (N, H, W) int64 class map to look in; negative: no class.
+        at: (N, H, W) int64 class map: what to look for at each pixel; negative: nothing.
+        px: 0 or more.
+        num_classes: C.
+
+    Returns:
+        (N, H, W) bool.
+    """
+    found = torch.zeros_like(at, dtype=torch.bool)
+    for first in range(0, num_classes, BITS):
+        bits = _bits(sources - first)
+        found |= (square(bits, px) & _bits(at - first)) != 0
+    return found
+
+
+def _bits(classes: Tensor) -> Tensor:
+    """1 << class for classes 0 to BITS - 1, 0 for all others; int64."""
+    inside = (classes >= 0) & (classes < BITS)
+    return inside.long() << classes.clamp(0, BITS - 1)

@@ -1,0 +1,91 @@
+"""Counting once for several metrics, and the bit windows it rests on, against plain definitions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+from torch import Tensor
+
+import autoseg
+from autoseg import metrics
+from autoseg.errors import InputError
+from autoseg.metrics.bits import reached, square, uniform, widen
+
+C = 5
+NAMES = [name for name, metric in metrics.base.registry().items() if not metric.needs_probs]
+
+
+def maps(seed: int, size: tuple[int, int] = (13, 9), classes: int = C, low: int = 0) -> Tensor:
+    coarse = torch.randint(low, classes, (3, 5, 4), generator=torch.Generator().manual_seed(seed))
+    return coarse.repeat_interleave(3, 1).repeat_interleave(3, 2)[:, : size[0], : size[1]].contiguous()
+
+
+def test_together_gives_what_one_by_one_gives() -> None:
+    labels, pred = maps(0), maps(1)
+    labels[:, :2, :3] = 255
+    specs = [*NAMES, "miou+0.5*bf1"]
+    options = [{"tolerance": 2}, {"tolerance": 3, "drop_background": True}]
+    together, alone = ([autoseg.build_metric(s, C, **o) for s in specs for o in options] for _ in range(2))
+    for batch in (slice(0, 2), slice(2, 3)):
+        metrics.update_all(together, pred[batch], labels[batch])
+        for metric in alone:
+            metric.update(pred[batch], labels[batch])
+    for one, other in zip(together, alone, strict=True):
+        assert torch.equal(one.per_class().nan_to_num(-1), other.per_class().nan_to_num(-1))
+        assert torch.equal(one.compute(), other.compute())
+
+
+def test_together_checks_ids_too() -> None:
+    with pytest.raises(InputError, match="labels"):
+        metrics.update_all([autoseg.build_metric("miou", C)], maps(0), maps(0) + 1)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.integers(0, 4), st.integers(0, 4), st.sampled_from([-1, -2]))
+def test_widen_is_a_running_or(seed: int, before: int, after: int, dim: int) -> None:
+    flags = torch.rand(2, 7, 6, generator=torch.Generator().manual_seed(seed)) < 0.2
+    expected = torch.zeros_like(flags)
+    size = flags.shape[dim]
+    for at in range(size):
+        window = flags.narrow(dim, max(0, at - before), min(size, at + after + 1) - max(0, at - before))
+        expected.select(dim, at).copy_(window.any(dim))
+    assert torch.equal(widen(flags, dim, before, after), expected)
+
+
+@pytest.mark.parametrize("px", [1, 2, 5, 20])
+@pytest.mark.parametrize("border", [False, True])
+def test_uniform_is_erosion_of_every_class(px: int, border: bool) -> None:
+    classes = maps(3, low=-1)
+    window = torch.ones(2 * px + 1, 2 * px + 1, dtype=torch.bool).numpy()
+    expected = torch.zeros_like(classes, dtype=torch.bool)
+    for image, out in zip(classes, expected, strict=True):
+        for label in range(-1, C):
+            inside = ndimage.binary_erosion((image == label).numpy(), window, border_value=int(not border))
+            out |= torch.as_tensor(inside)
+    assert torch.equal(uniform(classes, px, border), expected)
+
+
+@pytest.mark.parametrize("classes", [3, 62, 63, 150])
+@pytest.mark.parametrize("px", [0, 1, 4])
+def test_reached_is_dilation_of_every_class(classes: int, px: int) -> None:
+    sources, at = maps(5, classes=classes, low=-1), maps(6, classes=classes, low=-1)
+    at[:, ::2] = sources[:, ::2].roll(1, 2)
+    window = torch.ones(2 * px + 1, 2 * px + 1, dtype=torch.bool).numpy()
+    expected = torch.zeros_like(at, dtype=torch.bool)
+    for image, asked, out in zip(sources, at, expected, strict=True):
+        for label in image.unique().tolist():
+            if label >= 0:
+                wide = torch.as_tensor(ndimage.binary_dilation((image == label).numpy(), window))
+                out |= wide & (asked == label)
+    assert torch.equal(reached(sources, at, px, classes), expected)
+    assert expected.any() and not expected.all()
+
+
+def test_square_of_bits_keeps_classes_apart() -> None:
+    bits = torch.zeros(1, 5, 5, dtype=torch.int64)
+    bits[0, 0, 0], bits[0, 4, 4] = 1, 1 << 61
+    wide = square(bits, 2)
+    assert wide[0, 2, 2] == 1 | 1 << 61 and wide[0, 0, 2] == 1 and wide[0, 0, 3] == 0
