@@ -14,6 +14,7 @@ import os
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -89,13 +90,14 @@ def generated(root: Path, count: int = 64) -> DataConfig:
 class Ticking(nn.Module):
     """A loss that notes when it is called: once in every iteration."""
 
-    def __init__(self, loss: nn.Module) -> None:
+    def __init__(self, loss: nn.Module, clock: Callable[[], float] = time.perf_counter) -> None:
         super().__init__()
-        self.loss, self.ticks = loss, []
+        self.loss, self.clock = loss, clock
+        self.ticks: list[float] = []
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Note the time, then the loss."""
-        self.ticks.append(time.perf_counter())
+        self.ticks.append(self.clock())
         return self.loss(logits, labels)
 
 
