@@ -47,7 +47,7 @@ class TrialRecord:
     attempts: int = 0
     error: str = ""
     number: int = -1
-    ended: float = 0.0
+    ended: float = field(default=0.0, compare=False)
 
     @property
     def key(self) -> tuple[str, int]:
