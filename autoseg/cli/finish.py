@@ -60,5 +60,6 @@ def next_step(run_dir: Path) -> list[str]:
     run = shlex.quote(str(run_dir))
     return [
         f"The loss: {run_dir / 'loss.json'}   figures: {run_dir / 'figures'}",
-        f"Next: autoseg report {run}   or: autoseg export {run} --format python -o found_loss.py",
+        f"See it: autoseg report {run}",
+        f"Next: autoseg export {run} --format python -o found_loss.py",
     ]

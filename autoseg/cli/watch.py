@@ -77,6 +77,7 @@ class Watch:
         self._rounds = 0
         self._told: set[tuple[str, str, int]] = set()
         self._began = False
+        self._done = 0
 
     def once(self) -> int:
         """Print how it stands."""
@@ -152,7 +153,8 @@ class Watch:
         lines += ["  " + told(record, metric_of(status)) for record in ended]
         for line in lines:
             self._say(line)
-        return bool(lines)
+        before, self._done = self._done, len(status.done)
+        return self._done > before or bool(lines)
 
     def _ending(self, status: Status) -> list[str]:
         """What to say of a run that has ended, or may have."""
