@@ -48,11 +48,11 @@ def cells(matrix: Matrix) -> str:
     head = ["loss", "kind", "seed", "state", "seconds", "attempts", *sums, *scores]
     lines: list[list[object]] = [
         [r.name, r.kind, r.seed, r.state, round(r.seconds, 3), r.attempts]
-        + [_number(score(r.scores, metric)) for metric in sums]
-        + [_number(r.scores.get(name, math.nan)) for name in scores]
+        + [number(score(r.scores, metric)) for metric in sums]
+        + [number(r.scores.get(name, math.nan)) for name in scores]
         for r in records
     ]
-    return _csv([head, *lines])
+    return csv_text([head, *lines])
 
 
 def differences(matrix: Matrix) -> str:
@@ -63,9 +63,9 @@ def differences(matrix: Matrix) -> str:
             for role, other in opponents(matrix, name, metric):
                 d = matrix.difference(name, other, metric)
                 lines.append(
-                    [metric, name, other, role, d.n, *map(_number, (d.mean, d.low, d.high)), int(d.significant)]
+                    [metric, name, other, role, d.n, *map(number, (d.mean, d.low, d.high)), int(d.significant)]
                 )
-    return _csv(lines)
+    return csv_text(lines)
 
 
 def opponents(matrix: Matrix, name: str, metric: str) -> list[tuple[str, str]]:
@@ -160,11 +160,13 @@ def _against(matrix: Matrix, best: str, other: str, role: str, metric: str) -> s
     return f"{points(difference)} to {title}, {why}"
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """Eight digits; NaN is empty."""
     return "" if math.isnan(value) else f"{value:.8g}"
 
 
-def _csv(lines: Sequence[Sequence[object]]) -> str:
+def csv_text(lines: Sequence[Sequence[object]]) -> str:
+    """Rows as CSV."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(lines)
     return text.getvalue()

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from autoseg.evidence.agreement import Agreement, Correlation
 from autoseg.evidence.figures import BLUE, GREY, ORANGE
-from autoseg.evidence.tables import percent
+from autoseg.evidence.tables import csv_text, number, percent
 from autoseg.evidence.trust import FULL, PROXY, Trust, verdict
 from autoseg.search.run_folder import write_atomic
 
@@ -92,8 +89,8 @@ def _scores(trust: Trust, metric: str) -> str:
     for variant in trust.variants:
         for entry, score in zip(trust.entries, trust.scores(variant), strict=True):
             seeds = " ".join(map(str, variant.seeds))
-            rows.append([entry.name, entry.kind, variant.name, seeds, _number(score)])
-    return _csv(rows)
+            rows.append([entry.name, entry.kind, variant.name, seeds, number(score)])
+    return csv_text(rows)
 
 
 def _agreements(trust: Trust) -> str:
@@ -110,24 +107,14 @@ def _agreements(trust: Trust) -> str:
         "rho high",
     ]
     rows: list[list[object]] = [head]
-    rows += [[row.name, FULL, _number(row.cost), *_numbers(row.full)] for row in trust.rows()]
+    rows += [[row.name, FULL, number(row.cost), *_numbers(row.full)] for row in trust.rows()]
     rows.append([PROXY, "another seed", 1, *_numbers(trust.seed_to_seed)])
-    return _csv(rows)
+    return csv_text(rows)
 
 
 def _numbers(found: Agreement) -> list[object]:
     values = (found.tau.value, found.tau.low, found.tau.high, found.rho.value, found.rho.low, found.rho.high)
-    return [found.n, *map(_number, values)]
-
-
-def _number(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.8g}"
-
-
-def _csv(rows: Sequence[Sequence[object]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
+    return [found.n, *map(number, values)]
 
 
 def scatter(trust: Trust, metric: str) -> Figure:
