@@ -32,6 +32,7 @@ from autoseg.controllers.base import (
 )
 from autoseg.controllers.truncated_normal import TruncatedNormalPolicy
 from autoseg.errors import AutosegError, InputError
+from autoseg.optimizers import PlainAdam
 
 # Below it the square (for Adam) of a ratio of two densities on [0, 1], up to exp(1 / std²), leaves float64.
 _LEAST_STD = 0.04
@@ -154,7 +155,12 @@ def _build_ppo(settings: PPOSettings) -> PPO:
         max_grad_norm=float("inf"),
         rollout_buffer_class=RoundBuffer,
         rollout_buffer_kwargs={"per_dimension": per_dimension},
-        policy_kwargs={"mean": settings.start, "std": settings.std, "per_dimension": per_dimension},
+        policy_kwargs={
+            "mean": settings.start,
+            "std": settings.std,
+            "per_dimension": per_dimension,
+            "optimizer_class": PlainAdam,
+        },
         device="cpu",
         _init_setup_model=False,
     )

@@ -1,9 +1,8 @@
 """Augmentation on the training device: whole batches, every sample with its own random draw.
 
-Geometry is one `grid_sample` per batch (scale, crop and flip are one affine map), colour is kornia's
-`enhance` functions with one factor per sample; both run wherever the tensors are and never wait for the
-device. The draws come from the generator that is handed in and from nothing else, on the CPU, so that every
-device sees the same ones.
+Geometry is one `grid_sample` per batch (scale, crop and flip are one affine map), colour a few products with
+one factor per sample; both run wherever the tensors are and never wait for the device. The draws come from the
+generator that is handed in and from nothing else, on the CPU, so that every device sees the same ones.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from kornia.enhance import adjust_brightness, adjust_contrast, adjust_saturation_with_gray_subtraction
 from torch import Tensor
 
 from autoseg.data.source import IGNORE
@@ -22,6 +20,7 @@ from autoseg.errors import InputError
 BRIGHTNESS = 32 / 255  # added; these three ranges are those of mmsegmentation's PhotoMetricDistortion,
 CONTRAST = (0.5, 1.5)  # multiplied; whose hue shift is left out: it alone costs more
 SATURATION = (0.5, 1.5)  # mixed with grey; than all the rest on a CPU
+LUMA = (0.299, 0.587, 0.114)  # of red, green and blue in grey, ITU-R BT.601
 
 
 @dataclass(frozen=True)
@@ -117,10 +116,7 @@ class Augment:
         # grid_sample pads with zeros; around the mean, zero is the mean.
         out = F.grid_sample(images - mean, draw.grid, align_corners=False) + mean
         if draw.colour is not None:
-            brightness, contrast, saturation = draw.colour
-            out = adjust_brightness(out / 255, brightness, clip_output=False)
-            out = adjust_contrast(out, contrast)
-            out = adjust_saturation_with_gray_subtraction(out, saturation) * 255
+            out = _recoloured(out / 255, *draw.colour.view(3, -1, 1, 1, 1)) * 255
         return (out - mean) / std
 
     @staticmethod
@@ -139,6 +135,14 @@ class Augment:
         shifted = channels.float() - outside  # grid_sample's zero outside becomes `outside`
         out = F.grid_sample(shifted, draw.grid, mode="nearest", align_corners=False) + outside
         return (out if maps.ndim == 4 else out[:, 0]).to(maps.dtype)
+
+
+def _recoloured(images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor) -> Tensor:
+    """(B, 3, H, W) in [0, 1], brighter, then of more contrast, then more saturated; factors are (B, 1, 1, 1)."""
+    images = ((images + brightness) * contrast).clamp(0, 1)
+    red, green, blue = images.split(1, dim=1)
+    grey = LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
+    return torch.lerp(grey, images, saturation).clamp(0, 1)
 
 
 def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
 from torch import Tensor
 
 FloatMap = NDArray[np.float32]
@@ -25,6 +24,8 @@ def distance_to(mask: BoolMap) -> FloatMap:
     """(H, W) distance of every pixel to the nearest pixel of the mask; inf if the mask is empty."""
     if not mask.any():
         return np.full(mask.shape, np.inf, np.float32)
+    from scipy import ndimage  # here: a second to import, for boundary losses alone
+
     return np.asarray(ndimage.distance_transform_edt(~mask), np.float32)
 
 
@@ -70,6 +71,8 @@ def two_nearest_cells(
     A cell is a connected component (8 neighbours) of one class other than the background. A pixel inside a
     cell has distance 0 to it.
     """
+    from scipy import ndimage
+
     first = np.full(labels.shape, np.inf, np.float32)
     second = first.copy()
     margin = int(np.ceil(reach_px))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from autoseg.errors import InputError
 from autoseg.losses.base import SegLoss, check_range
 from autoseg.losses.batch import Batch
+from autoseg.optimizers import PlainAdam
 
 WIDTHS = (16, 32)  # channels of the encoder's first layers
 STRIDE = 8  # of the code, in pixels
@@ -108,7 +109,7 @@ def _learn(loss: ShapePrior, labels: Tensor) -> Tensor:
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(0)
         encoder, decoder = _autoencoder(loss)
-        optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=RATE)
+        optimizer = PlainAdam([*encoder.parameters(), *decoder.parameters()], lr=RATE)
         for _ in range(loss.steps):
             ids = _crops(labels, crop)
             masks, valid = _one_hot(ids, loss)

@@ -10,7 +10,6 @@ import copy
 import difflib
 import importlib.util
 import logging
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from autoseg.config import ModelConfig
 from autoseg.errors import InputError, unknown_name
 from autoseg.training.depthwise import speed_up
+from autoseg.training.imports import left_out
 from autoseg.training.resize import upsample
 from autoseg.training.weights import load_backbone
 
@@ -177,20 +177,10 @@ def _pretrained(node: Any, dropped: list[str]) -> bool:
 
 
 def model_registry() -> Any:
-    """The model registry of mmsegmentation, filled.
-
-    timm is hidden while the models are imported: only `TIMMBackbone` needs it, and it would make every
-    worker start 3.5 s later and 140 MB larger.
-    """
-    hide = "timm" not in sys.modules and "mmseg.models" not in sys.modules
-    if hide:
-        sys.modules["timm"] = None  # type: ignore[assignment]
-    try:
+    """The model registry of mmsegmentation, filled."""
+    with left_out():
         import mmseg.models  # noqa: F401  (importing registers them)
         from mmseg.registry import MODELS
-    finally:
-        if hide:
-            del sys.modules["timm"]
     return MODELS
 
 

@@ -81,12 +81,18 @@ def reproducible(device: torch.device, seed: int, *, threads: int, deterministic
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     with torch.random.fork_rng(devices=gpus):
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(deterministic)
+        _use_deterministic(deterministic)
         torch.backends.cudnn.benchmark = not deterministic  # the shapes never change during a training
         torch.manual_seed(seed)
         try:
             yield
         finally:
             torch.set_num_threads(before)
-            torch.use_deterministic_algorithms(flags[0])
+            _use_deterministic(flags[0])
             torch.backends.cudnn.benchmark = flags[1]
+
+
+def _use_deterministic(wanted: bool) -> None:
+    """Called only to change it: torch imports its compiler to do so, 3 s and 90 MB."""
+    if wanted != torch.are_deterministic_algorithms_enabled():
+        torch.use_deterministic_algorithms(wanted)

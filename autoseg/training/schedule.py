@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from torch import nn
-from torch.optim import SGD, AdamW, Optimizer
+from torch.optim import Optimizer
 
 from autoseg.config import ProxyConfig
 from autoseg.errors import unknown_name
+from autoseg.optimizers import PlainAdamW, PlainSGD
 from autoseg.training.models import Segmentor
 
 
@@ -32,9 +33,9 @@ def build_optimizer(model: nn.Module, proxy: ProxyConfig) -> Optimizer:
     ]
     groups = [{"params": params, "lr": rate, "base_lr": rate} for params, rate in parts if params]
     if proxy.optimizer == "sgd":
-        return SGD(groups, momentum=proxy.momentum, weight_decay=proxy.weight_decay, fused=True)
+        return PlainSGD(groups, momentum=proxy.momentum, weight_decay=proxy.weight_decay, fused=True)
     if proxy.optimizer == "adamw":
-        return AdamW(groups, weight_decay=proxy.weight_decay, fused=True)
+        return PlainAdamW(groups, weight_decay=proxy.weight_decay, fused=True)
     raise unknown_name("proxy.optimizer", proxy.optimizer, ["adamw", "sgd"])
 
 

@@ -12,7 +12,7 @@ import pytest
 import autoseg
 
 ROOT = Path(autoseg.__file__).parent
-SHARED = {"config", "errors"}
+SHARED = {"config", "errors", "optimizers"}
 # Each room may import those named; the order is that of the data: formula, surrogate, loss, training, search, evidence.
 MAY_IMPORT = {
     "metrics": set(),
@@ -76,3 +76,22 @@ def test_public_names_resolve():
         assert getattr(autoseg, name) is not None
     with pytest.raises(AttributeError, match="serach"):
         autoseg.serach  # noqa: B018
+
+
+def test_a_training_brings_along_no_compiler_and_no_sharding():
+    """They would cost every worker 10 s and 190 MB."""
+    code = """
+import sys, torch
+from autoseg.cli.compose import compose
+from autoseg.config import DataConfig, ProxyConfig, SearchConfig
+from autoseg.losses import build_loss
+from autoseg.search.proxy import ProxyTask
+proxy = ProxyConfig(iters=1, batch_size=2, size=[64, 64], crop=32)
+model = compose("search", SearchConfig, ["model=tiny"]).model
+task = ProxyTask(DataConfig(count=[8, 2, 2]), model, proxy, ("miou",))
+print(0 <= task(build_loss("ce", num_classes=7), 0)["miou"] <= 1)
+unwanted = ("torch._dynamo", "torch._inductor", "torch.distributed.fsdp", "sympy", "kornia", "timm")
+print([name for name in unwanted if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["True", "[]"]

@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from kornia import enhance
 from torch import Tensor
 
 from autoseg.data import Augment, normalize
+from autoseg.data.augment import _recoloured
 from autoseg.errors import InputError
 
 MEAN, STD = [120.0, 110.0, 100.0], [50.0, 60.0, 70.0]
@@ -96,6 +98,16 @@ def test_flip_mirrors_about_half_of_the_samples() -> None:
     flipped = out[:, 0, 0] == 15
     assert torch.equal(out[flipped][0, 0], torch.arange(15, -1, -1))
     assert 70 < int(flipped.sum()) < 130
+
+
+def test_colours_change_as_kornias_do(batch: tuple[Tensor, Tensor]) -> None:
+    drawn = replace(PLAIN, photometric=True).draw(batch[0], generator())
+    assert drawn.colour is not None
+    brightness, contrast, saturation = drawn.colour
+    expected = enhance.adjust_brightness(batch[0] / 255, brightness, clip_output=False)
+    expected = enhance.adjust_contrast(expected, contrast)
+    expected = enhance.adjust_saturation_with_gray_subtraction(expected, saturation)
+    torch.testing.assert_close(_recoloured(batch[0] / 255, *drawn.colour.view(3, -1, 1, 1, 1)), expected)
 
 
 def test_photometric_changes_colours_within_range_and_no_label(batch: tuple[Tensor, Tensor]) -> None:
