@@ -37,6 +37,10 @@ lint: $(STAMP)  ## ruff and mypy
 bench: $(STAMP)  ## benchmarks, minutes
 	$(BIN)/python -m benchmarks.run $(ARGS)
 
+study: $(STAMP)  ## the studies behind the defaults, hours: make study DATA=DIR WEIGHTS=FILE
+	@[ -n "$(DATA)" ] && [ -n "$(WEIGHTS)" ] || { echo "make study DATA=DIR WEIGHTS=FILE: CamVid and MobileNetV2's ImageNet weights"; exit 2; }
+	$(BIN)/python -m benchmarks.study $(DATA) $(WEIGHTS) $(ARGS)
+
 lock: $(STAMP)  ## pin every dependency anew (no registry host is written)
 	$(UV) pip compile -q --universal --no-emit-index-url --no-header --no-annotate --extra dev --python-version 3.11 pyproject.toml -o requirements.lock
 

@@ -1,0 +1,59 @@
+"""All studies from trainings to tables, hours long: `python -m benchmarks.study DATA WEIGHTS` (`make study`).
+
+    DATA      CamVid as `python scripts/prepare_data.py camvid DATA` leaves it
+    WEIGHTS   ImageNet weights of MobileNetV2, a state dict
+
+What is finished is not done again: searches go on where they stopped. The raw results are in `benchmarks/study/data`,
+the searches in `runs/study`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+RUNS = Path("runs/study")
+NAME = "camvid-miou"
+RECORDED = {"random": 12, "cmaes": 4, "ppo": 4}  # controller, rounds of 8; the first is what the surface is fitted to
+
+
+def main() -> None:
+    """Record, race, measure the savings."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", help="folder of CamVid")
+    parser.add_argument("weights", help="file of backbone weights")
+    parser.add_argument("--workers", default="auto")
+    given = parser.parse_args()
+    for controller, rounds in RECORDED.items():
+        search(controller, rounds, given)
+    module("benchmarks.study.efficiency", "--record", str(RUNS / "random"), "--name", NAME)
+    module("benchmarks.study.efficiency", "--name", NAME)
+
+
+def search(controller: str, rounds: int, given: argparse.Namespace) -> None:
+    """One search of short trainings on CamVid, or the rest of it."""
+    run = RUNS / controller
+    settings = [
+        "experiment=camvid", "metric=miou", "proxy.iters=80", f"controller={controller}", f"search.rounds={rounds}",
+        "search.candidates=8", "search.confirm.top=3", "search.confirm.seeds=2", "search.confirm.rivals=[]",
+        f"data.root={given.data}", f"model.weights={given.weights}", f"run_dir={run}",
+    ]  # fmt: skip
+    again = [f"resume={run}"] if (run / "config.yaml").is_file() else settings
+    call(str(Path(sys.executable).with_name("autoseg")), "search", *again, f"workers={given.workers}")
+
+
+def module(name: str, *arguments: str) -> None:
+    """Run `python -m name arguments`."""
+    call(sys.executable, "-m", name, *arguments)
+
+
+def call(*command: str) -> None:
+    """Show a command, and run it."""
+    print("\n$", *command, flush=True)
+    subprocess.run(command, check=True)
+
+
+if __name__ == "__main__":
+    main()
