@@ -23,7 +23,9 @@ def main() -> None:
     for name in parser.parse_args().names or names():
         module = importlib.import_module(f"benchmarks.{name}")
         rows = module.rows()
-        path = harness.save(name, rows)
+        if not rows:
+            continue  # it has said why
+        path = harness.save(name, rows, getattr(module, "DEVICE", "cpu"))
         print(f"\n## {name}\n{module.__doc__}\n{harness.table(rows)}\nkept in {path}", flush=True)
 
 

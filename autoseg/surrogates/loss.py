@@ -47,7 +47,8 @@ class SurrogateLoss(nn.Module):
             sync, off under torch.compile), True (always an error) or False.
         space: search space of the control points; None for the paper's space of the metric.
         compile: the fused pass is compiled by torch.compile: faster from the second batch of a shape on; the first
-            takes a minute or two, and needs a C++ compiler (on CUDA Triton, where it has not been measured yet).
+            takes a minute or two, and needs a C++ compiler. On CUDA it takes the place of kernels that are compiled
+            anyhow (`triton_pass`); neither has been measured there yet.
             Curves are its arguments, so one compilation serves all θ of a search, and inductor's cache keeps it for
             other processes. Values agree with those uncompiled to rounding, not bitwise. Formulas that erode or
             dilate the prediction (BF1) gain nothing.
@@ -55,8 +56,8 @@ class SurrogateLoss(nn.Module):
     Attributes:
         sync_counts: totals are added up over all ranks of a distributed training before ratios; off until
             `losses.ranks.sync_counts` turns it on. See `ranks` for its gradient.
-        fused: hard labels take the fused pass (`reading`) on the CPU, and elsewhere if compiled; False computes
-            everything by the reference (`logic`), which it is tested against, several times slower.
+        fused: hard labels take the fused pass (`reading`) on the CPU and on CUDA; False computes everything by the
+            reference (`logic`), which it is tested against, several times slower.
         compiled: whether that pass is compiled, see `compile`.
 
     Raises:

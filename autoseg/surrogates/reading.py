@@ -17,6 +17,7 @@ from torch import Tensor
 
 from autoseg.metrics.base import Sums
 from autoseg.metrics.logic import NO_CLASS, MapLogic, Plane, Region
+from autoseg.surrogates import triton_pass
 from autoseg.surrogates.asked import Asked, Formula, answered, asked_by
 from autoseg.surrogates.by_channel import Work, channel_totals
 from autoseg.surrogates.fused import Pass, totals
@@ -31,11 +32,12 @@ Make = Callable[[Tensor], Tensor]  # one total from all results of the pass
 def fits(logits: Tensor, labels: Tensor, compiled: bool = False) -> bool:
     """Whether `FusedLogic` may read this batch: hard labels, not traced, not transformed by functorch.
 
-    On the CPU, or compiled on CUDA.
+    On the CPU, or on CUDA by `triton_pass` or compiled.
     """
     traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-    device = logits.device.type == "cpu" or (compiled and logits.device.type == "cuda")
-    return device and not labels.is_floating_point() and not traced
+    if traced or labels.is_floating_point():
+        return False
+    return logits.device.type == "cpu" or (logits.device.type == "cuda" and (compiled or triton_pass.takes(logits)))
 
 
 class FusedLogic(MapLogic):
@@ -56,6 +58,7 @@ class FusedLogic(MapLogic):
         valid = (labels >= 0) & (labels < num_classes)
         super().__init__({"label": torch.where(valid, labels, NO_CLASS)}, valid, num_classes, per_image)
         self._logits, self._curves, self._compiled = logits, curves, compiled
+        self._by_triton = logits.device.type == "cuda" and not compiled
         self._masks: dict[tuple[Region | None, bool], Tensor | None] = {}
         self._chosen: dict[tuple[Plane, Region | None, bool], Tensor] = {}
         self._counts: dict[tuple[Plane, Region | None, bool], Tensor] = {}
@@ -66,6 +69,8 @@ class FusedLogic(MapLogic):
         asked = asked_by(formula, self)
         work = Pass()
         makers = [self._counting(each) or self._pointwise(each, work) for each in asked]
+        if self._by_triton and len(work) and not triton_pass.usable(self._logits, work):
+            return answered(formula, self, self._by_reference(asked))
         found = self._kept(self._totals(work)) if len(work) else self._logits.new_empty(0)
         others = [each for each, make in zip(asked, makers, strict=True) if make is None]
         rest = iter(self._others(others))
@@ -78,6 +83,9 @@ class FusedLogic(MapLogic):
         if self._logits.device.type == "cpu":
             pieces = {key: pieces_of(curve) for key, curve in self._curves.items()}
             return list(self._kept(channel_totals(self._logits, Work(asked, pieces, self._map, self._masked))))
+        return self._by_reference(asked)
+
+    def _by_reference(self, asked: list[Asked]) -> list[Tensor]:
         probs = (self._logits if self._logits.dtype == torch.float64 else self._logits.float()).softmax(1)
         logic = CurveLogic(probs, self._maps["label"], self._curves, self._per_image)
         return [logic.total(each.plane, each.within, each.void) for each in asked]
@@ -87,7 +95,7 @@ class FusedLogic(MapLogic):
             from autoseg.surrogates import compiled  # torch.compile takes seconds to import
 
             return compiled.totals(self._logits, work)
-        return totals(self._logits, work)
+        return (triton_pass.totals if self._by_triton else totals)(self._logits, work)
 
     def _kept(self, totals: Tensor) -> Tensor:
         """(…, N, C), images added up unless they are kept apart."""

@@ -1,0 +1,277 @@
+"""The Triton kernels give what the reference gives: in Triton's interpreter here, on a GPU where there is one.
+
+Triton reads TRITON_INTERPRET when it is imported, so what runs in the interpreter runs in a process of its own.
+"""
+
+from __future__ import annotations
+
+import warnings
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import autoseg
+from autoseg.surrogates import fused, reading, triton_pass
+from autoseg.surrogates.curves import prepare
+from autoseg.surrogates.fused import Pass
+from autoseg.surrogates.reading import FusedLogic
+
+NAMES = ["miou", "fwiou", "dice", "macc", "gacc", "biou", "bf1", "miou_i"]
+SPACES = ["paper", "default", "paper-linear", "paper-unconstrained"]
+C, SIZE = 3, (3, 7)  # small: each operation of each program takes the interpreter a tenth of a millisecond
+BOUNDS = {  # of the value, and of the gradient as a share of its maximum
+    torch.float32: (5e-6, 1e-4),
+    torch.bfloat16: (5e-6, 1e-2),
+    torch.float16: (5e-6, 2e-3),
+}
+pytest.importorskip("triton", reason="needs triton, which torch brings along on Linux only")
+
+
+def batch(seed, c=C, size=SIZE, dtype=torch.float32, n=2):
+    """Logits, and labels with void pixels that lack the last class."""
+    g = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(n, c, *size, generator=g, dtype=torch.float64)
+    labels = torch.randint(0, max(1, c - 1), (n, *size), generator=g)
+    labels[:, : size[0] // 3, : size[1] // 2] = 255
+    return logits.to(dtype), labels
+
+
+def differences(name, space, seed=0, c=C, size=SIZE, dtype=torch.float32, form="contiguous", shift=0.0):
+    """(of the values; of the gradients, as a share of the largest) between the kernels and the reference."""
+    space = autoseg.build_space(space, metric=name)
+    theta = 0.2 + 0.6 * np.random.default_rng(seed).random(space.dim)  # no jumps, whose slopes magnify rounding
+    logits, labels = batch(seed, c, size, dtype)
+    logits = logits + shift
+    if form == "channels_last":
+        logits = logits.to(memory_format=torch.channels_last)
+    elif form == "transposed":
+        logits, labels = logits.transpose(2, 3), labels.transpose(1, 2)
+    elif form == "sliced":
+        logits, labels = logits[:, :, ::2, 1:], labels[:, ::2, 1:]
+    return compared(space.build_loss(theta, num_classes=c, tolerance=1), logits, labels)
+
+
+def compared(loss, logits, labels):
+    found = []
+    for loss.fused in (True, False):
+        leaf = logits.detach().requires_grad_()
+        value = loss(leaf, labels)
+        (grad,) = torch.autograd.grad(value, leaf)
+        assert grad.dtype == logits.dtype and grad.shape == logits.shape
+        found.append((float(value.detach()), grad.double()))
+    (ours, grad), (theirs, their_grad) = found
+    return abs(ours - theirs), float((grad - their_grad).abs().max() / their_grad.abs().max().clamp_min(1e-12))
+
+
+# ------------------------------------------------------------------------------------------- in the interpreter
+
+
+@pytest.fixture(scope="module")
+def interpreter():
+    """Calls a function of this module where Triton interprets, and FusedLogic leaves CPU tensors to the kernels."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("TRITON_INTERPRET", "1")
+            pool.submit(interpret).result()
+        yield lambda call, *args, **options: pool.submit(call, *args, **options).result()
+
+
+def interpret():
+    torch.set_num_threads(1)
+    triton_pass.PIXELS = (16, 16)  # several blocks to an image
+    prepare = FusedLogic.__init__
+
+    def with_kernels(self, *args, **options):
+        prepare(self, *args, **options)
+        self._by_triton = True
+
+    FusedLogic.__init__ = with_kernels
+
+
+def assert_within(found, dtype=torch.float32):
+    assert found[0] <= BOUNDS[dtype][0] and found[1] <= BOUNDS[dtype][1], found
+
+
+@pytest.mark.slow  # the first one starts the interpreter
+@pytest.mark.parametrize(
+    ("name", "space"), [("miou", space) for space in SPACES] + [(name, "default") for name in NAMES[1:]]
+)
+def test_equals_the_reference(interpreter, name, space):
+    assert_within(interpreter(differences, name, space))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("form", "dtype"),
+    [("channels_last", dtype) for dtype in BOUNDS] + [("transposed", torch.float32), ("sliced", torch.float32)],
+)
+def test_layouts_and_precisions(interpreter, form, dtype):
+    assert_within(interpreter(differences, "miou", "default", 1, dtype=dtype, form=form), dtype)
+
+
+@pytest.mark.slow
+@settings(max_examples=5, deadline=None)
+@given(st.integers(1, 5), st.tuples(st.integers(1, 4), st.integers(1, 6)), st.sampled_from(["miou", "macc", "miou_i"]))
+def test_any_size(interpreter, c, size, name):
+    assert_within(interpreter(differences, name, "default", 0, c, size, form="channels_last"))
+
+
+@pytest.mark.slow
+@settings(max_examples=5, deadline=None)
+@given(st.lists(st.floats(0, 1) | st.sampled_from([0.0, 0.5, 1.0]), min_size=12, max_size=12))
+def test_any_theta(interpreter, theta):
+    assert_within(interpreter(with_theta, theta))
+
+
+def with_theta(theta):
+    return compared(autoseg.build_space("paper-miou").build_loss(np.array(theta), num_classes=C), *batch(2, n=1))
+
+
+@pytest.mark.slow
+def test_large_logits(interpreter):
+    assert_within(interpreter(differences, "miou", "default", shift=100.0))
+
+
+@pytest.mark.slow
+def test_a_pass_with_several_masks_and_class_maps(interpreter):
+    assert_within(interpreter(pass_with_every_kind_of_total))
+
+
+def pass_with_every_kind_of_total():
+    logits, labels = batch(5)
+    work, shorter = Pass(), reading.IDENTITY
+    curve = prepare(torch.linspace(0, 1, 7, dtype=torch.float64).view(-1, 1) ** torch.tensor([1.0, 2.0]))
+    other = torch.where(labels == 1, -1, (labels + 1) % C)
+    mask = labels < 1
+    work.add_own(curve, other)
+    work.add_everywhere(shorter, None)
+    work.add_own(shorter, torch.where(labels == 255, -1, labels))
+    work.add_everywhere(curve, mask)
+    work.add_own(shorter, other)
+    work.add_everywhere(shorter, mask)
+    weights = torch.rand(6, 2, C, dtype=torch.float64)
+    found = []
+    for totals in (triton_pass.totals, fused.totals):
+        leaf = logits.clone().requires_grad_()
+        result = totals(leaf, work)
+        found.append((result.detach(), *torch.autograd.grad((result * weights).sum(), leaf)))
+    (ours, grad), (theirs, their_grad) = found
+    return float(((ours - theirs) / theirs.clamp_min(1)).abs().max()), float((grad - their_grad).abs().max())
+
+
+@pytest.mark.slow
+def test_edges(interpreter):
+    assert interpreter(edges) == {"nothing": [0, 0], "nan": True, "same bits": True, "kept": ["logits", "(2, 21)"]}
+
+
+def edges():
+    loss = autoseg.SurrogateLoss("miou", C)
+    logits, labels = batch(0)
+    empty = []
+    for n in (0, 2):
+        leaf = torch.randn(n, C, 4, 4, requires_grad=True)
+        value = loss(leaf, torch.full((n, 4, 4), 255))
+        value.backward()
+        empty.append(float(value.detach()) + float(leaf.grad.abs().sum()))
+    spoilt = logits.clone()
+    spoilt[0, 0, -1, -1] = torch.nan
+    kept = []
+    leaf = logits.clone().requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        value = loss(leaf, labels)
+    kept = [t for t in kept if t.numel() >= 21]
+    return {
+        "nothing": empty,
+        "nan": bool(loss(spoilt, labels).isnan()),
+        "same bits": torch.equal(loss(leaf, labels), value),
+        "kept": ["logits" if t.data_ptr() == leaf.data_ptr() else str(tuple(t.shape)) for t in kept],
+    }
+
+
+# ------------------------------------------------------------------------------------------- where they cannot run
+
+
+@pytest.fixture
+def forgetful():
+    for memory in (triton_pass._installed, triton_pass._start, triton_pass._warn):
+        memory.cache_clear()
+    yield
+    for memory in (triton_pass._installed, triton_pass._start, triton_pass._warn):
+        memory.cache_clear()
+
+
+def test_without_triton_a_warning_says_so_once(monkeypatch, forgetful):
+    monkeypatch.setattr(triton_pass, "find_spec", lambda _: None)
+    on_cuda = SimpleNamespace(device=torch.device("cuda"), dtype=torch.bfloat16)
+    with pytest.warns(UserWarning, match="triton is not installed.*reference path"):
+        assert not triton_pass.takes(on_cuda)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not triton_pass.takes(on_cuda)
+        assert not triton_pass.takes(SimpleNamespace(device=torch.device("cuda"), dtype=torch.float64))
+        assert not triton_pass.takes(torch.zeros(1, 2, 1, 1))
+
+
+@pytest.mark.slow  # imports triton
+def test_a_launch_that_fails_leaves_the_loss_to_the_reference(monkeypatch, forgetful):
+    """Outside the interpreter the kernels cannot start on the CPU, with or without a GPU in the machine."""
+    logits, labels = batch(0)
+    curves = {("and", "p"): reading.IDENTITY, ("or", "p"): reading.IDENTITY}
+    formula = autoseg.build_metric("miou", C).sums
+    expected = FusedLogic(logits, labels, curves).read(formula)
+    for first in (True, False):
+        logic = FusedLogic(logits, labels, curves)
+        logic._by_triton = True
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            found = logic.read(formula)
+        assert len([w for w in said if "Triton kernels cannot run here" in str(w.message)]) == first
+        for key, total in found.items():
+            torch.testing.assert_close(total, expected[key])
+
+
+def test_class_maps_hold_every_class():
+    for c in (1, 128, 129, 1000):
+        assert torch.iinfo(triton_pass._map_dtype(c)).max >= c - 1
+
+
+def test_blocks_are_powers_of_two():
+    assert [triton_pass.block_of(c) for c in (1, 21, 32, 33, 64, 150, 1000)] == [128, 128, 128, 64, 64, 32, 32]
+
+
+# ------------------------------------------------------------------------------------------- on a GPU
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dtype", BOUNDS)
+@pytest.mark.parametrize("name", NAMES)
+def test_on_a_gpu_equals_the_reference(name, dtype):
+    for space in SPACES:
+        space = autoseg.build_space(space, metric=name)
+        theta = 0.2 + 0.6 * np.random.default_rng(0).random(space.dim)
+        loss = space.build_loss(theta, num_classes=21, tolerance=2).cuda()
+        logits, labels = (t.cuda() for t in batch(0, 21, (65, 47), dtype))
+        for each in (logits, logits.to(memory_format=torch.channels_last)):
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # it must not have fallen back
+                assert_within(compared(loss, each, labels), dtype)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_the_same_batch_gives_the_same_bits():
+    loss = autoseg.SurrogateLoss("miou", 21).cuda()
+    logits, labels = (t.cuda() for t in batch(0, 21, (65, 47), torch.bfloat16))
+    found = []
+    for _ in range(2):
+        leaf = logits.clone().requires_grad_()
+        loss(leaf, labels).backward()
+        found.append(leaf.grad)
+    assert torch.equal(*found)
