@@ -2,7 +2,8 @@
 
 From memory, forward reads the logits once, backward reads them once more and writes their gradient. Kept between the
 two are the logits, their logsumexp and the class maps in a byte or two a pixel. Triton comes with torch on Linux;
-where it is missing, or cannot compile, a warning says so once and the loss takes its reference path.
+where it is missing, cannot compile, or computes anything but what the plain pass computes on a first small batch, a
+warning says so once and the loss takes its reference path.
 
 The kernels have run in Triton's interpreter and have been compiled for NVIDIA's sm_80 and sm_90. They have not been
 run on a GPU yet, and no speed is claimed for them.
@@ -11,7 +12,7 @@ run on a GPU yet, and no speed is claimed for them.
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
@@ -20,9 +21,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from autoseg.surrogates.fused import Pass
+from autoseg.surrogates import fused
+from autoseg.surrogates.curves import prepare
+from autoseg.surrogates.fused import Everywhere, Own, Pass
 
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+TRIAL = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 4e-3}  # of the steepest: rounding of the gradient
 LOGITS = 4096  # of a block, its pixels times C, at most: then the blocks of a multiprocessor share its cache
 PIXELS = (32, 128)  # of a block, least and most: one to four a thread; none of these spills registers (see the tests)
 OPTIONS = {"num_warps": 1, "enable_fp_fusion": True}  # one warp: sums over a block are shuffles, without barriers
@@ -72,7 +75,7 @@ class Plan:
 
 def takes(logits: Tensor) -> bool:
     """Whether the kernels are made for such logits, and triton is there."""
-    if logits.device.type != "cuda" or logits.dtype not in DTYPES:
+    if logits.device.type != "cuda" or logits.dtype not in TRIAL:
         return False
     if not _installed():
         _warn("triton is not installed")
@@ -80,7 +83,7 @@ def takes(logits: Tensor) -> bool:
 
 
 def usable(logits: Tensor, work: Pass) -> bool:
-    """Whether the kernels compile and start on this device; tried once for each structure, dtype and C."""
+    """Whether the kernels run and compute right on this device; tried once for each structure, dtype and C."""
     return _start(logits.device, logits.dtype, logits.shape[1], logits.stride(1) == 1, structure_of(work))
 
 
@@ -204,19 +207,54 @@ def _installed() -> bool:
 
 @cache
 def _start(device: torch.device, dtype: torch.dtype, num_classes: int, last: bool, structure: Structure) -> bool:
-    """Launches both kernels on 16 x 16 pixels; that they compile is what takes time, once."""
+    """Whether both kernels, on 16 x 16 pixels, give what `fused` gives on the CPU; compiling them is what takes time."""
     form = torch.channels_last if last else torch.contiguous_format
-    x = torch.zeros((1, num_classes, 16, 16), dtype=dtype, device=device).to(memory_format=form).flatten(2)
-    maps = torch.zeros((structure.maps, 1, 256), dtype=_map_dtype(num_classes), device=device)
-    line = torch.tensor([0.0, 1.0, 0.5, 0.0, 0.5, 1.0], device=device)
-    plan = Plan(structure, maps, line.repeat(len(structure.at), structure.pieces, 1))
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn((1, num_classes, 16, 16), generator=generator).to(dtype)
+    work = _trial(structure, num_classes, generator)
+    weights = torch.rand((len(work), 1, num_classes), generator=generator, dtype=torch.float64)
+    there = Pass(
+        [replace(e, mask=None if e.mask is None else e.mask.to(device)) for e in work.everywhere],
+        [replace(own, classes=own.classes.to(device)) for own in work.own],
+    )
     try:
-        result, normalizer = forward(x, plan)
-        backward(x, normalizer, plan, result)
+        result, grad = _both(totals, logits.to(device, memory_format=form), there, weights.to(device))
     except Exception as error:  # a compiler, driver or GPU that will not do it: the reference path will
         _warn(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}")
         return False
-    return True
+    expected, slope = _both(fused.totals, logits.float(), work, weights)
+    bound = TRIAL[dtype] * float(slope.abs().max())
+    if torch.allclose(result, expected, 1e-4, 1e-4) and float((grad.float() - slope).abs().max()) <= bound:
+        return True
+    _warn("they compute wrong numbers on this GPU")
+    return False
+
+
+def _both(function: Any, logits: Tensor, work: Pass, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Totals, and the gradient of their weighted sum in the logits, both on the CPU."""
+    with torch.enable_grad():
+        leaf = logits.requires_grad_()
+        result: Tensor = function(leaf, work)
+        (grad,) = torch.autograd.grad((result * weights).sum(), leaf)
+    return result.detach().cpu(), grad.cpu()
+
+
+def _trial(structure: Structure, num_classes: int, generator: torch.Generator) -> Pass:
+    """A pass of this structure on one image of 16 x 16 pixels: random masks and class maps, curves that are no lines."""
+    knots = torch.linspace(0, 1, 2 * structure.pieces + 1, dtype=torch.float64)
+    curve = prepare(torch.stack([knots, knots**2], 1))
+    masks = [torch.rand((1, 16, 16), generator=generator) < 0.7 for _ in range(structure.masks)]
+    classes = [
+        torch.randint(-1, num_classes, (1, 16, 16), generator=generator)
+        for _ in range(structure.maps - structure.masks)
+    ]
+    reads = list(zip(structure.map_of, structure.at, strict=True))
+    everywhere = [Everywhere(curve, masks[m], at) for m, at in reads[: structure.everywhere]]
+    own = [
+        Own(ids, [(curve, at) for m, at in reads[structure.everywhere :] if m == place])
+        for place, ids in enumerate(classes, structure.masks)
+    ]
+    return Pass(everywhere, own)
 
 
 @cache

@@ -236,6 +236,29 @@ def test_a_launch_that_fails_leaves_the_loss_to_the_reference(monkeypatch, forge
             torch.testing.assert_close(total, expected[key])
 
 
+@pytest.mark.slow
+def test_the_first_small_batch_tells_right_from_wrong(interpreter):
+    assert interpreter(trials) == (True, [], False, [True])
+
+
+def trials():
+    logits, labels = batch(0)
+    work = Pass()
+    work.add_own(reading.IDENTITY, labels.clamp_max(C - 1))
+    work.add_everywhere(prepare(torch.rand(5, 2, dtype=torch.float64).sort(0).values), labels < 1)
+    work.add_everywhere(reading.IDENTITY, None)
+    found, kernel = [], triton_pass.backward
+    for broken in (False, True):
+        triton_pass._start.cache_clear()
+        if broken:  # a gradient with one wrong pixel
+            triton_pass.backward = lambda *args: kernel(*args).index_fill(2, torch.tensor([77]), 0.0)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            found += [triton_pass.usable(logits, work), ["compute wrong numbers" in str(w.message) for w in said]]
+    triton_pass.backward = kernel
+    return tuple(found)
+
+
 def test_class_maps_hold_every_class():
     for c in (1, 128, 129, 1000):
         assert torch.iinfo(triton_pass._map_dtype(c)).max >= c - 1

@@ -1,0 +1,78 @@
+"""README's performance table, made of `results/`: `python -m benchmarks.table` prints it.
+
+A test compares the table in README with what this prints, so that no figure there is without its measurement.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import RESULTS
+
+SHAPES = ("8x21x128x128", "2x21x512x512")
+LABELS = {
+    "miou": "mIoU",
+    "fwiou": "FWIoU",
+    "dice": "Dice",
+    "macc": "mAcc",
+    "gacc": "gAcc",
+    "biou": "BIoU",
+    "bf1": "BF1",
+}
+FIRST, LAST = "<!-- python -m benchmarks.table -->", "<!-- end -->"
+
+
+def table() -> str:
+    """Two tables in Markdown: the losses, and all other benchmarks row by row."""
+    return "\n".join([*losses(), "", *others()])
+
+
+def losses() -> list[str]:
+    """One line per loss: ratios to cross-entropy at the small and the large shape."""
+    rows = {row["what"]: row for row in _rows("losses")}
+    lines = [
+        "| `python -m benchmarks.run losses` | eager | `compile=True` |",
+        "|---|---:|---:|",
+    ]
+    for metric, label in LABELS.items():
+        cells = [_pair(rows, f"{metric}, {kind}") for kind in ("eager", "compiled")]
+        lines.append(f"| {label} surrogate | {' | '.join(cells)} |")
+    for name, label in (
+        ("lovasz, ours", "Lovász-softmax"),
+        ("lovasz, segmentation_models_pytorch", "the same of segmentation_models_pytorch"),
+    ):
+        lines.append(f"| {label} | {_pair(rows, name)} | |")
+    return lines
+
+
+def others() -> list[str]:
+    """One line per figure of every other benchmark that has results."""
+    lines = ["| what | measured | beside | ratio | command |", "|---|---:|---|---:|---|"]
+    for path in sorted(RESULTS.glob("*.json")):
+        for row in _rows(path.stem) if path.stem != "losses" else []:
+            lines.append(
+                f"| {row['what']} | {row['ours']:.3g} {row['unit']} | {row['peer']}, {row['theirs']:.3g} {row['unit']} "
+                f"| {row['ratio']:.3g} | `{path.stem}` |"
+            )
+    return lines
+
+
+def _pair(rows: dict[str, Any], what: str) -> str:
+    found = [rows.get(f"{what}, {shape}") for shape in SHAPES]
+    return " / ".join("–" if row is None else f"{row['ratio']:.1f}" for row in found)
+
+
+def _rows(name: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads((RESULTS / f"{name}.json").read_text())["rows"]
+    return rows
+
+
+def written(readme: Path) -> str:
+    """The table as README has it."""
+    return readme.read_text().partition(FIRST)[2].partition(LAST)[0].strip()
+
+
+if __name__ == "__main__":
+    print(table())
