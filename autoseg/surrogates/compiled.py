@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from autoseg.surrogates.fused import Pass, add_own, own_gradients
+from autoseg.surrogates.pieces import table
 
 Part = tuple[Tensor, Tensor | None]  # a curve's table and a mask (N, P)
 # Everything is computed where it is used: inductor's own limits would write a dozen tensors the size of the logits.
@@ -36,7 +37,7 @@ class _Totals(torch.autograd.Function):
         masks = [None if each.mask is None else each.mask.flatten(1) for each in work.everywhere]
         ctx.work, ctx.parts = (
             work,
-            [(_table(e.curve.to(x.device), dtype), m) for e, m in zip(work.everywhere, masks, strict=True)],
+            [(table(e.curve.to(x.device), dtype), m) for e, m in zip(work.everywhere, masks, strict=True)],
         )
         normalizer, sums = _compiled(_everywhere)(x, ctx.parts)
         result = x.new_zeros(len(work), *x.shape[:2], dtype=torch.float64)
@@ -44,7 +45,7 @@ class _Totals(torch.autograd.Function):
             result[each.at] = total
         steep: list[Tensor] = []
         for own in work.own:
-            tables = [_table(curve.to(x.device), dtype) for curve, _ in own.curves]
+            tables = [table(curve.to(x.device), dtype) for curve, _ in own.curves]
             values, slopes = _compiled(_own)(x, normalizer, own.classes.flatten(1), tables)
             add_own(result, own, values)
             steep += slopes
@@ -65,13 +66,6 @@ class _Totals(torch.autograd.Function):
 @cache
 def _compiled(function: Any) -> Any:
     return torch.compile(function, fullgraph=True, options=INLINE)
-
-
-def _table(curve: Tensor, dtype: torch.dtype) -> Tensor:
-    """(K, 8): left x, 1 / width, a, a², (1-a)², left ordinate, rise to the control, bend; see `pieces.Piece`."""
-    left, right, a, y0, y1, y2 = curve.double().unbind(1)
-    rows = [left, 1 / (right - left), a, a * a, (1 - a) ** 2, y0, y1 - y0, y2 - 2 * y1 + y0]
-    return torch.stack(rows, 1).to(dtype)
 
 
 def _value_and_slope(x: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:

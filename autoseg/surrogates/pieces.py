@@ -55,6 +55,17 @@ def pieces_of(coefficients: Tensor) -> list[Piece]:
     ]
 
 
+def table(coefficients: Tensor, dtype: torch.dtype) -> Tensor:
+    """The rows of `curves.prepare` as compiled passes take them, on the device they are on.
+
+    Returns:
+        (K, 8): left x, 1 / width, a, a², (1-a)², left ordinate, rise to the control, bend; see `Piece`.
+    """
+    left, right, a, y0, y1, y2 = coefficients.double().unbind(1)
+    rows = [left, 1 / (right - left), a, a * a, (1 - a) ** 2, y0, y1 - y0, y2 - 2 * y1 + y0]
+    return torch.stack(rows, 1).to(dtype)
+
+
 def value_and_slope(x: Tensor, pieces: list[Piece]) -> tuple[Tensor, Tensor]:
     """g(x) and g'(x) as `curves.evaluate` has them, but for rounding; no gradient is recorded.
 

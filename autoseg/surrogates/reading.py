@@ -17,7 +17,7 @@ from torch import Tensor
 
 from autoseg.metrics.base import Sums
 from autoseg.metrics.logic import NO_CLASS, MapLogic, Plane, Region
-from autoseg.surrogates import triton_pass
+from autoseg.surrogates import native, triton_pass
 from autoseg.surrogates.asked import Asked, Formula, answered, asked_by
 from autoseg.surrogates.by_channel import Work, channel_totals
 from autoseg.surrogates.fused import Pass, totals
@@ -91,10 +91,12 @@ class FusedLogic(MapLogic):
         return [logic.total(each.plane, each.within, each.void) for each in asked]
 
     def _totals(self, work: Pass) -> Tensor:
-        if self._compiled:
+        if self._compiled and self._logits.device.type != "cpu":
             from autoseg.surrogates import compiled  # torch.compile takes seconds to import
 
             return compiled.totals(self._logits, work)
+        if self._compiled and native.takes(self._logits, work):
+            return native.totals(self._logits, work)
         return (triton_pass.totals if self._by_triton else totals)(self._logits, work)
 
     def _kept(self, totals: Tensor) -> Tensor:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from agreement import ALL, SPACES, C, assert_same, batch, value_and_gradient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import autoseg
-from autoseg import metrics
 from autoseg.metrics import base
 from autoseg.metrics.windows import window_max
 from autoseg.surrogates import CurveSpec, fused
@@ -18,44 +18,6 @@ from autoseg.surrogates.logic import _max_pool
 from autoseg.surrogates.pieces import pieces_of, value_and_slope
 from autoseg.surrogates.reading import FusedLogic
 from autoseg.surrogates.windows import dilated, eroded
-
-C = 5
-ALL = [*metrics.searchable(), "miou+0.5*bf1"]
-SPACES = ["paper", "default", "paper-linear", "paper-unconstrained"]
-BOUNDS = {  # of the value, and of the gradient as a share of its maximum
-    torch.float64: (1e-9, 1e-7),
-    torch.float32: (5e-6, 2e-4),
-    torch.bfloat16: (5e-6, 1e-2),
-    torch.float16: (5e-6, 1e-2),
-}
-
-
-def batch(seed: int, dtype=torch.float64, size=(16, 20)):
-    """Logits, and labels with void pixels that lack the last class."""
-    g = torch.Generator().manual_seed(seed)
-    logits = 3 * torch.randn(2, C, *size, generator=g, dtype=torch.float64)
-    labels = torch.randint(0, C - 1, (2, size[0] // 4, size[1] // 4), generator=g)
-    labels = labels.repeat_interleave(4, 1).repeat_interleave(4, 2)
-    labels[:, :4, :9] = 255
-    return logits.to(dtype), labels
-
-
-def value_and_gradient(loss, logits, labels):
-    leaf = logits.clone().requires_grad_() if logits.is_contiguous() else logits.detach().requires_grad_()
-    value = loss(leaf, labels)
-    (grad,) = torch.autograd.grad(value, leaf)
-    return value.detach(), grad
-
-
-def assert_same(loss, logits, labels):
-    loss.fused = True
-    ours, grad = value_and_gradient(loss, logits, labels)
-    loss.fused = False
-    theirs, their_grad = value_and_gradient(loss, logits, labels)
-    value_bound, grad_bound = BOUNDS[logits.dtype]
-    assert ours.dtype == theirs.dtype and grad.dtype == their_grad.dtype
-    assert abs(float(ours) - float(theirs)) <= value_bound
-    assert float((grad - their_grad).abs().max()) <= grad_bound * float(their_grad.abs().max())
 
 
 @pytest.fixture(autouse=True)
@@ -193,18 +155,6 @@ def test_the_answer_does_not_depend_on_what_was_asked_before():
     logic.read(lambda p, y, words: {"or": words.total(words.or_(p, y), void=True), "label": words.total(y)})
     for key, total in logic.read(metric.sums).items():
         assert torch.equal(total, first[key])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["miou", "macc"])
-def test_compiled_equals_the_reference(name):
-    space = autoseg.build_space("default", metric=name)
-    theta = 0.1 + 0.8 * np.random.default_rng(0).random(space.dim)
-    loss = space.build_loss(theta, num_classes=C, compile=True)
-    assert_same(loss, *batch(0, torch.float32))
-    loss = space.build_loss(1 - theta, num_classes=C, compile=True)
-    with torch.compiler.set_stance("fail_on_recompile"):  # another θ: no other compilation
-        assert_same(loss, *batch(1, torch.float32))
 
 
 @pytest.mark.gpu
