@@ -78,10 +78,23 @@ def reached(sources: Tensor, at: Tensor, px: int, num_classes: int) -> Tensor:
         (N, H, W) bool.
     """
     found = torch.zeros_like(at, dtype=torch.bool)
-    for first in range(0, num_classes, BITS):
-        bits = _bits(sources - first)
-        found |= (square(bits, px) & _bits(at - first)) != 0
+    for word, bits in enumerate(widened(sources, px, num_classes)):
+        found |= (bits & _bits(at - word * BITS)) != 0
     return found
+
+
+def widened(classes: Tensor, px: int, num_classes: int) -> list[Tensor]:
+    """A class map dilated class by class, by squares of side 2*px+1.
+
+    Args:
+        classes: (N, H, W) int64; negative: no class.
+        px: 0 or more.
+        num_classes: C.
+
+    Returns:
+        (N, H, W) int64 per `BITS` classes, a bit each.
+    """
+    return [square(_bits(classes - first), px) for first in range(0, num_classes, BITS)]
 
 
 def _bits(classes: Tensor) -> Tensor:

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from autoseg.metrics.bits import BITS
 from autoseg.metrics.logic import Plane, Region
 from autoseg.surrogates.asked import Asked
 from autoseg.surrogates.logic import CurveLogic
-from autoseg.surrogates.pieces import Piece, value_and_slope
+from autoseg.surrogates.pieces import Piece, pieces_of, value_and_slope
 from autoseg.surrogates.windows import dilated, eroded
 
 BLOCK = 2**18  # elements of a block, its channels times the image's pixels; one channel at least
@@ -29,14 +30,16 @@ class Work:
 
     Attributes:
         asked: the totals.
-        curves: pieces per (operation, operand).
+        curves: coefficients (K, 6) per (operation, operand), see `curves.prepare`.
         map: (N, H, W) class map of a plane of the labels.
+        widened: a dilated plane of the labels, see `bits.widened`.
         selected: (N, H, W) bool of the pixels that count, given a region and whether void ones do; None for all.
     """
 
     asked: Sequence[Asked]
-    curves: Mapping[tuple[str, str], list[Piece]]
+    curves: Mapping[tuple[str, str], Tensor]
     map: Callable[[Plane], Tensor]
+    widened: Callable[[Plane], list[Tensor]]
     selected: Callable[[Region | None, bool], Tensor | None]
 
 
@@ -84,16 +87,18 @@ class _Channels(CurveLogic):
         if plane.soft and plane.op == "boundary":
             values = (self._curve(op, x, self._dense(x)) for op in ("and", "or") for x in plane.args)
             return _Edge.apply(*values)
-        if plane.soft or plane.op == "dilate":
+        if plane.soft:
             return super()._make_dense(plane)
-        classes = self._work.map(plane)[self._image].to(self._probs.dtype)
         dense = torch.empty_like(self._probs)
+        if plane.op == "dilate":
+            for k in range(self._classes):
+                word, bit = divmod(self._first + k, BITS)
+                torch.ne(self._work.widened(plane)[word][self._image] & (1 << bit), 0, out=dense[0, k])
+            return dense
+        classes = self._work.map(plane)[self._image].to(self._probs.dtype)
         for k in range(self._classes):
             torch.eq(classes, self._first + k, out=dense[0, k])
         return dense
-
-    def _dilated(self, plane: Plane) -> Tensor:
-        return dilated(self._dense(plane.args[0]), plane.px)
 
     def _pooled(self, plane: Plane) -> Tensor:
         inner = self._dense(plane.args[0])
@@ -102,7 +107,7 @@ class _Channels(CurveLogic):
         return eroded(inner, plane.px, 0.0 if plane.border else 1.0)
 
     def _curve(self, op: str, operand: Plane, values: Tensor) -> Tensor:
-        return _Curve.apply(values, self._work.curves[op, operand.name]) if operand.soft else values
+        return _Curve.apply(values, pieces_of(self._work.curves[op, operand.name])) if operand.soft else values
 
     def total(self, a: Plane, within: Plane | Region | None = None, void: bool = False) -> Tensor:
         dense = self._dense(a)

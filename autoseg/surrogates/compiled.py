@@ -1,9 +1,9 @@
-"""The fused pass with its C-fold parts compiled by torch.compile, forward and backward each one function.
+"""The fused pass on CUDA as torch.compile makes it: forward and backward each one function, Triton kernels both.
 
-Curves and labels are arguments, so one compilation serves every θ, every loss of the same structure and, by
-inductor's cache on disk, every process of a search. Backward makes softmax and the slopes again: nothing is saved
-but the logits and their logsumexp. On CUDA the same functions become Triton kernels; that has not been run on a
-GPU yet, and no speed is claimed for it.
+On the CPU `native_pass` takes its place. Curves and labels are arguments, so one compilation serves every θ, every
+loss of the same structure and, by inductor's cache on disk, every process of a search. Backward makes softmax and
+the slopes again: nothing is saved but the logits and their logsumexp. It has not been run on a GPU yet, and no speed
+is claimed for it.
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ def _everywhere(logits: Tensor, parts: list[Part]) -> tuple[Tensor, list[Tensor]
     highest = x.amax(1)
     normalizer = highest + (x - highest.unsqueeze(1)).exp().sum(1).log()
     sums = []
-    for table, mask in parts:
-        value, _ = _value_and_slope((x - normalizer.unsqueeze(1)).exp(), table)
+    for rows, mask in parts:
+        value, _ = _value_and_slope((x - normalizer.unsqueeze(1)).exp(), rows)
         sums.append((value if mask is None else value * mask.unsqueeze(1)).double().sum(2))
     return normalizer, sums
 
@@ -117,8 +117,8 @@ def _gradient(
     """P (d - sum_c p d) with d = dL/dp, in the logits' dtype."""
     p = (_work(logits) - normalizer.unsqueeze(1)).exp()
     pull = torch.zeros_like(p)
-    for (table, mask), weight in zip(parts, weights, strict=True):
-        _, slope = _value_and_slope(p, table)
+    for (rows, mask), weight in zip(parts, weights, strict=True):
+        _, slope = _value_and_slope(p, rows)
         each = p * slope * weight.unsqueeze(2)
         pull = pull + (each if mask is None else each * mask.unsqueeze(1))
     ids = torch.arange(p.shape[1], device=p.device).view(1, -1, 1)

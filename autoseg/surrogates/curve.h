@@ -73,17 +73,20 @@ struct Curve {
 
   Float value(Float x) const {
     const Point on = locate(x);
-    return on.start + on.t * (on.rise + (on.rise + on.bend * on.t));
+    const Float t = on.u / on.reach;
+    return on.start + t * (on.rise + (on.rise + on.bend * t));
   }
 
+  // The two divisions, t = u / reach and by root, as one.
   Float slope(Float x) const {
     const Point on = locate(x);
-    return (on.rise + on.bend * on.t) * on.inverse / on.root;
+    const Float both = 1.0f / (on.reach * on.root), t = on.u * (on.root * both);
+    return (on.rise + on.bend * t) * (on.inverse * on.reach * both);
   }
 
  private:
-  struct Point {  // root: dx/dt / 2, of the piece stretched to [0, 1]
-    Float start, rise, bend, inverse, root, t;
+  struct Point {  // of the piece stretched to [0, 1]: u its x, root = dx/dt / 2, t = u / reach
+    Float start, rise, bend, inverse, u, root, reach;
   };
 
   Point locate(Float x) const {
@@ -107,6 +110,6 @@ struct Curve {
     u = u < 0.0f ? zero : u;
     u = u > 1.0f ? one : u;
     const Float root = square_root(low * (one - u) + high * u);
-    return {start, rise, bend, inverse, root, u / (control + root)};
+    return {start, rise, bend, inverse, u, root, control + root};
   }
 };

@@ -1,7 +1,7 @@
-"""The fused pass on a CPU as native code: `pointwise.cpp`, built by the machine's own C++ compiler on first use.
+"""Native code for the CPU: the `.cpp` files of this room, built by the machine's own C++ compiler on first use.
 
 The build takes some seconds, once for all curves, formulas and shapes; a folder of the user's keeps it for every
-process after that. Both passes make softmax again from the logits and its normalizer: nothing else is saved.
+process after that.
 """
 
 from __future__ import annotations
@@ -11,32 +11,46 @@ import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
 from filelock import FileLock
-from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from autoseg.errors import InputError
-from autoseg.surrogates.fused import Pass
-from autoseg.surrogates.pieces import table
 
 HERE = Path(__file__).parent
-SOURCE, HEADER = HERE / "pointwise.cpp", HERE / "curve.h"
+SOURCES = (HERE / "pointwise.cpp", HERE / "channels.cpp")
+HEADERS = (HERE / "curve.h", HERE / "windows.h")
 FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi")
 VARIANTS = (("-march=native", "-fopenmp"), ("-march=native",), ("-fopenmp",), ())  # the first that works
 MAX_PIECES = 8  # of a curve, as in curve.h
-_POINTER, _INT = ctypes.c_void_p, ctypes.c_int64
+_TYPES = {"p": ctypes.c_void_p, "i": ctypes.c_int64, "d": ctypes.c_int}
+SIGNATURES = {  # of the functions, a letter an argument; the last is the number of threads
+    "pointwise_forward": "piiipippd",
+    "pointwise_backward": "piiipipppd",
+    "channels_forward": "ppppd",
+    "channels_backward": "pppppd",
+}
 
 
-class _Term(ctypes.Structure):
-    """`Term` of pointwise.cpp."""
+def call(name: str, *arguments: object) -> None:
+    """Runs a function of the library on torch's number of threads.
 
-    _fields_ = (("pieces", _POINTER), ("count", _INT), ("mask", _POINTER), ("classes", _POINTER))
+    Args:
+        name: one of `SIGNATURES`.
+        arguments: all but the number of threads; a tensor is passed as its address and must have no gaps.
+
+    Raises:
+        InputError: there is no C++ compiler.
+    """
+    given = (x.data_ptr() if isinstance(x, torch.Tensor) else x for x in arguments)
+    getattr(library(), name)(*given, torch.get_num_threads())
+
+
+def plain(logits: torch.Tensor) -> torch.Tensor:
+    """(N, C, P) float32 without gaps, of (N, C, H, W)."""
+    return logits.detach().float().contiguous().flatten(2)
 
 
 # ------------------------------------------------------------------------------------------------ the library
@@ -57,10 +71,9 @@ def library() -> ctypes.CDLL:
         if not file.exists():
             _build(command, file)
     found = ctypes.CDLL(str(file))
-    sizes = [_POINTER, _INT, _INT, _INT, _POINTER, _INT, _POINTER, _POINTER]
-    found.pointwise_forward.argtypes = [*sizes, ctypes.c_int]
-    found.pointwise_backward.argtypes = [*sizes, _POINTER, ctypes.c_int]
-    found.pointwise_forward.restype = found.pointwise_backward.restype = None
+    for name, letters in SIGNATURES.items():
+        function = getattr(found, name)
+        function.argtypes, function.restype = [_TYPES[letter] for letter in letters], None
     return found
 
 
@@ -79,7 +92,9 @@ def _refused(got: str) -> InputError:
 
 def _fingerprint(command: str) -> str:
     """Of the sources, the compiler and the processor: its instruction sets are among the macros."""
-    given = hashlib.sha256(SOURCE.read_bytes() + HEADER.read_bytes() + repr((command, FLAGS, VARIANTS)).encode())
+    given = hashlib.sha256(repr((command, FLAGS, VARIANTS)).encode())
+    for file in (*SOURCES, *HEADERS):
+        given.update(file.read_bytes())
     for extra in (["-march=native"], []):
         asked = subprocess.run([command, *extra, "-dM", "-E", "-x", "c++", os.devnull], capture_output=True)
         if asked.returncode == 0:
@@ -91,86 +106,9 @@ def _fingerprint(command: str) -> str:
 def _build(command: str, file: Path) -> None:
     unfinished = file.with_suffix(f".{os.getpid()}")
     for variant in VARIANTS:
-        line = [command, *FLAGS, *variant, str(SOURCE), "-o", str(unfinished)]
+        line = [command, *FLAGS, *variant, *map(str, SOURCES), "-o", str(unfinished)]
         done = subprocess.run(line, capture_output=True, text=True)
         if done.returncode == 0:
             unfinished.replace(file)
             return
     raise _refused(f"{command}, which failed: {done.stderr.strip().splitlines()[-1:]}")
-
-
-# ------------------------------------------------------------------------------------------------ the pass
-
-
-def takes(logits: Tensor, work: Pass) -> bool:
-    """Whether this pass computes in float32 and has code for every curve."""
-    curves = [each.curve for each in work.everywhere] + [curve for own in work.own for curve, _ in own.curves]
-    return logits.dtype != torch.float64 and all(len(curve) <= MAX_PIECES for curve in curves)
-
-
-def totals(logits: Tensor, work: Pass) -> Tensor:
-    """As `fused.totals`, of logits that `takes` accepts.
-
-    Raises:
-        InputError: there is no C++ compiler.
-    """
-    return _Totals.apply(logits, work)
-
-
-class _Totals(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, work: Pass) -> Tensor:
-        x, terms = _Terms.plain(logits), _Terms(work)
-        n, c, pixels = x.shape
-        normalizer = x.new_empty(n, pixels)
-        sums = x.new_empty(len(work), n, c, dtype=torch.float64)
-        library().pointwise_forward(*terms.arguments(x), normalizer.data_ptr(), sums.data_ptr(), _threads())
-        ctx.terms = terms
-        ctx.save_for_backward(logits, normalizer)
-        return sums
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        logits, normalizer = ctx.saved_tensors
-        x, weights = _Terms.plain(logits), grad.float().contiguous()
-        out = torch.empty(logits.shape)
-        library().pointwise_backward(
-            *ctx.terms.arguments(x), normalizer.data_ptr(), weights.data_ptr(), out.data_ptr(), _threads()
-        )
-        return out.to(logits.dtype), None
-
-
-class _Terms:
-    """A pass's totals in order, and the tensors that they point to."""
-
-    def __init__(self, work: Pass) -> None:
-        self._kept: list[Tensor] = []
-        self._array = (_Term * len(work))()
-        for each in work.everywhere:
-            self._array[each.at] = self._term(each.curve, each.mask, None)
-        for own in work.own:
-            for curve, at in own.curves:
-                self._array[at] = self._term(curve, None, own.classes)
-
-    @staticmethod
-    def plain(logits: Tensor) -> Tensor:
-        """(N, C, P) float32 without gaps."""
-        return logits.detach().float().contiguous().flatten(2)
-
-    def arguments(self, x: Tensor) -> Iterator[Any]:
-        """What both functions take first."""
-        return iter((x.data_ptr(), *x.shape, self._array, len(self._array)))
-
-    def _term(self, curve: Tensor, mask: Tensor | None, classes: Tensor | None) -> _Term:
-        rows = table(curve, torch.float32)
-        return _Term(self._keep(rows), len(rows), *(None if t is None else self._keep(t) for t in (mask, classes)))
-
-    def _keep(self, tensor: Tensor) -> int:
-        tensor = tensor.contiguous()
-        self._kept.append(tensor)
-        return tensor.data_ptr()
-
-
-def _threads() -> int:
-    return torch.get_num_threads()

@@ -52,10 +52,11 @@ struct Loops {
     for (int64_t i = 0; i < size; i += WIDTH) store(out + i, curve.slope(load(x + i)));
   }
 
-  static double total(const float* x, const float* mask, int64_t size, const Piece* pieces) {
+  // Sum of mask g(x scale).
+  static double total(const float* x, const float* scale, const float* mask, int64_t size, const Piece* pieces) {
     const Curve<K> curve(pieces);
     Float sum = {};
-    for (int64_t i = 0; i < size; i += WIDTH) sum += curve.value(load(x + i)) * load(mask + i);
+    for (int64_t i = 0; i < size; i += WIDTH) sum += curve.value(load(x + i) * load(scale + i)) * load(mask + i);
     double whole = 0;
     for (int lane = 0; lane < WIDTH; ++lane) whole += sum[lane];
     return whole;
@@ -89,16 +90,17 @@ class Worker {  // what a thread needs for one block after the other
 
   // The block's part of every total, (count, C); `normalizer` (N, P) is written.
   void forward(const Block& at, const float* logits, float* normalizer, double* sums) {
-    softmax(at, logits, normalizer + at.image * shape_.pixels + at.first);
+    const float* scale = softmax(at, logits, normalizer + at.image * shape_.pixels + at.first);
     for (int64_t k = 0; k < count_; ++k, sums += shape_.classes) {
       const Term& term = terms_[k];
       if (term.classes == nullptr) {
         const float* mask = mask_of(k, at);
         for (int64_t c = 0; c < shape_.classes; ++c)
-          sums[c] = TOTAL_OF[term.count - 1](probs(c), mask, at.size, term.pieces);
+          sums[c] = TOTAL_OF[term.count - 1](probs(c), scale, mask, at.size, term.pieces);
         continue;
       }
       const int64_t* ids = gather(term, at);
+      for (int64_t i = 0; i < at.size; ++i) own_[i] *= scale[i];
       VALUES_OF[term.count - 1](own_.data(), row_.data(), at.size, term.pieces);
       for (int64_t i = 0; i < at.size; ++i)
         if (ids[i] >= 0) sums[ids[i]] += row_[i];
@@ -147,7 +149,8 @@ class Worker {  // what a thread needs for one block after the other
     return (at.image * shape_.classes + c) * shape_.pixels + at.first;
   }
 
-  void softmax(const Block& at, const float* logits, float* norm) {
+  // Leaves softmax in `probs_`, but for the factors that it returns.
+  const float* softmax(const Block& at, const float* logits, float* norm) {
     const int64_t size = at.size;
     float *highest = own_.data(), *whole = found_.data();
     std::fill(own_.begin(), own_.end(), -INFINITY);
@@ -172,10 +175,7 @@ class Worker {  // what a thread needs for one block after the other
       norm[i] = highest[i] + std::log(whole[i]);
       whole[i] = 1.0f / whole[i];
     }
-    for (int64_t c = 0; c < shape_.classes; ++c) {
-      float* p = probs(c);
-      for (int64_t i = 0; i < size; i += WIDTH) store(p + i, load(p + i) * load(whole + i));
-    }
+    return whole;
   }
 
   const float* mask_of(int64_t k, const Block& at) {

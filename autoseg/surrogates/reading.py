@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from autoseg.metrics.base import Sums
+from autoseg.metrics.bits import widened
 from autoseg.metrics.logic import NO_CLASS, MapLogic, Plane, Region
-from autoseg.surrogates import native, triton_pass
+from autoseg.surrogates import native_channels, native_pass, triton_pass
 from autoseg.surrogates.asked import Asked, Formula, answered, asked_by
 from autoseg.surrogates.by_channel import Work, channel_totals
 from autoseg.surrogates.fused import Pass, totals
 from autoseg.surrogates.logic import CurveLogic
-from autoseg.surrogates.pieces import pieces_of
 
 IDENTITY = torch.tensor([[0.0, 1.0, 0.5, 0.0, 0.5, 1.0]], dtype=torch.float64)  # g(x) = x
 Curves = Mapping[tuple[str, str], Tensor]
@@ -62,6 +62,8 @@ class FusedLogic(MapLogic):
         self._masks: dict[tuple[Region | None, bool], Tensor | None] = {}
         self._chosen: dict[tuple[Plane, Region | None, bool], Tensor] = {}
         self._counts: dict[tuple[Plane, Region | None, bool], Tensor] = {}
+        self._native = compiled and native_pass.takes(logits, curves.values())
+        self._wide: dict[Plane, list[Tensor]] = {}
         self._all_valid = valid.device.type == "cpu" and bool(valid.all())  # elsewhere asking would wait
 
     def read(self, formula: Formula) -> Sums:
@@ -81,8 +83,9 @@ class FusedLogic(MapLogic):
         if not asked:
             return []
         if self._logits.device.type == "cpu":
-            pieces = {key: pieces_of(curve) for key, curve in self._curves.items()}
-            return list(self._kept(channel_totals(self._logits, Work(asked, pieces, self._map, self._masked))))
+            work = Work(asked, self._curves, self._map, self._widened, self._masked)
+            channels = native_channels.channel_totals if self._native else channel_totals
+            return list(self._kept(channels(self._logits, work)))
         return self._by_reference(asked)
 
     def _by_reference(self, asked: list[Asked]) -> list[Tensor]:
@@ -95,8 +98,8 @@ class FusedLogic(MapLogic):
             from autoseg.surrogates import compiled  # torch.compile takes seconds to import
 
             return compiled.totals(self._logits, work)
-        if self._compiled and native.takes(self._logits, work):
-            return native.totals(self._logits, work)
+        if self._native:
+            return native_pass.totals(self._logits, work)
         return (triton_pass.totals if self._by_triton else totals)(self._logits, work)
 
     def _kept(self, totals: Tensor) -> Tensor:
@@ -161,6 +164,12 @@ class FusedLogic(MapLogic):
             classes, selected = self._map(plane), self._masked(within, void)
             self._chosen[key] = classes if selected is None else torch.where(selected, classes, NO_CLASS)
         return self._chosen[key]
+
+    def _widened(self, plane: Plane) -> list[Tensor]:
+        """A dilated plane of the labels."""
+        if plane not in self._wide:
+            self._wide[plane] = widened(self._map(plane.args[0]), plane.px, self._classes)
+        return self._wide[plane]
 
     def _counted(self, plane: Plane, within: Region | None, void: bool) -> Tensor:
         key = plane, within, void

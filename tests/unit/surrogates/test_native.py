@@ -11,7 +11,7 @@ from agreement import ALL, SPACES, C, assert_same, batch, value_and_gradient
 
 import autoseg
 from autoseg.errors import InputError
-from autoseg.surrogates import native
+from autoseg.surrogates import native, native_pass
 
 pytestmark = pytest.mark.skipif(not any(map(shutil.which, ["c++", "g++", "clang++"])), reason="needs a C++ compiler")
 
@@ -93,8 +93,8 @@ def test_what_is_not_a_number_stays_so(bad):
 
 
 def test_a_curve_of_many_pieces_takes_the_plain_pass(monkeypatch):
-    monkeypatch.setattr(native, "MAX_PIECES", 1)
-    monkeypatch.setattr(native, "totals", None)  # would fail
+    monkeypatch.setattr(native_pass, "MAX_PIECES", 1)
+    monkeypatch.setattr(native_pass, "totals", None)  # would fail
     assert_same(build("miou", "paper"), *batch(0, torch.float32))
 
 
