@@ -86,7 +86,9 @@ class ProxyConfig:
     aux_weight: float = 0.4  # auxiliary head, where the model has one
     amp: str = "auto"  # auto | off | bf16 | fp16
     channels_last: str = "auto"  # auto | on | off
-    compile: str = "auto"  # the loss kernel: auto | on | off
+    compile: str = (
+        "auto"  # the loss: auto | on | off; on needs a C++ compiler, and so does auto in long trainings on a CPU
+    )
     threads: int = 1  # CPU threads per proxy; part of what makes a reward reproducible
     eval_batch_size: int = 16
     deterministic: bool = False  # bitwise on GPU too, slower; CPU always is

@@ -5,10 +5,11 @@ from __future__ import annotations
 from autoseg.losses.base import SegLoss
 from autoseg.losses.build import LossSum, build_loss, describe, loss_names
 from autoseg.losses.card import LossCard, load_loss, save_loss
+from autoseg.losses.compiling import compiled_loss
 from autoseg.losses.frequency import class_weights
 from autoseg.losses.searched import SearchedLoss, searched_loss
 
 __all__ = [
-    "LossCard", "LossSum", "SearchedLoss", "SegLoss", "build_loss", "class_weights", "describe", "load_loss",
-    "loss_names", "save_loss", "searched_loss",
+    "LossCard", "LossSum", "SearchedLoss", "SegLoss", "build_loss", "class_weights", "compiled_loss", "describe",
+    "load_loss", "loss_names", "save_loss", "searched_loss",
 ]  # fmt: skip

@@ -18,7 +18,7 @@ from autoseg.metrics.bits import BITS
 from autoseg.metrics.logic import Plane, Region
 from autoseg.surrogates.asked import Asked
 from autoseg.surrogates.logic import CurveLogic
-from autoseg.surrogates.pieces import Piece, pieces_of, value_and_slope
+from autoseg.surrogates.pieces import Piece, pieces_of, value_alone, value_and_slope
 from autoseg.surrogates.windows import dilated, eroded
 
 BLOCK = 2**18  # elements of a block, its channels times the image's pixels; one channel at least
@@ -48,6 +48,8 @@ class _Curve(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, pieces: list[Piece]) -> Tensor:
+        if not ctx.needs_input_grad[0]:
+            return value_alone(x, pieces)
         value, slope = value_and_slope(x, pieces)
         ctx.save_for_backward(slope)
         return value
@@ -148,16 +150,20 @@ class _Totals(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         logits, normalizer = ctx.saved_tensors
         out = torch.empty(logits.shape, dtype=normalizer.dtype)
-        whole = torch.zeros_like(normalizer)
-        for image, part in _blocks(logits.shape):
-            probs = _probs(logits, normalizer, image, part).requires_grad_()
-            with torch.enable_grad():
-                found = (_Channels(probs, image, part.start, ctx.work).all() * grad[:, image, part]).sum()
-            (slope,) = torch.autograd.grad(found, probs)  # of a scalar: grad_outputs would import half of torch
-            torch.mul(slope[0], probs.detach()[0], out=out[image, part])
-            whole[image] += out[image, part].sum(0)
-        for image, part in _blocks(logits.shape):
-            out[image, part] -= _probs(logits, normalizer, image, part)[0].mul_(whole[image])
+        blocks = list(_blocks(logits.shape))
+        for image in range(len(logits)):
+            parts = [part for of, part in blocks if of == image]
+            probs = [_probs(logits, normalizer, image, part) for part in parts]
+            whole = torch.zeros_like(normalizer[image])
+            for part, p in zip(parts, probs, strict=True):
+                p.requires_grad_()
+                with torch.enable_grad():
+                    found = (_Channels(p, image, part.start, ctx.work).all() * grad[:, image, part]).sum()
+                (slope,) = torch.autograd.grad(found, p)  # of a scalar: grad_outputs would import half of torch
+                torch.mul(slope[0], p.detach()[0], out=out[image, part])
+                whole += out[image, part].sum(0)
+            for part, p in zip(parts, probs, strict=True):
+                out[image, part].addcmul_(p.detach()[0], whole, value=-1)
         return out.to(logits.dtype), None
 
 

@@ -6,8 +6,9 @@ Two kinds of total cover every formula whose prediction planes are not eroded or
     own:        T[n, c] = sum over pixels i of class c of g(p_c(n, i)),  in a class map,
 
 since S(p AND y) = own(gA) and S(p OR y) = everywhere(gO) - own(gO) + S(y). The pass walks through blocks of pixels
-that stay in the cache; sums are float32 within a block and float64 across blocks. Saved for backward: the logits,
-their logsumexp and, for each total of the first kind, one tensor the size of the logits: p g'(p).
+that stay in the cache; sums are float32 within a block and float64 across blocks. Kept for backward: the logits,
+their logsumexp and, for each total of the first kind, one tensor the size of the logits: p g'(p), which becomes
+the gradient.
 """
 
 from __future__ import annotations
@@ -94,16 +95,19 @@ class _Totals(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, work: Pass) -> Tensor:
         ctx.work, needed = work, logits.requires_grad
-        result, saved = _forward(logits, work, needed)
+        result, normalizer, ctx.steep = _forward(logits, work, needed)
         if needed:
-            ctx.save_for_backward(logits, *saved)
+            ctx.save_for_backward(logits, normalizer)
         return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        logits, *saved = ctx.saved_tensors
-        return _backward(logits, ctx.work, saved, grad), None
+        logits, normalizer = ctx.saved_tensors
+        steep, ctx.steep = ctx.steep, None  # the gradient takes one's place: fresh memory costs a fifth of a pass
+        if steep is None:  # asked for a second time
+            steep = _forward(logits, ctx.work, True)[2]
+        return _backward(logits, ctx.work, normalizer, steep, grad), None
 
 
 def _work_dtype(logits: Tensor) -> torch.dtype:
@@ -120,8 +124,8 @@ def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[int, slice]]:
             yield image, slice(start, min(start + step, pixels))
 
 
-def _forward(logits: Tensor, work: Pass, slopes: bool) -> tuple[Tensor, list[Tensor]]:
-    """The totals, and what backward needs: logsumexp, p g' of each total everywhere, p g' of each own total."""
+def _forward(logits: Tensor, work: Pass, slopes: bool) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """The totals, and what backward needs: logsumexp; p g' of each total everywhere and of each own total."""
     x, dtype = logits.flatten(2), _work_dtype(logits)
     n, c, pixels = x.shape
     result = x.new_zeros(len(work), n, c, dtype=torch.float64)
@@ -147,7 +151,7 @@ def _forward(logits: Tensor, work: Pass, slopes: bool) -> tuple[Tensor, list[Ten
         values, steepness = zip(*(value_and_slope(p, pieces_of(curve)) for curve, _ in own.curves), strict=True)
         add_own(result, own, values)
         steep += [slope.mul_(p) for slope in steepness]
-    return result, [normalizer, *steep]
+    return result, normalizer, steep
 
 
 def _softmax(x: Tensor, normalizer: Tensor) -> Tensor:
@@ -175,15 +179,14 @@ def add_own(result: Tensor, own: Own, values: Sequence[Tensor]) -> None:
         result[at] = sums.view(n, c + 1)[:, :-1]
 
 
-def _backward(logits: Tensor, work: Pass, saved: list[Tensor], grad: Tensor) -> Tensor:
-    """Gradient in the logits, in their dtype: p (d - sum_c p d) with d = dL/dp."""
+def _backward(logits: Tensor, work: Pass, normalizer: Tensor, steep: list[Tensor], grad: Tensor) -> Tensor:
+    """Gradient in the logits, in their dtype: p (d - sum_c p d) with d = dL/dp. `steep` is used up."""
     x, dtype = logits.flatten(2), _work_dtype(logits)
-    normalizer, *steep = saved
     count = len(work.everywhere)
     weights = grad.to(dtype)
     own = own_gradients(work, steep[count:], weights)
     weight = [weights[each.at].unsqueeze(-1) for each in work.everywhere]
-    out = torch.empty_like(x, memory_format=torch.contiguous_format)
+    out = steep[0] if count else x.new_empty(x.shape, dtype=dtype)
     for image, part in _blocks(x.shape):
         p = torch.sub(x[image, :, part], normalizer[image, part]).exp_()
         pull = torch.zeros_like(p) if count == 0 else steep[0][image, :, part] * weight[0][image]
@@ -192,7 +195,7 @@ def _backward(logits: Tensor, work: Pass, saved: list[Tensor], grad: Tensor) -> 
         for ids, values in own:
             pull.scatter_add_(0, ids[image : image + 1, part], values[image : image + 1, part])
         torch.sub(pull, p.mul_(pull.sum(0)), out=out[image, :, part])
-    return out.view(logits.shape)
+    return out.view(logits.shape).to(logits.dtype)
 
 
 def own_gradients(work: Pass, steep: Sequence[Tensor], weights: Tensor) -> list[tuple[Tensor, Tensor]]:

@@ -32,9 +32,10 @@ class _Slide(torch.autograd.Function):
             first, second = a.narrow(dim, 0, size), a.narrow(dim, shift, size)
             share = compare(first, second, out=torch.empty_like(first, memory_format=torch.contiguous_format))
             both = torch.empty_like(a)
-            torch.mul(share, grad, out=both.narrow(dim, 0, size))
+            kept = torch.mul(share, grad, out=both.narrow(dim, 0, size))
+            torch.sub(grad, kept, out=share)
             both.narrow(dim, size, shift).zero_()
-            both.narrow(dim, shift, size).addcmul_(share.neg_().add_(1), grad)
+            both.narrow(dim, shift, size).add_(share)
             grad = both
         return grad.narrow(dim, ctx.px, grad.shape[dim] - 2 * ctx.px), None, None, None, None
 

@@ -12,6 +12,7 @@ from torch.amp import GradScaler
 
 from autoseg.config import ProxyConfig
 from autoseg.errors import Diverged
+from autoseg.losses import compiled_loss
 from autoseg.training.batches import Batches
 from autoseg.training.precision import Precision
 from autoseg.training.schedule import build_optimizer, set_rates
@@ -58,7 +59,7 @@ def train(
     start = time.perf_counter()
     model.to(memory_format=precision.layout).train()
     targets = targets or Targets()
-    objective = _objective(loss, proxy)
+    objective = _objective(loss, proxy, precision.device)
     optimizer = build_optimizer(model, proxy)
     scaler = GradScaler(precision.device.type, enabled=precision.dtype is torch.float16)
     set_progress = getattr(loss, "set_progress", None)
@@ -85,10 +86,13 @@ def train(
     return TrainLog(losses.tolist(), time.perf_counter() - start)
 
 
-def _objective(loss: nn.Module, proxy: ProxyConfig) -> Callable[[list[Tensor], Tensor, dict[str, Tensor]], Tensor]:
+def _objective(
+    loss: nn.Module, proxy: ProxyConfig, device: torch.device
+) -> Callable[[list[Tensor], Tensor, dict[str, Tensor]], Tensor]:
     """The loss over all heads; called outside autocast, on float32 logits."""
     takes_extra = hasattr(loss, "prepare")
-    compiled = torch.compile(loss, dynamic=False) if proxy.compile == "on" else loss
+    pixels = proxy.iters * proxy.batch_size * proxy.crop**2
+    compiled = compiled_loss(loss, proxy.compile, pixels, device)
 
     def one(logits: Tensor, labels: Tensor, extra: dict[str, Tensor]) -> Tensor:
         return compiled(logits.float(), labels, extra) if takes_extra else compiled(logits.float(), labels)

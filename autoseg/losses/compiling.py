@@ -1,0 +1,37 @@
+"""How a training compiles its loss: `proxy.compile`."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from autoseg.surrogates import SurrogateLoss
+
+# Numbers that a surrogate reads, logits over all iterations, from which building its native code pays within one
+# training. Uncompiled a number costs some 10 ns more on a core (mAcc 3, mIoU 12, BF1 70; `benchmarks/LOG.md`), and the
+# build takes 5 to 10 s on a busy one: it is fixed here, not timed, so that a reward does not depend on who computed it.
+WORTH_BUILDING = 10**9
+
+
+def compiled_loss(loss: nn.Module, choice: str, pixels: int, device: torch.device) -> nn.Module:
+    """The loss as a training calls it.
+
+    Surrogates in it are switched to their own compiled pass, in place; a loss without any goes through
+    `torch.compile`, which takes a minute or more.
+
+    Args:
+        loss: any loss(logits, labels).
+        choice: on, off, or auto: surrogates on a CPU, where the training is long enough (`WORTH_BUILDING`).
+        pixels: that the training will see, all iterations together.
+        device: where it runs.
+    """
+    surrogates = [module for module in loss.modules() if isinstance(module, SurrogateLoss)]
+    numbers = sum(pixels * surrogate.options.num_classes for surrogate in surrogates)
+    worth = device.type == "cpu" and numbers >= WORTH_BUILDING
+    if choice == "off" or (choice == "auto" and not worth):
+        return loss
+    if not surrogates:
+        return torch.compile(loss, dynamic=False)  # type: ignore[return-value]
+    for surrogate in surrogates:
+        surrogate.compiled = True
+    return loss
