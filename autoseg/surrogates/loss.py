@@ -46,12 +46,10 @@ class SurrogateLoss(nn.Module):
         validate: label ids are checked: "auto" (on CPU an error, on other devices asserted there without a
             sync, off under torch.compile), True (always an error) or False.
         space: search space of the control points; None for the paper's space of the metric.
-        compile: the fused pass is compiled by torch.compile: faster from the second batch of a shape on; the first
-            takes a minute or two, and needs a C++ compiler. On CUDA it takes the place of kernels that are compiled
-            anyhow (`triton_pass`); neither has been measured there yet.
-            Curves are its arguments, so one compilation serves all θ of a search, and inductor's cache keeps it for
-            other processes. Values agree with those uncompiled to rounding, not bitwise. Formulas that erode or
-            dilate the prediction (BF1) gain nothing.
+        compile: float32 logits on a CPU take native code, two to four times as fast; its first use on a machine
+            builds it for some seconds and needs a C++ compiler (`native`). On CUDA torch.compile makes the pass
+            (`compiled`), in the place of kernels that are compiled anyhow (`triton_pass`). Values agree with those
+            uncompiled to rounding, not bitwise; curves are arguments, so that one build serves all of them.
 
     Attributes:
         sync_counts: totals are added up over all ranks of a distributed training before ratios; off until

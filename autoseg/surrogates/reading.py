@@ -5,6 +5,8 @@ What a formula asks for falls into three kinds:
 * totals of labels alone are counted;
 * totals of pointwise functions of the prediction are left to `fused`;
 * totals that erode or dilate the prediction are left to `by_channel`.
+
+The last two have native code too.
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ class FusedLogic(MapLogic):
         labels: (N, H, W) int64; ids outside [0, C) are void.
         curves: coefficients (K, 6) per (operation, operand), see `curves.prepare`.
         per_image: totals are (N, C) instead of (C,).
-        compiled: the pass is compiled, see `compiled`.
+        compiled: native code on the CPU (`native_pass`, `native_channels`), else torch.compile's (`compiled`).
     """
 
     def __init__(

@@ -1,0 +1,48 @@
+"""`proxy.compile`: surrogates switch to their own compiled pass, decided by the configuration alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import autoseg
+from autoseg.losses import build_loss, compiled_loss
+from autoseg.losses.compiling import WORTH_BUILDING
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+ENOUGH = WORTH_BUILDING // 4  # pixels, of 4 classes
+
+
+def surrogate():
+    return autoseg.SurrogateLoss("miou", 4)
+
+
+@pytest.mark.parametrize(
+    ("choice", "pixels", "device", "expected"),
+    [
+        ("on", 1, CPU, True),
+        ("on", 1, CUDA, True),
+        ("off", 10 * ENOUGH, CPU, False),
+        ("auto", ENOUGH, CPU, True),
+        ("auto", ENOUGH - 1, CPU, False),
+        ("auto", 10 * ENOUGH, CUDA, False),
+    ],
+)
+def test_a_surrogate(choice, pixels, device, expected):
+    loss = surrogate()
+    assert compiled_loss(loss, choice, pixels, device) is loss
+    assert loss.compiled is expected
+
+
+def test_a_surrogate_within_a_sum():
+    part = surrogate()
+    loss = build_loss("0.5*ce+0.5*mine", num_classes=4, parts={"mine": part})
+    assert compiled_loss(loss, "on", 1, CPU) is loss and part.compiled
+
+
+def test_hand_made_losses_take_torch_compile_only_when_asked(monkeypatch):
+    seen = []
+    monkeypatch.setattr(torch, "compile", lambda loss, **options: seen.append(loss) or loss)
+    loss = build_loss("jml", num_classes=4)
+    assert compiled_loss(loss, "auto", 100 * ENOUGH, CPU) is loss and not seen
+    assert compiled_loss(loss, "on", 1, CPU) is loss and seen == [loss]
