@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -97,6 +99,8 @@ def test_a_formula_with_every_kind_of_total(monkeypatch):
         bound = autoseg.build_space(space, metric="mixed")
         loss = bound.build_loss(0.1 + 0.8 * np.random.default_rng(3).random(bound.dim), num_classes=C)
         assert_same(loss, *batch(4))
+        loss.compiled = any(map(shutil.which, ["c++", "g++", "clang++"]))
+        assert_same(loss, *batch(4, torch.float32))
 
 
 def test_only_planes_with_neighbours_leave_the_pass(monkeypatch):
