@@ -86,9 +86,7 @@ class ProxyConfig:
     aux_weight: float = 0.4  # auxiliary head, where the model has one
     amp: str = "auto"  # auto | off | bf16 | fp16
     channels_last: str = "auto"  # auto | on | off
-    compile: str = (
-        "auto"  # the loss: auto | on | off; on needs a C++ compiler, and so does auto in long trainings on a CPU
-    )
+    compile: str = "auto"  # the loss: auto | on | off; on, and auto in long CPU trainings, need a C++ compiler
     threads: int = 1  # CPU threads per proxy; part of what makes a reward reproducible
     eval_batch_size: int = 16
     deterministic: bool = False  # bitwise on GPU too, slower; CPU always is
