@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from autoseg.config import ModelConfig
 from autoseg.errors import InputError, unknown_name
-from autoseg.training.depthwise import speed_up
+from autoseg.training import depthwise, normalization
 from autoseg.training.imports import left_out
 from autoseg.training.resize import upsample
 from autoseg.training.weights import load_backbone
@@ -87,7 +87,8 @@ def build_model(config: ModelConfig, num_classes: int, seed: int) -> Segmentor:
             ) from error  # fmt: skip
     if config.weights is not None:
         load_backbone(network.backbone, config.weights)
-    speed_up(network)
+    depthwise.speed_up(network)
+    normalization.speed_up(network)
     return Segmentor(network)
 
 
