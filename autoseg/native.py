@@ -11,37 +11,38 @@ import ctypes
 import hashlib
 import logging
 import os
-import platform
 import shutil
 import subprocess
-import tempfile
 from functools import cache
 from pathlib import Path
+
+from filelock import FileLock
 
 log = logging.getLogger(__name__)
 
 # No -ffast-math: it would let NaN pass for a number. Errors of mathematical functions are looked at by nobody.
-FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared")
-THREADS = "-fopenmp"  # torch brings the library that it needs
+FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi")
+VARIANTS = (("-march=native", "-fopenmp"), ("-march=native",), ("-fopenmp",), ())  # the first that works
 
 
 @cache
-def load(source: Path) -> ctypes.CDLL | None:
+def load(source: Path, *headers: Path) -> ctypes.CDLL | None:
     """The functions of a C++ file; None where it cannot be compiled, which is logged.
 
     Args:
-        source: the file; it may include nothing but the standard library.
+        source: the file.
+        headers: files of ours that it includes, beside the standard library.
     """
     compiler = _compiler()
     if compiler is None:
         log.info("no C++ compiler found: %s is not used, training on the CPU is slower", source.name)
         return None
-    text = source.read_bytes()
-    key = hashlib.sha256(b"\0".join([text, *map(str.encode, (*FLAGS, THREADS, _identity(compiler)))])).hexdigest()[:16]
     try:
-        path = _folder() / f"{source.stem}-{key}.so"
-        if not path.is_file():
-            _build(compiler, source, path)
+        folder = _folder()
+        path = folder / f"{source.stem}-{_fingerprint(compiler, source, *headers)}.so"
+        with FileLock(path.with_suffix(".lock")):  # workers of a search start together
+            if not path.is_file():
+                _build(compiler, source, path)
         return ctypes.CDLL(str(path))
     except (OSError, subprocess.SubprocessError) as error:
         detail = getattr(error, "stderr", None) or error
@@ -51,31 +52,33 @@ def load(source: Path) -> ctypes.CDLL | None:
 
 def _compiler() -> str | None:
     chosen = os.environ.get("CXX")
-    return chosen if chosen is not None else next(filter(None, map(shutil.which, ("g++", "clang++", "c++"))), None)
+    names = ["c++", "g++", "clang++"] if chosen is None else [chosen]
+    return next(filter(None, map(shutil.which, names)), None)
 
 
-def _identity(compiler: str) -> str:
-    """What the result depends on beside the source: the compiler's version and the processor's instructions."""
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=60, check=False).stdout
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    flags = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
-    return "\n".join([version, platform.machine(), flags])
+def _fingerprint(compiler: str, *files: Path) -> str:
+    """Of sources, compiler and processor: its version and instruction sets are among the macros."""
+    given = hashlib.sha256(b"".join(file.read_bytes() for file in files) + repr((compiler, FLAGS, VARIANTS)).encode())
+    for extra in (["-march=native"], []):
+        asked = subprocess.run([compiler, *extra, "-dM", "-E", "-x", "c++", os.devnull], capture_output=True)
+        if asked.returncode == 0:
+            given.update(asked.stdout)
+            break
+    return given.hexdigest()[:24]
 
 
 def _build(compiler: str, source: Path, path: Path) -> None:
-    """Compile to a name of its own, then rename: several workers may do so at the same time."""
-    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-        result = Path(scratch) / path.name
-        command = [compiler, *FLAGS, THREADS, str(source), "-o", str(result)]
-        subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
-        result.replace(path)
+    unfinished = path.with_suffix(f".{os.getpid()}")
+    for variant in VARIANTS:
+        command = [compiler, *FLAGS, *variant, str(source), "-o", str(unfinished)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        if done.returncode == 0:
+            unfinished.replace(path)
+            return
+    done.check_returncode()
 
 
 def _folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(base) / "autoseg" / "native"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "autoseg" / "native"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     return folder

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from autoseg.config import ModelConfig
 from autoseg.errors import InputError, unknown_name
-from autoseg.training import depthwise, normalization
+from autoseg.training import depthwise, normalization, pointwise
 from autoseg.training.imports import left_out
 from autoseg.training.resize import upsample
 from autoseg.training.weights import load_backbone
@@ -87,9 +87,16 @@ def build_model(config: ModelConfig, num_classes: int, seed: int) -> Segmentor:
             ) from error  # fmt: skip
     if config.weights is not None:
         load_backbone(network.backbone, config.weights)
-    depthwise.speed_up(network)
-    normalization.speed_up(network)
+    speed_up(network)
     return Segmentor(network)
+
+
+def speed_up(network: nn.Module) -> None:
+    """Exchange layers and blocks for those that are faster on a CPU, in place; parameters stay what they are."""
+    from autoseg.training import blocks  # after mmsegmentation's models
+
+    for kind in (depthwise, pointwise, normalization, blocks):
+        kind.speed_up(network)
 
 
 def network_config(config: ModelConfig, num_classes: int) -> dict[str, Any]:

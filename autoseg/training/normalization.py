@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmcv.cnn import ConvModule
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -22,7 +21,6 @@ SOURCE = Path(__file__).with_suffix(".cpp")
 EIGHT = 8  # channels worked on at a time
 Bounds = tuple[float, float]
 NO_BOUNDS = (-float("inf"), float("inf"))
-BOUNDS = {nn.ReLU: (0.0, float("inf")), nn.ReLU6: (0.0, 6.0)}  # activations that clamp
 
 
 class FastBatchNorm(nn.BatchNorm2d):
@@ -34,8 +32,9 @@ class FastBatchNorm(nn.BatchNorm2d):
     @staticmethod
     def suits(layer: nn.Module) -> bool:
         """Whether a layer can be computed this way."""
-        known = type(layer) is nn.BatchNorm2d and layer.affine and layer.track_running_stats
-        return known and layer.momentum is not None and layer.num_features % EIGHT == 0
+        if type(layer) is not nn.BatchNorm2d or not layer.affine or not layer.track_running_stats:
+            return False
+        return layer.momentum is not None and layer.num_features % EIGHT == 0
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, H, W) float to the same shape and layout."""
@@ -64,36 +63,11 @@ class FastBatchNorm(nn.BatchNorm2d):
         )
 
 
-class FastConvModule(ConvModule):
-    """A `ConvModule` (convolution, normalisation, activation) whose last two are one operation."""
-
-    @staticmethod
-    def suits(block: nn.Module) -> bool:
-        """Whether a block can be computed this way; its normalisation has been exchanged before."""
-        return (
-            type(block) is ConvModule
-            and block.order == ("conv", "norm", "act")
-            and block.with_norm
-            and block.with_activation
-            and isinstance(block.norm, FastBatchNorm)
-            and type(block.activate) in BOUNDS
-            and not block.with_explicit_padding
-            and block.efficient_conv_bn_eval_forward is None
-        )
-
-    def forward(self, x: Tensor, activate: bool = True, norm: bool = True) -> Tensor:
-        """(N, C, H, W) float to the maps after the block."""
-        if activate and norm:
-            return self.norm.clamped(self.conv(x), BOUNDS[type(self.activate)])
-        return super().forward(x, activate, norm)
-
-
 def speed_up(network: nn.Module) -> None:
     """Exchange the layers of a network that can be computed this way, in place; parameters stay what they are."""
-    for kind in (FastBatchNorm, FastConvModule):
-        for layer in network.modules():
-            if kind.suits(layer):
-                layer.__class__ = kind
+    for layer in network.modules():
+        if FastBatchNorm.suits(layer):
+            layer.__class__ = FastBatchNorm
 
 
 class _Layer(ctypes.Structure):
@@ -107,15 +81,16 @@ class _Layer(ctypes.Structure):
 class _Normalized(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, maps: Tensor, weight: Tensor, bias: Tensor, layer: FastBatchNorm, bounds: Bounds) -> Tensor:
-        result = torch.empty_like(maps)
+        result, inverse = torch.empty_like(maps), torch.empty_like(weight)
+        running_mean, running_var = layer.get_buffer("running_mean"), layer.get_buffer("running_var")
         ctx.layer = _Layer(weight.data_ptr(), bias.data_ptr(), layer.eps, layer.momentum, *bounds)
         if layer.training:
-            mean, inverse = maps.new_empty(2, maps.shape[1])
-            _call("normalize", ctx.layer, maps, layer.running_mean, layer.running_var, mean, inverse, result)
+            mean = torch.empty_like(weight)
+            _call("normalize", ctx.layer, maps, running_mean, running_var, mean, inverse, result)
             ctx.save_for_backward(maps, weight, bias, mean, inverse)
         else:
-            inverse = (layer.running_var + layer.eps).rsqrt()
-            _call("apply", ctx.layer, maps, layer.running_mean, inverse, result)
+            torch.rsqrt(running_var + layer.eps, out=inverse)
+            _call("apply", ctx.layer, maps, running_mean, inverse, result)
         return result
 
     @staticmethod
@@ -130,13 +105,11 @@ class _Normalized(torch.autograd.Function):
 
 def _call(function: str, layer: _Layer, *tensors: Tensor) -> None:
     """Call one of the library's functions on float32 tensors, the first of which are maps."""
-    maps = tensors[0]
-    addresses = [ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors]
-    pixels, channels = maps.numel() // maps.shape[1], maps.shape[1]
+    channels = tensors[0].shape[1]
+    sizes = ctypes.c_int64(tensors[0].numel() // channels), ctypes.c_int64(channels), torch.get_num_threads()
     library = _library()
-    library[function](
-        ctypes.byref(layer), ctypes.c_int64(pixels), ctypes.c_int64(channels), torch.get_num_threads(), *addresses
-    )
+    assert library is not None  # looked at before
+    library[function](ctypes.byref(layer), *sizes, *(ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors))
 
 
 @cache

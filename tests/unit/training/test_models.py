@@ -54,7 +54,7 @@ def test_heads_and_backbone_share_no_parameter_and_miss_none() -> None:
 def test_syncbn_becomes_bn() -> None:
     model = build_model(preset("deeplabv3plus_r18"), num_classes=3, seed=0)
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    assert norms and all(type(norm) is nn.BatchNorm2d for norm in norms)
+    assert norms and all(isinstance(norm, nn.BatchNorm2d) for norm in norms)
 
 
 def test_initial_weights_depend_on_the_seed_alone() -> None:
