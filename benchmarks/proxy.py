@@ -1,9 +1,13 @@
 """Training a proxy, against mmengine's Runner: iterations per second on the same network, images and loss.
 
-DeepLabV3+ with MobileNetV2, batches of 8 crops of 128 pixels. The Runner is what a user of mmsegmentation would write:
-a `BaseSegDataset` on a folder, its usual pipeline (RandomResize, RandomCrop, RandomFlip, PhotoMetricDistortion,
-PackSegInputs), two persistent loader workers, AdamW, PolyLR. Ours is the training of a search. Blocks of iterations are
-timed in turn, after a warm-up that is left out on both sides.
+On a CPU DeepLabV3+ with MobileNetV2, batches of 8 crops of 128 pixels, one thread; where there is a GPU, which the
+Runner then takes, the paper's network and batches instead: ResNet-50, 32. The Runner is what a user of mmsegmentation
+would write: a `BaseSegDataset` on a folder, its usual pipeline (RandomResize, RandomCrop, RandomFlip,
+PhotoMetricDistortion, PackSegInputs), persistent loader workers, PolyLR; on a GPU with and without `AmpOptimWrapper`.
+Ours is the training of a search. Blocks of iterations are timed in turn, after a warm-up left out on both sides.
+
+Wall time is what a user waits for, and favours the Runner on a CPU: its two loader workers have the second core to
+themselves, which in a search trains a proxy of its own. So an iteration's CPU seconds, loaders included, are kept too.
 
 The images are CamVid's if AUTOSEG_BENCH_CAMVID names its folder, else the built-in ones at the same size.
 """
@@ -14,10 +18,12 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 import yaml
 from PIL import Image
@@ -25,43 +31,89 @@ from torch import Tensor, nn
 
 from autoseg.config import DataConfig, ModelConfig, ProxyConfig
 from autoseg.data.builtin import BuiltinSource
+from autoseg.execution.devices import cpu_cores
 from autoseg.losses import build_loss
 from autoseg.search.proxy import ProxyTask
 from autoseg.training.models import network_config
 from benchmarks.harness import Row
 
-THREADS, LOADERS = 1, 2
-WARMUP, TIMED, PAIRS = 4, 12, 5
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+MOBILE = "deeplabv3plus_mobilenet_v2"
 SIZE = (180, 240)
 CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is trained, where, and how long it is watched.
+
+    Attributes:
+        device: "cpu" or "cuda".
+        model: a config of `configs/model`.
+        proxy: of our side; the Runner's schedule and augmentation follow it. `iters` is how many are run.
+        warmup: iterations before the clock starts.
+        loaders: workers of the Runner.
+        target: of the ratio.
+    """
+
+    device: str
+    model: str
+    proxy: ProxyConfig
+    warmup: int
+    loaders: int
+    target: str
+
+    @property
+    def timed(self) -> int:
+        """Iterations that are timed: all after the warm-up but the last, which only stops the clock."""
+        return self.proxy.iters - self.warmup - 1
+
+    def network(self) -> ModelConfig:
+        """The model's config."""
+        return network(self.model)
+
+
+def on_cpu() -> Setting:
+    return Setting("cpu", MOBILE, ProxyConfig(iters=17, size=list(SIZE), threads=1), 4, 2, ">= 2")
+
+
+def on_gpu() -> Setting:
+    paper = yaml.safe_load((CONFIGS / "proxy" / "paper.yaml").read_text())
+    proxy = ProxyConfig(**{**paper, "iters": 141, "size": list(SIZE)})
+    return Setting("cuda", "deeplabv3plus_r50", proxy, 40, min(8, cpu_cores()), ">= 4")
 
 
 def rows() -> list[Row]:
     with tempfile.TemporaryDirectory() as scratch:
         data = camvid() or generated(Path(scratch) / "images")
         data.cache_dir, data.holdout = scratch, 0.02
-        return [training(data, scratch)]
+        if DEVICE == "cuda":
+            return [training(data, scratch, on_gpu(), kind) for kind in ("OptimWrapper", "AmpOptimWrapper")]
+        return [training(data, scratch, on_cpu(), "OptimWrapper")]
 
 
-def training(data: DataConfig, scratch: str) -> Row:
-    torch.set_num_threads(THREADS)
-    pairs = [(ours(data), theirs(data, scratch)) for _ in range(PAIRS)]
-    mine, other = zip(*pairs, strict=True)
+def training(data: DataConfig, scratch: str, setting: Setting, wrapper: str, pairs: int = 5) -> Row:
+    torch.set_num_threads(setting.proxy.threads)
+    taken = [(ours(data, setting), theirs(data, scratch, setting, wrapper)) for _ in range(pairs)]
+    mine, other = ([1 / one.wall_s for one in side] for side in zip(*taken, strict=True))
+    cpu = [statistics.median(one.cpu_s for one in side) for side in zip(*taken, strict=True)]
+    where = "" if setting.device == "cpu" else f", {torch.cuda.get_device_name()}"
     return Row(
-        f"proxy training, {data.name} images, cross-entropy",
-        "mmengine Runner",
+        f"proxy training, {setting.model}, {data.name} images, cross-entropy{where}",
+        "mmengine Runner" + (" with AMP" if wrapper.startswith("Amp") else ""),
         statistics.median(mine),
         statistics.median(other),
         statistics.median(a / b for a, b in zip(mine, other, strict=True)),
         "iterations/s",
-        ">= 2",
-        {"model": "deeplabv3plus_mobilenet_v2", "crop": 128, "batch": 8, "threads": THREADS,
-         "loader workers of the Runner": LOADERS, "ours": mine, "theirs": other},
+        setting.target,
+        {"model": setting.model, "crop": setting.proxy.crop, "batch": setting.proxy.batch_size,
+         "threads": setting.proxy.threads, "loader workers of the Runner": setting.loaders,
+         "cpu_s an iteration, ours and theirs with loaders": cpu, "ours": mine, "theirs": other},
     )  # fmt: skip
 
 
-def network() -> ModelConfig:
-    return ModelConfig(**yaml.safe_load((CONFIGS / "model" / "deeplabv3plus_mobilenet_v2.yaml").read_text()))
+def network(name: str = MOBILE) -> ModelConfig:
+    return ModelConfig(**yaml.safe_load((CONFIGS / "model" / f"{name}.yaml").read_text()))
 
 
 def camvid() -> DataConfig | None:
@@ -88,46 +140,78 @@ def generated(root: Path, count: int = 64) -> DataConfig:
 
 
 class Ticking(nn.Module):
-    """A loss that notes when it is called: once in every iteration."""
+    """A loss that notes the time when an iteration begins.
 
-    def __init__(self, loss: nn.Module, clock: Callable[[], float] = time.perf_counter) -> None:
+    Args:
+        loss: what it is otherwise.
+        clock: what tells the time, or anything else.
+        at: iterations that are noted; None: all.
+    """
+
+    def __init__(
+        self, loss: nn.Module, clock: Callable[[], Any] = time.perf_counter, at: Collection[int] | None = None
+    ) -> None:
         super().__init__()
-        self.loss, self.clock = loss, clock
-        self.ticks: list[float] = []
+        self.loss, self.clock, self.at = loss, clock, at
+        self.iteration, self.ticks = 0, list[Any]()
+
+    def set_progress(self, progress: float) -> None:
+        """Called by the training, once in every iteration."""
+        if self.at is None or self.iteration in self.at:
+            self.ticks.append(self.clock())
+        self.iteration += 1
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Note the time, then the loss."""
-        self.ticks.append(self.clock())
+        """The loss."""
         return self.loss(logits, labels)
 
 
-def ours(data: DataConfig) -> float:
-    """Iterations per second of a search's proxy."""
-    proxy = ProxyConfig(iters=WARMUP + TIMED + 1, size=list(SIZE), threads=THREADS)
-    loss = Ticking(build_loss("ce", num_classes=len(data.classes)))
-    ProxyTask(data, network(), proxy, ("miou",))(loss, seed=0)
-    return rate(loss.ticks)
+@dataclass(frozen=True)
+class Spent:
+    """Seconds: by the clock, and of all cores that worked for this process and its children; or of an iteration."""
+
+    wall_s: float
+    cpu_s: float
+
+    @staticmethod
+    def now(device: str) -> Spent:
+        """So far; a GPU has then finished what it was given."""
+        if device != "cpu":
+            torch.cuda.synchronize()
+        me = psutil.Process()
+        times = [each.cpu_times() for each in (me, *me.children(recursive=True))]
+        return Spent(time.perf_counter(), sum(one.user + one.system for one in times))
+
+    def each(self, earlier: Spent, iterations: int) -> Spent:
+        """Of an iteration since then."""
+        return Spent((self.wall_s - earlier.wall_s) / iterations, (self.cpu_s - earlier.cpu_s) / iterations)
 
 
-def theirs(data: DataConfig, scratch: str) -> float:
-    """Iterations per second of mmengine's Runner."""
+def ours(data: DataConfig, setting: Setting) -> Spent:
+    """An iteration of a search's proxy."""
+    window = (setting.warmup, setting.warmup + setting.timed)
+    loss = Ticking(build_loss("ce", num_classes=len(data.classes)), lambda: Spent.now(setting.device), window)
+    ProxyTask(data, setting.network(), setting.proxy, ("miou",))(loss, seed=0, device=setting.device)
+    first, last = loss.ticks
+    return last.each(first, setting.timed)
+
+
+def theirs(data: DataConfig, scratch: str, setting: Setting, wrapper: str) -> Spent:
+    """An iteration of mmengine's Runner."""
     from mmengine.config import Config
     from mmengine.runner import Runner
 
-    ticks: list[float] = []
-    runner = Runner.from_cfg(Config(runner_config(data, scratch)))
-    runner.model.decode_head.loss_decode.register_forward_pre_hook(lambda *_: ticks.append(time.perf_counter()))
+    runner = Runner.from_cfg(Config(runner_config(data, scratch, setting, wrapper)))
+    loss = Ticking(nn.Identity(), lambda: Spent.now(setting.device), (setting.warmup, setting.warmup + setting.timed))
+    runner.model.decode_head.loss_decode.register_forward_pre_hook(lambda *_: loss.set_progress(0.0))
     runner.train()
-    return rate(ticks)
+    first, last = loss.ticks
+    return last.each(first, setting.timed)
 
 
-def rate(ticks: list[float]) -> float:
-    return TIMED / (ticks[WARMUP + TIMED] - ticks[WARMUP])
-
-
-def runner_config(data: DataConfig, scratch: str) -> dict[str, Any]:
+def runner_config(data: DataConfig, scratch: str, setting: Setting, wrapper: str) -> dict[str, Any]:
     """A config as users of mmsegmentation write it, for the same network, schedule, sizes and augmentation."""
-    settings, proxy = network(), ProxyConfig()
+    settings, proxy = setting.network(), setting.proxy
     model = network_config(settings, len(data.classes))
     model["data_preprocessor"] = {
         "type": "SegDataPreProcessor",
@@ -147,10 +231,13 @@ def runner_config(data: DataConfig, scratch: str) -> dict[str, Any]:
         {"type": "PhotoMetricDistortion"},
         {"type": "PackSegInputs"},
     ]
+    optimizer = {"type": "AdamW", "lr": proxy.lr, "weight_decay": proxy.weight_decay}
+    if proxy.optimizer == "sgd":
+        optimizer |= {"type": "SGD", "momentum": proxy.momentum}
     return {
         "default_scope": "mmseg", "log_level": "ERROR", "work_dir": scratch, "model": model,
         "train_dataloader": {
-            "batch_size": proxy.batch_size, "num_workers": LOADERS, "persistent_workers": True,
+            "batch_size": proxy.batch_size, "num_workers": setting.loaders, "persistent_workers": True,
             "sampler": {"type": "InfiniteSampler", "shuffle": True},
             "dataset": {
                 "type": "BaseSegDataset", "data_root": data.root, "metainfo": {"classes": data.classes},
@@ -158,12 +245,12 @@ def runner_config(data: DataConfig, scratch: str) -> dict[str, Any]:
             },
         },
         "optim_wrapper": {
-            "type": "OptimWrapper",
-            "optimizer": {"type": "AdamW", "lr": proxy.lr, "weight_decay": proxy.weight_decay},
+            "type": wrapper,
+            "optimizer": optimizer,
             "paramwise_cfg": {"custom_keys": {"decode_head": {"lr_mult": proxy.head_lr_mult}}},
         },
-        "param_scheduler": [{"type": "PolyLR", "power": 0.9, "eta_min": 0.0, "end": 250, "by_epoch": False}],
-        "train_cfg": {"type": "IterBasedTrainLoop", "max_iters": WARMUP + TIMED + 1, "val_interval": 10**9},
+        "param_scheduler": [{"type": "PolyLR", "power": 0.9, "eta_min": 0.0, "end": 1000, "by_epoch": False}],
+        "train_cfg": {"type": "IterBasedTrainLoop", "max_iters": proxy.iters, "val_interval": 10**9},
         "default_hooks": {"checkpoint": None, "logger": {"type": "LoggerHook", "interval": 50}},
         "visualizer": None, "randomness": {"seed": 0},
     }  # fmt: skip

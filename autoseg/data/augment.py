@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -111,8 +112,7 @@ class Augment:
 
     def images(self, images: Tensor, draw: Draw) -> Tensor:
         """Warp (bilinear), recolour and normalise (B, 3, H, W) uint8 images; outside is the mean colour."""
-        mean = torch.tensor(self.mean, device=images.device)[:, None, None]
-        std = torch.tensor(self.std, device=images.device)[:, None, None]
+        mean, std = (_per_channel(tuple(values), images.device) for values in (self.mean, self.std))
         # grid_sample pads with zeros; around the mean, zero is the mean.
         out = F.grid_sample(images - mean, draw.grid, align_corners=False) + mean
         if draw.colour is not None:
@@ -147,5 +147,11 @@ def _recoloured(images: Tensor, brightness: Tensor, contrast: Tensor, saturation
 
 def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """(x - mean) / std per RGB channel: (B, 3, H, W) uint8 to float32 on the same device, for evaluation."""
-    centre = torch.tensor(mean, device=images.device)[:, None, None]
-    return (images - centre) / torch.tensor(std, device=images.device)[:, None, None]
+    return (images - _per_channel(tuple(mean), images.device)) / _per_channel(tuple(std), images.device)
+
+
+@lru_cache(maxsize=16)
+def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """(3, 1, 1) float32, moved to the device once: a transfer in every iteration would wait for the device."""
+    with torch.inference_mode(False):  # cached: may be used later where gradients are recorded
+        return torch.tensor(values, device=device)[:, None, None]

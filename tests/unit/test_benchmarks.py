@@ -1,0 +1,104 @@
+"""The benchmarks compute what they say, on sizes that take no time; the figures are nobody's business here."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from autoseg.config import DataConfig, ModelConfig, ProxyConfig
+from autoseg.training import build_model
+from benchmarks import cost, harness, proxy, run, several
+
+TINY = {
+    "pretrained": None,
+    "backbone": {
+        "_delete_": True, "type": "ResNet", "depth": 18, "base_channels": 8, "stem_channels": 8, "num_stages": 2,
+        "strides": [1, 2], "dilations": [1, 1], "out_indices": [0, 1], "norm_cfg": {"type": "BN"},
+    },
+    "decode_head": {
+        "in_channels": 16, "in_index": 1, "channels": 8, "c1_in_channels": 8, "c1_channels": 8, "dilations": [1, 2],
+        "dropout_ratio": 0.0,
+    },
+    "auxiliary_head": {"in_channels": 8, "in_index": 0, "channels": 8, "dropout_ratio": 0.0},
+}  # fmt: skip
+MODEL = dataclasses.replace(ModelConfig(), overrides=TINY)
+PROXY = ProxyConfig(iters=4, batch_size=2, size=[32, 48], crop=32, eval_batch_size=2)
+
+
+def test_stacked_networks_compute_what_each_computes() -> None:
+    networks = [build_model(MODEL, 3, seed) for seed in (0, 1)]
+    stack = several.Stack(networks, torch.device("cpu"))
+    images, towards = torch.randn(2, 3, 32, 32), torch.randn(2, 3, 32, 32)
+    outputs = stack(images)
+    assert len(outputs) == 2  # main and auxiliary
+    sum((logits * towards).sum() for logits in outputs).backward()
+    gradients = dict(zip(stack.names, (value.grad for value in stack.stacked), strict=True))
+    for k, network in enumerate(networks):
+        alone = several.as_written(network).train()
+        expected = alone(images)
+        for got, want in zip(outputs, expected, strict=True):
+            torch.testing.assert_close(got[k], want, rtol=1e-3, atol=1e-4)
+        sum((logits * towards).sum() for logits in expected).backward()
+        for name, parameter in alone.named_parameters():
+            torch.testing.assert_close(gradients[name][k], parameter.grad, rtol=1e-2, atol=1e-2)
+        torch.testing.assert_close(
+            stack.stacked_buffers["network.backbone.bn1.running_var"][k], alone.network.backbone.bn1.running_var
+        )
+
+
+def test_the_total_of_stacked_candidates_weighs_auxiliary_heads() -> None:
+    class Mean(nn.Module):
+        def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+            return logits.mean()
+
+    outputs = [torch.tensor([1.0, 2.0]).view(2, 1, 1, 1, 1), torch.tensor([10.0, 20.0]).view(2, 1, 1, 1, 1)]
+    assert several.total(outputs, [Mean(), Mean()], torch.zeros(1), 0.5).item() == 1 + 2 + 5 + 10
+
+
+def test_ways_are_compared_pair_by_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = several.Plan(DataConfig(), proxy.on_cpu(), 2, 250)
+    alone = iter([2.0, 4.0, 5.0])
+    monkeypatch.setattr(several, "one_after_the_other", lambda plan: next(alone))
+    (row,) = several.compared(plan, {"other": lambda plan: 8.0}, repeats=3)
+    assert row.ratio == 2.0 and row.ours == 8.0 * 3600 / 250
+
+
+def test_a_setting_times_all_but_the_warm_up_and_the_last_iteration() -> None:
+    assert proxy.on_cpu().timed == 12 and proxy.on_gpu().timed == 100
+    assert several.Plan(DataConfig(), proxy.on_cpu(), 2, 250).shorter(1, 4).setting.timed == 4
+
+
+def test_the_papers_search_is_costed() -> None:
+    plan = cost.Plan("cpu", MODEL, PROXY, classes=4, images=6, scored=3, warmup=1, timed=2)
+    images, labels = cost.generated(plan, torch.device("cpu"))
+    assert images.shape == (6, 3, 32, 48) and labels.shape == (6, 32, 48)
+    assert set(labels.unique().tolist()) <= {0, 1, 2, 3, 255}
+    found = cost.measured(plan)
+    assert found.iteration_s > 0 and found.scoring_s > 0
+    row, shared = cost.table(plan, cost.Cost(0.01, 1.0), "a device")
+    assert row.ours == pytest.approx(384 * (4 * 0.01 + 1.0) / 3600)
+    assert shared.ours == pytest.approx((384 * (2 * 0.01 + 1.0) + 2 * 0.01) / 3600)
+    assert row.detail["images/s"] == 200 and row.target == "<= 0.0469"
+
+
+def test_the_arithmetic_floor_is_that_of_the_reference() -> None:
+    """0.86 EFLOP, 240 TFLOP/s for one GPU-hour."""
+    plan = cost.Plan("cpu", MODEL, ProxyConfig(iters=1000, batch_size=32))
+    (row, _) = cost.table(plan, cost.Cost(1.0, 0.0), "")
+    assert row.detail["TFLOP/s for one hour"] == pytest.approx(240, rel=0.02)
+
+
+def test_without_a_gpu_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(harness, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr("sys.argv", ["run", "cost"])
+    run.main()
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1 and "no GPU" in said
+    assert not (tmp_path / "results").exists()

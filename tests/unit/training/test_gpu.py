@@ -1,0 +1,79 @@
+"""What only a GPU can show."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from autoseg.config import ProxyConfig
+from autoseg.data import Augment
+from autoseg.surrogates import SurrogateLoss
+from autoseg.training import Batches, train
+from autoseg.training.loop import CHECK_EVERY
+from autoseg.training.precision import precision_of, reproducible
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: the training loop on a GPU is not tried"),
+]
+PROXY = ProxyConfig(iters=CHECK_EVERY - 1, batch_size=4, crop=32, scale=[0.8, 1.2], optimizer="sgd", lr=0.02)
+
+
+class Toy(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 2, 1))
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return [self.body(images)]
+
+
+class CrossEntropy(nn.Module):
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits, labels, ignore_index=255)
+
+
+class Unwaiting(nn.Module):
+    """A loss that forbids the training to wait for the GPU, from its second iteration on until the last."""
+
+    def __init__(self, loss: nn.Module) -> None:
+        super().__init__()
+        self.loss, self.iteration = loss, 0
+
+    def set_progress(self, progress: float) -> None:
+        self.iteration += 1
+        torch.cuda.set_sync_debug_mode("error" if 1 < self.iteration < PROXY.iters else "default")
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return self.loss(logits, labels)
+
+
+def squares(count: int = 6) -> tuple[Tensor, Tensor]:
+    labels = torch.zeros(count, 40, 48, dtype=torch.uint8)
+    for i in range(count):
+        labels[i, 3 + i : 21 + i, 4 + i : 24 + i] = 1
+    return (40 + 160 * labels)[:, None].expand(-1, 3, -1, -1).contiguous().cuda(), labels.cuda()
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("name", ["ce", "miou"])
+def test_the_loop_does_not_wait_for_the_gpu(name: str, optimizer: str) -> None:
+    device, proxy = torch.device("cuda"), replace(PROXY, optimizer=optimizer)
+    surrogate = SurrogateLoss.from_theta("miou", theta=[0.5] * 12, num_classes=2)
+    loss = Unwaiting(CrossEntropy() if name == "ce" else surrogate.cuda())
+    images, labels = squares()
+    augment = Augment(proxy.crop, proxy.scale, proxy.flip, proxy.photometric, [120.0] * 3, [60.0] * 3)
+    batches = Batches(
+        images, labels, torch.arange(len(images)), augment,
+        extra={}, seed=0, iters=proxy.iters, batch_size=proxy.batch_size,
+    )  # fmt: skip
+    try:
+        with reproducible(device, 0, threads=1, deterministic=False):
+            log = train(Toy().to(device), loss, batches, proxy, precision_of(proxy, device))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert sum(log.losses[-5:]) < sum(log.losses[:5])
