@@ -1,11 +1,17 @@
-"""mmcv's blocks of convolution, normalisation and activation, the last two computed as one operation.
+"""Blocks of mmcv and mmsegmentation, computed faster on a CPU: the same functions with the same weights.
 
 To be imported after mmsegmentation's models (see `models.model_registry`), since it imports a part of them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
 from mmcv.cnn import ConvModule
+from mmseg.models.decode_heads.sep_aspp_head import DepthwiseSeparableASPPHead
 from torch import Tensor, nn
 
 from autoseg.training.normalization import FastBatchNorm
@@ -32,8 +38,42 @@ class FastConvModule(ConvModule):
         return super().forward(x, activate, norm)
 
 
+class FastSeparableASPPHead(DepthwiseSeparableASPPHead):
+    """DeepLabV3+'s head, whose gradients reach the upsampling in channels-last order.
+
+    From the concatenation after it they come as a slice, for which torch's upsampling goes backward 20 times slower.
+    """
+
+    @staticmethod
+    def suits(head: nn.Module) -> bool:
+        """Whether a head can be computed this way."""
+        return type(head) is DepthwiseSeparableASPPHead and head.c1_bottleneck is not None
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Maps of the backbone to logits at the size of the first of them."""
+        deep = self._forward_feature(inputs)
+        shallow = self.c1_bottleneck(inputs[0])
+        large = F.interpolate(deep, shallow.shape[2:], mode="bilinear", align_corners=self.align_corners)
+        together = torch.cat([_Ordered.apply(large), shallow], dim=1)
+        logits: Tensor = self.cls_seg(self.sep_bottleneck(together))
+        return logits
+
+
+class _Ordered(torch.autograd.Function):
+    """The same maps; their gradient in channels-last order."""
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor) -> Tensor:
+        return maps.view_as(maps)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad.contiguous(memory_format=torch.channels_last)
+
+
 def speed_up(network: nn.Module) -> None:
     """Exchange the blocks of a network that can be computed this way, in place; parameters stay what they are."""
     for block in network.modules():
-        if FastConvModule.suits(block):
-            block.__class__ = FastConvModule
+        for kind in (FastConvModule, FastSeparableASPPHead):
+            if kind.suits(block):
+                block.__class__ = kind
