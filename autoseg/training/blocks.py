@@ -33,9 +33,12 @@ class FastConvModule(ConvModule):
 
     def forward(self, x: Tensor, activate: bool = True, norm: bool = True) -> Tensor:
         """(N, C, H, W) float to the maps after the block."""
-        if activate and norm:
-            return self.norm.clamped(self.conv(x), BOUNDS[type(self.activate)])
-        return super().forward(x, activate, norm)
+        if not activate or not norm:
+            return super().forward(x, activate, norm)
+        maps = self.conv(x)
+        if self.norm.usable(maps):
+            return self.norm.clamped(maps, BOUNDS[type(self.activate)])
+        return self.activate(self.norm(maps))
 
 
 class FastSeparableASPPHead(DepthwiseSeparableASPPHead):

@@ -38,23 +38,22 @@ class FastBatchNorm(nn.BatchNorm2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, H, W) float to the same shape and layout."""
-        return self.clamped(input, NO_BOUNDS)
+        return self.clamped(input, NO_BOUNDS) if self.usable(input) else super().forward(input)
 
     def clamped(self, maps: Tensor, bounds: Bounds) -> Tensor:
-        """Normalised, then clamped to the bounds (gradient 0 outside): (N, C, H, W) as the maps are."""
-        learns = torch.is_grad_enabled() and (maps.requires_grad or self.weight.requires_grad)
-        if self._usable(maps) and (self.training or not learns):
-            if self.training and self.num_batches_tracked is not None:
-                self.num_batches_tracked.add_(1)
-            result: Tensor = _Normalized.apply(maps, self.weight, self.bias, self, bounds)
-            return result
-        normal = super().forward(maps)
-        return normal if bounds == NO_BOUNDS else normal.clamp(*bounds)
+        """Normalised, then clamped to the bounds (gradient 0 outside): `usable` (N, C, H, W) to the same."""
+        if self.training and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+        result: Tensor = _Normalized.apply(maps, self.weight, self.bias, self, bounds)
+        return result
 
-    def _usable(self, maps: Tensor) -> bool:
+    def usable(self, maps: Tensor) -> bool:
+        """Whether these maps can be computed this way, now."""
         plain = maps.device.type == "cpu" and maps.dtype == self.weight.dtype == torch.float32
+        learns = torch.is_grad_enabled() and (maps.requires_grad or self.weight.requires_grad)
         return (
             plain
+            and (self.training or not learns)
             and maps.ndim == 4
             and maps.is_contiguous(memory_format=torch.channels_last)
             and maps.numel() > maps.shape[1]  # else torch's error message
