@@ -1,15 +1,13 @@
-"""C++ of ours, compiled where it runs: once per source, compiler and processor, kept in the cache folder.
+"""C++ of ours, compiled where it runs: once per source, compiler and processor, kept in the user's cache folder.
 
-A library of plain functions on addresses, called through ctypes: a second of the compiler, no headers of torch, no
-import. Where there is no compiler, `load` returns None and callers take torch's own operations; that is a property of
-the machine and never of timing, so that all workers of a search compute the same.
+A library is plain functions on addresses, called through ctypes: seconds of the compiler, no headers of torch. Whether
+there is a compiler is a property of the machine, never of timing, so that all workers of a search compute the same.
 """
 
 from __future__ import annotations
 
 import ctypes
 import hashlib
-import logging
 import os
 import shutil
 import subprocess
@@ -18,42 +16,48 @@ from pathlib import Path
 
 from filelock import FileLock
 
-log = logging.getLogger(__name__)
+from autoseg.errors import AutosegError
 
 # No -ffast-math: it would let NaN pass for a number. Errors of mathematical functions are looked at by nobody.
 FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi")
 VARIANTS = (("-march=native", "-fopenmp"), ("-march=native",), ("-fopenmp",), ())  # the first that works
+COMPILERS = ("c++", "g++", "clang++")  # unless CXX names one
+
+
+class NotCompiled(AutosegError):
+    """There is no C++ compiler, or it could not build; the message says which."""
 
 
 @cache
-def load(source: Path, *headers: Path) -> ctypes.CDLL | None:
-    """The functions of a C++ file; None where it cannot be compiled, which is logged.
+def library(*sources: Path, headers: tuple[Path, ...] = ()) -> ctypes.CDLL:
+    """The functions of C++ files, from the cache where they have been built before.
 
     Args:
-        source: the file.
-        headers: files of ours that it includes, beside the standard library.
+        sources: the files.
+        headers: files of ours that they include, beside the standard library.
+
+    Raises:
+        NotCompiled: see there.
     """
     compiler = _compiler()
-    if compiler is None:
-        log.info("no C++ compiler found: %s is not used, training on the CPU is slower", source.name)
-        return None
     try:
         folder = _folder()
-        path = folder / f"{source.stem}-{_fingerprint(compiler, source, *headers)}.so"
+        path = folder / f"{sources[0].stem}-{_fingerprint(compiler, *sources, *headers)}.so"
         with FileLock(path.with_suffix(".lock")):  # workers of a search start together
             if not path.is_file():
-                _build(compiler, source, path)
+                _build(compiler, sources, path)
         return ctypes.CDLL(str(path))
     except (OSError, subprocess.SubprocessError) as error:
-        detail = getattr(error, "stderr", None) or error
-        log.warning("%s could not be compiled with %s and is not used: %s", source.name, compiler, detail)
-        return None
+        detail = str(getattr(error, "stderr", None) or error).strip().splitlines()
+        raise NotCompiled(f"{compiler}, which failed: {detail[-1] if detail else error}") from error
 
 
-def _compiler() -> str | None:
-    chosen = os.environ.get("CXX")
-    names = ["c++", "g++", "clang++"] if chosen is None else [chosen]
-    return next(filter(None, map(shutil.which, names)), None)
+def _compiler() -> str:
+    names = [os.environ["CXX"]] if os.environ.get("CXX") else COMPILERS
+    found = next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        raise NotCompiled(f"none of {', '.join(names)}")
+    return found
 
 
 def _fingerprint(compiler: str, *files: Path) -> str:
@@ -67,10 +71,10 @@ def _fingerprint(compiler: str, *files: Path) -> str:
     return given.hexdigest()[:24]
 
 
-def _build(compiler: str, source: Path, path: Path) -> None:
+def _build(compiler: str, sources: tuple[Path, ...], path: Path) -> None:
     unfinished = path.with_suffix(f".{os.getpid()}")
     for variant in VARIANTS:
-        command = [compiler, *FLAGS, *variant, str(source), "-o", str(unfinished)]
+        command = [compiler, *FLAGS, *variant, *map(str, sources), "-o", str(unfinished)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300)
         if done.returncode == 0:
             unfinished.replace(path)

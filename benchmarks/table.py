@@ -21,6 +21,7 @@ LABELS = {
     "biou": "BIoU",
     "bf1": "BF1",
 }
+RIVALS = {"ours": "Lovász-softmax", "segmentation_models_pytorch": "the same in segmentation_models_pytorch"}
 FIRST, LAST = "<!-- python -m benchmarks.table -->", "<!-- end -->"
 
 
@@ -39,12 +40,7 @@ def losses() -> list[str]:
     for metric, label in LABELS.items():
         cells = [_pair(rows, f"{metric}, {kind}") for kind in ("eager", "compiled")]
         lines.append(f"| {label} surrogate | {' | '.join(cells)} |")
-    for name, label in (
-        ("lovasz, ours", "Lovász-softmax"),
-        ("lovasz, segmentation_models_pytorch", "the same of segmentation_models_pytorch"),
-    ):
-        lines.append(f"| {label} | {_pair(rows, name)} | |")
-    return lines
+    return lines + [f"| {label} | {_pair(rows, f'lovasz, {whose}')} | |" for whose, label in RIVALS.items()]
 
 
 def others() -> list[str]:

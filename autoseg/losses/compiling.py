@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from torch import nn
 
-from autoseg.surrogates import SurrogateLoss
+from autoseg.errors import InputError
+from autoseg.surrogates import SurrogateLoss, native
+
+log = logging.getLogger(__name__)
 
 # Numbers that a surrogate reads, logits over all iterations, from which building its native code pays within one
 # training. Uncompiled a number costs some 10 ns more on a core (mAcc 3, mIoU 12, BF1 70; `benchmarks/LOG.md`), and the
@@ -21,17 +26,27 @@ def compiled_loss(loss: nn.Module, choice: str, pixels: int, device: torch.devic
 
     Args:
         loss: any loss(logits, labels).
-        choice: on, off, or auto: surrogates on a CPU, where the training is long enough (`WORTH_BUILDING`).
+        choice: on, off, or auto: surrogates on a CPU with a C++ compiler, where the training is long enough
+            (`WORTH_BUILDING`).
         pixels: that the training will see, all iterations together.
         device: where it runs.
     """
     surrogates = [module for module in loss.modules() if isinstance(module, SurrogateLoss)]
     numbers = sum(pixels * surrogate.options.num_classes for surrogate in surrogates)
     worth = device.type == "cpu" and numbers >= WORTH_BUILDING
-    if choice == "off" or (choice == "auto" and not worth):
+    if choice == "off" or (choice == "auto" and not (worth and _can_build())):
         return loss
     if not surrogates:
         return torch.compile(loss, dynamic=False)  # type: ignore[return-value]
     for surrogate in surrogates:
         surrogate.compiled = True
     return loss
+
+
+def _can_build() -> bool:
+    try:
+        native.library()
+    except InputError as error:
+        log.warning("The loss is not compiled (proxy.compile=auto): %s", error)
+        return False
+    return True

@@ -207,7 +207,7 @@ def _installed() -> bool:
 
 @cache
 def _start(device: torch.device, dtype: torch.dtype, num_classes: int, last: bool, structure: Structure) -> bool:
-    """Whether both kernels, on 16 x 16 pixels, give what `fused` gives on the CPU; compiling them is what takes time."""
+    """Whether both kernels give what `fused` gives on 16 x 16 pixels; compiling them is what takes time."""
     form = torch.channels_last if last else torch.contiguous_format
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn((1, num_classes, 16, 16), generator=generator).to(dtype)
@@ -240,7 +240,7 @@ def _both(function: Any, logits: Tensor, work: Pass, weights: Tensor) -> tuple[T
 
 
 def _trial(structure: Structure, num_classes: int, generator: torch.Generator) -> Pass:
-    """A pass of this structure on one image of 16 x 16 pixels: random masks and class maps, curves that are no lines."""
+    """A pass of this structure on one image of 16 x 16 pixels: random masks and class maps, bent curves."""
     knots = torch.linspace(0, 1, 2 * structure.pieces + 1, dtype=torch.float64)
     curve = prepare(torch.stack([knots, knots**2], 1))
     masks = [torch.rand((1, 16, 16), generator=generator) < 0.7 for _ in range(structure.masks)]

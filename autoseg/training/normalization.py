@@ -7,6 +7,7 @@ times, here it is 8. The activation's gradient is found again from the layer's i
 from __future__ import annotations
 
 import ctypes
+import logging
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from autoseg import native
+
+log = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_suffix(".cpp")
 EIGHT = 8  # channels worked on at a time
@@ -113,4 +116,9 @@ def _call(function: str, layer: _Layer, *tensors: Tensor) -> None:
 
 @cache
 def _library() -> ctypes.CDLL | None:
-    return native.load(SOURCE)
+    """None without a compiler: torch's own operations do the same, slower."""
+    try:
+        return native.library(SOURCE)
+    except native.NotCompiled as error:
+        log.warning("Training on the CPU is slower than it could be: it wants a C++ compiler, there is %s", error)
+        return None

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 import autoseg
+from autoseg.errors import InputError
 from autoseg.losses import build_loss, compiled_loss
 from autoseg.losses.compiling import WORTH_BUILDING
+from autoseg.surrogates import native
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 ENOUGH = WORTH_BUILDING // 4  # pixels, of 4 classes
@@ -46,3 +48,14 @@ def test_hand_made_losses_take_torch_compile_only_when_asked(monkeypatch):
     loss = build_loss("jml", num_classes=4)
     assert compiled_loss(loss, "auto", 100 * ENOUGH, CPU) is loss and not seen
     assert compiled_loss(loss, "on", 1, CPU) is loss and seen == [loss]
+
+
+def test_auto_does_without_a_compiler_and_says_so(monkeypatch, caplog):
+    def refuse():
+        raise InputError("compile", "a C++ compiler", "none of c++")
+
+    monkeypatch.setattr(native, "library", refuse)
+    loss = surrogate()
+    assert compiled_loss(loss, "auto", 10**9, CPU) is loss
+    assert not loss.compiled
+    assert "expected a C++ compiler" in caplog.text

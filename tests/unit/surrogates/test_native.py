@@ -101,19 +101,9 @@ def test_a_curve_of_many_pieces_takes_the_plain_pass(monkeypatch):
 def test_without_a_compiler_the_user_is_told_what_to_do(monkeypatch):
     native.library.cache_clear()
     monkeypatch.setenv("CXX", "no-such-compiler")
+    autoseg.native.library.cache_clear()
     with pytest.raises(
         InputError, match=r"compile: expected a C\+\+ compiler, got none of no-such-compiler.*compile=off"
     ):
         build("miou")(*batch(0, torch.float32))
     native.library.cache_clear()
-
-
-def test_built_once_for_all_processes(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    native.library.cache_clear()
-    native.library()
-    monkeypatch.setattr(native, "_build", None)  # would fail
-    native.library.cache_clear()
-    native.library()
-    native.library.cache_clear()
-    assert [file.suffix for file in sorted((tmp_path / "autoseg" / "native").iterdir())] == [".lock", ".so"]

@@ -1,0 +1,46 @@
+"""C++ is built once for all processes, and what cannot be built is said in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from autoseg import native
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "right.cpp").write_text('extern "C" int twice(int x) { return 2 * x; }')
+    return tmp_path
+
+
+def test_built_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert native.library(folder / "right.cpp").twice(21) == 42
+    monkeypatch.setattr(native, "_build", None)  # would fail
+    native.library.cache_clear()
+    assert native.library(folder / "right.cpp").twice(2) == 4
+    built = sorted(path.suffix for path in (folder / "autoseg" / "native").iterdir())
+    assert built == [".lock", ".so"]
+
+
+def test_another_source_is_another_library(folder: Path) -> None:
+    native.library(folder / "right.cpp")
+    (folder / "right.cpp").write_text('extern "C" int twice(int x) { return x + x; }  // other text')
+    native.library.cache_clear()
+    native.library(folder / "right.cpp")
+    assert len(list((folder / "autoseg" / "native").glob("*.so"))) == 2
+
+
+def test_what_does_not_compile_is_said_and_leaves_nothing(folder: Path) -> None:
+    (folder / "wrong.cpp").write_text("int f( {")
+    with pytest.raises(native.NotCompiled, match="which failed: "):
+        native.library(folder / "wrong.cpp")
+    assert not list((folder / "autoseg" / "native").glob("*.so"))
+
+
+def test_without_a_compiler(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(native.NotCompiled, match="none of no-such-compiler"):
+        native.library(folder / "right.cpp")
