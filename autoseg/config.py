@@ -105,7 +105,7 @@ class SpaceConfig:
 class ControllerConfig:
     """What proposes candidates (`controller=`)."""
 
-    name: str = "ppo"  # ppo | random | cmaes | tpe
+    name: str = "tpe"  # tpe | cmaes | ppo (the paper) | random
     options: dict[str, Any] = field(default_factory=dict)  # keyword arguments of build_controller
 
 

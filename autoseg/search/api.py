@@ -36,7 +36,7 @@ def search(
     *,
     num_classes: int | None = None,
     space: str | SearchSpace = "default",
-    controller: str | Controller = "ppo",
+    controller: str | Controller = "tpe",
     run_dir: str | Path | None = None,
     rounds: int = 8,
     candidates: int = 8,
@@ -69,7 +69,7 @@ def search(
             batches. Sent to the workers by cloudpickle.
         num_classes: C; None: as many as the logits have that `train` hands to the loss.
         space: a space's name, the path of a .yaml file, or a `SearchSpace`.
-        controller: "ppo", "random", "cmaes", "tpe", or one made by `build_controller`.
+        controller: "tpe", "cmaes", "ppo" (the paper's), "random", or one made by `build_controller`.
         run_dir: the run folder; default: a new one in `runs/`.
         rounds: how often the controller learns.
         candidates: per round.
