@@ -70,6 +70,7 @@ class ProxyConfig:
     """One short training (`proxy.*`): what a candidate loss is judged by."""
 
     iters: int = 250
+    warmup: int = 0  # the first of them, with cross-entropy: done once per seed, every candidate goes on from there
     batch_size: int = 8
     size: list[int] = field(default_factory=lambda: [180, 240])  # every image is resized to this, once
     crop: int = 128  # side of the square training crop

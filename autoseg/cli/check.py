@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from autoseg.cli import compose
-from autoseg.config import CompareConfig, RetrainConfig, SearchConfig, TrustConfig
+from autoseg.config import CompareConfig, ProxyConfig, RetrainConfig, SearchConfig, TrustConfig
 from autoseg.errors import InputError, unknown_name
 
 Config = SearchConfig | CompareConfig | RetrainConfig
@@ -16,6 +16,7 @@ _AT_LEAST: Mapping[str, float] = {
     "tolerance": 0,
     "data.ignore_index": 0,
     "proxy.iters": 1,
+    "proxy.warmup": 0,
     "proxy.batch_size": 1,
     "proxy.crop": 16,
     "proxy.threads": 1,
@@ -75,6 +76,8 @@ def check(config: Config) -> None:
     if not 0 < config.data.holdout < 1:
         raise InputError("data.holdout", "a share between 0 and 1", config.data.holdout)
     _check_sizes(config)
+    if not isinstance(config, RetrainConfig):
+        _check_savings(config.proxy)
 
 
 def check_ranges(config: Config | TrustConfig) -> None:
@@ -131,6 +134,12 @@ def _check_sizes(config: Config) -> None:
             raise InputError(key, "three numbers, for red, green and blue", _value(config, key))
     if min(config.model.std) <= 0:
         raise InputError("model.std", "three numbers above 0", config.model.std)
+
+
+def _check_savings(proxy: ProxyConfig) -> None:
+    if proxy.warmup >= proxy.iters:
+        hint = "It is a part of them; 0 is none."
+        raise InputError("proxy.warmup", f"fewer than the {proxy.iters} of proxy.iters", proxy.warmup, hint)
 
 
 def _value(config: Config | TrustConfig, key: str) -> Any:

@@ -34,6 +34,7 @@ from autoseg.search.observer import Observers
 from autoseg.search.proxy import ProxyTask
 from autoseg.search.records import TrialRecord
 from autoseg.search.run_folder import RunFolder, new_run_path, read_config
+from autoseg.search.shared import SHARED
 from autoseg.surrogates import build_space
 from autoseg.tracking.lines import Lines, Quieter
 from autoseg.training import check_loss
@@ -195,6 +196,7 @@ def _task(config: CompareConfig, parts: Parts, texts: dict[str, str], folder: Pa
         config.drop_background,
         final_split=parts.split,
         per_class=True,
+        shared=str((folder / SHARED).absolute()),
     )
     keepsakes = Keepsakes(str(parts.path), parts.seeds[0])
     return ComparisonTask(texts, parts.recipe, proxy, keepsakes, str((folder / COUNTS).absolute()))

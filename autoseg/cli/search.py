@@ -34,6 +34,7 @@ from autoseg.search.publish import CardPublisher
 from autoseg.search.records import SearchResult
 from autoseg.search.reward import Floor
 from autoseg.search.run_folder import RunFolder, new_run_path
+from autoseg.search.shared import SHARED
 from autoseg.search.timing import TimedTask, seconds_per_training
 from autoseg.surrogates import SearchSpace, build_space
 from autoseg.tracking import build_observers
@@ -190,9 +191,10 @@ def _folder(config: SearchConfig, parts: Parts, path: Path) -> RunFolder:
 
 def _executor(config: SearchConfig, task: TimedTask, devices: list[str], folder: RunFolder) -> Executor:
     keepsakes = Keepsakes(str(folder.path), fresh_seeds(config.seed, 1)[0])  # of the confirmation's trainings
+    proxy = replace(task.proxy, shared=str(folder.path / SHARED))
     return build_executor(
         config.executor.name,
-        replace(task, task=replace(task.task, keepsakes=keepsakes)),
+        TimedTask(replace(task.task, train=proxy, keepsakes=keepsakes), proxy),
         devices,
         threads=config.proxy.threads,
         timeout_s=config.search.timeout_s,

@@ -42,6 +42,7 @@ from autoseg.search.observer import Observers
 from autoseg.search.proxy import ProxyTask
 from autoseg.search.records import COMPLETE
 from autoseg.search.run_folder import RunFolder, new_run_path, read_config, read_fingerprint
+from autoseg.search.shared import SHARED
 from autoseg.surrogates import SearchSpace
 from autoseg.tracking.lines import Lines, Quieter
 
@@ -178,8 +179,8 @@ def _entries(run: Path, search: SearchConfig, space: SearchSpace, count: int) ->
 def _proxies(config: TrustConfig, search: SearchConfig) -> dict[str, ProxyConfig]:
     """Every variant's way to train."""
     own = search.proxy
-    texts = config.cheaper or [f"proxy.iters={own.iters // part}" for part in SHORTER if own.iters // part]
-    longer = dataclasses.replace(own, iters=config.full.iters or LONGER * own.iters)
+    texts = config.cheaper or [_shorter(own, part) for part in SHORTER if own.iters // part]
+    longer = dataclasses.replace(own, iters=config.full.iters or LONGER * own.iters, warmup=0)  # nothing is saved here
     if longer.iters <= own.iters:
         raise InputError("full.iters", f"more than the proxy's {own.iters}", longer.iters)
     found = {PROXY: own, AGAIN: own, FULL: longer}
@@ -193,6 +194,12 @@ def _proxies(config: TrustConfig, search: SearchConfig) -> dict[str, ProxyConfig
         check(changed)
         found[text] = changed.proxy
     return found
+
+
+def _shorter(own: ProxyConfig, part: int) -> str:
+    """The change that trains for a part of the iterations, of those with cross-entropy too."""
+    warmup = f" proxy.warmup={own.warmup // part}" if own.warmup else ""
+    return f"proxy.iters={own.iters // part}{warmup}"
 
 
 def _trained(config: TrustConfig, parts: Parts) -> Trust:
@@ -227,9 +234,12 @@ def _task(parts: Parts) -> TrustTask:
     search, data = parts.search, parts.data
     metrics = tuple(dict.fromkeys([*names(), search.metric]))
     trains = {
-        name: ProxyTask(search.data, search.model, proxy, metrics, search.tolerance, search.drop_background)
+        name: ProxyTask(
+            search.data, search.model, proxy, metrics, search.tolerance, search.drop_background,
+            shared=str(parts.path / SHARED),
+        )
         for name, proxy in parts.proxies.items()
-    }
+    }  # fmt: skip
     options = {"tolerance": search.tolerance, "drop_background": search.drop_background}
     task = CandidateTask(
         search.metric, parts.space.to_dict(), data.num_classes, trains[PROXY], data.ignore_index, options

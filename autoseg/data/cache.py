@@ -1,8 +1,7 @@
 """One compact file per (content, size): decoded once, then memory-mapped by every process that trains on it.
 
 The file is in the safetensors format (an eight-byte length, a JSON header, raw bytes), written here in one
-pass so that a data set larger than memory can be prepared; the safetensors library reads it. It is
-made under a file lock, in a temporary file that gets its name when it is complete: no reader ever sees half.
+pass so that a data set larger than memory can be prepared; the safetensors library reads it.
 """
 
 from __future__ import annotations
@@ -14,17 +13,16 @@ import logging
 import os
 import re
 import shutil
-import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
-from filelock import FileLock
 from PIL import Image
 
+from autoseg.data.once import head, made_once
 from autoseg.data.source import IGNORE, Bytes, Sample, Source
 from autoseg.errors import InputError
 
@@ -51,16 +49,10 @@ def cache_file(source: Source, name: str, size: tuple[int, int], folder: str | N
     key = hashlib.sha256(content.encode()).hexdigest()[:16]
     slug = re.sub(r"[^A-Za-z0-9_.-]+", "-", name)
     path = base / f"{slug}-{size[0]}x{size[1]}-{key}.safetensors"
-    if path.is_file():
-        return path
     try:
-        base.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock"):
-            if not path.is_file():  # another process may have made it while we waited
-                _build(source, size, path)
+        return made_once(path, lambda draft: _build(source, size, draft))
     except OSError as error:
         raise _disk_error(base, error) from error
-    return path
 
 
 def _build(source: Source, size: tuple[int, int], path: Path) -> None:
@@ -68,18 +60,11 @@ def _build(source: Source, size: tuple[int, int], path: Path) -> None:
     log.info("Preparing %d images at %dx%d, once", sum(map(len, source.names.values())), size[1], size[0])
     if sum(map(prod, shapes.values())) > shutil.disk_usage(path.parent).free:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # now, not after an hour of decoding
-    temporary = path.with_suffix(".tmp")
-    try:
-        with temporary.open("wb") as file:
-            start = file.write(_header(source, shapes, "0" * 64))
-            fingerprint = _write_tensors(file, start, source, shapes)
-            file.seek(0)
-            file.write(_header(source, shapes, fingerprint))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with path.open("wb") as file:
+        start = file.write(_header(source, shapes, "0" * 64))
+        fingerprint = _write_tensors(file, start, source, shapes)
+        file.seek(0)
+        file.write(_header(source, shapes, fingerprint))
 
 
 def _shapes(source: Source, size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
@@ -101,14 +86,7 @@ def _header(source: Source, shapes: dict[str, tuple[int, ...]], fingerprint: str
         "names": {role: list(names) for role, names in source.names.items()},
         "fingerprint": fingerprint,
     }
-    header: dict[str, Any] = {"__metadata__": {"autoseg": json.dumps(about)}}
-    end = 0
-    for name, shape in shapes.items():
-        start, end = end, end + prod(shape)
-        header[name] = {"dtype": "U8", "shape": shape, "data_offsets": [start, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text
+    return head({name: ("U8", shape) for name, shape in shapes.items()}, about)
 
 
 def _write_tensors(file: BinaryIO, start: int, source: Source, shapes: dict[str, tuple[int, ...]]) -> str:

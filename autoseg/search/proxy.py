@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoseg.config import DataConfig, ModelConfig, ProxyConfig
-from autoseg.search import keepsakes
+from autoseg.search import keepsakes, shared
 
 if TYPE_CHECKING:  # the search process builds the task without torch; workers import it when they run it
     import torch
     from torch import Tensor, nn
 
     from autoseg.data import SegData
+    from autoseg.training import Training
     from autoseg.training.precision import Precision
 
 
@@ -41,6 +42,9 @@ class ProxyTask:
         save_to: None, or a `.safetensors` file for the trained network (`proxy.soft.teacher` of another training).
         predictions: None, or a folder for the predicted classes of a few scored images (see `keepsakes`).
         counts_to: None, or an `.npz` file for what each scored image contributes (`autoseg.metrics.images`).
+        shared: None, or a folder for what trainings with the same seed share, so that it is made once for all of
+            them; see `shared`. The scores do not depend on it.
+        limit: None, or how many iterations to train after the warm-up (to time them).
     """
 
     data: DataConfig
@@ -54,6 +58,8 @@ class ProxyTask:
     save_to: str | None = None
     predictions: str | None = None
     counts_to: str | None = None
+    shared: str | None = None
+    limit: int | None = None
 
     def keeping_counts(self, file: str) -> ProxyTask:
         """The same training, which leaves `counts_to`."""
@@ -89,7 +95,7 @@ class ProxyTask:
 
     def _train(self, loss: nn.Module, seed: int, precision: Precision) -> nn.Module:
         from autoseg.data import Augment
-        from autoseg.training import Batches, build_targets, check_loss, save_network, train
+        from autoseg.training import Batches, Training, build_targets, check_loss, save_network
 
         data, proxy = self._open(), self.proxy
         rows = self._rows(data)[0]
@@ -104,10 +110,24 @@ class ProxyTask:
             extra=prepare(known[rows]) if prepare else {},
             seed=seed, iters=proxy.iters, batch_size=proxy.batch_size,
         )  # fmt: skip
-        train(model, loss, batches, proxy, precision, targets)
+        training = Training(model, batches, proxy, precision, targets)
+        self._warm_up(training, data, seed)
+        training.run(loss, None if self.limit is None else min(proxy.iters, training.iteration + self.limit))
+        training.finish()
         if self.save_to is not None:
             save_network(model, self.save_to)
         return model
+
+    def _warm_up(self, training: Training, data: SegData, seed: int) -> None:
+        """The iterations with cross-entropy: done here, or gone on from where another training has left them."""
+        if not self.proxy.warmup:
+            return
+        place = None
+        if self.shared is not None:
+            settings = [self.data.holdout, self.final_split, asdict(self.model), asdict(self.proxy)]
+            known = [data.fingerprint, training.precision.device.type, *settings]
+            place = shared.place(self.shared, "warmup", seed, known)
+        shared.warm_up(training, self.proxy.warmup, data.num_classes, data.ignore_index, place)
 
     def _shown(self, data: SegData, rows: Tensor, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """Images and labels to train on, both on the device, and the (N, H, W) labels a loss may prepare from."""

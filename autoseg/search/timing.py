@@ -35,15 +35,15 @@ class TimedTask:
         """Scores of a payload; of `{"timing": true, …}` the seconds one whole training would take."""
         if "timing" not in payload:
             return self.task(payload, device)
-        self._seconds(SHORT, payload, device)  # imports, data, first use of every kernel
+        self._seconds(SHORT, payload, device)  # imports, data, what candidates share, first use of every kernel
         short, long = (self._seconds(iters, payload, device) for iters in (SHORT, LONG))
         per_iteration = max(0.0, long - short) / (LONG - SHORT)
-        return {"seconds": short + per_iteration * (self.proxy.proxy.iters - SHORT)}
+        own = self.proxy.proxy.iters - self.proxy.proxy.warmup  # the others are done once, for all
+        return {"seconds": short + per_iteration * max(0, own - SHORT)}
 
     def _seconds(self, iters: int, payload: dict[str, Any], device: str) -> float:
-        proxy = dataclasses.replace(self.proxy, proxy=dataclasses.replace(self.proxy.proxy, iters=iters))
         start = time.monotonic()
-        dataclasses.replace(self.task, train=proxy)(payload, device)
+        dataclasses.replace(self.task, train=dataclasses.replace(self.proxy, limit=iters))(payload, device)
         return time.monotonic() - start
 
 

@@ -2,12 +2,12 @@
 
 from autoseg.training.batches import Batches
 from autoseg.training.evaluate import evaluate, predict
-from autoseg.training.loop import TrainLog, train
+from autoseg.training.loop import Training, TrainLog, train
 from autoseg.training.models import Segmentor, build_model
 from autoseg.training.targets import Targets, build_targets, check_loss
 from autoseg.training.weights import save_network
 
 __all__ = [
-    "Batches", "Segmentor", "Targets", "TrainLog",
+    "Batches", "Segmentor", "Targets", "TrainLog", "Training",
     "build_model", "build_targets", "check_loss", "evaluate", "predict", "save_network", "train",
 ]  # fmt: skip

@@ -51,10 +51,17 @@ class Batches:
         return len(self.order)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yields images (B, 3, crop, crop) float32, labels (B, [R,] crop, crop) int64, and the extras."""
-        device = self.images.device
+        """All of them; see `between`."""
+        return self.between(0, len(self))
+
+    def between(self, first: int, last: int) -> Iterator[Batch]:
+        """The batches of iterations first, ..., last - 1; `generator` must be where those before have left it.
+
+        Yields images (B, 3, crop, crop) float32, labels (B, [R,] crop, crop) int64, and the extras.
+        """
+        device, order = self.images.device, self.order[first:last]
         # Moved to the device once: a transfer in every iteration would wait for the device.
-        for picked, index in zip(self.order.to(device), self.rows[self.order].to(device), strict=True):
+        for picked, index in zip(order.to(device), self.rows[order].to(device), strict=True):
             images, labels = self.images[index], self.labels[index]
             draw = self.augment.draw(images, self.generator)
             extra = {

@@ -1,4 +1,4 @@
-"""The training loop: one network, one loss, one stream of batches."""
+"""The training loop: one network, one stream of batches, one loss after another."""
 
 from __future__ import annotations
 
@@ -42,48 +42,87 @@ def train(
     precision: Precision,
     targets: Targets | None = None,
 ) -> TrainLog:
-    """Train `model` in place for one pass over `batches`, `proxy.iters` optimiser steps.
+    """Train `model` in place for one pass over `batches` with one loss; arguments and errors as in `Training`."""
+    training = Training(model, batches, proxy, precision, targets)
+    training.run(loss)
+    return training.finish()
+
+
+class Training:
+    """A training that can stop after any iteration, be looked at or kept (`training.state`), and go on.
 
     Args:
-        model: images (N, 3, H, W) to a list of logits [main, auxiliary...], on `precision.device`.
-        loss: (logits float32, targets) to a scalar, or with a third argument where it has `prepare`.
-            Auxiliary logits get the same loss times `proxy.aux_weight`.
+        model: images (N, 3, H, W) to a list of logits [main, auxiliary...], on `precision.device`; trained in place.
         batches: what to train on.
-        proxy: optimiser, schedule, weights.
+        proxy: optimiser, schedule (over all of `proxy.iters`), weights.
         precision: number format and layout.
         targets: what is made of each batch's labels; None: nothing, they are taken as they are.
 
-    Raises:
-        Diverged: the loss, or a weight at the end, is not finite.
+    Attributes:
+        iteration: how many are done.
+        losses: (iterations,) float32, of those done, auxiliary heads included; on the device.
     """
-    start = time.perf_counter()
-    model.to(memory_format=precision.layout).train()
-    targets = targets or Targets()
-    objective = _objective(loss, proxy, precision.device)
-    optimizer = build_optimizer(model, proxy)
-    scaler = GradScaler(precision.device.type, enabled=precision.dtype is torch.float16)
-    set_progress = getattr(loss, "set_progress", None)
-    losses = torch.zeros(len(batches), device=precision.device)
-    interval = CHECK_EVERY if precision.device.type == "cuda" else 1
-    for iteration, (images, labels, extra) in enumerate(batches):
-        set_rates(optimizer, proxy, iteration)
-        if set_progress is not None:
-            set_progress(iteration / len(batches))
-        with precision.autocast():
-            outputs = model(images.to(memory_format=precision.layout))
-        value = objective(outputs, targets(images, labels), extra)
-        losses[iteration] = value.detach()
-        if (iteration + 1) % interval == 0:
-            _check(losses[: iteration + 1])
-        optimizer.zero_grad()
-        scaler.scale(value).backward()
-        scaler.step(optimizer)
-        scaler.update()
-        targets.follow(model)
-    _check(losses)
-    if not all(bool(weight.isfinite().all()) for weight in model.state_dict().values()):
-        raise Diverged("a weight is not finite after the last iteration")
-    return TrainLog(losses.tolist(), time.perf_counter() - start)
+
+    def __init__(
+        self,
+        model: nn.Module,
+        batches: Batches,
+        proxy: ProxyConfig,
+        precision: Precision,
+        targets: Targets | None = None,
+    ) -> None:
+        self.model = model.to(memory_format=precision.layout).train()
+        self.batches, self.proxy, self.precision = batches, proxy, precision
+        self.targets = targets or Targets()
+        self.optimizer = build_optimizer(model, proxy)
+        self.scaler = GradScaler(precision.device.type, enabled=precision.dtype is torch.float16)
+        self.losses = torch.zeros(len(batches), device=precision.device)
+        self.iteration = 0
+        self._seconds = 0.0
+
+    def run(self, loss: nn.Module, until: int | None = None) -> None:
+        """Train with a loss up to an iteration.
+
+        Args:
+            loss: (logits float32, targets) to a scalar, or with a third argument where it has `prepare`.
+                Auxiliary logits get the same loss times `proxy.aux_weight`.
+            until: how many iterations are done then; None: all.
+
+        Raises:
+            Diverged: the loss is not finite.
+        """
+        start, last = time.perf_counter(), len(self.batches) if until is None else until
+        objective = _objective(loss, self.proxy, self.precision.device)
+        set_progress = getattr(loss, "set_progress", None)
+        interval = CHECK_EVERY if self.precision.device.type == "cuda" else 1
+        for images, labels, extra in self.batches.between(self.iteration, last):
+            set_rates(self.optimizer, self.proxy, self.iteration)
+            if set_progress is not None:
+                set_progress(self.iteration / len(self.batches))
+            with self.precision.autocast():
+                outputs = self.model(images.to(memory_format=self.precision.layout))
+            value = objective(outputs, self.targets(images, labels), extra)
+            self.losses[self.iteration] = value.detach()
+            self.iteration += 1
+            if self.iteration % interval == 0:
+                _check(self.losses[: self.iteration])
+            self.optimizer.zero_grad()
+            self.scaler.scale(value).backward()
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            self.targets.follow(self.model)
+        _check(self.losses[: self.iteration])
+        self._seconds += time.perf_counter() - start
+
+    def finish(self) -> TrainLog:
+        """What it leaves behind.
+
+        Raises:
+            Diverged: a weight is not finite.
+        """
+        if not all(bool(weight.isfinite().all()) for weight in self.model.state_dict().values()):
+            raise Diverged("a weight is not finite after the last iteration")
+        return TrainLog(self.losses.tolist(), self._seconds)
 
 
 def _objective(

@@ -11,6 +11,7 @@ smoothing and soft labels for region losses: Wang et al., NeurIPS 2023, arXiv 23
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +50,14 @@ class Targets:
     def follow(self, model: nn.Module) -> None:
         """Told after every optimiser step, with the network that took it."""
         del model
+
+    def state(self) -> dict[str, Tensor]:
+        """What it has learned from these steps, so that another can go on (see `training.state`)."""
+        return {}
+
+    def restore(self, kept: Mapping[str, Tensor]) -> None:
+        """The reverse of `state`."""
+        del kept
 
 
 class Smooth(Targets):
@@ -146,6 +155,15 @@ class PseudoLabels(Taught):
                     mine.lerp_(theirs, 1 - momentum)
                 else:
                     mine.copy_(theirs)  # counters
+
+    def state(self) -> dict[str, Tensor]:
+        """See `Targets`."""
+        return {**self.teacher.state_dict(), "steps": torch.tensor(self.steps)}
+
+    def restore(self, kept: Mapping[str, Tensor]) -> None:
+        """See `Targets`."""
+        self.steps = int(kept["steps"])
+        self.teacher.load_state_dict({name: value for name, value in kept.items() if name != "steps"})
 
 
 def build_targets(proxy: ProxyConfig, num_classes: int, model: nn.Module, precision: Precision) -> Targets:

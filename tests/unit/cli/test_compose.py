@@ -144,6 +144,8 @@ def test_the_quoting_it_suggests_works(value):
         "model.std=[1,1,0]",
         "tracker.wandb=onlin",
         "search.confirm.seeds=-1",
+        "proxy.warmup=-1",
+        "proxy.warmup=250",
     ],
 )
 def test_values_out_of_range_are_refused(typed):

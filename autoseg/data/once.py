@@ -1,0 +1,61 @@
+"""Files that many processes need and one of them makes, and the head of a safetensors file written in one pass."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+BYTES = {"U8": 1, "BF16": 2, "F16": 2, "F32": 4}  # of an element, by the format's name for its type
+
+
+def made_once(path: Path, make: Callable[[Path], None]) -> Path:
+    """The file, made now if it does not exist yet; whoever comes first makes it, the others wait for it.
+
+    It is made under a lock, in a temporary file that gets its name when it is complete and on the disk: no reader
+    ever sees half, and no two ever see different ones.
+
+    Args:
+        path: of the finished file; its folder is made if missing.
+        make: writes the file it is told.
+
+    Raises:
+        OSError: the folder cannot be written, or the disk is full.
+    """
+    if path.is_file():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        if not path.is_file():  # another process may have made it while we waited
+            draft = path.with_suffix(".tmp")
+            try:
+                make(draft)
+                with draft.open("rb+") as file:
+                    os.fsync(file.fileno())
+                draft.replace(path)
+            finally:
+                draft.unlink(missing_ok=True)
+    return path
+
+
+def head(tensors: Mapping[str, tuple[str, Sequence[int]]], about: Any) -> bytes:
+    """The first bytes of a safetensors file whose tensors are then written one after the other, as they come.
+
+    Args:
+        tensors: name to (type as in `BYTES`, shape), in the order in which they will be written.
+        about: plain data, kept as JSON under "autoseg".
+    """
+    header: dict[str, Any] = {"__metadata__": {"autoseg": json.dumps(about)}}
+    end = 0
+    for name, (kind, shape) in tensors.items():
+        start, end = end, end + prod(shape) * BYTES[kind]
+        header[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text

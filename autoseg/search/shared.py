@@ -1,0 +1,87 @@
+"""What trainings with the same seed share, computed by the first and kept for the others (`RUN/shared/`).
+
+Up to the first iteration with its own loss, a candidate's training does not depend on the candidate: all share the
+seed's network and stream of batches. Whoever comes first makes a file under a lock, the others wait and read it, so
+that on every device all go on from the very same numbers; in the run folder, so that this is also true of a run that
+is resumed, and no state of other software or images is ever met. Deleted, a file is made again: on a CPU, the same.
+
+The confirmation trains under the same budget with seeds of its own: each has its own warm-up, which all entries share,
+rivals too. Rankings of a search and of its confirmation are thus of one recipe; what is certain is only how losses do
+after these iterations of cross-entropy, which is why a card says `warmup` in its `proxy`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autoseg.errors import Diverged, InputError
+from autoseg.search.run_folder import no_space
+
+if TYPE_CHECKING:
+    from autoseg.training import Training
+
+SHARED = "shared"  # folder of a run
+
+
+def place(folder: str, kind: str, seed: int, known: Sequence[Any]) -> Path:
+    """The file of one seed.
+
+    Args:
+        folder: for all of them.
+        kind: of content, the beginning of the file's name.
+        seed: of the trainings that share it.
+        known: plain data, all else that the content depends on.
+    """
+    digest = hashlib.sha256(json.dumps([torch_version(), *known], sort_keys=True).encode()).hexdigest()[:12]
+    return Path(folder) / f"{kind}-seed-{seed}-{digest}.safetensors"
+
+
+def torch_version() -> str:
+    """Of the installed torch, without importing it."""
+    from importlib.metadata import version
+
+    return version("torch")
+
+
+def warm_up(training: Training, iters: int, num_classes: int, ignore_index: int, path: Path | None) -> None:
+    """Bring a new training to where `iters` iterations with cross-entropy have brought it.
+
+    Args:
+        training: that has done nothing yet.
+        iters: how many.
+        num_classes: C.
+        ignore_index: of the labels.
+        path: of the state that trainings with this seed share, made if missing; None: train, and keep nothing.
+
+    Raises:
+        InputError: cross-entropy diverges, or no space on the disk.
+    """
+    from safetensors.torch import load_file, save_file
+
+    from autoseg.data.once import made_once
+    from autoseg.losses import build_loss
+    from autoseg.training.state import restore, state
+
+    def train() -> None:
+        loss = build_loss("ce", num_classes=num_classes, ignore_index=ignore_index)
+        try:
+            training.run(loss.to(training.precision.device), until=iters)
+        except Diverged as error:  # no candidate is to blame, and none could go on
+            hint = "Lower proxy.lr."
+            raise InputError("proxy.warmup", "a training that goes well with cross-entropy", error, hint) from error
+
+    def make(draft: Path) -> None:
+        train()
+        save_file(state(training), draft)
+
+    if path is None:
+        train()
+        return
+    with no_space(path):
+        made_once(path, make)
+    if training.iteration == 0:
+        restore(training, load_file(path))

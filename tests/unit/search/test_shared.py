@@ -1,0 +1,111 @@
+"""The warm-up is computed once per seed, whoever comes first, and every candidate goes on from the same numbers."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_proxy import TINY, CrossEntropy
+from torch import Tensor, nn
+
+from autoseg.config import DataConfig, ModelConfig, ProxyConfig
+from autoseg.data.once import made_once
+from autoseg.errors import InputError
+from autoseg.losses import build_loss
+from autoseg.search.proxy import ProxyTask
+from autoseg.search.timing import TimedTask
+from autoseg.training import Training
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> ProxyTask:
+    return ProxyTask(
+        data=DataConfig(count=[12, 4, 4], cache_dir=str(tmp_path_factory.mktemp("cache"))),
+        model=ModelConfig(overrides=TINY),
+        proxy=ProxyConfig(iters=4, warmup=2, batch_size=2, crop=32, size=[48, 64]),
+        metrics=("miou", "biou"),
+        tolerance=2,
+    )
+
+
+class Counting(CrossEntropy):
+    calls = 0
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        self.calls += 1
+        return 3 * super().forward(logits, labels)
+
+
+def test_forked_candidates_score_as_if_trained_through(
+    task: ProxyTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dice = build_loss("dice", num_classes=7)
+    through = [task(loss, 5) for loss in (Counting(), dice)]
+    iterations: list[int] = []
+    run = Training.run
+
+    def counted(self: Training, loss: nn.Module, until: int | None = None) -> None:
+        before = self.iteration
+        run(self, loss, until)
+        iterations.append(self.iteration - before)
+
+    monkeypatch.setattr(Training, "run", counted)
+    sharing, counting = replace(task, shared=str(tmp_path / "shared")), Counting()
+    assert [sharing(loss, 5) for loss in (counting, dice)] == through
+    assert counting.calls == 2 and iterations == [2, 2, 2]  # one warm-up, then each its own two
+    assert through[0] != through[1]
+    (file,) = (tmp_path / "shared").glob("*.safetensors")
+    assert file.name.startswith("warmup-seed-5-")
+    sharing(dice, 6)
+    assert len(list((tmp_path / "shared").glob("warmup-seed-6-*.safetensors"))) == 1
+
+
+def test_nothing_is_shared_between_different_budgets(task: ProxyTask, tmp_path: Path) -> None:
+    for proxy in (task.proxy, replace(task.proxy, lr=0.1), replace(task.proxy, warmup=3)):
+        replace(task, proxy=proxy, shared=str(tmp_path))(CrossEntropy(), 5)
+    assert len(list(tmp_path.glob("*.safetensors"))) == 3
+
+
+def test_cross_entropy_after_a_warm_up_is_cross_entropy(task: ProxyTask) -> None:
+    loss = build_loss("ce", num_classes=7)
+    assert task(loss, 1) == replace(task, proxy=replace(task.proxy, warmup=0))(loss, 1)
+
+
+def test_a_warm_up_that_diverges_is_nobodys_loss(task: ProxyTask, tmp_path: Path) -> None:
+    wild = replace(task, proxy=replace(task.proxy, lr=1e30), shared=str(tmp_path))
+    with pytest.raises(InputError, match=r"proxy\.warmup: expected a training that goes well with cross-entropy"):
+        wild(CrossEntropy(), 5)
+    assert not list(tmp_path.glob("*.safetensors")) and not list(tmp_path.glob("*.tmp"))
+
+
+def test_timing_counts_what_each_candidate_trains_itself(task: ProxyTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    counting, limited = Counting(), replace(task, limit=1)
+    limited(counting, 5)
+    assert counting.calls == 1  # after two of cross-entropy
+
+    def seconds(self: TimedTask, iters: int, payload: Any, device: str) -> float:
+        return 10.0 + iters
+
+    monkeypatch.setattr(TimedTask, "_seconds", seconds)
+    timed = TimedTask(None, replace(task, proxy=replace(task.proxy, iters=50, warmup=20)))  # type: ignore[arg-type]
+    assert timed({"timing": True}, "cpu") == {"seconds": 10.0 + 30}
+
+
+def test_a_file_is_made_once_by_whoever_comes_first(tmp_path: Path) -> None:
+    made, together = [], threading.Barrier(4)
+
+    def make(draft: Path) -> None:
+        made.append(draft)
+        draft.write_text(str(len(made)))
+
+    def ask(_: int) -> str:
+        together.wait()
+        return made_once(tmp_path / "new" / "file.safetensors", make).read_text()
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(ask, range(4))) == ["1"] * 4
+    assert len(made) == 1
