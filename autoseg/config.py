@@ -129,6 +129,9 @@ class SearchSettings:
     timeout_s: float | None = None  # per candidate; None: ten times the first one's time, at least 600 s
     retries: int = 1  # fresh attempts after a worker died or hung
     confirm: ConfirmConfig = field(default_factory=ConfirmConfig)
+    pruner: str = "none"  # none | median | percentile: stops candidates that score below earlier rounds' at a rung
+    rungs: list[float] = field(default_factory=lambda: [0.25, 0.5])  # where, as shares of proxy.iters
+    pruner_options: dict[str, Any] = field(default_factory=dict)  # keyword arguments of Optuna's pruner
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from autoseg.cli import compose
 from autoseg.config import CompareConfig, ProxyConfig, RetrainConfig, SearchConfig, TrustConfig
 from autoseg.errors import InputError, unknown_name
+from autoseg.search.rungs import NONE, PRUNERS, Rungs, build_pruner
 
 Config = SearchConfig | CompareConfig | RetrainConfig
 
@@ -50,6 +52,7 @@ _ONE_OF: Mapping[str, tuple[str, ...]] = {
     "proxy.channels_last": ("auto", "on", "off"),
     "proxy.compile": ("auto", "on", "off"),
     "proxy.labels": ("hard", "smooth", "boundary_smooth", "distill", "annotators", "pseudo"),
+    "search.pruner": PRUNERS,
     "interval": ("t", "bootstrap"),
     "executor.name": ("inline", "processes"),
     "tracker.wandb": ("disabled", "offline", "online"),
@@ -78,6 +81,8 @@ def check(config: Config) -> None:
     _check_sizes(config)
     if not isinstance(config, RetrainConfig):
         _check_savings(config.proxy)
+    if isinstance(config, SearchConfig) and config.search.pruner != NONE:
+        _check_rungs(config)
 
 
 def check_ranges(config: Config | TrustConfig) -> None:
@@ -140,6 +145,17 @@ def _check_savings(proxy: ProxyConfig) -> None:
     if proxy.warmup >= proxy.iters:
         hint = "It is a part of them; 0 is none."
         raise InputError("proxy.warmup", f"fewer than the {proxy.iters} of proxy.iters", proxy.warmup, hint)
+
+
+def _check_rungs(config: SearchConfig) -> None:
+    build_pruner(config.search.pruner, config.search.pruner_options)
+    rungs, proxy = Rungs(shares=tuple(config.search.rungs)).iterations(config.proxy.iters), config.proxy
+    where = [proxy.warmup, *rungs, proxy.iters]
+    if not rungs or any(later <= earlier for earlier, later in itertools.pairwise(where)):
+        after = f" after the {proxy.warmup} of proxy.warmup" if proxy.warmup else ""
+        hint = "At each, candidates are scored on the held-out images."
+        expected = f"ascending shares of the {proxy.iters} iterations{after}, between 0 and 1"
+        raise InputError("search.rungs", expected, config.search.rungs, hint)
 
 
 def _value(config: Config | TrustConfig, key: str) -> Any:

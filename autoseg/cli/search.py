@@ -16,7 +16,7 @@ from autoseg.cli.arguments import Arguments
 from autoseg.cli.check import absolute_paths, check
 from autoseg.cli.faults import INTERRUPTED
 from autoseg.cli.resume import resumed
-from autoseg.config import SearchConfig
+from autoseg.config import SearchConfig, SearchSettings
 from autoseg.controllers import build_controller
 from autoseg.data import SegData, open_data
 from autoseg.errors import InputError, unknown_name
@@ -34,6 +34,7 @@ from autoseg.search.publish import CardPublisher
 from autoseg.search.records import SearchResult
 from autoseg.search.reward import Floor
 from autoseg.search.run_folder import RunFolder, new_run_path
+from autoseg.search.rungs import NONE
 from autoseg.search.shared import SHARED
 from autoseg.search.timing import TimedTask, seconds_per_training
 from autoseg.surrogates import SearchSpace, build_space
@@ -211,6 +212,7 @@ def fingerprint(config: SearchConfig, parts: Parts) -> dict[str, Any]:
         "candidates": config.search.candidates,
         "floor": config.search.floor,
         "confirm": asdict(config.search.confirm),
+        **_stopping(config.search),
         "data": parts.data.fingerprint,
         "holdout": config.data.holdout,
         "model": asdict(config.model),
@@ -219,6 +221,12 @@ def fingerprint(config: SearchConfig, parts: Parts) -> dict[str, Any]:
         "controller": {"name": config.controller.name, **config.controller.options},
         **_options(config),
     }
+
+
+def _stopping(settings: SearchSettings) -> dict[str, Any]:
+    if settings.pruner == NONE:
+        return {}
+    return {"pruner": settings.pruner, "rungs": settings.rungs, "pruner_options": settings.pruner_options}
 
 
 def provenance(config: SearchConfig, data: SegData) -> dict[str, Any]:

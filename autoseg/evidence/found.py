@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from autoseg.evidence.tables import percent
-from autoseg.search.records import SearchResult, TrialRecord
+from autoseg.search.records import COMPLETE, SearchResult, TrialRecord
 
 
 def by_round(records: Sequence[TrialRecord]) -> list[list[float]]:
@@ -13,7 +14,10 @@ def by_round(records: Sequence[TrialRecord]) -> list[list[float]]:
     rounds: dict[int, list[TrialRecord]] = {}
     for record in records:
         rounds.setdefault(record.round, []).append(record)
-    return [[r.reward for r in sorted(rounds[i], key=lambda r: r.index)] for i in sorted(rounds)]
+    return [
+        [r.reward if r.state == COMPLETE else math.nan for r in sorted(rounds[i], key=lambda r: r.index)]
+        for i in sorted(rounds)
+    ]
 
 
 def sentence(result: SearchResult) -> str:

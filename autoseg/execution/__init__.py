@@ -6,7 +6,7 @@ exception in the search; torch is imported by the workers only, after their devi
 
 from autoseg.execution.devices import slots
 from autoseg.execution.inline import InlineExecutor
-from autoseg.execution.job import Executor, Job, Outcome, Task
+from autoseg.execution.job import Executor, Job, Outcome, Task, Watched
 from autoseg.execution.processes import ProcessExecutor
 
-__all__ = ["Executor", "InlineExecutor", "Job", "Outcome", "ProcessExecutor", "Task", "slots"]
+__all__ = ["Executor", "InlineExecutor", "Job", "Outcome", "ProcessExecutor", "Task", "Watched", "slots"]

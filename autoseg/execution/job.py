@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 
 from autoseg.errors import Diverged, InputError
 
-State = Literal["complete", "diverged", "failed", "timeout"]
+State = Literal["complete", "pruned", "diverged", "failed", "timeout"]
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,14 @@ class Outcome:
     """What became of a job, after its last attempt.
 
     Args:
-        state: "complete", "diverged" (the task raised `Diverged`), "failed" (it raised something else, or its
-            worker died) or "timeout".
+        state: "complete", "pruned" (the task ended it early, see `Watched`), "diverged" (it raised `Diverged`),
+            "failed" (it raised something else, or its worker died) or "timeout".
         scores: what the task returned; empty unless complete.
         seconds: wall-clock time of the last attempt.
         attempts: 1, or more after a worker died, hung or ran out of memory.
         error: the reason in words, with the traceback where there is one; empty if complete.
         device: the slot it ran on: "cpu" or "cuda:<index>".
+        rungs: scores on the way, by iteration, if the task was asked to look.
     """
 
     state: State
@@ -47,6 +48,21 @@ class Outcome:
     attempts: int = 1
     error: str = ""
     device: str = "cpu"
+    rungs: dict[int, float] = field(default_factory=dict)
+
+
+class Watched(dict[str, float]):
+    """Scores of a job that was looked at on its way; a task may return them instead of plain ones.
+
+    Args:
+        scores: in the end; empty if it was pruned.
+        rungs: on the way, by iteration.
+        pruned: whether it was ended at the last of these.
+    """
+
+    def __init__(self, scores: Mapping[str, float], rungs: Mapping[int, float], pruned: bool = False) -> None:
+        super().__init__(scores)
+        self.rungs, self.pruned = dict(rungs), pruned
 
 
 class Task(Protocol):
@@ -103,11 +119,14 @@ def attempt(task: Task, payload: dict[str, Any], device: str) -> Attempt:
     """Call the task once and turn whatever happens into an `Attempt`. Runs inside the worker."""
     start = time.monotonic()
 
-    def ended(state: State, scores: dict[str, float] | None = None, error: str = "") -> Outcome:
-        return Outcome(state, scores or {}, time.monotonic() - start, error=error, device=device)
+    def ended(state: State, error: str = "") -> Outcome:
+        return Outcome(state, {}, time.monotonic() - start, error=error, device=device)
 
     try:
-        return Attempt(ended("complete", {name: float(score) for name, score in task(payload, device).items()}))
+        returned = task(payload, device)
+        scores = {name: float(score) for name, score in returned.items()}
+        rungs, pruned = (returned.rungs, returned.pruned) if isinstance(returned, Watched) else ({}, False)
+        return Attempt(replace(ended("pruned" if pruned else "complete"), scores=scores, rungs=rungs))
     except Diverged as error:
         return Attempt(ended("diverged", error=str(error) or "the loss is not finite"))
     except InputError as error:

@@ -8,7 +8,8 @@ from autoseg.errors import InputError
 from autoseg.execution import Executor, Job
 from autoseg.search.ledger import Ledger
 from autoseg.search.observer import Observer, Progress, estimate
-from autoseg.search.records import COMPLETE, RUNNING, TrialRecord
+from autoseg.search.records import COMPLETE, PRUNED, RUNNING, TrialRecord
+from autoseg.search.rungs import Rungs
 
 
 class Bench:
@@ -25,17 +26,30 @@ class Bench:
         self.ledger, self.executor, self.observer, self.total = ledger, executor, observer, total
 
     def train(
-        self, study: str, plan: Sequence[TrialRecord], reward: Callable[[Mapping[str, float]], float]
+        self,
+        study: str,
+        plan: Sequence[TrialRecord],
+        reward: Callable[[Mapping[str, float]], float],
+        rungs: Rungs | None = None,
     ) -> list[TrialRecord]:
         """Results of the planned trainings, in their order. Those the ledger already has are not run again.
+
+        Args:
+            study: of the ledger.
+            plan: what is to be trained.
+            reward: of a complete training's scores.
+            rungs: where they are looked at, and may be stopped; None: nowhere.
 
         Raises:
             InputError: the ledger has another θ under the same name, so that it is not this search's.
         """
         records = {record.key: self._recorded(study, record) for record in plan}
         jobs = {str(r.number): r for r in records.values() if r.state == RUNNING}
-        for job, outcome in self.executor.run([Job(key, r.payload) for key, r in jobs.items()]):
+        extra = {} if rungs is None else rungs.payload()
+        for job, outcome in self.executor.run([Job(key, {**r.payload, **extra}) for key, r in jobs.items()]):
             gained = reward(outcome.scores) if outcome.state == COMPLETE else float("nan")
+            if outcome.state == PRUNED and rungs is not None:
+                gained = rungs.expected(list(outcome.rungs.values()))
             done = self.ledger.finish(study, jobs[job.key], outcome, gained)
             records[done.key] = done
             self.observer.trained(done, self.progress(study))

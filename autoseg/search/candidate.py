@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from autoseg.config import SearchSettings
 from autoseg.errors import Diverged, InputError, unknown_name
+from autoseg.execution import Watched
 from autoseg.search.keepsakes import Keepsakes
 from autoseg.search.reward import Floor
+from autoseg.search.rungs import Stopped, Watch
 
 if TYPE_CHECKING:  # the search process holds this task without torch
     from torch import nn
@@ -42,18 +44,22 @@ class CandidateTask:
     keepsakes: Keepsakes | None = None
 
     def __call__(self, payload: dict[str, Any], device: str) -> dict[str, float]:
-        """Scores of `{"theta": [...], "seed": n}` or `{"loss": name, "seed": n}`.
+        """Scores of `{"theta": [...], "seed": n}` or `{"loss": name, "seed": n}`; with "rungs", those there too.
 
         Raises:
             Diverged: the target's score is not finite.
-            InputError: `train` returned no score, or none of the target.
+            InputError: `train` returned no score, or none of the target; or it cannot be looked at on its way.
         """
         loss = self.build(payload).to(device)
         train = self.train if self.keepsakes is None else self.keepsakes.ask(self.train, payload)
-        scores = self._named(train(loss, payload["seed"], device))
+        watch = Watch.of(payload, self.metric)
+        try:
+            scores = self._named((train if watch is None else watch.over(train))(loss, payload["seed"], device))
+        except Stopped:
+            return Watched({}, watch.scores if watch is not None else {}, pruned=True)
         if not math.isfinite(scores[self.metric]):
             raise Diverged(f"the score {self.metric} is {scores[self.metric]}")
-        return scores
+        return scores if watch is None else Watched(scores, watch.scores)
 
     def build(self, payload: dict[str, Any]) -> nn.Module:
         """The loss of a payload."""

@@ -28,13 +28,15 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from autoseg.errors import InputError
 from autoseg.execution import Outcome
-from autoseg.search.records import COMPLETE, TrialRecord
+from autoseg.search.records import COMPLETE, PRUNED, TrialRecord
 from autoseg.search.run_folder import no_space_error
 
 STUDIES = ("search", "confirm", "floor")
 PREFIX = "theta."
 PLAN = ("round", "index", "kind", "name", "seed")
 BUSY_S = 60.0  # how long a write waits for a dashboard that is reading
+
+FINAL = {COMPLETE: TrialState.COMPLETE, PRUNED: TrialState.PRUNED}  # states with a reward, and Optuna's for them
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -95,12 +97,14 @@ class Ledger:
         return record
 
     def finish(self, study: str, record: TrialRecord, outcome: Outcome, reward: float) -> TrialRecord:
-        """Write the result of a training; a reward that is not finite makes a complete one diverged.
+        """Write the result of a training; one with a reward that is not finite has diverged.
 
-        The study's own state is written last: until then, the training counts as not done.
+        Scores at the rungs become Optuna's intermediate values. The study's own state is written last: until then, the
+        training counts as not done.
         """
-        state = "diverged" if outcome.state == COMPLETE and not math.isfinite(reward) else outcome.state
-        done = state == COMPLETE
+        judged = outcome.state in FINAL
+        state = "diverged" if judged and not math.isfinite(reward) else outcome.state
+        done = state in FINAL
         finished = dataclasses.replace(
             record,
             state=state,
@@ -108,8 +112,9 @@ class Ledger:
             reward=reward if done else math.nan,
             seconds=outcome.seconds,
             attempts=outcome.attempts,
-            error=outcome.error or ("" if done else "the score is not finite"),
+            error=outcome.error or _reason(state, outcome),
             ended=time.time(),
+            rungs=dict(outcome.rungs),
         )
         attributes = {
             "scores": {name: score if math.isfinite(score) else None for name, score in finished.scores.items()},
@@ -121,9 +126,11 @@ class Ledger:
                 "error": finished.error,
             },
         }
-        final = TrialState.COMPLETE if done else TrialState.FAIL
+        final = FINAL.get(state, TrialState.FAIL)
         with self._faults():
             row = self._rows[study, record.number]
+            for iteration, score in outcome.rungs.items():
+                self._storage.set_trial_intermediate_value(row, iteration, score)
             for name, value in attributes.items():
                 self._storage.set_trial_user_attr(row, name, value)
             self._storage.set_trial_state_values(row, final, [reward] if done else None)
@@ -141,6 +148,7 @@ class Ledger:
             return {}
         attributes: dict[int, dict[str, Any]] = defaultdict(dict)
         theta: dict[int, dict[str, float]] = defaultdict(dict)
+        rungs: dict[int, dict[int, float]] = defaultdict(dict)
         with self._storage.engine.connect() as tables:
 
             def rows(columns: str, table: str) -> Iterator[Any]:
@@ -151,6 +159,8 @@ class Ledger:
                 attributes[trial][name] = json.loads(value)
             for trial, name, value in rows("trial_id, param_name, param_value", "trial_params"):
                 theta[trial][name] = value
+            for trial, step, value in rows("trial_id, step, intermediate_value", "trial_intermediate_values"):
+                rungs[trial][step] = math.nan if value is None else value
             values = dict(tuple(row) for row in rows("trial_id, value", "trial_values"))
             trials = sorted(rows("number, trial_id, state, datetime_complete", "trials"))
         records = {}
@@ -159,6 +169,7 @@ class Ledger:
             record = self._record(number, attributes[trial], theta[trial])
             if state != TrialState.RUNNING.name:
                 record = _finished(record, attributes[trial], values.get(trial), ended)
+                record = dataclasses.replace(record, rungs=dict(sorted(rungs[trial].items())))
             records[record.key] = record
         return records
 
@@ -186,6 +197,16 @@ class Ledger:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _reason(state: str, outcome: Outcome) -> str:
+    """Why a training is not complete, where nothing was raised."""
+    if state == COMPLETE:
+        return ""
+    if state == PRUNED:
+        iteration, score = list(outcome.rungs.items())[-1]
+        return f"stopped after {iteration} iterations, with a score of {score:.4f}"
+    return "the score is not finite"
 
 
 def _finished(record: TrialRecord, attributes: dict[str, Any], value: float | None, ended: str | None) -> TrialRecord:

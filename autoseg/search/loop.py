@@ -27,6 +27,7 @@ from autoseg.search.observer import Observer, Plan, RoundSummary
 from autoseg.search.records import COMPLETE, FAILED, Finding, SearchResult, TrialRecord
 from autoseg.search.reward import Floor, Reward
 from autoseg.search.run_folder import RunFolder
+from autoseg.search.rungs import Rungs
 
 
 class Controller(Protocol):
@@ -99,7 +100,8 @@ def run_search(
         for round in range(first, settings.rounds):
             folder.save_checkpoint(round, controller.state_dict())
             thetas = controller.ask(settings.candidates)
-            records = bench.train("search", _candidates(round, thetas, problem.seed), reward)
+            rungs = Rungs.before(round, bench.ledger.records("search"), settings)
+            records = bench.train("search", _candidates(round, thetas, problem.seed), reward, rungs)
             controller.tell(thetas, np.array([record.reward for record in records]))
             observer.round_done(_summary(round, records), bench.progress("search"))
             best = bench.best()

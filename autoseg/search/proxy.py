@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from autoseg.config import DataConfig, ModelConfig, ProxyConfig
 from autoseg.search import keepsakes, shared
+from autoseg.search.rungs import Watch
 
 if TYPE_CHECKING:  # the search process builds the task without torch; workers import it when they run it
     import torch
@@ -45,6 +47,7 @@ class ProxyTask:
         shared: None, or a folder for what trainings with the same seed share, so that it is made once for all of
             them; see `shared`. The scores do not depend on it.
         limit: None, or how many iterations to train after the warm-up (to time them).
+        watch: None, or who is told the score of one metric at some iterations, and may stop it there (`rungs.Stopped`).
     """
 
     data: DataConfig
@@ -60,6 +63,7 @@ class ProxyTask:
     counts_to: str | None = None
     shared: str | None = None
     limit: int | None = None
+    watch: Watch | None = None
 
     def keeping_counts(self, file: str) -> ProxyTask:
         """The same training, which leaves `counts_to`."""
@@ -112,11 +116,25 @@ class ProxyTask:
         )  # fmt: skip
         training = Training(model, batches, proxy, precision, targets)
         self._warm_up(training, data, seed)
+        if self.watch is not None:
+            self._run_watched(training, loss, self.watch)
         training.run(loss, None if self.limit is None else min(proxy.iters, training.iteration + self.limit))
         training.finish()
         if self.save_to is not None:
             save_network(model, self.save_to)
         return model
+
+    def _run_watched(self, training: Training, loss: nn.Module, watch: Watch) -> None:
+        """Train to the last rung; looking draws no random number of the training's and leaves its network alone."""
+        import torch
+
+        precision = training.precision
+        devices = [precision.device] if precision.device.type == "cuda" else []
+        for iteration in watch.rungs.iterations(self.proxy.iters):
+            training.run(loss, until=iteration)
+            with torch.random.fork_rng(devices=devices):
+                scores = self._evaluate(training.model, precision, self._metrics([watch.metric]))
+            watch.look(iteration, scores[watch.metric])
 
     def _warm_up(self, training: Training, data: SegData, seed: int) -> None:
         """The iterations with cross-entropy: done here, or gone on from where another training has left them."""
@@ -143,25 +161,12 @@ class ProxyTask:
         return images, labels, data.labels("train")
 
     def _score(self, model: nn.Module, precision: Precision) -> dict[str, float]:
-        from autoseg.metrics import build_metric
         from autoseg.metrics.images import ByImage, save_parts
-        from autoseg.training import evaluate
 
-        data = self._open()
-        options = (data.num_classes, data.ignore_index, self.tolerance, self.drop_background)
-        metrics: dict[str, Any] = {name: build_metric(name, *options) for name in self.metrics}
+        data, metrics = self._open(), self._metrics(self.metrics)
         if self.counts_to is not None:
             metrics = {name: ByImage(m) if getattr(m, "adds_over_images", False) else m for name, m in metrics.items()}
-        scores = evaluate(
-            model,
-            *self._pixels(self.final_split or "train", precision.device),
-            self._rows(data)[1],
-            metrics,
-            precision,
-            mean=self.model.mean,
-            std=self.model.std,
-            batch_size=self.proxy.eval_batch_size,
-        )
+        scores = self._evaluate(model, precision, metrics)
         if self.per_class:
             for name, metric in metrics.items():
                 values = metric.per_class().tolist()
@@ -171,6 +176,27 @@ class ProxyTask:
             kept = {name: metric.parts for name, metric in metrics.items() if isinstance(metric, ByImage)}
             save_parts(Path(self.counts_to), kept)
         return scores
+
+    def _metrics(self, names: Sequence[str]) -> dict[str, Any]:
+        from autoseg.metrics import build_metric
+
+        data = self._open()
+        options = (data.num_classes, data.ignore_index, self.tolerance, self.drop_background)
+        return {name: build_metric(name, *options) for name in names}
+
+    def _evaluate(self, model: nn.Module, precision: Precision, metrics: Mapping[str, Any]) -> dict[str, float]:
+        from autoseg.training import evaluate
+
+        return evaluate(
+            model,
+            *self._pixels(self.final_split or "train", precision.device),
+            self._rows(self._open())[1],
+            metrics,
+            precision,
+            mean=self.model.mean,
+            std=self.model.std,
+            batch_size=self.proxy.eval_batch_size,
+        )
 
     def _keep(self, model: nn.Module, precision: Precision, folder: Path) -> None:
         import torch

@@ -10,6 +10,7 @@ from typing import Any
 RUNNING = "running"
 COMPLETE = "complete"
 FAILED = "failed"
+PRUNED = "pruned"
 
 
 @dataclass(frozen=True)
@@ -24,14 +25,16 @@ class TrialRecord:
             "identity", or the name of a hand-made loss. With the seed, it is unique in a study.
         theta: raw θ in [0, 1]^d; None for a hand-made loss.
         seed: seed of the training.
-        state: "running" (no result yet), "complete", "diverged", "failed" or "timeout".
+        state: "running" (no result yet), "complete", "pruned" (stopped early), "diverged", "failed" or "timeout".
         scores: every score the training returned; empty unless complete.
-        reward: what the controller is told; NaN unless complete.
+        reward: what the controller is told; of a pruned one, what it would have come to (`rungs.Rungs.expected`); NaN
+            of all others that are not complete.
         seconds: wall-clock time of the last attempt.
         attempts: how often it was started.
         error: why it is not complete.
         number: its number in the Optuna study; -1 before it is recorded.
         ended: Unix time of its result; 0 before.
+        rungs: the target's scores on the way, by iteration, in that order; empty unless they were asked for.
     """
 
     round: int
@@ -48,6 +51,7 @@ class TrialRecord:
     error: str = ""
     number: int = -1
     ended: float = field(default=0.0, compare=False)
+    rungs: dict[int, float] = field(default_factory=dict)
 
     @property
     def key(self) -> tuple[str, int]:

@@ -23,7 +23,7 @@ from autoseg.search.ledger import STUDIES, Ledger
 from autoseg.search.observer import estimate
 from autoseg.search.records import COMPLETE, RUNNING, TrialRecord
 from autoseg.search.run_folder import read_config
-from autoseg.tracking.terminal import percent
+from autoseg.tracking.terminal import lost, percent
 
 WAITING, GOING, FINISHED, DEAD = "waiting", "running", "finished", "dead"
 SILENT_S, SILENT_TIMES = 600.0, 5.0  # a run on another machine may be dead after this long, or this many trainings
@@ -199,6 +199,4 @@ def round_line(status: Status, number: int) -> str | None:
         return None
     known = [r.reward for r in records if r.state == COMPLETE]
     mean, best = (sum(known) / len(known), max(known)) if known else (math.nan, math.nan)
-    failed = len(records) - len(known)
-    text = f"round {number + 1}/{status.rounds}   mean {percent(mean)}   best {percent(best)}"
-    return text + (f"   failed {failed}" if failed else "")
+    return f"round {number + 1}/{status.rounds}   mean {percent(mean)}   best {percent(best)}{lost(records)}"

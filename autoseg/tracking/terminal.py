@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.markup import escape
@@ -10,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from autoseg.search.observer import Observer, Plan, RoundSummary
 from autoseg.search.observer import Progress as SearchProgress
-from autoseg.search.records import COMPLETE, SearchResult, TrialRecord
+from autoseg.search.records import COMPLETE, PRUNED, SearchResult, TrialRecord
 from autoseg.search.timing import expected_seconds
 
 
@@ -59,7 +60,7 @@ class Terminal(Observer):
 
     def trained(self, record: TrialRecord, progress: SearchProgress) -> None:
         """Move the bar; say at once if a training went wrong."""
-        if record.state != COMPLETE:
+        if record.state not in (COMPLETE, PRUNED):  # of those, the round's line says how many
             reason = record.error.strip().splitlines()
             self._say(f"  {record.name} (seed {record.seed}) {record.state}: {reason[-1] if reason else 'no reason'}")
         if self._task is not None:
@@ -68,12 +69,10 @@ class Terminal(Observer):
     def round_done(self, summary: RoundSummary, progress: SearchProgress) -> None:
         """A line for the round."""
         rounds = self._plan.rounds if self._plan else summary.round + 1
-        completed = sum(record.state == COMPLETE for record in summary.records)
-        failed = len(summary.records) - completed
         self._say(
             f"round {summary.round + 1}/{rounds}   mean {percent(summary.mean_reward)}"
             f"   best {percent(summary.best_reward)}"
-            + (f"   failed {failed}" if failed else "")
+            + lost(summary.records)
             + (
                 ""
                 if self.console.is_terminal
@@ -112,6 +111,13 @@ def _note(progress: SearchProgress) -> str:
     best = f"best {percent(progress.best.reward)}" if progress.best else ""
     left = f"{duration(progress.seconds_left)} left" if progress.seconds_left is not None else ""
     return "   ".join(part for part in (best, left) if part)
+
+
+def lost(records: Sequence[TrialRecord]) -> str:
+    """How many of a round's candidates have no score, and why; empty if all have."""
+    pruned = sum(record.state == PRUNED for record in records)
+    failed = sum(record.state not in (COMPLETE, PRUNED) for record in records)
+    return (f"   stopped early {pruned}" if pruned else "") + (f"   failed {failed}" if failed else "")
 
 
 def percent(share: float) -> str:

@@ -10,7 +10,7 @@ import wandb
 
 from autoseg.errors import InputError
 from autoseg.search.observer import Observer, Progress, RoundSummary
-from autoseg.search.records import SearchResult, TrialRecord
+from autoseg.search.records import COMPLETE, SearchResult, TrialRecord
 
 
 class WandB(Observer):
@@ -44,7 +44,10 @@ class WandB(Observer):
     def trained(self, record: TrialRecord, progress: Progress) -> None:
         """A point per candidate."""
         if record.round >= 0:
-            values = {"candidate/reward": record.reward, "candidate/seconds": record.seconds}
+            values = {
+                "candidate/reward": record.reward if record.state == COMPLETE else math.nan,
+                "candidate/seconds": record.seconds,
+            }
             self._log(values | {f"score/{name}": score for name, score in record.scores.items()})
 
     def round_done(self, summary: RoundSummary, progress: Progress) -> None:

@@ -146,12 +146,31 @@ def test_the_quoting_it_suggests_works(value):
         "search.confirm.seeds=-1",
         "proxy.warmup=-1",
         "proxy.warmup=250",
+        "search.pruner=asha",
     ],
 )
 def test_values_out_of_range_are_refused(typed):
     with pytest.raises(InputError) as caught:
         check(composed(typed))
     assert typed.partition("=")[0] in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("typed", "field"),
+    [
+        (["search.rungs=[0.5,0.25]"], "search.rungs"),
+        (["search.rungs=[]"], "search.rungs"),
+        (["search.rungs=[0.5,1]"], "search.rungs"),
+        (["proxy.iters=90", "proxy.warmup=30", "search.rungs=[0.33]"], "search.rungs"),
+        (["search.pruner_options.percent=10"], "search.pruner_options"),
+    ],
+)
+def test_rungs_lie_on_the_way(typed, field):
+    check(composed(*typed))  # without a pruner nothing is asked of them
+    with pytest.raises(InputError) as caught:
+        check(composed("search.pruner=median", *typed))
+    assert caught.value.field == field
+    check(composed("search.pruner=percentile", "proxy.iters=90", "proxy.warmup=30", "search.rungs=[0.35,0.5]"))
 
 
 def test_a_sweep_is_the_product_in_order():

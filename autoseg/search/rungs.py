@@ -1,0 +1,153 @@
+"""Early stop of hopeless candidates: at its rungs, a training is scored and compared with those of earlier rounds.
+
+The rules are published ones, applied by Optuna's pruners. "median": the median stopping rule of Golovin et al., Google
+Vizier, KDD 2017, section 3.2.2 (stop where the best score so far is below the median of the complete trainings at that
+rung). "percentile": the same with another share than one half, by default the best quarter goes on. What they compare
+with are complete candidates of earlier rounds and nothing else: these travel with the job, so that a decision depends
+neither on the order in which workers finish nor on where a search was interrupted.
+
+A stopped candidate has no final score. The controller is told what it would have come to if it had gained as much as
+the median of those candidates; it is never a finalist.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from autoseg.config import SearchSettings
+from autoseg.errors import InputError, unknown_name
+from autoseg.search.records import COMPLETE, TrialRecord
+
+if TYPE_CHECKING:
+    from optuna.pruners import BasePruner
+
+NONE, PRUNERS = "none", ("none", "median", "percentile")
+QUARTER = 25.0  # of the complete trainings, in percent, with which "percentile" lets go on
+
+T = TypeVar("T")
+
+
+class Stopped(Exception):
+    """A training was ended at a rung; told by `Watch`, heard by the candidate's task."""
+
+
+@dataclass(frozen=True)
+class Rungs:
+    """Where the candidates of one round are looked at, and what is known there.
+
+    Args:
+        pruner: "none" (they are scored and never stopped), "median" or "percentile".
+        shares: of the iterations, ascending, each above 0 and below 1.
+        options: further keyword arguments of Optuna's pruner.
+        earlier: scores at the rungs of every complete candidate of earlier rounds, in the order of the rungs.
+        gains: its reward less each of these.
+    """
+
+    pruner: str = NONE
+    shares: tuple[float, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
+    earlier: tuple[tuple[float, ...], ...] = ()
+    gains: tuple[tuple[float, ...], ...] = ()
+
+    @classmethod
+    def before(cls, round: int, history: Sequence[TrialRecord], settings: SearchSettings) -> Self | None:
+        """Those of a round; None if the search stops nothing."""
+        if settings.pruner == NONE:
+            return None
+        known = [r for r in history if r.round < round and r.state == COMPLETE and len(r.rungs) == len(settings.rungs)]
+        earlier = tuple(tuple(record.rungs.values()) for record in known)
+        gains = tuple(tuple(record.reward - score for score in record.rungs.values()) for record in known)
+        return cls(settings.pruner, tuple(settings.rungs), dict(settings.pruner_options), earlier, gains)
+
+    def payload(self) -> dict[str, Any]:
+        """What the worker needs of it, plain data under "rungs"."""
+        return {"rungs": {**dataclasses.asdict(self), "gains": ()}}
+
+    def iterations(self, iters: int) -> list[int]:
+        """How many iterations of a training of `iters` are done at each rung."""
+        return [max(1, round(share * iters)) for share in self.shares]
+
+    def expected(self, scores: Sequence[float]) -> float:
+        """The reward a training would have come to that was stopped at the last of these scores."""
+        rung = len(scores) - 1
+        return scores[rung] + median(gains[rung] for gains in self.gains)
+
+    def hopeless(self, scores: Sequence[float]) -> bool:
+        """Whether a training with these scores, one per rung so far, is to be stopped."""
+        if self.pruner == NONE or not self.earlier:
+            return False
+        import optuna
+        from optuna.trial import TrialState, create_trial
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        study = optuna.create_study(direction="maximize")
+        study.add_trials([create_trial(value=0.0, intermediate_values=_steps(known)) for known in self.earlier])
+        running = create_trial(state=TrialState.RUNNING, intermediate_values=_steps(scores))
+        return bool(build_pruner(self.pruner, self.options).prune(study, running))
+
+
+def _steps(scores: Sequence[float]) -> dict[int, float]:
+    return dict(enumerate(scores))
+
+
+def build_pruner(name: str, options: Mapping[str, Any]) -> BasePruner:
+    """Optuna's pruner of a name other than "none".
+
+    Raises:
+        InputError: unknown name, or options that it does not take.
+    """
+    from optuna.pruners import MedianPruner, PercentilePruner
+
+    if name not in PRUNERS[1:]:
+        raise unknown_name("search.pruner", name, PRUNERS)
+    try:
+        return MedianPruner(**options) if name == "median" else PercentilePruner(**{"percentile": QUARTER, **options})
+    except (TypeError, ValueError) as error:
+        hint = "For example search.pruner_options.n_startup_trials=8."
+        raise InputError("search.pruner_options", f"arguments of Optuna's {name} pruner", error, hint) from error
+
+
+class Watch:
+    """One training at its rungs, in the worker.
+
+    Args:
+        rungs: of its round.
+        metric: what is scored there.
+
+    Attributes:
+        scores: by iteration, so far.
+    """
+
+    def __init__(self, rungs: Rungs, metric: str) -> None:
+        self.rungs, self.metric = rungs, metric
+        self.scores: dict[int, float] = {}
+
+    @classmethod
+    def of(cls, payload: Mapping[str, Any], metric: str) -> Self | None:
+        """The watch a payload asks for; None if it asks for none."""
+        return cls(Rungs(**payload["rungs"]), metric) if "rungs" in payload else None
+
+    def over(self, train: T) -> T:
+        """A training function that is watched.
+
+        Raises:
+            InputError: it is not the built-in one, which alone can be looked at on its way.
+        """
+        if not hasattr(train, "watch"):
+            hint = "Only the built-in proxy can be looked at on its way."
+            raise InputError("search.pruner", "none, with a training function of your own", self.rungs.pruner, hint)
+        return dataclasses.replace(train, watch=self)  # type: ignore[type-var]
+
+    def look(self, iteration: int, score: float) -> None:
+        """Keep a score.
+
+        Raises:
+            Stopped: the training is hopeless.
+        """
+        self.scores[iteration] = score
+        if self.rungs.hopeless(list(self.scores.values())):
+            raise Stopped
