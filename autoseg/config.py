@@ -71,6 +71,8 @@ class ProxyConfig:
 
     iters: int = 250
     warmup: int = 0  # the first of them, with cross-entropy: done once per seed, every candidate goes on from there
+    backbone: str = "trained"  # trained | frozen: only the heads are, on features computed once per seed
+    frozen_gb: float = 8.0  # frozen: the most that the features of one seed may take on the disk
     batch_size: int = 8
     size: list[int] = field(default_factory=lambda: [180, 240])  # every image is resized to this, once
     crop: int = 128  # side of the square training crop

@@ -47,6 +47,7 @@ _AT_LEAST: Mapping[str, float] = {
 
 _ONE_OF: Mapping[str, tuple[str, ...]] = {
     "data.kind": ("builtin", "folder", "mmseg"),
+    "proxy.backbone": ("trained", "frozen"),
     "proxy.optimizer": ("adamw", "sgd"),
     "proxy.amp": ("auto", "off", "bf16", "fp16"),
     "proxy.channels_last": ("auto", "on", "off"),
@@ -64,7 +65,7 @@ _ONE_OF: Mapping[str, tuple[str, ...]] = {
 }
 
 _ABOVE_ZERO = (
-    "proxy.lr", "proxy.head_lr_mult", "search.timeout_s", "timeout_s",
+    "proxy.lr", "proxy.head_lr_mult", "proxy.frozen_gb", "search.timeout_s", "timeout_s",
     "train.lr", "train.head_lr_mult", "train.clip_grad", "train.ema",
 )  # fmt: skip
 
@@ -145,6 +146,9 @@ def _check_savings(proxy: ProxyConfig) -> None:
     if proxy.warmup >= proxy.iters:
         hint = "It is a part of them; 0 is none."
         raise InputError("proxy.warmup", f"fewer than the {proxy.iters} of proxy.iters", proxy.warmup, hint)
+    if proxy.backbone == "frozen" and proxy.labels in ("distill", "pseudo"):
+        hint = "Its teacher looks at the images, of which only the features are kept."
+        raise InputError("proxy.backbone", f"trained, with proxy.labels={proxy.labels}", proxy.backbone, hint)
 
 
 def _check_rungs(config: SearchConfig) -> None:

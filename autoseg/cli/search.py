@@ -35,7 +35,7 @@ from autoseg.search.records import SearchResult
 from autoseg.search.reward import Floor
 from autoseg.search.run_folder import RunFolder, new_run_path
 from autoseg.search.rungs import NONE
-from autoseg.search.shared import SHARED
+from autoseg.search.shared import SHARED, described
 from autoseg.search.timing import TimedTask, seconds_per_training
 from autoseg.surrogates import SearchSpace, build_space
 from autoseg.tracking import build_observers
@@ -175,6 +175,8 @@ def _search(config: SearchConfig, parts: Parts, path: Path) -> SearchResult:
             if config.resume is None:
                 shutil.rmtree(folder.path)
             raise
+        if said := described(folder.path / SHARED):
+            print(said)
         result = run_search(folder, problem, parts.controller, executor, config.search, publish, observers)
         finish.draw(result, space.names)
     return result

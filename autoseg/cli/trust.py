@@ -180,7 +180,8 @@ def _proxies(config: TrustConfig, search: SearchConfig) -> dict[str, ProxyConfig
     """Every variant's way to train."""
     own = search.proxy
     texts = config.cheaper or [_shorter(own, part) for part in SHORTER if own.iters // part]
-    longer = dataclasses.replace(own, iters=config.full.iters or LONGER * own.iters, warmup=0)  # nothing is saved here
+    longer = dataclasses.replace(own, iters=config.full.iters or LONGER * own.iters)
+    longer = dataclasses.replace(longer, warmup=0, backbone="trained")  # nothing is saved here
     if longer.iters <= own.iters:
         raise InputError("full.iters", f"more than the proxy's {own.iters}", longer.iters)
     found = {PROXY: own, AGAIN: own, FULL: longer}

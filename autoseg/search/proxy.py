@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,7 +25,8 @@ if TYPE_CHECKING:  # the search process builds the task without torch; workers i
     from torch import Tensor, nn
 
     from autoseg.data import SegData
-    from autoseg.training import Training
+    from autoseg.training import Batches, Segmentor, Training
+    from autoseg.training.frozen import Stored
     from autoseg.training.precision import Precision
 
 
@@ -91,61 +92,91 @@ class ProxyTask:
         place = torch.device(device)
         precision = precision_of(self.proxy, place)
         with reproducible(place, seed, threads=self.proxy.threads, deterministic=self.proxy.deterministic):
-            model = self._train(loss.to(place), seed, precision)
-            scores = self._score(model, precision)
+            training = self._train(loss.to(place), seed, precision)
+            scores = self._score(training)
             if self.predictions is not None:  # after the scores, which they cannot change
-                self._keep(model, precision, Path(self.predictions))
+                self._keep(training.model, precision, Path(self.predictions))
             return scores
 
-    def _train(self, loss: nn.Module, seed: int, precision: Precision) -> nn.Module:
-        from autoseg.data import Augment
-        from autoseg.training import Batches, Training, build_targets, check_loss, save_network
+    def _train(self, loss: nn.Module, seed: int, precision: Precision) -> Training:
+        from autoseg.training import Training, build_targets, check_loss, save_network
 
         data, proxy = self._open(), self.proxy
-        rows = self._rows(data)[0]
         model = copy.deepcopy(_untrained(_key(self.model), data.num_classes, seed)).to(precision.device)
         targets = build_targets(proxy, data.num_classes, model, precision)
         check_loss(loss, proxy.labels)
-        images, labels, known = self._shown(data, rows, precision.device)
-        prepare = getattr(loss, "prepare", None)
-        augment = Augment(proxy.crop, proxy.scale, proxy.flip, proxy.photometric, self.model.mean, self.model.std)
-        batches = Batches(
-            images, labels, rows, augment,
-            extra=prepare(known[rows]) if prepare else {},
-            seed=seed, iters=proxy.iters, batch_size=proxy.batch_size,
-        )  # fmt: skip
+        batches = self._batches(getattr(loss, "prepare", None), seed, precision.device)
+        if proxy.backbone == "frozen":
+            model.freeze(precision.layout)
+            batches.stored = self._stored(model, seed, precision)
         training = Training(model, batches, proxy, precision, targets)
-        self._warm_up(training, data, seed)
+        if proxy.warmup:
+            place = self._place("warmup", seed, precision.device)
+            shared.warm_up(training, proxy.warmup, data.num_classes, data.ignore_index, place)
         if self.watch is not None:
             self._run_watched(training, loss, self.watch)
         training.run(loss, None if self.limit is None else min(proxy.iters, training.iteration + self.limit))
         training.finish()
         if self.save_to is not None:
             save_network(model, self.save_to)
-        return model
+        return training
 
     def _run_watched(self, training: Training, loss: nn.Module, watch: Watch) -> None:
         """Train to the last rung; looking draws no random number of the training's and leaves its network alone."""
         import torch
 
-        precision = training.precision
-        devices = [precision.device] if precision.device.type == "cuda" else []
+        device = training.precision.device
+        devices = [device] if device.type == "cuda" else []
         for iteration in watch.rungs.iterations(self.proxy.iters):
             training.run(loss, until=iteration)
             with torch.random.fork_rng(devices=devices):
-                scores = self._evaluate(training.model, precision, self._metrics([watch.metric]))
+                scores = self._evaluate(training, self._metrics([watch.metric]))
             watch.look(iteration, scores[watch.metric])
 
-    def _warm_up(self, training: Training, data: SegData, seed: int) -> None:
-        """The iterations with cross-entropy: done here, or gone on from where another training has left them."""
-        if not self.proxy.warmup:
-            return
-        place = None
-        if self.shared is not None:
-            settings = [self.data.holdout, self.final_split, asdict(self.model), asdict(self.proxy)]
-            known = [data.fingerprint, training.precision.device.type, *settings]
-            place = shared.place(self.shared, "warmup", seed, known)
-        shared.warm_up(training, self.proxy.warmup, data.num_classes, data.ignore_index, place)
+    def _batches(
+        self, prepare: Callable[[Tensor], dict[str, Tensor]] | None, seed: int, device: torch.device
+    ) -> Batches:
+        """What every training with this seed is shown, and what a loss prepares of it."""
+        from autoseg.data import Augment
+        from autoseg.training import Batches
+
+        data, proxy = self._open(), self.proxy
+        rows = self._rows(data)[0]
+        images, labels, known = self._shown(data, rows, device)
+        augment = Augment(proxy.crop, proxy.scale, proxy.flip, proxy.photometric, self.model.mean, self.model.std)
+        return Batches(
+            images, labels, rows, augment,
+            extra=prepare(known[rows]) if prepare else {},
+            seed=seed, iters=proxy.iters, batch_size=proxy.batch_size,
+        )  # fmt: skip
+
+    def _stored(self, model: Segmentor, seed: int, precision: Precision) -> Stored | None:
+        """The features that trainings with this seed share, computed now if they do not exist yet."""
+        from autoseg.data import normalize
+
+        path = self._place("features", seed, precision.device)
+        if path is None:
+            return None
+        proxy, rows = self.proxy, self._rows(self._open())[1].split(self.proxy.eval_batch_size)
+        images, _ = self._pixels(self.final_split or "train", precision.device)
+        shown = {
+            "train": (
+                (inputs for inputs, _, _ in self._batches(None, seed, precision.device)),
+                [(proxy.batch_size, proxy.crop, proxy.crop)] * proxy.iters,
+            ),
+            "scored": (
+                (normalize(images[index.to(images.device)], self.model.mean, self.model.std) for index in rows),
+                [(len(index), *images.shape[-2:]) for index in rows],
+            ),
+        }
+        return shared.features(path, model, shown, precision, proxy.frozen_gb)
+
+    def _place(self, kind: str, seed: int, device: torch.device) -> Path | None:
+        """The file of what trainings with this seed share; None if they share nothing."""
+        if self.shared is None:
+            return None
+        settings = [self.data.holdout, self.final_split, asdict(self.model), asdict(self.proxy)]
+        return shared.place(self.shared, kind, seed, [self._open().fingerprint, device.type, *settings])
 
     def _shown(self, data: SegData, rows: Tensor, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """Images and labels to train on, both on the device, and the (N, H, W) labels a loss may prepare from."""
@@ -160,13 +191,13 @@ class ProxyTask:
             return images, labels, known.masked_fill(known == UNLABELLED, data.ignore_index)
         return images, labels, data.labels("train")
 
-    def _score(self, model: nn.Module, precision: Precision) -> dict[str, float]:
+    def _score(self, training: Training) -> dict[str, float]:
         from autoseg.metrics.images import ByImage, save_parts
 
         data, metrics = self._open(), self._metrics(self.metrics)
         if self.counts_to is not None:
             metrics = {name: ByImage(m) if getattr(m, "adds_over_images", False) else m for name, m in metrics.items()}
-        scores = self._evaluate(model, precision, metrics)
+        scores = self._evaluate(training, metrics)
         if self.per_class:
             for name, metric in metrics.items():
                 values = metric.per_class().tolist()
@@ -184,18 +215,19 @@ class ProxyTask:
         options = (data.num_classes, data.ignore_index, self.tolerance, self.drop_background)
         return {name: build_metric(name, *options) for name in names}
 
-    def _evaluate(self, model: nn.Module, precision: Precision, metrics: Mapping[str, Any]) -> dict[str, float]:
+    def _evaluate(self, training: Training, metrics: Mapping[str, Any]) -> dict[str, float]:
         from autoseg.training import evaluate
 
         return evaluate(
-            model,
-            *self._pixels(self.final_split or "train", precision.device),
+            training.model,
+            *self._pixels(self.final_split or "train", training.precision.device),
             self._rows(self._open())[1],
             metrics,
-            precision,
+            training.precision,
             mean=self.model.mean,
             std=self.model.std,
             batch_size=self.proxy.eval_batch_size,
+            stored=training.batches.stored,
         )
 
     def _keep(self, model: nn.Module, precision: Precision, folder: Path) -> None:
@@ -258,7 +290,7 @@ def _resident(config: str, height: int, width: int, split: str, device: torch.de
 
 
 @lru_cache(maxsize=4)
-def _untrained(config: str, num_classes: int, seed: int) -> nn.Module:
+def _untrained(config: str, num_classes: int, seed: int) -> Segmentor:
     from autoseg.training import build_model
 
     return build_model(ModelConfig(**json.loads(config)), num_classes, seed)

@@ -22,7 +22,11 @@ from autoseg.errors import Diverged, InputError
 from autoseg.search.run_folder import no_space
 
 if TYPE_CHECKING:
-    from autoseg.training import Training
+    from collections.abc import Iterator, Mapping
+
+    from autoseg.training import Segmentor, Training
+    from autoseg.training.frozen import Stored
+    from autoseg.training.precision import Precision
 
 SHARED = "shared"  # folder of a run
 
@@ -85,3 +89,31 @@ def warm_up(training: Training, iters: int, num_classes: int, ignore_index: int,
         made_once(path, make)
     if training.iteration == 0:
         restore(training, load_file(path))
+
+
+def features(
+    path: Path,
+    model: Segmentor,
+    shown: Mapping[str, tuple[Iterator[Any], Sequence[tuple[int, int, int]]]],
+    precision: Precision,
+    most_gb: float,
+) -> Stored:
+    """What a frozen backbone makes of all that trainings with one seed see; arguments as in `training.frozen.write`.
+
+    Raises:
+        InputError: it would take more than `most_gb`, or than there is space on the disk.
+    """
+    from autoseg.data.once import made_once
+    from autoseg.training.frozen import Stored, write
+
+    with no_space(path):
+        made_once(path, lambda draft: write(draft, model, shown, precision, most_gb))
+    return Stored(path, precision.device)
+
+
+def described(folder: Path) -> str:
+    """How much there is on the disk, in a sentence; empty if there is nothing."""
+    size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    if not size:
+        return ""
+    return f"{size / 1e6:.3g} MB of what candidates share is in {folder}, and again for each fresh seed."

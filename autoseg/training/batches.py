@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from autoseg.data import Augment
+from autoseg.training.frozen import Features, Stored
 
-Batch = tuple[Tensor, Tensor, dict[str, Tensor]]
+Batch = tuple[Tensor | Features, Tensor, dict[str, Tensor]]
 
 
 class Batches:
@@ -26,6 +27,7 @@ class Batches:
         extra: what `loss.prepare` made of the labels of `rows`: maps (M, K, H, W), which are cropped and
             flipped with the images, and constants of any other shape.
         seed, iters, batch_size: what to draw, how often, how much.
+        stored: what the frozen backbone makes of these very batches, to be handed out instead of images; or None.
     """
 
     def __init__(
@@ -39,7 +41,9 @@ class Batches:
         seed: int,
         iters: int,
         batch_size: int,
+        stored: Stored | None = None,
     ) -> None:
+        self.stored = stored
         self.images, self.labels, self.rows, self.augment = images, labels, rows, augment
         self.extra = {key: value.to(images.device) for key, value in extra.items()}
         self.generator = torch.Generator().manual_seed(seed)
@@ -57,15 +61,17 @@ class Batches:
     def between(self, first: int, last: int) -> Iterator[Batch]:
         """The batches of iterations first, ..., last - 1; `generator` must be where those before have left it.
 
-        Yields images (B, 3, crop, crop) float32, labels (B, [R,] crop, crop) int64, and the extras.
+        Yields images (B, 3, crop, crop) float32 or their features, labels (B, [R,] crop, crop) int64, and the extras.
         """
         device, order = self.images.device, self.order[first:last]
         # Moved to the device once: a transfer in every iteration would wait for the device.
-        for picked, index in zip(order.to(device), self.rows[order].to(device), strict=True):
+        places = zip(order.to(device), self.rows[order].to(device), strict=True)
+        for iteration, (picked, index) in enumerate(places, start=first):
             images, labels = self.images[index], self.labels[index]
             draw = self.augment.draw(images, self.generator)
             extra = {
                 key: self.augment.nearest(value[picked], draw, outside=0.0) if value.ndim == 4 else value
                 for key, value in self.extra.items()
             }
-            yield self.augment.images(images, draw), self.augment.nearest(labels, draw).long(), extra
+            inputs = self.augment.images(images, draw) if self.stored is None else self.stored.batch(iteration)
+            yield inputs, self.augment.nearest(labels, draw).long(), extra

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from autoseg.data import normalize
 from autoseg.metrics import Metric, MetricSum, update_all
+from autoseg.training.frozen import Stored
 from autoseg.training.precision import Precision
 
 
@@ -34,6 +35,7 @@ def evaluate(
     mean: Sequence[float],
     std: Sequence[float],
     batch_size: int,
+    stored: Stored | None = None,
 ) -> dict[str, float]:
     """Score a network on whole images at the size they are stored in.
 
@@ -50,12 +52,13 @@ def evaluate(
         mean: RGB, 0..255, subtracted from the images.
         std: RGB, by which they are divided then.
         batch_size: images at a time.
+        stored: what the frozen backbone makes of these very images, so that they need not be looked at; or None.
 
     Returns:
         A score per metric, in 0..1 for the paper's; NaN where nothing could be counted.
     """
     with torch.inference_mode():
-        for index, logits in _forward(model, images, rows, precision, mean, std, batch_size):
+        for index, logits in _forward(model, images, rows, precision, mean, std, batch_size, stored):
             _update(metrics, logits, labels[index].long())
     return {name: float(metric.compute()) for name, metric in metrics.items()}
 
@@ -84,12 +87,14 @@ def _forward(
     mean: Sequence[float],
     std: Sequence[float],
     batch_size: int,
+    stored: Stored | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Indices and (N, C, H, W) float32 logits, batch by batch, in evaluation mode."""
     training = model.training
     model.to(memory_format=precision.layout).eval()
-    for index in rows.to(images.device).split(batch_size):
-        batch = normalize(images[index], mean, std).to(memory_format=precision.layout)
+    for number, index in enumerate(rows.to(images.device).split(batch_size)):
+        batch = normalize(images[index], mean, std) if stored is None else stored.scored(number)
+        batch = batch.to(memory_format=precision.layout)
         with precision.autocast():
             logits = model(batch)[0]
         yield index, logits.float()

@@ -95,13 +95,13 @@ class Training:
         objective = _objective(loss, self.proxy, self.precision.device)
         set_progress = getattr(loss, "set_progress", None)
         interval = CHECK_EVERY if self.precision.device.type == "cuda" else 1
-        for images, labels, extra in self.batches.between(self.iteration, last):
+        for inputs, labels, extra in self.batches.between(self.iteration, last):
             set_rates(self.optimizer, self.proxy, self.iteration)
             if set_progress is not None:
                 set_progress(self.iteration / len(self.batches))
             with self.precision.autocast():
-                outputs = self.model(images.to(memory_format=self.precision.layout))
-            value = objective(outputs, self.targets(images, labels), extra)
+                outputs = self.model(inputs.to(memory_format=self.precision.layout))
+            value = objective(outputs, self.targets(inputs, labels), extra)
             self.losses[self.iteration] = value.detach()
             self.iteration += 1
             if self.iteration % interval == 0:

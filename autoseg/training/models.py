@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from autoseg.config import ModelConfig
 from autoseg.errors import InputError, unknown_name
 from autoseg.training import depthwise, normalization, pointwise
+from autoseg.training.frozen import Features
 from autoseg.training.imports import left_out
 from autoseg.training.resize import upsample
 from autoseg.training.weights import load_backbone
@@ -39,6 +40,7 @@ class Segmentor(nn.Module):
     def __init__(self, network: Any) -> None:
         super().__init__()
         self.network: Any = network  # mmsegmentation has no types
+        self._frozen: torch.memory_format | None = None
 
     def heads(self, auxiliary: bool = True) -> list[Any]:
         """The main head, then the auxiliary ones."""
@@ -47,20 +49,65 @@ class Segmentor(nn.Module):
             return [main]
         return [main, *extra] if isinstance(extra, nn.ModuleList) else [main, extra]
 
-    def forward(self, images: Tensor) -> list[Tensor]:
+    def freeze(self, layout: torch.memory_format) -> None:
+        """From now on, the backbone is a fixed function: always in evaluation mode, never trained.
+
+        Args:
+            layout: memory format of its maps.
+        """
+        self._frozen = layout
+        self.network.backbone.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """As of every module, without a frozen backbone."""
+        super().train(mode)
+        if self._frozen is not None:
+            self.network.backbone.eval()
+        return self
+
+    def features(self, images: Tensor) -> Features:
+        """What the frozen backbone makes of images (N, 3, H, W) float, normalised.
+
+        Raises:
+            InputError: it does not return maps.
+        """
+        assert self._frozen is not None  # by `freeze`
+        with torch.no_grad():
+            maps = self.network.backbone(images)
+        if not isinstance(maps, list | tuple) or any(not isinstance(m, Tensor) or m.ndim != 4 for m in maps):
+            got = type(self.network.backbone).__name__
+            raise InputError("proxy.backbone", "trained, for a backbone that returns more than maps", got)
+        laid_out = tuple(one.contiguous(memory_format=self._frozen) for one in maps)
+        return Features(laid_out, (images.shape[-2], images.shape[-1]))
+
+    def reads(self, features: Features) -> list[bool]:
+        """Which maps any head reads: those its logits have a gradient in. Changes nothing in the network."""
+        maps = [one.detach().float().requires_grad_() for one in features.maps if one is not None]
+        training = self.training
+        self.eval()
+        with torch.enable_grad():
+            found = self.network.neck(maps) if self.network.with_neck else maps
+            total = torch.stack([head(found).sum() for head in self.heads()]).sum()
+            gradients = torch.autograd.grad(total, maps, allow_unused=True)
+        self.train(training)
+        return [gradient is not None for gradient in gradients]
+
+    def forward(self, inputs: Tensor | Features) -> list[Tensor]:
         """Logits at the size of the images.
 
         Args:
-            images: (N, 3, H, W) float, normalised.
+            inputs: images (N, 3, H, W) float, normalised; or what the frozen backbone makes of them.
 
         Returns:
             Logits (N, C, H, W): [main, auxiliary...] in training mode, [main] in evaluation mode.
         """
-        features = self.network.extract_feat(images)
-        return [
-            upsample(head(features), (images.shape[-2], images.shape[-1]), head.align_corners)
-            for head in self.heads(auxiliary=self.training)
-        ]
+        known = self.features(inputs) if self._frozen is not None and isinstance(inputs, Tensor) else inputs
+        if isinstance(known, Features):
+            maps: Any = self.network.neck(known.maps) if self.network.with_neck else known.maps
+            size = known.size
+        else:
+            maps, size = self.network.extract_feat(known), (known.shape[-2], known.shape[-1])
+        return [upsample(head(maps), size, head.align_corners) for head in self.heads(auxiliary=self.training)]
 
 
 def build_model(config: ModelConfig, num_classes: int, seed: int) -> Segmentor:

@@ -22,6 +22,7 @@ from autoseg.errors import InputError, unknown_name
 from autoseg.losses.base import SegLoss
 from autoseg.losses.smoothing import label_boundary
 from autoseg.metrics.logic import one_hot
+from autoseg.training.frozen import Features
 from autoseg.training.precision import Precision
 from autoseg.training.weights import load_network
 
@@ -34,11 +35,11 @@ UNLABELLED = 254  # in labels that were withheld: the teacher's guess takes thei
 class Targets:
     """Hard labels: what the masks say."""
 
-    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+    def __call__(self, images: Tensor | Features, labels: Tensor) -> Tensor:
         """The targets of a batch.
 
         Args:
-            images: (N, 3, H, W) float32, normalised.
+            images: (N, 3, H, W) float32, normalised; or their features, where no teacher looks at them.
             labels: (N, H, W) int64, 255 for void; (N, R, H, W) for several annotators.
 
         Returns:
@@ -66,7 +67,7 @@ class Smooth(Targets):
     def __init__(self, num_classes: int, eps: float) -> None:
         self.num_classes, self.eps = num_classes, eps
 
-    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+    def __call__(self, images: Tensor | Features, labels: Tensor) -> Tensor:
         """See `Targets`."""
         del images
         return self._smoothed(labels, (labels != IGNORE).float())
@@ -83,7 +84,7 @@ class BoundarySmooth(Smooth):
         super().__init__(num_classes, eps)
         self.width = width
 
-    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+    def __call__(self, images: Tensor | Features, labels: Tensor) -> Tensor:
         """See `Targets`."""
         del images
         return self._smoothed(labels, label_boundary(labels, labels != IGNORE, self.width))
@@ -95,7 +96,7 @@ class Annotators(Targets):
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
 
-    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+    def __call__(self, images: Tensor | Features, labels: Tensor) -> Tensor:
         """See `Targets`."""
         del images
         return soft_labels(labels, self.num_classes)
@@ -108,7 +109,7 @@ class Taught(Targets):
         self.teacher = teacher.to(memory_format=precision.layout).eval().requires_grad_(False)
         self.precision = precision
 
-    def _probs(self, images: Tensor, temperature: float = 1.0) -> Tensor:
+    def _probs(self, images: Tensor | Features, temperature: float = 1.0) -> Tensor:
         with torch.no_grad(), self.precision.autocast():
             logits = self.teacher(images.to(memory_format=self.precision.layout))[0]
         return (logits.float() / temperature).softmax(1)
@@ -121,7 +122,7 @@ class Distilled(Taught):
         super().__init__(teacher, precision)
         self.weight, self.temperature = weight, temperature
 
-    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+    def __call__(self, images: Tensor | Features, labels: Tensor) -> Tensor:
         """See `Targets`."""
         probs = self._probs(images, self.temperature)
         taught = self.weight * probs * (labels != IGNORE).unsqueeze(1)
@@ -139,7 +140,7 @@ class PseudoLabels(Taught):
         super().__init__(teacher, precision)
         self.momentum, self.confidence, self.steps = momentum, confidence, 0
 
-    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+    def __call__(self, images: Tensor | Features, labels: Tensor) -> Tensor:
         """See `Targets`; ids, since every pseudo-label is one class."""
         confidence, guess = self._probs(images).max(1)
         guess = torch.where(confidence >= self.confidence, guess, IGNORE)

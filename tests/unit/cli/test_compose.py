@@ -147,12 +147,20 @@ def test_the_quoting_it_suggests_works(value):
         "proxy.warmup=-1",
         "proxy.warmup=250",
         "search.pruner=asha",
+        "proxy.backbone=freeze",
+        "proxy.frozen_gb=0",
     ],
 )
 def test_values_out_of_range_are_refused(typed):
     with pytest.raises(InputError) as caught:
         check(composed(typed))
     assert typed.partition("=")[0] in str(caught.value)
+
+
+def test_a_frozen_backbone_has_no_images_for_a_teacher():
+    with pytest.raises(InputError, match=r"proxy\.backbone: expected trained, with proxy\.labels=pseudo"):
+        check(composed("proxy.backbone=frozen", "proxy.labels=pseudo"))
+    check(composed("proxy.backbone=frozen", "proxy.labels=smooth"))
 
 
 @pytest.mark.parametrize(

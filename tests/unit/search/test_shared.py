@@ -17,8 +17,11 @@ from autoseg.data.once import made_once
 from autoseg.errors import InputError
 from autoseg.losses import build_loss
 from autoseg.search.proxy import ProxyTask
+from autoseg.search.rungs import Rungs, Watch
+from autoseg.search.shared import described
 from autoseg.search.timing import TimedTask
-from autoseg.training import Training
+from autoseg.training import Segmentor, Training
+from autoseg.training.frozen import Features
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +71,39 @@ def test_nothing_is_shared_between_different_budgets(task: ProxyTask, tmp_path: 
     for proxy in (task.proxy, replace(task.proxy, lr=0.1), replace(task.proxy, warmup=3)):
         replace(task, proxy=proxy, shared=str(tmp_path))(CrossEntropy(), 5)
     assert len(list(tmp_path.glob("*.safetensors"))) == 3
+
+
+def test_stored_features_are_the_frozen_backbone(
+    task: ProxyTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses, rungs = (CrossEntropy(), build_loss("dice", num_classes=7)), Rungs(shares=(0.5,))
+    frozen = replace(task, proxy=replace(task.proxy, backbone="frozen", warmup=1))
+    watches = [Watch(rungs, "miou") for _ in range(4)]
+    through = [replace(frozen, watch=watch)(loss, 5) for loss, watch in zip(losses, watches, strict=False)]
+    assert through[0] != task(losses[0], 5)  # it does make a difference
+    seen: list[int] = []
+    features = Segmentor.features
+
+    def counted(self: Segmentor, images: Tensor) -> Features:
+        seen.append(len(images))
+        return features(self, images)
+
+    monkeypatch.setattr(Segmentor, "features", counted)
+    stored = replace(frozen, shared=str(tmp_path))
+    again = [replace(stored, watch=watch)(loss, 5) for loss, watch in zip(losses, watches[2:], strict=True)]
+    assert again == through and [w.scores for w in watches[:2]] == [w.scores for w in watches[2:]]
+    assert seen == [1, 1, 2, 2, 2, 2, 2]  # a probe of either size, four batches, two held-out images: once
+    assert len(list(tmp_path.glob("features-seed-5-*.safetensors"))) == 1
+    assert "MB of what candidates share is in" in described(tmp_path) and described(tmp_path / "none") == ""
+
+
+def test_features_that_would_take_too_much_are_refused(task: ProxyTask, tmp_path: Path) -> None:
+    proxy = replace(task.proxy, backbone="frozen", frozen_gb=1e-5)
+    with pytest.raises(
+        InputError, match=r"proxy\.backbone: expected at most the 1e-05 GB of proxy\.frozen_gb, got .* GB"
+    ):
+        replace(task, proxy=proxy, shared=str(tmp_path))(CrossEntropy(), 5)
+    assert not list(tmp_path.glob("*.safetensors")) and not list(tmp_path.glob("*.tmp"))
 
 
 def test_cross_entropy_after_a_warm_up_is_cross_entropy(task: ProxyTask) -> None:
