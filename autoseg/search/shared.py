@@ -6,8 +6,8 @@ that on every device all go on from the very same numbers; in the run folder, so
 is resumed, and no state of other software or images is ever met. Deleted, a file is made again: on a CPU, the same.
 
 The confirmation trains under the same budget with seeds of its own: each has its own warm-up, which all entries share,
-rivals too. Rankings of a search and of its confirmation are thus of one recipe; what is certain is only how losses do
-after these iterations of cross-entropy, which is why a card says `warmup` in its `proxy`.
+rivals too, so that differences stay paired. What is found is a loss for training after such a warm-up; a card says so
+(`warmup` in its `proxy`), and a comparison like the run keeps it.
 """
 
 from __future__ import annotations

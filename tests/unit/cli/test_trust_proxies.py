@@ -1,0 +1,30 @@
+"""Which trainings `autoseg trust` sets beside a search's proxy, where that proxy saves work or a cheaper one would."""
+
+from __future__ import annotations
+
+import pytest
+
+from autoseg.cli.trust import _proxies
+from autoseg.config import ProxyConfig, SearchConfig, TrustConfig
+from autoseg.errors import InputError
+from autoseg.evidence.trust import FULL, PROXY
+
+SAVING = SearchConfig(proxy=ProxyConfig(iters=80, warmup=40, backbone="frozen"))
+
+
+def test_shorter_ones_have_a_shorter_warm_up_and_the_fuller_one_saves_nothing():
+    proxies = _proxies(TrustConfig(), SAVING)
+    assert proxies[PROXY] == SAVING.proxy
+    assert proxies[FULL] == ProxyConfig(iters=320)
+    half = proxies["proxy.iters=40 proxy.warmup=20"]
+    assert (half.iters, half.warmup, half.backbone) == (40, 20, "frozen")
+
+
+def test_savings_can_be_tried():
+    cheaper = ["proxy.warmup=30", "proxy.backbone=frozen", "proxy.warmup=30 proxy.backbone=frozen"]
+    proxies = _proxies(TrustConfig(cheaper=cheaper), SearchConfig())
+    assert [(proxies[text].warmup, proxies[text].backbone) for text in cheaper] == [
+        (30, "trained"), (0, "frozen"), (30, "frozen"),
+    ]  # fmt: skip
+    with pytest.raises(InputError, match=r"proxy\.warmup: expected fewer than the 250"):
+        _proxies(TrustConfig(cheaper=["proxy.warmup=250"]), SearchConfig())
