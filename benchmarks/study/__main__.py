@@ -30,6 +30,8 @@ def main() -> None:
         search(controller, rounds, given)
     module("benchmarks.study.efficiency", "--record", str(RUNS / "random"), "--name", NAME)
     module("benchmarks.study.efficiency", "--name", NAME)
+    trainings = ["--run", str(RUNS / "random"), "--folder", str(RUNS / "savings"), "--workers", given.workers]
+    module("benchmarks.study.savings", *trainings, "--name", NAME)
 
 
 def search(controller: str, rounds: int, given: argparse.Namespace) -> None:

@@ -85,7 +85,7 @@ class StudyTask:
         return Watched({**scores, CPU: time.process_time() - start}, getattr(scores, "rungs", {}))
 
 
-def train(run: Path, folder: Path, count: int, workers: int) -> tuple[list[Entry], list[TrialRecord], str]:
+def train(run: Path, folder: Path, count: int, workers: str) -> tuple[list[Entry], list[TrialRecord], str]:
     """Do the trainings that `folder` does not have yet; returns the candidates, all records and the metric."""
     search = compose.load(SearchConfig, read_config(run))
     fixed = read_fingerprint(run)
@@ -289,7 +289,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/savings"), help="of the trainings; gone on with")
     parser.add_argument("--name", default="camvid-miou", help="of the file in benchmarks/study/data, -savings.csv")
     parser.add_argument("--candidates", type=int, default=24)
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--workers", default="1", help="auto, or how many")
     given = parser.parse_args()
     path = DATA / f"{given.name}-savings.csv"
     if given.run is not None:
