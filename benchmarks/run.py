@@ -9,18 +9,20 @@ import pkgutil
 import benchmarks
 from benchmarks import harness
 
-NOT_MEASURED = {"harness", "run"}
+NOT_MEASURED = {"harness", "run", "table"}
+BY_NAME = {"several"}  # a part of `make study`
 
 
 def names() -> list[str]:
     """Modules of this folder that have a `rows()`."""
-    return sorted(m.name for m in pkgutil.iter_modules(benchmarks.__path__) if m.name not in NOT_MEASURED)
+    modules = pkgutil.iter_modules(benchmarks.__path__)
+    return sorted(m.name for m in modules if not m.ispkg and m.name not in NOT_MEASURED)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", help=f"default: all of {', '.join(names())}")
-    for name in parser.parse_args().names or names():
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(names())}; default: all but {', '.join(BY_NAME)}")
+    for name in parser.parse_args().names or [name for name in names() if name not in BY_NAME]:
         module = importlib.import_module(f"benchmarks.{name}")
         rows = module.rows()
         if not rows:

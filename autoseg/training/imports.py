@@ -1,4 +1,4 @@
-"""What importing mmsegmentation's models brings along and a worker never uses, left out: 7 s and 190 MB of each."""
+"""What importing mmsegmentation's models brings along and a worker never uses, left out: 8 s and 200 MB of each."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from types import ModuleType
 from typing import Any
 
 ABSENT = ("timm", "torch.distributed.optim")  # asked for by `try: import`; only TIMMBackbone and ZeRO need them
-STAND_INS = (  # mmengine derives a wrapper from them, whether it is used or not
+STAND_INS = (  # imported at once, by a wrapper of mmengine, a matcher, a loss and a backbone that resizes
     "torch.distributed.fsdp",
     "torch.distributed.fsdp.api",
     "torch.distributed.fsdp.fully_sharded_data_parallel",
+    "scipy.interpolate",
+    "scipy.ndimage",
+    "scipy.optimize",
 )
 FIRST = ("mmseg.models", "mmengine.model", "mmengine.optim")  # imported already: as they are
 
