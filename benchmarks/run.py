@@ -10,7 +10,6 @@ import benchmarks
 from benchmarks import harness
 
 NOT_MEASURED = {"harness", "run", "table"}
-BY_NAME = {"several"}  # a part of `make study`
 
 
 def names() -> list[str]:
@@ -21,8 +20,8 @@ def names() -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", help=f"of {', '.join(names())}; default: all but {', '.join(BY_NAME)}")
-    for name in parser.parse_args().names or [name for name in names() if name not in BY_NAME]:
+    parser.add_argument("names", nargs="*", help=f"default: all of {', '.join(names())}")
+    for name in parser.parse_args().names or names():
         module = importlib.import_module(f"benchmarks.{name}")
         rows = module.rows()
         if not rows:

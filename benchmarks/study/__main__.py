@@ -33,7 +33,6 @@ def main() -> None:
         module("benchmarks.study.efficiency", "--record", str(RUNS / controller), "--name", kept)
     module("benchmarks.study.efficiency", "--name", NAME)
     compare(given)
-    module("benchmarks.run", "several")
     trainings = ["--run", str(RUNS / "random"), "--folder", str(RUNS / "savings"), "--workers", given.workers]
     module("benchmarks.study.savings", *trainings, "--name", NAME)
 
