@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from torch import nn
 from autoseg.config import DataConfig, ModelConfig, ProxyConfig
 from autoseg.training import build_model
 from benchmarks import cost, harness, proxy, run, several
+from benchmarks import table as performance
 
 TINY = {
     "pretrained": None,
@@ -102,3 +104,14 @@ def test_without_a_gpu_nothing_is_written(
     said = capsys.readouterr().out
     assert said.count("\n") == 1 and "no GPU" in said
     assert not (tmp_path / "results").exists()
+
+
+def test_the_table_in_readme_is_of_the_results_that_are_kept():
+    readme = Path(performance.__file__).parent.parent / "README.md"
+    assert performance.written(readme) == performance.table().strip()
+    assert "mIoU surrogate" in performance.table()
+
+
+def test_every_benchmark_has_rows_and_nothing_else_is_run():
+    assert set(run.names()) == {"losses", "proxy", "search", "several", "cost", "gpu_losses"}
+    assert all(hasattr(importlib.import_module(f"benchmarks.{name}"), "rows") for name in run.names())
