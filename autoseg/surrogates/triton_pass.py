@@ -223,7 +223,7 @@ def _start(device: torch.device, dtype: torch.dtype, num_classes: int, last: boo
         _warn(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}")
         return False
     expected, slope = _both(fused.totals, logits.float(), work, weights)
-    bound = TRIAL[dtype] * float(slope.abs().max())
+    bound = TRIAL[dtype] * (float(slope.abs().max()) + 1e-3)  # of one class: the gradient is 0
     if torch.allclose(result, expected, 1e-4, 1e-4) and float((grad.float() - slope).abs().max()) <= bound:
         return True
     _warn("they compute wrong numbers on this GPU")
