@@ -1,8 +1,8 @@
 """Losses on a GPU, bf16 logits (16, 21, 512, 512), forward and backward, against F.cross_entropy in the same run.
 
-"Triton" is the kernels of `surrogates/triton_pass.py`, "compiled" what torch.compile makes of the pass, "reference"
-this project's own plain path. Every call is timed until the device has done its work. Peak memory is what one forward
-and backward allocates at its peak, in multiples of the logits.
+"Triton" is the kernels of `surrogates/triton_pass.py`, "reference" this project's own plain path. Every call is timed
+until the device has done its work. Peak memory is what one forward and backward allocates at its peak, in multiples of
+the logits.
 """
 
 from __future__ import annotations
@@ -30,8 +30,6 @@ def rows(device: str = DEVICE, shape: tuple[int, ...] = SHAPE, repeats: int = 25
         warnings.filterwarnings("error", message=".*Triton kernels cannot run")  # else the reference would be timed
         kinds = [(f"{m}, Triton", losses.build(m), BOUNDS.get(m, "")) for m in METRICS]
         kinds += [(f"{m}, reference", losses.build(m, fused=False), "") for m in ("miou", "biou")]
-        if device == "cuda":
-            kinds.append(("miou, compiled", losses.build("miou", compile=True), ""))
         out = [_timed(what, loss, bound, device, shape, repeats) for what, loss, bound in kinds]
         last = _timed("miou, Triton, channels-last", losses.build("miou"), "", device, shape, repeats, last=True)
         if device == "cuda":

@@ -47,9 +47,9 @@ class SurrogateLoss(nn.Module):
             sync, off under torch.compile), True (always an error) or False.
         space: search space of the control points; None for the paper's space of the metric.
         compile: float32 logits on a CPU take native code, two to four times as fast; its first use on a machine
-            builds it for some seconds and needs a C++ compiler (`native`). On CUDA torch.compile makes the pass
-            (`compiled`), in the place of kernels that are compiled anyhow (`triton_pass`). Values agree with those
-            uncompiled to rounding, not bitwise; curves are arguments, so that one build serves all of them.
+            builds it for some seconds and needs a C++ compiler (`native`). On CUDA the kernels are compiled anyhow
+            (`triton_pass`). Values agree with those uncompiled to rounding, not bitwise; curves are arguments, so
+            that one build serves all of them.
 
     Attributes:
         sync_counts: totals are added up over all ranks of a distributed training before ratios; off until
@@ -178,7 +178,7 @@ class SurrogateLoss(nn.Module):
         self._check(logits, labels)
         with torch.autocast(logits.device.type, enabled=False):
             dtype = logits.dtype if logits.dtype == torch.float64 else torch.float32
-            fused = self.fused and fits(logits, labels, self.compiled)
+            fused = self.fused and fits(logits, labels)
             given = logits if fused else logits.to(dtype).softmax(1)
             total = logits.new_zeros((), dtype=torch.float64 if logits.device.type != "mps" else torch.float32)
             for weight, metric in self.terms:

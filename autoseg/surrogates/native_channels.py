@@ -71,10 +71,10 @@ class _Writer:
         self.program = _Program(address(self._nodes), len(self._nodes), address(self._totals), *counts)
 
     def _total(self, asked: Asked) -> _Total:
-        product = isinstance(asked.within, Plane)
-        within = None if isinstance(asked.within, Plane) else asked.within
-        second = self._place(asked.within) if isinstance(asked.within, Plane) and product else -1
-        return _Total(self._place(asked.plane), second, self._keep(self._work.selected(within, asked.void)))
+        within, first = asked.within, self._place(asked.plane)
+        if isinstance(within, Plane):
+            return _Total(first, self._place(within), self._keep(self._work.selected(None, asked.void)))
+        return _Total(first, -1, self._keep(self._work.selected(within, asked.void)))
 
     def _place(self, plane: Plane) -> int:
         """The plane's number in the program."""

@@ -31,15 +31,15 @@ Curves = Mapping[tuple[str, str], Tensor]
 Make = Callable[[Tensor], Tensor]  # one total from all results of the pass
 
 
-def fits(logits: Tensor, labels: Tensor, compiled: bool = False) -> bool:
+def fits(logits: Tensor, labels: Tensor) -> bool:
     """Whether `FusedLogic` may read this batch: hard labels, not traced, not transformed by functorch.
 
-    On the CPU, or on CUDA by `triton_pass` or compiled.
+    On the CPU, or on CUDA by `triton_pass`.
     """
     traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
     if traced or labels.is_floating_point():
         return False
-    return logits.device.type == "cpu" or (logits.device.type == "cuda" and (compiled or triton_pass.takes(logits)))
+    return logits.device.type == "cpu" or triton_pass.takes(logits)
 
 
 class FusedLogic(MapLogic):
@@ -50,7 +50,7 @@ class FusedLogic(MapLogic):
         labels: (N, H, W) int64; ids outside [0, C) are void.
         curves: coefficients (K, 6) per (operation, operand), see `curves.prepare`.
         per_image: totals are (N, C) instead of (C,).
-        compiled: native code on the CPU (`native_pass`, `native_channels`), else torch.compile's (`compiled`).
+        compiled: native code on the CPU (`native_pass`, `native_channels`); no difference elsewhere.
     """
 
     def __init__(
@@ -59,8 +59,8 @@ class FusedLogic(MapLogic):
         num_classes = logits.shape[1]
         valid = (labels >= 0) & (labels < num_classes)
         super().__init__({"label": torch.where(valid, labels, NO_CLASS)}, valid, num_classes, per_image)
-        self._logits, self._curves, self._compiled = logits, curves, compiled
-        self._by_triton = logits.device.type == "cuda" and not compiled
+        self._logits, self._curves = logits, curves
+        self._by_triton = logits.device.type == "cuda"
         self._masks: dict[tuple[Region | None, bool], Tensor | None] = {}
         self._chosen: dict[tuple[Plane, Region | None, bool], Tensor] = {}
         self._counts: dict[tuple[Plane, Region | None, bool], Tensor] = {}
@@ -96,10 +96,6 @@ class FusedLogic(MapLogic):
         return [logic.total(each.plane, each.within, each.void) for each in asked]
 
     def _totals(self, work: Pass) -> Tensor:
-        if self._compiled and self._logits.device.type != "cpu":
-            from autoseg.surrogates import compiled  # torch.compile takes seconds to import
-
-            return compiled.totals(self._logits, work)
         if self._native:
             return native_pass.totals(self._logits, work)
         return (triton_pass.totals if self._by_triton else totals)(self._logits, work)

@@ -19,7 +19,7 @@ import csv
 import dataclasses
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, median
@@ -31,7 +31,7 @@ from autoseg.cli import compose
 from autoseg.config import ProxyConfig, SearchConfig
 from autoseg.data import open_data
 from autoseg.evidence.agreement import Correlation, agreement
-from autoseg.evidence.trust import Entry, Variant, plan, spread, train_all, training
+from autoseg.evidence.trust import Entry, TrustTask, Variant, plan, spread, train_all, training
 from autoseg.execution import ProcessExecutor, Watched, slots
 from autoseg.search.candidate import CandidateTask
 from autoseg.search.confirm import fresh_seeds
@@ -62,27 +62,15 @@ RULES: dict[str, tuple[str, tuple[float, ...], dict[str, Any]]] = {
 
 
 @dataclass(frozen=True)
-class StudyTask:
-    """What the workers run: a candidate under one of the proxies, and the CPU time it took.
+class Timed:
+    """What the workers run: a training, whose CPU time becomes one of its scores."""
 
-    Args:
-        task: builds the losses.
-        trains: how each entrant trains.
-        jobs: name of a training to its entrant and the payload of its loss.
-    """
-
-    task: CandidateTask
-    trains: Mapping[str, ProxyTask]
-    jobs: Mapping[str, tuple[str, dict[str, Any]]]
+    task: TrustTask
 
     def __call__(self, payload: dict[str, Any], device: str) -> dict[str, float]:
         """Scores of `{"loss": name of a training, "seed": n}`."""
-        name, loss = self.jobs[payload["loss"]]
-        looks = Rungs(shares=SHARES).payload() if name == SECOND else {}
         start = time.process_time()
-        scores = dataclasses.replace(self.task, train=self.trains[name])(
-            {**loss, "seed": payload["seed"], **looks}, device
-        )
+        scores = self.task(payload, device)
         return Watched({**scores, CPU: time.process_time() - start}, getattr(scores, "rungs", {}))
 
 
@@ -102,7 +90,8 @@ def train(run: Path, folder: Path, count: int, workers: str) -> tuple[list[Entry
     order = np.random.default_rng(0).permutation(len(entries)).tolist()  # so that a part of them is spread as well
     planned = sorted(planned, key=lambda record: order[record.index])  # stable: candidate by candidate
     planned += plan(entries[:3], [Variant(BARE, (seed,))])
-    jobs = {training(n, e.name): (n, e.payload) for n in (*ENTRANTS, BARE) for e in entries}
+    looks = {SECOND: Rungs(shares=SHARES).payload()}
+    jobs = {training(n, e.name): (n, {**e.payload, **looks.get(n, {})}) for n in (*ENTRANTS, BARE) for e in entries}
     trains = {
         name: ProxyTask(search.data, search.model, proxy, (search.metric,), search.tolerance, search.drop_background,
                         shared=str((folder / SHARED).absolute()))
@@ -116,7 +105,7 @@ def train(run: Path, folder: Path, count: int, workers: str) -> tuple[list[Entry
     exists = (folder / "config.yaml").is_file()
     with (
         RunFolder.open(folder, kept) if exists else RunFolder.create(folder, kept, kept) as home,
-        ProcessExecutor(StudyTask(task, trains, jobs), slots(workers, "cpu"), log=home.log) as executor,
+        ProcessExecutor(Timed(TrustTask(task, trains, jobs)), slots(workers, "cpu"), log=home.log) as executor,
     ):
         observers = Observers([Quieter(home.log), Lines(search.metric)])
         records = train_all(home, planned, search.metric, executor, observers)

@@ -14,7 +14,9 @@ from toy_search import (
     PROBLEM,
     TARGET,
     CountingExecutor,
+    PulledPlug,
     Recorder,
+    Stop,
     ToyController,
     ToyTask,
     search,
@@ -74,25 +76,6 @@ def test_with_real_workers(quick_path: Path) -> None:
     inline = search(quick_path / "b", settings())
     assert essence(quick_path / "a") == essence(quick_path / "b")
     assert processes.best == inline.best
-
-
-class Stop(Exception):
-    """The plug is pulled."""
-
-
-class PulledPlug(CountingExecutor):
-    """Stops after so many trainings, before the result is written."""
-
-    def __init__(self, after: int) -> None:
-        super().__init__(ToyTask())
-        self.left = after
-
-    def run(self, jobs: Any) -> Any:
-        for result in super().run(jobs):
-            if self.left == 0:
-                raise Stop
-            self.left -= 1
-            yield result
 
 
 @pytest.mark.parametrize("after", [0, 1, 2, 3, 7, 9, 12, 16])

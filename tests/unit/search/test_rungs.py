@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-from test_loop import Stop, Witness, essence
+from test_loop import Witness, essence
 from test_proxy import CrossEntropy, task  # noqa: F401  (a fixture)
 from torch import Tensor
-from toy_search import NAMES, CountingExecutor, Recorder, ToyTask, outcome, search, settings
+from toy_search import NAMES, CountingExecutor, PulledPlug, Recorder, Stop, ToyTask, outcome, search, settings
 
 from autoseg.config import ConfirmConfig, SearchSettings
 from autoseg.errors import InputError
@@ -88,19 +88,6 @@ def test_the_best_expectation_is_no_finalist() -> None:
     assert [r.name for r in finalists([*known, pruned], 3, None, 1)] == ["candidate 0.0", "candidate 0.1"]
 
 
-class PulledPlug(CountingExecutor):
-    def __init__(self, after: int) -> None:
-        super().__init__(Climbing())
-        self.left = after
-
-    def run(self, jobs: Any) -> Any:
-        for result in super().run(jobs):
-            if self.left == 0:
-                raise Stop
-            self.left -= 1
-            yield result
-
-
 def test_neither_order_nor_interruption_matters(quick_path: Path) -> None:
     small = options(rounds=3, candidates=4, confirm=ConfirmConfig(0, 0))
     whole = search(quick_path / "whole", small, executor=InlineExecutor(Climbing()))
@@ -109,7 +96,7 @@ def test_neither_order_nor_interruption_matters(quick_path: Path) -> None:
     for after in (5, 9):
         path = quick_path / f"run-{after}"
         with pytest.raises(Stop):
-            search(path, small, executor=PulledPlug(after))  # which runs each round backwards
+            search(path, small, executor=PulledPlug(after, Climbing()))  # which runs each round backwards
         assert search(path, small, executor=CountingExecutor(Climbing())).best == whole.best
         assert essence(path) == essence(quick_path / "whole")
         assert [r.rungs for r in history(path)] == [r.rungs for r in kept]

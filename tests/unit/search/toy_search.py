@@ -107,6 +107,25 @@ class CountingExecutor(InlineExecutor):
             yield job, outcome
 
 
+class Stop(Exception):
+    """The plug is pulled."""
+
+
+class PulledPlug(CountingExecutor):
+    """Stops after so many trainings, before the result is written."""
+
+    def __init__(self, after: int, task: ToyTask | None = None) -> None:
+        super().__init__(task or ToyTask())
+        self.left = after
+
+    def run(self, jobs: Sequence[Job]) -> Any:
+        for result in super().run(jobs):
+            if self.left == 0:
+                raise Stop
+            self.left -= 1
+            yield result
+
+
 def settings(rounds: int = 3, candidates: int = 3, **changes: Any) -> SearchSettings:
     return SearchSettings(
         **{"rounds": rounds, "candidates": candidates, "confirm": ConfirmConfig(1, 2, ["identity", "ce"]), **changes}
