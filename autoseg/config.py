@@ -89,6 +89,7 @@ class ProxyConfig:
     aux_weight: float = 0.4  # auxiliary head, where the model has one
     amp: str = "auto"  # auto | off | bf16 | fp16
     channels_last: str = "auto"  # auto | on | off
+    cuda_graph: bool = False  # GPU: iterations are captured once and replayed; off, since no GPU has measured it yet
     compile: str = "auto"  # the loss: auto | on | off; on, and auto in long CPU trainings, need a C++ compiler
     threads: int = 1  # CPU threads per proxy; part of what makes a reward reproducible
     eval_batch_size: int = 16

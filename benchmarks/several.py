@@ -35,7 +35,7 @@ from autoseg.search.proxy import ProxyTask
 from autoseg.surrogates import SurrogateLoss, build_space
 from autoseg.training import Batches, build_model
 from autoseg.training.precision import precision_of
-from autoseg.training.schedule import build_optimizer, set_rates
+from autoseg.training.schedule import build_optimizer, rates, set_rates
 from benchmarks import proxy
 from benchmarks.harness import Row
 from benchmarks.proxy import Setting, Spent, Ticking
@@ -181,11 +181,12 @@ def stacked(plan: Plan) -> float:
         images, labels, torch.arange(len(images)), augment,
         extra={}, seed=0, iters=proxy_.iters, batch_size=proxy_.batch_size,
     )  # fmt: skip
+    table = rates(optimizer, proxy_, 0, proxy_.iters, device)
     marks: list[Spent] = []
     for iteration, (batch, targets, _) in enumerate(batches):
         if iteration in (setting.warmup, setting.warmup + setting.timed):
             marks.append(Spent.now(setting.device))
-        set_rates(optimizer, proxy_, iteration)
+        set_rates(optimizer, table[iteration])
         with precision.autocast():
             outputs = model(batch.to(memory_format=precision.layout))
         optimizer.zero_grad()

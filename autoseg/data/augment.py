@@ -25,6 +25,23 @@ LUMA = (0.299, 0.587, 0.114)  # of red, green and blue in grey, ITU-R BT.601
 
 
 @dataclass(frozen=True)
+class Numbers:
+    """What was drawn for n batches of B images.
+
+    Args:
+        affine: (n, B, 2, 3) float32, from coordinates of the output to those of the source, both in [-1, 1] inside.
+        colour: (n, 3, B) float32, added brightness, contrast factor, saturation factor; None: colours stay.
+    """
+
+    affine: Tensor
+    colour: Tensor | None
+
+    def to(self, device: torch.device) -> Numbers:
+        """The same on a device."""
+        return Numbers(self.affine.to(device), None if self.colour is None else self.colour.to(device))
+
+
+@dataclass(frozen=True)
 class Draw:
     """What was drawn for one batch; apply it to everything that belongs to the same images.
 
@@ -82,8 +99,14 @@ class Augment:
 
     def draw(self, images: Tensor, generator: torch.Generator) -> Draw:
         """Draw for a batch of (B, 3, H, W) images; only their number, size and device matter."""
-        count, _, height, width = images.shape
-        scale_u, y_u, x_u, flip_u, *colour_u = torch.rand(7, count, generator=generator)
+        numbers = self.numbers(1, len(images), (images.shape[-2], images.shape[-1]), generator).to(images.device)
+        return self.placed(numbers.affine[0], None if numbers.colour is None else numbers.colour[0])
+
+    def numbers(self, batches: int, count: int, size: tuple[int, int], generator: torch.Generator) -> Numbers:
+        """Draw for batches of `count` images of (height, width); on the CPU, as if for one batch after the other."""
+        height, width = size
+        uniform = torch.rand(batches, 7, count, generator=generator)
+        scale_u, y_u, x_u, flip_u = uniform[:, :4].unbind(1)
         low, high = self.scale
         scale = low + (high - low) * scale_u
         # Normalised source coordinate = span * output coordinate + centre: align_corners=False counts
@@ -93,21 +116,25 @@ class Augment:
         if self.flip:
             span_x = torch.where(flip_u < 0.5, -span_x, span_x)
         zero = torch.zeros_like(scale)
-        affine = torch.stack([span_x, zero, centre_x, zero, span_y, centre_y], dim=1).view(count, 2, 3)
-        grid = F.affine_grid(
-            affine.to(images.device, non_blocking=True), [count, 1, self.crop, self.crop], align_corners=False
-        )
-        return Draw(grid, self._colour(colour_u).to(images.device, non_blocking=True) if self.photometric else None)
+        affine = torch.stack([span_x, zero, centre_x, zero, span_y, centre_y], dim=2).view(batches, count, 2, 3)
+        return Numbers(affine, self._colour(uniform[:, 4:]) if self.photometric else None)
+
+    def placed(self, affine: Tensor, colour: Tensor | None) -> Draw:
+        """The draw of one batch from its `Numbers`, (B, 2, 3) and (3, B), where they are."""
+        grid = F.affine_grid(affine, [len(affine), 1, self.crop, self.crop], align_corners=False)
+        return Draw(grid, colour)
 
     @staticmethod
-    def _colour(uniform: Sequence[Tensor]) -> Tensor:
-        bright, contrast, saturation = uniform
+    def _colour(uniform: Tensor) -> Tensor:
+        """(n, 3, B) in [0, 1] to what is added and multiplied."""
+        bright, contrast, saturation = uniform.unbind(1)
         return torch.stack(
             [
                 BRIGHTNESS * (2 * bright - 1),
                 CONTRAST[0] + (CONTRAST[1] - CONTRAST[0]) * contrast,
                 SATURATION[0] + (SATURATION[1] - SATURATION[0]) * saturation,
-            ]
+            ],
+            dim=1,
         )
 
     def images(self, images: Tensor, draw: Draw) -> Tensor:

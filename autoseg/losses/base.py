@@ -39,6 +39,11 @@ class SegLoss(nn.Module, ABC):
     sync_counts: bool = False
     rank_local: bool = False
 
+    @property
+    def replayable(self) -> bool:
+        """Whether a CUDA graph can repeat a call: no value is looked at on the host, or kept there as progress is."""
+        return self.validate is not True
+
     def __init__(self, num_classes: int, *, ignore_index: int = 255, validate: bool | str = "auto") -> None:
         super().__init__()
         if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:

@@ -126,7 +126,12 @@ class LossSum(nn.Module):
     Args:
         weights: one non-negative number per loss.
         losses: hand-made losses, surrogates or any loss(logits, labels).
+
+    Attributes:
+        replayable: as of every `SegLoss`; its losses speak for themselves.
     """
+
+    replayable = True
 
     def __init__(self, weights: Sequence[float], losses: Sequence[nn.Module]) -> None:
         super().__init__()

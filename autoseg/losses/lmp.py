@@ -91,7 +91,7 @@ def _maximizer(losses: Tensor, count: Tensor, p: float, share: float) -> Tensor:
     log_alpha = (sums - room.clamp(min=torch.finfo(m.dtype).tiny).log()) / q
     # With the largest possible k the condition always holds; rounding may hide that where losses tie.
     fits = (room > 0) & ((ascending <= log_alpha) | (room <= 1))
-    last = (fits * torch.arange(1, len(losses) + 1, device=losses.device)).argmax()
+    last = (fits * torch.arange(1, len(losses) + 1, device=losses.device)).argmax(dim=0, keepdim=True)
     log_tau = -count.log() / q - m.log() / p
-    log_ratio = (q - 1) * (log_losses - log_alpha[last]).clamp(max=0)
+    log_ratio = (q - 1) * (log_losses - log_alpha.gather(0, last)).clamp(max=0)  # by index, a 0-d place waits
     return torch.where(losses > 0, (log_tau + log_ratio).exp(), 0.0)

@@ -51,10 +51,12 @@ class WeightedCrossEntropy(SegLoss):
     summary = "cross-entropy weighted by class, by list or by inverse or median frequency"
     source = "median frequency: Eigen and Fergus, ICCV 2015, arXiv 1411.4734"
     soft_labels = True
+    fixed: Tensor | None
 
     def __init__(self, num_classes: int, *, class_weight: str | Sequence[float] = "median", **common: Any) -> None:
         super().__init__(num_classes, **common)
-        self.scheme, self.fixed = None, None
+        self.scheme: str | None = None
+        self.register_buffer("fixed", None, persistent=False)
         if not isinstance(class_weight, str):
             self.fixed = class_vector(class_weight, num_classes, "class_weight")
         elif class_weight not in SCHEMES:
@@ -99,6 +101,7 @@ class Focal(SegLoss):
     summary = "cross-entropy that fades for well classified pixels, softmax or sigmoid"
     source = "Lin et al., ICCV 2017, arXiv 1708.02002"
     soft_labels = True
+    alpha: Tensor | None
 
     def __init__(
         self,
@@ -114,9 +117,10 @@ class Focal(SegLoss):
             raise InputError("mode", "softmax or sigmoid", repr(mode))
         self.multilabel = mode == "sigmoid"
         self.gamma = check_range("gamma", gamma, 0, math.inf)
-        if alpha is None or self.multilabel:
-            self.alpha = None if alpha is None else torch.tensor(check_range("alpha", alpha, 0, 1))
-        else:
+        self.register_buffer("alpha", None, persistent=False)
+        if alpha is not None and self.multilabel:
+            self.alpha = torch.tensor(check_range("alpha", alpha, 0, 1))
+        elif alpha is not None:
             per_class = [float(alpha)] * num_classes if isinstance(alpha, int | float) else alpha
             self.alpha = class_vector(per_class, num_classes, "alpha")
 
@@ -125,8 +129,8 @@ class Focal(SegLoss):
         return batch.mean(self._sigmoid(batch) if self.multilabel else self._softmax(batch))
 
     def _softmax(self, batch: Batch) -> Tensor:
-        alpha = torch.ones(self.num_classes) if self.alpha is None else self.alpha
-        weight = alpha.to(batch.logits)
+        logits, alpha = batch.logits, self.alpha
+        weight = logits.new_ones(self.num_classes) if alpha is None else alpha.to(logits)
         if not batch.soft:
             entropy = batch.cross_entropy()
             return weight[batch.labels] * _fade(-torch.expm1(-entropy), self.gamma) * entropy
@@ -173,7 +177,7 @@ class Ohem(SegLoss):
         valid = batch.valid.flatten()
         ranked = losses.detach().masked_fill(~valid, -1.0).sort(descending=True).values
         last = (self.min_kept * batch.count).ceil().long().clamp(min=1) - 1
-        hardest = ranked[last] if self.min_kept else math.inf
+        hardest = ranked.gather(0, last.view(1)) if self.min_kept else math.inf  # by index, a 0-d place would wait
         kept = valid & ((losses > -math.log(self.thresh)) | (losses >= hardest))
         return (losses * kept).sum() / kept.sum().clamp(min=1)
 

@@ -63,7 +63,8 @@ class RegionLoss(SegLoss):
         if classes not in ("auto", "present", "all"):
             raise InputError("classes", "auto, present or all", repr(classes))
         self.classes, self.log = classes, log
-        self.class_weight = class_vector(class_weight or [1.0] * num_classes, num_classes, "class_weight")
+        weights = class_vector(class_weight or [1.0] * num_classes, num_classes, "class_weight")
+        self.register_buffer("class_weight", weights, persistent=False)
 
     def parts(self, p: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Pixelwise tp, fp and fn of probabilities and labels, each (N, C, H, W)."""

@@ -46,7 +46,10 @@ class SearchedLoss(nn.Module):
 
     Attributes:
         surrogate: the curves' part, None in a space without curves.
+        replayable: as of every `SegLoss`; its losses speak for themselves.
     """
+
+    replayable = True
 
     def __init__(
         self,

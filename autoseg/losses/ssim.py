@@ -35,6 +35,7 @@ class Ssim(SegLoss):
     summary = "structural similarity of probability maps and masks, softmax or sigmoid"
     source = "Qin et al. (BASNet), CVPR 2019; Wang et al., IEEE TIP 2004"
     soft_labels = True
+    kernel: Tensor
 
     def __init__(
         self,
@@ -54,7 +55,7 @@ class Ssim(SegLoss):
         self.multilabel = mode == "sigmoid"
         places = torch.arange(window, dtype=torch.float64) - window // 2
         kernel = torch.exp(-(places**2) / (2 * sigma**2))
-        self.kernel = kernel / kernel.sum()
+        self.register_buffer("kernel", kernel / kernel.sum(), persistent=False)
 
     def compute(self, batch: Batch) -> Tensor:
         """Mean over the valid pixels and the classes."""

@@ -24,6 +24,7 @@ from autoseg.metrics.bits import reached, square, uniform
 from autoseg.metrics.windows import window_max
 
 NO_CLASS = -1  # in a class map: this pixel belongs to no class (void, or removed by the formula)
+SPREAD = 256  # rows of bins on a GPU, see `count_bins`
 OUTSIDE = -2  # beyond the image border, where the border counts as an edge
 
 
@@ -107,6 +108,17 @@ class Logic:
 
 
 # ---------------------------------------------------------------------------------------- class maps
+
+
+def count_bins(bins: Tensor, count: int) -> Tensor:
+    """How often each of 0, ..., count - 1 occurs in (P,) int64; (count,) int64. Does not wait for a GPU."""
+    if bins.device.type == "cpu":
+        return torch.bincount(bins, minlength=count)
+    # `bincount` would look for the largest number first. Adding ones to one place a bin would have all pixels queue
+    # for few addresses, so SPREAD rows of bins are counted into and added up.
+    row = torch.arange(len(bins), device=bins.device) % SPREAD
+    counts = torch.zeros(SPREAD * count, dtype=torch.int64, device=bins.device)
+    return counts.index_add_(0, row * count + bins, torch.ones_like(bins)).view(SPREAD, count).sum(0)
 
 
 def one_hot(classes: Tensor, num_classes: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -204,7 +216,7 @@ class MapLogic(Logic):
         """Pixels per class, int64."""
         if selected is not None:
             classes = torch.where(selected, classes, NO_CLASS)
-        return self._shape(torch.bincount(self._bins(classes), minlength=self._n_bins()))
+        return self._shape(count_bins(self._bins(classes), self._n_bins()))
 
 
 class HardLogic(MapLogic):

@@ -123,6 +123,11 @@ class SurrogateLoss(nn.Module):
         return self.space.metric
 
     @property
+    def replayable(self) -> bool:
+        """Whether a CUDA graph can repeat a call: no value is looked at on the host."""
+        return self.validate is not True
+
+    @property
     def surrogate(self) -> SurrogateLoss:
         """Itself; a loss that mixes a surrogate with others has it here too."""
         return self

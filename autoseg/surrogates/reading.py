@@ -12,6 +12,7 @@ The last two have native code too.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from operator import itemgetter
 
 import torch
@@ -40,6 +41,12 @@ def fits(logits: Tensor, labels: Tensor) -> bool:
     if traced or labels.is_floating_point():
         return False
     return logits.device.type == "cpu" or triton_pass.takes(logits)
+
+
+@lru_cache(maxsize=8)
+def _identity(device: torch.device) -> Tensor:
+    """Moved there once: in every batch it would wait for the device."""
+    return IDENTITY.to(device)
 
 
 class FusedLogic(MapLogic):
@@ -116,13 +123,14 @@ class FusedLogic(MapLogic):
     def _pointwise(self, asked: Asked, work: Pass) -> Make | None:
         """Adds what a total needs to the pass; how it is made of the pass's totals. None: it is not pointwise."""
         a, within, void = asked.plane, asked.within, asked.void
+        identity = _identity(self._logits.device)
         if isinstance(within, Plane):
             if {a.op, within.op} <= {"pred"} or "pred" not in (a.op, within.op):
                 return None
             hard = within if a.op == "pred" else a
-            return self._own(hard, None, void, IDENTITY, work) if self._is_map(hard) else None
+            return self._own(hard, None, void, identity, work) if self._is_map(hard) else None
         if a.op == "pred":
-            return self._everywhere(within, void, IDENTITY, work)
+            return self._everywhere(within, void, identity, work)
         if a.op not in ("and", "or") or a.args[0].soft == a.args[1].soft:
             return None
         soft, hard = a.args if a.args[0].soft else a.args[::-1]

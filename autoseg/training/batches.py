@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from autoseg.data import Augment
+from autoseg.data.augment import Numbers
 from autoseg.training.frozen import Features, Stored
 
 Batch = tuple[Tensor | Features, Tensor, dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What n iterations are made of, on the training device: a row each.
+
+    Attributes:
+        picked: (n, B) int64, places among the rows trained on.
+        index: (n, B) int64, those of the images.
+        numbers: of the augmentation, n batches.
+    """
+
+    picked: Tensor
+    index: Tensor
+    numbers: Numbers
 
 
 class Batches:
@@ -63,15 +80,38 @@ class Batches:
 
         Yields images (B, 3, crop, crop) float32 or their features, labels (B, [R,] crop, crop) int64, and the extras.
         """
-        device, order = self.images.device, self.order[first:last]
-        # Moved to the device once: a transfer in every iteration would wait for the device.
-        places = zip(order.to(device), self.rows[order].to(device), strict=True)
-        for iteration, (picked, index) in enumerate(places, start=first):
-            images, labels = self.images[index], self.labels[index]
-            draw = self.augment.draw(images, self.generator)
-            extra = {
-                key: self.augment.nearest(value[picked], draw, outside=0.0) if value.ndim == 4 else value
-                for key, value in self.extra.items()
-            }
-            inputs = self.augment.images(images, draw) if self.stored is None else self.stored.batch(iteration)
-            yield inputs, self.augment.nearest(labels, draw).long(), extra
+        drawn = self.drawn(first, last)
+        places = torch.arange(last - first, device=self.images.device).split(1)
+        for iteration, place in enumerate(places[: last - first], start=first):  # of nothing, `split` makes one part
+            yield self.batch(drawn, place, iteration)
+
+    def drawn(self, first: int, last: int) -> Drawn:
+        """All that iterations first, ..., last - 1 need from the host, drawn and moved to the device in one go.
+
+        A transfer in every iteration would wait for the device. `generator` is left where `last` begins.
+        """
+        order, device = self.order[first:last], self.images.device
+        size = (self.images.shape[-2], self.images.shape[-1])
+        numbers = self.augment.numbers(len(order), order.shape[1], size, self.generator)
+        return Drawn(order.to(device), self.rows[order].to(device), numbers.to(device))
+
+    def batch(self, drawn: Drawn, place: Tensor, iteration: int) -> Batch:
+        """One batch, as `between` yields it.
+
+        Args:
+            drawn: what was drawn.
+            place: (1,) int64 on the device, which of its rows.
+            iteration: the same as a number; read for stored features alone.
+        """
+        numbers, index = drawn.numbers, drawn.index.index_select(0, place)[0]
+        colour = None if numbers.colour is None else numbers.colour.index_select(0, place)[0]
+        draw = self.augment.placed(numbers.affine.index_select(0, place)[0], colour)
+        extra = {
+            key: self.augment.nearest(value[drawn.picked.index_select(0, place)[0]], draw, outside=0.0)
+            if value.ndim == 4
+            else value
+            for key, value in self.extra.items()
+        }
+        stored = self.stored
+        inputs = self.augment.images(self.images[index], draw) if stored is None else stored.batch(iteration)
+        return inputs, self.augment.nearest(self.labels[index], draw).long(), extra

@@ -15,7 +15,8 @@ from autoseg.errors import Diverged
 from autoseg.losses import compiled_loss
 from autoseg.training.batches import Batches
 from autoseg.training.precision import Precision
-from autoseg.training.schedule import build_optimizer, set_rates
+from autoseg.training.replay import CudaGraph, Replayed, Step, check_replayable
+from autoseg.training.schedule import build_optimizer, rates, set_rates
 from autoseg.training.targets import Targets
 
 CHECK_EVERY = 25  # iterations between looks at the loss on a GPU, each of which waits for the device
@@ -90,29 +91,52 @@ class Training:
 
         Raises:
             Diverged: the loss is not finite.
+            InputError: `proxy.cuda_graph`, which is not for this device or this training.
         """
         start, last = time.perf_counter(), len(self.batches) if until is None else until
-        objective = _objective(loss, self.proxy, self.precision.device)
         set_progress = getattr(loss, "set_progress", None)
         interval = CHECK_EVERY if self.precision.device.type == "cuda" else 1
-        for inputs, labels, extra in self.batches.between(self.iteration, last):
-            set_rates(self.optimizer, self.proxy, self.iteration)
+        if self.proxy.cuda_graph:
+            check_replayable(loss, self.targets, self.batches, self.proxy, self.precision)
+            step: Step = Replayed(self._step(loss, last), CudaGraph(self.precision.device))
+        else:
+            step = self._step(loss, last)
+        while self.iteration < last:
             if set_progress is not None:
                 set_progress(self.iteration / len(self.batches))
-            with self.precision.autocast():
-                outputs = self.model(inputs.to(memory_format=self.precision.layout))
-            value = objective(outputs, self.targets(inputs, labels), extra)
-            self.losses[self.iteration] = value.detach()
+            step()
             self.iteration += 1
             if self.iteration % interval == 0:
                 _check(self.losses[: self.iteration])
+        _check(self.losses[: self.iteration])
+        self._seconds += time.perf_counter() - start
+
+    def _step(self, loss: nn.Module, last: int) -> Step:
+        """One iteration after another, up to `last`.
+
+        Which one it is, it reads from a tensor on the device and nowhere else: what it does on the host is the same
+        every time, so that a CUDA graph of it goes on as it would.
+        """
+        objective = _objective(loss, self.proxy, self.precision.device)
+        drawn, losses = self.batches.drawn(self.iteration, last), self.losses[self.iteration : last]
+        table = rates(self.optimizer, self.proxy, self.iteration, last, self.precision.device)
+        place = torch.zeros(1, dtype=torch.int64, device=self.precision.device)
+
+        def step() -> None:
+            inputs, labels, extra = self.batches.batch(drawn, place, self.iteration)
+            with self.precision.autocast():
+                outputs = self.model(inputs.to(memory_format=self.precision.layout))
+            value = objective(outputs, self.targets(inputs, labels), extra)
+            losses.index_copy_(0, place, value.detach().to(losses.dtype).view(1))
+            set_rates(self.optimizer, table.index_select(0, place)[0])
             self.optimizer.zero_grad()
             self.scaler.scale(value).backward()
             self.scaler.step(self.optimizer)
             self.scaler.update()
             self.targets.follow(self.model)
-        _check(self.losses[: self.iteration])
-        self._seconds += time.perf_counter() - start
+            place.add_(1)
+
+        return step
 
     def finish(self) -> TrainLog:
         """What it leaves behind.
@@ -120,7 +144,8 @@ class Training:
         Raises:
             Diverged: a weight is not finite.
         """
-        if not all(bool(weight.isfinite().all()) for weight in self.model.state_dict().values()):
+        finite = [weight.isfinite().all() for weight in self.model.state_dict().values()]
+        if finite and not bool(torch.stack(finite).all()):  # waits for the device once, not once a weight
             raise Diverged("a weight is not finite after the last iteration")
         return TrainLog(self.losses.tolist(), self._seconds)
 

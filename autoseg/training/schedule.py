@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from autoseg.config import ProxyConfig
@@ -35,11 +36,32 @@ def build_optimizer(model: nn.Module, proxy: ProxyConfig) -> Optimizer:
     if proxy.optimizer == "sgd":
         return PlainSGD(groups, momentum=proxy.momentum, weight_decay=proxy.weight_decay, fused=True)
     if proxy.optimizer == "adamw":
-        return PlainAdamW(groups, weight_decay=proxy.weight_decay, fused=True)
+        # Without `capturable` torch refuses to put it into a CUDA graph; fused, it computes the same.
+        return PlainAdamW(groups, weight_decay=proxy.weight_decay, fused=True, capturable=proxy.cuda_graph)
     raise unknown_name("proxy.optimizer", proxy.optimizer, ["adamw", "sgd"])
 
 
-def set_rates(optimizer: Optimizer, proxy: ProxyConfig, iteration: int) -> None:
-    """Gives every parameter group its poly rate for this iteration (0-based)."""
-    for group in optimizer.param_groups:
-        group["lr"] = poly(group["base_lr"], proxy.min_lr, proxy.poly_power, iteration, proxy.iters)
+def rates(optimizer: Optimizer, proxy: ProxyConfig, first: int, last: int, device: torch.device) -> Tensor:
+    """(last - first, groups) poly rates of iterations first, ..., last - 1 (0-based), on the device.
+
+    They are looked up there, since an optimiser's step that is told a number can only ever repeat it in a CUDA graph.
+    float64, in which fused optimisers compute on a CPU; on a GPU they take float32.
+    """
+    bases = [group["base_lr"] for group in optimizer.param_groups]
+    rows = [
+        [poly(base, proxy.min_lr, proxy.poly_power, iteration, proxy.iters) for base in bases]
+        for iteration in range(first, last)
+    ]
+    table = torch.tensor(rows, dtype=torch.float64).view(last - first, len(bases))
+    return table.to(device, torch.float64 if device.type == "cpu" else torch.float32)
+
+
+def set_rates(optimizer: Optimizer, row: Tensor) -> None:
+    """Gives every parameter group its rate.
+
+    Args:
+        optimizer: made by `build_optimizer`.
+        row: (groups,) of `rates`.
+    """
+    for group, rate in zip(optimizer.param_groups, row.unbind(), strict=True):
+        group["lr"] = rate

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +34,13 @@ UNLABELLED = 254  # in labels that were withheld: the teacher's guess takes thei
 
 
 class Targets:
-    """Hard labels: what the masks say."""
+    """Hard labels: what the masks say.
+
+    Attributes:
+        replayable: what it does for one batch is what it does for the next, but for tensors: see `training.replay`.
+    """
+
+    replayable: ClassVar[bool] = True
 
     def __call__(self, images: Tensor | Features, labels: Tensor) -> Tensor:
         """The targets of a batch.
@@ -135,6 +142,8 @@ class PseudoLabels(Taught):
     The teacher's weights and batch statistics are an average over the student's steps, a plain mean at first and
     then with `momentum`. Where its confidence is below the threshold, the pixel is ignored.
     """
+
+    replayable = False  # the average's weight is a number that changes on the host
 
     def __init__(self, teacher: nn.Module, precision: Precision, momentum: float, confidence: float) -> None:
         super().__init__(teacher, precision)

@@ -77,3 +77,22 @@ def test_the_loop_does_not_wait_for_the_gpu(name: str, optimizer: str) -> None:
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert sum(log.losses[-5:]) < sum(log.losses[:5])
+
+
+def test_a_cuda_graph_trains_as_the_plain_loop() -> None:
+    """Both compute with the same kernels, so that with deterministic ones the weights are the same, bit for bit."""
+    device, weights = torch.device("cuda"), []
+    for graph in (False, True):
+        proxy = replace(PROXY, optimizer="adamw", lr=0.01, cuda_graph=graph, deterministic=True)
+        images, labels = squares()
+        augment = Augment(proxy.crop, proxy.scale, proxy.flip, proxy.photometric, [120.0] * 3, [60.0] * 3)
+        loss = SurrogateLoss.from_theta("miou", theta=[0.5] * 12, num_classes=2).cuda()
+        with reproducible(device, 0, threads=1, deterministic=True):
+            model = Toy().to(device)
+            batches = Batches(
+                images, labels, torch.arange(len(images)), augment,
+                extra={}, seed=0, iters=proxy.iters, batch_size=proxy.batch_size,
+            )  # fmt: skip
+            train(model, loss, batches, proxy, precision_of(proxy, device))
+        weights.append(model.state_dict())
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())

@@ -1,0 +1,121 @@
+"""An iteration put into a CUDA graph and replayed: one launch instead of the hundreds of an iteration's kernels.
+
+A replay repeats every kernel with the arguments and addresses it had and runs no Python. So an iteration may be
+replayed if it differs from the next in tensors alone, and if nothing in it waits for the device (`check_replayable`).
+
+Nothing here has run on a GPU yet. What is tested on a CPU is that a training replayed operation by operation, on the
+same memory and without Python, ends as the plain one, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from autoseg.config import ProxyConfig
+from autoseg.errors import InputError
+from autoseg.training.batches import Batches
+from autoseg.training.precision import Precision
+from autoseg.training.targets import Targets
+
+FIELD = "proxy.cuda_graph"
+WARM_UP = 3  # iterations before the capture; kernels are chosen and compiled, and constants moved, in the first
+
+Step = Callable[[], None]
+
+
+class Recorder(Protocol):
+    """What a step is captured by."""
+
+    def warm_up(self, step: Step) -> None:
+        """Do a step where it is going to be captured."""
+
+    def capture(self, step: Step) -> None:
+        """Do a step and keep it."""
+
+    def replay(self) -> None:
+        """Do once more what was kept."""
+
+
+class CudaGraph:
+    """A `torch.cuda.CUDAGraph` of a step, with a stream of its own.
+
+    Raises:
+        InputError: the device is no GPU.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        if device.type != "cuda":
+            raise InputError(FIELD, "false, or a GPU", f"true on {device.type}", "CUDA graphs are for GPUs alone.")
+        self._device, self._stream = device, torch.cuda.Stream(device)
+        self._graph = torch.cuda.CUDAGraph()
+
+    def warm_up(self, step: Step) -> None:
+        """See `Recorder`; torch asks for another stream than the current one."""
+        current = torch.cuda.current_stream(self._device)
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
+            step()
+        current.wait_stream(self._stream)
+
+    def capture(self, step: Step) -> None:
+        """See `Recorder`; capturing takes down the kernels without running them."""
+        with torch.cuda.device(self._device), torch.cuda.graph(self._graph, stream=self._stream):
+            step()
+        self._graph.replay()
+
+    def replay(self) -> None:
+        """See `Recorder`."""
+        self._graph.replay()
+
+
+class Replayed:
+    """A step that is done a few times, then captured, then replayed; each is an iteration of the training."""
+
+    def __init__(self, step: Step, recorder: Recorder) -> None:
+        self._step, self._recorder, self._done = step, recorder, 0
+
+    def __call__(self) -> None:
+        """The next iteration."""
+        if self._done < WARM_UP:
+            self._recorder.warm_up(self._step)
+        elif self._done == WARM_UP:
+            self._recorder.capture(self._step)
+        else:
+            self._recorder.replay()
+        self._done += 1
+
+
+def check_replayable(
+    loss: nn.Module, targets: Targets, batches: Batches, proxy: ProxyConfig, precision: Precision
+) -> None:
+    """Refuse a training whose iterations differ in more than tensors, or wait for the device.
+
+    Raises:
+        InputError: naming what cannot be replayed.
+    """
+    reason = {
+        "proxy.amp=fp16, whose loss scale is looked at on the host; use bf16": precision.dtype is torch.float16,
+        f"proxy.labels={proxy.labels}, whose teacher follows the student on the host": not targets.replayable,
+        "proxy.backbone=frozen, whose features are read from a file": batches.stored is not None,
+        "proxy.compile=on, which no surrogate needs on a GPU": proxy.compile == "on",
+    }
+    found = [why for why, given in reason.items() if given] + [
+        f"the loss {type(part).__name__}, which is told its progress in Python or looks at values on the host"
+        for part in loss.modules()
+        if not replayable(part)
+    ]
+    if found:
+        raise InputError(FIELD, "false for this training", f"true, with {found[0]}")
+
+
+def replayable(loss: nn.Module) -> bool:
+    """Whether one call of a loss is like the next, but for tensors.
+
+    A loss says so by its attribute `replayable`. One without it is taken at its word if it has no `set_progress`: with
+    one, it may be told a number that it reads in Python.
+    """
+    return bool(getattr(loss, "replayable", not hasattr(loss, "set_progress")))

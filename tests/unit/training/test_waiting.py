@@ -1,0 +1,173 @@
+"""Between two looks at the loss, a training on a GPU never waits for it: tried on one without values to wait for."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from disguise import CUDA, Device, Waits
+from test_train import MEAN, PROXY, STD, Toy, bright_squares
+from torch import Tensor, nn
+
+import autoseg
+from autoseg.data import Augment
+from autoseg.losses import build_loss, loss_names
+from autoseg.metrics.base import registry
+from autoseg.surrogates import triton_pass
+from autoseg.training import Batches, Targets, Training, build_targets, loop
+from autoseg.training.precision import Precision
+from autoseg.training.targets import Distilled
+
+PRECISION = Precision(CUDA, None, torch.channels_last)
+SHORT = {"shape_prior": "shape_prior(steps=1)"}  # it learns shapes first
+LOSSES = [*(SHORT.get(name, name) for name in loss_names()), *(
+    "wce(class_weight=[1,2])", "wce(class_weight=inverse)", "focal(mode=sigmoid,alpha=0.25)", "focal(alpha=[1,2])",
+    "ssim(mode=sigmoid)", "lovasz(classes=all,per_image=true)", "jml(reduction={I:0.5,C:0.5},class_weight=[1,2])",
+    "lmp(p=inf)", "ohem(min_kept=0)", "0.25*ce+0.75*(jml+2*boundary)",
+)]  # fmt: skip
+SURROGATES = [name for name, metric in registry().items() if metric.searchable]
+
+
+class CrossEntropy(nn.Module):
+    """A loss without anything that this project's losses have."""
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits, labels, ignore_index=255)
+
+
+class Forbidding(nn.Module):
+    """A loss that forbids waiting from the second iteration on: in the first, constants are moved to the device."""
+
+    def __init__(self, loss: nn.Module, device: Device) -> None:
+        super().__init__()
+        self.loss, self.device, self.iteration = loss, device, 0
+
+    def prepare(self, labels: Tensor) -> dict[str, Tensor]:
+        raise NotImplementedError  # done on the host before
+
+    def set_progress(self, progress: float) -> None:
+        self.iteration += 1
+        self.device.strict = self.iteration > 1
+        if hasattr(self.loss, "set_progress"):
+            self.loss.set_progress(progress)
+
+    def forward(self, logits: Tensor, labels: Tensor, extra: dict[str, Tensor]) -> Tensor:
+        return self.loss(logits, labels, extra) if hasattr(self.loss, "prepare") else self.loss(logits, labels)
+
+
+class NoKernel:
+    """In the place of a Triton kernel."""
+
+    def __getitem__(self, grid: object) -> NoKernel:
+        return self
+
+    def __call__(self, *args: object, **options: object) -> None:
+        pass
+
+
+@pytest.fixture(autouse=True)
+def without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton", reason="needs triton, which torch brings along on Linux only")
+    from autoseg.surrogates import triton_kernels
+
+    monkeypatch.setattr(loop, "_check", lambda losses: None)  # the look itself, which waits
+    for name in ("forward_kernel", "backward_kernel"):
+        monkeypatch.setattr(triton_kernels, name, NoKernel())
+    monkeypatch.setattr(triton_pass, "usable", lambda *_: True)  # tried before the first use, which waits
+    monkeypatch.setattr(torch.cuda, "device_of", lambda _: contextlib.nullcontext())
+
+
+@pytest.fixture
+def device() -> Iterator[Device]:
+    device = Device()
+    yield device
+    device.strict = False
+
+
+def train(loss: nn.Module, device: Device, optimizer: str = "adamw", labels: str = "hard", iters: int = 3) -> None:
+    proxy = replace(PROXY, iters=iters, optimizer=optimizer, labels=labels)
+    images, ids = bright_squares()
+    extra = loss.prepare(ids) if hasattr(loss, "prepare") else {}
+    augment = Augment(proxy.crop, proxy.scale, proxy.flip, proxy.photometric, MEAN, STD)
+    with device:
+        model = Toy().to(CUDA)
+        if labels == "distill":
+            targets: Targets = Distilled(Toy().to(CUDA), PRECISION, 0.5, 2.0)
+        else:
+            targets = build_targets(proxy, 2, model, PRECISION)
+        batches = Batches(
+            images.to(CUDA), ids.to(CUDA), torch.arange(len(images)), augment,
+            extra=extra, seed=0, iters=iters, batch_size=proxy.batch_size,
+        )  # fmt: skip
+        training = Training(model, batches, proxy, PRECISION, targets)
+        training.run(Forbidding(loss, device).to(CUDA))
+        device.strict = False
+    assert training.iteration == iters
+
+
+@pytest.mark.parametrize("spec", LOSSES)
+def test_no_loss_waits(spec: str, device: Device) -> None:
+    """Every hand-made one: there is none for which waiting is inherent."""
+    train(build_loss(spec, num_classes=2), device)
+
+
+@pytest.mark.parametrize("metric", SURROGATES)
+def test_no_surrogate_waits(metric: str, device: Device) -> None:
+    """With its kernels, and where it falls back to the reference."""
+    for fused in (True, False):
+        loss = autoseg.SurrogateLoss(metric, 2, tolerance=2)
+        loss.fused = fused
+        train(loss, device)
+
+
+@pytest.mark.parametrize("labels", ["smooth", "boundary_smooth", "distill", "pseudo"])
+def test_no_targets_wait(labels: str, device: Device) -> None:
+    train(build_loss("ce", num_classes=2), device, labels=labels)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_nothing_else_waits(optimizer: str, device: Device) -> None:
+    train(CrossEntropy(), device, optimizer)
+    assert device.kernels["convolution_backward"] == 9 and device.kernels[f"_fused_{optimizer}_"] == 3
+
+
+def item(x: Tensor) -> float:
+    return float(x.detach().sum())
+
+
+WAITING = {
+    "a number": item,
+    "a truth": lambda x: bool(x.any()),
+    "a copy to the host": lambda x: x.cpu(),
+    "a copy to the device": lambda x: torch.ones(3).to(x.device),
+    "a constant": lambda x: torch.tensor([1.0], device=x.device),
+    "a mask": lambda x: x[x > 0],
+    "a mask to write to": lambda x: x.detach().index_put_((x > 0,), x.new_ones(())),
+    "places": lambda x: x.nonzero(),
+    "a count": lambda x: x.detach().long().flatten().bincount(),
+    "a place as an index": lambda x: x[x.new_zeros((), dtype=torch.int64)],
+}
+
+
+@pytest.mark.parametrize("what", WAITING)
+def test_waiting_would_be_seen(what: str, device: Device) -> None:
+    class Waiting(nn.Module):
+        def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+            if device.strict:
+                WAITING[what](logits)
+            return F.cross_entropy(logits, labels, ignore_index=255)
+
+    with pytest.raises((Waits, RuntimeError, NotImplementedError)):
+        train(Waiting(), device)
+
+
+def test_a_copy_that_does_not_wait_is_none(device: Device) -> None:
+    class Copying(nn.Module):
+        def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+            return F.cross_entropy(logits, labels, torch.ones(2).to(logits.device, non_blocking=True), ignore_index=255)
+
+    train(Copying(), device)
