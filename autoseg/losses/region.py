@@ -40,6 +40,8 @@ class RegionLoss(SegLoss):
         common: options of `SegLoss`.
     """
 
+    class_weight: Tensor
+
     def __init__(
         self,
         num_classes: int,

@@ -24,7 +24,7 @@ from autoseg.metrics.bits import reached, square, uniform
 from autoseg.metrics.windows import window_max
 
 NO_CLASS = -1  # in a class map: this pixel belongs to no class (void, or removed by the formula)
-SPREAD = 256  # rows of bins on a GPU, see `count_bins`
+SPREAD = 256  # rows of bins, see `count_spread`
 OUTSIDE = -2  # beyond the image border, where the border counts as an edge
 
 
@@ -112,13 +112,17 @@ class Logic:
 
 def count_bins(bins: Tensor, count: int) -> Tensor:
     """How often each of 0, ..., count - 1 occurs in (P,) int64; (count,) int64. Does not wait for a GPU."""
-    if bins.device.type == "cpu":
-        return torch.bincount(bins, minlength=count)
-    # `bincount` would look for the largest number first. Adding ones to one place a bin would have all pixels queue
-    # for few addresses, so SPREAD rows of bins are counted into and added up.
+    return torch.bincount(bins, minlength=count) if bins.device.type == "cpu" else count_spread(bins, count)
+
+
+def count_spread(bins: Tensor, count: int) -> Tensor:
+    """As `count_bins`, in operations that a GPU does without being waited for; `bincount` looks for the largest first.
+
+    Neighbours are counted into different ones of `SPREAD` rows, so that they do not queue for the same few addresses.
+    """
     row = torch.arange(len(bins), device=bins.device) % SPREAD
     counts = torch.zeros(SPREAD * count, dtype=torch.int64, device=bins.device)
-    return counts.index_add_(0, row * count + bins, torch.ones_like(bins)).view(SPREAD, count).sum(0)
+    return counts.index_add_(0, row * count + bins, bins.new_ones(()).expand_as(bins)).view(SPREAD, count).sum(0)
 
 
 def one_hot(classes: Tensor, num_classes: int, dtype: torch.dtype = torch.float32) -> Tensor:

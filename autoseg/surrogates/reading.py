@@ -2,7 +2,7 @@
 
 What a formula asks for falls into three kinds:
 
-* totals of labels alone are counted;
+* totals of labels alone are counted (by the kernels too, on a GPU);
 * totals of pointwise functions of the prediction are left to `fused`;
 * totals that erode or dilate the prediction are left to `by_channel`.
 
@@ -28,6 +28,7 @@ from autoseg.surrogates.fused import Pass, totals
 from autoseg.surrogates.logic import CurveLogic
 
 IDENTITY = torch.tensor([[0.0, 1.0, 0.5, 0.0, 0.5, 1.0]], dtype=torch.float64)  # g(x) = x
+ONE = torch.tensor([[0.0, 1.0, 0.5, 1.0, 1.0, 1.0]], dtype=torch.float64)  # g(x) = 1, whose totals are counts
 Curves = Mapping[tuple[str, str], Tensor]
 Make = Callable[[Tensor], Tensor]  # one total from all results of the pass
 
@@ -43,10 +44,10 @@ def fits(logits: Tensor, labels: Tensor) -> bool:
     return logits.device.type == "cpu" or triton_pass.takes(logits)
 
 
-@lru_cache(maxsize=8)
-def _identity(device: torch.device) -> Tensor:
-    """Moved there once: in every batch it would wait for the device."""
-    return IDENTITY.to(device)
+@lru_cache(maxsize=16)
+def _moved(curve: Tensor, device: torch.device) -> Tensor:
+    """A constant on a device, moved there once: in every batch it would wait for the device."""
+    return curve.to(device)
 
 
 class FusedLogic(MapLogic):
@@ -70,7 +71,7 @@ class FusedLogic(MapLogic):
         self._by_triton = logits.device.type == "cuda"
         self._masks: dict[tuple[Region | None, bool], Tensor | None] = {}
         self._chosen: dict[tuple[Plane, Region | None, bool], Tensor] = {}
-        self._counts: dict[tuple[Plane, Region | None, bool], Tensor] = {}
+        self._counts: dict[tuple[Plane, Region | None, bool], Make] = {}
         self._native = compiled and native_pass.takes(logits, curves.values())
         self._wide: dict[Plane, list[Tensor]] = {}
         self._all_valid = valid.device.type == "cpu" and bool(valid.all())  # elsewhere asking would wait
@@ -79,7 +80,7 @@ class FusedLogic(MapLogic):
         """The totals that `formula` (a metric's `sums`) makes of prediction and label; gradients flow."""
         asked = asked_by(formula, self)
         work = Pass()
-        makers = [self._counting(each) or self._pointwise(each, work) for each in asked]
+        makers = [self._counting(each, work) or self._pointwise(each, work) for each in asked]
         if self._by_triton and len(work) and not triton_pass.usable(self._logits, work):
             return answered(formula, self, self._by_reference(asked))
         found = self._kept(self._totals(work)) if len(work) else self._logits.new_empty(0)
@@ -113,17 +114,16 @@ class FusedLogic(MapLogic):
 
     # ------------------------------------------------------------------------------------ one total
 
-    def _counting(self, asked: Asked) -> Make | None:
+    def _counting(self, asked: Asked, work: Pass) -> Make | None:
         """A total of labels alone; None: it is not."""
         if asked.soft or isinstance(asked.within, Plane) or asked.plane.op == "dilate":
             return None
-        count = self._counted(asked.plane, asked.within, asked.void)
-        return lambda _: count
+        return self._counted(asked.plane, asked.within, asked.void, work)
 
     def _pointwise(self, asked: Asked, work: Pass) -> Make | None:
         """Adds what a total needs to the pass; how it is made of the pass's totals. None: it is not pointwise."""
         a, within, void = asked.plane, asked.within, asked.void
-        identity = _identity(self._logits.device)
+        identity = _moved(IDENTITY, self._logits.device)
         if isinstance(within, Plane):
             if {a.op, within.op} <= {"pred"} or "pred" not in (a.op, within.op):
                 return None
@@ -141,8 +141,8 @@ class FusedLogic(MapLogic):
         if a.op == "and":
             return hits
         everywhere = self._everywhere(within, void, curve, work)
-        count = self._counted(hard, within, void)
-        return lambda computed: everywhere(computed) - hits(computed) + count
+        count = self._counted(hard, within, void, work)
+        return lambda computed: everywhere(computed) - hits(computed) + count(computed)
 
     @staticmethod
     def _is_map(plane: Plane) -> bool:
@@ -177,8 +177,15 @@ class FusedLogic(MapLogic):
             self._wide[plane] = widened(self._map(plane.args[0]), plane.px, self._classes)
         return self._wide[plane]
 
-    def _counted(self, plane: Plane, within: Region | None, void: bool) -> Tensor:
+    def _counted(self, plane: Plane, within: Region | None, void: bool, work: Pass) -> Make:
+        """Pixels of each class, each plane once. Kernels count along: apart, it moves as much memory as they do."""
         key = plane, within, void
         if key not in self._counts:
-            self._counts[key] = self._count(self._classes_of(plane, within, void), None).double()
+            classes = self._classes_of(plane, within, void)
+            if self._by_triton:
+                place = work.add_own(_moved(ONE, classes.device), classes)
+                self._counts[key] = lambda computed: computed[place].detach()
+            else:
+                count = self._count(classes, None).double()
+                self._counts[key] = lambda _: count
         return self._counts[key]

@@ -13,6 +13,7 @@ import autoseg
 from autoseg import metrics
 from autoseg.errors import InputError
 from autoseg.metrics.bits import reached, square, uniform, widen
+from autoseg.metrics.logic import count_spread
 
 C = 5
 NAMES = [name for name, metric in metrics.base.registry().items() if not metric.needs_probs]
@@ -89,3 +90,9 @@ def test_square_of_bits_keeps_classes_apart() -> None:
     bits[0, 0, 0], bits[0, 4, 4] = 1, 1 << 61
     wide = square(bits, 2)
     assert wide[0, 2, 2] == 1 | 1 << 61 and wide[0, 0, 2] == 1 and wide[0, 0, 3] == 0
+
+
+@pytest.mark.parametrize("pixels", [0, 1, 255, 256, 1000])
+def test_counting_without_waiting_equals_bincount(pixels: int) -> None:
+    bins = torch.randint(0, 7, (pixels,), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(count_spread(bins, 9), torch.bincount(bins, minlength=9))

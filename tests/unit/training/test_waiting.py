@@ -14,15 +14,18 @@ from test_train import MEAN, PROXY, STD, Toy, bright_squares
 from torch import Tensor, nn
 
 import autoseg
+from autoseg.cli.compose import compose
+from autoseg.config import SearchConfig
 from autoseg.data import Augment
 from autoseg.losses import build_loss, loss_names
 from autoseg.metrics.base import registry
 from autoseg.surrogates import triton_pass
-from autoseg.training import Batches, Targets, Training, build_targets, loop
+from autoseg.training import Batches, Targets, Training, build_model, build_targets, loop
 from autoseg.training.precision import Precision
 from autoseg.training.targets import Distilled
 
 PRECISION = Precision(CUDA, None, torch.channels_last)
+ITERS = 3
 SHORT = {"shape_prior": "shape_prior(steps=1)"}  # it learns shapes first
 LOSSES = [*(SHORT.get(name, name) for name in loss_names()), *(
     "wce(class_weight=[1,2])", "wce(class_weight=inverse)", "focal(mode=sigmoid,alpha=0.25)", "focal(alpha=[1,2])",
@@ -88,25 +91,32 @@ def device() -> Iterator[Device]:
     device.strict = False
 
 
-def train(loss: nn.Module, device: Device, optimizer: str = "adamw", labels: str = "hard", iters: int = 3) -> None:
-    proxy = replace(PROXY, iters=iters, optimizer=optimizer, labels=labels)
+def train(
+    loss: nn.Module,
+    device: Device,
+    optimizer: str = "adamw",
+    labels: str = "hard",
+    model: nn.Module | None = None,
+    crop: int = 16,
+) -> None:
+    proxy = replace(PROXY, iters=ITERS, optimizer=optimizer, labels=labels, crop=crop)
     images, ids = bright_squares()
     extra = loss.prepare(ids) if hasattr(loss, "prepare") else {}
     augment = Augment(proxy.crop, proxy.scale, proxy.flip, proxy.photometric, MEAN, STD)
     with device:
-        model = Toy().to(CUDA)
+        model = (model or Toy()).to(CUDA)
         if labels == "distill":
             targets: Targets = Distilled(Toy().to(CUDA), PRECISION, 0.5, 2.0)
         else:
             targets = build_targets(proxy, 2, model, PRECISION)
         batches = Batches(
             images.to(CUDA), ids.to(CUDA), torch.arange(len(images)), augment,
-            extra=extra, seed=0, iters=iters, batch_size=proxy.batch_size,
+            extra=extra, seed=0, iters=ITERS, batch_size=proxy.batch_size,
         )  # fmt: skip
         training = Training(model, batches, proxy, PRECISION, targets)
         training.run(Forbidding(loss, device).to(CUDA))
         device.strict = False
-    assert training.iteration == iters
+    assert training.iteration == ITERS
 
 
 @pytest.mark.parametrize("spec", LOSSES)
@@ -133,6 +143,12 @@ def test_no_targets_wait(labels: str, device: Device) -> None:
 def test_nothing_else_waits(optimizer: str, device: Device) -> None:
     train(CrossEntropy(), device, optimizer)
     assert device.kernels["convolution_backward"] == 9 and device.kernels[f"_fused_{optimizer}_"] == 3
+
+
+@pytest.mark.slow  # imports mmsegmentation
+def test_no_network_waits(device: Device) -> None:
+    network = compose("search", SearchConfig, ["model=tiny"]).model
+    train(build_loss("asl2021/miou", num_classes=2), device, model=build_model(network, 2, 0), crop=32)
 
 
 def item(x: Tensor) -> float:
