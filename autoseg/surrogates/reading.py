@@ -28,7 +28,6 @@ from autoseg.surrogates.fused import Pass, totals
 from autoseg.surrogates.logic import CurveLogic
 
 IDENTITY = torch.tensor([[0.0, 1.0, 0.5, 0.0, 0.5, 1.0]], dtype=torch.float64)  # g(x) = x
-ONE = torch.tensor([[0.0, 1.0, 0.5, 1.0, 1.0, 1.0]], dtype=torch.float64)  # g(x) = 1, whose totals are counts
 Curves = Mapping[tuple[str, str], Tensor]
 Make = Callable[[Tensor], Tensor]  # one total from all results of the pass
 
@@ -44,10 +43,10 @@ def fits(logits: Tensor, labels: Tensor) -> bool:
     return logits.device.type == "cpu" or triton_pass.takes(logits)
 
 
-@lru_cache(maxsize=16)
-def _moved(curve: Tensor, device: torch.device) -> Tensor:
-    """A constant on a device, moved there once: in every batch it would wait for the device."""
-    return curve.to(device)
+@lru_cache(maxsize=8)
+def _identity(device: torch.device) -> Tensor:
+    """Moved there once: in every batch it would wait for the device."""
+    return IDENTITY.to(device)
 
 
 class FusedLogic(MapLogic):
@@ -123,7 +122,7 @@ class FusedLogic(MapLogic):
     def _pointwise(self, asked: Asked, work: Pass) -> Make | None:
         """Adds what a total needs to the pass; how it is made of the pass's totals. None: it is not pointwise."""
         a, within, void = asked.plane, asked.within, asked.void
-        identity = _moved(IDENTITY, self._logits.device)
+        identity = _identity(self._logits.device)
         if isinstance(within, Plane):
             if {a.op, within.op} <= {"pred"} or "pred" not in (a.op, within.op):
                 return None
@@ -178,12 +177,12 @@ class FusedLogic(MapLogic):
         return self._wide[plane]
 
     def _counted(self, plane: Plane, within: Region | None, void: bool, work: Pass) -> Make:
-        """Pixels of each class, each plane once. Kernels count along: apart, it moves as much memory as they do."""
+        """Pixels of each class, each plane once; kernels count along."""
         key = plane, within, void
         if key not in self._counts:
             classes = self._classes_of(plane, within, void)
             if self._by_triton:
-                place = work.add_own(_moved(ONE, classes.device), classes)
+                place = work.add_own(triton_pass.counting(classes.device), classes)
                 self._counts[key] = lambda computed: computed[place].detach()
             else:
                 count = self._count(classes, None).double()

@@ -18,6 +18,7 @@ What the arguments of both kernels mean. Totals everywhere come first, own total
     MASKS, MAPS   how many masks there are, and how many maps, R
     MAP           for each total the index of the map it reads
     AT            for each total its place among the results
+    COUNT         for each total whether it counts pixels, whatever their logits are
 
 Sums are float32 within a program; each program writes its own and the caller adds them up in float64, so that no
 atomics are needed and the same batch gives the same bits again. Exponentials are powers of 2, which is what the
@@ -36,7 +37,7 @@ LOG2E = tl.constexpr(1.4426950408889634)
 def forward_kernel(
     logits, maps, curves, sums, normalizer, stride_n, stride_c, stride_p, pixels,
     EVERYWHERE: tl.constexpr, MASKS: tl.constexpr, MAPS: tl.constexpr, MAP: tl.constexpr, AT: tl.constexpr,
-    PIECES: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
+    COUNT: tl.constexpr, PIECES: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """All totals of a block of pixels, and logsumexp; grid (blocks of an image, N).
 
@@ -72,7 +73,10 @@ def forward_kernel(
         first, last = tl.min(tl.where(of >= 0, of, C)), tl.max(of)  # neighbours are of few classes
         for k in tl.static_range(EVERYWHERE, len(MAP)):
             if MAP[k] == g:
-                value, _ = _value_and_slope(p, _curve(curves, k, PIECES), PIECES)
+                if COUNT[k]:
+                    value = tl.full((BLOCK,), 1.0, tl.float32)
+                else:
+                    value, _ = _value_and_slope(p, _curve(curves, k, PIECES), PIECES)
                 to = sums + ((AT[k] * images + image) * blocks + block) * C
                 for c in range(first, last + 1):
                     tl.store(to + c, tl.sum(tl.where(of == c, value, 0.0)))
@@ -82,7 +86,7 @@ def forward_kernel(
 def backward_kernel(
     logits, maps, curves, weights, normalizer, grad, stride_n, stride_c, stride_p, grad_n, grad_c, grad_p, pixels,
     EVERYWHERE: tl.constexpr, MASKS: tl.constexpr, MAPS: tl.constexpr, MAP: tl.constexpr, AT: tl.constexpr,
-    PIECES: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
+    COUNT: tl.constexpr, PIECES: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Gradient of a block of pixels, p (d - sum_c p d), softmax made again; grid (blocks of an image, N).
 
@@ -107,8 +111,9 @@ def backward_kernel(
         d = tl.zeros((BLOCK,), tl.float32)
         for k in tl.static_range(EVERYWHERE, len(MAP)):
             if MAP[k] == g:
-                _, slope = _value_and_slope(p, _curve(curves, k, PIECES), PIECES)
-                d += slope * tl.load(weights + (AT[k] * images + image) * C + of, mask=of >= 0, other=0.0)
+                if not COUNT[k]:
+                    _, slope = _value_and_slope(p, _curve(curves, k, PIECES), PIECES)
+                    d += slope * tl.load(weights + (AT[k] * images + image) * C + of, mask=of >= 0, other=0.0)
         pull = tl.where(of >= 0, p * d, 0.0)
         own = own + ((of, pull),)
         pulled += pull

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -41,6 +41,7 @@ class Structure:
         maps: how many masks and class maps, R.
         map_of: which map each total reads.
         at: each total's place among the results.
+        count: whether each total counts pixels, see `counting`.
         pieces: of a curve, K.
     """
 
@@ -49,13 +50,14 @@ class Structure:
     maps: int
     map_of: tuple[int, ...]
     at: tuple[int, ...]
+    count: tuple[bool, ...]
     pieces: int
 
     @property
     def constants(self) -> dict[str, Any]:
         """As the kernels name them."""
         counts = {"EVERYWHERE": self.everywhere, "MASKS": self.masks, "MAPS": self.maps, "PIECES": self.pieces}
-        return {**counts, "MAP": self.map_of, "AT": self.at}
+        return {**counts, "MAP": self.map_of, "AT": self.at, "COUNT": self.count}
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +87,15 @@ def takes(logits: Tensor) -> bool:
 def usable(logits: Tensor, work: Pass) -> bool:
     """Whether the kernels run and compute right on this device; tried once for each structure, dtype and C."""
     return _start(logits.device, logits.dtype, logits.shape[1], logits.stride(1) == 1, structure_of(work))
+
+
+@lru_cache(maxsize=8)
+def counting(device: torch.device) -> Tensor:
+    """The curve g(x) = 1, whose own totals count the pixels of each class; the kernels know it by its identity.
+
+    Apart from them, counting would move as much memory as they do.
+    """
+    return torch.tensor([[0.0, 1.0, 0.5, 1.0, 1.0, 1.0]], dtype=torch.float64).to(device)
 
 
 def totals(logits: Tensor, work: Pass) -> Tensor:
@@ -128,6 +139,7 @@ def structure_of(work: Pass) -> Structure:
         maps=len(places) + len(work.own),
         map_of=(*(places[id(each.mask)] for each in work.everywhere), *(place for place, _ in own)),
         at=(*(each.at for each in work.everywhere), *(at for _, at in own)),
+        count=tuple(curve is counting(curve.device) for curve in _curves(work)),
         pieces=max(map(len, _curves(work))),
     )
 
@@ -215,7 +227,7 @@ def _start(device: torch.device, dtype: torch.dtype, num_classes: int, last: boo
     weights = torch.rand((len(work), 1, num_classes), generator=generator, dtype=torch.float64)
     there = Pass(
         [replace(e, mask=None if e.mask is None else e.mask.to(device)) for e in work.everywhere],
-        [replace(own, classes=own.classes.to(device)) for own in work.own],
+        [replace(own, classes=own.classes.to(device), curves=_on(device, own.curves)) for own in work.own],
     )
     try:
         result, grad = _both(totals, logits.to(device, memory_format=form), there, weights.to(device))
@@ -228,6 +240,12 @@ def _start(device: torch.device, dtype: torch.dtype, num_classes: int, last: boo
         return True
     _warn("they compute wrong numbers on this GPU")
     return False
+
+
+def _on(device: torch.device, curves: list[tuple[Tensor, int]]) -> list[tuple[Tensor, int]]:
+    """With the device's own curve that counts."""
+    here = counting(torch.device("cpu"))
+    return [(counting(device) if curve is here else curve, at) for curve, at in curves]
 
 
 def _both(function: Any, logits: Tensor, work: Pass, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -248,10 +266,11 @@ def _trial(structure: Structure, num_classes: int, generator: torch.Generator) -
         torch.randint(-1, num_classes, (1, 16, 16), generator=generator)
         for _ in range(structure.maps - structure.masks)
     ]
-    reads = list(zip(structure.map_of, structure.at, strict=True))
-    everywhere = [Everywhere(curve, masks[m], at) for m, at in reads[: structure.everywhere]]
+    count = counting(torch.device("cpu"))
+    reads = list(zip(structure.map_of, structure.at, structure.count, strict=True))
+    everywhere = [Everywhere(curve, masks[m], at) for m, at, _ in reads[: structure.everywhere]]
     own = [
-        Own(ids, [(curve, at) for m, at in reads[structure.everywhere :] if m == place])
+        Own(ids, [(count if counts else curve, at) for m, at, counts in reads[structure.everywhere :] if m == place])
         for place, ids in enumerate(classes, structure.masks)
     ]
     return Pass(everywhere, own)

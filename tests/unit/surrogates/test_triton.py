@@ -155,7 +155,8 @@ def pass_with_every_kind_of_total():
     work.add_everywhere(curve, mask)
     work.add_own(shorter, other)
     work.add_everywhere(shorter, mask)
-    weights = torch.rand(6, 2, C, dtype=torch.float64)
+    work.add_own(triton_pass.counting(labels.device), other)
+    weights = torch.rand(7, 2, C, dtype=torch.float64)
     found = []
     for totals in (triton_pass.totals, fused.totals):
         leaf = logits.clone().requires_grad_()
@@ -247,6 +248,7 @@ def trials():
     work.add_own(reading.IDENTITY, labels.clamp_max(C - 1))
     work.add_everywhere(prepare(torch.rand(5, 2, dtype=torch.float64).sort(0).values), labels < 1)
     work.add_everywhere(reading.IDENTITY, None)
+    work.add_own(triton_pass.counting(labels.device), work.own[0].classes)
     found, kernel = [], triton_pass.backward
     for broken in (False, True):
         triton_pass._start.cache_clear()

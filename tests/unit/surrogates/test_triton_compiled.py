@@ -35,7 +35,9 @@ def compiled(kernel, capability, c, layout, block=None):
     function = getattr(triton_kernels, f"{kernel}_kernel")
     half, single = ("logits", "grad"), ("curves", "sums", "normalizer", "weights")
     pointers = dict.fromkeys(half, "*bf16") | dict.fromkeys(single, "*fp32") | {"maps": "*i8" if c <= 128 else "*i16"}
-    structure = triton_pass.Structure(everywhere=1, masks=1, maps=2, map_of=(0, 1, 1, 1), at=(2, 0, 1, 3), pieces=2)
+    structure = triton_pass.Structure(
+        everywhere=1, masks=1, maps=2, map_of=(0, 1, 1, 1), at=(2, 0, 1, 3), count=(False, False, False, True), pieces=2
+    )
     constants = {**structure.constants, "C": c, "BLOCK": block or triton_pass.block_of(c)}
     ones = ("stride_p", "grad_p") if layout == "contiguous" else ("stride_c", "grad_c")
     constants |= {name: 1 for name in ones if name in function.arg_names}
