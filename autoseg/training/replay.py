@@ -97,19 +97,19 @@ def check_replayable(
     Raises:
         InputError: naming what cannot be replayed.
     """
-    reason = {
+    reasons = {
         "proxy.amp=fp16, whose loss scale is looked at on the host; use bf16": precision.dtype is torch.float16,
         f"proxy.labels={proxy.labels}, whose teacher follows the student on the host": not targets.replayable,
         "proxy.backbone=frozen, whose features are read from a file": batches.stored is not None,
         "proxy.compile=on, which no surrogate needs on a GPU": proxy.compile == "on",
     }
-    found = [why for why, given in reason.items() if given] + [
-        f"the loss {type(part).__name__}, which is told its progress in Python or looks at values on the host"
-        for part in loss.modules()
-        if not replayable(part)
-    ]
-    if found:
-        raise InputError(FIELD, "false for this training", f"true, with {found[0]}")
+    for why in (why for why, given in reasons.items() if given):
+        raise InputError(FIELD, "false for this training", f"true, with {why}")
+    for part in loss.modules():
+        if not replayable(part):
+            got = f"true, with the loss {type(part).__name__}, which may look at values or keep numbers on the host"
+            hint = "If it does neither, and keeps its progress in a tensor, give it the attribute replayable = True."
+            raise InputError(FIELD, "false for this training", got, hint)
 
 
 def replayable(loss: nn.Module) -> bool:
