@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 
 CUDA, META = torch.device("cuda", 7), torch.device("meta")  # a number of its own: constants are kept by device
 MADE_ON_THE_HOST = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor)
@@ -68,8 +67,7 @@ class _Disguise(TorchFunctionMode):
             return args[0].is_meta or func(*args)
         if func in MADE_ON_THE_HOST and self._device.strict and _there(kwargs.get("device"), args):
             raise Waits(f"{func.__name__} copies from the host")
-        args, kwargs = tree_map(_hidden, (args, kwargs))
-        return func(*args, **kwargs)
+        return func(*map(_hidden, args), **{key: _hidden(value) for key, value in kwargs.items()})
 
 
 class _Watch(TorchDispatchMode):
@@ -84,10 +82,16 @@ class _Watch(TorchDispatchMode):
         if self._device.strict:
             _refuse_waiting(name, args, kwargs)
         result = None if name.startswith("_fused_") else func(*args, **kwargs)
-        touched = tree_leaves((args, kwargs, result))
-        if name not in NO_KERNEL and any(isinstance(each, Tensor) and each.is_meta for each in touched):
+        if name not in NO_KERNEL and any(map(_on_it, (*args, result))):
             self._device.kernels[name] += 1
         return result
+
+
+def _on_it(value: Any) -> bool:
+    """Whether a tensor, or the first of several, is on the device."""
+    if isinstance(value, list | tuple):
+        return bool(value) and _on_it(value[0])
+    return isinstance(value, Tensor) and value.is_meta
 
 
 def _there(device: Any, args: Any) -> bool:
