@@ -19,7 +19,9 @@ from autoseg.config import SearchConfig
 from autoseg.data import Augment
 from autoseg.losses import build_loss, loss_names
 from autoseg.metrics.base import registry
+from autoseg.metrics.logic import Logic, Plane
 from autoseg.surrogates import triton_pass
+from autoseg.surrogates.reading import FusedLogic
 from autoseg.training import Batches, Targets, Training, build_model, build_targets, loop
 from autoseg.training.precision import Precision
 from autoseg.training.targets import Distilled
@@ -151,6 +153,20 @@ def test_no_surrogate_waits(metric: str, device: Device) -> None:
 @pytest.mark.parametrize("labels", ["smooth", "boundary_smooth", "distill", "pseudo"])
 def test_no_targets_wait(labels: str, device: Device) -> None:
     train(build_loss("ce", num_classes=2), device, labels=labels)
+
+
+def test_no_formula_waits(device: Device) -> None:
+    """Of a user's metric: the area that is predicted, which none of those there are asks for."""
+
+    def formula(p: Plane, y: Plane, logic: Logic) -> dict[str, Tensor]:
+        return {"area": logic.total(p), "label": logic.total(y)}
+
+    with device:
+        for device.strict in (False, True):
+            logits = torch.zeros(2, 2, 6, 8, device=CUDA, requires_grad=True)
+            logic = FusedLogic(logits, torch.zeros(2, 6, 8, dtype=torch.int64, device=CUDA), {})
+            logic.read(formula)["area"].sum().backward()
+        device.strict = False
 
 
 @pytest.mark.parametrize("spec", ["boundary", "asl2021/miou"])
