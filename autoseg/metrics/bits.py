@@ -1,7 +1,6 @@
 """Windows over maps of whole numbers: the exact metrics' erosion and dilation, in bits instead of floats.
 
-A window's OR is built by doubling (1, 2, 4, … pixels, each from two of half the width), so its cost grows with the
-logarithm of the tolerance, and classes are dilated together, one bit each, instead of one map each.
+Classes are dilated together, one bit each, instead of one map each.
 """
 
 from __future__ import annotations
@@ -9,6 +8,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from autoseg.metrics.windows import last, slide
 
 BITS = 62  # classes in one int64 map; its sign stays free
 
@@ -25,14 +26,7 @@ def widen(flags: Tensor, dim: int, before: int, after: int) -> Tensor:
     Returns:
         The same shape and dtype.
     """
-    padded = F.pad(flags, (before, after) if dim == -1 else (0, 0, before, after))
-    length, have = before + after + 1, 1
-    while have < length:
-        step = min(have, length - have)
-        rest = padded.shape[dim] - step
-        padded = padded.narrow(dim, 0, rest) | padded.narrow(dim, step, rest)
-        have += step
-    return padded
+    return last(slide(flags, before, dim, torch.bitwise_or, 0, after))
 
 
 def square(flags: Tensor, px: int) -> Tensor:

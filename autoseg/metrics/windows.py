@@ -1,4 +1,7 @@
-"""Maxima and minima over square windows by doubling: log2(width) vectorised steps instead of width comparisons."""
+"""Extremes over windows by doubling: log2(width) vectorised steps instead of width comparisons.
+
+Of floats the maximum or minimum, of flags and bits the OR, which is their maximum (`bits`).
+"""
 
 from __future__ import annotations
 
@@ -9,42 +12,49 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Pick = Callable[[Tensor, Tensor], Tensor]  # torch.maximum or torch.minimum
+Pick = Callable[[Tensor, Tensor], Tensor]  # torch.maximum, torch.minimum or torch.bitwise_or
 
 
-def shifts(px: int) -> Iterator[int]:
-    """Shifts that build a window of 2*px+1 from single pixels: each step takes an extreme of two neighbours."""
-    have, width = 1, 2 * px + 1
+def shifts(before: int, after: int | None = None) -> Iterator[int]:
+    """Shifts that build a window of before+1+after (None: as before) pixels: each step joins two neighbours."""
+    have, width = 1, before + 1 + (before if after is None else after)
     while have < width:
         step = min(have, width - have)
         yield step
         have += step
 
 
-def slide(x: Tensor, px: int, dim: int, pick: Pick, fill: float) -> Iterator[Tensor]:
-    """Extremes over windows of 2*px+1 along `dim` (-1 or -2): the padded x, then every step on the way.
+def slide(x: Tensor, before: int, dim: int, pick: Pick, fill: float, after: int | None = None) -> Iterator[Tensor]:
+    """Extremes over windows along `dim` (-1 or -2): the padded x, then every step on the way.
 
     Args:
         x: (…, H, W), any number type that holds `fill`.
-        px: radius.
+        before: pixels of a window ahead of its own.
         dim: of the windows.
         pick: which extreme.
         fill: what lies beyond the border.
+        after: pixels behind its own; None: as many as ahead.
 
     Yields:
         The padded x and the result of each step; the last has x's shape.
     """
-    step = F.pad(x, (px, px) if dim == -1 else (0, 0, px, px), value=fill)
+    beyond = (before, before if after is None else after)
+    step = F.pad(x, beyond if dim == -1 else (0, 0, *beyond), value=fill)
     yield step
-    for shift in shifts(px):
+    for shift in shifts(before, after):
         size = step.shape[dim] - shift
         step = pick(step.narrow(dim, 0, size), step.narrow(dim, shift, size))
         yield step
 
 
+def last(steps: Iterator[Tensor]) -> Tensor:
+    """The result of `slide`; the steps before it are forgotten on the way."""
+    (result,) = deque(steps, maxlen=1)
+    return result
+
+
 def window_max(x: Tensor, px: int) -> Tensor:
     """Maximum over squares of side 2*px+1, (N, K, H, W) float; separable, the border ignored. No gradient is kept."""
     for dim in (-1, -2) if px else ():
-        steps = slide(x, px, dim, torch.maximum, -torch.inf)
-        (x,) = deque(steps, maxlen=1)  # the steps before are forgotten
+        x = last(slide(x, px, dim, torch.maximum, -torch.inf))
     return x
