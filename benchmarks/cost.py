@@ -20,7 +20,7 @@ from torch import Tensor
 from autoseg.config import ModelConfig, ProxyConfig
 from autoseg.data import Augment
 from autoseg.metrics import build_metric
-from autoseg.training import Batches, build_model, evaluate, train
+from autoseg.training import Batches, View, build_model, evaluate, train
 from autoseg.training.precision import precision_of, reproducible
 from benchmarks.harness import Row, seconds
 from benchmarks.proxy import CONFIGS, Spent, Ticking, network
@@ -112,14 +112,12 @@ def measured(plan: Plan) -> Cost:
             extra={}, seed=0, iters=window[1] + 1, batch_size=proxy.batch_size,
         )  # fmt: skip
         train(model, loss, batches, proxy, precision)
-        rows = torch.arange(plan.scored)
+        scored = torch.arange(plan.scored)
+        view = View(images, scored, precision, plan.model.mean, plan.model.std, proxy.eval_batch_size)
         metrics = {name: build_metric(name, plan.classes) for name in METRICS}
 
         def score() -> None:
-            evaluate(
-                model, images, labels, rows, metrics, precision,
-                mean=plan.model.mean, std=plan.model.std, batch_size=proxy.eval_batch_size,
-            )  # fmt: skip
+            evaluate(model, view, labels, metrics)
 
         score()  # kernels are chosen
         first, last = loss.ticks

@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # the search process builds the task without torch; workers i
     from torch import Tensor, nn
 
     from autoseg.data import SegData
-    from autoseg.training import Batches, Segmentor, Training
+    from autoseg.training import Batches, Segmentor, Training, View
     from autoseg.training.frozen import Stored
     from autoseg.training.precision import Precision
 
@@ -218,17 +218,16 @@ class ProxyTask:
     def _evaluate(self, training: Training, metrics: Mapping[str, Any]) -> dict[str, float]:
         from autoseg.training import evaluate
 
-        return evaluate(
-            training.model,
-            *self._pixels(self.final_split or "train", training.precision.device),
-            self._rows(self._open())[1],
-            metrics,
-            training.precision,
-            mean=self.model.mean,
-            std=self.model.std,
-            batch_size=self.proxy.eval_batch_size,
-            stored=training.batches.stored,
-        )
+        view = self._view(training.precision, self._rows(self._open())[1], training.batches.stored)
+        labels = self._pixels(self.final_split or "train", training.precision.device)[1]
+        return evaluate(training.model, view, labels, metrics)
+
+    def _view(self, precision: Precision, rows: Tensor, stored: Stored | None = None) -> View:
+        """Some of the scored images."""
+        from autoseg.training import View
+
+        images, _ = self._pixels(self.final_split or "train", precision.device)
+        return View(images, rows, precision, self.model.mean, self.model.std, self.proxy.eval_batch_size, stored)
 
     def _keep(self, model: nn.Module, precision: Precision, folder: Path) -> None:
         import torch
@@ -237,16 +236,7 @@ class ProxyTask:
 
         split, scored = self.final_split or "train", self._rows(self._open())[1]
         rows = scored[torch.linspace(0, len(scored) - 1, min(keepsakes.IMAGES, len(scored))).round().long()]
-        images, _ = self._pixels(split, precision.device)
-        classes = predict(
-            model,
-            images,
-            rows,
-            precision,
-            mean=self.model.mean,
-            std=self.model.std,
-            batch_size=self.proxy.eval_batch_size,
-        )
+        classes = predict(model, self._view(precision, rows))
         keepsakes.save(dict(zip(rows.tolist(), classes.numpy(), strict=True)), split, folder)
 
     def _rows(self, data: SegData) -> tuple[Tensor, Tensor]:

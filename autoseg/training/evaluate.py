@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -24,81 +25,70 @@ class Score(Protocol):
         """0-d score over everything added."""
 
 
-def evaluate(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    rows: Tensor,
-    metrics: Mapping[str, Score],
-    precision: Precision,
-    *,
-    mean: Sequence[float],
-    std: Sequence[float],
-    batch_size: int,
-    stored: Stored | None = None,
-) -> dict[str, float]:
-    """Score a network on whole images at the size they are stored in.
-
-    The model's mode (train or eval) is put back afterwards.
+@dataclass(frozen=True)
+class View:
+    """Whole images, at the size they are stored in, as a network is shown them.
 
     Args:
-        model: images (N, 3, H, W) float to a list of logits whose first is the main one.
         images: (N, 3, H, W) uint8, on the device or memory-mapped for the CPU.
-        labels: (N, H, W) uint8, there too.
-        rows: (M,) int64 CPU indices of the images to score.
-        metrics: by name; they are updated, not reset. Those with `needs_probs` get softmax probabilities
-            (N, C, H, W) float32 through `update_probs` instead of classes.
+        rows: (M,) int64 CPU indices of those that are shown.
         precision: number format and layout, as in training.
         mean: RGB, 0..255, subtracted from the images.
         std: RGB, by which they are divided then.
         batch_size: images at a time.
         stored: what the frozen backbone makes of these very images, so that they need not be looked at; or None.
+    """
+
+    images: Tensor
+    rows: Tensor
+    precision: Precision
+    mean: Sequence[float]
+    std: Sequence[float]
+    batch_size: int
+    stored: Stored | None = None
+
+    def logits(self, model: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
+        """Indices and (N, C, H, W) float32 logits, batch by batch.
+
+        Args:
+            model: images (N, 3, H, W) float to a list of logits whose first is the main one. It is in evaluation mode
+                on the way, and in the mode it was in afterwards.
+        """
+        training = model.training
+        model.to(memory_format=self.precision.layout).eval()
+        for number, index in enumerate(self.rows.to(self.images.device).split(self.batch_size)):
+            stored = self.stored
+            batch = normalize(self.images[index], self.mean, self.std) if stored is None else stored.scored(number)
+            batch = batch.to(memory_format=self.precision.layout)
+            with self.precision.autocast():
+                logits = model(batch)[0]
+            yield index, logits.float()
+        model.train(training)
+
+
+def evaluate(model: nn.Module, view: View, labels: Tensor, metrics: Mapping[str, Score]) -> dict[str, float]:
+    """Score a network on whole images.
+
+    Args:
+        model: as `View.logits` takes it.
+        view: the images.
+        labels: (N, H, W) uint8, where the images are.
+        metrics: by name; they are updated, not reset. Those with `needs_probs` get softmax probabilities
+            (N, C, H, W) float32 through `update_probs` instead of classes.
 
     Returns:
         A score per metric, in 0..1 for the paper's; NaN where nothing could be counted.
     """
     with torch.inference_mode():
-        for index, logits in _forward(model, images, rows, precision, mean, std, batch_size, stored):
+        for index, logits in view.logits(model):
             _update(metrics, logits, labels[index].long())
     return {name: float(metric.compute()) for name, metric in metrics.items()}
 
 
-def predict(
-    model: nn.Module,
-    images: Tensor,
-    rows: Tensor,
-    precision: Precision,
-    *,
-    mean: Sequence[float],
-    std: Sequence[float],
-    batch_size: int,
-) -> Tensor:
-    """Predicted classes of whole images, (M, H, W) uint8 on the CPU; arguments as in `evaluate`."""
+def predict(model: nn.Module, view: View) -> Tensor:
+    """Predicted classes of the images of a view, (M, H, W) uint8 on the CPU."""
     with torch.inference_mode():
-        forward = _forward(model, images, rows, precision, mean, std, batch_size)
-        return torch.cat([logits.argmax(1).to("cpu", torch.uint8) for _, logits in forward])
-
-
-def _forward(
-    model: nn.Module,
-    images: Tensor,
-    rows: Tensor,
-    precision: Precision,
-    mean: Sequence[float],
-    std: Sequence[float],
-    batch_size: int,
-    stored: Stored | None = None,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Indices and (N, C, H, W) float32 logits, batch by batch, in evaluation mode."""
-    training = model.training
-    model.to(memory_format=precision.layout).eval()
-    for number, index in enumerate(rows.to(images.device).split(batch_size)):
-        batch = normalize(images[index], mean, std) if stored is None else stored.scored(number)
-        batch = batch.to(memory_format=precision.layout)
-        with precision.autocast():
-            logits = model(batch)[0]
-        yield index, logits.float()
-    model.train(training)
+        return torch.cat([logits.argmax(1).to("cpu", torch.uint8) for _, logits in view.logits(model)])
 
 
 def _update(metrics: Mapping[str, Score], logits: Tensor, labels: Tensor) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from autoseg.config import ProxyConfig
 from autoseg.data import Augment
 from autoseg.errors import Diverged, InputError
-from autoseg.training import Batches, TrainLog, evaluate, train
+from autoseg.training import Batches, TrainLog, View, evaluate, train
 from autoseg.training.precision import Precision, precision_of, reproducible
 from autoseg.training.resize import upsample
 from autoseg.training.schedule import poly
@@ -199,11 +199,13 @@ def test_evaluation_sees_the_chosen_images_whole_and_restores_the_mode() -> None
     images, labels = bright_squares()
     scores = [
         evaluate(
-            model.train(), images, labels, torch.tensor([0, 2, 5]), {"a": Counts(), "p": Counts(True)},
-            precision_of(PROXY, CPU), mean=MEAN, std=STD, batch_size=size,
+            model.train(),
+            View(images, torch.tensor([0, 2, 5]), precision_of(PROXY, CPU), MEAN, STD, size),
+            labels,
+            {"a": Counts(), "p": Counts(True)},
         )
         for size in (1, 2, 16)
-    ]  # fmt: skip
+    ]
     assert model.training
     assert scores[0] == scores[1] == scores[2]
     assert scores[0]["a"] == scores[0]["p"] > 0.9
