@@ -31,6 +31,9 @@ class Correlation:
     low: float
     high: float
 
+    def __str__(self) -> str:
+        return "–" if np.isnan(self.value) else f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
 
 @dataclass(frozen=True)
 class Agreement:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from autoseg.evidence.agreement import Agreement, Correlation
+from autoseg.evidence.agreement import Agreement
 from autoseg.evidence.figures import BLUE, GREY, ORANGE
 from autoseg.evidence.tables import csv_text, number, percent
 from autoseg.evidence.trust import FULL, PROXY, Trust, verdict
@@ -60,8 +60,8 @@ def _table(trust: Trust) -> tuple[list[str], list[list[str]]]:
         [
             row.name,
             f"{row.cost:.2f}",
-            _interval(row.full.tau),
-            _interval(row.full.rho),
+            str(row.full.tau),
+            str(row.full.rho),
             "–" if math.isnan(row.share) else f"{row.share:.2f}",
             str(row.full.n),
         ]
@@ -73,15 +73,9 @@ def _table(trust: Trust) -> tuple[list[str], list[list[str]]]:
 def _yardstick(trust: Trust) -> str:
     yard = trust.seed_to_seed
     return (
-        f"Two seeds of the proxy agree at tau {_interval(yard.tau)}, rho {_interval(yard.rho)}; the fuller training "
+        f"Two seeds of the proxy agree at tau {yard.tau}, rho {yard.rho}; the fuller training "
         f"costs {trust.full_cost:.1f} times the proxy."
     )
-
-
-def _interval(correlation: Correlation) -> str:
-    if math.isnan(correlation.value):
-        return "–"
-    return f"{correlation.value:.2f} [{correlation.low:.2f}, {correlation.high:.2f}]"
 
 
 def _scores(trust: Trust, metric: str) -> str:
