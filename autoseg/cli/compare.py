@@ -5,39 +5,23 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import signal
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from autoseg.cli import compose
+from autoseg.cli import compose, grid
 from autoseg.cli.arguments import Arguments
 from autoseg.cli.check import absolute_paths, check
+from autoseg.cli.compare_parts import Parts, about, build, fingerprint, matrix, task
 from autoseg.cli.faults import INTERRUPTED
 from autoseg.cli.resume import like, resumed
 from autoseg.config import CompareConfig
-from autoseg.data import SegData, open_data
-from autoseg.errors import InputError, unknown_name
+from autoseg.errors import InputError
 from autoseg.evidence import budgets
-from autoseg.evidence.bootstrap import Bootstrap
-from autoseg.evidence.compare import COUNTS, ComparisonTask, counts_file, parse_seeds, run_comparison
-from autoseg.evidence.contenders import Contender, Recipe, contenders, find, keep_cards, warnings_about
-from autoseg.evidence.documents import About, write
+from autoseg.evidence.compare import run_comparison
+from autoseg.evidence.contenders import keep_cards, warnings_about
+from autoseg.evidence.documents import write
 from autoseg.evidence.matrix import Matrix
 from autoseg.evidence.tables import legend, sentences, terminal
-from autoseg.execution import slots
-from autoseg.execution.build import build_executor
-from autoseg.metrics import MetricOptions, names, parse
-from autoseg.metrics.images import load_parts
-from autoseg.search.keepsakes import Keepsakes
-from autoseg.search.observer import Observers
-from autoseg.search.proxy import ProxyTask
-from autoseg.search.records import TrialRecord
-from autoseg.search.run_folder import RunFolder, new_run_path, read_config
-from autoseg.search.shared import SHARED
-from autoseg.surrogates import build_space
-from autoseg.tracking.lines import Lines, Quieter
-from autoseg.training import check_loss
+from autoseg.search.run_folder import RunFolder, read_config
 
 HELP = """
 Trains every loss with every seed under one budget and says which differences are sure.
@@ -88,118 +72,37 @@ def run(command: str, argv: list[str]) -> int:
     return run_one(config)
 
 
-@dataclass(frozen=True)
-class Parts:
-    """What a configuration stands for, before anything has been trained."""
-
-    data: SegData
-    split: str
-    seeds: list[int]
-    recipe: Recipe
-    among: list[Contender]
-    reference: str
-    path: Path
-
-
 def run_one(config: CompareConfig) -> int:
     """One comparison, from its configuration to its tables; returns the exit status."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped cluster job ends as Ctrl-C does
     parts = build(config)
     for text in warnings_about(parts.among, config.metrics, parts.data.num_classes, parts.seeds):
         print(f"warning: {text}")
-    try:
-        matrix = _compare(config, parts)
-    except KeyboardInterrupt:
-        again = compose.typed("resume", str(parts.path))
-        print(f"\nInterrupted; nothing finished is lost. Go on with: autoseg compare {again}")
+    found = grid.resumable("compare", parts.path, lambda: _compare(config, parts))
+    if found is None:
         return INTERRUPTED
     heading = f"{config.data.name}, {parts.split} split, {len(parts.seeds)} seeds"
-    for line in ["", heading, *terminal(matrix), "", *legend(matrix, "*"), *sentences(matrix)]:
+    for line in ["", heading, *terminal(found), "", *legend(found, "*"), *sentences(found)]:
         print(line)
     print(f"Tables: {parts.path / 'table.md'}, table.csv, table.tex   figure: {parts.path / 'figures' / 'forest.png'}")
     print(f"Next: autoseg report {shlex.quote(str(parts.path))}")
     return 0
 
 
-def build(config: CompareConfig) -> Parts:
-    """Everything a comparison needs; nothing has been written yet, except the image cache.
-
-    Raises:
-        InputError: an unknown loss, metric, split or reference; seeds or data that cannot be used.
-    """
-    seeds = parse_seeds(config.seeds)
-    for metric in config.metrics:
-        parse(metric)
-    if not config.metrics or len(set(config.metrics)) < len(config.metrics):
-        raise InputError("metrics", "one or more, each once", config.metrics)
-    path = Path(config.run_dir) if config.run_dir else new_run_path(Path("runs"), "compare", config.data.name)
-    home = path if (path / "config.yaml").is_file() else None
-    height, width = config.proxy.size
-    data = open_data(config.data, (height, width))
-    recipe = Recipe(data.num_classes, data.ignore_index, config.space.name, _options(config))
-    among = contenders(config.losses, config.metrics, recipe, home)
-    for loss in among:
-        if not loss.cards:  # a surrogate takes labels of every kind
-            check_loss(recipe.build(loss.kept), config.proxy.labels, "losses")
-    reference = find("reference", config.reference, among)
-    return Parts(data, _split(config.split, data), seeds, recipe, among, reference.name, path)
-
-
 def _compare(config: CompareConfig, parts: Parts) -> Matrix:
     """Open the folder, start workers, train, write tables and figure."""
-    devices = slots(config.workers, config.device, config.executor.per_device, config.proxy.threads)
-    with ExitStack() as stack:
-        folder = stack.enter_context(_folder(config, parts))
-        observers = Observers([Quieter(folder.log), Lines(config.metrics[0])])
-        stack.callback(observers.close)
-        executor = stack.enter_context(
-            build_executor(
-                config.executor.name,
-                _task(config, parts, keep_cards(parts.among, folder.path), folder.path),
-                devices,
-                threads=config.proxy.threads,
-                timeout_s=config.timeout_s,
-                retries=config.retries,
-                log=folder.log,
-            )
-        )
-        print(f"Comparing {len(parts.among)} losses with {len(parts.seeds)} seeds in {folder.path}")
-        records = run_comparison(folder, parts.among, parts.seeds, config.metrics[0], executor, observers)
-        matrix = _matrix(config, parts, records)
-        about = _about(config, parts, records)
-        write(matrix, about, folder.path)
-    if about.mixed:
-        print(f"warning: {about.mixed}")
-    return matrix
-
-
-def _matrix(config: CompareConfig, parts: Parts, records: list[TrialRecord]) -> Matrix:
-    bootstrap = None
-    if config.interval == "bootstrap":
-        terms = {name for metric in config.metrics for _, name in parse(metric)}
-        options = MetricOptions(parts.data.num_classes, parts.data.ignore_index, **_options(config))  # type: ignore[arg-type]
-        bootstrap = Bootstrap(
-            lambda loss, seed: load_parts(counts_file(parts.path / COUNTS, loss, seed), terms), options
-        )
-    return Matrix(
-        parts.among, config.metrics, parts.seeds, parts.reference, records, parts.data.classes, bootstrap
-    )  # fmt: skip
-
-
-def _task(config: CompareConfig, parts: Parts, texts: dict[str, str], folder: Path) -> ComparisonTask:
-    proxy = ProxyTask(
-        config.data,
-        config.model,
-        config.proxy,
-        tuple(dict.fromkeys([*names(), *(term for metric in config.metrics for _, term in parse(metric))])),
-        config.tolerance,
-        config.drop_background,
-        final_split=parts.split,
-        per_class=True,
-        shared=str((folder / SHARED).absolute()),
-    )
-    keepsakes = Keepsakes(str(parts.path), parts.seeds[0])
-    return ComparisonTask(texts, parts.recipe, proxy, keepsakes, str((folder / COUNTS).absolute()))
+    threads, shown = config.proxy.threads, config.metrics[0]
+    devices = grid.devices(config, threads)
+    with _folder(config, parts) as folder:
+        work = task(config, parts, keep_cards(parts.among, folder.path))
+        with grid.workers(config, devices, threads, work, shown, folder) as (executor, observers):
+            print(f"Comparing {len(parts.among)} losses with {len(parts.seeds)} seeds in {folder.path}")
+            records = run_comparison(folder, parts.among, parts.seeds, shown, executor, observers)
+        found, told = matrix(config, parts, records), about(config, parts, records)
+        write(found, told, folder.path)
+    if told.mixed:
+        print(f"warning: {told.mixed}")
+    return found
 
 
 def _folder(config: CompareConfig, parts: Parts) -> RunFolder:
@@ -218,46 +121,6 @@ def _folder(config: CompareConfig, parts: Parts) -> RunFolder:
         folder.close()
         raise
     return folder
-
-
-def fingerprint(config: CompareConfig, parts: Parts) -> dict[str, Any]:
-    """The budget: all that two trainings must share to stand in one table, as flat plain data."""
-    return {
-        "data": parts.data.fingerprint,
-        "split": parts.split,
-        **{f"model.{key}": value for key, value in asdict(config.model).items()},
-        **{f"proxy.{key}": value for key, value in asdict(config.proxy).items()},
-        "space": build_space(config.space.name, metric="miou").to_dict(),
-        **_options(config),
-    }
-
-
-def _about(config: CompareConfig, parts: Parts, records: list[TrialRecord]) -> About:
-    proxy, data = config.proxy, parts.data
-    budget = (
-        f"{config.model.name}, {len(data.images('train'))} training images, {proxy.iters} iterations of "
-        f"{proxy.batch_size} crops of {proxy.crop} px, images of {proxy.size[0]}x{proxy.size[1]} px"
-    )
-    sources = [
-        (name, f"cards/{name}.json, searched for {card.metric}, found in run {card.provenance.get('run', 'unknown')}")
-        for contender in parts.among
-        for name, card in contender.cards.items()
-    ]
-    mixed = budgets.described(parts.path, records)
-    return About(config.data.name, parts.split, len(data.images(parts.split)), budget, tuple(sources), mixed)
-
-
-def _options(config: CompareConfig) -> dict[str, int]:
-    return {"tolerance": config.tolerance, "drop_background": config.drop_background}
-
-
-def _split(wanted: str, data: SegData) -> str:
-    there = [split for split in data.splits if split != "train"]
-    if wanted == "auto":
-        return "test" if "test" in there else "val"
-    if wanted not in there:
-        raise unknown_name("split", wanted, ["auto", *there])
-    return wanted
 
 
 def _refuse(overrides: list[str]) -> None:

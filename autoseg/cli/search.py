@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from autoseg.cli import compose, finish
+from autoseg.cli import compose, finish, grid
 from autoseg.cli.arguments import Arguments
 from autoseg.cli.check import absolute_paths, check
 from autoseg.cli.faults import INTERRUPTED
@@ -104,11 +104,8 @@ def run_one(config: SearchConfig) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped cluster job ends as Ctrl-C does
     parts = build(config)
     path = Path(config.run_dir) if config.run_dir else new_run_path(Path("runs"), config.metric, config.data.name)
-    try:
-        result = _search(config, parts, path)
-    except KeyboardInterrupt:
-        again = compose.typed("resume", str(path))
-        print(f"\nInterrupted; nothing finished is lost. Go on with: autoseg search {again}")
+    result = grid.resumable("search", path, lambda: _search(config, parts, path))
+    if result is None:
         return INTERRUPTED
     for line in [*finish.table(result), sentence(result), *finish.next_step(path)]:
         print(line)

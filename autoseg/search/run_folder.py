@@ -74,6 +74,15 @@ class RunFolder:
             raise
         return folder
 
+    @classmethod
+    def create_or_open(cls, path: Path, config: Mapping[str, Any], fingerprint: Mapping[str, Any]) -> Self:
+        """Make a new run folder, or go on with the run that is in it; arguments and errors as in these two."""
+        if not (path / "config.yaml").is_file():
+            return cls.create(path, config, fingerprint)
+        folder = cls.open(path, fingerprint)
+        folder.write_config(config)
+        return folder
+
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write `config.yaml`; again when a resumed run has more rounds, other workers or another device."""
         text = yaml.safe_dump({"schema": SCHEMA, **config}, sort_keys=False, allow_unicode=True)

@@ -1,0 +1,66 @@
+"""What `compare` and `trust` share: workers for a list of trainings, a line for each, and how to go on after Ctrl-C."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from autoseg.cli import compose
+from autoseg.config import CompareConfig, TrustConfig
+from autoseg.execution import Executor, Task, slots
+from autoseg.execution.build import build_executor
+from autoseg.search.observer import Observers
+from autoseg.search.run_folder import RunFolder
+from autoseg.tracking.lines import Lines, Quieter
+
+T = TypeVar("T")
+
+
+def devices(config: CompareConfig | TrustConfig, threads: int) -> list[str]:
+    """One for each worker; errors as in `slots`."""
+    return slots(config.workers, config.device, config.executor.per_device, threads)
+
+
+@contextmanager
+def workers(
+    config: CompareConfig | TrustConfig,
+    devices: Sequence[str],
+    threads: int,
+    task: Task,
+    metric: str,
+    folder: RunFolder,
+) -> Iterator[tuple[Executor, Observers]]:
+    """Workers, and who is told of every training that ends; both are gone after the context.
+
+    Args:
+        config: how they are run.
+        devices: of `devices`.
+        threads: of each.
+        task: what they run.
+        metric: whose score is shown.
+        folder: whose log they write.
+    """
+    observers = Observers([Quieter(folder.log), Lines(metric)])
+    executor = build_executor(
+        config.executor.name,
+        task,
+        devices,
+        threads=threads,
+        timeout_s=config.timeout_s,
+        retries=config.retries,
+        log=folder.log,
+    )
+    with closing(observers), executor:
+        yield executor, observers
+
+
+def resumable(command: str, path: Path, work: Callable[[], T]) -> T | None:
+    """Do `work` on the run in `path`; None if the user interrupts it, who is then told how to go on."""
+    try:
+        return work()
+    except KeyboardInterrupt:
+        again = compose.typed("resume", str(path))
+        print(f"\nInterrupted; nothing finished is lost. Go on with: autoseg {command} {again}")
+        return None

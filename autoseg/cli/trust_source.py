@@ -1,0 +1,111 @@
+"""The search that `trust` looks at: read from its run folder, its losses to be trained in other ways."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from autoseg.cli import compose
+from autoseg.config import ProxyConfig, SearchConfig
+from autoseg.data import SegData, open_data
+from autoseg.errors import InputError
+from autoseg.evidence.trust import Entry, TrustTask, spread
+from autoseg.search.candidate import CandidateTask
+from autoseg.search.ledger import Ledger
+from autoseg.search.proxy import ProxyTask
+from autoseg.search.run_folder import read_config, read_fingerprint
+from autoseg.search.shared import SHARED
+from autoseg.surrogates import SearchSpace
+
+Jobs = Mapping[str, tuple[str, dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A search that is only read.
+
+    Args:
+        run: its folder.
+        search: its configuration.
+        data: its images.
+        space: of θ.
+    """
+
+    run: Path
+    search: SearchConfig
+    data: SegData
+    space: SearchSpace
+
+    @classmethod
+    def open(cls, run: Path) -> Source:
+        """Read a run folder.
+
+        Raises:
+            InputError: not the folder of such a search, or data that has changed since.
+        """
+        kept = read_config(run)
+        if not all(key in kept for key in ("metric", "search", "proxy", "data")):
+            raise InputError("RUN", "the folder of a search by command", f"{run}, which is of something else")
+        search = compose.load(SearchConfig, kept)
+        fixed = read_fingerprint(run)
+        height, width = search.proxy.size
+        data = open_data(search.data, (height, width))
+        if data.fingerprint != fixed["data"]:
+            raise InputError("data of the search", "the images it had", "others", f"Look into {search.data.root}.")
+        return cls(run, search, data, SearchSpace.from_dict(fixed["space"]))
+
+    def ledger(self) -> Ledger:
+        """Of all its trainings."""
+        return Ledger(self.run / "trials.db", self.space.names, read_only=True)
+
+    def candidates(self, count: int) -> list[Entry]:
+        """So many of its candidates, spread over their scores; errors as in `spread`."""
+        with self.ledger() as ledger:
+            return spread(ledger.records("search"), self.search.metric, count)
+
+    def task(self, proxies: Mapping[str, ProxyConfig], jobs: Jobs, metrics: Sequence[str], folder: Path) -> TrustTask:
+        """What workers run that train its losses in other ways.
+
+        Args:
+            proxies: variant to its way to train.
+            jobs: name of a training to its variant and the payload of its loss.
+            metrics: that are scored, the target among them.
+            folder: for what trainings share.
+        """
+        search = self.search
+        shared = str((folder / SHARED).absolute())
+        trains = {
+            name: ProxyTask(
+                search.data, search.model, proxy, tuple(metrics), search.tolerance, search.drop_background,
+                shared=shared,
+            )
+            for name, proxy in proxies.items()
+        }  # fmt: skip
+        options = {"tolerance": search.tolerance, "drop_background": search.drop_background}
+        first = next(iter(trains.values()))  # in its place comes that of each job
+        task = CandidateTask(
+            search.metric, self.space.to_dict(), self.data.num_classes, first, self.data.ignore_index, options
+        )
+        return TrustTask(task, trains, jobs)
+
+
+def plain_entries(entries: Sequence[Entry]) -> list[dict[str, Any]]:
+    """As a fingerprint keeps them. A score that there is none of is written as null."""
+    return [{**asdict(e), "score": None if math.isnan(e.score) else e.score} for e in entries]
+
+
+def kept_entries(path: Path) -> list[Entry]:
+    """The reverse, from the fingerprint in a run folder."""
+    return [
+        Entry(
+            **{
+                **plain,
+                "theta": None if plain["theta"] is None else tuple(plain["theta"]),
+                "score": math.nan if plain["score"] is None else plain["score"],
+            }
+        )
+        for plain in read_fingerprint(path)["entries"]
+    ]
