@@ -15,7 +15,7 @@ from autoseg.cli.faults import INTERRUPTED
 from autoseg.cli.resume import like, resumed
 from autoseg.config import CompareConfig
 from autoseg.errors import InputError
-from autoseg.evidence import budgets
+from autoseg.evidence import budgets, made_with
 from autoseg.evidence.compare import run_comparison
 from autoseg.evidence.contenders import keep_cards, warnings_about
 from autoseg.evidence.documents import write
@@ -94,6 +94,7 @@ def _compare(config: CompareConfig, parts: Parts) -> Matrix:
     threads, shown = config.proxy.threads, config.metrics[0]
     devices = grid.devices(config, threads)
     with _folder(config, parts) as folder:
+        made_with.note(folder)
         work = task(config, parts, keep_cards(parts.among, folder.path))
         with grid.workers(config, devices, threads, work, shown, folder) as (executor, observers):
             print(f"Comparing {len(parts.among)} losses with {len(parts.seeds)} seeds in {folder.path}")

@@ -10,7 +10,7 @@ from typing import Any
 from autoseg.config import CompareConfig
 from autoseg.data import SegData, open_data
 from autoseg.errors import InputError, unknown_name
-from autoseg.evidence import budgets
+from autoseg.evidence import budgets, made_with
 from autoseg.evidence.bootstrap import Bootstrap
 from autoseg.evidence.compare import COUNTS, ComparisonTask, counts_file, parse_seeds
 from autoseg.evidence.contenders import Contender, Recipe, contenders, find
@@ -20,7 +20,7 @@ from autoseg.metrics import MetricOptions, names, parse
 from autoseg.metrics.images import load_parts
 from autoseg.search.keepsakes import Keepsakes
 from autoseg.search.proxy import ProxyTask
-from autoseg.search.records import TrialRecord
+from autoseg.search.records import RUNNING, TrialRecord
 from autoseg.search.run_folder import new_run_path
 from autoseg.search.shared import SHARED
 from autoseg.surrogates import build_space
@@ -120,7 +120,8 @@ def about(config: CompareConfig, parts: Parts, records: list[TrialRecord]) -> Ab
         for name, card in contender.cards.items()
     ]
     mixed = budgets.described(parts.path, records)
-    return About(config.data.name, parts.split, len(data.images(parts.split)), budget, tuple(sources), mixed)
+    made = made_with.described(parts.path, sum(record.state != RUNNING for record in records))
+    return About(config.data.name, parts.split, len(data.images(parts.split)), budget, tuple(sources), mixed, made)
 
 
 def _options(config: CompareConfig) -> dict[str, int]:

@@ -7,7 +7,6 @@ import signal
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +36,7 @@ from autoseg.search.run_folder import RunFolder, new_run_path
 from autoseg.search.rungs import NONE
 from autoseg.search.shared import SHARED, described
 from autoseg.search.timing import TimedTask, seconds_per_training
+from autoseg.search.versions import versions
 from autoseg.surrogates import SearchSpace, build_space
 from autoseg.tracking import build_observers
 from autoseg.training import check_loss
@@ -230,14 +230,13 @@ def _stopping(settings: SearchSettings) -> dict[str, Any]:
 
 def provenance(config: SearchConfig, data: SegData) -> dict[str, Any]:
     """Where a found loss comes from, for its card."""
-    packages = ("autoseg", "torch", "onedl-mmsegmentation")
     return {
         "data": {"name": config.data.name, "fingerprint": data.fingerprint, "classes": data.classes},
         "model": config.model.name,
         "proxy": asdict(config.proxy),
         "controller": config.controller.name,
         "seed": config.seed,
-        "versions": {name: version(name) for name in packages},
+        "versions": versions(),
     }
 
 

@@ -36,6 +36,7 @@ class About:
         budget: one line: network, iterations, batch, size.
         sources: contender name to the file it came from, for found losses.
         mixed: what was trained with which budget, if there are several.
+        versions: of the packages it was trained with.
     """
 
     data: str
@@ -44,6 +45,7 @@ class About:
     budget: str
     sources: tuple[tuple[str, str], ...] = ()
     mixed: str = ""
+    versions: str = "not recorded"
 
 
 def write(matrix: Matrix, about: About, folder: Path) -> None:
@@ -72,6 +74,7 @@ def markdown(matrix: Matrix, about: About) -> str:
         _markdown_rows(*rows_of(matrix, "**{}**")),
         " ".join(legend(matrix)),
         *(f"`{name}` is {source}." for name, source in about.sources),
+        f"Versions: {about.versions}.",
         "## Differences",
         f"Percentage points, mean of the paired differences with its {matrix.interval}.",
         *(part for metric in matrix.metrics for part in _difference_part(matrix, metric)),

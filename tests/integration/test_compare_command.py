@@ -6,6 +6,7 @@ import csv
 import signal
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,7 @@ def test_killed_resumed_added_to_and_refused(tmp_path, capsys):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert cli.main(["compare", *tiny, f"run_dir={whole}"]) == 0
     assert "2 seeds" in capsys.readouterr().out
+    assert f"Versions: autoseg {version('autoseg')}, torch {version('torch')}" in (whole / "table.md").read_text()
     running = subprocess.Popen([PROGRAM, "compare", *tiny, f"run_dir={cut}"], stdout=subprocess.PIPE, text=True)
     assert running.stdout is not None
     assert any("1/4" in line for line in running.stdout), "it ended before a training did"

@@ -8,10 +8,12 @@ from importlib.metadata import version
 from statistics import median
 from typing import Any
 
+from autoseg.evidence import made_with
 from autoseg.evidence.report import plots
 from autoseg.evidence.report.blocks import Block, Cell, Code, Facts, Plot, Section, Table, Text
 from autoseg.evidence.report.read import ComparisonRun, Run, SearchRun
 from autoseg.search.records import COMPLETE, TrialRecord
+from autoseg.search.versions import told
 
 
 def duration(seconds: float) -> str:
@@ -79,11 +81,10 @@ def _budget(run: Run) -> list[tuple[str, str]]:
 def _of_search(run: SearchRun) -> list[tuple[str, str]]:
     about = run.card.provenance if run.card else {}
     versions = about.get("versions", {"autoseg": about["autoseg"]} if "autoseg" in about else {})
-    told = ", ".join(f"{name} {number}" for name, number in versions.items()) or "not recorded"
     fresh = sorted({record.seed for record in run.confirmation})
     controller = ", ".join(f"{key} {value}" for key, value in _settings(run.fixed["controller"]))
     return [
-        ("versions", told),
+        ("versions", told(versions)),
         ("seed of the search", str(run.fixed["seed"])),
         ("fresh seeds", ", ".join(map(str, fresh)) or "none"),
         ("space", f"{run.space.name}, {run.space.dim} numbers"),
@@ -102,7 +103,12 @@ def _settings(controller: Mapping[str, Any]) -> list[tuple[str, Any]]:
 def _of_comparison(run: ComparisonRun) -> list[tuple[str, str]]:
     cards = [(name, card) for loss in run.among for name, card in loss.cards.items()]
     found = [(f"loss {name}", f"cards/{name}.json, {_card(card.metric, card.provenance)}") for name, card in cards]
-    return [("split", str(run.fixed["split"])), ("seeds", ", ".join(map(str, run.seeds))), *found]
+    return [
+        ("versions", made_with.described(run.path, len(run.done))),
+        ("split", str(run.fixed["split"])),
+        ("seeds", ", ".join(map(str, run.seeds))),
+        *found,
+    ]
 
 
 def _card(metric: str, provenance: Mapping[str, object]) -> str:

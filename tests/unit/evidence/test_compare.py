@@ -13,7 +13,7 @@ import pytest
 from torch import nn
 
 from autoseg.errors import AutosegError, Diverged, InputError
-from autoseg.evidence import budgets
+from autoseg.evidence import budgets, made_with
 from autoseg.evidence.compare import ComparisonTask, counts_file, parse_seeds, run_comparison
 from autoseg.evidence.contenders import Recipe, contenders, find, keep_cards, warnings_about
 from autoseg.evidence.documents import About, latex, markdown, write
@@ -259,6 +259,38 @@ def test_a_budget_changes_only_when_all_is_done_and_by_force(tmp_path: Path) -> 
     (path / "budgets.json").write_text("[1]")
     with pytest.raises(InputError, match="the list of budgets"):
         budgets.described(path, [first])
+
+
+def test_versions_are_told_from_the_result_on_that_they_brought(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "run"
+    installed: dict[str, str] = {}
+    monkeypatch.setattr(made_with, "versions", lambda: dict(installed))
+
+    def train_one(seed: int, version: str) -> None:
+        installed["torch"] = version
+        fresh = not (path / "config.yaml").exists()
+        with RunFolder.create(path, {"losses": []}, {}) if fresh else RunFolder.open(path, {}) as folder:
+            made_with.note(folder)
+            with Ledger(folder.trials, (), studies=("compare",)) as ledger:
+                if seed:
+                    record = ledger.add("compare", TrialRecord(-1, 0, "hand-made", "ce", None, seed))
+                    ledger.finish("compare", record, Outcome("complete", {"miou": 0.5}), 0.5)
+
+    assert made_with.described(path, 0) == "not recorded"
+    train_one(1, "2.0")
+    train_one(2, "2.0")
+    assert made_with.described(path, 2) == "torch 2.0"
+    train_one(0, "2.1")  # brought no result
+    train_one(3, "2.2")
+    assert made_with.described(path, 3) == "torch 2.0; after 2 of 3 trainings torch 2.2"
+    (path / "versions.json").unlink()  # as one that was begun before versions were kept
+    train_one(4, "2.2")
+    assert made_with.described(path, 4) == "not recorded; after 3 of 4 trainings torch 2.2"
+    (path / "versions.json").write_text("[1]")
+    with pytest.raises(InputError, match="the list of versions"):
+        made_with.described(path, 4)
 
 
 def test_counts_are_kept_where_the_training_can(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from html.parser import HTMLParser
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -116,7 +117,7 @@ def test_a_comparison_has_its_matrix_marks_classes_and_predictions(comparison_ru
     assert all(name in page.text for name in toy_runs.CLASSES)
     assert "% of pixels right" in page.text and "detail" in page.text and "where they differ" in page.text
     assert page.elements.count("option") == 2 and page.elements.count("img") == 2 * (3 + 2 * 2 + 2 * 5)
-    assert "s / run" in page.text
+    assert "s / run" in page.text and f"torch {version('torch')}, onedl-mmsegmentation" in page.text
 
 
 def test_several_runs_stand_in_one_page(search_run: Path, comparison_run: Path) -> None:

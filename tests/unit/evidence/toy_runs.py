@@ -14,6 +14,7 @@ import autoseg
 from autoseg.config import CompareConfig, DataConfig, SpaceConfig
 from autoseg.data import open_data
 from autoseg.errors import Diverged
+from autoseg.evidence import made_with
 from autoseg.evidence.compare import ComparisonTask, parse_seeds, run_comparison
 from autoseg.evidence.contenders import Recipe, contenders, keep_cards
 from autoseg.execution import InlineExecutor
@@ -86,6 +87,7 @@ def compare(path: Path, seeds: int = 5, last: int | None = None, predictions: bo
     opened = open_data(data, SIZE)
     fixed = {"data": opened.fingerprint, "split": "test", "tolerance": 3, "drop_background": False, "proxy.iters": 3}
     with RunFolder.create(path, asdict(config), fixed) as folder:
+        made_with.note(folder)
         executor = InlineExecutor(ComparisonTask(keep_cards(among, path), RECIPE, toy))
         run_comparison(folder, among, parse_seeds(seeds), "miou", executor, Observer())
     if predictions:

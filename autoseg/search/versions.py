@@ -1,0 +1,17 @@
+"""Which versions of the packages that scores depend on are installed."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+PACKAGES = ("autoseg", "torch", "onedl-mmsegmentation")
+
+
+def versions() -> dict[str, str]:
+    """Package to version, without importing any of them."""
+    return {name: version(name) for name in PACKAGES}
+
+
+def told(versions: dict[str, str]) -> str:
+    """In words; "not recorded" if there are none."""
+    return ", ".join(f"{name} {number}" for name, number in versions.items()) or "not recorded"
