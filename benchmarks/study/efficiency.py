@@ -1,8 +1,7 @@
 """Which controller needs the fewest trainings: all of them on one response surface, at equal budgets, over many seeds.
 
-    autoseg search experiment=camvid metric=miou controller=random search.rounds=24 proxy.iters=100 data.root=DIR …
-    python -m benchmarks.study.efficiency --record RUN --name camvid-miou   # once: keep the run's trainings
-    python -m benchmarks.study.efficiency --name camvid-miou                # the race
+`python -m benchmarks.study.efficiency [FILE]` races on the trainings of a random search that `make study` has recorded
+in a file; by default on those behind docs/search_efficiency.md.
 
 Each entrant asks for rounds of 8 candidates, is told noisy rewards, and ends as a search ends: the best four and, if
 it has one, its mean are trained again with three fresh seeds and the best of them is the winner. What counts is the
@@ -19,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from autoseg.controllers import build_controller
-from benchmarks.study.surface import DATA, FloatArray, Recorded, Surface, load, record
+from autoseg.search.run_folder import write_atomic
+from benchmarks.study.surface import DATA, FloatArray, Recorded, Surface, load
 
 ROUNDS, CANDIDATES, SEEDS = 8, 8, 20
 TOP, FRESH = 4, 3
@@ -63,11 +63,11 @@ def _winner(surface: Surface, asked: FloatArray, told: FloatArray, controller: A
     return float(true[confirmed.argmax()])
 
 
-def study(name: str) -> dict[str, Any]:
+def study(file: Path, seeds: int = SEEDS) -> dict[str, Any]:
     """All entrants with all seeds; plain data."""
-    data = load(DATA / f"{name}.csv")
+    data = load(file)
     surface = Surface(data)
-    runs = {e: np.array([race(surface, data, e, seed) for seed in range(SEEDS)]) for e in ENTRANTS}
+    runs = {e: np.array([race(surface, data, e, seed) for seed in range(seeds)]) for e in ENTRANTS}
     goal = float(np.median(runs["random"][:, -1]))  # what random search reaches with the whole budget
     return {
         "surface": {"trainings": len(data.rewards), "rmse": surface.rmse, "tau": surface.tau,
@@ -76,7 +76,7 @@ def study(name: str) -> dict[str, Any]:
         "entrants": {
             entrant: {
                 "winner_by_round": winners.mean(0).round(5).tolist(),
-                "std_by_round": winners.std(0, ddof=1).round(5).tolist(),
+                "std_by_round": winners.std(0, ddof=min(1, seeds - 1)).round(5).tolist(),
                 "trainings_to_goal": _trainings_to(winners, goal),
             }
             for entrant, winners in runs.items()
@@ -110,18 +110,18 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def write(file: Path, to: Path, seeds: int) -> None:
+    """Race on the surface of `file`; prints the table and writes it to `to`, the figures beside it as JSON."""
+    result = study(file, seeds)
+    write_atomic(to.with_suffix(".json"), json.dumps(result, indent=1) + "\n")
+    print(table(result))
+    write_atomic(to, table(result) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--name", default="camvid-miou", help="of the file in benchmarks/study/data")
-    parser.add_argument("--record", type=Path, metavar="RUN", help="keep the trainings of this search run, and stop")
-    given = parser.parse_args()
-    if given.record is not None:
-        print(f"kept in {record(given.record, given.name)}")
-        return
-    result = study(given.name)
-    path = DATA / f"{given.name}-efficiency.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
-    print(table(result), f"kept in {path}", sep="\n\n")
+    parser.add_argument("file", nargs="?", type=Path, default=DATA / "camvid-miou.csv", metavar="FILE")
+    print(table(study(parser.parse_args().file)))
 
 
 if __name__ == "__main__":

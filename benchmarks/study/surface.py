@@ -19,12 +19,14 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 from sklearn.model_selection import KFold, cross_val_predict
 
+from autoseg.evidence.tables import csv_text
 from autoseg.search.ledger import Ledger
 from autoseg.search.records import COMPLETE
-from autoseg.search.run_folder import read_config
+from autoseg.search.run_folder import read_config, write_atomic
 from autoseg.surrogates import build_space
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parent / "data"  # behind the tables in docs
+FOLDS = 10
 FloatArray = npt.NDArray[np.float64]
 
 
@@ -45,22 +47,20 @@ class Recorded:
     identity: FloatArray
 
 
-def record(run: Path, name: str) -> Path:
-    """Write the trainings of a search run, of its rounds and its confirmation, to `data/<name>.csv`."""
+def record(run: Path, file: Path) -> None:
+    """Write the trainings of a search run, of its rounds and its confirmation, to a CSV file."""
     config = read_config(run)
     space = build_space(config["space"]["name"], metric=config["metric"])
     with Ledger(run / "trials.db", space.names, read_only=True) as ledger:
         records = [r for study in ("search", "confirm") for r in ledger.records(study)]
-    path = DATA / f"{name}.csv"
-    path.parent.mkdir(exist_ok=True)
-    with path.open("w", newline="") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(["name", "seed", "reward", "seconds", *space.names])
-        rows.writerow(["identity curves", "", "", "", *map(repr, space.identity.tolist())])
-        for r in records:
-            if r.state == COMPLETE and r.theta is not None:
-                rows.writerow([r.name, r.seed, f"{r.reward:.6f}", f"{r.seconds:.1f}", *map(repr, r.theta)])
-    return path
+    rows: list[list[object]] = [
+        ["name", "seed", "reward", "seconds", *space.names],
+        ["identity curves", "", "", "", *map(repr, space.identity.tolist())],
+    ]
+    for r in records:
+        if r.state == COMPLETE and r.theta is not None:
+            rows.append([r.name, r.seed, f"{r.reward:.6f}", f"{r.seconds:.1f}", *map(repr, r.theta)])
+    write_atomic(file, csv_text(rows))
 
 
 def load(path: Path) -> Recorded:
@@ -85,24 +85,25 @@ class Surface:
 
     Attributes:
         noise: standard deviation of a reward around the surface, as estimated by the fit.
-        rmse: root mean square error on trainings left out of the fit (10 folds).
+        rmse: root mean square error on trainings left out of the fit (`FOLDS` folds).
         tau: Kendall's tau between these and their predictions.
+        spread: standard deviation of the rewards.
     """
 
     def __init__(self, data: Recorded) -> None:
-        self._mean, self._scale = data.rewards.mean(), data.rewards.std()
+        self.spread = float(data.rewards.std())
+        self._mean, self._scale = data.rewards.mean(), self.spread or 1.0  # all alike: a flat surface
         scaled = (data.rewards - self._mean) / self._scale
         kernel = ConstantKernel() * Matern(np.ones(data.thetas.shape[1]), (0.05, 20.0), nu=2.5) + WhiteKernel(0.1)
         process = GaussianProcessRegressor(kernel, n_restarts_optimizer=2, random_state=0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # a coordinate without influence has no best scale
-            folds = KFold(10, shuffle=True, random_state=0)
+            folds = KFold(min(FOLDS, len(scaled)), shuffle=True, random_state=0)
             left_out = cross_val_predict(process, data.thetas, scaled, cv=folds)
             self._process = process.fit(data.thetas, scaled)
         self.rmse = float(np.sqrt(np.mean((left_out - scaled) ** 2)) * self._scale)
         self.tau = float(kendalltau(left_out, scaled).statistic)
         self.noise = float(np.sqrt(self._process.kernel_.k2.noise_level) * self._scale)
-        self.spread = float(self._scale)
 
     def __call__(self, thetas: FloatArray) -> FloatArray:
         """(n,) noise-free rewards of (n, d) θ."""
