@@ -81,19 +81,6 @@ class SegData:
         self._tensor(split, "images")
         return self._names[split]
 
-    def soft_labels(self, split: str, index: Tensor | None = None) -> Tensor:
-        """Mean of the annotators' one-hot labels.
-
-        Args:
-            split: a role.
-            index: which images, int64; None for all (C floats per pixel: mind the memory).
-
-        Returns:
-            (N, C, H, W) float32; a pixel's row sums to 1, or is all zero where every annotator ignored it.
-        """
-        raters = self.raters(split)
-        return soft_labels(raters if index is None else raters[index], self.num_classes)
-
     def _tensor(self, split: str, kind: str) -> Tensor:
         if split not in self._names:
             raise unknown_name("split", split, self._names)

@@ -95,10 +95,6 @@ class Matrix:
         """Of the losses."""
         return tuple(loss.name for loss in self.among)
 
-    def record(self, name: str, seed: int) -> TrialRecord:
-        """One training."""
-        return self._records[name, seed]
-
     def row(self, name: str) -> list[TrialRecord]:
         """The trainings of a loss, by seed."""
         return [self._records[name, seed] for seed in self.seeds]

@@ -14,8 +14,6 @@ __all__ = [
     "register_metric", "searchable", "update_all",
 ]  # fmt: skip
 
-PAPER_SIX = ("miou", "fwiou", "macc", "gacc", "biou", "bf1")
-
 
 def names() -> list[str]:
     """Every metric's name."""
