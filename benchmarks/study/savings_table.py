@@ -135,14 +135,14 @@ def table(results: Results) -> str:
         scores, seconds = results.scores(name), _median_cpu(results, name)
         once = math.nan if name == SECOND else float(results.firsts[name]["cpu_seconds"]) - seconds
         lines.append(line(name, scores, unit if name == SECOND else seconds, once, int(np.argmax(scores))))
-    spread_over_orders = []
+    over_orders = []
     for rule in RULES:
         run = replay(results, rule, range(len(truth)))
         looks = fmean(sum(rung <= share for rung in RULES[rule][1]) for share in run.done)
         lines.append(line(rule, run.told, unit * fmean(run.done) + look * looks, math.nan, _winner(run)))
-        spread_over_orders.append(_over_orders(results, rule, truth))
+        over_orders.append(_over_orders(results, rule, truth))
     about = f"A look takes {look / unit:.2f} of a training ({len(results.bare)} candidates)."
-    return "\n".join([*lines, "", about, *(_of_rung(results, share, truth) for share in SHARES), *spread_over_orders])
+    return "\n".join([*lines, "", about, *(_of_rung(results, share, truth) for share in SHARES), *over_orders])
 
 
 def _of_rung(results: Results, share: float, truth: Sequence[float]) -> str:
