@@ -27,7 +27,7 @@ def cells(text: str, name: str) -> list[str]:
     return [cell.strip() for cell in row.strip("|").split("|")]
 
 
-@pytest.mark.parametrize("name", ["camvid-miou"])
+@pytest.mark.parametrize("name", ["camvid-miou", "camvid-biou"])
 def test_the_figures_in_docs_are_those_of_the_kept_trainings(name: str) -> None:
     docs = (DOCS / "savings.md").read_text().partition(f"{name}-savings.csv")[2]
     told = table(load(DATA / f"{name}-savings.csv"))
