@@ -2,9 +2,10 @@
 
 * Orchestration: a real search (PPO, ledger, a worker process) over a task that only sleeps; what the search takes
   beyond the sleep, for each training, as a share of a training of 30 s.
-* Start-up: from `python` to the first call of the loss in the worker: imports, configuration, data, the worker, the
-  network. DeepLabV3+ with MobileNetV2 on the images of `benchmarks/proxy.py`, their cache made before.
-* Memory: the peak of that worker, after training and scoring.
+* Start-up: from `python` to the first call of the loss in a worker: imports, configuration, data, workers, the
+  network. DeepLabV3+ with MobileNetV2 on the images of `benchmarks/proxy.py`, their cache made before. With as many
+  workers as the command starts by itself; in the details, with one.
+* Memory: the peak of such a worker, after training and scoring.
 * History: opening a ledger of 10,000 trainings, beside Optuna reading the same file; and a round of PPO with such a
   ledger, beside one with an empty ledger.
 """
@@ -13,7 +14,6 @@ from __future__ import annotations
 
 import json
 import random
-import resource
 import sqlite3
 import statistics
 import subprocess
@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import optuna
 
-from autoseg.config import ConfirmConfig, DataConfig, ProxyConfig, SearchSettings
+from autoseg.config import ConfirmConfig, DataConfig, SearchSettings
 from autoseg.controllers import build_controller
 from autoseg.execution import InlineExecutor, ProcessExecutor
 from autoseg.search.bench import Bench
@@ -83,63 +83,30 @@ def orchestration(folder: Path) -> Row:
     return Row(what, "a training of 30 s", each, TRAINING_S, each / TRAINING_S, "s", "<= 0.02", detail)
 
 
-class FirstStep:
-    """A task that says when its training made its first step, and how much memory it needed."""
-
-    def __init__(self, data: dict[str, Any]) -> None:
-        self.data = data
-
-    def __call__(self, payload: dict[str, Any], device: str) -> dict[str, float]:
-        """Train for a few iterations and score."""
-        from autoseg.losses import build_loss
-        from autoseg.search.proxy import ProxyTask
-        from benchmarks import proxy
-
-        loss = proxy.Ticking(build_loss("ce", num_classes=len(self.data["classes"])), clock=time.time)
-        settings = ProxyConfig(iters=payload["iters"], size=list(proxy.SIZE))
-        scores = ProxyTask(DataConfig(**self.data), proxy.network(), settings, ("miou", "biou", "bf1"))(loss, 0, device)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        return {**scores, "first_step": loss.ticks[0], "peak_gb": peak}
-
-
 def worker(folder: Path, repeats: int = 3) -> list[Row]:
     """Start-up and memory, each time in a new interpreter."""
     from benchmarks import proxy
 
     data = proxy.camvid() or proxy.generated(folder / "images")
     data.cache_dir = str(folder)
-    command = [sys.executable, "-c", f"from benchmarks.search import start; start({asdict(data)!r})"]
-    runs = []
-    for _ in range(repeats + 1):  # the first one fills the caches
-        begun = time.time()
-        out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        seen = json.loads(out.splitlines()[-1])
-        runs.append((seen["first_step"] - begun, seen["peak_gb"]))
-    seconds, peaks = ([run[part] for run in runs[1:]] for part in (0, 1))
+    cold, _ = started(data, "auto")  # fills the caches
+    runs = [(*started(data, "auto"), started(data, "1")[0]) for _ in range(repeats)]
+    seconds, peaks, alone = ([run[part] for run in runs] for part in range(3))
     first, peak = statistics.median(seconds), statistics.median(peaks)
-    detail = {"images": data.name, "seconds": seconds, "first, caches cold": runs[0][0]}
+    detail = {"images": data.name, "seconds": seconds, "with one worker": alone, "first, caches cold": cold}
     return [
         Row("start-up of a search to the first training step", "10 s", first, 10.0, first / 10, "s", "<= 1", detail),
         Row("peak resident memory of a worker", "1.3 GB", peak, 1.3, peak / 1.3, "GB", "<= 1", {"peaks": peaks}),
     ]
 
 
-def start(data: dict[str, Any]) -> None:
-    """What `autoseg search` does until its first training, and that training; prints what was seen."""
-    from autoseg.cli.compose import compose
-    from autoseg.cli.search import build
-    from autoseg.config import SearchConfig
-
-    config = compose("search", SearchConfig, ["model=deeplabv3plus_mobilenet_v2"])
-    config.data = DataConfig(**data)
-    build(config)
-    with ProcessExecutor(FirstStep(data), ["cpu"]) as executor:
-        from autoseg.execution import Job
-
-        ((_, outcome),) = executor.run([Job("0", {"iters": 4})])
-    if outcome.state != "complete":
-        raise RuntimeError(outcome.error)
-    print(json.dumps(outcome.scores))
+def started(data: DataConfig, workers: str) -> tuple[float, float]:
+    """Seconds to the first step, and the peak of a worker in GB; in a new interpreter, a `start`."""
+    call = f"from benchmarks.start import start; start({asdict(data)!r}, {workers!r})"
+    begun = time.time()
+    out = subprocess.run([sys.executable, "-c", call], check=True, capture_output=True, text=True).stdout
+    seen = json.loads(out.splitlines()[-1])
+    return seen["first_step"] - begun, seen["peak_gb"]
 
 
 def history(folder: Path) -> list[Row]:

@@ -8,5 +8,6 @@ from autoseg.execution.devices import slots
 from autoseg.execution.inline import InlineExecutor
 from autoseg.execution.job import Executor, Job, Outcome, Task, Watched
 from autoseg.execution.processes import ProcessExecutor
+from autoseg.execution.standby import Standby
 
-__all__ = ["Executor", "InlineExecutor", "Job", "Outcome", "ProcessExecutor", "Task", "Watched", "slots"]
+__all__ = ["Executor", "InlineExecutor", "Job", "Outcome", "ProcessExecutor", "Standby", "Task", "Watched", "slots"]

@@ -8,6 +8,7 @@ from pathlib import Path
 from autoseg.execution.inline import InlineExecutor
 from autoseg.execution.job import Executor, Task
 from autoseg.execution.processes import ProcessExecutor
+from autoseg.execution.standby import Standby
 
 
 def build_executor(
@@ -19,8 +20,11 @@ def build_executor(
     timeout_s: float | None = None,
     retries: int = 1,
     log: Path | None = None,
+    standby: Standby | None = None,
 ) -> Executor:
     """The executor called "inline" (one device, this process) or "processes"; arguments as in their classes."""
     if name == "inline":
         return InlineExecutor(task, devices[0], retries=retries)
-    return ProcessExecutor(task, devices, threads=threads, timeout_s=timeout_s, retries=retries, log=log)
+    return ProcessExecutor(
+        task, devices, threads=threads, timeout_s=timeout_s, retries=retries, log=log, standby=standby
+    )

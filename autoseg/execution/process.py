@@ -1,4 +1,4 @@
-"""The parent's hold on one worker process: start it, send it jobs, hear from it, kill it and its children."""
+"""The parent's hold on one worker process: start it, give it task and jobs, hear from it, kill it and its children."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 
 
 class WorkerProcess:
-    """One spawned interpreter that holds the task and does one job at a time.
+    """One spawned interpreter that is given a task, then does one job of it at a time.
 
     A plain subprocess, not `multiprocessing.Process`: that would run the user's main script again in every
     worker, and could set neither the environment before the interpreter starts nor a session of its own.
 
     Args:
-        task: the task, pickled.
         slot: "cpu" or "cuda:<index>"; decides what CUDA_VISIBLE_DEVICES says in the worker.
         threads: CPU threads for its numerical libraries.
-        log: file that its standard output and error are appended to; None: nowhere.
+        log: file that its standard output and error are appended to until it has its task; None: nowhere.
+        prepare: pickled; called in it before there is a task; None: nothing is.
     """
 
-    def __init__(self, task: bytes, slot: str, threads: int, log: Path | None) -> None:
+    def __init__(self, slot: str, threads: int, log: Path | None = None, prepare: bytes | None = None) -> None:
         self.slot = slot
         self.ready = False
         self.job: Job | None = None
@@ -52,16 +52,21 @@ class WorkerProcess:
                 start_new_session=True,
             )
         theirs.close()
-        self._send(lambda pipe: pipe.send_bytes(task))
+        self._send(prepare)
+
+    def give(self, task: bytes, log: Path | None) -> None:
+        """Hand over the task, pickled, and the file that its output is appended to; it is ready once it has both."""
+        self.since = time.monotonic()
+        self._send((task, log))
 
     def start(self, job: Job, attempts: int) -> None:
         """Hand over a job; this is its attempt number `attempts`."""
         self.job, self.attempts, self.since = job, attempts, time.monotonic()
-        self._send(lambda pipe: pipe.send(job.payload))
+        self._send(job.payload)
 
-    def _send(self, send: Any) -> None:
+    def _send(self, message: Any) -> None:
         try:
-            send(self.pipe)
+            self.pipe.send(message)
         except OSError:  # it is dead; the next look at it tells
             self.ready = False
 

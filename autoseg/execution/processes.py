@@ -16,6 +16,7 @@ import cloudpickle
 from autoseg.errors import AutosegError
 from autoseg.execution.job import Attempt, Job, Outcome, State, Task
 from autoseg.execution.process import WorkerProcess
+from autoseg.execution.standby import Standby
 
 LEAST_LIMIT_S = 600.0  # automatic time limit: ten times the longest job so far, at least this ...
 FIRST_LIMIT_S = 4 * 3600.0  # ... and this while no job has ended that tells how long one takes
@@ -40,6 +41,7 @@ class ProcessExecutor:
         timeout_s: time limit of one attempt; None: ten times the longest completed job, at least 600 s.
         retries: fresh attempts after a worker died, hung or ran out of memory; an exception is not retried.
         log: file for the workers' output; None: dropped.
+        standby: workers for the same slots and threads that have been started already; None: there are none.
 
     Raises:
         WorkerError: from `run`, if the task does not arrive in the workers.
@@ -55,10 +57,12 @@ class ProcessExecutor:
         timeout_s: float | None = None,
         retries: int = 1,
         log: Path | None = None,
+        standby: Standby | None = None,
     ) -> None:
         self._task: bytes = cloudpickle.dumps(task)
         self._slots, self._threads, self._log = list(slots), threads, log
         self._timeout_s, self._retries = timeout_s, retries
+        self._standby = standby
         self._longest_s: float | None = None
         self._crew: dict[int, WorkerProcess] = {}  # by the index of the slot
         self._false_starts = 0
@@ -90,8 +94,10 @@ class ProcessExecutor:
         self._dismiss(list(self._crew))
 
     def _hire(self, index: int) -> None:
-        """Start a worker on a slot, in the place of the one that was there."""
-        self._crew[index] = WorkerProcess(self._task, self._slots[index], self._threads, self._log)
+        """Put a worker on a slot, in the place of the one that was there: one that stands by, or a new one."""
+        worker = self._standby.take(index) if self._standby is not None else None
+        self._crew[index] = worker or WorkerProcess(self._slots[index], self._threads, self._log)
+        self._crew[index].give(self._task, self._log)
 
     def _dismiss(self, indices: list[int]) -> None:
         for index in indices:

@@ -1,12 +1,13 @@
 """The worker's side: one process, one device, one task, one job at a time over a pipe.
 
 Started by `process.py` as a plain interpreter in a session of its own: Ctrl-C in the terminal does not reach
-it, and it can be killed together with its children. A thread listens on the pipe while the task computes:
-when the search process is gone (the pipe ends), the worker and its children go too.
+it, and it can be killed together with its children. A thread listens on the pipe from the first moment, also while
+the task is imported or computes: when the search process is gone (the pipe ends), the worker and its children go too.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import queue
@@ -14,7 +15,9 @@ import signal
 import threading
 import time
 import traceback
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from autoseg.execution.job import Attempt, Task, attempt
@@ -25,23 +28,41 @@ GRACE_S = 2.0  # an idle worker leaves by itself in this time; a busy one is kil
 def main(handle: int, device: str) -> None:
     """Serve jobs from the pipe `handle` until it ends.
 
-    Receives the pickled task, then payloads; sends None once the task is unpickled, then an `Attempt` per
-    payload. A task that cannot be unpickled is answered with its traceback as text.
+    Receives what to call before there is a task, or None; then the task, and the file for all output from then on, or
+    None; then payloads. Sends None once the task is unpickled, then an `Attempt` per payload. A task that cannot be
+    unpickled is answered with its traceback as text.
     """
     os.set_inheritable(handle, False)  # a child holding the pipe open would hide this process's death
     pipe: Connection[Any, Any] = Connection(handle)
+    inbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(pipe, inbox), daemon=True).start()
+    messages: Iterator[Any] = map(pickle.loads, iter(inbox.get, None))  # from the process that started this one
+    prepare: bytes | None = next(messages, None)
+    if prepare is not None:
+        with contextlib.suppress(Exception):  # the task will meet the same, and can say so
+            pickle.loads(prepare)()
+    given: tuple[bytes, Path | None] | None = next(messages, None)
+    if given is not None:
+        _serve(*given, messages, pipe, device)
+
+
+def _serve(task: bytes, log: Path | None, payloads: Iterator[Any], pipe: Connection[Any, Any], device: str) -> None:
     try:
-        task: Task = pickle.loads(pipe.recv_bytes())  # from the process that started this one
-    except EOFError:
-        return
+        _write_to(log)
+        loaded: Task = pickle.loads(task)
     except Exception:
         pipe.send(traceback.format_exc())
         return
     pipe.send(None)
-    inbox: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(pipe, inbox), daemon=True).start()
-    while (payload := inbox.get()) is not None:
-        _answer(pipe, attempt(task, payload, device))
+    for payload in payloads:
+        _answer(pipe, attempt(loaded, payload, device))
+
+
+def _write_to(log: Path | None) -> None:
+    """Let standard output and error go to the end of a file, or nowhere."""
+    with open(log or os.devnull, "ab") as output:
+        for stream in (1, 2):
+            os.dup2(output.fileno(), stream)
 
 
 def _answer(pipe: Connection[Any, Any], result: Attempt) -> None:
@@ -51,10 +72,10 @@ def _answer(pipe: Connection[Any, Any], result: Attempt) -> None:
         time.sleep(GRACE_S)
 
 
-def _listen(pipe: Connection[Any, Any], inbox: queue.SimpleQueue[dict[str, Any] | None]) -> None:
+def _listen(pipe: Connection[Any, Any], inbox: queue.SimpleQueue[bytes | None]) -> None:
     try:
         while True:
-            inbox.put(pipe.recv())
+            inbox.put(pipe.recv_bytes())
     except (EOFError, OSError):
         inbox.put(None)
     time.sleep(GRACE_S)

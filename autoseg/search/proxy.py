@@ -257,6 +257,17 @@ class ProxyTask:
         return _resident(_key(self.data), *self.proxy.size, split, device)
 
 
+def import_all() -> None:
+    """Import what every such training needs, in a worker that waits for its task."""
+    import autoseg.data
+    import autoseg.losses
+    import autoseg.metrics.images
+    import autoseg.training.targets  # noqa: F401
+    from autoseg.training.models import model_registry
+
+    model_registry()
+
+
 # A process opens its data and builds its untrained network once, whatever the number of candidates.
 # Configs are keys in their JSON form, since dataclasses with lists in them cannot be.
 

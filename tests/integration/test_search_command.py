@@ -10,9 +10,11 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from autoseg.cli import main
+from autoseg.errors import InputError
 from autoseg.losses import LossCard
 from autoseg.search.ledger import Ledger
 from autoseg.search.run_folder import read_config
@@ -91,6 +93,22 @@ def test_interrupted_and_resumed_equals_never_stopped(tmp_path):
 
 
 @pytest.mark.slow
+def test_interrupted_while_it_imports_leaves_nobody_behind(tmp_path):
+    process = subprocess.Popen(
+        [PROGRAM, "search", *TINY, "workers=2"],
+        cwd=tmp_path, env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    parent, workers = psutil.Process(process.pid), []
+    while len(workers) < 2 and process.poll() is None:
+        workers = parent.children()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130 and err == "autoseg: interrupted\n"
+    assert len(workers) == 2 and psutil.wait_procs(workers, timeout=30)[1] == []
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
 def test_a_sweep_searches_once_for_each(tmp_path):
     done = autoseg(
         tmp_path, "search", "-m", *TINY, "executor=inline", "metric=miou,gacc", "search.rounds=1"
@@ -100,10 +118,24 @@ def test_a_sweep_searches_once_for_each(tmp_path):
     assert "[2/2] metric=gacc" in done.stdout
 
 
+def test_wrong_input_found_after_the_workers_were_started_ends_them(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    workers = []
+
+    def build(*args: object, **options: object) -> None:
+        workers.extend(psutil.Process().children())
+        raise InputError("space", "one", "none")
+
+    monkeypatch.setattr("autoseg.cli.one_search.build_space", build)
+    assert main(["search", *TINY, f"data.cache_dir={tmp_path}/cache", "workers=2"]) == 2
+    assert capsys.readouterr().err == "autoseg: space: expected one, got none.\n"
+    assert len(workers) == 2 and psutil.wait_procs(workers, timeout=30)[1] == [] and list(tmp_path.glob("runs/*")) == []
+
+
 def kept_run(folder: Path) -> Path:
     """A run folder as far as its configuration, made without training anything."""
     from autoseg.cli.compose import compose, plain
-    from autoseg.cli.search import build, fingerprint
+    from autoseg.cli.one_search import build, fingerprint
     from autoseg.config import SearchConfig
     from autoseg.search.run_folder import RunFolder
 

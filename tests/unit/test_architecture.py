@@ -63,6 +63,8 @@ def test_every_room_is_in_the_table():
         ("autoseg.search.proxy", ["torch", "mmseg"]),
         ("autoseg.surrogates", ["mmseg", "hydra", "wandb", "optuna"]),
         ("autoseg.cli", ["torch", "hydra", "optuna"]),
+        ("autoseg.cli.search", ["torch", "optuna", "scipy"]),
+        ("autoseg.cli.one_search", ["mmseg", "matplotlib", "scipy.special", "stable_baselines3"]),
     ],
 )
 def test_imports_stay_light(module, absent):
