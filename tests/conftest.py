@@ -8,6 +8,9 @@ import pytest
 # A background job starts with SIGINT ignored, and so would every process that the tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Peers (kornia, smp, torchmetrics, ...) are imported in the tests that compare with them: every process of a run
+# imports every test file, and those would take longer than all the rest.
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

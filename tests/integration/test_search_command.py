@@ -28,16 +28,16 @@ TINY = [
     "proxy.batch_size=2",
     "proxy.size=[32,48]",
     "proxy.crop=32",
+    "data.cache_dir=cache",
 ]
 
 
-def environment(folder: Path) -> dict[str, str]:
-    return {**os.environ, "XDG_CACHE_HOME": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def autoseg(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [PROGRAM, *arguments], cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=300
+        [PROGRAM, *arguments], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=300
     )
 
 
@@ -76,7 +76,7 @@ def test_interrupted_and_resumed_equals_never_stopped(tmp_path):
     assert whole.returncode == 0, whole.stderr
     process = subprocess.Popen(
         [PROGRAM, "search", *TINY, "executor=inline", "run_dir=cut"],
-        cwd=tmp_path, env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     log = tmp_path / "cut" / "log.txt"
     deadline = time.monotonic() + 120
@@ -96,7 +96,7 @@ def test_interrupted_and_resumed_equals_never_stopped(tmp_path):
 def test_interrupted_while_it_imports_leaves_nobody_behind(tmp_path):
     process = subprocess.Popen(
         [PROGRAM, "search", *TINY, "workers=2"],
-        cwd=tmp_path, env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     parent, workers = psutil.Process(process.pid), []
     while len(workers) < 2 and process.poll() is None:

@@ -99,6 +99,7 @@ def test_global_generators_are_neither_read_nor_touched(variant: str) -> None:
     assert_array_equal(first, play(build(variant), 3))
 
 
+@pytest.mark.slow  # another process, which imports torch, stable-baselines3 and Optuna
 def test_resumed_in_another_process_equals_never_stopped() -> None:
     states, expected = [], []
     for variant, (name, _) in VARIANTS.items():

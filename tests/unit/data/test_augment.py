@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from kornia import enhance
 from torch import Tensor
 
 from autoseg.data import Augment, normalize
@@ -101,6 +100,8 @@ def test_flip_mirrors_about_half_of_the_samples() -> None:
 
 
 def test_colours_change_as_kornias_do(batch: tuple[Tensor, Tensor]) -> None:
+    from kornia import enhance
+
     drawn = replace(PLAIN, photometric=True).draw(batch[0], generator())
     assert drawn.colour is not None
     brightness, contrast, saturation = drawn.colour

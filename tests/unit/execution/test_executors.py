@@ -8,65 +8,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from toy_task import Unloadable, toy
 
-from autoseg.errors import Diverged, InputError
+from autoseg.errors import InputError
 from autoseg.execution import Executor, InlineExecutor, Job, Outcome, ProcessExecutor
 from autoseg.execution.processes import WorkerError
-
-
-def toy(payload: dict[str, Any], device: str) -> Mapping[str, float]:
-    """Do what the payload says."""
-    marker = Path(payload["marker"]) if "marker" in payload else None
-    first = marker is not None and not marker.exists()
-    if marker is not None:
-        marker.touch()
-    match payload.get("do"):
-        case "raise":
-            raise KeyError("no such thing")
-        case "diverge":
-            raise Diverged("loss is nan at iteration 3")
-        case "wrong input":
-            raise InputError("data.root", "a folder", object(), "Give one.")
-        case "out of memory":
-            if first:
-                raise MemoryError("too big")
-        case "die":
-            os._exit(7)
-        case "die once":
-            if first:
-                os.kill(os.getpid(), signal.SIGKILL)
-        case "hang":
-            child = subprocess.Popen(["sleep", "600"])
-            Path(payload["pids"]).write_text(f"{os.getpid()} {child.pid}")
-            time.sleep(600)
-        case "say":
-            print("hello from the task")
-        case "environment":
-            own_gpus = os.environ["CUDA_VISIBLE_DEVICES"]
-            return {
-                "threads": float(os.environ["OMP_NUM_THREADS"]),
-                "gpu": float(own_gpus or -1),
-                "torch": float("torch" in sys.modules),
-                "pid": os.getpid(),
-                "cuda": float(device == "cuda:0"),
-            }
-    return {"double": 2 * payload.get("x", 0), "pid": os.getpid()}
-
-
-class Unloadable:
-    """Pickles, but does not unpickle."""
-
-    def __call__(self, payload: dict[str, Any], device: str) -> Mapping[str, float]:
-        return {}
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
-        return __import__, ("there_is_no_such_module",)
 
 
 @pytest.fixture(params=["inline", "processes"])
@@ -243,7 +194,7 @@ PARENT = """
 import sys
 from pathlib import Path
 from autoseg.execution import Job, ProcessExecutor
-from test_executors import toy
+from toy_task import toy
 executor = ProcessExecutor(toy, ["cpu", "cpu"])
 for job, outcome in executor.run([Job("busy", {"do": "hang", "pids": sys.argv[1]}), Job("idle", {})]):
     Path(sys.argv[1] + ".idle").write_text(str(int(outcome.scores["pid"])))

@@ -13,27 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_executors import gone, outcomes, toy
+from test_executors import gone, outcomes
+from toy_task import note, note_and_fail, note_and_hang, toy
 
 from autoseg.execution import ProcessExecutor, Standby, processes
 from autoseg.execution.process import WorkerProcess
-
-
-def note(folder: Path) -> None:
-    """Leave a file named by this process."""
-    draft = folder / f".{os.getpid()}"
-    draft.write_text(os.environ["OMP_NUM_THREADS"])
-    draft.rename(folder / str(os.getpid()))
-
-
-def note_and_hang(folder: Path) -> None:
-    note(folder)
-    time.sleep(600)
-
-
-def note_and_fail(folder: Path) -> None:
-    note(folder)
-    raise ImportError("no such thing")
 
 
 def noted(folder: Path, count: int) -> set[int]:
@@ -120,7 +104,7 @@ import sys, time
 from functools import partial
 from pathlib import Path
 from autoseg.execution import Standby
-from test_standby import note_and_hang
+from toy_task import note_and_hang
 with Standby(["cpu", "cpu"], 1, partial(note_and_hang, Path(sys.argv[1]))):
     time.sleep(600)
 """

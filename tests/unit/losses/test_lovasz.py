@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import pytest
-import segmentation_models_pytorch as smp
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,6 +20,8 @@ def logits(dtype: torch.dtype) -> torch.Tensor:
 
 @pytest.mark.parametrize("per_image", [False, True])
 def test_value_and_gradient_equal_smp(per_image: bool) -> None:
+    import segmentation_models_pytorch as smp
+
     ours, theirs = logits(torch.float32), logits(torch.float32)
     value = build_loss("lovasz", num_classes=C, per_image=per_image)(ours, LABELS)
     expected = smp.losses.LovaszLoss("multiclass", per_image=per_image, ignore_index=255)(theirs, LABELS)

@@ -2,11 +2,9 @@ from __future__ import annotations
 
 import math
 
-import kornia
 import pytest
 import torch
 import torch.nn.functional as F
-import torchvision
 
 from autoseg.errors import InputError
 from autoseg.losses import build_loss, class_weights
@@ -68,6 +66,8 @@ def test_soft_cross_entropy_equals_torch() -> None:
 
 @pytest.mark.parametrize(("alpha", "gamma"), [(0.25, 2.0), (0.6, 0.5)])
 def test_sigmoid_focal_equals_torchvision(alpha: float, gamma: float) -> None:
+    import torchvision
+
     target = F.one_hot(LABELS.where(VALID, 0), C).movedim(-1, 1).double()
     reference = torchvision.ops.sigmoid_focal_loss(LOGITS, target, alpha=alpha, gamma=gamma)
     expected = reference.movedim(1, -1)[VALID].mean()
@@ -75,6 +75,8 @@ def test_sigmoid_focal_equals_torchvision(alpha: float, gamma: float) -> None:
 
 
 def test_softmax_focal_equals_kornia() -> None:
+    import kornia
+
     labels = LABELS.where(VALID, 0)
     expected = kornia.losses.focal_loss(LOGITS, labels, alpha=None, gamma=2.0, reduction="sum") / labels.numel()
     torch.testing.assert_close(build_loss("focal", num_classes=C)(LOGITS, labels), expected)

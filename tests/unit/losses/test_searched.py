@@ -49,7 +49,8 @@ def test_gradcheck_and_card(name, tmp_path):
     np.testing.assert_allclose(space.encode(space.decode(theta)), theta)
     loss = searched_loss(space, theta, C, tolerance=1)
     logits, labels = batch()
-    assert torch.autograd.gradcheck(lambda x: loss(x, labels), logits.clone().requires_grad_(), eps=1e-7, atol=1e-4)
+    few, known = logits[:, :, :4, :4].clone().requires_grad_(), labels[:, :4, :4]
+    assert torch.autograd.gradcheck(lambda x: loss(x, known), few, eps=1e-7, atol=1e-4)
     autoseg.save_loss(loss, tmp_path / "loss.json")
     again = autoseg.load_loss(tmp_path / "loss.json")
     assert isinstance(again, SearchedLoss)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from skimage.metrics import structural_similarity
 
 from autoseg.errors import InputError
 from autoseg.losses import build_loss
@@ -19,6 +18,8 @@ def logits() -> torch.Tensor:
 
 
 def test_equal_to_scikit_image_inside() -> None:
+    from skimage.metrics import structural_similarity
+
     """Away from the border, where scikit-image mirrors the image and ours leaves the outside out."""
     loss = build_loss("ssim", num_classes=2)
     assert isinstance(loss, Ssim)

@@ -10,7 +10,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
-from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 import autoseg
 from autoseg import metrics
@@ -38,6 +37,8 @@ def blobs(seed: int, n: int = 3, size: tuple[int, int] = (17, 23), void: bool = 
 
 
 def confusion(pred, labels):
+    from torchmetrics.functional.classification import multiclass_confusion_matrix
+
     keep = labels < C
     return multiclass_confusion_matrix(pred[keep], labels[keep], num_classes=C).double()
 

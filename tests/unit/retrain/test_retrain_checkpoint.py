@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer
-from mmengine.runner import CheckpointLoader
 
 from autoseg.errors import InputError
 from autoseg.retrain import checkpoint
@@ -58,6 +57,8 @@ def test_anything_else_is_refused_and_not_executed(content: Any, tmp_path: Path,
 
 
 def test_mmengine_reads_through_us(tmp_path: Path) -> None:
+    from mmengine.runner import CheckpointLoader
+
     schemes = dict(CheckpointLoader._schemes)
     try:
         checkpoint.install()

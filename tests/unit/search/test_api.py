@@ -50,6 +50,7 @@ def test_wrong_rivals_are_told_before_the_search(quick_path: Path, wrong: dict[s
     assert not (quick_path / "run").exists()
 
 
+@pytest.mark.slow  # two processes that import torch
 def test_in_workers_it_comes_out_the_same(quick_path: Path) -> None:
     inline = autoseg.search("miou", my_train, num_classes=3, run_dir=quick_path / "a", inline=True, **SMALL)
     workers = autoseg.search("miou", my_train, num_classes=3, run_dir=quick_path / "b", workers=2, **SMALL)

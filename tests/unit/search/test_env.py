@@ -39,6 +39,7 @@ def test_passes_the_checker_of_stable_baselines() -> None:
         stable_baselines3.common.env_checker.check_env(toy())
 
 
+@pytest.mark.slow
 def test_plain_ppo_learns_on_it() -> None:
     env = toy()
     ppo = PPO("MlpPolicy", env, n_steps=32, batch_size=32, learning_rate=0.01, seed=0, device="cpu")

@@ -30,7 +30,7 @@ from autoseg.execution import InlineExecutor, ProcessExecutor
 from autoseg.search.confirm import fresh_seeds
 from autoseg.search.ledger import Ledger
 from autoseg.search.observer import Observer, Observers, estimate
-from autoseg.search.records import Finding, TrialRecord
+from autoseg.search.records import Finding, SearchResult, TrialRecord
 
 Essence = list[tuple[Any, ...]]
 
@@ -70,24 +70,28 @@ def test_the_order_in_which_trainings_end_does_not_matter(quick_path: Path) -> N
     assert forwards.best == backwards.best
 
 
-def test_with_real_workers(quick_path: Path) -> None:
-    with ProcessExecutor(ToyTask(0.002), ["cpu", "cpu"]) as executor:
-        processes = search(quick_path / "a", settings(), executor=executor)
-    inline = search(quick_path / "b", settings())
-    assert essence(quick_path / "a") == essence(quick_path / "b")
-    assert processes.best == inline.best
+@pytest.fixture(scope="module")
+def whole(kept_path: Path) -> SearchResult:
+    """Of a search that was never stopped; its folder is only read."""
+    return search(kept_path / "whole", settings())
 
 
 @pytest.mark.parametrize("after", [0, 1, 2, 3, 7, 9, 12, 16])
-def test_stopped_and_resumed_equals_never_stopped(quick_path: Path, after: int) -> None:
-    whole = search(quick_path / "whole", settings())
+def test_stopped_and_resumed_equals_never_stopped(quick_path: Path, whole: SearchResult, after: int) -> None:
     with pytest.raises(Stop):
         search(quick_path / "run", settings(), executor=PulledPlug(after))
     rest = CountingExecutor(ToyTask())
     resumed = search(quick_path / "run", settings(), executor=rest)
-    assert essence(quick_path / "run") == essence(quick_path / "whole")
+    assert essence(quick_path / "run") == essence(whole.run_dir)
     assert dataclasses.replace(resumed, run_dir=whole.run_dir) == whole
     assert len(rest.payloads) == 9 + 4 * 2 - after  # nothing that had a result was trained again
+
+
+def test_with_real_workers(quick_path: Path, whole: SearchResult) -> None:
+    with ProcessExecutor(ToyTask(0.002), ["cpu", "cpu"]) as executor:
+        processes = search(quick_path / "run", settings(), executor=executor)
+    assert essence(quick_path / "run") == essence(whole.run_dir)
+    assert processes.best == whole.best
 
 
 @pytest.mark.parametrize("name", ["ppo", "cmaes", "tpe", "random"])

@@ -85,7 +85,7 @@ def test_float32_agrees_with_float64_where_slopes_are_moderate(drawn):
 def test_gradcheck(drawn):
     spec, raw = drawn
     coefficients = spec.coefficients(torch.as_tensor(spec.decode(0.1 + 0.8 * raw)))
-    x = torch.rand(40, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 0.98 + 0.01
+    x = torch.rand(12, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 0.98 + 0.01
     knots = coefficients[:, 0]
     x = x[((x[:, None] - knots).abs() > 1e-4).all(1)].requires_grad_()
     assert torch.autograd.gradcheck(lambda v: evaluate(v, coefficients), x)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from autoseg.config import TrackerConfig
 from autoseg.search.observer import Observer, Plan, Progress, RoundSummary
@@ -73,6 +72,8 @@ def test_log_holds_everything_and_lets_go_of_the_file(tmp_path):
 
 
 def test_tensorboard_files_can_be_read_back(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     observers = build_observers(TrackerConfig(tensorboard=True), tmp_path, tmp_path / "log.txt", {})
     play(observers, tmp_path)
     events = EventAccumulator(str(tmp_path / "tensorboard"))
