@@ -6,6 +6,8 @@ Nothing heavy is imported here, so that the workers start first. `one_search.py`
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from autoseg.cli import compose
 from autoseg.cli.arguments import Arguments
@@ -68,9 +70,23 @@ def run_one(config: SearchConfig) -> int:
     """One search, from its configuration to the found loss; returns the exit status."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped cluster job ends as Ctrl-C does
     with standby(config) as workers:
-        from autoseg.cli.one_search import search  # here: torch and Optuna, while the workers import theirs
-
+        with _interrupted_after():
+            from autoseg.cli.one_search import search  # here: torch and Optuna, while the workers import theirs
         return search(config, workers)
+
+
+@contextmanager
+def _interrupted_after() -> Iterator[None]:
+    """Ctrl-C waits for the end of an import: one that is raised in the middle is sometimes dropped by Python."""
+    stops: list[int] = []
+    before = {kind: signal.signal(kind, lambda kind, _: stops.append(kind)) for kind in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
+    if stops:
+        raise KeyboardInterrupt
 
 
 def standby(config: SearchConfig) -> Standby:
