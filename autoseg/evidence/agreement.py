@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import kendalltau, rankdata, spearmanr
+import scipy  # its parts are imported when they are used
 
 DRAWS = 2000
 SEED = 20261
@@ -57,7 +57,7 @@ def agreement(one: Sequence[float], other: Sequence[float]) -> Agreement:
         nothing = Correlation(np.nan, np.nan, np.nan)
         return Agreement(len(a), nothing, nothing)
     picks = _picks(len(a))
-    tau = _correlation(float(kendalltau(a, b).statistic), _taus(a[picks], b[picks]))
+    tau = _correlation(float(scipy.stats.kendalltau(a, b).statistic), _taus(a[picks], b[picks]))
     rho = _correlation(_spearman(a, b), _rhos(a[picks], b[picks]))
     return Agreement(len(a), tau, rho)
 
@@ -68,7 +68,7 @@ def tau_difference(one: Sequence[float], other: Sequence[float], truth: Sequence
     if len(a) < 2:
         return Correlation(np.nan, np.nan, np.nan)
     picks = _picks(len(a))
-    value = float(kendalltau(a, y).statistic - kendalltau(b, y).statistic)
+    value = float(scipy.stats.kendalltau(a, y).statistic - scipy.stats.kendalltau(b, y).statistic)
     return _correlation(value, _taus(a[picks], y[picks]) - _taus(b[picks], y[picks]))
 
 
@@ -90,7 +90,7 @@ def _correlation(value: float, draws: FloatArray) -> Correlation:
 
 
 def _spearman(a: FloatArray, b: FloatArray) -> float:
-    return float(spearmanr(a, b).statistic) if np.ptp(a) and np.ptp(b) else np.nan
+    return float(scipy.stats.spearmanr(a, b).statistic) if np.ptp(a) and np.ptp(b) else np.nan
 
 
 def _taus(a: FloatArray, b: FloatArray) -> FloatArray:
@@ -102,7 +102,7 @@ def _taus(a: FloatArray, b: FloatArray) -> FloatArray:
 
 def _rhos(a: FloatArray, b: FloatArray) -> FloatArray:
     """Spearman's rho of every row of (B, n)."""
-    ranks = [rankdata(x, axis=1) for x in (a, b)]
+    ranks = [scipy.stats.rankdata(x, axis=1) for x in (a, b)]
     x, y = (r - r.mean(1, keepdims=True) for r in ranks)
     whole = (x * x).sum(1) * (y * y).sum(1)
     return np.divide((x * y).sum(1), np.sqrt(whole), out=np.full(len(a), np.nan), where=whole > 0)

@@ -20,6 +20,7 @@ from statistics import variance
 
 import numpy as np
 import numpy.typing as npt
+import scipy  # its parts are imported when they are used
 import torch
 
 from autoseg.errors import InputError
@@ -54,9 +55,7 @@ def widened(point: Paired, ours: FloatArray, theirs: FloatArray, images: int) ->
     whole = max(float(means.var(ddof=1)) + seeds / point.n, seeds)
     spread = seeds**2 / (point.n - 1) + (whole - seeds) ** 2 / max(images - 1, 1)
     freedom = whole**2 / spread if spread > 0 else point.n - 1
-    from scipy.special import stdtrit  # here, as in `search.paired`
-
-    reach = float(stdtrit(freedom, (1 + CONFIDENCE) / 2)) * math.sqrt(whole)
+    reach = float(scipy.special.stdtrit(freedom, (1 + CONFIDENCE) / 2)) * math.sqrt(whole)
     significant = point.n >= LEAST_SEEDS and abs(point.mean) > reach
     return Paired(point.differences, point.n, point.mean, point.mean - reach, point.mean + reach, significant)
 

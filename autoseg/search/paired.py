@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
+import scipy  # its parts are imported when they are used
+
 LEAST_SEEDS = 5  # for a mark of significance: with fewer, intervals mislead
 CONFIDENCE = 0.95
 
@@ -45,8 +47,6 @@ def paired(ours: Sequence[float], theirs: Sequence[float]) -> Paired:
     mean = fmean(known) if known else math.nan
     reach = math.nan
     if n > 1:
-        from scipy.special import stdtrit  # here: half a second of a search's start
-
-        reach = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * stdev(known) / math.sqrt(n)
+        reach = float(scipy.special.stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * stdev(known) / math.sqrt(n)
     significant = n >= LEAST_SEEDS and abs(mean) > reach
     return Paired(differences, n, mean, mean - reach, mean + reach, significant)
