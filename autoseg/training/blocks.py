@@ -5,16 +5,20 @@ To be imported after mmsegmentation's models (see `models.model_registry`), sinc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from mmcv.cnn import ConvModule
+from mmcv.cnn.bricks import DepthwiseSeparableConvModule
 from mmseg.models.decode_heads.sep_aspp_head import DepthwiseSeparableASPPHead
+from mmseg.models.utils import InvertedResidual
 from torch import Tensor, nn
 
-from autoseg.training.normalization import FastBatchNorm
+from autoseg.training import chain
+from autoseg.training.chain import Link
+from autoseg.training.normalization import NO_BOUNDS, FastBatchNorm
 
 BOUNDS = {nn.ReLU: (0.0, float("inf")), nn.ReLU6: (0.0, 6.0)}  # activations that clamp
 
@@ -35,10 +39,58 @@ class FastConvModule(ConvModule):
         """(N, C, H, W) float to the maps after the block."""
         if not activate or not norm:
             return super().forward(x, activate, norm)
+        link = Link(self.conv, self.norm, BOUNDS[type(self.activate)])
+        if link.suits() and chain.usable([link], x):
+            return chain.run([link], x)
         maps = self.conv(x)
         if self.norm.usable(maps):
             return self.norm.clamped(maps, BOUNDS[type(self.activate)])
         return self.activate(self.norm(maps))
+
+
+def linked(blocks: Iterable[Any]) -> list[Link] | None:
+    """The blocks as links of a chain; None unless all of them are such."""
+    links = []
+    for block in blocks:
+        plain = type(block) is ConvModule and block.order == ("conv", "norm", "act") and not block.with_activation
+        if not (plain or type(block) is FastConvModule) or not isinstance(block.norm, FastBatchNorm):
+            return None
+        if block.with_explicit_padding or block.efficient_conv_bn_eval_forward is not None:
+            return None
+        links.append(Link(block.conv, block.norm, NO_BOUNDS if plain else BOUNDS[type(block.activate)]))
+    return links if all(link.suits() for link in links) else None
+
+
+class FastInvertedResidual(InvertedResidual):
+    """MobileNetV2's block as one chain."""
+
+    @staticmethod
+    def suits(block: Any) -> bool:
+        """Whether a block can be computed this way; its parts have been exchanged before."""
+        return type(block) is InvertedResidual and not block.with_cp and linked(block.conv) is not None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) float to the maps after the block."""
+        links = linked(self.conv)
+        if links is None or not chain.usable(links, x):
+            return super().forward(x)
+        return chain.run(links, x, x if self.use_res_connect else None)
+
+
+class FastSeparableConvModule(DepthwiseSeparableConvModule):
+    """A depthwise and a pointwise convolution as one chain."""
+
+    @staticmethod
+    def suits(block: nn.Module) -> bool:
+        """Whether a block can be computed this way; its parts have been exchanged before."""
+        return type(block) is DepthwiseSeparableConvModule and linked(block.children()) is not None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) float to the maps after the block."""
+        links = linked((self.depthwise_conv, self.pointwise_conv))
+        if links is None or not chain.usable(links, x):
+            return super().forward(x)
+        return chain.run(links, x)
 
 
 class FastSeparableASPPHead(DepthwiseSeparableASPPHead):
@@ -76,7 +128,8 @@ class _Ordered(torch.autograd.Function):
 
 def speed_up(network: nn.Module) -> None:
     """Exchange the blocks of a network that can be computed this way, in place; parameters stay what they are."""
-    for block in network.modules():
-        for kind in (FastConvModule, FastSeparableASPPHead):
-            if kind.suits(block):
-                block.__class__ = kind
+    for kinds in ((FastConvModule, FastSeparableASPPHead), (FastInvertedResidual, FastSeparableConvModule)):
+        for block in network.modules():
+            for kind in kinds:
+                if kind.suits(block):
+                    block.__class__ = kind

@@ -6,23 +6,16 @@ times, here it is 8. The activation's gradient is found again from the layer's i
 
 from __future__ import annotations
 
-import ctypes
-import logging
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from autoseg import native
+from autoseg.training import compiled
+from autoseg.training.compiled import Bounds, pixels
 
-log = logging.getLogger(__name__)
-
-SOURCE = Path(__file__).with_suffix(".cpp")
 EIGHT = 8  # channels worked on at a time
-Bounds = tuple[float, float]
 NO_BOUNDS = (-float("inf"), float("inf"))
 
 
@@ -61,7 +54,7 @@ class FastBatchNorm(nn.BatchNorm2d):
             and maps.is_contiguous(memory_format=torch.channels_last)
             and maps.numel() > maps.shape[1]  # else torch's error message
             and not torch.compiler.is_compiling()
-            and _library() is not None
+            and compiled.library() is not None
         )
 
 
@@ -72,53 +65,27 @@ def speed_up(network: nn.Module) -> None:
             layer.__class__ = FastBatchNorm
 
 
-class _Layer(ctypes.Structure):
-    _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("weight", "bias")),
-        *((name, ctypes.c_double) for name in ("eps", "momentum")),
-        *((name, ctypes.c_float) for name in ("low", "high")),
-    ]
-
-
 class _Normalized(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, maps: Tensor, weight: Tensor, bias: Tensor, layer: FastBatchNorm, bounds: Bounds) -> Tensor:
-        result, inverse = torch.empty_like(maps), torch.empty_like(weight)
-        running_mean, running_var = layer.get_buffer("running_mean"), layer.get_buffer("running_var")
-        ctx.layer = _Layer(weight.data_ptr(), bias.data_ptr(), layer.eps, layer.momentum, *bounds)
+        result, mean, inverse = torch.empty_like(maps), torch.empty_like(weight), torch.empty_like(weight)
+        if not layer.training:
+            mean = layer.get_buffer("running_mean")
+            torch.rsqrt(layer.get_buffer("running_var") + layer.eps, out=inverse)
+        norm = compiled.norm((mean, inverse, weight, bias), bounds)
         if layer.training:
-            mean = torch.empty_like(weight)
-            _call("normalize", ctx.layer, maps, running_mean, running_var, mean, inverse, result)
-            ctx.save_for_backward(maps, weight, bias, mean, inverse)
+            compiled.call("normalize", *pixels(maps), maps, norm, compiled.statistics(mean, inverse, layer), result)
+            ctx.save_for_backward(maps, mean, inverse, weight, bias)
+            ctx.bounds = bounds
         else:
-            torch.rsqrt(running_var + layer.eps, out=inverse)
-            _call("apply", ctx.layer, maps, running_mean, inverse, result)
+            compiled.call("apply", *pixels(maps), maps, norm, result)
         return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        maps, weight, bias, mean, inverse = ctx.saved_tensors
+        maps, *norm = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last)
-        to_maps, to_weight, to_bias = torch.empty_like(maps), torch.empty_like(weight), torch.empty_like(bias)
-        _call("backward", ctx.layer, grad, maps, mean, inverse, to_maps, to_weight, to_bias)
-        return to_maps, to_weight, to_bias, None, None
-
-
-def _call(function: str, layer: _Layer, *tensors: Tensor) -> None:
-    """Call one of the library's functions on float32 tensors, the first of which are maps."""
-    channels = tensors[0].shape[1]
-    sizes = ctypes.c_int64(tensors[0].numel() // channels), ctypes.c_int64(channels), torch.get_num_threads()
-    library = _library()
-    assert library is not None  # looked at before
-    library[function](ctypes.byref(layer), *sizes, *(ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors))
-
-
-@cache
-def _library() -> ctypes.CDLL | None:
-    """None without a compiler: torch's own operations do the same, slower."""
-    try:
-        return native.library(SOURCE)
-    except native.NotCompiled as error:
-        log.warning("Training on the CPU is slower than it could be: it wants a C++ compiler, there is %s", error)
-        return None
+        results = torch.empty_like(maps), torch.empty_like(norm[2]), torch.empty_like(norm[3])
+        compiled.call("backward", *pixels(maps), maps, compiled.norm(norm, ctx.bounds), grad, *results)
+        return *results, None, None

@@ -1,0 +1,224 @@
+"""Chains against torch's layers one by one, in double precision."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mmcv.cnn.bricks import DepthwiseSeparableConvModule
+from mmseg.models.utils import InvertedResidual
+from torch import Tensor, nn
+
+from autoseg.training import chain, compiled
+from autoseg.training.blocks import FastConvModule, FastInvertedResidual, FastSeparableConvModule
+from autoseg.training.chain import Link
+from autoseg.training.models import speed_up
+from autoseg.training.normalization import NO_BOUNDS
+
+LAST = torch.channels_last
+RELU6 = (0.0, 6.0)
+
+
+@pytest.fixture
+def compiler() -> None:
+    if compiled.library() is None:
+        pytest.skip("no C++ compiler")
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def randomised(network: nn.Module) -> nn.Module:
+    torch.manual_seed(0)
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.normal_(layer.weight)
+            nn.init.normal_(layer.bias, std=2.0)
+    return network.to(memory_format=LAST)
+
+
+def link(wide: int, out: int, bounds: tuple[float, float], *, stride: int = 0, dilation: int = 1) -> Link:
+    """Pointwise without a stride, else depthwise."""
+    conv = nn.Conv2d(wide, out, 1, bias=False)
+    if stride:
+        conv = nn.Conv2d(wide, wide, 3, stride, dilation, dilation, groups=wide, bias=False)
+    layers = nn.Sequential(conv, nn.BatchNorm2d(out))
+    speed_up(layers)
+    randomised(layers)
+    return Link(layers[0], layers[1], bounds)
+
+
+def plain(links: list[Link], maps: Tensor, added: Tensor | None) -> Tensor:
+    for each in links:
+        conv, norm = each.conv, each.norm
+        maps = F.conv2d(maps, conv.weight, None, conv.stride, conv.padding, conv.dilation, conv.groups)
+        maps = F.batch_norm(
+            maps, norm.running_mean, norm.running_var, norm.weight, norm.bias, True, norm.momentum, norm.eps
+        )
+        maps = maps.clamp(*each.bounds)
+    return maps if added is None else maps + added
+
+
+def weights(links: list[Link]) -> list[Tensor]:
+    return [weight for each in links for weight in (each.conv.weight, each.norm.weight, each.norm.bias)]
+
+
+def statistics(links: list[Link]) -> list[Tensor]:
+    return [each.norm.get_buffer(name).double() for each in links for name in ("running_mean", "running_var")]
+
+
+@pytest.mark.usefixtures("compiler")
+@pytest.mark.parametrize("with_added", [True, False])
+@pytest.mark.parametrize(
+    ("shape", "wide", "out", "stride", "dilation"),
+    [
+        ((2, 8, 5, 7), 24, 16, 1, 1),
+        ((3, 16, 9, 6), 40, 16, 2, 1),
+        ((1, 24, 13, 10), 72, 24, 2, 2),
+        ((2, 16, 3, 4), 88, 32, 1, 6),  # the taps reach beyond the map
+        ((1, 8, 30, 31), 336, 8, 1, 2),  # several blocks of rows, deeper than one block of a product
+        ((7, 16, 1, 1), 16, 48, 1, 1),
+    ],
+)
+def test_equals_the_layers_it_stands_for(
+    shape: tuple[int, int, int, int], wide: int, out: int, stride: int, dilation: int, with_added: bool
+) -> None:
+    links = [link(shape[1], wide, RELU6), link(wide, wide, (0.0, float("inf")), stride=stride, dilation=dilation)]
+    links.append(link(wide, out, NO_BOUNDS))
+    exact = [Link(*(copy.deepcopy(each).double() for each in (one.conv, one.norm)), one.bounds) for one in links]
+    assert all(each.suits() for each in links)
+    maps = torch.randn(shape).to(memory_format=LAST).requires_grad_()
+    assert chain.usable(links, maps)
+    added = None
+    if with_added:
+        size = [(side - 1) // stride + 1 for side in shape[2:]]
+        added = torch.randn(shape[0], out, *size).to(memory_format=LAST).requires_grad_()
+    got, inputs = chain.run(links, maps, added), [maps, *([added] if with_added else [])]
+    towards = torch.randn_like(got)
+    mine = torch.autograd.grad(got, [*inputs, *weights(links)], towards)
+    exact_inputs = [each.detach().double().requires_grad_() for each in inputs]
+    expected = plain(exact, exact_inputs[0], exact_inputs[1] if with_added else None)
+    theirs = torch.autograd.grad(expected, [*exact_inputs, *weights(exact)], towards.double())
+    for a, b in zip((got, *mine, *statistics(links)), (expected, *theirs, *statistics(exact)), strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=2e-5 * b.detach().abs().max().item())
+    assert got.is_contiguous(memory_format=LAST)
+    assert all(each.norm.num_batches_tracked == 1 for each in links)
+
+
+@pytest.mark.usefixtures("compiler", "threads")
+def test_bitwise_the_same_again_and_nearly_with_more_threads() -> None:
+    links = [link(8, 48, RELU6), link(48, 48, RELU6, stride=1), link(48, 16, NO_BOUNDS)]
+    maps = torch.randn(5, 8, 24, 23).to(memory_format=LAST).requires_grad_()
+
+    def everything(threads: int) -> list[Tensor]:
+        torch.set_num_threads(threads)
+        result = chain.run(links, maps)
+        return [result.detach(), *torch.autograd.grad(result.square().sum(), [maps, *weights(links)])]
+
+    one, two = everything(1), everything(2)
+    for again, first, other in zip(everything(2), two, one, strict=True):
+        assert torch.equal(again, first)
+        torch.testing.assert_close(first, other, rtol=1e-4, atol=1e-5 * other.abs().max().item())
+
+
+@pytest.mark.usefixtures("compiler")
+def test_an_outlier_in_the_statistics_does_not_cancel() -> None:
+    links, maps = [link(8, 8, NO_BOUNDS)], torch.randn(4, 8, 16, 16) + 3000.0
+    exact = Link(copy.deepcopy(links[0].conv).double(), copy.deepcopy(links[0].norm).double(), NO_BOUNDS)
+    links[0].conv.weight.data = torch.eye(8)[..., None, None].clone()
+    exact.conv.weight.data = links[0].conv.weight.data.double()
+    maps = maps.to(memory_format=LAST)
+    torch.testing.assert_close(
+        chain.run(links, maps).double(), plain([exact], maps.double(), None), rtol=1e-3, atol=1e-3
+    )
+
+
+@pytest.mark.usefixtures("compiler")
+def test_what_is_frozen_gets_no_gradient_and_nan_goes_through() -> None:
+    links = [link(8, 16, RELU6), link(16, 16, RELU6, stride=1)]
+    for each in links:
+        each.conv.weight.requires_grad_(False)
+    maps = torch.randn(1, 8, 6, 6).to(memory_format=LAST)
+    chain.run(links, maps).sum().backward()
+    assert all(each.conv.weight.grad is None and each.norm.weight.grad is not None for each in links)
+    maps[0, 0, 0, 0] = float("nan")
+    assert chain.run(links, maps).isnan().all()
+
+
+def blocks() -> list[nn.Module]:
+    settings = {"norm_cfg": {"type": "BN"}, "act_cfg": {"type": "ReLU6"}}
+    return [
+        InvertedResidual(16, 16, 1, 6, **settings),
+        InvertedResidual(16, 24, 2, 6, dilation=2, **settings),
+        InvertedResidual(16, 16, 1, 1, **settings),
+        DepthwiseSeparableConvModule(16, 32, 3, padding=1, **settings),
+    ]
+
+
+@pytest.mark.parametrize("index", range(4))
+@pytest.mark.parametrize("mode", ["train", "eval", "contiguous", "double", "no compiler"])
+def test_blocks_of_mmsegmentation(index: int, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = randomised(blocks()[index])
+    fast = nn.Sequential(copy.deepcopy(slow))
+    speed_up(fast)
+    assert isinstance(fast[0], FastInvertedResidual | FastSeparableConvModule)
+    maps = torch.randn(2, 16, 11, 9).to(memory_format=torch.contiguous_format if mode == "contiguous" else LAST)
+    if mode == "no compiler":
+        monkeypatch.setattr(compiled, "library", lambda: None)
+    if mode == "eval":
+        slow.eval(), fast.eval()
+    if mode == "double":
+        slow.double(), fast.double()
+        maps = maps.double()
+    towards = torch.randn_like(slow(maps))
+    both = []
+    for network in (slow, fast):
+        read = maps.clone().requires_grad_()
+        result = network(read)
+        both.append([result, *torch.autograd.grad(result, [read, *network.parameters()], towards)])
+    for ours, theirs in zip(*reversed(both), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4 * theirs.detach().abs().max().item())
+    fast(maps), slow(maps), slow(maps)  # the first of slow's gave the shape
+    assert [name.removeprefix("0.") for name in fast.state_dict()] == list(slow.state_dict())
+
+
+def test_a_hook_is_called() -> None:
+    block = nn.Sequential(blocks()[0])
+    speed_up(block)
+    seen = []
+    block[0].conv[1].conv.register_forward_hook(lambda layer, read, result: seen.append(result.shape))
+    block(torch.randn(2, 16, 8, 8).to(memory_format=LAST))
+    assert seen == [(2, 96, 8, 8)]
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        InvertedResidual(16, 16, 1, 6, norm_cfg={"type": "BN"}, with_cp=True),
+        InvertedResidual(16, 20, 1, 6, norm_cfg={"type": "BN"}),  # channels that are no multiple of 8
+        InvertedResidual(16, 16, 1, 6, norm_cfg={"type": "BN"}, act_cfg={"type": "HSwish"}),
+        DepthwiseSeparableConvModule(16, 32, 5, padding=2, norm_cfg={"type": "BN"}),
+        DepthwiseSeparableConvModule(16, 32, 3, norm_cfg={"type": "BN"}),  # shrinks
+    ],
+)
+def test_leaves_other_blocks_alone(block: nn.Module) -> None:
+    network = nn.Sequential(block)
+    speed_up(network)
+    assert not isinstance(network[0], FastInvertedResidual | FastSeparableConvModule)
+
+
+def test_one_block_is_a_chain_of_one() -> None:
+    if compiled.library() is None:
+        pytest.skip("no C++ compiler")
+    network = nn.Sequential(blocks()[3].pointwise_conv)
+    speed_up(network)
+    assert isinstance(network[0], FastConvModule)
+    result = network(torch.randn(2, 16, 8, 8).to(memory_format=LAST))
+    assert type(result.grad_fn).__name__ == "_FinishBackward"
