@@ -33,7 +33,7 @@ struct Given {
   }
 };
 
-class Whole {  // `Returned`, pixel by pixel
+class Whole {  // `Returned` as one map
  public:
   Whole(const Returned& from, int64_t pixels, int64_t channels) : from_(from), level_(channels), slope_(channels) {
     for (int64_t c = 0; c < channels; ++c) {
@@ -42,9 +42,16 @@ class Whole {  // `Returned`, pixel by pixel
       slope_[c] = -from.to_inverse[c] * inverse * inverse * inverse / pixels;
     }
   }
-  Eight at(int64_t place, int64_t c) const {
-    return load(from_.grad + place) + load(&level_[c]) +
-           (load(from_.maps + place) - load(from_.mean + c)) * load(&slope_[c]);
+  // Pixels from `first` on, to places `stride` apart.
+  void fill(int64_t first, int64_t count, int64_t channels, float* to, int64_t stride) const {
+    const float *grad = from_.grad + first * channels, *maps = from_.maps + first * channels;
+    const float *mean = from_.mean, *level = level_.data(), *slope = slope_.data();  // no store can change these
+    for (int64_t i = 0; i < count; ++i)
+      for (int64_t c = 0; c < channels; c += 8) {
+        const int64_t at = i * channels + c;
+        store(to + i * stride + c,
+              load(grad + at) + load(level + c) + (load(maps + at) - load(mean + c)) * load(slope + c));
+      }
   }
 
  private:
@@ -75,10 +82,7 @@ void pointwise(int64_t pixels, int64_t in, int64_t out, int threads, const float
     const Affine affine = norm ? Affine(*norm, in) : Affine({}, 0);
     for (int64_t part = first_of(thread, threads, parts); part < first_of(thread + 1, threads, parts); ++part) {
       const int64_t start = part * rows, count = std::min(rows, pixels - start);
-      if (norm)
-        for (int64_t i = 0; i < count; ++i)
-          for (int64_t c = 0; c < in; c += 8)
-            store(&read[i * (in + PAD) + c], affine.clamped(load(x + (start + i) * in + c), c));
+      if (norm) affine.fill(count, in, x + start * in, read.data(), in + PAD, nullptr);
       packed.multiply(count, norm ? read.data() : x + start * in, norm ? in + PAD : in, y + start * out);
       moments.take(part, count, y + start * out);
     }
@@ -103,14 +107,11 @@ void pointwise_back(int64_t pixels, int64_t in, int64_t out, int threads, const 
     for (int64_t part = first_of(thread, threads, parts); part < first_of(thread + 1, threads, parts); ++part) {
       const int64_t start = part * rows, count = std::min(rows, pixels - start);
       const float* maps = x + start * in;
-      for (int64_t i = 0; i < count; ++i)
-        for (int64_t c = 0; c < out; c += 8)
-          store(&gradient[i * (out + PAD) + c], whole.at((start + i) * out + c, c));
+      whole.fill(start, count, out, gradient.data(), out + PAD);
       if (to_x) packed.multiply(count, gradient.data(), out + PAD, to_x + start * in);
       if (norm) {
         if (to_x) sums.take(affine, part, count, to_x + start * in, maps, to_x + start * in);
-        for (int64_t i = 0; i < count; ++i)
-          for (int64_t c = 0; c < in; c += 8) store(&read[i * (in + PAD) + c], affine.clamped(load(maps + i * in + c), c));
+        affine.fill(count, in, maps, read.data(), in + PAD, nullptr);
       }
       add_product(out, count, in, gradient.data(), 1, out + PAD, norm ? read.data() : maps, norm ? in + PAD : in,
                   mine.data(), in);
@@ -221,10 +222,8 @@ void depthwise(const Depthwise* given_layer, int threads, const float* x, const 
         for (; there < std::min(layer.height, o * layer.stride + layer.dilation + 1); ++there) {
           const float* from = x + (n * layer.height + there) * row;
           float* to = window.row(there);
-          if (!norm) std::copy_n(from, row, to);
-          else
-            for (int64_t i = 0; i < row; i += layer.channels)
-              for (int64_t c = 0; c < layer.channels; c += 8) store(to + i + c, affine.clamped(load(from + i + c), c));
+          if (norm) affine.fill(layer.width, layer.channels, from, to, layer.channels, nullptr);
+          else std::copy_n(from, row, to);
         }
         const float *from[3], *weights[3];
         int met = 0;
@@ -264,16 +263,11 @@ void depthwise_back(const Depthwise* given_layer, int threads, const Returned* g
       int64_t there = 0;
       for (int64_t i = 0; i < layer.height; ++i) {
         for (; there < layer.rows() && there * stride <= i + layer.dilation; ++there) {
-          float* to = window.row(there);  // of a stride, the columns between stay 0
-          for (int64_t j = 0; j < layer.columns(); ++j)
-            for (int64_t c = 0; c < channels; c += 8)
-              store(to + j * stride * channels + c,
-                    whole.at(((n * layer.rows() + there) * layer.columns() + j) * channels + c, c));
+          const int64_t first = (n * layer.rows() + there) * layer.columns();  // columns between those stay 0
+          whole.fill(first, layer.columns(), channels, window.row(there), stride * channels);
         }
         const float* maps = x + (n * layer.height + i) * row;
-        if (norm)
-          for (int64_t j = 0; j < row; j += channels)
-            for (int64_t c = 0; c < channels; c += 8) store(&read[j + c], affine.clamped(load(maps + j + c), c));
+        if (norm) affine.fill(layer.width, channels, maps, read.data(), channels, nullptr);
         const float *from[3], *weights[3];
         float* to_weights[3];
         int met = 0;

@@ -123,10 +123,17 @@ struct Affine {  // before the activation a channel is (x - mean) * scale + bias
     for (int64_t c = 0; c < channels; ++c) scale[c] = norm.weight[c] * norm.inverse[c];
   }
   Eight value(Eight x, int64_t c) const { return (x - load(mean + c)) * load(&scale[c]) + load(bias + c); }
-  Eight clamped(Eight x, int64_t c) const {
-    Eight z = value(x, c);
-    z = z < low ? low : z;
-    return z > high ? high : z;
+  // Pixels from x on, clamped, to places `stride` apart, plus `added` unless that is null.
+  void fill(int64_t count, int64_t channels, const float* x, float* to, int64_t stride, const float* added) const {
+    const float *means = mean, *biases = bias, *scales = scale.data();  // no store can change these
+    const Eight least = low, most = high;
+    for (int64_t i = 0; i < count; ++i)
+      for (int64_t c = 0; c < channels; c += 8) {
+        Eight z = (load(x + i * channels + c) - load(means + c)) * load(scales + c) + load(biases + c);
+        z = z < least ? least : z;
+        z = z > most ? most : z;
+        store(to + i * stride + c, added ? z + load(added + i * channels + c) : z);
+      }
   }
   // What of a gradient gets through the activation.
   Eight through(Eight grad, Eight x, int64_t c) const {
@@ -145,14 +152,22 @@ class Sums {
   void take(const Affine& affine, int64_t part, int64_t count, const float* grad, const float* x, float* to_x) {
     blocks(channels_, [&](int64_t first, auto width) {
       constexpr int K = decltype(width)::value;
-      Eight sum[K] = {}, product[K] = {};
+      Eight sum[K] = {}, product[K] = {}, mean[K], scale[K], bias[K];
+      const Eight low = affine.low, high = affine.high;
+      const int64_t channels = channels_;
+      for (int k = 0; k < K; ++k) {
+        mean[k] = load(affine.mean + first + 8 * k);
+        scale[k] = load(&affine.scale[first + 8 * k]);
+        bias[k] = load(affine.bias + first + 8 * k);
+      }
       for (int64_t i = 0; i < count; ++i)
         for (int k = 0; k < K; ++k) {
-          const int64_t c = first + 8 * k, at = i * channels_ + c;
-          const Eight value = load(x + at), through = affine.through(load(grad + at), value, c);
+          const int64_t at = i * channels + first + 8 * k;
+          const Eight away = load(x + at) - mean[k], z = away * scale[k] + bias[k];
+          const Eight through = masked(~((z <= low) | (z >= high)), load(grad + at));
           sum[k] += through;
-          product[k] += through * (value - load(affine.mean + c));
-          if (to_x != nullptr) store(to_x + at, load(&affine.scale[c]) * through);
+          product[k] += through * away;
+          if (to_x != nullptr) store(to_x + at, scale[k] * through);
         }
       for (int k = 0; k < K; ++k) {  // a part may come in pieces
         float *sums = &sums_[part * channels_ + first + 8 * k], *products = &products_[part * channels_ + first + 8 * k];
@@ -181,11 +196,10 @@ class Sums {
 inline void normalized(int64_t pixels, int64_t channels, int threads, const float* x, const Norm& norm,
                        const float* added, float* y) {
   const Affine affine(norm, channels);
+  const int64_t parts = (pixels + PART - 1) / PART;
 #pragma omp parallel for num_threads(threads) schedule(static)
-  for (int64_t i = 0; i < pixels; ++i)
-    for (int64_t c = 0; c < channels; c += 8) {
-      const int64_t at = i * channels + c;
-      const Eight value = affine.clamped(load(x + at), c);
-      store(y + at, added ? value + load(added + at) : value);
-    }
+  for (int64_t part = 0; part < parts; ++part) {
+    const int64_t at = part * PART * channels;
+    affine.fill(std::min(PART, pixels - part * PART), channels, x + at, y + at, channels, added ? added + at : nullptr);
+  }
 }
