@@ -52,10 +52,13 @@ def _depthwise(conv: nn.Conv2d) -> bool:
 def usable(links: Sequence[Link], maps: Tensor) -> bool:
     """Whether these links, all of which suit, can be run on these maps in one go, now."""
     several = maps.shape[0] > 1 or all(side > 2 for side in maps.shape[2:])  # strides leave more than one
-    return (
+    channels = [maps.shape[1], *(link.conv.out_channels for link in links)] if maps.ndim == 4 else []
+    return (  # of what does not fit, the layers themselves tell
         maps.device.type == "cpu"
-        and maps.ndim == 4
         and several
+        and maps.numel() > 0
+        and [link.conv.in_channels for link in links] == channels[:-1]
+        and [link.norm.num_features for link in links] == channels[1:]
         and maps.is_contiguous(memory_format=LAST)
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()

@@ -189,6 +189,18 @@ def test_blocks_of_mmsegmentation(index: int, mode: str, monkeypatch: pytest.Mon
     assert [name.removeprefix("0.") for name in fast.state_dict()] == list(slow.state_dict())
 
 
+def test_maps_that_do_not_fit_are_left_to_the_layers_to_refuse() -> None:
+    links = [link(8, 16, RELU6), link(16, 16, RELU6, stride=1)]
+    for shape in [(2, 16, 6, 6), (2, 8, 0, 6), (1, 8, 1, 1), (8, 6, 6)]:
+        maps = torch.zeros(shape)
+        assert not chain.usable(links, maps.to(memory_format=LAST) if maps.ndim == 4 else maps)
+    assert not chain.usable([links[0], links[0]], torch.zeros(2, 8, 6, 6).to(memory_format=LAST))
+    block = nn.Sequential(blocks()[0])
+    speed_up(block)
+    with pytest.raises(RuntimeError, match=r"to have 16 channels|expected input|shapes cannot be multiplied"):
+        block(torch.randn(2, 24, 8, 8).to(memory_format=LAST))
+
+
 def test_a_hook_is_called() -> None:
     block = nn.Sequential(blocks()[0])
     speed_up(block)
