@@ -109,7 +109,11 @@ class _Channels(CurveLogic):
         return eroded(inner, plane.px, 0.0 if plane.border else 1.0)
 
     def _curve(self, op: str, operand: Plane, values: Tensor) -> Tensor:
-        return _Curve.apply(values, pieces_of(self._work.curves[op, operand.name])) if operand.soft else values
+        return (
+            _Curve.apply(values, pieces_of(self._work.curves[op, operand.name], values.dtype))
+            if operand.soft
+            else values
+        )
 
     def total(self, a: Plane, within: Plane | Region | None = None, void: bool = False) -> Tensor:
         dense = self._dense(a)

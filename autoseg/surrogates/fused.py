@@ -6,14 +6,13 @@ Two kinds of total cover every formula whose prediction planes are not eroded or
     own:        T[n, c] = sum over pixels i of class c of g(p_c(n, i)),  in a class map,
 
 since S(p AND y) = own(gA) and S(p OR y) = everywhere(gO) - own(gO) + S(y). The pass walks through blocks of pixels
-that stay in the cache; sums are float32 within a block and float64 across blocks. Kept for backward: the logits,
-their logsumexp and, for each total of the first kind, one tensor the size of the logits: p g'(p), which becomes
-the gradient.
+that stay in the cache; sums are float32 within a block and float64 across blocks. Kept for backward, each of the
+logits' size: p, and p g'(p) for each total of the first kind. One of them becomes the gradient.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,9 +21,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from autoseg.surrogates.pieces import pieces_of, value_and_slope
+from autoseg.surrogates.pieces import pieces_of, room_for, total, value_and_slope
 
-BLOCK = 2**17  # elements of a block, C times its pixels
+BLOCK = 2**18  # numbers of a block: C times its pixels, or pixels alone
+LOG2E = 1.4426950408889634
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,72 +95,108 @@ class _Totals(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, work: Pass) -> Tensor:
         ctx.work, needed = work, logits.requires_grad
-        result, normalizer, ctx.steep = _forward(logits, work, needed)
+        result, kept = _forward(logits, work, needed)
         if needed:
-            ctx.save_for_backward(logits, normalizer)
+            ctx.kept = kept
+            ctx.save_for_backward(logits)
         return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        logits, normalizer = ctx.saved_tensors
-        steep, ctx.steep = ctx.steep, None  # the gradient takes one's place: fresh memory costs a fifth of a pass
-        if steep is None:  # asked for a second time
-            steep = _forward(logits, ctx.work, True)[2]
-        return _backward(logits, ctx.work, normalizer, steep, grad), None
+        (logits,) = ctx.saved_tensors
+        kept, ctx.kept = ctx.kept, None  # the gradient takes one's place: fresh memory costs a fifth of a pass
+        if kept is None:  # asked for a second time
+            kept = _forward(logits, ctx.work, True)[1]
+        return _backward(ctx.work, kept, grad).view(logits.shape).to(logits.dtype), None
+
+
+@dataclass
+class _Kept:
+    """What backward needs, and uses up.
+
+    Attributes:
+        probs: (N, C, P) softmax.
+        steep: p g'(p), (N, C, P) of each total everywhere.
+        own_steep: the same, (N P,) of each own total.
+    """
+
+    probs: Tensor
+    steep: list[Tensor]
+    own_steep: list[Tensor] = field(default_factory=list)
 
 
 def _work_dtype(logits: Tensor) -> torch.dtype:
     return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 
-def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[int, slice]]:
-    """(image, range of pixels) of every block of (N, C, P)."""
-    n, c, pixels = shape
-    step = max(1, BLOCK // c)
-    step -= step % 16 if step > 16 else 0  # rows begin at the same place of a cache line
-    for image in range(n):
-        for start in range(0, pixels, step):
-            yield image, slice(start, min(start + step, pixels))
+def _cut(x: Tensor, c: int) -> list[Tensor]:
+    """An (N, …, P) tensor in blocks of about BLOCK / C pixels, image by image.
+
+    An image's blocks are of one size, and their rows begin at the same place of a cache line.
+    """
+    step = -(-x.shape[-1] // max(1, round(c * x.shape[-1] / BLOCK)))
+    return [block for image in x.unbind(0) for block in image.split(max(16, -(-step // 16) * 16), -1)]
 
 
-def _forward(logits: Tensor, work: Pass, slopes: bool) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """The totals, and what backward needs: logsumexp; p g' of each total everywhere and of each own total."""
+def _forward(logits: Tensor, work: Pass, slopes: bool) -> tuple[Tensor, _Kept]:
+    """The totals, and what backward needs; steepness only if asked for."""
     x, dtype = logits.flatten(2), _work_dtype(logits)
     n, c, pixels = x.shape
     result = x.new_zeros(len(work), n, c, dtype=torch.float64)
-    normalizer = x.new_empty(n, pixels, dtype=dtype)
-    steep = [x.new_empty(x.shape, dtype=dtype) for _ in work.everywhere] if slopes else []
-    curves = [pieces_of(each.curve) for each in work.everywhere]
-    masks = [None if each.mask is None else each.mask.flatten(1).to(dtype) for each in work.everywhere]
-    classes = [own.classes.flatten(1).clamp_min(0) for own in work.own]
-    found = [x.new_empty(n, pixels, dtype=dtype) for _ in work.own]
-    for image, part in _blocks(x.shape):
-        p = _softmax(x[image, :, part], normalizer[image, part])
-        for ids, out in zip(classes, found, strict=True):
-            torch.gather(p, 0, ids[image : image + 1, part], out=out[image : image + 1, part])
-        for k, curve in enumerate(curves):
-            mask = masks[k]
-            value, slope = value_and_slope(p, curve)
-            result[work.everywhere[k].at, image] += value.sum(1) if mask is None else value @ mask[image, part]
-            if slopes:
-                torch.mul(slope, p, out=steep[k][image, :, part])
-                if mask is not None:
-                    steep[k][image, :, part].mul_(mask[image, part])
-    for own, p in zip(work.own, found, strict=True):
-        values, steepness = zip(*(value_and_slope(p, pieces_of(curve)) for curve, _ in own.curves), strict=True)
-        add_own(result, own, values)
-        steep += [slope.mul_(p) for slope in steepness]
-    return result, normalizer, steep
+    kept = _Kept(x.new_empty(x.shape, dtype=dtype), [])
+    kept.steep = [torch.empty_like(kept.probs) for _ in work.everywhere] if slopes else []
+    curves = [pieces_of(each.curve, dtype) for each in work.everywhere]
+    masks = [None if each.mask is None else _cut(each.mask.flatten(1).to(dtype), c) for each in work.everywhere]
+    found = [x.new_empty(n, 1, pixels, dtype=dtype) for _ in work.own]
+    own = [(_cut(_places(each), c), _cut(out, c)) for each, out in zip(work.own, found, strict=True)]
+    steep = [_cut(each, c) for each in kept.steep]
+    blocks = list(zip(_cut(x, c), _cut(kept.probs, c), strict=True))
+    for b, (logit, p) in enumerate(blocks):
+        _softmax(logit, p)
+        for ids, out in own:
+            torch.gather(p, 0, ids[b], out=out[b])
+        room = room_for(p)
+        for k, each in enumerate(work.everywhere):
+            counts, slope = masks[k], steep[k][b] if slopes else None
+            mask = None if counts is None else counts[b]
+            result[each.at, b * n // len(blocks)] += total(p, curves[k], mask, slope, room)
+            if slope is not None:
+                slope.mul_(p) if mask is None else slope.mul_(p).mul_(mask)
+    for group, p in zip(work.own, found, strict=True):
+        kept.own_steep += _own(group, p.view(-1), result)
+    return result, kept
 
 
-def _softmax(x: Tensor, normalizer: Tensor) -> Tensor:
-    """Softmax over the first dimension of a block (C, B); its logsumexp is left in `normalizer`."""
-    torch.amax(x, 0, out=normalizer) if x.dtype == normalizer.dtype else normalizer.copy_(x.amax(0))
-    p = torch.sub(x, normalizer).exp_()
-    whole = p.sum(0)
-    normalizer.add_(whole.log())
-    return p.div_(whole)
+def _own(own: Own, probs: Tensor, result: Tensor) -> list[Tensor]:
+    """Own totals of (N P,) probabilities of each pixel's class, into `result`; p g'(p) of each curve."""
+    n, c = result.shape[1:]
+    index, out = bins(own.classes, c).split(BLOCK), []
+    for curve, at in own.curves:
+        pieces, steep = pieces_of(curve, probs.dtype), torch.empty_like(probs)
+        sums = result.new_zeros(n * (c + 1))
+        for ids, p, to in zip(index, probs.split(BLOCK), steep.split(BLOCK), strict=True):
+            value, slope = value_and_slope(p, pieces)
+            sums.index_add_(0, ids, value.double())
+            torch.mul(slope, p, out=to)
+        result[at] = sums.view(n, c + 1)[:, :-1]
+        out.append(steep)
+    return out
+
+
+def _softmax(x: Tensor, out: Tensor) -> None:
+    """Softmax over the first dimension of a block (C, B), in powers of 2, which take half the time of those of e.
+
+    The largest logit's rounding is that of a factor common to all classes.
+    """
+    highest = x.amax(0).to(out.dtype).mul_(-LOG2E)
+    torch.add(highest, x, alpha=LOG2E, out=out).exp2_()
+    out.div_(out.sum(0))
+
+
+def _places(own: Own) -> Tensor:
+    """(N, 1, P) classes to read at and to add to; 0 where a pixel has none."""
+    return own.classes.flatten(1).clamp_min(0).unsqueeze(1)
 
 
 def bins(classes: Tensor, num_classes: int) -> Tensor:
@@ -170,48 +206,42 @@ def bins(classes: Tensor, num_classes: int) -> Tensor:
     return index.add_((num_classes + 1) * torch.arange(len(flat), device=flat.device).view(-1, 1)).view(-1)
 
 
-def add_own(result: Tensor, own: Own, values: Sequence[Tensor]) -> None:
-    """Sums (N, P) values by class into the places of `result`, in float64."""
-    n, c = result.shape[1:]
-    index = bins(own.classes, c)
-    for (_, at), each in zip(own.curves, values, strict=True):
-        sums = result.new_zeros(n * (c + 1)).index_add_(0, index, each.reshape(-1).double())
-        result[at] = sums.view(n, c + 1)[:, :-1]
-
-
-def _backward(logits: Tensor, work: Pass, normalizer: Tensor, steep: list[Tensor], grad: Tensor) -> Tensor:
-    """Gradient in the logits, in their dtype: p (d - sum_c p d) with d = dL/dp. `steep` is used up."""
-    x, dtype = logits.flatten(2), _work_dtype(logits)
-    count = len(work.everywhere)
-    weights = grad.to(dtype)
-    own = own_gradients(work, steep[count:], weights)
+def _backward(work: Pass, kept: _Kept, grad: Tensor) -> Tensor:
+    """Gradient (N, C, P) in the logits: p (d - sum_c p d) with d = dL/dp. It takes the place of what was kept."""
+    probs, steep = kept.probs, kept.steep
+    n, c = probs.shape[:2]
+    weights = grad.to(probs.dtype)
+    own = [(_cut(ids, c), _cut(pull, c)) for ids, pull in own_gradients(work, kept.own_steep, weights)]
     weight = [weights[each.at].unsqueeze(-1) for each in work.everywhere]
-    out = steep[0] if count else x.new_empty(x.shape, dtype=dtype)
-    for image, part in _blocks(x.shape):
-        p = torch.sub(x[image, :, part], normalizer[image, part]).exp_()
-        pull = torch.zeros_like(p) if count == 0 else steep[0][image, :, part] * weight[0][image]
-        for k in range(1, count):
-            pull.addcmul_(steep[k][image, :, part], weight[k][image])
+    blocks = list(zip(_cut(probs, c), *(_cut(each, c) for each in steep), strict=True))
+    for b, (p, *steepness) in enumerate(blocks):
+        image, pull = b * n // len(blocks), None
+        for k, each in enumerate(steepness):
+            pull = each.mul_(weight[k][image]) if pull is None else pull.addcmul_(each, weight[k][image])
+        if pull is None:  # only own totals: p (0 - sum) now, their part is added then
+            pull = p.mul_(-torch.stack([values[b] for _, values in own]).sum(0))
         for ids, values in own:
-            pull.scatter_add_(0, ids[image : image + 1, part], values[image : image + 1, part])
-        torch.sub(pull, p.mul_(pull.sum(0)), out=out[image, :, part])
-    return out.view(logits.shape).to(logits.dtype)
+            pull.scatter_add_(0, ids[b], values[b])
+        if steepness:
+            pull.addcmul_(p, pull.sum(0), value=-1)
+    return steep[0] if steep else probs
 
 
 def own_gradients(work: Pass, steep: Sequence[Tensor], weights: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """For each class map: (N, P) classes to add to (0 without one), and p dL/dp there (0 without one).
+    """For each class map: (N, 1, P) classes to add to (0 without one), and p dL/dp there (0 without one).
 
     Args:
         work: the pass.
-        steep: (N, P) p g'(p) of every own total.
+        steep: (N P,) p g'(p) of every own total.
         weights: (len(work), N, C) gradients of the results.
     """
     out, slopes = [], iter(steep)
     for own in work.own:
         index, pull = bins(own.classes, weights.shape[2]), None
         for (_, at), slope in zip(own.curves, slopes, strict=False):
-            each = F.pad(weights[at], (0, 1)).view(-1).index_select(0, index).view_as(slope).mul_(slope)
+            each = F.pad(weights[at], (0, 1)).view(-1).index_select(0, index).mul_(slope)
             pull = each if pull is None else pull.add_(each)
         assert pull is not None
-        out.append((own.classes.flatten(1).clamp_min(0), pull))
+        places = _places(own)
+        out.append((places, pull.view_as(places)))
     return out

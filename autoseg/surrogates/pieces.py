@@ -1,116 +1,175 @@
 """Curves for the fused pass on CPU: value and slope together, in plain vectorised steps over a block that fits a cache.
 
 `curves.evaluate` selects each element's coefficients by `torch.where` and is the specification. Here every piece
-is evaluated everywhere and adds its rise, which costs a third: u is clamped to the piece, so that left of it the
+is evaluated everywhere and adds its rise, which costs a third: x is clamped to the piece, so that left of it the
 rise is 0 and right of it all of it. Values agree to rounding.
+
+A piece of width w is computed in d = x - left, the way into it, without stretching it to [0, 1]:
+
+    s = sqrt(a² + (1 - 2a) d / w),  t = d / (a + s),  value = t (h + r),  slope = h / s,  h = r + b t
+
+with r = rise / w and b = bend / w². 1 / s is one operation and cheaper than s.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 STRAIGHT = 1e-9  # a piece with its control point this near the middle of its chord is a line
+STEEP = 0.9  # a control point right of it: the radicand, nearly 0 at the right end, is computed from there
+ROOM = 4  # buffers that an evaluation needs
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Piece:
     """One piece of a curve as numbers, see `curves.prepare`.
 
     Attributes:
         left: where it begins.
-        right: where it ends.
+        width: how far it reaches.
         control: the control point's relative x, a.
         start: ordinate at the left end.
-        rise: control's ordinate minus the left one.
-        bend: second difference of the three ordinates.
+        rise: control's ordinate minus the left one, over the width.
+        bend: second difference of the three ordinates, over the width squared.
+        first: 0-d, the radicand at the end it is computed from: a², or (1 - a)² for the right one.
+        control_: 0-d, the control.
+        rise_: 0-d, the rise.
     """
 
     left: float
-    right: float
+    width: float
     control: float
     start: float
     rise: float
     bend: float
+    first: Tensor
+    control_: Tensor
+    rise_: Tensor
 
     @property
     def straight(self) -> bool:
         """Whether it is a line."""
-        return abs(self.control - 0.5) < STRAIGHT and abs(self.bend) < STRAIGHT
+        return abs(self.control - 0.5) < STRAIGHT and abs(self.bend) * self.width**2 < STRAIGHT
 
-    def share(self, x: Tensor) -> Tensor:
-        """u, how far x is on this piece, 0 to 1; x itself where the piece spans [0, 1]."""
-        if self.left == 0 and self.right == 1:
-            return x
-        return torch.sub(x, self.left).mul_(1 / (self.right - self.left)).clamp_(0, 1)
+    def way(self, x: Tensor, out: Tensor) -> Tensor:
+        """d, how far x is into this piece, 0 to its width; x itself where the piece spans [0, 1]."""
+        if self.left:
+            return torch.sub(x, self.left, out=out).clamp_(0, self.width)
+        return x if self.width == 1 else torch.clamp_max(x, self.width, out=out)
+
+    def radicand(self, d: Tensor, out: Tensor) -> Tensor:
+        """a² + (1 - 2a) d / w, never negative."""
+        slope = (1 - 2 * self.control) / self.width
+        if self.control <= STEEP:
+            return torch.add(self.first, d, alpha=slope, out=out)
+        return torch.add(self.first, torch.neg(d, out=out).add_(self.width), alpha=-slope, out=out)
 
 
-def pieces_of(coefficients: Tensor) -> list[Piece]:
-    """The rows of `curves.prepare` as numbers; waits for the device."""
-    return [
-        Piece(left, right, control, y0, y1 - y0, y2 - 2 * y1 + y0)
-        for left, right, control, y0, y1, y2 in coefficients.tolist()
-    ]
+def pieces_of(coefficients: Tensor, dtype: torch.dtype) -> list[Piece]:
+    """The rows of `curves.prepare` as numbers for arguments of a dtype; waits for the device."""
+    out = []
+    for left, right, a, y0, y1, y2 in coefficients.tolist():
+        width = right - left
+        first, rise, bend = (a if a <= STEEP else 1 - a) ** 2, (y1 - y0) / width, (y2 - 2 * y1 + y0) / width**2
+        out.append(Piece(left, width, a, y0, rise, bend, *torch.tensor([first, a, rise], dtype=dtype)))
+    return out
 
 
 def table(coefficients: Tensor, dtype: torch.dtype) -> Tensor:
     """The rows of `curves.prepare` as compiled passes take them, on the device they are on.
 
     Returns:
-        (K, 8): left x, 1 / width, a, a², (1-a)², left ordinate, rise to the control, bend; see `Piece`.
+        (K, 8): left x, 1 / width, a, a², (1-a)², left ordinate, rise to the control, bend (second difference).
     """
     left, right, a, y0, y1, y2 = coefficients.double().unbind(1)
     rows = [left, 1 / (right - left), a, a * a, (1 - a) ** 2, y0, y1 - y0, y2 - 2 * y1 + y0]
     return torch.stack(rows, 1).to(dtype)
 
 
-def value_and_slope(x: Tensor, pieces: list[Piece]) -> tuple[Tensor, Tensor]:
+def room_for(x: Tensor) -> list[Tensor]:
+    """Buffers to evaluate at x in."""
+    return list(x.new_empty(ROOM, *x.shape).unbind(0))
+
+
+def value_and_slope(x: Tensor, pieces: Sequence[Piece]) -> tuple[Tensor, Tensor]:
     """g(x) and g'(x) as `curves.evaluate` has them, but for rounding; no gradient is recorded.
 
     Args:
         x: float32 or float64 in [0, 1], any shape; left as it is.
-        pieces: of one curve.
+        pieces: of one curve, for x's dtype.
     """
-    value, slope = _evaluated(x, pieces, True)
-    assert slope is not None
-    return value, slope
+    slope = torch.empty_like(x)
+    return _value(x, pieces, slope), slope
 
 
-def value_alone(x: Tensor, pieces: list[Piece]) -> Tensor:
+def value_alone(x: Tensor, pieces: Sequence[Piece]) -> Tensor:
     """g(x) of `value_and_slope`, a fifth cheaper."""
-    return _evaluated(x, pieces, False)[0]
+    return _value(x, pieces, None)
 
 
-def _evaluated(x: Tensor, pieces: list[Piece], slopes: bool) -> tuple[Tensor, Tensor | None]:
-    value, slope = _rise(x, pieces[0], slopes)
-    for piece in pieces[1:]:
-        more, steepness = _rise(x, piece, slopes)
-        value.add_(more)
-        if slope is not None and steepness is not None:
-            beyond = torch.gt(x, piece.left, out=more)  # 0 or 1 in x's dtype: `where` is not vectorised for bool
-            slope.lerp_(steepness, beyond)
+def _value(x: Tensor, pieces: Sequence[Piece], slope: Tensor | None) -> Tensor:
+    value, room = torch.full_like(x, pieces[0].start), room_for(x)
+    for piece in pieces:
+        t, h = _inverted(x, piece, room)
+        if h is None:
+            value.add_(t, alpha=2 * piece.rise)
+        else:
+            value.addcmul_(t, torch.add(h, piece.rise, out=room[0]))
+        if slope is not None:
+            _choose(x, piece, h, slope, room)
+    return value
+
+
+def total(x: Tensor, pieces: Sequence[Piece], mask: Tensor | None, slope: Tensor | None, room: list[Tensor]) -> Tensor:
+    """Sum of g(x) along the rows, without making g(x), and g'(x).
+
+    Args:
+        x: (C, B) float32 or float64 in [0, 1]; left as it is.
+        pieces: of one curve, for x's dtype.
+        mask: (B,) 0 or 1 in x's dtype; None for all ones.
+        slope: (C, B), g' is written to it; None: nobody asks.
+        room: of `room_for(x)`.
+
+    Returns:
+        (C,) float64; rows are summed in x's dtype.
+    """
+    whole = x.new_zeros(len(x), dtype=torch.float64)
+    for piece in pieces:
+        t, h = _inverted(x, piece, room)
+        if h is None:
+            whole.add_(_along(t, mask), alpha=2 * piece.rise)
+        else:
+            whole.add_(_along(t, mask), alpha=piece.rise).add_(_along(torch.mul(t, h, out=room[0]), mask))
+        if slope is not None:
+            _choose(x, piece, h, slope, room)
     if pieces[0].start:
-        value.add_(pieces[0].start)
-    return value, slope
+        whole.add_(pieces[0].start * (x.shape[1] if mask is None else float(mask.sum())))
+    return whole
 
 
-def _rise(x: Tensor, piece: Piece, slopes: bool) -> tuple[Tensor, Tensor | None]:
-    """How far the piece has risen at x, and its slope there (its end's slope outside)."""
-    u, width = piece.share(x), piece.right - piece.left
+def _along(x: Tensor, mask: Tensor | None) -> Tensor:
+    return x.sum(1) if mask is None else x @ mask
+
+
+def _inverted(x: Tensor, piece: Piece, room: list[Tensor]) -> tuple[Tensor, Tensor | None]:
+    """(t, h) of x, and 1 / s in `room[2]`; a line has t = d, and None for h. `room[0]` is free again then."""
+    d = piece.way(x, room[0])
     if piece.straight:
-        return torch.mul(u, 2 * piece.rise), torch.full_like(x, 2 * piece.rise / width) if slopes else None
-    a, scalar = piece.control, u.new_tensor
-    # The radicand a² + (1 - 2a) u from whichever end adds positive numbers: exact at that end, never negative.
-    if a <= 0.5:
-        root = torch.add(scalar(a * a), u, alpha=1 - 2 * a)
-    else:
-        root = torch.sub(scalar(1.0), u)
-        torch.add(scalar((1 - a) ** 2), root, alpha=2 * a - 1, out=root)
-    root.sqrt_()
-    t = torch.add(root, a)
-    torch.div(u, t, out=t)
-    half = torch.add(scalar(piece.rise), t, alpha=piece.bend)  # dy/dt / 2
-    value = t.mul_(torch.add(half, piece.rise))
-    return value, half.div_(root if width == 1 else root.mul_(width)) if slopes else None
+        return d, None
+    square = piece.radicand(d, room[1])
+    reach = torch.addcmul(piece.control_, square, torch.rsqrt(square, out=room[2]), out=square)  # a + s
+    t = torch.div(d, reach, out=reach)
+    return t, torch.add(piece.rise_, t, alpha=piece.bend, out=room[3])
+
+
+def _choose(x: Tensor, piece: Piece, h: Tensor | None, slope: Tensor, room: list[Tensor]) -> None:
+    """Writes the piece's slope where x is beyond its left end; of the first piece everywhere."""
+    if not piece.left:
+        slope.fill_(2 * piece.rise) if h is None else torch.mul(h, room[2], out=slope)
+        return
+    steepness = room[2].fill_(2 * piece.rise) if h is None else h.mul_(room[2])
+    slope.lerp_(steepness, torch.gt(x, piece.left, out=room[0]))  # `where` is not vectorised for bool

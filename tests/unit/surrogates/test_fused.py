@@ -182,7 +182,7 @@ def test_pieces_equal_the_curve(seed, family, pieces, constrained):
     spec = CurveSpec(family, pieces if family == "bezier" else pieces + 1, constrained, constrained)
     coefficients = spec.coefficients(torch.as_tensor(spec.decode(np.random.default_rng(seed).random(spec.dim))))
     x = torch.cat([torch.linspace(0, 1, 129), torch.logspace(-9, 0, 33)]).double()
-    value, slope = value_and_slope(x, pieces_of(coefficients))
+    value, slope = value_and_slope(x, pieces_of(coefficients, x.dtype))
     theirs, their_slope = _value_and_slope(x, coefficients)
     torch.testing.assert_close(value, theirs, atol=1e-12, rtol=1e-9)
     torch.testing.assert_close(slope, their_slope, atol=1e-9, rtol=1e-6)
