@@ -23,7 +23,8 @@ from torch.nn import functional as F
 
 from autoseg.surrogates.pieces import pieces_of, room_for, total, value_and_slope
 
-BLOCK = 2**18  # numbers of a block: C times its pixels, or pixels alone
+BLOCK = 2**18  # numbers of a block, C times its pixels
+OWN = 2**16  # pixels at a time of what is one number a pixel
 LOG2E = 1.4426950408889634
 
 
@@ -142,13 +143,21 @@ def _cut(x: Tensor, c: int) -> list[Tensor]:
 def _forward(logits: Tensor, work: Pass, slopes: bool) -> tuple[Tensor, _Kept]:
     """The totals, and what backward needs; steepness only if asked for."""
     x, dtype = logits.flatten(2), _work_dtype(logits)
-    n, c, pixels = x.shape
-    result = x.new_zeros(len(work), n, c, dtype=torch.float64)
+    result = x.new_zeros(len(work), *x.shape[:2], dtype=torch.float64)
     kept = _Kept(x.new_empty(x.shape, dtype=dtype), [])
     kept.steep = [torch.empty_like(kept.probs) for _ in work.everywhere] if slopes else []
+    found = [x.new_empty(len(x), 1, x.shape[2], dtype=dtype) for _ in work.own]
+    _walk(x, work, kept, found, result)
+    while found:  # none lives longer than it is read
+        kept.own_steep += _own(work.own[-len(found)], found.pop(0).view(-1), result)
+    return result, kept
+
+
+def _walk(x: Tensor, work: Pass, kept: _Kept, found: list[Tensor], result: Tensor) -> None:
+    """Block by block: softmax, the totals everywhere, and for each class map the probability (N, 1, P) of its class."""
+    (n, c), dtype = x.shape[:2], kept.probs.dtype
     curves = [pieces_of(each.curve, dtype) for each in work.everywhere]
     masks = [None if each.mask is None else _cut(each.mask.flatten(1).to(dtype), c) for each in work.everywhere]
-    found = [x.new_empty(n, 1, pixels, dtype=dtype) for _ in work.own]
     own = [(_cut(_places(each), c), _cut(out, c)) for each, out in zip(work.own, found, strict=True)]
     steep = [_cut(each, c) for each in kept.steep]
     blocks = list(zip(_cut(x, c), _cut(kept.probs, c), strict=True))
@@ -158,24 +167,21 @@ def _forward(logits: Tensor, work: Pass, slopes: bool) -> tuple[Tensor, _Kept]:
             torch.gather(p, 0, ids[b], out=out[b])
         room = room_for(p)
         for k, each in enumerate(work.everywhere):
-            counts, slope = masks[k], steep[k][b] if slopes else None
+            counts, slope = masks[k], steep[k][b] if steep else None
             mask = None if counts is None else counts[b]
             result[each.at, b * n // len(blocks)] += total(p, curves[k], mask, slope, room)
             if slope is not None:
                 slope.mul_(p) if mask is None else slope.mul_(p).mul_(mask)
-    for group, p in zip(work.own, found, strict=True):
-        kept.own_steep += _own(group, p.view(-1), result)
-    return result, kept
 
 
 def _own(own: Own, probs: Tensor, result: Tensor) -> list[Tensor]:
     """Own totals of (N P,) probabilities of each pixel's class, into `result`; p g'(p) of each curve."""
     n, c = result.shape[1:]
-    index, out = bins(own.classes, c).split(BLOCK), []
+    index, out = bins(own.classes, c).split(OWN), []
     for curve, at in own.curves:
         pieces, steep = pieces_of(curve, probs.dtype), torch.empty_like(probs)
         sums = result.new_zeros(n * (c + 1))
-        for ids, p, to in zip(index, probs.split(BLOCK), steep.split(BLOCK), strict=True):
+        for ids, p, to in zip(index, probs.split(OWN), steep.split(OWN), strict=True):
             value, slope = value_and_slope(p, pieces)
             sums.index_add_(0, ids, value.double())
             torch.mul(slope, p, out=to)
@@ -200,10 +206,11 @@ def _places(own: Own) -> Tensor:
 
 
 def bins(classes: Tensor, num_classes: int) -> Tensor:
-    """(N P,) index of each pixel's total among (N, C + 1): the last of an image is for pixels without a class."""
-    flat = classes.flatten(1)
-    index = torch.where(flat < 0, num_classes, flat)
-    return index.add_((num_classes + 1) * torch.arange(len(flat), device=flat.device).view(-1, 1)).view(-1)
+    """(N P,) int32 index of each pixel's total among (N, C + 1), the last of an image is for pixels without a class."""
+    index = classes.flatten(1).int()
+    index.masked_fill_(index < 0, num_classes)
+    first = (num_classes + 1) * torch.arange(len(index), dtype=torch.int32, device=index.device)
+    return index.add_(first.unsqueeze(1)).view(-1)
 
 
 def _backward(work: Pass, kept: _Kept, grad: Tensor) -> Tensor:
