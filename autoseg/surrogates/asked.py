@@ -28,6 +28,11 @@ class Asked:
         return self.plane.soft or (isinstance(self.within, Plane) and self.within.soft)
 
 
+def is_map(plane: Plane) -> bool:
+    """Whether the plane is of labels and every pixel in at most one of its classes."""
+    return not plane.soft and plane.op not in ("dilate", "or")
+
+
 class _Notes(Logic):
     """Notes every total and answers with ones."""
 

@@ -1,13 +1,13 @@
 """Totals of formulas that erode or dilate the prediction, a few channels of one image at a time.
 
-Every plane is computed class by class, so once softmax's normalizer is known the channels need each other no more:
-their temporaries are made, summed and forgotten. Backward makes them again and saves nothing but the logits.
+Every plane is computed class by class, so once softmax is known the channels need each other no more: their
+temporaries are made, summed and forgotten. Backward makes them again and keeps nothing but softmax.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,12 +16,16 @@ from torch.autograd.function import once_differentiable
 
 from autoseg.metrics.bits import BITS
 from autoseg.metrics.logic import Plane, Region
-from autoseg.surrogates.asked import Asked
+from autoseg.surrogates.asked import Asked, is_map
+from autoseg.surrogates.fused import numbers, softmax
 from autoseg.surrogates.logic import CurveLogic
 from autoseg.surrogates.pieces import Piece, pieces_of, value_alone, value_and_slope
-from autoseg.surrogates.windows import dilated, eroded
+from autoseg.surrogates.windows import dilated, eroded, greatest_around
 
 BLOCK = 2**18  # elements of a block, its channels times the image's pixels; one channel at least
+
+
+HALF = BITS // 2  # classes in one int32 map, which is read several times as fast as int64
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +45,14 @@ class Work:
     map: Callable[[Plane], Tensor]
     widened: Callable[[Plane], list[Tensor]]
     selected: Callable[[Region | None, bool], Tensor | None]
+    _halves: dict[Plane, list[Tensor]] = field(default_factory=dict, init=False)
+
+    def halves(self, plane: Plane) -> list[Tensor]:
+        """A dilated plane of the labels, (N, H, W) int32 for each `HALF` classes, a bit each."""
+        if plane not in self._halves:
+            parts = [(word >> shift) & ((1 << HALF) - 1) for word in self.widened(plane) for shift in (0, HALF)]
+            self._halves[plane] = [part.int() for part in parts]
+        return self._halves[plane]
 
 
 class _Curve(torch.autograd.Function):
@@ -61,21 +73,27 @@ class _Curve(torch.autograd.Function):
 
 
 class _Edge(torch.autograd.Function):
-    """OR minus AND of curves' values, not below 0: (b0 + b1 - b0 b1 - a0 a1)+."""
+    """OR minus AND of two planes, not below 0: (f(x) + h(y) - f(x) h(y) - g(x) k(y))+ with the curves f, h, g, k."""
 
     @staticmethod
-    def forward(ctx: Any, a0: Tensor, a1: Tensor, b0: Tensor, b1: Tensor) -> Tensor:
-        ctx.save_for_backward(a0, a1, b0, b1)
-        edge = (b0 + b1).addcmul_(b0, b1, value=-1).addcmul_(a0, a1, value=-1).clamp_min_(0)
-        ctx.rises = torch.gt(edge, 0, out=torch.empty_like(edge))
+    def forward(ctx: Any, x: Tensor, y: Tensor, either: Sequence[list[Piece]], both: Sequence[list[Piece]]) -> Tensor:
+        if not any(ctx.needs_input_grad):
+            f, h, g, k = (value_alone(z, curve) for curve, z in zip((*either, *both), (x, y) * 2, strict=True))
+            return f.addcmul_(f, h, value=-1).add_(h).addcmul_(g, k, value=-1).clamp_min_(0)
+        (f, df), (h, dh) = (value_and_slope(z, curve) for curve, z in zip(either, (x, y), strict=True))
+        (g, dg), (k, dk) = (value_and_slope(z, curve) for curve, z in zip(both, (x, y), strict=True))
+        df.addcmul_(df, h, value=-1).addcmul_(dg, k, value=-1)
+        dh.addcmul_(dh, f, value=-1).addcmul_(dk, g, value=-1)
+        edge = f.addcmul_(f, h, value=-1).add_(h).addcmul_(g, k, value=-1).clamp_min_(0)
+        ctx.save_for_backward(edge, df, dh)
         return edge
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
-        a0, a1, b0, b1 = ctx.saved_tensors
-        grad = grad * ctx.rises
-        return -grad * a1, -grad * a0, torch.addcmul(grad, grad, b1, value=-1), torch.addcmul(grad, grad, b0, value=-1)
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        edge, dx, dy = ctx.saved_tensors
+        grad = torch.ops.aten.threshold_backward(grad, edge, 0)  # 0 where the edge is
+        return grad * dx, grad * dy, None, None
 
 
 class _Channels(CurveLogic):
@@ -87,15 +105,16 @@ class _Channels(CurveLogic):
 
     def _make_dense(self, plane: Plane) -> Tensor:
         if plane.soft and plane.op == "boundary":
-            values = (self._curve(op, x, self._dense(x)) for op in ("and", "or") for x in plane.args)
-            return _Edge.apply(*values)
+            either, both = ([self._pieces(op, x) for x in plane.args] for op in ("or", "and"))
+            return _Edge.apply(*(self._dense(x) for x in plane.args), either, both)
         if plane.soft:
             return super()._make_dense(plane)
         dense = torch.empty_like(self._probs)
         if plane.op == "dilate":
             for k in range(self._classes):
                 word, bit = divmod(self._first + k, BITS)
-                torch.ne(self._work.widened(plane)[word][self._image] & (1 << bit), 0, out=dense[0, k])
+                half, bit = divmod(bit, HALF)
+                torch.ne(self._work.halves(plane)[2 * word + half][self._image] & (1 << bit), 0, out=dense[0, k])
             return dense
         classes = self._work.map(plane)[self._image].to(self._probs.dtype)
         for k in range(self._classes):
@@ -109,20 +128,35 @@ class _Channels(CurveLogic):
         return eroded(inner, plane.px, 0.0 if plane.border else 1.0)
 
     def _curve(self, op: str, operand: Plane, values: Tensor) -> Tensor:
-        return (
-            _Curve.apply(values, pieces_of(self._work.curves[op, operand.name], values.dtype))
-            if operand.soft
-            else values
-        )
+        return _Curve.apply(values, self._pieces(op, operand)) if operand.soft else values
+
+    def _pieces(self, op: str, operand: Plane) -> list[Piece]:
+        return pieces_of(self._work.curves[op, operand.name], self._probs.dtype)
 
     def total(self, a: Plane, within: Plane | Region | None = None, void: bool = False) -> Tensor:
+        if isinstance(within, Plane):
+            soft, hard = (a, within) if a.soft else (within, a)
+            if soft.op == "dilate" and soft.px and is_map(hard):
+                return self._dilated_at(hard, soft, void)
         dense = self._dense(a)
         if isinstance(within, Plane):
             dense, within = dense * self._dense(within), None
         selected = self._work.selected(within, void)
         if selected is not None:
-            dense = dense * selected[self._image].to(dense.dtype)
+            dense = dense * numbers(selected[self._image], dense.dtype)
         return dense.sum((2, 3)).to(self._sum_dtype)[0]
+
+    def _dilated_at(self, labels: Plane, dilated: Plane, void: bool) -> Tensor:
+        """S(y dilate(x)) of a class map y: at each of its pixels only the class it has."""
+        classes, selected = self._work.map(labels)[self._image] - self._first, self._work.selected(None, void)
+        inside = (classes >= 0) & (classes < self._classes)
+        if selected is not None:
+            inside &= selected[self._image]
+        pixels = inside.view(-1).nonzero().squeeze(1)
+        inner = self._dense(dilated.args[0])
+        found = greatest_around(inner, pixels, classes.view(-1)[pixels], dilated.px)
+        sums = found.new_zeros(self._classes, dtype=self._sum_dtype)
+        return sums.index_add(0, classes.view(-1)[pixels], found.to(self._sum_dtype))
 
     def all(self) -> Tensor:
         """(totals, channels)."""
@@ -140,44 +174,29 @@ class _Totals(torch.autograd.Function):
         ctx.work = work
         n, c = logits.shape[:2]
         result = torch.zeros(len(work.asked), n, c, dtype=torch.float64)
-        normalizer = torch.empty(n, *logits.shape[2:], dtype=_work(logits[:0]).dtype)
+        probs = torch.empty(logits.shape, dtype=torch.float64 if logits.dtype == torch.float64 else torch.float32)
         for image in range(n):
-            torch.logsumexp(_work(logits[image]), 0, out=normalizer[image])
+            softmax(logits[image], probs[image])
         for image, part in _blocks(logits.shape):
-            probs = _probs(logits, normalizer, image, part)
-            result[:, image, part] = _Channels(probs, image, part.start, work).all()
-        ctx.save_for_backward(logits, normalizer)
+            result[:, image, part] = _Channels(probs[image : image + 1, part], image, part.start, work).all()
+        ctx.dtype = logits.dtype
+        ctx.save_for_backward(probs)
         return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        logits, normalizer = ctx.saved_tensors
-        out = torch.empty(logits.shape, dtype=normalizer.dtype)
-        blocks = list(_blocks(logits.shape))
-        for image in range(len(logits)):
-            parts = [part for of, part in blocks if of == image]
-            probs = [_probs(logits, normalizer, image, part) for part in parts]
-            whole = torch.zeros_like(normalizer[image])
-            for part, p in zip(parts, probs, strict=True):
-                p.requires_grad_()
-                with torch.enable_grad():
-                    found = (_Channels(p, image, part.start, ctx.work).all() * grad[:, image, part]).sum()
-                (slope,) = torch.autograd.grad(found, p)  # of a scalar: grad_outputs would import half of torch
-                torch.mul(slope[0], p.detach()[0], out=out[image, part])
-                whole += out[image, part].sum(0)
-            for part, p in zip(parts, probs, strict=True):
-                out[image, part].addcmul_(p.detach()[0], whole, value=-1)
-        return out.to(logits.dtype), None
-
-
-def _work(logits: Tensor) -> Tensor:
-    return logits if logits.dtype == torch.float64 else logits.float()
-
-
-def _probs(logits: Tensor, normalizer: Tensor, image: int, part: slice) -> Tensor:
-    """(1, channels, H, W) softmax."""
-    return torch.sub(_work(logits[image, part]), normalizer[image]).exp_().clamp_(max=1)[None]
+        (probs,) = ctx.saved_tensors
+        out = torch.empty(probs.shape, dtype=probs.dtype)
+        for image, part in _blocks(probs.shape):
+            p = probs[image : image + 1, part].detach().requires_grad_()
+            with torch.enable_grad():
+                found = (_Channels(p, image, part.start, ctx.work).all() * grad[:, image, part]).sum()
+            (slope,) = torch.autograd.grad(found, p)  # of a scalar: grad_outputs would import half of torch
+            torch.mul(slope[0], p.detach()[0], out=out[image, part])
+        for p, pull in zip(probs, out, strict=True):
+            pull.addcmul_(p, pull.sum(0), value=-1)
+        return out.to(ctx.dtype), None
 
 
 def _blocks(shape: torch.Size) -> Iterator[tuple[int, slice]]:

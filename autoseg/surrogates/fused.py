@@ -157,12 +157,12 @@ def _walk(x: Tensor, work: Pass, kept: _Kept, found: list[Tensor], result: Tenso
     """Block by block: softmax, the totals everywhere, and for each class map the probability (N, 1, P) of its class."""
     (n, c), dtype = x.shape[:2], kept.probs.dtype
     curves = [pieces_of(each.curve, dtype) for each in work.everywhere]
-    masks = [None if each.mask is None else _cut(each.mask.flatten(1).to(dtype), c) for each in work.everywhere]
+    masks = [None if each.mask is None else _cut(numbers(each.mask.flatten(1), dtype), c) for each in work.everywhere]
     own = [(_cut(_places(each), c), _cut(out, c)) for each, out in zip(work.own, found, strict=True)]
     steep = [_cut(each, c) for each in kept.steep]
     blocks = list(zip(_cut(x, c), _cut(kept.probs, c), strict=True))
     for b, (logit, p) in enumerate(blocks):
-        _softmax(logit, p)
+        softmax(logit, p)
         for ids, out in own:
             torch.gather(p, 0, ids[b], out=out[b])
         room = room_for(p)
@@ -190,14 +190,19 @@ def _own(own: Own, probs: Tensor, result: Tensor) -> list[Tensor]:
     return out
 
 
-def _softmax(x: Tensor, out: Tensor) -> None:
-    """Softmax over the first dimension of a block (C, B), in powers of 2, which take half the time of those of e.
+def softmax(x: Tensor, out: Tensor) -> None:
+    """Softmax over the first dimension, in `out`'s dtype, by powers of 2, which take half the time of those of e.
 
     The largest logit's rounding is that of a factor common to all classes.
     """
     highest = x.amax(0).to(out.dtype).mul_(-LOG2E)
     torch.add(highest, x, alpha=LOG2E, out=out).exp2_()
     out.div_(out.sum(0))
+
+
+def numbers(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """0 and 1 of a bool tensor, read as bytes, an eighth of the time that torch takes for bools."""
+    return mask.view(torch.uint8).to(dtype)
 
 
 def _places(own: Own) -> Tensor:

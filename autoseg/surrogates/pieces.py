@@ -112,16 +112,19 @@ def value_alone(x: Tensor, pieces: Sequence[Piece]) -> Tensor:
 
 
 def _value(x: Tensor, pieces: Sequence[Piece], slope: Tensor | None) -> Tensor:
-    value, room = torch.full_like(x, pieces[0].start), room_for(x)
-    for piece in pieces:
+    value, room = torch.empty_like(x), room_for(x)
+    for k, piece in enumerate(pieces):
         t, h = _inverted(x, piece, room)
-        if h is None:
+        factor = 2 * piece.rise if h is None else torch.add(h, piece.rise, out=room[0])
+        if k == 0:
+            torch.mul(t, factor, out=value)
+        elif h is None:
             value.add_(t, alpha=2 * piece.rise)
         else:
-            value.addcmul_(t, torch.add(h, piece.rise, out=room[0]))
+            value.addcmul_(t, room[0])
         if slope is not None:
             _choose(x, piece, h, slope, room)
-    return value
+    return value.add_(pieces[0].start) if pieces[0].start else value
 
 
 def total(x: Tensor, pieces: Sequence[Piece], mask: Tensor | None, slope: Tensor | None, room: list[Tensor]) -> Tensor:

@@ -22,7 +22,7 @@ from autoseg.metrics.base import Sums
 from autoseg.metrics.bits import widened
 from autoseg.metrics.logic import NO_CLASS, MapLogic, Plane, Region
 from autoseg.surrogates import native_channels, native_pass, triton_pass
-from autoseg.surrogates.asked import Asked, Formula, answered, asked_by
+from autoseg.surrogates.asked import Asked, Formula, answered, asked_by, is_map
 from autoseg.surrogates.by_channel import Work, channel_totals
 from autoseg.surrogates.fused import Pass, totals
 from autoseg.surrogates.logic import CurveLogic
@@ -127,13 +127,13 @@ class FusedLogic(MapLogic):
             if {a.op, within.op} <= {"pred"} or "pred" not in (a.op, within.op):
                 return None
             hard = within if a.op == "pred" else a
-            return self._own(hard, None, void, identity, work) if self._is_map(hard) else None
+            return self._own(hard, None, void, identity, work) if is_map(hard) else None
         if a.op == "pred":
             return self._everywhere(within, void, identity, work)
         if a.op not in ("and", "or") or a.args[0].soft == a.args[1].soft:
             return None
         soft, hard = a.args if a.args[0].soft else a.args[::-1]
-        if soft.op != "pred" or not self._is_map(hard):
+        if soft.op != "pred" or not is_map(hard):
             return None
         curve = self._curves[a.op, soft.name]
         hits = self._own(hard, within, void, curve, work)
@@ -142,11 +142,6 @@ class FusedLogic(MapLogic):
         everywhere = self._everywhere(within, void, curve, work)
         count = self._counted(hard, within, void, work)
         return lambda computed: everywhere(computed) - hits(computed) + count(computed)
-
-    @staticmethod
-    def _is_map(plane: Plane) -> bool:
-        """Whether every pixel is in at most one class of the plane."""
-        return not plane.soft and plane.op not in ("dilate", "or")
 
     def _everywhere(self, within: Region | None, void: bool, curve: Tensor, work: Pass) -> Make:
         return itemgetter(work.add_everywhere(curve, self._masked(within, void)))

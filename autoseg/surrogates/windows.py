@@ -40,6 +40,47 @@ class _Slide(torch.autograd.Function):
         return grad.narrow(dim, ctx.px, grad.shape[dim] - 2 * ctx.px), None, None, None, None
 
 
+class _Around(torch.autograd.Function):
+    """The greatest value of a square around each of some pixels; its gradient goes to the first that has it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, pixels: Tensor, channels: Tensor, px: int) -> Tensor:
+        height, width = x.shape[2:]
+        *_, rows = slide(x, px, -1, torch.maximum, -torch.inf)
+        reach, row, column = torch.arange(-px, px + 1).unsqueeze(1), pixels // width, pixels % width
+        near = (row + reach).clamp_(0, height - 1).add_(channels * height)  # beyond the border: the row at it once more
+        found, best = rows.view(-1).take(near * width + column).max(0)
+        if ctx.needs_input_grad[0]:
+            line = near.gather(0, best.unsqueeze(0)) * width
+            near = (column + reach).clamp_(0, width - 1).add_(line)
+            best = x.reshape(-1).take(near).argmax(0)
+            ctx.shape = x.shape
+            ctx.save_for_backward(near.gather(0, best.unsqueeze(0)).squeeze(0))
+        return found
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        (at,) = ctx.saved_tensors
+        return grad.new_zeros(ctx.shape.numel()).index_add_(0, at, grad).view(ctx.shape), None, None, None
+
+
+def greatest_around(x: Tensor, pixels: Tensor, channels: Tensor, px: int) -> Tensor:
+    """`dilated(x, px)` at some pixels only.
+
+    Args:
+        x: (1, K, H, W); gradients flow to it.
+        pixels: (M,) int64, places in a channel's H W.
+        channels: (M,) int64, of each pixel the channel to look in.
+        px: radius, at least 1.
+
+    Returns:
+        (M,).
+    """
+    out: Tensor = _Around.apply(x, pixels, channels, px)
+    return out
+
+
 def dilated(x: Tensor, px: int) -> Tensor:
     """Maximum over squares of side 2*px+1, the border ignored. (N, K, H, W)."""
     return _extreme(x, px, True, -torch.inf)
