@@ -79,12 +79,12 @@ class _Edge(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, y: Tensor, either: Sequence[list[Piece]], both: Sequence[list[Piece]]) -> Tensor:
         if not any(ctx.needs_input_grad):
             f, h, g, k = (value_alone(z, curve) for curve, z in zip((*either, *both), (x, y) * 2, strict=True))
-            return f.addcmul_(f, h, value=-1).add_(h).addcmul_(g, k, value=-1).clamp_min_(0)
+            return (f + h).addcmul_(f, h, value=-1).addcmul_(g, k, value=-1).clamp_min_(0)
         (f, df), (h, dh) = (value_and_slope(z, curve) for curve, z in zip(either, (x, y), strict=True))
         (g, dg), (k, dk) = (value_and_slope(z, curve) for curve, z in zip(both, (x, y), strict=True))
         df.addcmul_(df, h, value=-1).addcmul_(dg, k, value=-1)
         dh.addcmul_(dh, f, value=-1).addcmul_(dk, g, value=-1)
-        edge = f.addcmul_(f, h, value=-1).add_(h).addcmul_(g, k, value=-1).clamp_min_(0)
+        edge = (f + h).addcmul_(f, h, value=-1).addcmul_(g, k, value=-1).clamp_min_(0)
         ctx.save_for_backward(edge, df, dh)
         return edge
 

@@ -43,6 +43,11 @@ struct Program {
 
 constexpr int64_t CHUNK = 512;  // pixels
 
+// Of at most `left` logits; `norm` is their largest ones, `apart` further on the factors, see pointwise.cpp.
+Float softmax(const float* x, const float* norm, int64_t apart, int64_t left) {
+  return exponential(load_some(x, left) - load_some(norm, left)) * load_some(norm + apart, left);
+}
+
 template <int K>
 void evaluate(const float* x, float* values, float* slopes, const Piece* pieces) {
   const Curve<K> curve(pieces);
@@ -100,10 +105,8 @@ class Channel {  // the planes of one channel; buffers are kept from one to the 
       const float* a = values_[node.a].data();
       if (node.op == PRED) {
         const float *x = logits + (image * program_.classes + channel) * pixels, *norm = normalizer + image * pixels;
-        for (int64_t i = 0; i < pixels; i += WIDTH) {
-          const Float z = load_some(x + i, pixels - i) - load_some(norm + i, pixels - i);
-          store(out + i, exponential(z > 0.0f ? z * 0.0f : z));
-        }
+        for (int64_t i = 0; i < pixels; i += WIDTH)
+          store(out + i, softmax(x + i, norm + i, program_.images * pixels, pixels - i));
       } else if (node.op == LABEL) {
         const int64_t* map = node.map + image * pixels;
         for (int64_t i = 0; i < pixels; ++i) out[i] = map[i] == channel;
@@ -232,8 +235,7 @@ void center(const Program& program, int64_t image, int64_t first, const float* l
   for (int64_t c = 0; c < program.classes; ++c) {
     const int64_t at = (image * program.classes + c) * pixels + first;
     for (int64_t i = 0; i < size; i += WIDTH) {
-      const Float z = load_some(logits + at + i, size - i) - load_some(norm + i, size - i);
-      const Float p = exponential(z > 0.0f ? z * 0.0f : z);
+      const Float p = softmax(logits + at + i, norm + i, program.images * pixels, size - i);
       store_some(out + at + i, load_some(out + at + i, size - i) - p * load(whole + i), size - i);
     }
   }

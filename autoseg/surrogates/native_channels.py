@@ -1,7 +1,7 @@
 """Totals of formulas that erode or dilate the prediction, in native code: see `channels.cpp`.
 
 The formula's planes are written down as a program, which runs for each channel of each image. Nothing is saved but
-the logits and their normalizer.
+the logits and what makes softmax of them.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class _Totals(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, work: Work) -> Tensor:
         x, ctx.writer = plain(logits), _Writer(logits.shape, work)
         n, c, pixels = x.shape
-        normalizer = x.new_empty(n, pixels)
+        normalizer = x.new_empty(2, n, pixels)
         sums = x.new_empty(len(work.asked), n, c, dtype=torch.float64)
         call("pointwise_forward", x, n, c, pixels, None, 0, normalizer, None)
         call("channels_forward", ctypes.byref(ctx.writer.program), x, normalizer, sums)

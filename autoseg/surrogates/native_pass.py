@@ -1,6 +1,6 @@
 """The fused pass on a CPU in native code, see `pointwise.cpp`.
 
-Forward and backward make softmax from the logits and its normalizer; nothing else is saved.
+Forward and backward make softmax from the logits, each pixel's largest and the sum of powers; nothing else is saved.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class _Totals(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, work: Pass) -> Tensor:
         x, terms = plain(logits), _Terms(work)
         n, c, pixels = x.shape
-        normalizer = x.new_empty(n, pixels)
+        normalizer = x.new_empty(2, n, pixels)
         sums = x.new_empty(len(work), n, c, dtype=torch.float64)
         call("pointwise_forward", *terms.arguments(x), normalizer, sums)
         ctx.terms = terms

@@ -88,7 +88,8 @@ class Worker {  // what a thread needs for one block after the other
       : shape_(shape), terms_(terms), count_(count), step_(shape.step()), probs_(shape.classes * step_),
         pulls_(shape.classes * step_), masks_(count * step_), own_(step_), found_(step_), row_(step_) {}
 
-  // The block's part of every total, (count, C); `normalizer` (N, P) is written.
+  // The block's part of every total, (count, C); `normalizer` (2, N, P) is written: each pixel's largest logit, and the
+  // factor of e^(logit - largest) that makes it softmax. A logsumexp would be rounded where the curves are steep.
   void forward(const Block& at, const float* logits, float* normalizer, double* sums) {
     const float* scale = softmax(at, logits, normalizer + at.image * shape_.pixels + at.first);
     for (int64_t k = 0; k < count_; ++k, sums += shape_.classes) {
@@ -109,20 +110,22 @@ class Worker {  // what a thread needs for one block after the other
 
   // Gradient p (d - sum_c p d), d = dL/dp; `weights` (count, N, C) are the gradients of the totals.
   void backward(const Block& at, const float* logits, const float* normalizer, const float* weights, float* grad) {
-    normalizer += at.image * shape_.pixels + at.first;
     const int64_t size = at.size, rows = shape_.images * shape_.classes;
     for (int64_t k = 0; k < count_; ++k)
       if (terms_[k].classes == nullptr) mask_of(k, at);
-    float *norm = found_.data(), *dot = row_.data();
-    std::copy(normalizer, normalizer + size, norm);
+    float *highest = found_.data(), *scale = own_.data(), *dot = row_.data();
+    normalizer += at.image * shape_.pixels + at.first;
+    std::fill(found_.begin(), found_.end(), 0.0f);
+    std::fill(own_.begin(), own_.end(), 0.0f);
+    std::copy_n(normalizer, size, highest);
+    std::copy_n(normalizer + shape_.images * shape_.pixels, size, scale);
     std::fill(row_.begin(), row_.end(), 0.0f);
     std::fill(pulls_.begin(), pulls_.end(), 0.0f);
     for (int64_t c = 0; c < shape_.classes; ++c) {
       const float* x = logits + offset(at, c);
       float *p = probs(c), *d = pulls_.data() + c * step_;
       for (int64_t i = 0; i < size; i += WIDTH) {
-        const Float z = load_some(x + i, size - i) - load(norm + i);
-        store(p + i, exponential(z < 0.0f ? z : z * 0.0f));
+        store(p + i, exponential(load_some(x + i, size - i) - load(highest + i)) * load(scale + i));
       }
       for (int64_t k = 0; k < count_; ++k) {
         const Term& term = terms_[k];
@@ -172,8 +175,8 @@ class Worker {  // what a thread needs for one block after the other
       }
     }
     for (int64_t i = 0; i < size; ++i) {
-      norm[i] = highest[i] + std::log(whole[i]);
-      whole[i] = 1.0f / whole[i];
+      norm[i] = highest[i];
+      norm[i + shape_.images * shape_.pixels] = whole[i] = 1.0f / whole[i];
     }
     return whole;
   }
