@@ -28,6 +28,11 @@ BLOCK = 2**18  # elements of a block, its channels times the image's pixels; one
 HALF = BITS // 2  # classes in one int32 map, which is read several times as fast as int64
 
 
+Listed = tuple[
+    Tensor, Tensor, list[int]
+]  # pixels, their classes, and for each class where it begins; (M,), (M,), C + 1
+
+
 @dataclass(frozen=True, eq=False)
 class Work:
     """What is computed.
@@ -38,6 +43,7 @@ class Work:
         map: (N, H, W) class map of a plane of the labels.
         widened: a dilated plane of the labels, see `bits.widened`.
         selected: (N, H, W) bool of the pixels that count, given a region and whether void ones do; None for all.
+        classes: C.
     """
 
     asked: Sequence[Asked]
@@ -45,7 +51,9 @@ class Work:
     map: Callable[[Plane], Tensor]
     widened: Callable[[Plane], list[Tensor]]
     selected: Callable[[Region | None, bool], Tensor | None]
+    classes: int
     _halves: dict[Plane, list[Tensor]] = field(default_factory=dict, init=False)
+    _lists: dict[tuple[Plane, bool], list[Listed]] = field(default_factory=dict, init=False)
 
     def halves(self, plane: Plane) -> list[Tensor]:
         """A dilated plane of the labels, (N, H, W) int32 for each `HALF` classes, a bit each."""
@@ -53,6 +61,21 @@ class Work:
             parts = [(word >> shift) & ((1 << HALF) - 1) for word in self.widened(plane) for shift in (0, HALF)]
             self._halves[plane] = [part.int() for part in parts]
         return self._halves[plane]
+
+    def listed(self, plane: Plane, void: bool) -> list[Listed]:
+        """The pixels of a class map, class by class, of each image."""
+        if (plane, void) not in self._lists:
+            classes, selected = self.map(plane).flatten(1), self.selected(None, void)
+            inside = classes >= 0 if selected is None else (classes >= 0) & selected.flatten(1)
+            self._lists[plane, void] = [_list(*both, self.classes) for both in zip(classes, inside, strict=True)]
+        return self._lists[plane, void]
+
+
+def _list(classes: Tensor, inside: Tensor, num_classes: int) -> Listed:
+    pixels = inside.nonzero().squeeze(1)
+    found, order = classes[pixels].sort(stable=True)
+    starts = torch.searchsorted(found, torch.arange(num_classes + 1))
+    return pixels[order], found, starts.tolist()
 
 
 class _Curve(torch.autograd.Function):
@@ -148,15 +171,11 @@ class _Channels(CurveLogic):
 
     def _dilated_at(self, labels: Plane, dilated: Plane, void: bool) -> Tensor:
         """S(y dilate(x)) of a class map y: at each of its pixels only the class it has."""
-        classes, selected = self._work.map(labels)[self._image] - self._first, self._work.selected(None, void)
-        inside = (classes >= 0) & (classes < self._classes)
-        if selected is not None:
-            inside &= selected[self._image]
-        pixels = inside.view(-1).nonzero().squeeze(1)
-        inner = self._dense(dilated.args[0])
-        found = greatest_around(inner, pixels, classes.view(-1)[pixels], dilated.px)
-        sums = found.new_zeros(self._classes, dtype=self._sum_dtype)
-        return sums.index_add(0, classes.view(-1)[pixels], found.to(self._sum_dtype))
+        pixels, classes, starts = self._work.listed(labels, void)[self._image]
+        part = slice(starts[self._first], starts[self._first + self._classes])
+        channels = classes[part] - self._first
+        found = greatest_around(self._dense(dilated.args[0]), pixels[part], channels, dilated.px)
+        return found.new_zeros(self._classes, dtype=self._sum_dtype).index_add(0, channels, found.to(self._sum_dtype))
 
     def all(self) -> Tensor:
         """(totals, channels)."""

@@ -92,7 +92,7 @@ class FusedLogic(MapLogic):
         if not asked:
             return []
         if self._logits.device.type == "cpu":
-            work = Work(asked, self._curves, self._map, self._widened, self._masked)
+            work = Work(asked, self._curves, self._map, self._widened, self._masked, self._classes)
             channels = native_channels.channel_totals if self._native else channel_totals
             return list(self._kept(channels(self._logits, work)))
         return self._by_reference(asked)
