@@ -19,7 +19,7 @@ from autoseg.surrogates.curves import _value_and_slope
 from autoseg.surrogates.logic import _max_pool
 from autoseg.surrogates.pieces import pieces_of, value_and_slope
 from autoseg.surrogates.reading import FusedLogic
-from autoseg.surrogates.windows import dilated, eroded
+from autoseg.surrogates.windows import dilated, eroded, greatest_around
 
 
 @pytest.fixture(autouse=True)
@@ -203,3 +203,20 @@ def test_windows_equal_pooling(px):
         (ours(a) * weight).sum().backward()
         (theirs(b) * weight).sum().backward()
         torch.testing.assert_close(a.grad, b.grad)
+
+
+@pytest.mark.parametrize("px", [1, 2, 30])
+@pytest.mark.parametrize("count", [0, 40])
+def test_the_greatest_around_some_pixels_is_dilation_there(px, count):
+    x = torch.rand(1, 3, 17, 23, dtype=torch.float64)
+    pixels, channels = torch.randint(17 * 23, (count,)), torch.randint(3, (count,))
+    weight, found = torch.rand(count, dtype=torch.float64), []
+    for function in (
+        lambda z: greatest_around(z, pixels, channels, px),
+        lambda z: dilated(z, px)[0].flatten(1)[channels, pixels],
+    ):
+        leaf = x.clone().requires_grad_()
+        value = function(leaf)
+        found.append((value.detach(), *torch.autograd.grad((value * weight).sum(), leaf)))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs)
