@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from autoseg.surrogates.pieces import pieces_of, room_for, total, value_and_slope
 
-BLOCK = 2**18  # numbers of a block, C times its pixels
+BLOCK = 2**17  # numbers of a block, C times its pixels
 OWN = 2**16  # pixels at a time of what is one number a pixel
 LOG2E = 1.4426950408889634
 
