@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
@@ -7,6 +8,10 @@ import pytest
 
 # A background job starts with SIGINT ignored, and so would every process that the tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Processes of one test run share the cores: with as many threads each as there are cores, they would wait in turn.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Peers (kornia, smp, torchmetrics, ...) are imported in the tests that compare with them: every process of a run
 # imports every test file, and those would take longer than all the rest.
