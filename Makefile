@@ -28,7 +28,7 @@ search: $(STAMP)  ## a complete search on the built-in data (minutes on 2 cores)
 test: $(STAMP)  ## all tests
 	$(BIN)/pytest $(IN_TWO) $(ARGS)
 
-test-fast: $(STAMP)  ## unit tests only, under 2 minutes
+test-fast: $(STAMP)  ## unit tests only, 3 minutes
 	$(BIN)/pytest $(IN_TWO) -m "not slow" $(ARGS)
 
 lint: $(STAMP)  ## ruff and mypy
