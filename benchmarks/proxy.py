@@ -1,13 +1,14 @@
 """Training a proxy, against mmengine's Runner: iterations per second on the same network, images and loss.
 
-On a CPU DeepLabV3+ with MobileNetV2, batches of 8 crops of 128 pixels, one thread; where there is a GPU, which the
-Runner then takes, the paper's network and batches instead: ResNet-50, 32. The Runner is what a user of mmsegmentation
+On a CPU DeepLabV3+ with MobileNetV2, batches of 8 crops of 128 pixels, with one thread, as a worker of a search has
+it, and with one for every core, as torch takes them for a training alone; where there is a GPU, which the Runner then
+takes, the paper's network and batches instead: ResNet-50, 32. The Runner is what a user of mmsegmentation
 would write: a `BaseSegDataset` on a folder, its usual pipeline (RandomResize, RandomCrop, RandomFlip,
 PhotoMetricDistortion, PackSegInputs), persistent loader workers, PolyLR; on a GPU with and without `AmpOptimWrapper`.
 Ours is the training of a search. Blocks of iterations are timed in turn, after a warm-up left out on both sides.
 
-Wall time is what a user waits for, and favours the Runner on a CPU: its two loader workers have the second core to
-themselves, which in a search trains a proxy of its own. So an iteration's CPU seconds, loaders included, are kept too.
+Wall time is what a user waits for. With one thread it favours the Runner: its two loader workers have the second core
+to themselves, which in a search trains a proxy of its own. So an iteration's CPU seconds, loaders included, are kept.
 
 The images are CamVid's if AUTOSEG_BENCH_CAMVID names its folder, else the built-in ones at the same size.
 """
@@ -73,8 +74,8 @@ class Setting:
         return network(self.model)
 
 
-def on_cpu() -> Setting:
-    return Setting("cpu", MOBILE, ProxyConfig(iters=17, size=list(SIZE), threads=1), 4, 2, ">= 2")
+def on_cpu(threads: int = 1) -> Setting:
+    return Setting("cpu", MOBILE, ProxyConfig(iters=17, size=list(SIZE), threads=threads), 4, 2, ">= 2")
 
 
 def on_gpu() -> Setting:
@@ -89,7 +90,7 @@ def rows() -> list[Row]:
         data.cache_dir, data.holdout = scratch, 0.02
         if DEVICE == "cuda":
             return [training(data, scratch, on_gpu(), kind) for kind in ("OptimWrapper", "AmpOptimWrapper")]
-        return [training(data, scratch, on_cpu(), "OptimWrapper")]
+        return [training(data, scratch, on_cpu(threads), "OptimWrapper") for threads in (1, cpu_cores())]
 
 
 def training(data: DataConfig, scratch: str, setting: Setting, wrapper: str, pairs: int = 5) -> Row:
@@ -97,9 +98,10 @@ def training(data: DataConfig, scratch: str, setting: Setting, wrapper: str, pai
     taken = [(ours(data, setting), theirs(data, scratch, setting, wrapper)) for _ in range(pairs)]
     mine, other = ([1 / one.wall_s for one in side] for side in zip(*taken, strict=True))
     cpu = [statistics.median(one.cpu_s for one in side) for side in zip(*taken, strict=True)]
-    where = "" if setting.device == "cpu" else f", {torch.cuda.get_device_name()}"
+    threads = f"{setting.proxy.threads} thread" + "s" * (setting.proxy.threads > 1)
+    where = threads if setting.device == "cpu" else torch.cuda.get_device_name()
     return Row(
-        f"proxy training, {setting.model}, {data.name} images, cross-entropy{where}",
+        f"proxy training, {setting.model}, {data.name} images, cross-entropy, {where}",
         "mmengine Runner" + (" with AMP" if wrapper.startswith("Amp") else ""),
         statistics.median(mine),
         statistics.median(other),

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -121,7 +121,7 @@ def search(
     }
     path = Path(run_dir) if run_dir is not None else new_run_path(Path("runs"), metric, "custom")
     with ExitStack() as stack:
-        folder = stack.enter_context(_folder(path, {**fixed, "rounds": rounds}, fixed))
+        folder = stack.enter_context(RunFolder.create_or_open(path, {**fixed, "rounds": rounds}, fixed))
         executor = stack.enter_context(
             build_executor(
                 "inline" if inline else "processes",
@@ -147,11 +147,3 @@ def start(space: SearchSpace) -> list[float]:
 
 def _space(space: str | SearchSpace, metric: str) -> SearchSpace:
     return build_space(space, metric=metric) if isinstance(space, str) else space.bound_to(metric)
-
-
-def _folder(path: Path, config: dict[str, Any], fixed: dict[str, Any]) -> RunFolder:
-    if not (path / "config.yaml").exists():
-        return RunFolder.create(path, config, fixed)
-    folder = RunFolder.open(path, fixed)
-    folder.write_config(config)
-    return folder

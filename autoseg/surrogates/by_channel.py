@@ -23,14 +23,9 @@ from autoseg.surrogates.pieces import Piece, pieces_of, value_alone, value_and_s
 from autoseg.surrogates.windows import dilated, eroded, greatest_around
 
 BLOCK = 2**18  # elements of a block, its channels times the image's pixels; one channel at least
-
-
 HALF = BITS // 2  # classes in one int32 map, which is read several times as fast as int64
 
-
-Listed = tuple[
-    Tensor, Tensor, list[int]
-]  # pixels, their classes, and for each class where it begins; (M,), (M,), C + 1
+Listed = tuple[Tensor, Tensor, list[int]]  # (M,) pixels, (M,) their classes, and for each of the C where it begins
 
 
 @dataclass(frozen=True, eq=False)

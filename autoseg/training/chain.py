@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from autoseg.training import compiled
-from autoseg.training.compiled import Bounds, address, pixels
+from autoseg.training import native
+from autoseg.training.native import Bounds, address, pixels
 from autoseg.training.normalization import EIGHT, FastBatchNorm
 from autoseg.training.pointwise import PointwiseConv
 
@@ -63,7 +63,7 @@ def usable(links: Sequence[Link], maps: Tensor) -> bool:
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
         and all(link.norm.training and _plain(maps, link.conv, link.norm) for link in links)
-        and compiled.library() is not None
+        and native.library() is not None
     )
 
 
@@ -120,8 +120,8 @@ class _Conv(torch.autograd.Function):
         mean, inverse = torch.empty(len(weight)), torch.empty(len(weight))
         name, sizes = _sizes(maps, link.conv)
         weight = weight.contiguous()
-        wanted = compiled.statistics(mean, inverse, link.norm)
-        compiled.call(name, *sizes, maps, compiled.norm(norm, bounds), weight, result, wanted)
+        wanted = native.statistics(mean, inverse, link.norm)
+        native.call(name, *sizes, maps, native.norm(norm, bounds), weight, result, wanted)
         ctx.save_for_backward(maps, weight, *norm, result, mean, inverse)
         ctx.bounds, ctx.conv = bounds, link.conv
         return result, mean, inverse
@@ -137,7 +137,7 @@ class _Conv(torch.autograd.Function):
         to_norm = _empty_norm(norm)
         given = _Given(*(address(each) for each in to_norm))
         name, sizes = _sizes(maps, ctx.conv)
-        compiled.call(f"{name}_back", *sizes, ctypes.byref(returned), maps, compiled.norm(norm, ctx.bounds), weight,
+        native.call(f"{name}_back", *sizes, ctypes.byref(returned), maps, native.norm(norm, ctx.bounds), weight,
                       to_maps, to_weight, ctypes.byref(given))  # fmt: skip
         return to_maps, to_weight, *to_norm, None, None
 
@@ -150,7 +150,7 @@ class _Finish(torch.autograd.Function):
         *norm, added, bounds = rest
         result = torch.empty_like(maps)
         added = None if added is None else added.contiguous(memory_format=LAST)
-        compiled.call("finish", *pixels(maps), maps, compiled.norm(norm, bounds), added, result)
+        native.call("finish", *pixels(maps), maps, native.norm(norm, bounds), added, result)
         ctx.save_for_backward(maps, *norm)
         ctx.bounds = bounds
         return result
@@ -162,8 +162,8 @@ class _Finish(torch.autograd.Function):
         grad = grad.contiguous(memory_format=LAST)
         to_maps, to_norm = torch.empty_like(maps), _empty_norm(norm)
         given = _Given(*(address(each) for each in to_norm))
-        read = compiled.norm(norm, ctx.bounds)
-        compiled.call("finish_back", *pixels(maps), grad, maps, read, to_maps, ctypes.byref(given))
+        read = native.norm(norm, ctx.bounds)
+        native.call("finish_back", *pixels(maps), grad, maps, read, to_maps, ctypes.byref(given))
         return to_maps, *to_norm, grad if ctx.needs_input_grad[5] else None, None
 
 

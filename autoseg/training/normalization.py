@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from autoseg.training import compiled
-from autoseg.training.compiled import Bounds, pixels
+from autoseg.training import native
+from autoseg.training.native import Bounds, pixels
 
 EIGHT = 8  # channels worked on at a time
 NO_BOUNDS = (-float("inf"), float("inf"))
@@ -54,7 +54,7 @@ class FastBatchNorm(nn.BatchNorm2d):
             and maps.is_contiguous(memory_format=torch.channels_last)
             and maps.numel() > maps.shape[1]  # else torch's error message
             and not torch.compiler.is_compiling()
-            and compiled.library() is not None
+            and native.library() is not None
         )
 
 
@@ -72,13 +72,13 @@ class _Normalized(torch.autograd.Function):
         if not layer.training:
             mean = layer.get_buffer("running_mean")
             torch.rsqrt(layer.get_buffer("running_var") + layer.eps, out=inverse)
-        norm = compiled.norm((mean, inverse, weight, bias), bounds)
+        norm = native.norm((mean, inverse, weight, bias), bounds)
         if layer.training:
-            compiled.call("normalize", *pixels(maps), maps, norm, compiled.statistics(mean, inverse, layer), result)
+            native.call("normalize", *pixels(maps), maps, norm, native.statistics(mean, inverse, layer), result)
             ctx.save_for_backward(maps, mean, inverse, weight, bias)
             ctx.bounds = bounds
         else:
-            compiled.call("apply", *pixels(maps), maps, norm, result)
+            native.call("apply", *pixels(maps), maps, norm, result)
         return result
 
     @staticmethod
@@ -87,5 +87,5 @@ class _Normalized(torch.autograd.Function):
         maps, *norm = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last)
         results = torch.empty_like(maps), torch.empty_like(norm[2]), torch.empty_like(norm[3])
-        compiled.call("backward", *pixels(maps), maps, compiled.norm(norm, ctx.bounds), grad, *results)
+        native.call("backward", *pixels(maps), maps, native.norm(norm, ctx.bounds), grad, *results)
         return *results, None, None

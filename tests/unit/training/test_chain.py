@@ -12,7 +12,7 @@ from mmcv.cnn.bricks import DepthwiseSeparableConvModule
 from mmseg.models.utils import InvertedResidual
 from torch import Tensor, nn
 
-from autoseg.training import chain, compiled
+from autoseg.training import chain, native
 from autoseg.training.blocks import FastConvModule, FastInvertedResidual, FastSeparableConvModule
 from autoseg.training.chain import Link
 from autoseg.training.models import speed_up
@@ -24,7 +24,7 @@ RELU6 = (0.0, 6.0)
 
 @pytest.fixture
 def compiler() -> None:
-    if compiled.library() is None:
+    if native.library() is None:
         pytest.skip("no C++ compiler")
 
 
@@ -171,7 +171,7 @@ def test_blocks_of_mmsegmentation(index: int, mode: str, monkeypatch: pytest.Mon
     assert isinstance(fast[0], FastInvertedResidual | FastSeparableConvModule)
     maps = torch.randn(2, 16, 11, 9).to(memory_format=torch.contiguous_format if mode == "contiguous" else LAST)
     if mode == "no compiler":
-        monkeypatch.setattr(compiled, "library", lambda: None)
+        monkeypatch.setattr(native, "library", lambda: None)
     if mode == "eval":
         slow.eval(), fast.eval()
     if mode == "double":
@@ -227,7 +227,7 @@ def test_leaves_other_blocks_alone(block: nn.Module) -> None:
 
 
 def test_one_block_is_a_chain_of_one() -> None:
-    if compiled.library() is None:
+    if native.library() is None:
         pytest.skip("no C++ compiler")
     network = nn.Sequential(blocks()[3].pointwise_conv)
     speed_up(network)

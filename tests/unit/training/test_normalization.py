@@ -8,8 +8,8 @@ import torch
 from mmcv.cnn import ConvModule
 from torch import Tensor, nn
 
-from autoseg import native
-from autoseg.training import compiled
+import autoseg.native
+from autoseg.training import native
 from autoseg.training.blocks import FastConvModule
 from autoseg.training.models import speed_up
 from autoseg.training.normalization import FastBatchNorm
@@ -19,7 +19,7 @@ LAST = torch.channels_last
 
 @pytest.fixture(autouse=True)
 def compiler() -> None:
-    if compiled.library() is None:
+    if native.library() is None:
         pytest.skip("no C++ compiler")
 
 
@@ -125,7 +125,7 @@ def test_is_torchs_own_in_another_order_format_or_without_a_compiler(monkeypatch
     speed_up(fast)
     maps = torch.randn(2, 5, 6, 6)
     torch.testing.assert_close(fast.double()(maps.double()), plain.double()(maps.double()))
-    monkeypatch.setattr(compiled, "library", lambda: None)
+    monkeypatch.setattr(native, "library", lambda: None)
     maps = maps.to(memory_format=LAST)
     assert torch.equal(fast.float()(maps), plain.float()(maps))
 
@@ -134,10 +134,10 @@ def test_without_a_compiler_training_goes_on_and_says_so(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(*_: Path, **__: object) -> None:
-        raise native.NotCompiled("none of c++")
+        raise autoseg.native.NotCompiled("none of c++")
 
-    monkeypatch.setattr(native, "library", refuse)
-    compiled.library.cache_clear()
-    assert compiled.library() is None
+    monkeypatch.setattr(autoseg.native, "library", refuse)
+    native.library.cache_clear()
+    assert native.library() is None
     assert "wants a C++ compiler, there is none of c++" in caplog.text
-    compiled.library.cache_clear()
+    native.library.cache_clear()
