@@ -9,6 +9,8 @@ UV = $(or $(shell command -v uv),.venv-tools/bin/uv)
 # Two processes, each file in one of them; in alphabetical order, which has the long files of integration/ first.
 IN_TWO := -n 2 --dist loadfile --no-loadscope-reorder
 export UV_PYTHON_DOWNLOADS := never
+# Python compiles a module once and keeps it: where that is switched off, each process of a run compiles torch anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup search test test-fast lint types bench study lock clean
 
@@ -28,7 +30,7 @@ search: $(STAMP)  ## a complete search on the built-in data (minutes on 2 cores)
 test: $(STAMP)  ## all tests
 	$(BIN)/pytest $(IN_TWO) $(ARGS)
 
-test-fast: $(STAMP)  ## unit tests only, 3 minutes
+test-fast: $(STAMP)  ## unit tests only, 2 minutes
 	$(BIN)/pytest $(IN_TWO) -m "not slow" $(ARGS)
 
 lint: $(STAMP)  ## ruff and mypy
