@@ -17,7 +17,7 @@ from statistics import fmean, median
 from typing import Any
 
 import numpy as np
-from scipy.stats import kendalltau
+import scipy  # its parts are imported when they are used
 
 from autoseg.evidence.agreement import agreement
 from autoseg.search.rungs import Rungs
@@ -122,7 +122,7 @@ def table(results: Results) -> str:
         cells = [
             str(tau),
             _number(tau.value / yard.value if yard.value > 0 else math.nan),
-            _number(math.nan if name == SECOND else kendalltau(scores, again).statistic),
+            _number(math.nan if name == SECOND else scipy.stats.kendalltau(scores, again).statistic),
             f"{seconds:.1f}",
             f"{seconds / unit:.2f}",
             _number(once, 1),
@@ -153,7 +153,7 @@ def _of_rung(results: Results, share: float, truth: Sequence[float]) -> str:
 def _over_orders(results: Results, rule: str, truth: Sequence[float]) -> str:
     rng = np.random.default_rng(0)
     runs = [replay(results, rule, rng.permutation(len(truth)).tolist()) for _ in range(ORDERS)]
-    taus = [float(kendalltau(run.told, truth).statistic) for run in runs]
+    taus = [float(scipy.stats.kendalltau(run.told, truth).statistic) for run in runs]
     lost = [100 * (max(truth) - truth[_winner(run)]) for run in runs]
     stopped = fmean(share < 1 for run in runs for share in run.done)
     done = fmean(share for run in runs for share in run.done)

@@ -13,11 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import kendalltau
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
-from sklearn.model_selection import KFold, cross_val_predict
+import scipy  # its parts are imported when they are used
 
 from autoseg.evidence.tables import csv_text
 from autoseg.search.ledger import Ledger
@@ -91,6 +87,12 @@ class Surface:
     """
 
     def __init__(self, data: Recorded) -> None:
+        # Here: seconds to import, for those who fit a surface alone.
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.gaussian_process import GaussianProcessRegressor
+        from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+        from sklearn.model_selection import KFold, cross_val_predict
+
         self.spread = float(data.rewards.std())
         self._mean, self._scale = data.rewards.mean(), self.spread or 1.0  # all alike: a flat surface
         scaled = (data.rewards - self._mean) / self._scale
@@ -102,7 +104,7 @@ class Surface:
             left_out = cross_val_predict(process, data.thetas, scaled, cv=folds)
             self._process = process.fit(data.thetas, scaled)
         self.rmse = float(np.sqrt(np.mean((left_out - scaled) ** 2)) * self._scale)
-        self.tau = float(kendalltau(left_out, scaled).statistic)
+        self.tau = float(scipy.stats.kendalltau(left_out, scaled).statistic)
         self.noise = float(np.sqrt(self._process.kernel_.k2.noise_level) * self._scale)
 
     def __call__(self, thetas: FloatArray) -> FloatArray:
