@@ -95,12 +95,13 @@ def test_the_arithmetic_floor_is_that_of_the_reference() -> None:
     assert row.detail["TFLOP/s for one hour"] == pytest.approx(240, rel=0.02)
 
 
+@pytest.mark.parametrize("name", ["cost", "gpu_losses"])
 def test_without_a_gpu_nothing_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(harness, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr("sys.argv", ["run", "cost"])
+    monkeypatch.setattr("sys.argv", ["run", name])
     run.main()
     said = capsys.readouterr().out
     assert said.count("\n") == 1 and "no GPU" in said

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_network import TINY
 from torch import Tensor, nn
 
 from autoseg.cli import compose
@@ -25,16 +26,6 @@ from autoseg.search.records import TrialRecord
 from autoseg.surrogates import SurrogateLoss
 
 FEW = np.array([0.1, 0.5, 0.9])
-SMALL = {
-    "pretrained": None, "auxiliary_head": None,
-    "backbone": {
-        "_delete_": True, "type": "ResNet", "depth": 18, "base_channels": 8, "stem_channels": 8,
-        "num_stages": 2, "strides": [1, 2], "dilations": [1, 1], "out_indices": [0, 1], "norm_cfg": {"type": "BN"},
-    },
-    "decode_head": {
-        "in_channels": 16, "in_index": 1, "channels": 16, "dilations": [1, 2], "c1_in_channels": 8, "c1_channels": 8,
-    },
-}  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------ pulls
@@ -138,7 +129,7 @@ def test_only_trainings_of_one_seed_are_asked_for_predictions(tmp_path: Path) ->
 @pytest.mark.slow
 def test_a_training_that_leaves_predictions_scores_the_same(tmp_path: Path) -> None:
     task = ProxyTask(
-        DataConfig(count=[12, 4, 4], cache_dir=str(tmp_path)), ModelConfig(overrides=SMALL),
+        DataConfig(count=[12, 4, 4], cache_dir=str(tmp_path)), ModelConfig(overrides=TINY),
         ProxyConfig(iters=2, batch_size=2, crop=32, size=[48, 64]), ("miou", "biou"), final_split="val",
     )  # fmt: skip
     loss = build_loss("ce", num_classes=7)

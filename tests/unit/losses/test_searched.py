@@ -60,24 +60,6 @@ def test_gradcheck_and_card(name, tmp_path):
     assert by_name(logits, labels).isfinite()
 
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("version: 1\nloss: '{a}*ce+{1-b}*surrogate'\nscalars: {a: {}}\n", ["scalars a"]),
-        ("version: 1\nscalars: {a: {}}\n", ["in braces"]),
-        ("version: 1\nloss: '{a}*ce'\nscalars: {a: {low: 2, high: 1}}\n", ["low below high"]),
-        ("version: 1\nloss: '{a}*ce'\nscalars: {a: {start: 2}}\n", ["start in"]),
-        ("version: 1\nloss: '{a}*ce'\nscalars: {a: {lowest: 2}}\n", ["low, high, start"]),
-    ],
-)
-def test_bad_files(tmp_path, text, words):
-    path = tmp_path / "mine.yaml"
-    path.write_text(text)
-    with pytest.raises(InputError) as error:
-        autoseg.build_space(str(path), metric="miou")
-    assert all(w in str(error.value) for w in words), str(error.value)
-
-
 def test_curves_alone_are_asked_for_elsewhere():
     space = autoseg.build_space("ce-mix-miou")
     with pytest.raises(InputError, match="searched_loss"):

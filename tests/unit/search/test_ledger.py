@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import math
 import sqlite3
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -129,8 +127,3 @@ def test_a_full_disk_is_one_message_and_loses_nothing(quick_path: Path, monkeypa
     monkeypatch.undo()
     with Ledger(path, NAMES) as again:
         assert again.records("search")[0] == done and len(again.records("search")) > 1
-
-
-def test_the_ledger_does_not_wake_up_torch() -> None:
-    code = "import sys, autoseg.search.ledger, autoseg.search.loop; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,35 +1,19 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import cloudpickle
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny_network import TINY
 from torch import Tensor, nn
 
 from autoseg.config import DataConfig, ModelConfig, ProxyConfig
 from autoseg.data import SegData
 from autoseg.errors import Diverged
 from autoseg.search.proxy import ProxyTask
-
-# 8 channels: with 4, torch 2.15 corrupts the heap in channels-last backward passes on some AMD processors.
-TINY: dict[str, Any] = {
-    "pretrained": None,
-    "auxiliary_head": None,
-    "backbone": {
-        "_delete_": True, "type": "ResNet", "depth": 18, "base_channels": 8, "stem_channels": 8,
-        "num_stages": 2, "strides": [1, 2], "dilations": [1, 1], "out_indices": [0, 1], "norm_cfg": {"type": "BN"},
-    },
-    "decode_head": {
-        "in_channels": 16, "in_index": 1, "channels": 8, "dilations": [1, 2],
-        "c1_in_channels": 8, "c1_channels": 4,
-    },
-}  # fmt: skip
 
 
 class CrossEntropy(nn.Module):
@@ -103,10 +87,5 @@ def test_threads_are_set_by_the_config_and_put_back(task: ProxyTask) -> None:
             return super().forward(logits, labels)
 
     before = torch.get_num_threads()
-    replace(task, proxy=replace(task.proxy, threads=before + 1))(Looks(), 0)
+    replace(task, proxy=replace(task.proxy, threads=before + 1, iters=1))(Looks(), 0)
     assert set(seen) == {before + 1} and torch.get_num_threads() == before
-
-
-def test_building_the_task_needs_no_torch() -> None:
-    code = "import sys; import autoseg.search.proxy; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from tiny_network import TINY
 
 import autoseg
 from autoseg.config import DataConfig, ModelConfig, ProxyConfig, SoftLabelConfig
@@ -17,18 +18,6 @@ from autoseg.errors import InputError
 from autoseg.search.proxy import ProxyTask
 from autoseg.training.targets import UNLABELLED
 
-# 8 channels: with 4, torch 2.15 corrupts the heap in channels-last backward passes on some AMD processors.
-TINY = {
-    "pretrained": None,
-    "auxiliary_head": None,
-    "backbone": {
-        "_delete_": True, "type": "ResNet", "depth": 18, "base_channels": 8, "stem_channels": 8,
-        "num_stages": 2, "strides": [1, 2], "dilations": [1, 1], "out_indices": [0, 1], "norm_cfg": {"type": "BN"},
-    },
-    "decode_head": {
-        "in_channels": 16, "in_index": 1, "channels": 8, "dilations": [1, 2], "c1_in_channels": 8, "c1_channels": 4,
-    },
-}  # fmt: skip
 PROXY = ProxyConfig(iters=3, batch_size=2, crop=32, size=[32, 48])
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_proxy import TINY, CrossEntropy
+from test_proxy import CrossEntropy
+from tiny_network import TINY
 from torch import Tensor, nn
 
 from autoseg.config import DataConfig, ModelConfig, ProxyConfig

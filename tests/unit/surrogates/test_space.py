@@ -16,7 +16,7 @@ NAMES = [f"{space}-{metric}" for space in space_names() for metric in ("miou", "
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_encode_inverts_decode_and_decoded_points_are_accepted(name, seed):
     space = autoseg.build_space(name)
@@ -96,22 +96,27 @@ def test_bad_requests(make, words):
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "said"),
     [
-        ("version: 2\n", ["version: 1"]),
-        ("- 1", ["mapping"]),
-        ("version: 1\ncurves: {}\n", ["curve"]),
-        ("version: 1\ncurve: {kind: bezier}\n", ["family"]),
-        ("version: 1\nscore: {truth_table: false}\n", ["fixed ends"]),
-        ("a: [", ["YAML"]),
+        ("version: 2\n", "version: 1"),
+        ("- 1", "mapping"),
+        ("version: 1\ncurves: {}\n", "curve"),
+        ("version: 1\ncurve: {kind: bezier}\n", "family"),
+        ("version: 1\nscore: {truth_table: false}\n", "fixed ends"),
+        ("a: [", "YAML"),
+        ("version: 1\nloss: '{a}*ce+{1-b}*surrogate'\nscalars: {a: {}}\n", "scalars a"),
+        ("version: 1\nscalars: {a: {}}\n", "in braces"),
+        ("version: 1\nloss: '{a}*ce'\nscalars: {a: {low: 2, high: 1}}\n", "low below high"),
+        ("version: 1\nloss: '{a}*ce'\nscalars: {a: {start: 2}}\n", "start in"),
+        ("version: 1\nloss: '{a}*ce'\nscalars: {a: {lowest: 2}}\n", "low, high, start"),
     ],
 )
-def test_bad_files(tmp_path, text, words):
+def test_bad_files(tmp_path, text, said):
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     with pytest.raises(InputError) as error:
         autoseg.build_space(str(path), metric="miou")
-    assert all(w in str(error.value) for w in words), str(error.value)
+    assert said in str(error.value)
 
 
 def test_a_file_of_the_users_own(tmp_path):
