@@ -69,8 +69,8 @@ def test_surrogate_equals_the_metric_on_one_hot_input(name):
     logits = 200.0 * F.one_hot(pred, C).permute(0, 3, 1, 2).float()
     loss = autoseg.SurrogateLoss(name, C)
     assert float(loss(logits, labels)) == pytest.approx(1 - float(metric.compute()), abs=1e-6)
-    small = torch.randn(2, C, 6, 6, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: loss(x, labels[2:4, :6, :6]), small)
+    small = torch.randn(2, C, 3, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: loss(x, labels[2:4, :3, :4]), small)
 
 
 def test_per_class_shapes():

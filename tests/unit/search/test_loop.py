@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -63,27 +64,49 @@ def test_a_search_without_confirmation_says_so(quick_path: Path, none: ConfirmCo
     assert essence(quick_path / "run")[0][-1][:2] == (2, 2), "nine candidates, and nothing else was trained"
 
 
-def test_the_order_in_which_trainings_end_does_not_matter(quick_path: Path) -> None:
-    forwards = search(quick_path / "a", settings())
-    backwards = search(quick_path / "b", settings(), executor=CountingExecutor(ToyTask()))
-    assert essence(quick_path / "a") == essence(quick_path / "b")
-    assert forwards.best == backwards.best
+@pytest.fixture(scope="module")
+def told() -> Recorder:
+    """What the observer of `whole` was told."""
+    return Recorder()
 
 
 @pytest.fixture(scope="module")
-def whole(kept_path: Path) -> SearchResult:
+def whole(kept_path: Path, told: Recorder) -> SearchResult:
     """Of a search that was never stopped; its folder is only read."""
-    return search(kept_path / "whole", settings())
+    return search(kept_path / "whole", settings(), observer=told)
 
 
-@pytest.mark.parametrize("after", [0, 1, 2, 3, 7, 9, 12, 16])
+@pytest.fixture
+def copied(quick_path: Path, whole: SearchResult) -> Path:
+    """A copy of the folder of `whole`, to go on in."""
+    return shutil.copytree(whole.run_dir, quick_path / "copied")
+
+
+def same(result: SearchResult, other: SearchResult) -> bool:
+    """Whether the results of two folders are equal."""
+    return dataclasses.replace(result, run_dir=other.run_dir) == other
+
+
+@pytest.fixture(scope="module")
+def backwards(kept_path: Path) -> tuple[SearchResult, CountingExecutor]:
+    """The same search with each round's trainings run backwards, and what ran them."""
+    executor = CountingExecutor(ToyTask())
+    return search(kept_path / "backwards", settings(), executor=executor), executor
+
+
+def test_the_order_in_which_trainings_end_does_not_matter(whole: SearchResult, backwards: Any) -> None:
+    assert same(backwards[0], whole)
+    assert essence(backwards[0].run_dir) == essence(whole.run_dir)
+
+
+@pytest.mark.parametrize("after", [0, 1, 3, 7, 9, 12, 16])  # of 3 rounds of 3 and 8 that confirm
 def test_stopped_and_resumed_equals_never_stopped(quick_path: Path, whole: SearchResult, after: int) -> None:
     with pytest.raises(Stop):
         search(quick_path / "run", settings(), executor=PulledPlug(after))
     rest = CountingExecutor(ToyTask())
     resumed = search(quick_path / "run", settings(), executor=rest)
     assert essence(quick_path / "run") == essence(whole.run_dir)
-    assert dataclasses.replace(resumed, run_dir=whole.run_dir) == whole
+    assert same(resumed, whole)
     assert len(rest.payloads) == 9 + 4 * 2 - after  # nothing that had a result was trained again
 
 
@@ -97,49 +120,44 @@ def test_with_real_workers(quick_path: Path, whole: SearchResult) -> None:
 @pytest.mark.parametrize("name", ["ppo", "cmaes", "tpe", "random"])
 def test_so_it_is_with_every_controller(quick_path: Path, name: str) -> None:
     def controller() -> Any:
-        return build_controller(name, len(NAMES), seed=3)
+        return build_controller(name, len(NAMES), seed=3, **({"epochs": 6} if name == "ppo" else {}))
 
-    options = settings(candidates=4, confirm=ConfirmConfig(0, 0))
+    options = settings(candidates=3, confirm=ConfirmConfig(0, 0))
     whole = search(quick_path / "whole", options, controller=controller())
     with pytest.raises(Stop):
-        search(quick_path / "run", options, executor=PulledPlug(6), controller=controller())
+        search(quick_path / "run", options, executor=PulledPlug(7), controller=controller())
     assert search(quick_path / "run", options, controller=controller()).best == whole.best
     assert essence(quick_path / "run") == essence(quick_path / "whole")
 
 
-def test_a_finished_run_is_only_read(quick_path: Path) -> None:
-    first = search(quick_path / "run", settings())
+def test_a_finished_run_is_only_read(copied: Path, whole: SearchResult) -> None:
     executor = CountingExecutor(ToyTask())
-    assert search(quick_path / "run", settings(), executor=executor) == first
+    assert same(search(copied, settings(), executor=executor), whole)
     assert executor.payloads == []
 
 
-def test_more_rounds_go_on_and_fewer_are_refused(quick_path: Path) -> None:
-    whole = search(quick_path / "whole", settings(rounds=4))
-    search(quick_path / "run", settings(rounds=2))
-    more = search(quick_path / "run", settings(rounds=4))
-    assert essence(quick_path / "run") == essence(quick_path / "whole")
+def test_more_rounds_go_on_and_fewer_are_refused(quick_path: Path, whole: SearchResult) -> None:
+    search(quick_path / "run", settings(rounds=1))
+    more = search(quick_path / "run", settings())
+    assert essence(quick_path / "run") == essence(whole.run_dir)
     assert more.best == whole.best and more.rows == whole.rows
-    with pytest.raises(InputError, match=r"search\.rounds: expected at least 4"):
-        search(quick_path / "run", settings(rounds=3))
+    with pytest.raises(InputError, match=r"search\.rounds: expected at least 3"):
+        search(quick_path / "run", settings(rounds=2))
 
 
-def test_a_deleted_checkpoint_is_replayed_without_training(quick_path: Path) -> None:
-    first = search(quick_path / "run", settings())
-    before = essence(quick_path / "run")
+def test_a_deleted_checkpoint_is_replayed_without_training(copied: Path, whole: SearchResult) -> None:
     for name in ("round_0003.json", "round_0002.json"):
-        (quick_path / "run" / "controller" / name).unlink()
+        (copied / "controller" / name).unlink()
     executor = CountingExecutor(ToyTask())
-    assert search(quick_path / "run", settings(), executor=executor) == first
-    assert essence(quick_path / "run") == before and executor.payloads == []
+    assert same(search(copied, settings(), executor=executor), whole)
+    assert essence(copied) == essence(whole.run_dir) and executor.payloads == []
 
 
-def test_a_ledger_of_another_search_is_noticed(quick_path: Path) -> None:
-    search(quick_path / "run", settings())
-    for file in (quick_path / "run" / "controller").iterdir():
+def test_a_ledger_of_another_search_is_noticed(copied: Path) -> None:
+    for file in (copied / "controller").iterdir():
         file.unlink()
     with pytest.raises(InputError, match=r"run folder, candidate 0\.0: expected one θ for one candidate"):
-        search(quick_path / "run", settings(), controller=ToyController(seed=1))
+        search(copied, settings(), controller=ToyController(seed=1))
 
 
 class Witness(ToyController):
@@ -158,14 +176,14 @@ class Witness(ToyController):
 def test_failed_candidates_are_told_as_nan(quick_path: Path, fault: str, state: str) -> None:
     controller, recorder = Witness(), Recorder()
     executor = InlineExecutor(ToyTask(**{fault: 0.6}))
-    options = settings(rounds=4, candidates=6, confirm=ConfirmConfig(2, 2, ["ce"]))
+    options = settings(rounds=3, candidates=4, confirm=ConfirmConfig(1, 1, ["ce"]))
     result = search(quick_path / "run", options, executor=executor, controller=controller, observer=recorder)
     ran, _ = essence(quick_path / "run")
-    states = np.array([entry[3] for entry in ran]).reshape(4, 6)
+    states = np.array([entry[3] for entry in ran]).reshape(3, 4)
     assert set(states.flat) == {"complete", state}
     assert (np.isnan(np.array(controller.told)) == (states == state)).all()
     assert math.isfinite(result.best.reward)
-    assert len(recorder.of("trained")) == 24 + 4 * 2
+    assert len(recorder.of("trained")) == 3 * 4 + 3
 
 
 def test_a_search_in_which_nothing_works_stops_after_a_round(quick_path: Path) -> None:
@@ -195,21 +213,19 @@ def test_a_floor_whose_rival_fails(quick_path: Path) -> None:
         search(quick_path / "run", settings(floor="miou>=ce"), executor=InlineExecutor(ToyTask(diverge_above=0.55)))
 
 
-def test_what_the_observer_is_told(quick_path: Path) -> None:
-    recorder = Recorder()
-    result = search(quick_path / "run", settings(), observer=recorder)
-    (plan,) = recorder.of("started")
+def test_what_the_observer_is_told(copied: Path, whole: SearchResult, told: Recorder) -> None:
+    (plan,) = told.of("started")
     assert (plan.total, plan.done, plan.first_round, plan.workers) == (17, 0, 0, 1)
-    progress = [progress for _, progress in recorder.of("trained")]
+    progress = [progress for _, progress in told.of("trained")]
     assert [p.done for p in progress] == list(range(1, 18)) and all(p.total == 17 for p in progress)
     assert [p.phase for p in progress] == ["search"] * 9 + ["confirm"] * 8
     assert progress[-1].seconds_left == 0
-    summaries = [summary for summary, _ in recorder.of("round_done")]
+    summaries = [summary for summary, _ in told.of("round_done")]
     assert [s.round for s in summaries] == [0, 1, 2]
     assert all(s.best_reward == max(r.reward for r in s.records) for s in summaries)
-    assert recorder.of("finished") == [result]
+    assert told.of("finished") == [whole]
     resumed = Recorder()
-    search(quick_path / "run", settings(rounds=4), observer=resumed)
+    search(copied, settings(rounds=4), observer=resumed)
     assert (resumed.of("started")[0].done, resumed.of("started")[0].first_round) == (17, 3)
 
 
@@ -222,8 +238,9 @@ def test_an_observer_that_fails_does_not_stop_the_search(quick_path: Path) -> No
             raise ConnectionError("no network")
 
     broken, recorder = Broken(), Recorder()
-    search(quick_path / "run", settings(), observer=Observers([broken, recorder]))
-    assert broken.calls == 1 and len(recorder.of("trained")) == 17
+    short = settings(rounds=1, confirm=ConfirmConfig(0, 0))
+    search(quick_path / "run", short, observer=Observers([broken, recorder]))
+    assert broken.calls == 1 and len(recorder.of("trained")) == 3
 
 
 def test_estimate() -> None:
@@ -237,22 +254,15 @@ def test_a_search_has_rounds_and_candidates(quick_path: Path, size: dict[str, in
         search(quick_path / "run", settings(**size))
 
 
-def test_no_confirmation_on_request(quick_path: Path) -> None:
-    result = search(quick_path / "run", settings(confirm=ConfirmConfig(0, 3)))
-    assert not result.best.confirmed and result.rows == () and result.best.seeds == (5,)
-
-
 def test_fresh_seeds_are_fresh() -> None:
     seeds = fresh_seeds(5, 50)
     assert len(set(seeds)) == 50 and 5 not in seeds
     assert seeds[:3] == fresh_seeds(5, 3) and seeds[:3] != fresh_seeds(6, 3)
 
 
-def test_identity_is_the_spaces_own(quick_path: Path) -> None:
-    executor = CountingExecutor(ToyTask())
-    search(quick_path / "run", settings(), executor=executor)
-    fresh = fresh_seeds(PROBLEM.seed, 2)
-    for seed in fresh:
-        assert {"theta": list(IDENTITY), "seed": seed} in executor.payloads
-        assert {"loss": "ce", "seed": seed} in executor.payloads
+def test_identity_is_the_spaces_own_and_rivals_go_by_their_names(backwards: Any) -> None:
+    payloads = backwards[1].payloads
+    for seed in fresh_seeds(PROBLEM.seed, 2):
+        assert {"theta": list(IDENTITY), "seed": seed} in payloads
+        assert {"loss": "ce", "seed": seed} in payloads
     assert TrialRecord(0, 0, "rival", "ce", None, 1).payload == {"loss": "ce", "seed": 1}

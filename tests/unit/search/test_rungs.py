@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +56,27 @@ def history(path: Path) -> list[TrialRecord]:
         return ledger.records("search")
 
 
-def test_what_is_stopped_is_below_the_median_of_earlier_rounds(quick_path: Path) -> None:
-    controller, executor = Witness(), CountingExecutor(Climbing())
-    result = search(quick_path / "run", options(), executor=executor, controller=controller)
-    records = history(quick_path / "run")
+@dataclass
+class Pruned:
+    """A search with early stop that has ended, and who took part in it."""
+
+    path: Path
+    controller: Witness = field(default_factory=Witness)
+    executor: CountingExecutor = field(default_factory=lambda: CountingExecutor(Climbing()))
+    observer: Recorder = field(default_factory=Recorder)
+
+    def __post_init__(self) -> None:
+        parts = {"executor": self.executor, "controller": self.controller, "observer": self.observer}
+        self.result = search(self.path, options(), **parts)
+
+
+@pytest.fixture(scope="module")
+def pruned(kept_path: Path) -> Pruned:
+    return Pruned(kept_path / "pruned")
+
+
+def test_what_is_stopped_is_below_the_median_of_earlier_rounds(pruned: Pruned) -> None:
+    records = history(pruned.path)
     assert {r.state for r in records[:6]} == {COMPLETE}  # nothing is known before the first round has ended
     assert PRUNED in {r.state for r in records[6:]} and COMPLETE in {r.state for r in records[6:]}
     for record in records[6:]:
@@ -76,10 +93,12 @@ def test_what_is_stopped_is_below_the_median_of_earlier_rounds(quick_path: Path)
             assert record.scores == {} and record.error.startswith(f"stopped after {25 * (last + 1)} iterations")
         else:
             assert list(record.rungs) == [25, 50] and record.reward == record.scores["biou"]
-    assert np.isfinite(controller.told).all() and np.array(controller.told).shape == (4, 6)
-    assert all(("rungs" in payload) == (payload["seed"] == 5) for payload in executor.payloads)  # not when confirming
+    told = np.array(pruned.controller.told)
+    assert np.isfinite(told).all() and told.shape == (4, 6)
+    for payload in pruned.executor.payloads:
+        assert ("rungs" in payload) == (payload["seed"] == 5)  # not when confirming
     stopped = {r.name for r in records if r.state == PRUNED}
-    assert not stopped & {row.name for row in result.rows}
+    assert not stopped & {row.name for row in pruned.result.rows}
 
 
 def test_the_best_expectation_is_no_finalist() -> None:
@@ -131,8 +150,8 @@ def test_it_is_optunas_own_rule() -> None:
 
 def test_without_a_pruner_nothing_is_asked(quick_path: Path) -> None:
     executor = CountingExecutor(Climbing())
-    search(quick_path / "run", options(pruner="none"), executor=executor)
-    assert not any("rungs" in payload for payload in executor.payloads)
+    search(quick_path / "run", options(rounds=2, candidates=4, pruner="none"), executor=executor)
+    assert len(executor.payloads) > 8 and not any("rungs" in payload for payload in executor.payloads)
     assert all(record.rungs == {} for record in history(quick_path / "run"))
 
 
@@ -151,16 +170,15 @@ def test_the_ledger_keeps_it_as_optuna_does(quick_path: Path) -> None:
     assert trial.intermediate_values == {25: 0.25, 50: 0.3} and trial.value == 0.4
 
 
-def test_the_terminal_and_watch_say_how_many(quick_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    recorder = Recorder()
-    search(quick_path / "run", options(), executor=InlineExecutor(Climbing()), observer=recorder)
+def test_the_terminal_and_watch_say_how_many(pruned: Pruned, capsys: pytest.CaptureFixture[str]) -> None:
+    recorder = pruned.observer
     terminal = Terminal(plain_console())
     for record, progress in recorder.of("trained"):
         terminal.trained(record, progress)
     for summary, progress in recorder.of("round_done"):
         terminal.round_done(summary, progress)
     printed = capsys.readouterr().out.splitlines()
-    records, config = history(quick_path / "run"), {"search": {"rounds": 4, "candidates": 6}}
+    records, config = history(pruned.path), {"search": {"rounds": 4, "candidates": 6}}
     status = Status("search", config, "running", {"search": tuple(records)}, 24, 0.0)
     for number in range(4):
         stopped = sum(r.state == PRUNED for r in records if r.round == number)
