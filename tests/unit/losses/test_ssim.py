@@ -18,9 +18,9 @@ def logits() -> torch.Tensor:
 
 
 def test_equal_to_scikit_image_inside() -> None:
+    """Away from the border, where scikit-image mirrors the image and ours leaves the outside out."""
     from skimage.metrics import structural_similarity
 
-    """Away from the border, where scikit-image mirrors the image and ours leaves the outside out."""
     loss = build_loss("ssim", num_classes=2)
     assert isinstance(loss, Ssim)
     ours = loss.similarity(check_batch(logits(), LABELS, num_classes=2, ignore_index=255))[0]
