@@ -3,8 +3,8 @@
 Layer by layer, maps are written by a convolution, read for their statistics, read and written again to be normalised,
 and read by the next convolution; going backward twice as often. Here a convolution hands on its maps as they are, with
 their statistics, which it takes while they are in the cache; whoever reads them normalises and clamps on the way. So a
-map is written once and read once, and as often going backward. Statistics are results of their own with gradients of
-their own: every function below is complete for itself.
+map is written once and read once, and as often going backward. A whole chain is one call and one function to autograd:
+layers of their own would cost Python more than the small maps of a proxy cost the processor.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -19,11 +20,12 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from autoseg.training import native
-from autoseg.training.native import Bounds, address, pixels
+from autoseg.training.native import Bounds
 from autoseg.training.normalization import EIGHT, FastBatchNorm
 from autoseg.training.pointwise import PointwiseConv
 
 LAST = torch.channels_last
+POINTWISE, DEPTHWISE, DENSE = range(3)  # of `links.h`
 
 
 @dataclass(frozen=True)
@@ -34,19 +36,28 @@ class Link:
     norm: FastBatchNorm
     bounds: Bounds
 
-    def suits(self) -> bool:
-        """Whether there are functions for it: a 1x1 or a 3x3 depthwise convolution without bias."""
+    @cached_property
+    def kind(self) -> int | None:
+        """The number of its function in C++; None: there is none for it.
+
+        There are some for 1x1 convolutions, 3x3 depthwise ones, and 3x3 ones without stride and dilation from 32
+        channels on, where they win over oneDNN's; all without bias.
+        """
         conv = self.conv
         if conv.bias is not None or conv.in_channels % EIGHT or conv.out_channels % EIGHT:
-            return False
-        return isinstance(conv, PointwiseConv) or _depthwise(conv)
+            return None
+        if isinstance(conv, PointwiseConv):
+            return POINTWISE
+        if conv.kernel_size != (3, 3) or conv.padding_mode != "zeros" or conv.padding != conv.dilation:
+            return None
+        if conv.groups == conv.in_channels == conv.out_channels:
+            return DEPTHWISE if len({*conv.stride}) == len({*conv.dilation}) == 1 else None
+        wide = conv.groups == 1 and min(conv.in_channels, conv.out_channels) >= 32
+        return DENSE if wide and conv.stride == conv.dilation == (1, 1) else None
 
-
-def _depthwise(conv: nn.Conv2d) -> bool:
-    """3x3, a filter a channel, padding that keeps the size but for the stride."""
-    square = conv.kernel_size == (3, 3) and conv.stride[0] == conv.stride[1] and conv.dilation[0] == conv.dilation[1]
-    single = conv.groups == conv.in_channels == conv.out_channels and conv.padding_mode == "zeros"
-    return square and single and conv.padding == conv.dilation
+    def suits(self) -> bool:
+        """Whether there is a function for it."""
+        return self.kind is not None
 
 
 def usable(links: Sequence[Link], maps: Tensor) -> bool:
@@ -75,97 +86,88 @@ def _plain(maps: Tensor, conv: nn.Conv2d, norm: FastBatchNorm) -> bool:
 
 def run(links: Sequence[Link], maps: Tensor, added: Tensor | None = None) -> Tensor:
     """All links one after the other, in training: (N, C, H, W) to (N, D, h, w), to which `added` is added."""
-    norm: tuple[Any, ...] = (None, None, None, None)
-    bounds = (0.0, 0.0)
-    for link in links:
-        if link.norm.num_batches_tracked is not None:
-            link.norm.num_batches_tracked.add_(1)
-        maps, mean, inverse = _Conv.apply(maps, link.conv.weight, *norm, bounds, link)
-        norm, bounds = (mean, inverse, link.norm.weight, link.norm.bias), link.bounds
-    result: Tensor = _Finish.apply(maps, *norm, added, bounds)
+    parameters = [each for link in links for each in (link.conv.weight, link.norm.weight, link.norm.bias)]
+    result: Tensor = _Chain.apply(links, maps, added, *parameters)
     return result
 
 
-class _Returned(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_void_p) for name in ("grad", "maps", "mean", "inverse", "to_mean", "to_inverse")]
+class _Link(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("kind", "in", "out", "stride", "dilation")),
+        ("weight", ctypes.c_void_p),
+        ("norm", native.Norm),
+        ("statistics", native.Statistics),
+        ("batches", ctypes.c_void_p),
+        ("maps", ctypes.c_void_p),
+    ]
 
 
-class _Given(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_void_p) for name in ("to_mean", "to_inverse", "to_weight", "to_bias")]
+class _Gradients(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_void_p) for name in ("weight", "norm_weight", "norm_bias")]
 
 
-class _Depthwise(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_int64) for name in ("images", "height", "width", "channels", "stride", "dilation")]
-
-
-def _sizes(maps: Tensor, conv: nn.Conv2d) -> tuple[str, tuple[Any, ...]]:
-    """The function for a convolution of maps, and the sizes and number of threads it takes."""
-    threads = torch.get_num_threads()
-    images, channels, height, width = maps.shape
-    if conv.groups == 1:
-        return "pointwise", (*map(ctypes.c_int64, (images * height * width, channels, conv.out_channels)), threads)
-    layer = _Depthwise(images, height, width, channels, conv.stride[0], conv.dilation[0])
-    return "depthwise", (ctypes.byref(layer), threads)
-
-
-class _Conv(torch.autograd.Function):
-    """(maps, weight, the norm of the maps or None four times) to maps, their mean and 1 / deviation."""
+class _Chain(torch.autograd.Function):
+    """Links, the maps before and what is added to those after them, and the parameters of the links, to maps."""
 
     @staticmethod
-    def forward(ctx: Any, maps: Tensor, weight: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
-        *norm, bounds, link = rest
-        stride, (images, _, height, width) = link.conv.stride[0], maps.shape
-        shape = (images, len(weight), (height - 1) // stride + 1, (width - 1) // stride + 1)
-        result = torch.empty(shape, memory_format=LAST)
-        mean, inverse = torch.empty(len(weight)), torch.empty(len(weight))
-        name, sizes = _sizes(maps, link.conv)
-        weight = weight.contiguous()
-        wanted = native.statistics(mean, inverse, link.norm)
-        native.call(name, *sizes, maps, native.norm(norm, bounds), weight, result, wanted)
-        ctx.save_for_backward(maps, weight, *norm, result, mean, inverse)
-        ctx.bounds, ctx.conv = bounds, link.conv
-        return result, mean, inverse
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor, to_mean: Tensor, to_inverse: Tensor) -> tuple[Tensor | None, ...]:
-        maps, weight, *norm, result, mean, inverse = ctx.saved_tensors
-        grad = grad.contiguous(memory_format=LAST)
-        wanted = norm[0] is not None or ctx.needs_input_grad[0] or ctx.conv.groups > 1
-        to_maps, to_weight = torch.empty_like(maps) if wanted else None, torch.empty_like(weight)
-        returned = _Returned(*(address(each) for each in (grad, result, mean, inverse, to_mean, to_inverse)))
-        to_norm = _empty_norm(norm)
-        given = _Given(*(address(each) for each in to_norm))
-        name, sizes = _sizes(maps, ctx.conv)
-        native.call(f"{name}_back", *sizes, ctypes.byref(returned), maps, native.norm(norm, ctx.bounds), weight,
-                      to_maps, to_weight, ctypes.byref(given))  # fmt: skip
-        return to_maps, to_weight, *to_norm, None, None
-
-
-class _Finish(torch.autograd.Function):
-    """The norm and activation of maps, with what is added to them."""
-
-    @staticmethod
-    def forward(ctx: Any, maps: Tensor, *rest: Any) -> Tensor:
-        *norm, added, bounds = rest
-        result = torch.empty_like(maps)
+    def forward(ctx: Any, links: Sequence[Link], maps: Tensor, added: Tensor | None, *given: Tensor) -> Tensor:
+        parameters = [each.contiguous(memory_format=LAST) if each.ndim == 4 else each for each in given]
+        statistics = maps.new_empty(2 * sum(link.conv.out_channels for link in links))
+        between = _empty_maps(links, maps)
         added = None if added is None else added.contiguous(memory_format=LAST)
-        native.call("finish", *pixels(maps), maps, native.norm(norm, bounds), added, result)
-        ctx.save_for_backward(maps, *norm)
-        ctx.bounds = bounds
+        result = torch.empty_like(between[-1])
+        described = _described(links, parameters, statistics, between)
+        native.call("chain", described, *_sizes(links, maps), maps, added, result)
+        ctx.save_for_backward(maps, statistics, *between, *parameters)
+        ctx.links = links
         return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        maps, *norm = ctx.saved_tensors
+        links = ctx.links
+        maps, statistics, *rest = ctx.saved_tensors
+        between, parameters = rest[: len(links)], rest[len(links) :]
         grad = grad.contiguous(memory_format=LAST)
-        to_maps, to_norm = torch.empty_like(maps), _empty_norm(norm)
-        given = _Given(*(address(each) for each in to_norm))
-        read = native.norm(norm, ctx.bounds)
-        native.call("finish_back", *pixels(maps), grad, maps, read, to_maps, ctypes.byref(given))
-        return to_maps, *to_norm, grad if ctx.needs_input_grad[5] else None, None
+        to_maps = torch.empty_like(maps) if ctx.needs_input_grad[1] else None
+        to_parameters = [torch.empty_like(each) for each in parameters]
+        where = [each.data_ptr() for each in to_parameters]
+        gradients = (_Gradients * len(links))(*(_Gradients(*where[i : i + 3]) for i in range(0, len(where), 3)))
+        described = _described(links, parameters, statistics, between)
+        native.call("chain_back", described, *_sizes(links, maps), maps, grad, gradients, to_maps)
+        return None, to_maps, grad if ctx.needs_input_grad[2] else None, *to_parameters
 
 
-def _empty_norm(norm: Sequence[Tensor | None]) -> list[Tensor | None]:
-    return [None if each is None else torch.empty_like(each) for each in norm]
+def _sizes(links: Sequence[Link], maps: Tensor) -> tuple[Any, ...]:
+    """How many links, the size of the maps before them, how many threads."""
+    images, _, height, width = maps.shape
+    shape = (ctypes.c_int64 * 3)(images, height, width)
+    return ctypes.c_int64(len(links)), shape, torch.get_num_threads()
+
+
+def _empty_maps(links: Sequence[Link], maps: Tensor) -> list[Tensor]:
+    """Room for what each convolution gives."""
+    images, _, height, width = maps.shape
+    result = []
+    for link in links:
+        stride, channels = link.conv.stride[0], link.conv.out_channels
+        height, width = (height - 1) // stride + 1, (width - 1) // stride + 1
+        result.append(torch.empty((images, channels, height, width), memory_format=LAST))
+    return result
+
+
+def _described(
+    links: Sequence[Link], parameters: Sequence[Tensor], statistics: Tensor, between: Sequence[Tensor]
+) -> Any:
+    """The links as the C++ knows them; their statistics are kept one after the other, mean and 1 / deviation."""
+    result, at = (_Link * len(links))(), statistics.data_ptr()
+    for i, (link, maps) in enumerate(zip(links, between, strict=True)):
+        conv, norm, channels = link.conv, link.norm, link.conv.out_channels
+        weight, scale, bias = (each.data_ptr() for each in parameters[3 * i : 3 * i + 3])
+        mean, inverse, at = at, at + 4 * channels, at + 8 * channels
+        result[i] = _Link(
+            link.kind, conv.in_channels, channels, conv.stride[0], conv.dilation[0], weight,
+            native.Norm(mean, inverse, scale, bias, *link.bounds),
+            native.statistics(mean, inverse, norm), native.address(norm.num_batches_tracked), maps.data_ptr(),
+        )  # fmt: skip
+    return result

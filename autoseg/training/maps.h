@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <memory>
+#include <new>
 #include <vector>
 
 constexpr int64_t PART = 128;  // pixels
@@ -18,7 +20,43 @@ typedef int32_t Mask __attribute__((vector_size(32)));
 inline Eight load(const float* from) { return *reinterpret_cast<const Eight*>(from); }
 inline void store(float* to, Eight value) { *reinterpret_cast<Eight*>(to) = value; }
 inline Eight all(float x) { return Eight{x, x, x, x, x, x, x, x}; }
+template <int LANES>
+struct Numbers {
+  typedef Eight type;
+};
+#ifdef __AVX512F__
+constexpr int WIDEST = 16;  // numbers in a register
+template <>
+struct Numbers<16> {
+  typedef float type __attribute__((vector_size(64), aligned(4)));
+};
+#else
+constexpr int WIDEST = 8;
+#endif
+template <int LANES>
+inline typename Numbers<LANES>::type load_some(const float* from) {
+  return *reinterpret_cast<const typename Numbers<LANES>::type*>(from);
+}
+template <int LANES>
+inline void store_some(float* to, typename Numbers<LANES>::type value) {
+  *reinterpret_cast<typename Numbers<LANES>::type*>(to) = value;
+}
+
 inline Eight masked(Mask mask, Eight value) { return (Eight)((Mask)value & mask); }
+
+// Room for numbers, of any value at first.
+class Scratch {
+ public:
+  explicit Scratch(int64_t count) : numbers_(count ? new (LINE) float[count] : nullptr) {}
+  float* data() const { return numbers_.get(); }
+
+ private:
+  static constexpr std::align_val_t LINE{64};
+  struct Free {
+    void operator()(float* numbers) const { ::operator delete[](numbers, LINE); }
+  };
+  std::unique_ptr<float[], Free> numbers_;
+};
 
 template <int N>
 struct Width {
@@ -123,6 +161,10 @@ struct Affine {  // before the activation a channel is (x - mean) * scale + bias
     for (int64_t c = 0; c < channels; ++c) scale[c] = norm.weight[c] * norm.inverse[c];
   }
   Eight value(Eight x, int64_t c) const { return (x - load(mean + c)) * load(&scale[c]) + load(bias + c); }
+  Eight clamped(Eight x, int64_t c) const {
+    const Eight z = value(x, c), least = z < low ? low : z;
+    return least > high ? high : least;
+  }
   // Pixels from x on, clamped, to places `stride` apart, plus `added` unless that is null.
   void fill(int64_t count, int64_t channels, const float* x, float* to, int64_t stride, const float* added) const {
     const float *means = mean, *biases = bias, *scales = scale.data();  // no store can change these

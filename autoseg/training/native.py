@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from autoseg import native
 
 HERE = Path(__file__).parent
-SOURCES = (HERE / "normalization.cpp", HERE / "chain.cpp")
-HEADERS = (HERE / "maps.h", HERE / "products.h")
+SOURCES = tuple(HERE / f"{name}.cpp" for name in ("normalization", "chain", "pointwise", "depthwise", "dense"))
+HEADERS = tuple(HERE / f"{name}.h" for name in ("maps", "products", "links", "winograd"))
 Bounds = tuple[float, float]
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def call(function: str, *arguments: Any) -> None:
     found[function](*(ctypes.c_void_p(one.data_ptr()) if isinstance(one, Tensor) else one for one in arguments))
 
 
-class _Norm(ctypes.Structure):
+class Norm(ctypes.Structure):
     """Of `maps.h`."""
 
     _fields_ = [
@@ -47,7 +47,7 @@ class _Norm(ctypes.Structure):
     ]
 
 
-class _Statistics(ctypes.Structure):
+class Statistics(ctypes.Structure):
     """Of `maps.h`."""
 
     _fields_ = [
@@ -58,14 +58,13 @@ class _Statistics(ctypes.Structure):
 
 def norm(tensors: Sequence[Tensor | None], bounds: Bounds) -> Any:
     """Mean, 1 / deviation, weight, bias, and what the activation clamps to; null where there are none."""
-    return None if tensors[0] is None else ctypes.byref(_Norm(*map(address, tensors), *bounds))
+    return None if tensors[0] is None else ctypes.byref(Norm(*map(address, tensors), *bounds))
 
 
-def statistics(mean: Tensor, inverse: Tensor, layer: nn.BatchNorm2d) -> Any:
-    """Where a layer's statistics are put."""
+def statistics(mean: int, inverse: int, layer: nn.BatchNorm2d) -> Statistics:
+    """Where a layer's statistics are put: addresses of those of a batch, and its running ones."""
     assert layer.momentum is not None  # as `FastBatchNorm.suits` says
-    buffers = mean, inverse, layer.running_mean, layer.running_var
-    return ctypes.byref(_Statistics(*map(address, buffers), layer.eps, layer.momentum))
+    return Statistics(mean, inverse, address(layer.running_mean), address(layer.running_var), layer.eps, layer.momentum)
 
 
 def address(tensor: Tensor | None) -> int | None:

@@ -6,6 +6,7 @@ times, here it is 8. The activation's gradient is found again from the layer's i
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any
 
 import torch
@@ -74,7 +75,8 @@ class _Normalized(torch.autograd.Function):
             torch.rsqrt(layer.get_buffer("running_var") + layer.eps, out=inverse)
         norm = native.norm((mean, inverse, weight, bias), bounds)
         if layer.training:
-            native.call("normalize", *pixels(maps), maps, norm, native.statistics(mean, inverse, layer), result)
+            statistics = native.statistics(mean.data_ptr(), inverse.data_ptr(), layer)
+            native.call("normalize", *pixels(maps), maps, norm, ctypes.byref(statistics), result)
             ctx.save_for_backward(maps, mean, inverse, weight, bias)
             ctx.bounds = bounds
         else:

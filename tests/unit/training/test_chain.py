@@ -12,6 +12,7 @@ from mmcv.cnn.bricks import DepthwiseSeparableConvModule
 from mmseg.models.utils import InvertedResidual
 from torch import Tensor, nn
 
+from autoseg import native as built
 from autoseg.training import chain, native
 from autoseg.training.blocks import FastConvModule, FastInvertedResidual, FastSeparableConvModule
 from autoseg.training.chain import Link
@@ -44,9 +45,11 @@ def randomised(network: nn.Module) -> nn.Module:
     return network.to(memory_format=LAST)
 
 
-def link(wide: int, out: int, bounds: tuple[float, float], *, stride: int = 0, dilation: int = 1) -> Link:
-    """Pointwise without a stride, else depthwise."""
-    conv = nn.Conv2d(wide, out, 1, bias=False)
+def link(
+    wide: int, out: int, bounds: tuple[float, float], *, stride: int = 0, dilation: int = 1, dense: bool = False
+) -> Link:
+    """Dense 3x3 if so wished; else pointwise without a stride, depthwise with one."""
+    conv = nn.Conv2d(wide, out, 3, padding=1, bias=False) if dense else nn.Conv2d(wide, out, 1, bias=False)
     if stride:
         conv = nn.Conv2d(wide, wide, 3, stride, dilation, dilation, groups=wide, bias=False)
     layers = nn.Sequential(conv, nn.BatchNorm2d(out))
@@ -91,16 +94,52 @@ def test_equals_the_layers_it_stands_for(
     shape: tuple[int, int, int, int], wide: int, out: int, stride: int, dilation: int, with_added: bool
 ) -> None:
     links = [link(shape[1], wide, RELU6), link(wide, wide, (0.0, float("inf")), stride=stride, dilation=dilation)]
-    links.append(link(wide, out, NO_BOUNDS))
-    exact = [Link(*(copy.deepcopy(each).double() for each in (one.conv, one.norm)), one.bounds) for one in links]
+    compare([*links, link(wide, out, NO_BOUNDS)], torch.randn(shape), with_added)
+
+
+@pytest.mark.usefixtures("compiler", "threads")
+@pytest.mark.parametrize("threads_used", [1, 2])
+@pytest.mark.parametrize("shape", [(2, 32, 5, 7), (1, 40, 33, 34), (9, 32, 8, 8), (2, 32, 1, 2), (3, 48, 12, 9)])
+def test_dense_equals_the_layers_it_stands_for(shape: tuple[int, int, int, int], threads_used: int) -> None:
+    torch.set_num_threads(threads_used)
+    links = [link(shape[1], 56, RELU6, dense=True), link(56, 32, (0.0, float("inf")), dense=True)]
+    assert [each.kind for each in links] == [chain.DENSE] * 2
+    compare(links, torch.randn(shape), with_added=False)
+
+
+@pytest.mark.usefixtures("compiler")
+def test_dense_without_a_gradient_to_its_maps() -> None:
+    only, maps = link(32, 32, RELU6, dense=True), torch.randn(2, 32, 6, 5).to(memory_format=LAST)
+    mine = torch.autograd.grad(chain.run([only], maps).square().sum(), only.conv.weight)
+    theirs = torch.autograd.grad(chain.run([only], maps.requires_grad_()).square().sum(), only.conv.weight)
+    assert torch.equal(*mine, *theirs)
+
+
+@pytest.mark.usefixtures("compiler")
+def test_registers_of_eight_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(built, "VARIANTS", (("-march=native", "-mno-avx512f"), ()))
+    narrow = built.library(*native.SOURCES, headers=native.HEADERS)
+    monkeypatch.setattr(native, "library", lambda: narrow)
+    compare([link(32, 56, RELU6, dense=True), link(56, 56, RELU6, stride=2), link(56, 24, RELU6)],
+            torch.randn(3, 32, 15, 14), with_added=True)  # fmt: skip
+    built.library.cache_clear()
+
+
+def doubled(links: list[Link]) -> list[Link]:
+    return [Link(copy.deepcopy(one.conv).double(), copy.deepcopy(one.norm).double(), one.bounds) for one in links]
+
+
+def compare(links: list[Link], maps: Tensor, with_added: bool) -> None:
+    """A chain with the same layers in double precision: results, gradients, statistics."""
+    exact = doubled(links)
     assert all(each.suits() for each in links)
-    maps = torch.randn(shape).to(memory_format=LAST).requires_grad_()
+    maps = maps.to(memory_format=LAST).requires_grad_()
     assert chain.usable(links, maps)
     added = None
     if with_added:
-        size = [(side - 1) // stride + 1 for side in shape[2:]]
-        added = torch.randn(shape[0], out, *size).to(memory_format=LAST).requires_grad_()
-    got, inputs = chain.run(links, maps, added), [maps, *([added] if with_added else [])]
+        shape = plain(doubled(links), maps.detach().double(), None).shape
+        added = torch.randn(shape).to(memory_format=LAST).requires_grad_()
+    got, inputs = chain.run(links, maps, added), [maps, *([] if added is None else [added])]
     towards = torch.randn_like(got)
     mine = torch.autograd.grad(got, [*inputs, *weights(links)], towards)
     exact_inputs = [each.detach().double().requires_grad_() for each in inputs]
@@ -114,7 +153,8 @@ def test_equals_the_layers_it_stands_for(
 
 @pytest.mark.usefixtures("compiler", "threads")
 def test_bitwise_the_same_again_and_nearly_with_more_threads() -> None:
-    links = [link(8, 48, RELU6), link(48, 48, RELU6, stride=1), link(48, 16, NO_BOUNDS)]
+    links = [link(8, 48, RELU6), link(48, 48, RELU6, stride=1), link(48, 32, RELU6, dense=True)]
+    links.append(link(32, 16, NO_BOUNDS))
     maps = torch.randn(5, 8, 24, 23).to(memory_format=LAST).requires_grad_()
 
     def everything(threads: int) -> list[Tensor]:
@@ -142,7 +182,7 @@ def test_an_outlier_in_the_statistics_does_not_cancel() -> None:
 
 @pytest.mark.usefixtures("compiler")
 def test_what_is_frozen_gets_no_gradient_and_nan_goes_through() -> None:
-    links = [link(8, 16, RELU6), link(16, 16, RELU6, stride=1)]
+    links = [link(8, 32, RELU6), link(32, 32, RELU6, stride=1), link(32, 32, RELU6, dense=True)]
     for each in links:
         each.conv.weight.requires_grad_(False)
     maps = torch.randn(1, 8, 6, 6).to(memory_format=LAST)
@@ -226,6 +266,29 @@ def test_leaves_other_blocks_alone(block: nn.Module) -> None:
     assert not isinstance(network[0], FastInvertedResidual | FastSeparableConvModule)
 
 
+@pytest.mark.parametrize(
+    ("settings", "kind"),
+    [
+        ({}, chain.DENSE),
+        ({"stride": 2}, None),
+        ({"dilation": 2, "padding": 2}, None),
+        ({"padding": 0}, None),
+        ({"groups": 2}, None),
+        ({"bias": True}, None),
+        ({"in_channels": 24}, None),
+        ({"out_channels": 36}, None),
+        ({"padding_mode": "reflect"}, None),
+        ({"groups": 32}, chain.DEPTHWISE),
+        ({"groups": 32, "stride": (1, 2)}, None),
+        ({"groups": 32, "out_channels": 64}, None),
+    ],
+)
+def test_which_convolutions_there_are_functions_for(settings: dict[str, object], kind: int | None) -> None:
+    given = {"in_channels": 32, "out_channels": 32, "kernel_size": 3, "padding": 1, "bias": False, **settings}
+    conv = nn.Conv2d(**given)
+    assert Link(conv, nn.BatchNorm2d(conv.out_channels), RELU6).kind == kind
+
+
 def test_one_block_is_a_chain_of_one() -> None:
     if native.library() is None:
         pytest.skip("no C++ compiler")
@@ -233,4 +296,4 @@ def test_one_block_is_a_chain_of_one() -> None:
     speed_up(network)
     assert isinstance(network[0], FastConvModule)
     result = network(torch.randn(2, 16, 8, 8).to(memory_format=LAST))
-    assert type(result.grad_fn).__name__ == "_FinishBackward"
+    assert type(result.grad_fn).__name__ == "_ChainBackward"
