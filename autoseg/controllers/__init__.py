@@ -11,12 +11,13 @@ from autoseg.errors import unknown_name
 
 __all__ = ["Controller", "build_controller", "controller_names"]
 
-# Imported on demand: only "ppo" needs torch and stable-baselines3, only "tpe" Optuna.
+# Imported on demand: only "ppo" needs stable-baselines3, only "gp" and "tpe" Optuna.
 _CLASSES = {
     "ppo": ("autoseg.controllers.ppo", "PPOController"),
     "random": ("autoseg.controllers.random", "RandomController"),
     "cmaes": ("autoseg.controllers.cmaes", "CMAESController"),
     "tpe": ("autoseg.controllers.tpe", "TPEController"),
+    "gp": ("autoseg.controllers.gp", "GPController"),
 }
 
 
@@ -36,13 +37,13 @@ def build_controller(
     """Builds a controller over raw θ in [0, 1]^dim.
 
     Args:
-        name: "ppo", "random", "cmaes" or "tpe".
+        name: "gp", "tpe", "cmaes", "ppo" or "random".
         dim: number of coordinates of θ.
         mean: where the search starts, (dim,) in [0, 1]; default 0.5 everywhere.
         std: spread of the first candidates around it ("ppo" and "cmaes").
         seed: seeds every generator of the controller.
         **options: the controller's own; "ppo": `lr`, `epochs`, `clip`, `ratio`, `baseline`, `std_end` and
-            `rounds` (see `ppo.PPOSettings`); "tpe": `startup` (see `tpe.TPESettings`).
+            `rounds` (see `ppo.PPOSettings`); "gp" and "tpe": `startup` (see `gp.GPSettings`, `tpe.TPESettings`).
 
     Raises:
         InputError: unknown name or option, or a value out of its range.

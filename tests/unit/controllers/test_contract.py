@@ -27,6 +27,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "random": ("random", {}),
     "cmaes": ("cmaes", {"mean": [0.4] * DIM}),
     "tpe": ("tpe", {"startup": 6, "mean": [0.4] * DIM}),
+    "gp": ("gp", {"startup": 6, "mean": [0.4] * DIM}),
     "ppo": ("ppo", STEPS),
     "ppo-joint": ("ppo", {**STEPS, "ratio": "joint", "baseline": "mean_policy", "std_end": 0.1, "rounds": 4}),
 }
@@ -234,7 +235,7 @@ def test_every_config_builds_its_controller() -> None:
         assert build_controller(config.name, dim=DIM, **config.options).ask(2).shape == (2, DIM)
 
 
-@pytest.mark.parametrize("name", ["cmaes", "tpe", "ppo"])
+@pytest.mark.parametrize("name", ["cmaes", "tpe", "gp", "ppo"])
 def test_learns_where_random_does_not(name: str) -> None:
     """Mean reward of the last of 8 rounds of 12: random stays near -0.9, PPO's spread costs 0.15."""
     options = {} if name == "ppo" else VARIANTS[name][1]  # PPO with all its steps

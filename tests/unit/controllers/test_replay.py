@@ -17,9 +17,9 @@ def test_failed_is_just_below_the_worst_of_its_round() -> None:
     assert np.isnan(worst_for_failed(np.array([nan, nan]))).all()
 
 
-@pytest.mark.parametrize("name", ["cmaes", "tpe"])
+@pytest.mark.parametrize("name", ["cmaes", "tpe", "gp"])
 def test_failed_counts_as_the_worst(name: str) -> None:
-    options = {"startup": 2} if name == "tpe" else {}
+    options = {"startup": 2} if name in ("tpe", "gp") else {}
     told_nan, told_worst = (build_controller(name, dim=3, **options) for _ in range(2))
     for _ in range(3):
         thetas = told_nan.ask(6)
@@ -30,7 +30,7 @@ def test_failed_counts_as_the_worst(name: str) -> None:
         told_worst.tell(thetas, np.where(np.isnan(rewards), np.nextafter(np.nanmin(rewards), -1.0), rewards))
 
 
-@pytest.mark.parametrize("name", ["cmaes", "tpe"])
+@pytest.mark.parametrize("name", ["cmaes", "tpe", "gp"])
 def test_round_of_failures_teaches_nothing(name: str) -> None:
     """As if nobody had told: only the generator has moved on."""
     controller = build_controller(name, dim=3, mean=[0.9, 0.1, 0.5])
@@ -58,5 +58,6 @@ def test_cmaes_starts_at_mean_with_std() -> None:
     np.testing.assert_allclose(thetas.std(0), 0.05, rtol=0.1)
 
 
-def test_tpe_tries_the_mean_first() -> None:
-    assert build_controller("tpe", dim=2, mean=[0.3, 0.6]).ask(3)[0].tolist() == [0.3, 0.6]
+@pytest.mark.parametrize("name", ["tpe", "gp"])
+def test_the_mean_is_tried_first(name: str) -> None:
+    assert build_controller(name, dim=2, mean=[0.3, 0.6]).ask(3)[0].tolist() == [0.3, 0.6]

@@ -1,0 +1,116 @@
+"""Bayesian optimisation with a Gaussian process (Snoek et al. 2012, arXiv 1206.2944) by Optuna.
+
+Optuna's `GPSampler`: a Matern 5/2 kernel with one length scale a coordinate, noise fitted too, and the logarithm of the
+expected improvement (Ament et al. 2023, arXiv 2310.20708) given the candidates of the round already chosen.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import optuna
+import torch
+
+from autoseg.controllers.base import Controller, FloatArray, Settings, check_integer, check_rewards, check_thetas
+from autoseg.controllers.replay import worst_for_failed
+
+
+@dataclass(frozen=True)
+class GPSettings(Settings):
+    """Options of "gp"; `std` plays no part, and `mean`, if given, is its first candidate.
+
+    Args:
+        startup: candidates told before the process takes over; those before are drawn uniformly.
+    """
+
+    startup: int = 8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_integer("controller startup", self.startup, least=1)
+
+
+class GPController(Controller):
+    """A study is made anew at every `ask`, of all that was told: the record and two numbers are the whole state.
+
+    One ask costs some tenths of a second for every candidate, and more than in proportion with many hundred told.
+    """
+
+    name: ClassVar[str] = "gp"
+    settings_type: ClassVar[type[Settings]] = GPSettings
+
+    def __init__(self, settings: GPSettings) -> None:
+        super().__init__(settings)
+        self._names = [f"x{i:04d}" for i in range(settings.dim)]  # Optuna sorts them
+        self._space: dict[str, optuna.distributions.BaseDistribution] = {
+            name: optuna.distributions.FloatDistribution(0.0, 1.0) for name in self._names
+        }
+        self._asks = 0  # so far: each has random numbers of its own
+        self._thetas: list[list[float]] = []
+        self._rewards: list[float] = []
+
+    def _propose(self, n: int) -> FloatArray:
+        with _quiet(), _one_thread():
+            study = self._study()
+            self._asks += 1
+            trials = [study.ask(self._space) for _ in range(n)]
+        return np.array([[trial.params[name] for name in self._names] for trial in trials])
+
+    def _study(self) -> optuna.Study:
+        seed = int(np.random.SeedSequence([self.settings.seed, self._asks]).generate_state(1)[0])
+        sampler = optuna.samplers.GPSampler(
+            seed=seed, n_startup_trials=self.settings.startup, warn_independent_sampling=False
+        )
+        study = optuna.create_study(direction="maximize", sampler=sampler)
+        for theta, reward in zip(self._thetas, self._rewards, strict=True):
+            params = dict(zip(self._names, theta, strict=True))
+            study.add_trial(optuna.trial.create_trial(params=params, distributions=self._space, value=reward))
+        if self._asks == 0 and self.settings.mean is not None:
+            study.enqueue_trial(dict(zip(self._names, self.settings.mean, strict=True)))
+        return study
+
+    def _learn(self, thetas: FloatArray, rewards: FloatArray) -> None:
+        """A round in which all failed teaches nothing."""
+        rewards = worst_for_failed(rewards)
+        if not np.isnan(rewards).any():
+            self._thetas += thetas.tolist()
+            self._rewards += rewards.tolist()
+
+    def _state(self) -> dict[str, Any]:
+        return {"asks": self._asks, "thetas": [list(theta) for theta in self._thetas], "rewards": list(self._rewards)}
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        self._asks = int(state["asks"])
+        rewards = check_rewards(state["rewards"], len(state["thetas"]))
+        self._rewards = rewards.tolist()
+        if self._rewards:
+            self._thetas = check_thetas("controller state, thetas", state["thetas"], self.settings.dim).tolist()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No line for every study; what a fit warns of, no user can mend."""
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        optuna.logging.set_verbosity(level)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """The same sums whatever the machine does besides; matrices are too small for a second."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
