@@ -52,7 +52,7 @@ def torch_version() -> str:
 
 
 def warm_up(training: Training, iters: int, num_classes: int, ignore_index: int, path: Path | None) -> None:
-    """Bring a new training to where `iters` iterations with cross-entropy have brought it.
+    """Bring a new training to where `iters` iterations with cross-entropy have brought it, its optimiser as new.
 
     Args:
         training: that has done nothing yet.
@@ -77,6 +77,7 @@ def warm_up(training: Training, iters: int, num_classes: int, ignore_index: int,
         except Diverged as error:  # no candidate is to blame, and none could go on
             hint = "Lower proxy.lr."
             raise InputError("proxy.warmup", "a training that goes well with cross-entropy", error, hint) from error
+        training.forget()
 
     def make(draft: Path) -> None:
         train()

@@ -50,7 +50,7 @@ def train(
 
 
 class Training:
-    """A training that can stop after any iteration, be looked at or kept (`training.state`), and go on.
+    """A training that can stop after any iteration, be looked at, or kept (`training.state`) between losses, and go on.
 
     Args:
         model: images (N, 3, H, W) to a list of logits [main, auxiliary...], on `precision.device`; trained in place.
@@ -110,6 +110,14 @@ class Training:
                 _check(self.losses[: self.iteration])
         _check(self.losses[: self.iteration])
         self._seconds += time.perf_counter() - start
+
+    def forget(self) -> None:
+        """Have the optimiser start afresh, for another loss.
+
+        Adam's moments are of gradients as large as the old loss's: one with smaller gradients would hardly move until
+        they have faded, after many hundred iterations.
+        """
+        self.optimizer.state.clear()
 
     def _step(self, loss: nn.Module, last: int) -> Step:
         """One iteration after another, up to `last`.

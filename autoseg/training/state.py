@@ -1,12 +1,13 @@
-"""A training's state as tensors by name: what another process needs to go on as if it had done all before itself.
+"""A training's state between two losses, as tensors by name: what another process needs to go on with the second.
 
-Weights, batch-norm statistics, the optimiser's moments, the loss scale, what the targets have learned, the place in
-the stream of batches and the state of every random generator. Tensors alone, so that a `.safetensors` file holds them.
+Weights, batch-norm statistics, the loss scale, what the targets have learned, the place in the stream of batches and
+the state of every random generator; no moments, which the optimiser forgets there (`Training.forget`). Tensors alone,
+so that a `.safetensors` file holds them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -18,9 +19,6 @@ def state(training: Training) -> dict[str, Tensor]:
     """A copy on the CPU of all that a training has come to."""
     found = {f"model.{name}": value for name, value in training.model.state_dict().items()}
     found |= {f"targets.{name}": value for name, value in training.targets.state().items()}
-    for number, weight in enumerate(_weights(training)):
-        moments: Mapping[str, Tensor | None] = training.optimizer.state[weight]
-        found |= {f"optimizer.{number}.{name}": value for name, value in moments.items() if value is not None}
     if training.scaler.is_enabled():
         scaler = training.scaler.state_dict()
         found["scaler"] = torch.tensor([scaler["scale"], scaler["_growth_tracker"]], dtype=torch.float64)
@@ -33,7 +31,7 @@ def state(training: Training) -> dict[str, Tensor]:
 
 
 def restore(training: Training, kept: Mapping[str, Tensor]) -> None:
-    """Bring a new training of the same network, stream and settings to where another was.
+    """Bring a new training of the same network, stream and settings to where another was once it had forgotten.
 
     Args:
         training: that has done nothing yet.
@@ -41,12 +39,6 @@ def restore(training: Training, kept: Mapping[str, Tensor]) -> None:
     """
     training.model.load_state_dict(_part(kept, "model."))
     training.targets.restore(_part(kept, "targets."))
-    for number, weight in enumerate(_weights(training)):
-        for name, value in _part(kept, f"optimizer.{number}.").items():
-            # In the layout of the weight: fused optimisers walk through both side by side.
-            like = weight if value.shape == weight.shape else value
-            place = torch.empty_like(like, dtype=value.dtype, device=weight.device, requires_grad=False)
-            training.optimizer.state[weight][name] = place.copy_(value)
     if training.scaler.is_enabled():
         scale, tracker = kept["scaler"].tolist()
         saved = {**training.scaler.state_dict(), "scale": scale, "_growth_tracker": int(tracker)}
@@ -57,11 +49,6 @@ def restore(training: Training, kept: Mapping[str, Tensor]) -> None:
     torch.set_rng_state(kept["random.cpu"])
     if training.precision.device.type == "cuda":
         torch.cuda.set_rng_state(kept["random.cuda"], training.precision.device)
-
-
-def _weights(training: Training) -> Iterator[torch.nn.Parameter]:
-    for group in training.optimizer.param_groups:
-        yield from group["params"]
 
 
 def _part(kept: Mapping[str, Tensor], head: str) -> dict[str, Tensor]:

@@ -5,7 +5,8 @@ in a file; by default on those behind docs/search_efficiency.md.
 
 Each entrant asks for rounds of 8 candidates, is told noisy rewards, and ends as a search ends: the best four and, if
 it has one, its mean are trained again with three fresh seeds and the best of them is the winner. What counts is the
-winner's reward on the surface, without noise.
+winner's reward on the surface, without noise. The surface is fitted twice, as a Gaussian process and as a forest: one
+entrant models rewards as the first does.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ ENTRANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "ppo, per dimension, mean policy": ("ppo", {"baseline": "mean_policy"}),
     "tpe": ("tpe", {}),
     "cmaes": ("cmaes", {}),
+    "gp": ("gp", {}),
 }
+SURFACES = {"a Gaussian process": False, "extremely randomized trees": True}
 
 
 def race(surface: Surface, data: Recorded, entrant: str, seed: int) -> list[float]:
@@ -64,9 +67,12 @@ def _winner(surface: Surface, asked: FloatArray, told: FloatArray, controller: A
 
 
 def study(file: Path, seeds: int = SEEDS) -> dict[str, Any]:
-    """All entrants with all seeds; plain data."""
+    """All entrants with all seeds on both surfaces; plain data."""
     data = load(file)
-    surface = Surface(data)
+    return {kind: _races(Surface(data, trees), data, seeds) for kind, trees in SURFACES.items()}
+
+
+def _races(surface: Surface, data: Recorded, seeds: int) -> dict[str, Any]:
     runs = {e: np.array([race(surface, data, e, seed) for seed in range(seeds)]) for e in ENTRANTS}
     goal = float(np.median(runs["random"][:, -1]))  # what random search reaches with the whole budget
     return {
@@ -92,11 +98,15 @@ def _trainings_to(winners: FloatArray, goal: float) -> float | None:
     return None if np.isinf(middle) else middle * CANDIDATES
 
 
-def table(result: dict[str, Any]) -> str:
+def tables(results: dict[str, Any]) -> str:
     """The result as Markdown, in percent of the metric."""
+    return "\n\n".join(_table(kind, result) for kind, result in results.items())
+
+
+def _table(kind: str, result: dict[str, Any]) -> str:
     s = result["surface"]
     lines = [
-        f"Surface: {s['trainings']} trainings, left-out error {100 * s['rmse']:.2f} points (rewards vary by "
+        f"Surface, {kind}: {s['trainings']} trainings, left-out error {100 * s['rmse']:.2f} points (rewards vary by "
         f"{100 * s['std']:.2f}), Kendall's tau {s['tau']:.2f}, noise {100 * s['noise']:.2f}; "
         f"identity curves {100 * s['identity']:.1f}.",
         "",
@@ -114,14 +124,14 @@ def write(file: Path, to: Path, seeds: int) -> None:
     """Race on the surface of `file`; prints the table and writes it to `to`, the figures beside it as JSON."""
     result = study(file, seeds)
     write_atomic(to.with_suffix(".json"), json.dumps(result, indent=1) + "\n")
-    print(table(result))
-    write_atomic(to, table(result) + "\n")
+    print(tables(result))
+    write_atomic(to, tables(result) + "\n")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", nargs="?", type=Path, default=DATA / "camvid-miou.csv", metavar="FILE")
-    print(table(study(parser.parse_args().file)))
+    print(tables(study(parser.parse_args().file)))
 
 
 if __name__ == "__main__":

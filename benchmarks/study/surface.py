@@ -74,20 +74,23 @@ def load(path: Path) -> Recorded:
 
 
 class Surface:
-    """A Gaussian process with one length scale per coordinate, fitted by maximum likelihood.
+    """A Gaussian process with one length scale per coordinate, fitted by maximum likelihood, or a forest.
 
     Args:
         data: what it is fitted to.
+        trees: averaged over extremely randomized trees (Geurts et al. 2006) instead: steps, not smooth, so that a
+            controller which models the reward as a Gaussian process has no better model of it than the others.
 
     Attributes:
-        noise: standard deviation of a reward around the surface, as estimated by the fit.
+        noise: standard deviation of a reward around the process, as estimated by its fit.
         rmse: root mean square error on trainings left out of the fit (`FOLDS` folds).
         tau: Kendall's tau between these and their predictions.
         spread: standard deviation of the rewards.
     """
 
-    def __init__(self, data: Recorded) -> None:
+    def __init__(self, data: Recorded, trees: bool = False) -> None:
         # Here: seconds to import, for those who fit a surface alone.
+        from sklearn.ensemble import ExtraTreesRegressor
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.gaussian_process import GaussianProcessRegressor
         from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
@@ -98,16 +101,18 @@ class Surface:
         scaled = (data.rewards - self._mean) / self._scale
         kernel = ConstantKernel() * Matern(np.ones(data.thetas.shape[1]), (0.05, 20.0), nu=2.5) + WhiteKernel(0.1)
         process = GaussianProcessRegressor(kernel, n_restarts_optimizer=2, random_state=0)
+        model = ExtraTreesRegressor(200, min_samples_leaf=2, random_state=0) if trees else process
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # a coordinate without influence has no best scale
             folds = KFold(min(FOLDS, len(scaled)), shuffle=True, random_state=0)
-            left_out = cross_val_predict(process, data.thetas, scaled, cv=folds)
-            self._process = process.fit(data.thetas, scaled)
+            left_out = cross_val_predict(model, data.thetas, scaled, cv=folds)
+            process.fit(data.thetas, scaled)
+            self._model = model.fit(data.thetas, scaled)
         self.rmse = float(np.sqrt(np.mean((left_out - scaled) ** 2)) * self._scale)
         self.tau = float(scipy.stats.kendalltau(left_out, scaled).statistic)
-        self.noise = float(np.sqrt(self._process.kernel_.k2.noise_level) * self._scale)
+        self.noise = float(np.sqrt(process.kernel_.k2.noise_level) * self._scale)
 
     def __call__(self, thetas: FloatArray) -> FloatArray:
         """(n,) noise-free rewards of (n, d) θ."""
-        values: FloatArray = self._process.predict(np.atleast_2d(thetas)) * self._scale + self._mean
+        values: FloatArray = self._model.predict(np.atleast_2d(thetas)) * self._scale + self._mean
         return values

@@ -62,8 +62,9 @@ def test_equal_scores_rank_nothing_and_lose_nothing(tmp_path: Path) -> None:
     assert "nan" not in told
 
 
-def test_equal_rewards_are_a_flat_surface() -> None:
+@pytest.mark.parametrize("trees", [False, True])
+def test_equal_rewards_are_a_flat_surface(trees: bool) -> None:
     thetas = np.random.default_rng(0).random((6, 2))
-    surface = Surface(Recorded(("a", "b"), thetas, np.full(6, 0.3), np.full(2, 0.5)))
+    surface = Surface(Recorded(("a", "b"), thetas, np.full(6, 0.3), np.full(2, 0.5)), trees)
     assert surface.spread == 0 and surface.rmse == pytest.approx(0, abs=1e-6)
     assert surface(thetas) == pytest.approx(np.full(6, 0.3))

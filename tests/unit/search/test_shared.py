@@ -107,9 +107,20 @@ def test_features_that_would_take_too_much_are_refused(task: ProxyTask, tmp_path
     assert not list(tmp_path.glob("*.safetensors")) and not list(tmp_path.glob("*.tmp"))
 
 
-def test_cross_entropy_after_a_warm_up_is_cross_entropy(task: ProxyTask) -> None:
-    loss = build_loss("ce", num_classes=7)
-    assert task(loss, 1) == replace(task, proxy=replace(task.proxy, warmup=0))(loss, 1)
+def test_a_warm_up_leaves_no_moments(task: ProxyTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither to whom makes it nor to those who read it, nor where nothing is shared."""
+    left: list[int] = []
+    run = Training.run
+
+    def watched(self: Training, loss: nn.Module, until: int | None = None) -> None:
+        if self.iteration:
+            left.append(len(self.optimizer.state))
+        run(self, loss, until)
+
+    monkeypatch.setattr(Training, "run", watched)
+    for each in (task, replace(task, shared=str(tmp_path)), replace(task, shared=str(tmp_path))):
+        each(CrossEntropy(), 1)
+    assert left == [0, 0, 0]
 
 
 def test_a_warm_up_that_diverges_is_nobodys_loss(task: ProxyTask, tmp_path: Path) -> None:

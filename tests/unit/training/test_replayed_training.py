@@ -136,6 +136,7 @@ def test_forked_after_a_warm_up(tmp_path: Path, tapes: list[Tape]) -> None:
         with reproducible(CPU, 0, threads=1, deterministic=False):
             first = new(proxy, unchecked("ce"))
             first.run(unchecked("ce"), until=6)
+            first.forget()
             save_file(state(first), tmp_path / "state.safetensors")
         with reproducible(CPU, 99, threads=1, deterministic=False):
             forked = new(proxy, unchecked("jml"))

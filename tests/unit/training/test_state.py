@@ -1,4 +1,4 @@
-"""Kept, put back into a new training and gone on with, a training ends as one that never stopped, bit for bit."""
+"""Kept between two losses, put back and gone on with, a training ends as one that never stopped, bit for bit."""
 
 from __future__ import annotations
 
@@ -29,6 +29,15 @@ class Own(nn.Module):
         return (1 + self.share) * noise * build_loss("jml", num_classes=2)(logits, labels)
 
 
+class Scaled(CrossEntropy):
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return self.scale * super().forward(logits, labels)
+
+
 def new(proxy: ProxyConfig) -> Training:
     model, precision = Toy(), precision_of(proxy, CPU)
     return Training(model, batches_for(proxy, 3), proxy, precision, build_targets(proxy, 2, model, precision))
@@ -43,6 +52,7 @@ def test_forked_equals_trained_through(tmp_path: Path, optimizer: str, labels: s
     with reproducible(CPU, 0, threads=1, deterministic=False):
         through = new(proxy)
         through.run(CrossEntropy() if labels == "hard" else build_loss("ce", num_classes=2), until=after)
+        through.forget()
         save_file(state(through), tmp_path / "state.safetensors")
         through.run(Own())
     with reproducible(CPU, 99, threads=1, deterministic=False):  # another process is in another random state
@@ -64,6 +74,23 @@ def test_a_state_is_a_copy() -> None:
     training.run(CrossEntropy())
     assert all(torch.equal(kept[name], before[name]) for name in kept)
     assert not torch.equal(kept["model.main.weight"], training.model.state_dict()["main.weight"])
+
+
+def test_after_another_loss_the_size_of_a_loss_does_not_matter() -> None:
+    """Nor does it without one: Adam divides by the size of the gradients, but of those that it has seen."""
+
+    def trained(scale: float, forget: bool) -> Tensor:
+        with reproducible(CPU, 0, threads=1, deterministic=False):
+            training = new(replace(PROXY, iters=8, optimizer="adamw"))
+            training.run(CrossEntropy(), until=4)
+            if forget:
+                training.forget()
+            training.run(Scaled(scale))
+        return training.model.state_dict()["main.weight"].clone()
+
+    small, large = (trained(scale, forget=True) for scale in (0.01, 1.0))
+    torch.testing.assert_close(small, large, rtol=1e-3, atol=1e-5)
+    assert not torch.allclose(trained(0.01, forget=False), trained(1.0, forget=False), rtol=1e-3, atol=1e-5)
 
 
 def test_stopping_on_the_way_changes_nothing() -> None:
