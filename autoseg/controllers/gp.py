@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import optuna
-import torch
 
 from autoseg.controllers.base import Controller, FloatArray, Settings, check_integer, check_rewards, check_thetas
 from autoseg.controllers.replay import worst_for_failed
@@ -55,16 +54,17 @@ class GPController(Controller):
         self._rewards: list[float] = []
 
     def _propose(self, n: int) -> FloatArray:
-        with _quiet(), _one_thread():
-            study = self._study()
+        started = len(self._rewards) >= self.settings.startup
+        with _quiet(), _one_thread() if started else nullcontext():
+            study = self._study(started)
             self._asks += 1
             trials = [study.ask(self._space) for _ in range(n)]
         return np.array([[trial.params[name] for name in self._names] for trial in trials])
 
-    def _study(self) -> optuna.Study:
+    def _study(self, started: bool) -> optuna.Study:
         seed = int(np.random.SeedSequence([self.settings.seed, self._asks]).generate_state(1)[0])
-        sampler = optuna.samplers.GPSampler(
-            seed=seed, n_startup_trials=self.settings.startup, warn_independent_sampling=False
+        sampler: optuna.samplers.BaseSampler = (  # the first round waits neither for SciPy nor for torch
+            optuna.samplers.GPSampler(seed=seed, n_startup_trials=1) if started else optuna.samplers.RandomSampler(seed)
         )
         study = optuna.create_study(direction="maximize", sampler=sampler)
         for theta, reward in zip(self._thetas, self._rewards, strict=True):
@@ -108,6 +108,8 @@ def _quiet() -> Iterator[None]:
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """The same sums whatever the machine does besides; matrices are too small for a second."""
+    import torch
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
