@@ -15,6 +15,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -149,16 +150,21 @@ class MapLogic(Logic):
     """Evaluates planes that are class maps (every pixel in at most one class): all of hard logic but dilation.
 
     Args:
-        maps: class map per leaf, {"label": (N, H, W), "pred": …}, int64 with `NO_CLASS`.
-        valid: (N, H, W) bool, False where the label is void.
+        labels: (N, H, W) integer; ids outside [0, C) are void.
         num_classes: C.
         per_image: totals are (N, C) instead of (C,).
     """
 
-    def __init__(self, maps: dict[str, Tensor], valid: Tensor, num_classes: int, per_image: bool) -> None:
+    def __init__(self, labels: Tensor, num_classes: int, per_image: bool) -> None:
         super().__init__()
-        self._maps, self._valid, self._classes, self._per_image = maps, valid, num_classes, per_image
+        self._labels, self._classes, self._per_image = labels, num_classes, per_image
         self._cache: dict[Plane, Tensor] = {}
+
+    @cached_property
+    def _valid(self) -> Tensor:
+        """(N, H, W) bool, False where the label is void."""
+        ids = self._labels.long()
+        return (ids >= 0) & (ids < self._classes)
 
     def _map(self, plane: Plane) -> Tensor:
         """(N, H, W) int64 class map of a plane without dilation."""
@@ -168,8 +174,8 @@ class MapLogic(Logic):
 
     def _make_map(self, plane: Plane) -> Tensor:
         match plane.op:
-            case "label" | "pred":
-                return self._maps[plane.op]
+            case "label":
+                return torch.where(self._valid, self._labels.long(), NO_CLASS)
             case "and":
                 a, b = map(self._map, plane.args)
                 return torch.where(a == b, a, NO_CLASS)
@@ -214,7 +220,7 @@ class MapLogic(Logic):
         return totals if self._per_image else totals[0]
 
     def _n_bins(self) -> int:
-        return (self._classes + 1) * (len(self._valid) if self._per_image else 1)
+        return (self._classes + 1) * (len(self._labels) if self._per_image else 1)
 
     def _count(self, classes: Tensor, selected: Tensor | None) -> Tensor:
         """Pixels per class, int64."""
@@ -236,9 +242,9 @@ class HardLogic(MapLogic):
     """
 
     def __init__(self, pred: Tensor, labels: Tensor, num_classes: int, per_image: bool = False) -> None:
-        valid = (labels >= 0) & (labels < num_classes)
-        maps = {"label": torch.where(valid, labels, NO_CLASS), "pred": pred}
-        super().__init__(maps, valid, num_classes, per_image=True)  # counted so; summed where not asked for
+        super().__init__(labels, num_classes, per_image=True)  # counted so; summed where not asked for
+        self._cache[self.pred] = pred
+        self._map(self.label)  # once for all that share it
         self._apart = per_image
         self._masks: dict[Region, Tensor] = {}
         self._totals: dict[tuple[Plane, Plane | Region | None, bool], Tensor] = {}

@@ -1,13 +1,8 @@
 """Totals of pointwise functions of softmax in one pass over the logits, without C-fold one-hot tensors.
 
-Two kinds of total cover every formula whose prediction planes are not eroded or dilated:
-
-    everywhere: T[n, c] = sum_i m(n, i) g(p_c(n, i)),           m a mask,
-    own:        T[n, c] = sum over pixels i of class c of g(p_c(n, i)),  in a class map,
-
-since S(p AND y) = own(gA) and S(p OR y) = everywhere(gO) - own(gO) + S(y). The pass walks through blocks of pixels
-that stay in the cache; sums are float32 within a block and float64 across blocks. Kept for backward, each of the
-logits' size: p, and p g'(p) for each total of the first kind. One of them becomes the gradient.
+On the CPU, see `passes` for the kinds of totals. The pass walks through blocks of pixels that stay in the cache; sums
+are float32 within a block and float64 across blocks. Kept for backward, each of the logits' size: p, and p g'(p) for
+each total everywhere. One of them becomes the gradient.
 """
 
 from __future__ import annotations
@@ -21,65 +16,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from autoseg.surrogates.passes import Own, Pass
 from autoseg.surrogates.pieces import pieces_of, room_for, total, value_and_slope
 
 BLOCK = 2**17  # numbers of a block, C times its pixels
 OWN = 2**16  # pixels at a time of what is one number a pixel
 LOG2E = 1.4426950408889634
-
-
-@dataclass(frozen=True, eq=False)
-class Everywhere:
-    """A total of the first kind.
-
-    Attributes:
-        curve: coefficients (K, 6), see `curves.prepare`.
-        mask: (N, H, W) bool, None for all pixels.
-        at: its place among the pass's results.
-    """
-
-    curve: Tensor
-    mask: Tensor | None
-    at: int
-
-
-@dataclass(frozen=True, eq=False)
-class Own:
-    """Totals of the second kind that share a class map.
-
-    Attributes:
-        classes: (N, H, W) int64, negative where a pixel has none.
-        curves: (coefficients (K, 6), place among the pass's results) of each total.
-    """
-
-    classes: Tensor
-    curves: list[tuple[Tensor, int]] = field(default_factory=list)
-
-
-@dataclass
-class Pass:
-    """What one pass computes; its results are in the order in which they were added."""
-
-    everywhere: list[Everywhere] = field(default_factory=list)
-    own: list[Own] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.everywhere) + sum(len(own.curves) for own in self.own)
-
-    def add_everywhere(self, curve: Tensor, mask: Tensor | None) -> int:
-        """The place of its result."""
-        self.everywhere.append(Everywhere(curve, mask, len(self)))
-        return len(self) - 1
-
-    def add_own(self, curve: Tensor, classes: Tensor) -> int:
-        """The place of its result."""
-        place = len(self)
-        group = next((own for own in self.own if own.classes is classes), None)
-        if group is None:
-            group = Own(classes)
-            self.own.append(group)
-        group.curves.append((curve, place))
-        return place
 
 
 def totals(logits: Tensor, work: Pass) -> Tensor:
@@ -157,7 +99,9 @@ def _walk(x: Tensor, work: Pass, kept: _Kept, found: list[Tensor], result: Tenso
     """Block by block: softmax, the totals everywhere, and for each class map the probability (N, 1, P) of its class."""
     (n, c), dtype = x.shape[:2], kept.probs.dtype
     curves = [pieces_of(each.curve, dtype) for each in work.everywhere]
-    masks = [None if each.mask is None else _cut(numbers(each.mask.flatten(1), dtype), c) for each in work.everywhere]
+    masks = [
+        None if m is None else _cut(numbers(m.flatten(1), dtype), c) for m in (e.pixels.mask for e in work.everywhere)
+    ]
     own = [(_cut(_places(each), c), _cut(out, c)) for each, out in zip(work.own, found, strict=True)]
     steep = [_cut(each, c) for each in kept.steep]
     blocks = list(zip(_cut(x, c), _cut(kept.probs, c), strict=True))
@@ -177,8 +121,9 @@ def _walk(x: Tensor, work: Pass, kept: _Kept, found: list[Tensor], result: Tenso
 def _own(own: Own, probs: Tensor, result: Tensor) -> list[Tensor]:
     """Own totals of (N P,) probabilities of each pixel's class, into `result`; p g'(p) of each curve."""
     n, c = result.shape[1:]
-    index, out = bins(own.classes, c).split(OWN), []
+    index, out = bins(own.pixels.classes, c).split(OWN), []
     for curve, at in own.curves:
+        assert curve is not None  # pixels are counted without a pass
         pieces, steep = pieces_of(curve, probs.dtype), torch.empty_like(probs)
         sums = result.new_zeros(n * (c + 1))
         for ids, p, to in zip(index, probs.split(OWN), steep.split(OWN), strict=True):
@@ -207,7 +152,7 @@ def numbers(mask: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _places(own: Own) -> Tensor:
     """(N, 1, P) classes to read at and to add to; 0 where a pixel has none."""
-    return own.classes.flatten(1).clamp_min(0).unsqueeze(1)
+    return own.pixels.classes.flatten(1).clamp_min(0).unsqueeze(1)
 
 
 def bins(classes: Tensor, num_classes: int) -> Tensor:
@@ -249,7 +194,7 @@ def own_gradients(work: Pass, steep: Sequence[Tensor], weights: Tensor) -> list[
     """
     out, slopes = [], iter(steep)
     for own in work.own:
-        index, pull = bins(own.classes, weights.shape[2]), None
+        index, pull = bins(own.pixels.classes, weights.shape[2]), None
         for (_, at), slope in zip(own.curves, slopes, strict=False):
             each = F.pad(weights[at], (0, 1)).view(-1).index_select(0, index).mul_(slope)
             pull = each if pull is None else pull.add_(each)

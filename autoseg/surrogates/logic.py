@@ -33,9 +33,7 @@ class CurveLogic(MapLogic):
         curves: Mapping[tuple[str, str], Tensor],
         per_image: bool = False,
     ) -> None:
-        num_classes = probs.shape[1]
-        valid = (labels >= 0) & (labels < num_classes)
-        super().__init__({"label": torch.where(valid, labels, NO_CLASS)}, valid, num_classes, per_image)
+        super().__init__(labels, probs.shape[1], per_image)
         self._probs, self._curves = probs, curves
         self._dense_cache: dict[Plane, Tensor] = {}
         self._sum_dtype = torch.float32 if probs.device.type == "mps" else torch.float64

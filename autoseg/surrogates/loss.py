@@ -180,17 +180,15 @@ class SurrogateLoss(nn.Module):
         Raises:
             InputError: shapes do not fit, or (see `validate`) an id out of range.
         """
-        self._check(logits, labels)
+        fused = self.fused and fits(logits, labels)
+        self._check(logits, labels, fused)
         with torch.autocast(logits.device.type, enabled=False):
             dtype = logits.dtype if logits.dtype == torch.float64 else torch.float32
-            fused = self.fused and fits(logits, labels)
             given = logits if fused else logits.to(dtype).softmax(1)
-            total = logits.new_zeros((), dtype=torch.float64 if logits.device.type != "mps" else torch.float32)
-            for weight, metric in self.terms:
-                total = total + weight * self._term(metric, given, labels, fused)
-            return (self.loss_weight * total).to(dtype)
+            parts = [_times(weight, self._term(metric, given, labels, fused)) for weight, metric in self.terms]
+            return _times(self.loss_weight, sum(parts[1:], parts[0])).to(dtype)
 
-    def _check(self, logits: Tensor, labels: Tensor) -> None:
+    def _check(self, logits: Tensor, labels: Tensor, fused: bool) -> None:
         c = self.options.num_classes
         shape = (logits.shape[0], c, *logits.shape[2:])
         soft = labels.dim() == 4 and labels.is_floating_point()
@@ -204,7 +202,7 @@ class SurrogateLoss(nn.Module):
             return
         if self.validate is True or labels.device.type == "cpu":
             check_soft(labels, c) if soft else check_ids(labels, "labels", self.options, ignore=True)
-        elif labels.device.type == "cuda" and not soft:
+        elif labels.device.type == "cuda" and not soft and not fused:  # the fused pass looks at what it reads
             known = (labels >= 0) & (labels < c)
             torch._assert_async((known | (labels == self.options.ignore_index)).all())
 
@@ -212,7 +210,9 @@ class SurrogateLoss(nn.Module):
         """The totals of one metric; `given` is logits for the fused pass, else softmax."""
         chosen = {key: self._curve(name) for key, name in self._keys[metric.name].items()}
         if fused:
-            return FusedLogic(given, labels.long(), chosen, metric.per_image, self.compiled).read(metric.sums)
+            ids = labels if labels.device.type == "cuda" else labels.long()  # kernels read any integers
+            ignore = None if self.validate is False else self.options.ignore_index
+            return FusedLogic(given, ids, chosen, metric.per_image, self.compiled, ignore).read(metric.sums)
         soft = labels.is_floating_point()
         kind = SoftLabelLogic if soft else CurveLogic
         logic = kind(given, labels if soft else labels.long(), chosen, per_image=metric.per_image)
@@ -233,11 +233,16 @@ class SurrogateLoss(nn.Module):
         if label.shape == weights.shape and not (metric.absent_rule and self.absent == "include"):
             weights = weights * (label > 0)
         whole = weights.sum()
-        mean = (scores * weights).sum() / torch.where(whole > 0, whole, 1.0)
-        return torch.where((whole > 0) & (label.sum() > 0), 1 - mean, 0.0)
+        mean = (scores * weights).sum() / whole.clamp_min(torch.finfo(whole.dtype).tiny)  # of nothing: 0
+        return (1 - mean).masked_fill(torch.minimum(whole, label.sum()) <= 0, 0.0)
 
     def _ratio(self, numerator: Tensor, denominator: Tensor, empty: float = math.nan) -> Tensor:
         return numerator / (denominator + self.eps)
+
+
+def _times(weight: float, value: Tensor) -> Tensor:
+    """Their product; on a GPU each operation on a single number costs as much to start as one on a million."""
+    return value if weight == 1 else weight * value
 
 
 def _buffer(curve: str) -> str:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from autoseg.surrogates.fused import Pass
+from autoseg.surrogates.passes import Pass
 from autoseg.surrogates.native import MAX_PIECES, call, plain
 from autoseg.surrogates.pieces import table
 
@@ -73,10 +73,11 @@ class _Terms:
         self._kept: list[Tensor] = []
         self._array = (Term * len(work))()
         for each in work.everywhere:
-            self._array[each.at] = self._term(each.curve, each.mask, None)
+            self._array[each.at] = self._term(each.curve, each.pixels.mask, None)
         for own in work.own:
             for curve, at in own.curves:
-                self._array[at] = self._term(curve, None, own.classes)
+                assert curve is not None  # pixels are counted without a pass
+                self._array[at] = self._term(curve, None, own.pixels.classes)
 
     def arguments(self, x: Tensor) -> tuple[object, ...]:
         """What both functions take first."""

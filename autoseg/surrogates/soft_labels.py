@@ -46,13 +46,13 @@ class SoftLabelLogic(CurveLogic):
         curves: Mapping[tuple[str, str], Tensor],
         per_image: bool = False,
     ) -> None:
-        self._labels = labels.to(probs.dtype)
+        self._soft = labels.to(probs.dtype)
         hard = torch.where(labels.sum(1) > 0, labels.argmax(1), NO_CLASS)
         super().__init__(probs, hard, curves, per_image)
 
     def _make_dense(self, plane: Plane) -> Tensor:
         if plane.op == "label":
-            return self._labels
+            return self._soft
         if plane.op in ("and", "or") and not all(operand.soft for operand in plane.args):
             return self._pair(plane)
         if plane.op == "boundary" and not plane.soft:

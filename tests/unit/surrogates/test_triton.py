@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import autoseg
-from autoseg.surrogates import fused, reading, triton_pass
+from autoseg.surrogates import reading, triton_pass, triton_trial
 from autoseg.surrogates.curves import prepare
-from autoseg.surrogates.fused import Pass
+from autoseg.surrogates.passes import Pass, Pixels
 from autoseg.surrogates.reading import FusedLogic
 
 NAMES = ["miou", "fwiou", "dice", "macc", "gacc", "biou", "bf1", "miou_i"]
@@ -84,7 +84,7 @@ def interpreter():
 
 def interpret():
     torch.set_num_threads(1)
-    triton_pass.PIXELS = (16, 16)  # several blocks to an image
+    triton_pass.PIXELS, triton_pass.TILES = (16, 16), (16, 1)  # several programs to an image
     prepare = FusedLogic.__init__
 
     def with_kernels(self, *args, **options):
@@ -92,6 +92,15 @@ def interpret():
         self._by_triton = True
 
     FusedLogic.__init__ = with_kernels
+
+
+def loops(call, *args, **options):
+    """With the kernels for many classes."""
+    triton_pass.HELD, held = 0, triton_pass.HELD
+    try:
+        return call(*args, **options)
+    finally:
+        triton_pass.HELD = held
 
 
 def assert_within(found, dtype=torch.float32):
@@ -104,6 +113,12 @@ def assert_within(found, dtype=torch.float32):
 )
 def test_equals_the_reference(interpreter, name, space):
     assert_within(interpreter(differences, name, space))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["miou", "macc", "biou", "miou_i"])
+def test_kernels_for_many_classes_equal_the_reference(interpreter, name):
+    assert_within(interpreter(loops, differences, name, "default"))
 
 
 @pytest.mark.slow
@@ -139,31 +154,84 @@ def test_large_logits(interpreter):
 
 
 @pytest.mark.slow
-def test_a_pass_with_several_masks_and_class_maps(interpreter):
-    assert_within(interpreter(pass_with_every_kind_of_total))
+@pytest.mark.parametrize("kind", ["rows", "loops"])
+def test_a_pass_with_every_kind_of_total_is_as_defined(interpreter, kind):
+    assert_within(interpreter(*([loops] if kind == "loops" else []), pass_with_every_kind_of_total))
 
 
 def pass_with_every_kind_of_total():
     logits, labels = batch(5)
     work, shorter = Pass(), reading.IDENTITY
     curve = prepare(torch.linspace(0, 1, 7, dtype=torch.float64).view(-1, 1) ** torch.tensor([1.0, 2.0]))
-    other = torch.where(labels == 1, -1, (labels + 1) % C)
-    mask = labels < 1
+    steep = prepare(torch.tensor([[0, 0], [0.1, 0.2], [0.3, 0.5], [0.9, 0.5], [1, 1]], dtype=torch.float64))
+    other, few = Pixels(torch.where(labels == 1, -1, (labels + 1) % C), None, C), labels < 1
+    all_, region, own = Pixels(None, None, C), Pixels(None, few, C), Pixels(labels.to(torch.uint8), few, C)
     work.add_own(curve, other)
-    work.add_everywhere(shorter, None)
-    work.add_own(shorter, torch.where(labels == 255, -1, labels))
-    work.add_everywhere(curve, mask)
-    work.add_own(shorter, other)
-    work.add_everywhere(shorter, mask)
-    work.add_own(triton_pass.counting(labels.device), other)
-    weights = torch.rand(7, 2, C, dtype=torch.float64)
+    work.add_everywhere(shorter, all_)
+    work.add_own(shorter, Pixels(labels.int(), None, C))
+    work.add_everywhere(curve, region)
+    work.add_own(steep, other)
+    work.add_everywhere(steep, all_, own)
+    work.add_own(None, other)
+    work.add_everywhere(shorter, own, own)
+    work.add_own(None, own)
+    weights = torch.rand(9, 2, C, dtype=torch.float64)
     found = []
-    for totals in (triton_pass.totals, fused.totals):
+    for totals in (lambda x: triton_pass.totals(x, triton_pass.planned(work)), lambda x: triton_trial.defined(x, work)):
         leaf = logits.clone().requires_grad_()
-        result = totals(leaf, work)
+        result = totals(leaf)
         found.append((result.detach(), *torch.autograd.grad((result * weights).sum(), leaf)))
     (ours, grad), (theirs, their_grad) = found
     return float(((ours - theirs) / theirs.clamp_min(1)).abs().max()), float((grad - their_grad).abs().max())
+
+
+@pytest.mark.slow
+def test_labels_of_any_integers_are_read_as_they_are(interpreter):
+    assert interpreter(labels_of_other_types) == [True] * 6
+    assert interpreter(loops, labels_of_other_types) == [True] * 6
+
+
+def labels_of_other_types():
+    """Those of more than 2^32 too, and those with gaps: the same totals, bit for bit."""
+    logits, labels = batch(0)
+    curves = {("and", "p"): reading.IDENTITY, ("or", "p"): reading.IDENTITY}
+    formula = autoseg.build_metric("miou", C).sums
+    wide = torch.where(labels == 255, 2**32 + 1, labels)
+    gaps = torch.stack([labels, labels], 3)[..., 0]
+    dtypes = (torch.uint8, torch.int16, torch.int32, torch.uint16)
+    first, *rest = [
+        FusedLogic(logits, ids, curves).read(formula)
+        for ids in (labels, wide, gaps, *(labels.to(dtype) for dtype in dtypes))
+    ]
+    return [all(torch.equal(total, first[key]) for key, total in each.items()) for each in rest]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["rows", "loops"])
+def test_wrong_labels_are_seen(interpreter, kind):
+    assert interpreter(*([loops] if kind == "loops" else []), wrong_labels) == {
+        "miou": [True, False, False], "biou": [True, False, False], "bf1": [True, False, False]
+    }  # fmt: skip
+
+
+def wrong_labels():
+    """Whether batches pass: with the ignored id, with one class too many, with an id below 0."""
+    logits, labels = batch(0)
+    found = {}
+    for name in ("miou", "biou", "bf1"):
+        loss, found[name] = autoseg.SurrogateLoss(name, C, tolerance=1), []
+        curves = {key: loss._curve(curve) for key, curve in loss._keys[name].items()}
+        for wrong in (255, C, -1):
+            ids = labels.clone()
+            ids[1, -1, -1] = wrong
+            try:
+                FusedLogic(logits, ids, curves, ignore=255).read(loss.terms[0][1].sums)
+            except RuntimeError as error:
+                assert "Expected Tensor with single nonzero value" in str(error)
+                found[name].append(False)
+            else:
+                found[name].append(True)
+    return found
 
 
 @pytest.mark.slow
@@ -200,23 +268,23 @@ def edges():
 
 @pytest.fixture
 def forgetful():
-    for memory in (triton_pass._installed, triton_pass._start, triton_pass._warn):
+    for memory in (triton_trial._installed, triton_trial._start, triton_trial._warn):
         memory.cache_clear()
     yield
-    for memory in (triton_pass._installed, triton_pass._start, triton_pass._warn):
+    for memory in (triton_trial._installed, triton_trial._start, triton_trial._warn):
         memory.cache_clear()
 
 
 def test_without_triton_a_warning_says_so_once(monkeypatch, forgetful):
-    monkeypatch.setattr(triton_pass, "find_spec", lambda _: None)
+    monkeypatch.setattr(triton_trial, "find_spec", lambda _: None)
     on_cuda = SimpleNamespace(device=torch.device("cuda"), dtype=torch.bfloat16)
     with pytest.warns(UserWarning, match="triton is not installed.*reference path"):
-        assert not triton_pass.takes(on_cuda)
+        assert not triton_trial.takes(on_cuda)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert not triton_pass.takes(on_cuda)
-        assert not triton_pass.takes(SimpleNamespace(device=torch.device("cuda"), dtype=torch.float64))
-        assert not triton_pass.takes(torch.zeros(1, 2, 1, 1))
+        assert not triton_trial.takes(on_cuda)
+        assert not triton_trial.takes(SimpleNamespace(device=torch.device("cuda"), dtype=torch.float64))
+        assert not triton_trial.takes(torch.zeros(1, 2, 1, 1))
 
 
 @pytest.mark.slow  # imports triton
@@ -245,26 +313,23 @@ def test_the_first_small_batch_tells_right_from_wrong(interpreter):
 def trials():
     logits, labels = batch(0)
     work = Pass()
-    work.add_own(reading.IDENTITY, labels.clamp_max(C - 1))
-    work.add_everywhere(prepare(torch.rand(5, 2, dtype=torch.float64).sort(0).values), labels < 1)
-    work.add_everywhere(reading.IDENTITY, None)
-    work.add_own(triton_pass.counting(labels.device), work.own[0].classes)
+    pixels = Pixels(labels, labels < 1, C)
+    work.add_own(reading.IDENTITY, pixels)
+    work.add_everywhere(prepare(torch.rand(5, 2, dtype=torch.float64).sort(0).values), Pixels(None, None, C), pixels)
+    work.add_everywhere(reading.IDENTITY, pixels)
+    work.add_own(None, pixels)
+    structure = triton_pass.planned(work, labels).structure
     found, kernel = [], triton_pass.backward
     for broken in (False, True):
-        triton_pass._start.cache_clear()
-        triton_pass._warn.cache_clear()
+        triton_trial._start.cache_clear()
+        triton_trial._warn.cache_clear()
         if broken:  # a gradient with one wrong pixel
             triton_pass.backward = lambda *args: kernel(*args).index_fill(2, torch.tensor([77]), 0.0)
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            found += [triton_pass.usable(logits, work), ["compute wrong numbers" in str(w.message) for w in said]]
+            found += [triton_trial.usable(logits, structure), ["compute wrong numbers" in str(w.message) for w in said]]
     triton_pass.backward = kernel
     return tuple(found)
-
-
-def test_class_maps_hold_every_class():
-    for c in (1, 128, 129, 1000):
-        assert torch.iinfo(triton_pass._map_dtype(c)).max >= c - 1
 
 
 def test_blocks_are_powers_of_two():

@@ -20,7 +20,7 @@ from autoseg.data import Augment
 from autoseg.losses import build_loss, loss_names
 from autoseg.metrics.base import registry
 from autoseg.metrics.logic import Logic, Plane
-from autoseg.surrogates import triton_pass
+from autoseg.surrogates import triton_trial
 from autoseg.surrogates.reading import FusedLogic
 from autoseg.training import Batches, Targets, Training, build_model, build_targets, loop
 from autoseg.training.precision import Precision
@@ -77,12 +77,13 @@ class NoKernel:
 @pytest.fixture(autouse=True)
 def without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("triton", reason="needs triton, which torch brings along on Linux only")
-    from autoseg.surrogates import triton_kernels
+    from autoseg.surrogates import triton_loops, triton_rows
 
     monkeypatch.setattr(loop, "_check", lambda losses: None)  # the look itself, which waits
     for name in ("forward_kernel", "backward_kernel"):
-        monkeypatch.setattr(triton_kernels, name, NoKernel())
-    monkeypatch.setattr(triton_pass, "usable", lambda *_: True)  # tried before the first use, which waits
+        for kernels in (triton_rows, triton_loops):
+            monkeypatch.setattr(kernels, name, NoKernel())
+    monkeypatch.setattr(triton_trial, "usable", lambda *_: True)  # tried before the first use, which waits
     monkeypatch.setattr(torch.cuda, "device_of", lambda _: contextlib.nullcontext())
 
 

@@ -1,0 +1,109 @@
+"""What one pass over the logits computes, whoever runs it: `fused`, `native_pass` or `triton_pass`.
+
+Three kinds of total cover every formula whose prediction planes are not eroded or dilated:
+
+    everywhere: T[n, c] = sum over pixels i that count of g(p_c(n, i)),
+    own:        T[n, c] = sum over pixels i of class c of g(p_c(n, i)),
+    counts:     T[n, c] = how many pixels of class c there are,
+
+since S(p AND y) = own(gA) and S(p OR y) = everywhere(gO) - own(gO) + counts. Kernels are given the latter as one total:
+everywhere, but 1 instead of g(p_c) where c is the pixel's own class.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from autoseg.metrics.logic import NO_CLASS
+
+
+@dataclass(frozen=True, eq=False)
+class Pixels:
+    """Pixels that count, and the class of each. Kernels read `ids` and `within`, the other passes what is made of them.
+
+    Attributes:
+        ids: (N, H, W) integer; pixels with an id outside [0, C) do not count. None: all do, and none has a class.
+        within: (N, H, W) bool; pixels outside do not count. None: all are within.
+        num_classes: C.
+    """
+
+    ids: Tensor | None
+    within: Tensor | None
+    num_classes: int
+
+    @cached_property
+    def mask(self) -> Tensor | None:
+        """(N, H, W) bool, None where it is known that all count; on a GPU asking would wait."""
+        mask = self.within
+        if self.ids is not None:
+            known = (self.ids >= 0) & (self.ids < self.num_classes)
+            mask = known if mask is None else known & mask
+        return None if mask is None or (mask.device.type == "cpu" and bool(mask.all())) else mask
+
+    @cached_property
+    def classes(self) -> Tensor:
+        """(N, H, W) int64, `NO_CLASS` where a pixel does not count."""
+        assert self.ids is not None
+        ids = self.ids.long()
+        return ids if self.mask is None else torch.where(self.mask, ids, NO_CLASS)
+
+
+@dataclass(frozen=True, eq=False)
+class Everywhere:
+    """A total of the first kind.
+
+    Attributes:
+        curve: coefficients (K, 6), see `curves.prepare`.
+        pixels: those that count.
+        at: its place among the pass's results.
+        own: pixels that count as 1 in the total of their class, whatever their probability; for kernels only.
+    """
+
+    curve: Tensor
+    pixels: Pixels
+    at: int
+    own: Pixels | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Own:
+    """Totals of the other kinds, of the same pixels.
+
+    Attributes:
+        pixels: with their classes.
+        curves: (coefficients (K, 6), place among the pass's results) of each total; for kernels None instead of
+            coefficients: pixels are counted.
+    """
+
+    pixels: Pixels
+    curves: list[tuple[Tensor | None, int]] = field(default_factory=list)
+
+
+@dataclass
+class Pass:
+    """What one pass computes; its results are in the order in which they were added."""
+
+    everywhere: list[Everywhere] = field(default_factory=list)
+    own: list[Own] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.everywhere) + sum(len(own.curves) for own in self.own)
+
+    def add_everywhere(self, curve: Tensor, pixels: Pixels, own: Pixels | None = None) -> int:
+        """The place of its result."""
+        self.everywhere.append(Everywhere(curve, pixels, len(self), own))
+        return len(self) - 1
+
+    def add_own(self, curve: Tensor | None, pixels: Pixels) -> int:
+        """The place of its result."""
+        place = len(self)
+        group = next((own for own in self.own if own.pixels is pixels), None)
+        if group is None:
+            group = Own(pixels)
+            self.own.append(group)
+        group.curves.append((curve, place))
+        return place

@@ -1,0 +1,128 @@
+"""The pass as two Triton kernels for few classes: the numbers of a pixel's classes stay in registers.
+
+A logit is read once each way, softmax and slopes are computed once each way. Loops over the classes are unrolled, so
+that tuples of C take the place of arrays. A program takes TILES times BLOCK pixels of one image and adds up, for
+each class and thread, what its pixels give, so that threads add up theirs once a program and not once a tile. See
+`triton_loops` for the arguments; there is a test that both give the same.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from autoseg.surrogates.triton_parts import LOG2E, classes_at, curves_of, load, slope, strange, value
+
+
+@triton.jit
+def forward_kernel(
+    logits, ids, within, curves, sums, normalizer, known, stride_n, stride_c, stride_p, pixels, ignore,
+    EVERYWHERE: tl.constexpr, HITS: tl.constexpr, COUNTS: tl.constexpr, LABELS: tl.constexpr, PIECES: tl.constexpr,
+    C: tl.constexpr, BLOCK: tl.constexpr, TILES: tl.constexpr, BINS: tl.constexpr,
+):  # fmt: skip
+    """All totals of a program's pixels, and logsumexp; grid (programs of an image, N)."""
+    program, image = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    programs, images = tl.num_programs(0), tl.num_programs(1)
+    pieces = curves_of(curves, PIECES)
+    none, empty = tl.zeros((BLOCK,), tl.float32), tl.zeros((BINS,), tl.int32)
+    found, counted, wrong = (), (), tl.zeros((BLOCK,), tl.int32)
+    for _ in tl.static_range((len(EVERYWHERE) + len(HITS)) * C):
+        found = found + (none,)
+    for _ in tl.static_range(len(COUNTS)):
+        counted = counted + (empty,)
+    for tile in range(TILES):
+        i = (program * TILES + tile) * BLOCK + tl.arange(0, BLOCK)
+        here, inside, at = logits + image * stride_n + i * stride_p, i < pixels, image * pixels + i
+        row = _row(here, stride_c, inside, C)
+        highest = row[0]
+        for c in tl.static_range(1, C):
+            highest = tl.maximum(highest, row[c])
+        highest *= LOG2E
+        powers, whole = (), none
+        for c in tl.static_range(C):
+            powers = powers + (tl.exp2(row[c] * LOG2E - highest),)
+            whole += powers[c]
+        tl.store(normalizer + at, highest + tl.log2(whole), mask=inside)
+        scale, of, more = 1 / whole, classes_at(ids, within, at, inside, C), ()
+        for k in tl.static_range(len(EVERYWHERE)):
+            counts = (of[EVERYWHERE[k][0]] >= 0).to(tl.float32)
+            for c in tl.static_range(C):
+                y = value(powers[c] * scale, pieces[k])
+                if EVERYWHERE[k][1] >= 0:
+                    y = tl.where(of[EVERYWHERE[k][1]] == c, 1.0, y)
+                more = more + (found[k * C + c] + y * counts,)
+        for k in tl.static_range(len(HITS)):
+            own = of[HITS[k][0]]
+            p = tl.exp2(load(here + own * stride_c, own >= 0) * LOG2E - highest) * scale
+            y = value(p, pieces[len(EVERYWHERE) + k])
+            for c in tl.static_range(C):
+                more = more + (found[(len(EVERYWHERE) + k) * C + c] + tl.where(own == c, y, 0.0),)
+        found, still = more, ()
+        for k in tl.static_range(len(COUNTS)):
+            own = of[COUNTS[k][0]]
+            still = still + (counted[k] + tl.histogram(own, BINS, mask=own >= 0),)
+        counted = still
+        if LABELS >= 0:
+            wrong |= strange(ids[LABELS], at, inside, ignore, C)
+    TOTALS: tl.constexpr = EVERYWHERE + HITS
+    for k in tl.static_range(len(TOTALS)):
+        for c in tl.static_range(C):
+            tl.store(sums + ((TOTALS[k][-1] * images + image) * programs + program) * C + c, tl.sum(found[k * C + c]))
+    bins = tl.arange(0, BINS)
+    for k in tl.static_range(len(COUNTS)):
+        to = sums + ((COUNTS[k][-1] * images + image) * programs + program) * C
+        tl.store(to + bins, counted[k].to(tl.float32), mask=bins < C)
+    if LABELS >= 0:
+        tl.store(known + image * programs + program, (tl.max(wrong) == 0).to(tl.uint8))
+
+
+@triton.jit
+def backward_kernel(
+    logits, ids, within, curves, weights, normalizer, grad, stride_n, stride_c, stride_p, grad_n, grad_c, grad_p, pixels,
+    EVERYWHERE: tl.constexpr, HITS: tl.constexpr, PIECES: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
+    TILES: tl.constexpr,
+):  # fmt: skip
+    """Gradient of a program's pixels, p (d - sum_c p d), softmax made again; grid (programs of an image, N)."""
+    image, images = tl.program_id(1).to(tl.int64), tl.num_programs(1)
+    pieces, weight = curves_of(curves, PIECES), ()
+    for k in tl.static_range(len(EVERYWHERE)):
+        for c in tl.static_range(C):
+            weight = weight + (tl.load(weights + (EVERYWHERE[k][-1] * images + image) * C + c),)
+    for tile in range(TILES):
+        i = (tl.program_id(0) * TILES + tile) * BLOCK + tl.arange(0, BLOCK)
+        here, inside, at = logits + image * stride_n + i * stride_p, i < pixels, image * pixels + i
+        whole = tl.load(normalizer + at, mask=inside, other=0.0)
+        row, of = _row(here, stride_c, inside, C), classes_at(ids, within, at, inside, C)
+        own_pulls, pulled = (), tl.zeros((BLOCK,), tl.float32)  # sum_c p d
+        for k in tl.static_range(len(HITS)):
+            own = of[HITS[k][0]]
+            p = tl.exp2(load(here + own * stride_c, own >= 0) * LOG2E - whole)
+            d = slope(p, pieces[len(EVERYWHERE) + k])
+            d *= tl.load(weights + (HITS[k][-1] * images + image) * C + own, mask=own >= 0, other=0.0)
+            own_pulls = own_pulls + (tl.where(own >= 0, p * d, 0.0),)
+            pulled += own_pulls[k]
+        probs, pulls = (), ()
+        for c in tl.static_range(C):
+            p, d = tl.exp2(row[c] * LOG2E - whole), tl.zeros((BLOCK,), tl.float32)
+            for k in tl.static_range(len(EVERYWHERE)):
+                counts = of[EVERYWHERE[k][0]] >= 0
+                if EVERYWHERE[k][1] >= 0:
+                    counts = counts & (of[EVERYWHERE[k][1]] != c)
+                d += slope(p, pieces[k]) * tl.where(counts, weight[k * C + c], 0.0)
+            probs, pulls = probs + (p,), pulls + (p * d,)
+            pulled += pulls[c]
+        to = grad + image * grad_n + i * grad_p
+        for c in tl.static_range(C):
+            pull = pulls[c] - probs[c] * pulled
+            for k in tl.static_range(len(HITS)):
+                pull += tl.where(of[HITS[k][0]] == c, own_pulls[k], 0.0)
+            tl.store(to + c * grad_c, pull.to(grad.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _row(here, stride_c, inside, C: tl.constexpr):
+    """The logits of all classes."""
+    row = ()
+    for c in tl.static_range(C):
+        row = row + (load(here + c * stride_c, inside),)
+    return row
