@@ -46,11 +46,11 @@ def rows() -> list[Row]:
     out += [_row(f"{m}, compiled", shape, COMPILED.get(m, 2), m, compile=True) for shape in SHAPES for m in METRICS]
     out += [_row(f"{m}, reference", shape, 0, m, repeats=3, fused=False) for m, shape in BY_REFERENCE]
     out += [_row(name, shape, 0, name, repeats=3) for shape in SHAPES for name in _rivals()]
-    return out + _first_batches() + [_memory(m, SHAPES[1], c) for m, c in MEMORY]
+    return out + _first_batches() + [_memory(m, shape, c) for shape in SHAPES for m, c in MEMORY]
 
 
 def build(name: str, **options: bool) -> nn.Module:
-    """A loss by name: a metric's has the paper's published curves, identity curves where it published none."""
+    """A loss by name: a metric's has the curves that the paper published, Dice those of mIoU."""
     fused = options.pop("fused", True)
     if name == "cross-entropy":
         return nn.CrossEntropyLoss(ignore_index=255)
@@ -62,8 +62,9 @@ def build(name: str, **options: bool) -> nn.Module:
         return LovaszLoss("multiclass", ignore_index=255)
     if name in PUBLISHED:
         loss = autoseg.load_loss(PUBLISHED[name], num_classes=C, **options)
-    else:
-        loss = autoseg.SurrogateLoss(name, C, **options)
+    else:  # of the same operands; identity curves would be cheaper than any that a search finds
+        curves = autoseg.load_loss(PUBLISHED["miou"], num_classes=C).control_points
+        loss = autoseg.SurrogateLoss(name, C, control_points=curves, **options)
     loss.fused = fused
     return loss
 

@@ -22,6 +22,8 @@ LABELS = {
     "bf1": "BF1",
 }
 RIVALS = {"ours": "Lovász-softmax", "segmentation_models_pytorch": "the same in segmentation_models_pytorch"}
+MEMORY = {"cross-entropy": "peak memory, cross-entropy", **{name: f"peak memory, {LABELS[name]} surrogate" for name in (
+    "miou", "biou", "bf1")}}  # fmt: skip
 FIRST, LAST = "<!-- python -m benchmarks.table -->", "<!-- end -->"
 
 
@@ -31,7 +33,10 @@ def table() -> str:
 
 
 def losses() -> list[str]:
-    """One line per loss: ratios to cross-entropy at the small and the large shape."""
+    """One line per loss: ratios to cross-entropy, then peak memory in multiples of the logits; small / large shape.
+
+    The last line is the first batch of a process, in seconds: with the compiler's work / with what an earlier one left.
+    """
     rows = {row["what"]: row for row in _rows("losses")}
     lines = [
         "| `python -m benchmarks.run losses` | eager | `compile=True` |",
@@ -40,7 +45,18 @@ def losses() -> list[str]:
     for metric, label in LABELS.items():
         cells = [_pair(rows, f"{metric}, {kind}") for kind in ("eager", "compiled")]
         lines.append(f"| {label} surrogate | {' | '.join(cells)} |")
-    return lines + [f"| {label} | {_pair(rows, f'lovasz, {whose}')} | |" for whose, label in RIVALS.items()]
+    lines += [f"| {label} | {_pair(rows, f'lovasz, {whose}')} | |" for whose, label in RIVALS.items()]
+    for name, label in MEMORY.items():
+        cells = [_pair(rows, f"{name}{kind}, peak extra memory") for kind in ("", ", compiled")]
+        lines.append(f"| {label} | {cells[0]} | {cells[1] if name in LABELS else ''} |")
+    return [*lines, _first(rows)]
+
+
+def _first(rows: dict[str, Any]) -> str:
+    built, again = (
+        rows[f"miou, first batch, compiled, {when}, {SHAPES[0]}"] for when in ("nothing built", "built before")
+    )
+    return f"| first batch of a process, mIoU, s | {again['theirs']:.2g} | {built['ours']:.2g} / {again['ours']:.2g} |"
 
 
 def others() -> list[str]:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from autoseg.surrogates.passes import Pass
 from autoseg.surrogates.native import MAX_PIECES, call, plain
+from autoseg.surrogates.passes import Pass
 from autoseg.surrogates.pieces import table
 
 

@@ -59,7 +59,7 @@ class FusedLogic(MapLogic):
         curves: coefficients (K, 6) per (operation, operand), see `curves.prepare`.
         per_image: totals are (N, C) instead of (C,).
         compiled: native code on the CPU (`native_pass`, `native_channels`); no difference elsewhere.
-        ignore: on CUDA, ids that are neither classes nor this one fail an assertion there. None: they are not looked at.
+        ignore: on CUDA, ids that are neither classes nor this one fail an assertion there. None: nobody looks.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class FusedLogic(MapLogic):
         return self._kept((native_pass.totals if self._native else totals)(self._logits, work))
 
     def _by_kernels(self, work: Pass) -> Tensor | None:
-        """The same on CUDA; None if the kernels cannot run. Labels are looked at on the way, if the kernels read them."""
+        """The same on CUDA; None if the kernels cannot run. They look at the labels on the way, if they read them."""
         plan = triton_pass.planned(work, None if self._ignore is None else self._labels, self._ignore or 0)
         usable = not len(work) or triton_trial.usable(self._logits, plan.structure)
         if self._ignore is not None and not (usable and plan.structure.labels >= 0):

@@ -88,8 +88,8 @@ def forward_kernel(
 
 @triton.jit
 def backward_kernel(
-    logits, ids, within, curves, weights, normalizer, grad, stride_n, stride_c, stride_p, grad_n, grad_c, grad_p, pixels,
-    EVERYWHERE: tl.constexpr, HITS: tl.constexpr, PIECES: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
+    logits, ids, within, curves, weights, normalizer, grad, stride_n, stride_c, stride_p, grad_n, grad_c, grad_p,
+    pixels, EVERYWHERE: tl.constexpr, HITS: tl.constexpr, PIECES: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Gradient of a block of pixels, p (d - sum_c p d), softmax made again; grid (blocks of an image, N)."""
     image, images = tl.program_id(1).to(tl.int64), tl.num_programs(1)
@@ -120,7 +120,7 @@ def backward_kernel(
 
 @triton.jit
 def _pull(p, c, of, pieces, weights, step, EVERYWHERE: tl.constexpr):
-    """p d of class c by the totals everywhere; their weights are `step` apart."""
+    """Of the totals everywhere, p d of class c; their weights are `step` apart."""
     d = tl.zeros_like(p)
     for k in tl.static_range(len(EVERYWHERE)):
         counts = of[EVERYWHERE[k][0]] >= 0

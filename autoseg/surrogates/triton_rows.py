@@ -78,8 +78,8 @@ def forward_kernel(
 
 @triton.jit
 def backward_kernel(
-    logits, ids, within, curves, weights, normalizer, grad, stride_n, stride_c, stride_p, grad_n, grad_c, grad_p, pixels,
-    EVERYWHERE: tl.constexpr, HITS: tl.constexpr, PIECES: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
+    logits, ids, within, curves, weights, normalizer, grad, stride_n, stride_c, stride_p, grad_n, grad_c, grad_p,
+    pixels, EVERYWHERE: tl.constexpr, HITS: tl.constexpr, PIECES: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
     TILES: tl.constexpr,
 ):  # fmt: skip
     """Gradient of a program's pixels, p (d - sum_c p d), softmax made again; grid (programs of an image, N)."""
