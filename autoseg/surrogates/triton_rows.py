@@ -24,33 +24,16 @@ def forward_kernel(
     program, image = tl.program_id(0), tl.program_id(1).to(tl.int64)
     programs, images = tl.num_programs(0), tl.num_programs(1)
     pieces = curves_of(curves, PIECES)
-    none, empty = tl.zeros((BLOCK,), tl.float32), tl.zeros((BINS,), tl.int32)
-    found, counted, wrong = (), (), tl.zeros((BLOCK,), tl.int32)
-    for _ in tl.static_range((len(EVERYWHERE) + len(HITS)) * C):
-        found = found + (none,)
-    for _ in tl.static_range(len(COUNTS)):
-        counted = counted + (empty,)
+    found = _copies(tl.zeros((BLOCK,), tl.float32), (len(EVERYWHERE) + len(HITS)) * C)
+    counted = _copies(tl.zeros((BINS,), tl.int32), len(COUNTS))
+    wrong = tl.zeros((BLOCK,), tl.int32)
     for tile in range(TILES):
         i = (program * TILES + tile) * BLOCK + tl.arange(0, BLOCK)
         here, inside, at = logits + image * stride_n + i * stride_p, i < pixels, image * pixels + i
-        row = _row(here, stride_c, inside, C)
-        highest = row[0]
-        for c in tl.static_range(1, C):
-            highest = tl.maximum(highest, row[c])
-        highest *= LOG2E
-        powers, whole = (), none
-        for c in tl.static_range(C):
-            powers = powers + (tl.exp2(row[c] * LOG2E - highest),)
-            whole += powers[c]
+        highest, powers, whole = _powers(_row(here, stride_c, inside, C), C)
         tl.store(normalizer + at, highest + tl.log2(whole), mask=inside)
-        scale, of, more = 1 / whole, classes_at(ids, within, at, inside, C), ()
-        for k in tl.static_range(len(EVERYWHERE)):
-            counts = (of[EVERYWHERE[k][0]] >= 0).to(tl.float32)
-            for c in tl.static_range(C):
-                y = value(powers[c] * scale, pieces[k])
-                if EVERYWHERE[k][1] >= 0:
-                    y = tl.where(of[EVERYWHERE[k][1]] == c, 1.0, y)
-                more = more + (found[k * C + c] + y * counts,)
+        scale, of = 1 / whole, classes_at(ids, within, at, inside, C)
+        more = _everywhere(found, powers, scale, of, pieces, EVERYWHERE, C)
         for k in tl.static_range(len(HITS)):
             own = of[HITS[k][0]]
             p = tl.exp2(load(here + own * stride_c, own >= 0) * LOG2E - highest) * scale
@@ -74,6 +57,43 @@ def forward_kernel(
         tl.store(to + bins, counted[k].to(tl.float32), mask=bins < C)
     if LABELS >= 0:
         tl.store(known + image * programs + program, (tl.max(wrong) == 0).to(tl.uint8))
+
+
+@triton.jit
+def _copies(x, COUNT: tl.constexpr):
+    """A tuple of them."""
+    copies = ()
+    for _ in tl.static_range(COUNT):
+        copies = copies + (x,)
+    return copies
+
+
+@triton.jit
+def _powers(row, C: tl.constexpr):
+    """The largest logit, over log(2), of all classes e^(logit - largest), and their sum."""
+    highest = row[0]
+    for c in tl.static_range(1, C):
+        highest = tl.maximum(highest, row[c])
+    highest *= LOG2E
+    powers, whole = (), tl.zeros_like(highest)
+    for c in tl.static_range(C):
+        powers = powers + (tl.exp2(row[c] * LOG2E - highest),)
+        whole += powers[c]
+    return highest, powers, whole
+
+
+@triton.jit
+def _everywhere(found, powers, scale, of, pieces, EVERYWHERE: tl.constexpr, C: tl.constexpr):
+    """What the totals everywhere have `found`, with a tile's added."""
+    more = ()
+    for k in tl.static_range(len(EVERYWHERE)):
+        counts = (of[EVERYWHERE[k][0]] >= 0).to(tl.float32)
+        for c in tl.static_range(C):
+            y = value(powers[c] * scale, pieces[k])
+            if EVERYWHERE[k][1] >= 0:
+                y = tl.where(of[EVERYWHERE[k][1]] == c, 1.0, y)
+            more = more + (found[k * C + c] + y * counts,)
+    return more
 
 
 @triton.jit
