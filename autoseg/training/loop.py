@@ -90,12 +90,12 @@ class Training:
             until: how many iterations are done then; None: all.
 
         Raises:
-            Diverged: the loss is not finite.
+            Diverged: the loss is not finite: on a CPU before the weights hear of it, on a GPU within `CHECK_EVERY`
+                iterations. It names the first such iteration.
             InputError: `proxy.cuda_graph`, which is not for this device or this training.
         """
         start, last = time.perf_counter(), len(self.batches) if until is None else until
         set_progress = getattr(loss, "set_progress", None)
-        interval = CHECK_EVERY if self.precision.device.type == "cuda" else 1
         if self.proxy.cuda_graph:
             check_replayable(loss, self.targets, self.batches, self.proxy, self.precision)
             step: Step = Replayed(self._step(loss, last), CudaGraph(self.precision.device))
@@ -106,7 +106,7 @@ class Training:
                 set_progress(self.iteration / len(self.batches))
             step()
             self.iteration += 1
-            if self.iteration % interval == 0:
+            if self.iteration % CHECK_EVERY == 0:
                 _check(self.losses[: self.iteration])
         _check(self.losses[: self.iteration])
         self._seconds += time.perf_counter() - start
@@ -129,6 +129,7 @@ class Training:
         drawn, losses = self.batches.drawn(self.iteration, last), self.losses[self.iteration : last]
         table = rates(self.optimizer, self.proxy, self.iteration, last, self.precision.device)
         place = torch.zeros(1, dtype=torch.int64, device=self.precision.device)
+        looked_at = self.precision.device.type == "cpu" and not self.proxy.cuda_graph  # a look waits for no device
 
         def step() -> None:
             inputs, labels, extra = self.batches.batch(drawn, place, self.iteration)
@@ -136,6 +137,8 @@ class Training:
                 outputs = self.model(inputs.to(memory_format=self.precision.layout))
             value = objective(outputs, self.targets(inputs, labels), extra)
             losses.index_copy_(0, place, value.detach().to(losses.dtype).view(1))
+            if looked_at:
+                _check(self.losses[: self.iteration + 1])
             set_rates(self.optimizer, table.index_select(0, place)[0])
             self.optimizer.zero_grad()
             self.scaler.scale(value).backward()

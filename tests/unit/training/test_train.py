@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from autoseg.config import ProxyConfig
 from autoseg.data import Augment
 from autoseg.errors import Diverged, InputError
-from autoseg.training import Batches, TrainLog, View, evaluate, train
+from autoseg.training import Batches, TrainLog, View, evaluate, loop, train
+from autoseg.training.loop import CHECK_EVERY
 from autoseg.training.precision import Precision, precision_of, reproducible
 from autoseg.training.resize import upsample
 from autoseg.training.schedule import poly
@@ -97,10 +98,29 @@ def test_a_loss_that_is_not_finite_diverges_at_once(value: float) -> None:
             self.calls += 1
             return logits.mean() * (value if self.calls > 2 else 1.0)
 
-    loss = Fails()
-    with pytest.raises(Diverged, match="iteration 1"):
-        run(PROXY, 0, loss)
+    loss, model = Fails(), Toy()
+    with reproducible(CPU, 0, threads=1, deterministic=False), pytest.raises(Diverged, match="iteration 1"):
+        train(model, loss, batches_for(PROXY, 0), PROXY, precision_of(PROXY, CPU))
     assert loss.calls == 4  # main and auxiliary, twice
+    assert all(weight.isfinite().all() for weight in model.state_dict().values())  # before the update
+
+
+def test_without_a_look_the_first_such_iteration_is_named_all_the_same() -> None:
+    class Fails(nn.Module):
+        calls = 0
+
+        def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+            self.calls += 1
+            return logits.mean() * (float("nan") if self.calls > 6 else 1.0)
+
+    loss, proxy = Fails(), replace(PROXY, iters=2 * CHECK_EVERY)
+    with reproducible(CPU, 0, threads=1, deterministic=False), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "CudaGraph", lambda device: None)
+        patch.setattr(loop, "Replayed", lambda step, graph: step)  # steps that cannot be looked into, as on a GPU
+        patch.setattr(loop, "check_replayable", lambda *args: None)
+        with pytest.raises(Diverged, match="iteration 3"):
+            train(Toy(), loss, batches_for(proxy, 0), replace(proxy, cuda_graph=True), precision_of(proxy, CPU))
+    assert loss.calls == 2 * CHECK_EVERY  # main and auxiliary
 
 
 def test_a_gradient_that_is_not_finite_diverges() -> None:
