@@ -9,6 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+# A run begun before a key existed is gone on with under the key's default: a new key's default changes nothing. Where
+# it does, or may come to, this is the value that does not.
+BEFORE: dict[str, Any] = {"proxy.cuda_graph": False}
+
 
 @dataclass
 class DataConfig:

@@ -10,7 +10,7 @@ import difflib
 import importlib.resources
 import itertools
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -24,6 +24,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from autoseg.config import BEFORE
 from autoseg.errors import InputError, unknown_name
 
 T = TypeVar("T")
@@ -262,16 +263,48 @@ def as_yaml(config: Any) -> str:
     return OmegaConf.to_yaml(OmegaConf.structured(config))
 
 
-def load(schema: type[T], data: dict[str, Any]) -> T:
-    """The reverse of `plain`: a typed configuration from a run's plain data.
+def load(schema: type[T], data: Mapping[str, Any]) -> T:
+    """The reverse of `plain`: a typed configuration from a run's plain data. Keys it lacks change nothing (`lacking`).
 
     Raises:
         InputError: the data does not fit the schema.
     """
+    if strange := _strange(data, keys(schema)):
+        hint = "It was written by another version of autoseg: go on with that one."
+        raise InputError(", ".join(strange), "keys that this version knows", "a configuration that has them", hint)
+    base = OmegaConf.structured(schema)
+    for key, value in BEFORE.items():
+        if key in keys(schema):
+            OmegaConf.update(base, key, value)
     try:
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), data))
+        config = OmegaConf.to_object(OmegaConf.merge(base, data))
     except OmegaConfBaseException as error:
         raise _explain(error, schema, {}) or error from error
     if not isinstance(config, schema):
         raise TypeError(f"not a {schema.__name__}")
     return config
+
+
+def lacking(schema: type, data: Mapping[str, Any]) -> list[str]:
+    """The keys of a schema that a run of an earlier version has no value for."""
+    return [key for key in keys(schema) if not _has(data, key.split("."))]
+
+
+def _has(data: Any, path: list[str]) -> bool:
+    for part in path:
+        if not isinstance(data, Mapping) or part not in data:
+            return False
+        data = data[part]
+    return True
+
+
+def _strange(data: Mapping[str, Any], known: Iterable[str], at: str = "") -> list[str]:
+    """The dotted keys of plain data that are not known."""
+    found = []
+    for key, value in data.items():
+        name = f"{at}{key}"
+        if name in known:
+            continue
+        inside = isinstance(value, Mapping) and any(one.startswith(f"{name}.") for one in known)
+        found += _strange(value, known, f"{name}.") if inside else [name]
+    return found

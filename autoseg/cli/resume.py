@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +21,8 @@ T = TypeVar("T", SearchConfig, CompareConfig, RetrainConfig, TrustConfig)
 def resumed(given: T, typed: list[str], free: Sequence[str] = FREE) -> T:
     """The run's own configuration, with those typed keys that a resumed run may change.
 
+    Of a run that an earlier version began, a line says which keys it lacks, and their values now.
+
     Args:
         given: what the command line composes to; `resume` is set.
         typed: the keys the user typed.
@@ -29,7 +32,12 @@ def resumed(given: T, typed: list[str], free: Sequence[str] = FREE) -> T:
         InputError: not a run folder, or a typed key would make it another search.
     """
     run = Path(str(given.resume)).expanduser()
-    kept = compose.load(type(given), read_config(run))
+    written = read_config(run)
+    kept = compose.load(type(given), written)
+    if later := compose.lacking(type(given), written):
+        values = ", ".join(f"{key}={_get(kept, key)}" for key in later)
+        told = f"note: {run} was begun by an earlier version; what that did not know is as it was then: {values}"
+        print(told, file=sys.stderr)  # --cfg prints the configuration alone
     for key in typed:
         if key in ("resume", "run_dir"):
             continue

@@ -14,6 +14,7 @@ from typing import Any
 from autoseg.errors import InputError
 from autoseg.evidence.compare import STUDY
 from autoseg.search.ledger import Ledger
+from autoseg.search.older import as_today
 from autoseg.search.records import RUNNING, TrialRecord
 from autoseg.search.run_folder import RunFolder, read_fingerprint, write_atomic
 
@@ -35,7 +36,7 @@ def admit(path: Path, budget: Budget, force: bool) -> Budget:
         InputError: they would, and it is not forced or cannot be.
     """
     then = read_fingerprint(path)
-    now = _plain(budget)
+    now = as_today(budget)
     other = [key for key in now if key in then and then[key] != now[key]]
     fixed = [key for key in other if not key.startswith(FORCIBLE)]
     if other and (fixed or not force):
@@ -55,7 +56,7 @@ def note(folder: RunFolder, budget: Budget) -> None:
     Raises:
         InputError: trainings of the budget before have no result yet.
     """
-    known, now = _read(folder.path), _plain(budget)
+    known, now = _read(folder.path), as_today(budget)
     if known[-1]["budget"] == now:
         return
     records: list[TrialRecord] = []
@@ -102,9 +103,4 @@ def _read(path: Path) -> list[dict[str, Any]]:
             raise ValueError("not a list of budgets")
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(str(path / NAME), "the list of budgets of this comparison", str(error)) from error
-    return known
-
-
-def _plain(budget: Budget) -> dict[str, Any]:
-    plain: dict[str, Any] = json.loads(json.dumps(budget))  # as a file gives it back: tuples are lists
-    return plain
+    return [{**entry, "budget": as_today(entry["budget"])} for entry in known]

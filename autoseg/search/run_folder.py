@@ -17,6 +17,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from autoseg.errors import InputError
+from autoseg.search.older import as_today, differences
 
 SCHEMA = 1
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -67,7 +68,7 @@ class RunFolder:
         read_config(path)
         folder = cls(path, _locked(path))
         try:
-            _compare(_read_json(path / "fingerprint.json"), fingerprint)
+            _compare(read_fingerprint(path), as_today(fingerprint))
         except InputError:
             folder.close()
             raise
@@ -161,12 +162,12 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def read_fingerprint(path: Path) -> dict[str, Any]:
-    """What may not change between a run and its continuation. Takes no lock.
+    """What may not change between a run and its continuation, as `as_today` gives it. Takes no lock.
 
     Raises:
-        InputError: the file is missing or damaged.
+        InputError: the file is missing or damaged, or of a version that is not understood.
     """
-    return _read_json(path / "fingerprint.json")
+    return as_today(_read_json(path / "fingerprint.json"))
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
@@ -223,11 +224,13 @@ def _locked(path: Path) -> FileLock:
 
 
 def _compare(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    plain = json.loads(json.dumps(now))  # as the file would give it back: tuples are lists
-    for key in [*plain, *sorted(then.keys() - plain.keys())]:
-        if then.get(key) != plain.get(key):
-            hint = "It would be another search. Give the old value, or start a new run."
-            raise InputError(key, f"{then.get(key)!r}, as when the run began", repr(plain.get(key)), hint)
+    for key, old, new in differences(then, now):
+        if new is ...:
+            hint = "The run is of another version of autoseg: go on with that one."
+            raise InputError(key, "a key that this version knows", f"a run that has {old!r} for it", hint)
+        was = "none" if old is ... else repr(old)
+        hint = "It would be another search. Give the old value, or start a new run."
+        raise InputError(key, f"{was}, as when the run began", repr(new), hint)
 
 
 def _read_json(path: Path, hint: str = "") -> dict[str, Any]:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
+from older import make_older
 
 from autoseg.cli import main
 from autoseg.errors import InputError
@@ -32,6 +34,7 @@ TINY = [
 ]
 
 
+NONE = {"tracker": {"tensorboard": False, "wandb": "disabled", "wandb_project": "autoseg"}}  # tracker=none
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
@@ -86,8 +89,18 @@ def test_interrupted_and_resumed_equals_never_stopped(tmp_path):
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, out + err
     assert "autoseg search resume=cut" in out and "Traceback" not in err
+    make_older(tmp_path / "cut")  # an earlier version may have begun it
     resumed = autoseg(tmp_path, "search", "resume=cut", "tracker=none")
     assert resumed.returncode == 0, resumed.stderr
+    assert [line for line in resumed.stderr.splitlines() if "proxy.cuda_graph=False" in line] == [
+        resumed.stderr.strip()
+    ]
+    assert read_config(tmp_path / "cut") == {
+        **read_config(tmp_path / "whole"),
+        "run_dir": "cut",
+        "resume": "cut",
+        **NONE,
+    }
     assert rewards(tmp_path / "cut") == rewards(tmp_path / "whole")
     assert LossCard.load(tmp_path / "cut" / "loss.json").theta == LossCard.load(tmp_path / "whole" / "loss.json").theta
 
@@ -198,6 +211,17 @@ def test_a_resumed_run_refuses_to_become_another_search(typed, words, tmp_path, 
     for word in words:
         assert word in message
     assert (run / "config.yaml").read_text() == before
+
+
+def test_a_run_of_a_later_version_is_one_message(tmp_path, capsys):
+    run = kept_run(tmp_path)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["proxy"]["teleport"] = config["dream"] = True
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    for command in (["search", f"resume={run}"], ["trust", str(run)]):
+        assert main(command) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("autoseg: dream, proxy.teleport: expected keys that this version knows")
 
 
 def test_what_a_resumed_run_may_change(tmp_path, capsys):

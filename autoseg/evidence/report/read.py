@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from autoseg.search.confirm import conclude, fresh_seeds, tabulate
 from autoseg.search.ledger import Ledger
 from autoseg.search.loop import found
 from autoseg.search.records import COMPLETE, RUNNING, SearchResult, TrialRecord
-from autoseg.search.run_folder import read_config
+from autoseg.search.run_folder import read_config, read_fingerprint
 from autoseg.surrogates.space import SearchSpace
 
 OF_A_SEARCH = ("metric", "seed", "candidates", "floor", "confirm", "space", "controller")  # all else is its budget
@@ -113,7 +112,7 @@ def open_run(path: Path) -> SearchRun | ComparisonRun:
         InputError: it is none, it is damaged, or none of its trainings has completed.
     """
     config = read_config(path)
-    fixed = _fingerprint(path)
+    fixed = read_fingerprint(path)
     try:
         run = _comparison(path, config, fixed) if "losses" in config else _search(path, config, fixed)
     except (KeyError, TypeError, AttributeError, IndexError) as error:
@@ -121,14 +120,6 @@ def open_run(path: Path) -> SearchRun | ComparisonRun:
         got = f"{path}, in which {error!r} is missing or wrong"
         raise InputError("run folder", "one with all its settings", got, hint) from error
     return run
-
-
-def _fingerprint(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads((path / "fingerprint.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError("run folder", "a folder with a readable fingerprint.json", f"{path} ({error})") from error
-    return dict(content)
 
 
 def _some_complete(path: Path, records: Sequence[TrialRecord]) -> None:
