@@ -35,12 +35,14 @@ def run(command: str, argv: list[str]) -> int:
     given = parser.parse_args(argv)
     if given.format not in SUFFIX:
         raise unknown_name("--format", given.format, SUFFIX)
-    card_path = find_card(Path(given.run).expanduser())
+    if not Path(given.run).expanduser().exists():
+        raise InputError("RUN", "a run folder or a loss card", f"{given.run}, which does not exist")
 
     from autoseg.evidence.export import as_files  # torch: only once the arguments are right
     from autoseg.losses import LossCard
+    from autoseg.losses.named import card_path
 
-    card = LossCard.load(card_path)
+    card = LossCard.load(card_path(given.run) or given.run)
     default = slug(card.metric).replace("-", "_").replace(".", "_") + "_loss" + SUFFIX[given.format]
     target = Path(given.file).expanduser() if given.file else Path(default)
     if not target.parent.is_dir():
@@ -51,20 +53,3 @@ def run(command: str, argv: list[str]) -> int:
     if not card.confirmed:
         print("note: the search has not confirmed this loss with fresh seeds (yet).")
     return 0
-
-
-def find_card(path: Path) -> Path:
-    """The card of a run folder, or the card itself.
-
-    Raises:
-        InputError: there is none.
-    """
-    if path.is_dir():
-        card = path / "loss.json"
-        if not card.is_file():
-            hint = "A search writes it after its first round."
-            raise InputError("RUN", "a run folder with a loss.json", f"{path} without one", hint)
-        return card
-    if not path.is_file():
-        raise InputError("RUN", "a run folder or a loss card", f"{path}, which does not exist")
-    return path

@@ -57,7 +57,8 @@ def _losses() -> Iterable[tuple[str, str]]:
 
     hand_made = [(name, f"{summary} ({source})") for name, summary, source in describe()]
     surrogates = [(name, f"surrogate of {p['metric']} (Auto Seg-Loss, published)") for name, p in published().items()]
-    return hand_made + surrogates
+    plain = ("identity/METRIC", "surrogate of any metric with the curves g(x) = x, where a search begins")
+    return [*hand_made, *surrogates, plain]
 
 
 def _spaces() -> Iterable[tuple[str, str]]:

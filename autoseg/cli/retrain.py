@@ -18,7 +18,7 @@ from autoseg.cli.faults import INTERRUPTED
 from autoseg.cli.resume import resumed
 from autoseg.config import RetrainConfig
 from autoseg.errors import InputError
-from autoseg.evidence.contenders import Contender, contender, keep_cards, warnings_about
+from autoseg.evidence.contenders import Contender, built_from, contender, keep_cards, warnings_about
 from autoseg.losses import build_loss
 from autoseg.losses.ranks import rank_local
 from autoseg.metrics import parse
@@ -34,7 +34,7 @@ usage: autoseg retrain loss=LOSS data=NAME model=NAME [KEY=VALUE ...] [--cfg]
        autoseg retrain resume=RUN       goes on from the last checkpoint
        torchrun --nproc-per-node=4 --no-python autoseg retrain ...
 
-  loss=LOSS            a name (autoseg losses), a sum, loss.json, a search's run, asl2021/miou
+  loss=LOSS            a name (autoseg losses), a sum, loss.json, a search's run, identity/miou
   data=NAME  model=NAME  model.weights=FILE (backbone)  load_from=FILE (whole network)
   config=FILE          a whole mmsegmentation config instead; only its loss and metrics change
   experiment=voc_r101_miou   the paper's recipes: voc_r101, cityscapes_r101, each _METRIC
@@ -146,7 +146,7 @@ def build(config: RetrainConfig, started_by: str, device: str) -> Job:
         raise InputError("run_dir", "a new folder", f"{work_dir}, which holds a run", f"Go on with it: {again}")
     if config.config is None:
         check_files(config.data)
-    text = loss.kept.replace("cards/", f"{work_dir / 'cards'}/") if loss.cards else loss.kept
+    text = built_from(loss, work_dir)
     cfg = build_config(config, text, str(work_dir), launcher=started_by, device=device, ranks=ranks)
     if not loss.cards:
         build_loss(text, num_classes=_num_classes(cfg))  # a wrong name is said now

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,13 +12,13 @@ from pathlib import Path
 from torch import nn
 
 from autoseg.errors import InputError
-from autoseg.losses import LossCard, build_loss, loss_names, searched_loss
+from autoseg.losses import LossCard, build_loss
 from autoseg.losses.expression import parse
+from autoseg.losses.named import IDENTITY, card_path, identity_of
 from autoseg.metrics import parse as parse_metric
 from autoseg.search.run_folder import slug
-from autoseg.surrogates import build_space, published
+from autoseg.surrogates import published
 
-IDENTITY = "identity"
 CARDS = "cards"  # folder of a comparison that keeps the cards it was made with
 
 
@@ -63,11 +64,8 @@ class Recipe:
         Raises:
             InputError: no such loss or option, a malformed sum, a file that is no card.
         """
-        head, _, metric = text.partition("/")
-        if head != IDENTITY:
-            return build_loss(text, num_classes=self.num_classes, ignore_index=self.ignore_index)
-        space = build_space(self.space, metric=metric)
-        return searched_loss(space, space.identity, self.num_classes, self.ignore_index, **self.options)
+        own = {"space": self.space, **self.options}
+        return build_loss(text, num_classes=self.num_classes, ignore_index=self.ignore_index, identity=own)
 
 
 def contenders(
@@ -125,34 +123,28 @@ def built_from(contender: Contender, home: Path) -> str:
 def contender(text: str, metric: str, home: Path | None = None) -> Contender:
     """One loss from what was typed; `metric` is that of "identity" alone, `home` as in `contenders`."""
     text = text.strip()
-    terms = [text] if Path(text).exists() else [term.name for term in parse(text)]
-    text = text if Path(text).exists() else "".join(text.split())
-    head, _, of = text.partition("/")
-    if head == IDENTITY:
-        parse_metric(of or metric)
-        name = f"{IDENTITY}/{of or metric}"
-        return Contender(name, text, name, searched=False)
+    whole = (text != "" and Path(text).exists()) or identity_of(text) is not None  # may hold characters that sums use
+    terms = [text] if whole else [term.name for term in parse(text)]
+    text = text if whole else "".join(text.split())
+    if text == IDENTITY:
+        parse_metric(metric)
+        return Contender(f"{IDENTITY}/{metric}", text, f"{IDENTITY}/{metric}", searched=False)
     cards, name, kept = {}, text, text
-    for term in terms:
-        path = _card_path(term, home)
+    for term in dict.fromkeys(terms):
+        path = home / term if home is not None and (home / term).is_file() else card_path(term)
         if path is None:
             continue
         card = LossCard.load(path)
         label = _label(card)
         cards[label] = card
-        name, kept = name.replace(term, label), kept.replace(term, f"{CARDS}/{label}.json")
-    searched = any(term not in loss_names() for term in terms)
+        name, kept = _replaced(name, term, label), _replaced(kept, term, f"{CARDS}/{label}.json")
+    searched = bool(cards) or any(term in published() for term in terms)
     return Contender(name, text, kept, searched, cards)
 
 
-def _card_path(term: str, home: Path | None) -> Path | None:
-    """The card a term of a sum names, or None: it is a loss known by name."""
-    path = Path(term).expanduser()
-    if home is not None and (home / term).is_file():
-        return home / term
-    if path.is_dir():
-        return path / "loss.json"
-    return path if path.suffix == ".json" else None
+def _replaced(text: str, term: str, by: str) -> str:
+    """A sum with another name for one of its losses, not for those that have it in theirs."""
+    return re.sub(rf"(?<![\w./~-]){re.escape(term)}(?![\w./~-])", lambda _: by, text)
 
 
 def _label(card: LossCard) -> str:

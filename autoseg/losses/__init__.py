@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from autoseg.losses.base import SegLoss
 from autoseg.losses.build import LossSum, build_loss, describe, loss_names
-from autoseg.losses.card import LossCard, load_loss, save_loss
+from autoseg.losses.card import LossCard, save_loss
 from autoseg.losses.compiling import compiled_loss
 from autoseg.losses.frequency import class_weights
+from autoseg.losses.named import load_loss
 from autoseg.losses.searched import SearchedLoss, searched_loss
 
 __all__ = [

@@ -55,16 +55,18 @@ def build_loss(
     num_classes: int,
     ignore_index: int = 255,
     parts: Mapping[str, nn.Module] | None = None,
+    identity: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> nn.Module:
     """Builds a loss from its name, a sum of losses, a published surrogate or a loss card.
 
     Args:
         spec: a name of `loss_names()`, optionally with options in brackets ("tversky(alpha=0.3,beta=0.7)"); a
-            surrogate such as "asl2021/miou" or the path of a card (.json); or a sum of these,
-            "0.25*ce+0.75*jml".
+            surrogate such as "asl2021/miou" or "identity/biou"; the path of a card (.json) or of the run folder
+            with it; or a sum of these, "0.25*ce+0.75*jml".
         num_classes: C.
         ignore_index: id of the pixels that do not count.
+        identity: options of "identity/METRIC" where the text gives none: `space`, `tolerance`, `drop_background`.
         parts: losses that the text names beside those there are, e.g. a space's "surrogate".
         options: the loss's own options; in a sum only what every loss takes (`validate`).
 
@@ -75,7 +77,9 @@ def build_loss(
     Raises:
         InputError: unknown name or option, or a malformed sum.
     """
-    if Path(spec).suffix == ".json" and Path(spec).is_file():  # a path may hold characters that sums use
+    from autoseg.losses.named import identity_of  # a card may hold a sum, which is built here
+
+    if (spec and Path(spec).exists()) or identity_of(spec) is not None:  # may hold characters that sums use
         terms = [Term(1.0, spec)]
     else:
         terms = parse(spec)
@@ -87,7 +91,7 @@ def build_loss(
     losses = [
         given[term.name]
         if term.name in given
-        else _build_term(term, num_classes, ignore_index, {**options, **term.options})
+        else _build_term(term, num_classes, ignore_index, {**options, **term.options}, identity or {})
         for term in terms
     ]
     if len(terms) == 1 and terms[0].weight == 1:
@@ -95,15 +99,15 @@ def build_loss(
     return LossSum([term.weight for term in terms], losses)
 
 
-def _build_term(term: Term, num_classes: int, ignore_index: int, options: dict[str, Any]) -> nn.Module:
+def _build_term(
+    term: Term, num_classes: int, ignore_index: int, options: dict[str, Any], identity: Mapping[str, Any]
+) -> nn.Module:
     """One loss of a sum, without its weight."""
-    if "/" in term.name or term.name.endswith(".json"):
-        from autoseg.losses.card import load_loss  # a card may hold a sum, which is built here
-
-        return load_loss(term.name, num_classes=num_classes, ignore_index=ignore_index, **options)
     if term.name not in LOSSES:
-        hint = "Published surrogates are written asl2021/miou, cards as a path ending in .json."
-        raise unknown_name("loss", term.name, LOSSES, hint)
+        from autoseg.losses.named import IDENTITY, load_loss
+
+        usual = identity if term.name.startswith(f"{IDENTITY}/") else {}
+        return load_loss(term.name, num_classes=num_classes, ignore_index=ignore_index, **{**usual, **options})
     loss = LOSSES[term.name]
     known = option_names(loss)
     for option in options:

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from autoseg.errors import InputError, unknown_name
+from autoseg.errors import InputError
 from autoseg.losses.searched import SearchedLoss, searched_loss
-from autoseg.surrogates import SearchSpace, SurrogateLoss, build_space, published
+from autoseg.surrogates import SearchSpace, SurrogateLoss
 
 SCHEMA = 1
 
@@ -122,35 +122,6 @@ class LossCard:
 def _points(space: SearchSpace, curve: str, flat: list[float]) -> list[Any]:
     m = space.curves[curve].points
     return [flat[2 * i : 2 * i + 2] for i in range(m)] + flat[2 * m :]
-
-
-def load_loss(
-    card: str | Path | LossCard, num_classes: int | None = None, **options: Any
-) -> SurrogateLoss | SearchedLoss:
-    """A found loss from a card, or by name.
-
-    Args:
-        card: a card, its path, or a published name such as "asl2021/miou".
-        num_classes: C; by default the card's. Names need it.
-        options: of `SurrogateLoss`, instead of the card's.
-
-    Raises:
-        InputError: unknown name, or a file that is not a valid card.
-    """
-    if isinstance(card, LossCard):
-        return card.build(num_classes, **options)
-    name = str(card)
-    if name.startswith("asl2021/"):
-        if name not in published():
-            raise unknown_name("loss", name, published())
-        if num_classes is None:
-            raise InputError("num_classes", f"a number of classes for {name}", "none")
-        entry = published()[name]
-        space = build_space(f"paper-{entry['metric']}")
-        return SurrogateLoss(
-            entry["metric"], num_classes, control_points=entry["control_points"], space=space, **options
-        )
-    return LossCard.load(name).build(num_classes, **options)
 
 
 def save_loss(loss: SurrogateLoss | SearchedLoss, path: str | Path, **about: Any) -> None:

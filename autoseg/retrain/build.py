@@ -38,10 +38,13 @@ def build_config(
     """
     settings = _from_presets(config, ranks, device) if config.config is None else _from_file(config, device, ranks)
     synced = _switch("sync_counts", config.sync_counts, ranks > 1)
-    _set_losses(settings["model"], loss, config.train.aux_weight if config.config is None else None, synced)
+    own: Node = {"type": "AutoSegLoss", "loss": loss, "sync_counts": synced}
+    if "identity/" in loss:
+        own["identity"] = {"tolerance": config.tolerance, "drop_background": config.drop_background}
+    _set_losses(settings["model"], own, config.train.aux_weight if config.config is None else None)
     settings.update(_surroundings(config, work_dir, launcher, device))
-    own = (settings.get("custom_imports") or {}).get("imports") or []
-    imports = [*([own] if isinstance(own, str) else own), *IMPORTS]
+    there = (settings.get("custom_imports") or {}).get("imports") or []
+    imports = [*([there] if isinstance(there, str) else there), *IMPORTS]
     settings["custom_imports"] = {"imports": imports, "allow_failed_imports": False}
     for role in ("val", "test"):
         if settings.get(f"{role}_dataloader") is not None:
@@ -223,7 +226,7 @@ def _evaluator(config: RetrainConfig, settings: Node, ranks: int) -> Node:
     }
 
 
-def _set_losses(model: Node, loss: str, aux_weight: float | None, synced: bool) -> None:
+def _set_losses(model: Node, loss: Node, aux_weight: float | None) -> None:
     """Give every head the loss; auxiliary ones at `aux_weight`, or None for the weight their own loss had.
 
     Raises:
@@ -237,7 +240,7 @@ def _set_losses(model: Node, loss: str, aux_weight: float | None, synced: bool) 
     for head in heads:
         auxiliary = not (head is main or (isinstance(main, list) and head is main[-1]))
         weight = (_weight_of(head) if aux_weight is None else aux_weight) if auxiliary else 1.0
-        head["loss_decode"] = {"type": "AutoSegLoss", "loss": loss, "loss_weight": weight, "sync_counts": synced}
+        head["loss_decode"] = {**copy.deepcopy(loss), "loss_weight": weight}
 
 
 def _weight_of(head: Node) -> float:

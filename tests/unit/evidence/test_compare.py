@@ -158,6 +158,26 @@ def test_what_was_searched_and_what_was_not(tmp_path: Path) -> None:
     assert among[3].kept == f"cards/{among[3].name}.json"
 
 
+def test_identity_curves_in_a_sum_have_the_options_of_the_comparison() -> None:
+    among = contenders(["0.5*ce+0.5*identity/biou", "identity/biou+0.5*miou"], ["miou"], RECIPE)
+    assert [c.searched for c in among] == [False, False]
+    first, second = (RECIPE.build(contender.kept) for contender in among)
+    assert first.losses[1].options.tolerance == second.options.tolerance == 3
+    assert second.metric == "biou+0.5*miou"
+
+
+def test_a_card_whose_name_ends_as_another_does_is_another(tmp_path: Path) -> None:
+    card = a_card(tmp_path / "a.json")
+    save_loss(
+        SurrogateLoss.from_theta("miou", [0.4] * SurrogateLoss("miou", 3).space.dim, 3), tmp_path / "b" / "a.json"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        (sum_of_two, _) = contenders(["a.json+b/a.json", "ce"], ["miou"], RECIPE)
+    kept = keep_cards([sum_of_two], tmp_path / "run")[sum_of_two.name]
+    assert len(RECIPE.build(kept).losses) == 2 and card.exists()
+
+
 def test_a_run_folder_means_its_card_and_another_content_is_another_loss(tmp_path: Path) -> None:
     card = a_card(tmp_path / "loss.json")
     (first,) = contenders([str(tmp_path), "ce"], ["miou"], RECIPE)[:1]

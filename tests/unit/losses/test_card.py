@@ -33,6 +33,53 @@ def test_a_card_gives_the_same_loss(tmp_path, name):
     assert autoseg.load_loss(card, num_classes=5).options.num_classes == 5
 
 
+def values(*losses):
+    torch.manual_seed(0)
+    logits, labels = torch.randn(2, 3, 9, 9), torch.randint(0, 3, (2, 9, 9))
+    return [float(loss(logits, labels)) for loss in losses]
+
+
+def test_identity_curves_and_run_folders_are_losses_like_any_other(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    space = autoseg.build_space("default", metric="biou")
+    plain = space.build_loss(space.identity, 3, tolerance=2)
+    own = {"tolerance": 2, "space": "default"}
+    built = [
+        autoseg.load_loss("identity/biou", num_classes=3, tolerance=2),
+        autoseg.build_loss("identity/biou(tolerance=2)", num_classes=3),
+        autoseg.build_loss("identity/biou", num_classes=3, identity=own),
+        autoseg.build_loss("0.5*identity/biou+0.5*identity/biou", num_classes=3, identity=own),
+    ]
+    assert values(*built) == pytest.approx(values(plain) * 4)
+    of_a_sum = autoseg.build_loss("identity/miou+0.5*dice", num_classes=3)  # a sum of metrics
+    assert of_a_sum.metric == "miou+0.5*dice"
+    assert len(autoseg.build_loss("identity/miou+0.5*ce", num_classes=3).losses) == 2  # of losses
+    autoseg.save_loss(plain, "run/loss.json")
+    (tmp_path / "ce").mkdir()  # a folder does not hide a loss
+    for text in ("run", "run/loss.json", "1*run+0*ce"):
+        assert values(autoseg.build_loss(text, num_classes=3)) == pytest.approx(values(plain))
+    assert values(autoseg.load_loss("run")) == values(plain)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("jmll", "expected one of asl2021/bf1, .*wmse, got 'jmll'. Did you mean jml.*run folder, identity curves"),
+        ("identity", "For example identity/miou"),
+        ("identity/mio", "Did you mean miou"),
+        ("asl2021/mio", "Did you mean asl2021/miou"),
+        ("asl2021/miou(tolerence=3)", "option of asl2021/miou.*Did you mean tolerance"),
+        ("nowhere/loss.json", "nowhere/loss.json: expected an existing file"),
+        ("run", "a run folder with a loss.json, got run without one"),
+    ],
+)
+def test_what_is_no_loss_is_told_what_there_is(text, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    with pytest.raises(InputError, match=words):
+        autoseg.build_loss(text, num_classes=3)
+
+
 def test_names():
     assert autoseg.load_loss("asl2021/bf1", num_classes=4).metric == "bf1"
     with pytest.raises(InputError, match="num_classes"):

@@ -84,6 +84,18 @@ def _leaves(cfg: Any) -> list[Any]:
 
 
 @pytest.mark.slow
+def test_identity_curves_have_the_tolerance_of_the_metrics() -> None:
+    import autoseg.mmseg  # noqa: F401
+    from autoseg.training.models import model_registry
+
+    loss = built("tolerance=2", loss="identity/biou").model.decode_head.loss_decode
+    assert loss.identity.tolerance == 2
+    module = model_registry().build(loss)
+    module(torch.zeros(1, 3, 8, 8), torch.zeros(1, 8, 8, dtype=torch.int64))
+    (curves,) = module._built.values()
+    assert curves.metric == "biou" and curves.options.tolerance == 2
+
+
 def test_the_papers_network_is_built_without_data() -> None:
     model = network(built("experiment=voc_r101_biou"))
     assert model.decode_head.loss_decode.spec == "ce" and model.num_classes == 21
