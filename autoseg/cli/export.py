@@ -17,13 +17,13 @@ usage: autoseg export RUN [--format json|mmseg|python|torch_export] [-o FILE]
   --format   json: the card (default); mmseg: a config for mmsegmentation, with the card beside it;
              python: one self-contained file that needs torch only;
              torch_export: a program without Python, for torch.export.load (the card's classes, CPU)
-  -o FILE    where to; default: <metric>_loss.json, .py or .pt2 in this folder
+  -o FILE    where to; default: <metric>_loss.json, _mmseg.py, .py or .pt2 in this folder
 
   autoseg export runs/NAME --format python -o found_loss.py
   python -c "import found_loss; print(found_loss.build_loss(num_classes=21))"
 """
 
-SUFFIX = {"json": ".json", "mmseg": ".py", "python": ".py", "torch_export": ".pt2"}
+SUFFIX = {"json": ".json", "mmseg": "_mmseg.py", "python": ".py", "torch_export": ".pt2"}
 
 
 def run(command: str, argv: list[str]) -> int:

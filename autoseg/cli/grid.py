@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 from autoseg.cli import compose
 from autoseg.config import CompareConfig, TrustConfig
-from autoseg.execution import Executor, Task, slots
+from autoseg.execution import Executor, Standby, Task
 from autoseg.execution.build import build_executor
 from autoseg.search.observer import Observers
 from autoseg.search.run_folder import RunFolder
@@ -18,42 +18,32 @@ from autoseg.tracking.lines import Lines, Quieter
 T = TypeVar("T")
 
 
-def devices(config: CompareConfig | TrustConfig, threads: int) -> list[str]:
-    """One for each worker; errors as in `slots`."""
-    return slots(config.workers, config.device, config.executor.per_device, threads)
-
-
 @contextmanager
-def workers(
-    config: CompareConfig | TrustConfig,
-    devices: Sequence[str],
-    threads: int,
-    task: Task,
-    metric: str,
-    folder: RunFolder,
+def executor(
+    config: CompareConfig | TrustConfig, standby: Standby, task: Task, metric: str, folder: RunFolder
 ) -> Iterator[tuple[Executor, Observers]]:
-    """Workers, and who is told of every training that ends; both are gone after the context.
+    """What trains, and who is told of every training that ends; both are gone after the context.
 
     Args:
-        config: how they are run.
-        devices: of `devices`.
-        threads: of each.
+        config: how the workers are run.
+        standby: the workers.
         task: what they run.
         metric: whose score is shown.
         folder: whose log they write.
     """
     observers = Observers([Quieter(folder.log), Lines(metric)])
-    executor = build_executor(
+    built = build_executor(
         config.executor.name,
         task,
-        devices,
-        threads=threads,
+        standby.slots,
+        threads=standby.threads,
         timeout_s=config.timeout_s,
         retries=config.retries,
         log=folder.log,
+        standby=standby,
     )
-    with closing(observers), executor:
-        yield executor, observers
+    with closing(observers), built:
+        yield built, observers
 
 
 def resumable(command: str, path: Path, work: Callable[[], T]) -> T | None:

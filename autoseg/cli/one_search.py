@@ -13,7 +13,7 @@ from autoseg.cli import compose, finish, grid
 from autoseg.cli.faults import INTERRUPTED
 from autoseg.config import SearchConfig, SearchSettings
 from autoseg.controllers import build_controller
-from autoseg.data import SegData, open_data
+from autoseg.data import SegData, open_data, remarks_on
 from autoseg.errors import InputError, unknown_name
 from autoseg.evidence.found import sentence
 from autoseg.execution import Executor, Standby
@@ -51,6 +51,8 @@ class Parts:
 def search(config: SearchConfig, workers: Standby) -> int:
     """From a configuration and workers without a task to the found loss; returns the exit status."""
     parts = build(config)
+    for text in remarks_on(parts.data, config.data.ignore_index, config.proxy.crop):
+        print(f"warning: {text}")
     path = Path(config.run_dir) if config.run_dir else new_run_path(Path("runs"), config.metric, config.data.name)
     result = grid.resumable("search", path, lambda: _search(config, parts, path, workers))
     if result is None:

@@ -52,6 +52,28 @@ def resumed(given: T, typed: list[str], free: Sequence[str] = FREE) -> T:
     return dataclasses.replace(kept, resume=str(run), run_dir=str(run))
 
 
+def is_comparison(path: Path) -> None:
+    """Refuse a folder that is of no comparison.
+
+    Raises:
+        InputError: it is none.
+    """
+    if "losses" not in read_config(path):
+        raise InputError("run folder", "one of a comparison", f"{path}, which is of a search")
+
+
+def searched(run: Path) -> SearchConfig:
+    """The configuration of a search by command.
+
+    Raises:
+        InputError: not the folder of such a search.
+    """
+    kept = read_config(run)
+    if not all(key in kept for key in ("metric", "search", "proxy", "data")):
+        raise InputError("RUN", "the folder of a search by command", f"{run}, which is of something else")
+    return compose.load(SearchConfig, kept)
+
+
 BUDGET = ("data", "model", "proxy", "space", "tolerance", "drop_background")
 
 

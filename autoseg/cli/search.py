@@ -6,17 +6,14 @@ Nothing heavy is imported here, so that the workers start first. `one_search.py`
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from autoseg.cli import compose
+from autoseg.cli.ahead import standby, uninterrupted
 from autoseg.cli.arguments import Arguments
 from autoseg.cli.check import absolute_paths, check
 from autoseg.cli.resume import resumed
 from autoseg.config import SearchConfig
 from autoseg.errors import InputError
-from autoseg.execution import Standby, slots
-from autoseg.search.proxy import import_all
 
 HELP = """
 Searches a loss for a metric: proposes losses, judges each by a short training, learns, confirms.
@@ -69,31 +66,7 @@ def run(command: str, argv: list[str]) -> int:
 def run_one(config: SearchConfig) -> int:
     """One search, from its configuration to the found loss; returns the exit status."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped cluster job ends as Ctrl-C does
-    with standby(config) as workers:
-        with _interrupted_after():
+    with standby(config, config.proxy.threads) as workers:
+        with uninterrupted():
             from autoseg.cli.one_search import search  # here: torch and Optuna, while the workers import theirs
         return search(config, workers)
-
-
-@contextmanager
-def _interrupted_after() -> Iterator[None]:
-    """Ctrl-C waits for the end of an import: one that is raised in the middle is sometimes dropped by Python."""
-    stops: list[int] = []
-    before = {kind: signal.signal(kind, lambda kind, _: stops.append(kind)) for kind in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)
-    if stops:
-        raise KeyboardInterrupt
-
-
-def standby(config: SearchConfig) -> Standby:
-    """The workers of a search, started.
-
-    Raises:
-        InputError: `workers` or `device` cannot be had.
-    """
-    devices = slots(config.workers, config.device, config.executor.per_device, config.proxy.threads)
-    return Standby(devices, config.proxy.threads, import_all, start=config.executor.name != "inline")

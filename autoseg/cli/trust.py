@@ -1,21 +1,21 @@
-"""`autoseg trust`: joins the rooms that ask whether a proxy may be trusted. Read `run_one` first."""
+"""`autoseg trust`: from the command line to a checked configuration, and to workers that import while we do.
+
+Nothing heavy is imported here, so that the workers start first. `one_trust.py` is the whole way from there on.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import signal
 from pathlib import Path
 
-from autoseg.cli import compose, grid
+from autoseg.cli import compose
+from autoseg.cli.ahead import standby, uninterrupted
 from autoseg.cli.arguments import Arguments
 from autoseg.cli.check import check_ranges
-from autoseg.cli.faults import INTERRUPTED
-from autoseg.cli.resume import resumed
-from autoseg.cli.trust_parts import Parts, build, fingerprint, task
+from autoseg.cli.resume import resumed, searched
 from autoseg.config import TrustConfig
 from autoseg.errors import InputError
-from autoseg.evidence.trust import Trust, plan, train_all
-from autoseg.search.run_folder import RunFolder, read_config
+from autoseg.search.run_folder import read_config
 
 HELP = """
 Says whether a search's proxy ranks losses as a fuller training does, or which cheaper one may.
@@ -67,46 +67,8 @@ def run(command: str, argv: list[str]) -> int:
 
 def run_one(config: TrustConfig) -> int:
     """From a configuration to a verdict; returns the exit status."""
-    from autoseg.evidence.trust_documents import lines, write  # matplotlib: only once the arguments are right
-
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped cluster job ends as Ctrl-C does
-    parts = build(config)
-    trust = grid.resumable("trust", parts.path, lambda: _trained(config, parts))
-    if trust is None:
-        return INTERRUPTED
-    search, proxy = parts.search, parts.search.proxy
-    about = (
-        f"Search {Path(config.run).name}: {search.metric} on {search.data.name}, {search.model.name}, "
-        f"proxy of {proxy.iters} iterations of {proxy.batch_size} crops of {proxy.crop} px."
-    )
-    write(trust, about, parts.search.metric, parts.path)
-    for line in ["", *lines(trust)]:
-        print(line)
-    print(
-        f"Tables: {parts.path / 'trust.md'}, trust.csv, agreement.csv   figure: {parts.path / 'figures' / 'trust.png'}"
-    )
-    return 0
-
-
-def _trained(config: TrustConfig, parts: Parts) -> Trust:
-    """Open the folder, start workers, train what is missing."""
-    threads, metric = parts.search.proxy.threads, parts.search.metric
-    devices = grid.devices(config, threads)
-    planned = plan(parts.entries, parts.variants)
-    with (
-        _folder(config, parts) as folder,
-        grid.workers(config, devices, threads, task(parts), metric, folder) as (executor, observers),
-    ):
-        print(
-            f"{len(parts.entries)} losses of {Path(config.run).name}, {len(planned)} trainings "
-            f"({', '.join(variant.name for variant in parts.variants)}) in {folder.path}"
-        )
-        records = train_all(folder, planned, metric, executor, observers)
-    return Trust(parts.entries, parts.variants, records)
-
-
-def _folder(config: TrustConfig, parts: Parts) -> RunFolder:
-    """The locked folder, new or gone on with."""
-    fixed = fingerprint(config, parts)
-    kept = compose.plain(dataclasses.replace(config, resume=None, run_dir=str(parts.path)))
-    return RunFolder.create_or_open(parts.path, kept, fixed)
+    with standby(config, searched(Path(config.run)).proxy.threads) as workers:
+        with uninterrupted():
+            from autoseg.cli.one_trust import trust  # here: torch and Optuna, while the workers import theirs
+        return trust(config, workers)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from autoseg.cli import compose
+from autoseg.cli.resume import searched
 from autoseg.config import ProxyConfig, SearchConfig
 from autoseg.data import SegData, open_data
 from autoseg.errors import InputError
@@ -16,7 +16,7 @@ from autoseg.evidence.trust import Entry, TrustTask, spread
 from autoseg.search.candidate import CandidateTask
 from autoseg.search.ledger import Ledger
 from autoseg.search.proxy import ProxyTask
-from autoseg.search.run_folder import read_config, read_fingerprint
+from autoseg.search.run_folder import read_fingerprint
 from autoseg.search.shared import SHARED
 from autoseg.surrogates import SearchSpace
 
@@ -46,10 +46,7 @@ class Source:
         Raises:
             InputError: not the folder of such a search, or data that has changed since.
         """
-        kept = read_config(run)
-        if not all(key in kept for key in ("metric", "search", "proxy", "data")):
-            raise InputError("RUN", "the folder of a search by command", f"{run}, which is of something else")
-        search = compose.load(SearchConfig, kept)
+        search = searched(run)
         fixed = read_fingerprint(run)
         height, width = search.proxy.size
         data = open_data(search.data, (height, width))

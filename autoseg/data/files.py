@@ -128,12 +128,10 @@ def open_folder(config: DataConfig) -> FileSource:
 def _list_pairs(image_dir: Path, mask_dirs: Sequence[Path]) -> list[Item]:
     for folder in (image_dir, *mask_dirs):
         if not folder.is_dir():
-            raise InputError(
-                "data.root",
-                f"a folder {folder}",
-                "none",
-                "The layout is img_dir/SPLIT/NAME.jpg beside ann_dir/SPLIT/NAME.png.",
-            )
+            hint = "The layout is img_dir/SPLIT/NAME.jpg beside ann_dir/SPLIT/NAME.png."
+            if there := sorted(path.name for path in folder.parent.glob("*/")):
+                hint += f" Splits in it: {', '.join(there)}; data.train_split, data.val_split name yours."
+            raise InputError("data.root", f"a folder {folder}", "none", hint)
     images = sorted(path for path in image_dir.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     items: list[Item] = []
     for path in images:
@@ -175,6 +173,9 @@ def check_classes(config: DataConfig, classes: Sequence[str], palette: Sequence[
         raise InputError(
             "data.classes", f"2 to {MAX_CLASSES} classes", len(classes), "Count background as one of them."
         )
+    if len(set(classes)) < len(classes):
+        twice = sorted({name for name in classes if list(classes).count(name) > 1})
+        raise InputError("data.classes", "each name once", f"{', '.join(twice)} more than once")
     if not 0 <= config.ignore_index <= 255:
         raise InputError("data.ignore_index", "an id from 0 to 255", config.ignore_index, "Masks are 8-bit images.")
     if len(palette) != len(classes) or any(len(rgb) != 3 for rgb in palette):
@@ -201,12 +202,9 @@ def _read_image(path: Path) -> Bytes:
 def _read_ids(path: Path) -> Bytes:
     with _opened(path) as mask:
         if mask.mode not in ("L", "P", "1"):
-            raise InputError(
-                f"mask {path}",
-                "an 8-bit single-channel image of class ids",
-                f"mode {mask.mode}",
-                "Convert colours to class ids first.",
-            )
+            wide = mask.mode.startswith(("I", "F"))
+            hint = "Save it with 8 bits." if wide else "Convert colours to class ids first."
+            raise InputError(f"mask {path}", "an 8-bit single-channel image of class ids", f"mode {mask.mode}", hint)
         return np.asarray(mask).astype(np.uint8)
 
 

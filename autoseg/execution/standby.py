@@ -24,7 +24,7 @@ class Standby:
     def __init__(
         self, slots: Sequence[str], threads: int, prepare: Callable[[], object], *, start: bool = True
     ) -> None:
-        self.slots = list(slots)
+        self.slots, self.threads = list(slots), threads
         self._crew: dict[int, WorkerProcess] = {}  # by the index of the slot
         pickled = cloudpickle.dumps(prepare)
         for index, slot in enumerate(slots if start else ()):

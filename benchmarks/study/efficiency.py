@@ -11,7 +11,6 @@ entrant models rewards as the first does.
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import numpy as np
 
 from autoseg.controllers import build_controller
 from autoseg.search.run_folder import write_atomic
+from benchmarks.study.shown import show
 from benchmarks.study.surface import DATA, FloatArray, Recorded, Surface, load
 
 ROUNDS, CANDIDATES, SEEDS = 8, 8, 20
@@ -128,11 +128,5 @@ def write(file: Path, to: Path, seeds: int) -> None:
     write_atomic(to, tables(result) + "\n")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", nargs="?", type=Path, default=DATA / "camvid-miou.csv", metavar="FILE")
-    print(tables(study(parser.parse_args().file)))
-
-
 if __name__ == "__main__":
-    main()
+    show(__doc__, DATA / "camvid-miou.csv", lambda file: tables(study(file)))

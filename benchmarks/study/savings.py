@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from autoseg.cli import grid
+from autoseg.cli.ahead import standby
 from autoseg.cli.trust_source import Source, kept_entries, plain_entries
 from autoseg.config import ProxyConfig, TrustConfig
 from autoseg.evidence.tables import csv_text
@@ -72,10 +73,10 @@ def write(run: Path, folder: Path, count: int, workers: str, to: Path) -> None:
     kept = {"run": str(run), "seed": seed, "entries": plain_entries(entries)}
     task = Timed(_task(source, entries, folder))
     config = TrustConfig(workers=workers, device="cpu", executor=search.executor)
-    devices = grid.devices(config, search.proxy.threads)
     with (
+        standby(config, search.proxy.threads) as workers_ahead,
         RunFolder.create_or_open(folder, kept, kept) as home,
-        grid.workers(config, devices, search.proxy.threads, task, search.metric, home) as (executor, observers),
+        grid.executor(config, workers_ahead, task, search.metric, home) as (executor, observers),
     ):
         records = train_all(home, _planned(entries, seed), search.metric, executor, observers)
     write_atomic(to.with_suffix(".csv"), as_csv(entries, records, search.metric))

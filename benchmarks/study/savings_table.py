@@ -6,7 +6,6 @@ file; by default of those behind docs/savings.md.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import dataclasses
 import math
@@ -22,6 +21,7 @@ import scipy  # its parts are imported when they are used
 from autoseg.evidence.agreement import agreement
 from autoseg.search.rungs import Rungs
 from benchmarks.study.savings import BARE, ENTRANTS, FIRST, SECOND, SHARES
+from benchmarks.study.shown import show
 from benchmarks.study.surface import DATA
 
 ROUND, ORDERS = 8, 100  # candidates per round, and in how many orders the pruner meets them
@@ -177,11 +177,5 @@ def _median_cpu(results: Results, name: str) -> float:
     return median(float(row["cpu_seconds"]) for row in results.rows[name])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", nargs="?", type=Path, default=DATA / "camvid-miou-savings.csv", metavar="FILE")
-    print(table(load(parser.parse_args().file)))
-
-
 if __name__ == "__main__":
-    main()
+    show(__doc__, DATA / "camvid-miou-savings.csv", lambda file: table(load(file)))

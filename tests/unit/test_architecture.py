@@ -64,7 +64,7 @@ def test_every_room_is_in_the_table():
             ("autoseg.search.proxy", ["torch", "mmseg"]),
             ("autoseg.search.loop", ["torch", "mmseg", "hydra", "wandb"]),
         ],
-        [("autoseg.cli.search", ["torch", "optuna", "scipy"])],
+        [(f"autoseg.cli.{command}", ["torch", "optuna", "scipy"]) for command in ("search", "compare", "trust")],
         [
             ("autoseg.surrogates", ["mmseg", "hydra", "wandb", "optuna"]),
             ("autoseg.cli.one_search", ["mmseg", "matplotlib", "scipy.special", "stable_baselines3"]),

@@ -95,6 +95,16 @@ def test_mask_in_colours(make_folder: Make) -> None:
     refused(config, "ann_dir/train/0.png", "RGB")
 
 
+def test_mask_of_16_bits(make_folder: Make) -> None:
+    config = make_folder()
+    Image.fromarray(np.zeros((12, 16), dtype=np.uint16)).save(data_file(config, "ann_dir", "train", "0.png"))
+    refused(config, "ann_dir/train/0.png", "Save it with 8 bits")
+
+
+def test_a_split_that_is_not_there_names_those_that_are(make_folder: Make) -> None:
+    refused(replace(make_folder(), train_split="trian"), "img_dir/trian", "Splits in it: train, val;")
+
+
 @pytest.mark.parametrize("folder", ["img_dir", "ann_dir"])
 def test_file_that_is_no_image(make_folder: Make, folder: str) -> None:
     config = make_folder()
@@ -115,6 +125,7 @@ def test_image_of_16_bits(make_folder: Make) -> None:
     [
         ({"classes": []}, "data.classes"),
         ({"classes": ["one"]}, "data.classes"),
+        ({"classes": ["one", "one"]}, "one more than once"),
         ({"palette": [[0, 0, 0]]}, "data.palette"),
         ({"ignore_index": 300}, "data.ignore_index"),
         ({"kind": "foldr"}, "Did you mean folder?"),

@@ -1,0 +1,43 @@
+"""Workers that start before their command imports: both sides import at the same time, and Ctrl-C ends both.
+
+A command that trains is two modules: a light one, which reads what was typed and starts the workers here, and one with
+all the rest, which is imported inside `uninterrupted`.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from autoseg.config import CompareConfig, SearchConfig, TrustConfig
+from autoseg.execution import Standby, slots
+from autoseg.search.proxy import import_all
+
+
+def standby(config: SearchConfig | CompareConfig | TrustConfig, threads: int) -> Standby:
+    """The workers of a command, started.
+
+    Args:
+        config: how they are run.
+        threads: of each.
+
+    Raises:
+        InputError: `workers` or `device` cannot be had.
+    """
+    devices = slots(config.workers, config.device, config.executor.per_device, threads)
+    return Standby(devices, threads, import_all, start=config.executor.name != "inline")
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits for the end of an import: one that is raised in the middle is sometimes dropped by Python."""
+    stops: list[int] = []
+    before = {kind: signal.signal(kind, lambda kind, _: stops.append(kind)) for kind in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
+    if stops:
+        raise KeyboardInterrupt
