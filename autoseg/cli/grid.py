@@ -12,6 +12,7 @@ from autoseg.config import CompareConfig, TrustConfig
 from autoseg.execution import Executor, Standby, Task
 from autoseg.execution.build import build_executor
 from autoseg.search.observer import Observers
+from autoseg.search.own_metrics import Knowing
 from autoseg.search.run_folder import RunFolder
 from autoseg.tracking.lines import Lines, Quieter
 
@@ -34,7 +35,7 @@ def executor(
     observers = Observers([Quieter(folder.log), Lines(metric)])
     built = build_executor(
         config.executor.name,
-        task,
+        Knowing(task),
         standby.slots,
         threads=standby.threads,
         timeout_s=config.timeout_s,

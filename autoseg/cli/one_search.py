@@ -24,6 +24,7 @@ from autoseg.search.candidate import CandidateTask
 from autoseg.search.confirm import fresh_seeds
 from autoseg.search.keepsakes import Keepsakes
 from autoseg.search.loop import Controller, Problem, run_search
+from autoseg.search.own_metrics import Knowing
 from autoseg.search.proxy import ProxyTask
 from autoseg.search.publish import CardPublisher
 from autoseg.search.records import SearchResult
@@ -143,7 +144,7 @@ def _executor(config: SearchConfig, task: TimedTask, workers: Standby, folder: R
     proxy = replace(task.proxy, shared=str(folder.path / SHARED))
     return build_executor(
         config.executor.name,
-        TimedTask(replace(task.task, train=proxy, keepsakes=keepsakes), proxy),
+        Knowing(TimedTask(replace(task.task, train=proxy, keepsakes=keepsakes), proxy)),
         workers.slots,
         threads=config.proxy.threads,
         timeout_s=config.search.timeout_s,

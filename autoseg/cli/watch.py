@@ -148,7 +148,8 @@ class Watch:
             ended += new
         ended.sort(key=lambda record: record.ended)
         if first and len(ended) > LATEST:
-            lines.append(f"  {len(ended) - LATEST} trainings before these:")
+            before = len(ended) - LATEST
+            lines.append(f"  {before} training{'s' if before > 1 else ''} before these:")
             ended = ended[-LATEST:]
         lines += ["  " + told(record, metric_of(status)) for record in ended]
         for line in lines:

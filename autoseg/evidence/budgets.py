@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from autoseg.errors import InputError
-from autoseg.evidence.compare import STUDY
-from autoseg.search.ledger import Ledger
+from autoseg.evidence.kept_lists import read_list, recorded
 from autoseg.search.older import as_today
 from autoseg.search.records import RUNNING, TrialRecord
 from autoseg.search.run_folder import RunFolder, read_fingerprint, write_atomic
@@ -59,10 +58,7 @@ def note(folder: RunFolder, budget: Budget) -> None:
     known, now = _read(folder.path), as_today(budget)
     if known[-1]["budget"] == now:
         return
-    records: list[TrialRecord] = []
-    if folder.trials.exists():
-        with Ledger(folder.trials, (), read_only=True, studies=(STUDY,)) as ledger:
-            records = ledger.records(STUDY)
+    records = recorded(folder)
     if waiting := sum(record.state == RUNNING for record in records):
         hint = "Finish it as it was first: resume it without other changes."
         raise InputError("force", "a comparison whose trainings all have a result", f"{waiting} without one", hint)
@@ -95,12 +91,5 @@ def described(path: Path, records: Sequence[TrialRecord]) -> str:
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
-    if not (path / NAME).is_file():
-        return [{"from": 0, "budget": read_fingerprint(path)}]
-    try:
-        known: list[dict[str, Any]] = json.loads((path / NAME).read_text())
-        if not all(isinstance(entry["from"], int) and isinstance(entry["budget"], dict) for entry in known):
-            raise ValueError("not a list of budgets")
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(str(path / NAME), "the list of budgets of this comparison", str(error)) from error
+    known = read_list(path / NAME, "from", "budget") or [{"from": 0, "budget": read_fingerprint(path)}]
     return [{**entry, "budget": as_today(entry["budget"])} for entry in known]

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-from autoseg.errors import InputError
-from autoseg.evidence.compare import STUDY
-from autoseg.search.ledger import Ledger
+from autoseg.evidence.kept_lists import read_list, recorded
 from autoseg.search.records import RUNNING
 from autoseg.search.run_folder import RunFolder, write_atomic
 from autoseg.search.versions import told, versions
@@ -18,11 +15,8 @@ NAME = "versions.json"
 
 def note(folder: RunFolder) -> None:
     """Keep the installed versions, and after how many results they came, if that is new."""
-    known = _read(folder.path)
-    done = 0
-    if folder.trials.exists():
-        with Ledger(folder.trials, (), read_only=True, studies=(STUDY,)) as ledger:
-            done = sum(record.state != RUNNING for record in ledger.records(STUDY))
+    known = read_list(folder.path / NAME, "after", "versions")
+    done = sum(record.state != RUNNING for record in recorded(folder))
     if done and not known:  # of a comparison that was begun without keeping them
         known = [{"after": 0, "versions": {}}]
     known = [entry for entry in known if entry["after"] < done]  # of versions that brought no result, nothing is said
@@ -37,18 +31,6 @@ def described(path: Path, done: int) -> str:
         path: of the comparison.
         done: how many of its trainings have a result.
     """
-    known = [entry for entry in _read(path) if entry["after"] < done]
+    known = [entry for entry in read_list(path / NAME, "after", "versions") if entry["after"] < done]
     parts = [f"after {entry['after']} of {done} trainings {told(entry['versions'])}" for entry in known[1:]]
     return "; ".join([told(known[0]["versions"] if known else {}), *parts])
-
-
-def _read(path: Path) -> list[dict[str, Any]]:
-    if not (path / NAME).is_file():
-        return []
-    try:
-        known: list[dict[str, Any]] = json.loads((path / NAME).read_text())
-        if not all(isinstance(entry["after"], int) and isinstance(entry["versions"], dict) for entry in known):
-            raise ValueError("not a list of versions")
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(str(path / NAME), "the list of versions of this comparison", str(error)) from error
-    return known

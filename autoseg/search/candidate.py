@@ -78,8 +78,8 @@ class CandidateTask:
             return searched_loss(space, payload["theta"], num_classes, self.ignore_index, **self.options)
         from autoseg.losses import build_loss
 
-        own = dict(num_classes=num_classes, ignore_index=self.ignore_index, identity=self.options)
-        return build_loss(payload["loss"], **own)
+        text, ignore = payload["loss"], self.ignore_index
+        return build_loss(text, num_classes=num_classes, ignore_index=ignore, identity=self.options)
 
     def check_rivals(self, settings: SearchSettings) -> None:
         """Build every hand-made loss the search will need, so that a wrong name is told before hours of work.

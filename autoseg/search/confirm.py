@@ -139,6 +139,10 @@ def warnings_about(best: Row, rows: Sequence[Row], target: str) -> list[str]:
         for row in rivals.values()
         if row.mean > best.mean
     ]
+    if len(rows) > 1 and len({row.mean for row in rows}) == 1:
+        texts.append(
+            f"all score the same {target}: the trainings are too short to tell losses apart, raise proxy.iters"
+        )
     reference = rivals.get("ce") or rivals.get("identity")
     texts += _wrecked(best, reference, target) if reference else []
     missing = [

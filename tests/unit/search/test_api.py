@@ -12,6 +12,7 @@ from torch import nn
 import autoseg
 from autoseg.errors import Diverged, InputError
 from autoseg.losses import LossCard
+from autoseg.metrics import base
 from autoseg.search.candidate import CandidateTask
 from autoseg.surrogates import build_space
 
@@ -120,3 +121,28 @@ def test_a_round_without_any_result_does_not_stop_the_search(quick_path, monkeyp
     monkeypatch.setenv("AUTOSEG_TEST_COUNTER", str(quick_path / "count"))
     result = autoseg.search("miou", diverging_at_first, num_classes=2, run_dir=quick_path / "run", inline=True, **SMALL)
     assert result.best.scores["miou"] == 0.5
+
+
+def test_an_own_metric_is_known_in_the_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
+
+    @autoseg.register_metric
+    class Hits(autoseg.Metric):
+        name, summary = "hits", "recall under another name"
+
+        def sums(self, p: Any, y: Any, logic: Any) -> Any:
+            return {"and": logic.total(logic.and_(p, y)), "label": logic.total(y)}
+
+        def scores(self, s: Any, ratio: Any) -> Any:
+            return ratio(s["and"], s["label"])
+
+    def train(loss: nn.Module, seed: int, device: str) -> float:
+        labels = torch.zeros(1, 4, 4, dtype=torch.int64)
+        metric = autoseg.build_metric("hits", num_classes=2)
+        metric.update(labels, labels)
+        return float(metric.compute()) * float(loss(torch.zeros(1, 2, 4, 4), labels) >= 0)
+
+    result = autoseg.search(
+        "hits", train=train, rounds=1, candidates=1, confirm_seeds=0, rivals=[], workers=1, run_dir=tmp_path / "run"
+    )
+    assert result.best.reward == 1.0

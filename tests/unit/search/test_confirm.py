@@ -67,3 +67,10 @@ def test_a_better_rival_and_failed_trainings_are_named() -> None:
     better, missing = warnings_about(best, [best, rival], "biou")
     assert better.startswith("lovasz is better: biou 0.6500 against 0.5000")
     assert missing.endswith("candidate 1.1 (1 of 2)")
+
+
+def test_losses_that_nothing_tells_apart_are_named() -> None:
+    rows = [row("candidate 1.1", 0.5, 0.5), row("ce", 0.5, 0.5, kind="rival")]
+    (text,) = warnings_about(rows[0], rows, "biou")
+    assert text.startswith("all score the same biou")
+    assert warnings_about(rows[0], [rows[0], row("ce", 0.5, 0.4, kind="rival")], "biou") == []
