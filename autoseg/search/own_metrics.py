@@ -23,7 +23,7 @@ class Knowing:
         return self.task(payload, device)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        from autoseg.metrics import registry
+        from autoseg.metrics.base import registry
 
         ours = __name__.partition(".")[0] + "."
         own = tuple(metric for metric in registry().values() if not metric.__module__.startswith(ours))
