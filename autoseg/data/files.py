@@ -68,15 +68,23 @@ class FileSource:
         image = _read_image(item.image)
         return Sample(image, np.stack([self._read_mask(path, image, item.image) for path in item.masks]))
 
+    def check_headers(self) -> None:
+        """Look at kind and size of every file without decoding it, for those who read the files in their own way.
+
+        Raises:
+            InputError: naming a file that is no image or no mask, or a mask that has not the size of its image.
+        """
+        for item in (item for items in self.items.values() for item in items):
+            with _header(item.image) as image:
+                size = image.size
+            for path in item.masks:
+                with _header(path) as mask:
+                    _check_mask(path, mask.mode, mask.size, item.image, size)
+
     def _read_mask(self, path: Path, image: Bytes, image_path: Path) -> Bytes:
-        ids = _read_ids(path)
-        if ids.shape != image.shape[:2]:
-            raise InputError(
-                f"mask {path}",
-                f"the size of its image {image_path.name}, {image.shape[1]}x{image.shape[0]}",
-                f"{ids.shape[1]}x{ids.shape[0]}",
-                "Image and mask must have the same size: resize the mask with nearest-neighbour sampling.",
-            )
+        with _opened(path) as mask:
+            _check_mask(path, mask.mode, mask.size, image_path, (image.shape[1], image.shape[0]))
+            ids = np.asarray(mask).astype(np.uint8)
         labels = self.lookup[ids]
         if (labels == OUT_OF_RANGE).any():
             wrong = np.unique(ids[labels == OUT_OF_RANGE])
@@ -199,22 +207,35 @@ def _read_image(path: Path) -> Bytes:
         return np.asarray(image.convert("RGB"))
 
 
-def _read_ids(path: Path) -> Bytes:
-    with _opened(path) as mask:
-        if mask.mode not in ("L", "P", "1"):
-            wide = mask.mode.startswith(("I", "F"))
-            hint = "Save it with 8 bits." if wide else "Convert colours to class ids first."
-            raise InputError(f"mask {path}", "an 8-bit single-channel image of class ids", f"mode {mask.mode}", hint)
-        return np.asarray(mask).astype(np.uint8)
+def _check_mask(path: Path, mode: str, size: tuple[int, int], image: Path, image_size: tuple[int, int]) -> None:
+    if mode not in ("L", "P", "1"):
+        wide = mode.startswith(("I", "F"))
+        hint = "Save it with 8 bits." if wide else "Convert colours to class ids first."
+        raise InputError(f"mask {path}", "an 8-bit single-channel image of class ids", f"mode {mode}", hint)
+    if size != image_size:
+        expected = f"the size of its image {image.name}, {image_size[0]}x{image_size[1]}"
+        hint = "Image and mask must have the same size: resize the mask with nearest-neighbour sampling."
+        raise InputError(f"mask {path}", expected, f"{size[0]}x{size[1]}", hint)
 
 
 def _opened(path: Path) -> Image.Image:
+    image = _header(path)
     try:
-        image = Image.open(path)
         image.load()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # all mean damaged
-        raise InputError(f"file {path}", "a readable image", str(error), "Replace the file or remove it.") from error
+        raise _unreadable(path, error) from error
     return image
+
+
+def _header(path: Path) -> Image.Image:
+    try:
+        return Image.open(path)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    return InputError(f"file {path}", "a readable image", str(error), "Replace the file or remove it.")
 
 
 def _ranges(lookup: NDArray[np.int16]) -> str:

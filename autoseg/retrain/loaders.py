@@ -54,13 +54,15 @@ def datasets(config: DataConfig) -> Datasets:
 
 
 def check_files(config: DataConfig) -> None:
-    """Look for the files that an mmsegmentation data set lists; the other kinds are looked at by `datasets`.
+    """Look for all files, and into the headers of those in a pair of folders: mmsegmentation would not mind.
 
     Raises:
-        InputError: a folder, image or mask is missing, named with what to do.
+        InputError: a folder, image or mask is missing or does not fit, named with what to do.
     """
     if config.kind == "mmseg":
         open_mmseg(config)
+    elif config.kind == "folder":
+        open_folder(config).check_headers()
 
 
 def data_loaders(config: RetrainConfig, data: Datasets, ranks: int) -> Node:

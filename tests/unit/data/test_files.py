@@ -14,6 +14,7 @@ from PIL import Image
 from autoseg.config import DataConfig
 from autoseg.data import open_data
 from autoseg.errors import InputError
+from autoseg.retrain.loaders import check_files
 
 Make = Callable[..., DataConfig]
 
@@ -93,6 +94,22 @@ def test_mask_in_colours(make_folder: Make) -> None:
     config = make_folder()
     Image.fromarray(np.zeros((12, 16, 3), dtype=np.uint8)).save(data_file(config, "ann_dir", "train", "0.png"))
     refused(config, "ann_dir/train/0.png", "RGB")
+
+
+@pytest.mark.parametrize(
+    ("file", "picture", "words"),
+    [
+        ("ann_dir/train/0.png", Image.new("L", (12, 16)), ["ann_dir/train/0.png", "16x12", "12x16"]),
+        ("ann_dir/val/1.png", Image.new("RGB", (16, 12)), ["ann_dir/val/1.png", "mode RGB"]),
+    ],
+)
+def test_headers_say_what_does_not_fit(make_folder: Make, file: str, picture: Image.Image, words: list[str]) -> None:
+    config = make_folder()
+    check_files(config)
+    picture.save(data_file(config, file))
+    with pytest.raises(InputError) as refusal:
+        check_files(config)
+    assert all(word in str(refusal.value) for word in words)
 
 
 def test_mask_of_16_bits(make_folder: Make) -> None:
