@@ -17,6 +17,7 @@ from packaging.requirements import Requirement
 from autoseg.cli.arguments import Arguments
 from autoseg.cli.compose import compose, options
 from autoseg.config import DataConfig, SearchConfig
+from autoseg.errors import InputError
 
 HELP = """
 Checks versions, devices, data folders, memory and disk, and says what is missing.
@@ -132,13 +133,28 @@ def data_folders(data: DataConfig) -> Iterator[Finding]:
     elif data.root is None:
         yield Finding("data", "missing", f"data={data.name} needs data.root=DIR")
     else:
-        root = Path(data.root).expanduser()
+        root, empty = Path(data.root).expanduser(), False
         for split in (data.train_split, data.val_split):
             for folder in (data.img_dir, data.ann_dir):
                 path = root / folder / split
                 files = sum(1 for entry in path.iterdir() if entry.is_file()) if path.is_dir() else 0
+                empty |= not files
                 yield Finding(
                     "data",
                     "ok" if files else "missing",
                     f"{path}: " + (f"{files} files" if files else "no files"),
                 )
+        if not empty:
+            yield _fit(data)
+
+
+def _fit(data: DataConfig) -> Finding:
+    """Whether the files of a pair of folders go together, and with the classes."""
+    from autoseg.data.files import open_folder
+
+    try:
+        source = open_folder(data)
+        source.check_headers()
+    except InputError as error:
+        return Finding("data", "missing", str(error))
+    return Finding("data", "ok", f"every mask fits its image; {len(source.classes)} classes")

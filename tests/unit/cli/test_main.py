@@ -9,6 +9,7 @@ import types
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import autoseg.cli as cli
 from autoseg.errors import AutosegError, InputError
@@ -96,3 +97,18 @@ def test_doctor_says_what_is_missing(tmp_path, capsys):
     assert cli.main(["doctor", "data.kind=folder", f"data.root={tmp_path}"]) == 2
     out = capsys.readouterr().out
     assert "missing" in out and str(tmp_path / "img_dir" / "train") in out
+
+
+def test_doctor_looks_at_masks_and_classes(tmp_path, capsys):
+    for split in ("train", "val"):
+        for kind, mode in (("img_dir", "RGB"), ("ann_dir", "L")):
+            (tmp_path / kind / split).mkdir(parents=True)
+            Image.new(mode, (8, 6)).save(tmp_path / kind / split / "a.png")
+    own = ["doctor", "data.kind=folder", f"data.root={tmp_path}"]
+    assert cli.main(own) == 2
+    assert "Set data.classes=[a,b,...]" in capsys.readouterr().out
+    assert cli.main([*own, "data.classes=[a,b]"]) == 0
+    assert "every mask fits its image; 2 classes" in capsys.readouterr().out
+    Image.new("L", (6, 8)).save(tmp_path / "ann_dir" / "val" / "a.png")
+    assert cli.main([*own, "data.classes=[a,b]"]) == 2
+    assert "the size of its image a.png, 8x6" in capsys.readouterr().out
