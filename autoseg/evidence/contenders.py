@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -123,18 +124,19 @@ def built_from(contender: Contender, home: Path) -> str:
 def contender(text: str, metric: str, home: Path | None = None) -> Contender:
     """One loss from what was typed; `metric` is that of "identity" alone, `home` as in `contenders`."""
     text = text.strip()
-    whole = (text != "" and Path(text).exists()) or identity_of(text) is not None  # may hold characters that sums use
+    path = text if os.path.exists(text) else None  # may hold characters that sums use
+    text = path or "".join(text.split())
+    whole = path is not None or identity_of(text) is not None
     terms = [text] if whole else [term.name for term in parse(text)]
-    text = text if whole else "".join(text.split())
     if text == IDENTITY:
         parse_metric(metric)
         return Contender(f"{IDENTITY}/{metric}", text, f"{IDENTITY}/{metric}", searched=False)
     cards, name, kept = {}, text, text
     for term in dict.fromkeys(terms):
-        path = home / term if home is not None and (home / term).is_file() else card_path(term)
-        if path is None:
+        file = home / term if home is not None and (home / term).is_file() else card_path(term)
+        if file is None:
             continue
-        card = LossCard.load(path)
+        card = LossCard.load(file)
         label = _label(card)
         cards[label] = card
         name, kept = _replaced(name, term, label), _replaced(kept, term, f"{CARDS}/{label}.json")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -79,7 +79,7 @@ def build_loss(
     """
     from autoseg.losses.named import identity_of  # a card may hold a sum, which is built here
 
-    if (spec and Path(spec).exists()) or identity_of(spec) is not None:  # may hold characters that sums use
+    if os.path.exists(spec) or identity_of(spec) is not None:  # may hold characters that sums use
         terms = [Term(1.0, spec)]
     else:
         terms = parse(spec)
