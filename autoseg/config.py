@@ -113,7 +113,7 @@ class SpaceConfig:
 class ControllerConfig:
     """What proposes candidates (`controller=`)."""
 
-    name: str = "tpe"  # tpe | cmaes | ppo (the paper) | random
+    name: str = "gp"  # gp | tpe | cmaes | ppo (the paper) | random
     options: dict[str, Any] = field(default_factory=dict)  # keyword arguments of build_controller
 
 

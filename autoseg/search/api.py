@@ -37,7 +37,7 @@ def search(
     *,
     num_classes: int | None = None,
     space: str | SearchSpace = "default",
-    controller: str | Controller = "tpe",
+    controller: str | Controller = "gp",
     run_dir: str | Path | None = None,
     rounds: int = 8,
     candidates: int = 8,
@@ -70,7 +70,7 @@ def search(
             batches. Sent to the workers by cloudpickle.
         num_classes: C; None: as many as the logits have that `train` hands to the loss.
         space: a space's name, the path of a .yaml file, or a `SearchSpace`.
-        controller: "tpe", "cmaes", "ppo" (the paper's), "random", or one made by `build_controller`.
+        controller: "gp", "tpe", "cmaes", "ppo" (the paper's), "random", or one made by `build_controller`.
         run_dir: the run folder; default: a new one in `runs/`.
         rounds: how often the controller learns.
         candidates: per round.

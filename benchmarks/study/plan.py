@@ -61,7 +61,7 @@ def full(data: str, weights: str) -> list[Study]:
     smaller = ("proxy.size=[96,128]", "proxy.crop=64")  # a half of the time
     biou = (*camvid, "metric=biou", "proxy.iters=80", *smaller, "search.confirm.top=0")
     return [
-        Study("camvid-miou", miou, {"random": 12, "cmaes": 4, "ppo": 4, "tpe": 4}),
+        Study("camvid-miou", miou, {"random": 12, "cmaes": 4, "ppo": 4, "tpe": 4, "gp": 4}),
         Study("camvid-biou", biou, {"random": 3}),
     ]
 

@@ -52,7 +52,7 @@ def test_experiments_belong_to_their_command():
 
 def test_defaults_of_the_command():
     config = composed()
-    assert (config.data.name, config.model.name, config.controller.name) == ("builtin", "tiny", "tpe")
+    assert (config.data.name, config.model.name, config.controller.name) == ("builtin", "tiny", "gp")
     assert config.space.name == "default"
 
 

@@ -117,7 +117,7 @@ def test_with_real_workers(quick_path: Path, whole: SearchResult) -> None:
     assert processes.best == whole.best
 
 
-@pytest.mark.parametrize("name", ["ppo", "cmaes", "tpe", "random"])
+@pytest.mark.parametrize("name", ["ppo", "cmaes", "tpe", "gp", "random"])
 def test_so_it_is_with_every_controller(quick_path: Path, name: str) -> None:
     def controller() -> Any:
         return build_controller(name, len(NAMES), seed=3, **({"epochs": 6} if name == "ppo" else {}))
