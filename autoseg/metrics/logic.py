@@ -15,7 +15,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -158,13 +157,16 @@ class MapLogic(Logic):
     def __init__(self, labels: Tensor, num_classes: int, per_image: bool) -> None:
         super().__init__()
         self._labels, self._classes, self._per_image = labels, num_classes, per_image
+        self._known: Tensor | None = None
         self._cache: dict[Plane, Tensor] = {}
 
-    @cached_property
+    @property
     def _valid(self) -> Tensor:
         """(N, H, W) bool, False where the label is void."""
-        ids = self._labels.long()
-        return (ids >= 0) & (ids < self._classes)
+        if self._known is None:  # not `cached_property`, whose lock stops dynamo
+            ids = self._labels.long()
+            self._known = (ids >= 0) & (ids < self._classes)
+        return self._known
 
     def _map(self, plane: Plane) -> Tensor:
         """(N, H, W) int64 class map of a plane without dilation."""
