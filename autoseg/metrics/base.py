@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, Self
 
@@ -245,6 +245,3 @@ def register_metric(cls: type[Metric]) -> type[Metric]:
 def registry() -> Mapping[str, type[Metric]]:
     """Known metrics by name."""
     return _REGISTRY
-
-
-Formula = Callable[[Plane, Plane, Logic], Sums]

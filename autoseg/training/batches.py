@@ -44,7 +44,9 @@ class Batches:
         extra: what `loss.prepare` made of the labels of `rows`: maps (M, K, H, W), which are cropped and
             flipped with the images, and constants of any other shape.
         seed, iters, batch_size: what to draw, how often, how much.
-        stored: what the frozen backbone makes of these very batches, to be handed out instead of images; or None.
+
+    Attributes:
+        stored: what a frozen backbone makes of these very batches, to be handed out instead of images; None: images.
     """
 
     def __init__(
@@ -58,9 +60,8 @@ class Batches:
         seed: int,
         iters: int,
         batch_size: int,
-        stored: Stored | None = None,
     ) -> None:
-        self.stored = stored
+        self.stored: Stored | None = None
         self.images, self.labels, self.rows, self.augment = images, labels, rows, augment
         self.extra = {key: value.to(images.device) for key, value in extra.items()}
         self.generator = torch.Generator().manual_seed(seed)
@@ -72,17 +73,9 @@ class Batches:
         return len(self.order)
 
     def __iter__(self) -> Iterator[Batch]:
-        """All of them; see `between`."""
-        return self.between(0, len(self))
-
-    def between(self, first: int, last: int) -> Iterator[Batch]:
-        """The batches of iterations first, ..., last - 1; `generator` must be where those before have left it.
-
-        Yields images (B, 3, crop, crop) float32 or their features, labels (B, [R,] crop, crop) int64, and the extras.
-        """
-        drawn = self.drawn(first, last)
-        places = torch.arange(last - first, device=self.images.device).split(1)
-        for iteration, place in enumerate(places[: last - first], start=first):  # of nothing, `split` makes one part
+        """Images (B, 3, crop, crop) float32 or their features, labels (B, [R,] crop, crop) int64, extras; of all."""
+        drawn = self.drawn(0, len(self))
+        for iteration, place in enumerate(torch.arange(len(self), device=self.images.device).split(1)):
             yield self.batch(drawn, place, iteration)
 
     def drawn(self, first: int, last: int) -> Drawn:
@@ -96,7 +89,7 @@ class Batches:
         return Drawn(order.to(device), self.rows[order].to(device), numbers.to(device))
 
     def batch(self, drawn: Drawn, place: Tensor, iteration: int) -> Batch:
-        """One batch, as `between` yields it.
+        """One batch: inputs, labels and extras, as `__iter__` yields them.
 
         Args:
             drawn: what was drawn.

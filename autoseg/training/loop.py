@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -22,19 +20,6 @@ from autoseg.training.targets import Targets
 CHECK_EVERY = 25  # iterations between looks at the loss on a GPU, each of which waits for the device
 
 
-@dataclass(frozen=True)
-class TrainLog:
-    """What a training leaves behind.
-
-    Attributes:
-        losses: of every iteration, auxiliary heads included.
-        seconds: wall time of the loop.
-    """
-
-    losses: list[float]
-    seconds: float
-
-
 def train(
     model: nn.Module,
     loss: nn.Module,
@@ -42,8 +27,12 @@ def train(
     proxy: ProxyConfig,
     precision: Precision,
     targets: Targets | None = None,
-) -> TrainLog:
-    """Train `model` in place for one pass over `batches` with one loss; arguments and errors as in `Training`."""
+) -> list[float]:
+    """Train `model` in place on all of `batches` with one loss: the plain case of `Training`, and its arguments.
+
+    Returns:
+        The loss of every iteration, auxiliary heads included.
+    """
     training = Training(model, batches, proxy, precision, targets)
     training.run(loss)
     return training.finish()
@@ -79,7 +68,6 @@ class Training:
         self.scaler = GradScaler(precision.device.type, enabled=precision.dtype is torch.float16)
         self.losses = torch.zeros(len(batches), device=precision.device)
         self.iteration = 0
-        self._seconds = 0.0
 
     def run(self, loss: nn.Module, until: int | None = None) -> None:
         """Train with a loss up to an iteration.
@@ -94,7 +82,7 @@ class Training:
                 iterations. It names the first such iteration.
             InputError: `proxy.cuda_graph`, which is not for this device or this training.
         """
-        start, last = time.perf_counter(), len(self.batches) if until is None else until
+        last = len(self.batches) if until is None else until
         set_progress = getattr(loss, "set_progress", None)
         if self.proxy.cuda_graph:
             check_replayable(loss, self.targets, self.batches, self.proxy, self.precision)
@@ -109,7 +97,6 @@ class Training:
             if self.iteration % CHECK_EVERY == 0:
                 _check(self.losses[: self.iteration])
         _check(self.losses[: self.iteration])
-        self._seconds += time.perf_counter() - start
 
     def forget(self) -> None:
         """Have the optimiser start afresh, for another loss.
@@ -149,8 +136,8 @@ class Training:
 
         return step
 
-    def finish(self) -> TrainLog:
-        """What it leaves behind.
+    def finish(self) -> list[float]:
+        """The loss of every iteration, once the weights have been looked at too.
 
         Raises:
             Diverged: a weight is not finite.
@@ -158,7 +145,8 @@ class Training:
         finite = [weight.isfinite().all() for weight in self.model.state_dict().values()]
         if finite and not bool(torch.stack(finite).all()):  # waits for the device once, not once a weight
             raise Diverged("a weight is not finite after the last iteration")
-        return TrainLog(self.losses.tolist(), self._seconds)
+        losses: list[float] = self.losses.tolist()
+        return losses
 
 
 def _objective(
