@@ -104,7 +104,8 @@ def options(group: str, schema: type | None = None) -> list[str]:
     if group != "experiment" or schema is None:
         return sorted(files)
     known = {"defaults", *(field.name for field in fields(schema))}
-    return sorted(name for name, file in files.items() if set(yaml.safe_load(file.read_text())) <= known)
+    keys = {name: set(yaml.safe_load(file.read_text(encoding="utf-8"))) for name, file in files.items()}
+    return sorted(name for name, given in keys.items() if given <= known)
 
 
 def groups(schema: type | None = None) -> list[str]:

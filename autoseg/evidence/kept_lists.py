@@ -22,7 +22,7 @@ def read_list(file: Path, number: str, content: str) -> list[dict[str, Any]]:
     if not file.is_file():
         return []
     try:
-        known: list[dict[str, Any]] = json.loads(file.read_text())
+        known: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
         if not all(isinstance(entry[number], int) and isinstance(entry[content], dict) for entry in known):
             raise ValueError(f"not entries of {number} and {content}")
     except (OSError, ValueError, TypeError, KeyError) as error:

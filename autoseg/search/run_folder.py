@@ -151,7 +151,7 @@ def read_config(path: Path) -> dict[str, Any]:
         InputError: not a run folder, or one of another version.
     """
     try:
-        content = yaml.safe_load((path / "config.yaml").read_text())
+        content = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError("run folder", "a folder with a readable config.yaml", f"{path} ({error})") from error
     schema = content.pop("schema", None) if isinstance(content, dict) else None
@@ -235,7 +235,7 @@ def _compare(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
 
 def _read_json(path: Path, hint: str = "") -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(str(path), "a readable JSON file", str(error), hint) from error
     if not isinstance(content, dict):

@@ -30,7 +30,7 @@ def _packaged() -> tuple[str, ...]:
 
 @cache
 def _read_packaged(name: str) -> dict[str, Any]:
-    return _parse(files(_FOLDER).joinpath(f"{name}.yaml").read_text(), name)
+    return _parse(files(_FOLDER).joinpath(f"{name}.yaml").read_text(encoding="utf-8"), name)
 
 
 def _parse(text: str, where: str) -> dict[str, Any]:
@@ -121,7 +121,7 @@ def _find(name: str, metric: str | None) -> tuple[dict[str, Any], str, str]:
         path = Path(name)
         if not path.is_file():
             raise InputError("space", "an existing .yaml file", repr(name))
-        return _parse(path.read_text(), name), path.stem, _needed(metric, name)
+        return _parse(path.read_text(encoding="utf-8"), name), path.stem, _needed(metric, name)
     if name in _packaged() and name != "asl2021":
         return _read_packaged(name), name, _needed(metric, name)
     for stem in sorted(_packaged(), key=len, reverse=True):

@@ -175,7 +175,7 @@ def _owner(path: Path) -> tuple[str, bool | None]:
     """Who last worked in the folder, and whether that process lives; None: it is on another machine, or unknown."""
     file = path / "owner.json"
     try:
-        who, began = json.loads(file.read_text()), file.stat().st_mtime
+        who, began = json.loads(file.read_text(encoding="utf-8")), file.stat().st_mtime
         pid, host = int(who["pid"]), str(who["host"])
     except (OSError, ValueError, KeyError, TypeError):
         return "its process", None

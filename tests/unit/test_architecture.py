@@ -54,6 +54,18 @@ def test_every_room_is_in_the_table():
     assert rooms - set(MAY_IMPORT) == {"cli"}
 
 
+def test_text_is_utf_8_whatever_the_locale():
+    """A class named Straße, written here, is read elsewhere."""
+    for file in ROOT.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            called = node.func if isinstance(node, ast.Call) else None
+            opened = isinstance(called, ast.Name) and called.id == "open"
+            binary = opened and "b" in "".join(map(ast.unparse, node.args[1:]))
+            text = isinstance(called, ast.Attribute) and called.attr in ("read_text", "write_text")
+            if (opened and not binary) or text:
+                assert "encoding" in {given.arg for given in node.keywords}, f"{file}:{node.lineno}"
+
+
 @pytest.mark.parametrize(
     "chain",
     [
