@@ -216,9 +216,14 @@ class Metric:
 
     def per_class(self) -> Tensor:
         """(C,) float64, NaN where a class does not occur; (1,) where classes are pooled."""
-        if not self._state:
-            return torch.full((self.options.num_classes,), math.nan, dtype=torch.float64)
-        return self.scores(self._state, exact_ratio)
+        return self.scores(self._state, exact_ratio) if self._state else self._of_nothing()
+
+    def _of_nothing(self) -> Tensor:
+        """`per_class` before anything was seen: NaN, in the shape it has after one void pixel."""
+        other = type(self)(self.options)
+        void = torch.full((1, 1, 1), -1)
+        other.count(HardLogic(torch.zeros_like(void), void, self.options.num_classes))
+        return torch.full_like(other.per_class(), math.nan)
 
     def compute(self) -> Tensor:
         """0-d float64: the mean over the classes that occur; NaN if none does."""

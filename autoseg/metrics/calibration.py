@@ -61,10 +61,9 @@ class Calibration(Metric):
 
     def per_class(self) -> Tensor:
         """(K,) float64: sum over bins of |hits - confidence| / pixels; NaN if nothing has been seen."""
-        if not self._state:
-            return super().per_class()
-        gap = (self._state["hits"] - self._state["confidence"]).abs().sum(1)
-        return exact_ratio(gap, self._state["count"].sum(1))
+        state = self._state or self.bins(torch.zeros(self.options.num_classes, 0), torch.zeros(0, dtype=torch.int64))
+        gap = (state["hits"] - state["confidence"]).abs().sum(1)
+        return exact_ratio(gap, state["count"].sum(1))
 
     def compute(self) -> Tensor:
         """0-d float64, the mean of `per_class`."""

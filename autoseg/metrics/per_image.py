@@ -53,9 +53,7 @@ class PerImage(Metric):
 
     def per_class(self) -> Tensor:
         """(C,) mean over the images that have the class, NaN if none has; "I": (1,), the mean over images."""
-        if not self._state:
-            return super().per_class()
-        return exact_ratio(self._state["score"], self._state["label"])
+        return exact_ratio(self._state["score"], self._state["label"]) if self._state else self._of_nothing()
 
     def compute(self) -> Tensor:
         """0-d float64; NaN if no image has a label."""

@@ -40,7 +40,7 @@ class Worst(PerImage):
         The worst q percent are rounded down, but at least one image.
         """
         if not self._state:
-            return super().per_class()
+            return self._of_nothing()
         scores = self._state["score"].sort(dim=0).values  # NaN (nothing to score) comes last
         counts = (~scores.isnan()).sum(0)
         kept = (counts * self.share // 100).clamp_min(1)

@@ -13,6 +13,7 @@ from torch import Tensor
 import autoseg
 from autoseg import metrics
 from autoseg.errors import InputError
+from autoseg.metrics.calibration import tally
 from autoseg.search.reward import Floor
 
 C = 4
@@ -26,8 +27,8 @@ def draw(seed: int, n: int = 4) -> tuple[Tensor, Tensor]:
     return logits.softmax(1), labels
 
 
-def score(name: str, probs: Tensor, labels: Tensor) -> float:
-    metric = autoseg.build_metric(name, C)
+def score(name: str, probs: Tensor, labels: Tensor, ignore_index: int = 255) -> float:
+    metric = autoseg.build_metric(name, C, ignore_index=ignore_index)
     metric.update_probs(probs, labels)  # type: ignore[union-attr]
     return float(metric.compute())
 
@@ -68,6 +69,20 @@ def test_sce_agrees_with_a_loop(seed: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["ece", "sce"])
+def test_void_may_have_any_number(name: str) -> None:
+    probs, labels = draw(1)
+    assert score(name, probs, labels.masked_fill(labels == 255, 77), ignore_index=77) == score(name, probs, labels)
+
+
+def test_a_bin_holds_its_upper_end_and_not_its_lower_one() -> None:
+    """A fifth is the end of the third of 15 bins: alone in the fourth, its error would not cancel that of 0.15."""
+    confidence = torch.tensor([[0.15, 0.2]], dtype=torch.float64)
+    sums = tally(confidence, torch.tensor([[False, True]]))
+    assert sums["count"].tolist() == [[0, 0, 2] + [0] * 12] and sums["hits"].sum() == 1
+    assert tally(torch.tensor([[0.0, 1.0]]), torch.ones(1, 2, dtype=torch.bool))["count"][0, [0, -1]].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("name", ["ece", "sce"])
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 10**6), cut=st.integers(1, 3))
 def test_batching_order_and_merging_change_nothing(name: str, seed: int, cut: int) -> None:
@@ -102,6 +117,7 @@ def test_uniform_probabilities_of_a_balanced_label_are_calibrated() -> None:
     [
         (lambda m, p, y: m.update(p.argmax(1), y), "update_probs"),
         (lambda m, p, y: m.update_probs(p.log(), y), "softmax"),
+        (lambda m, p, y: m.update_probs(p.masked_fill(p > 0.5, math.nan), y), "softmax"),
         (lambda m, p, y: m.update_probs(p[:, :2], y), r"\(N, 4, H, W\)"),
         (lambda m, p, y: m.update_probs(p, y + 7), "also 7"),
     ],

@@ -164,10 +164,22 @@ def test_absent_classes():
     assert miou.per_class().isnan().tolist() == [False, False, False, True]
     assert miou.per_class()[2] == 0
     assert macc.per_class().isnan().tolist() == [False, False, True, True]
-    assert autoseg.build_metric("gacc", C).per_class().shape == (C,)  # nothing seen yet
     gacc = autoseg.build_metric("gacc", C)
     gacc.update(pred, labels)
     assert gacc.per_class().shape == (1,)
+
+
+@pytest.mark.parametrize("name", metrics.names())
+def test_before_anything_was_seen_the_classes_are_nan_and_as_many_as_after(name):
+    metric, seen = autoseg.build_metric(name, C), autoseg.build_metric(name, C)
+    pred, labels = blobs(0)
+    if metric.needs_probs:
+        seen.update_probs(torch.eye(C)[pred].permute(0, 3, 1, 2), labels)
+    else:
+        seen.update(pred, labels)
+    assert metric.per_class().isnan().all() and metric.per_class().dtype == torch.float64
+    assert metric.per_class().shape == seen.per_class().shape
+    assert math.isnan(metric.compute()) and not metric._state
 
 
 def test_dropping_the_background():
@@ -189,9 +201,55 @@ def test_a_sum_is_the_weighted_sum():
     parts = {n: autoseg.build_metric(n, C) for n in ("miou", "bf1", "miou+0.5*bf1")}
     for metric in parts.values():
         metric.update(pred, labels)
-    expected = parts["miou"].compute() + 0.5 * parts["bf1"].compute()
-    assert parts["miou+0.5*bf1"].compute() == pytest.approx(float(expected))
-    assert parts["miou+0.5*bf1"].name == "miou+0.5*bf1"
+    miou, bf1, both = parts.values()
+    torch.testing.assert_close(both.compute(), miou.compute() + 0.5 * bf1.compute())
+    torch.testing.assert_close(both.per_class(), miou.per_class() + 0.5 * bf1.per_class())
+    assert both.name == "miou+0.5*bf1"
+    alone = autoseg.build_metric("0.5*miou", C)
+    alone.update(pred, labels)
+    torch.testing.assert_close(alone.compute(), 0.5 * miou.compute())
+    pooled = autoseg.build_metric("miou+0.5*gacc", C)
+    pooled.update(pred, labels)
+    torch.testing.assert_close(pooled.per_class(), miou.per_class() + 0.5 * reference("gacc", pred, labels))
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_void_may_have_any_number(name):
+    pred, labels = blobs(4)
+    usual, other = (autoseg.build_metric(name, C, ignore_index=number, tolerance=2) for number in (255, -7))
+    usual.update(pred, labels)
+    other.update(pred, torch.where(labels == 255, -7, labels))
+    assert torch.equal(usual.compute(), other.compute())
+    with pytest.raises(InputError, match="ignore_index -7, got also 255"):
+        other.update(pred, labels)
+
+
+def test_only_alike_states_merge():
+    pred, labels = blobs(0)
+    metric = autoseg.build_metric("biou", C, tolerance=2)
+    metric.update(pred, labels)
+    before = metric.compute()
+    others = [{"tolerance": 3}, {"tolerance": 2, "ignore_index": 9}, {"tolerance": 2, "drop_background": True}]
+    for other in [autoseg.build_metric("miou", C), *(autoseg.build_metric("biou", C, **each) for each in others)]:
+        other.update(pred.clamp(max=1), labels.clamp(max=1))
+        with pytest.raises(InputError, match="merge"):
+            metric.merge(other)
+    half, whole = (autoseg.build_metric(f"miou+{weight}*bf1", C) for weight in (0.5, 1))
+    with pytest.raises(InputError, match="merge"):
+        half.merge(whole)
+    assert torch.equal(metric.compute(), before)
+
+
+def test_boundary_f1_of_a_class_missed_altogether_is_zero():
+    labels = torch.zeros(1, 12, 30, dtype=torch.long)
+    labels[:, :, 15:] = 1
+    nowhere = torch.zeros_like(labels)
+    elsewhere = nowhere.clone()
+    elsewhere[:, :, :3] = 1
+    for pred in (nowhere, elsewhere):
+        metric = autoseg.build_metric("bf1", 2, tolerance=1)
+        metric.update(pred, labels)
+        assert metric.per_class().tolist() == [0.0, 0.0] and metric.compute() == 0
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import autoseg
 from autoseg import metrics
 from autoseg.errors import InputError
 from autoseg.metrics.bits import reached, square, uniform, widen
-from autoseg.metrics.logic import count_spread
+from autoseg.metrics.logic import HardLogic, count_spread
 
 C = 5
 NAMES = [name for name, metric in metrics.base.registry().items() if not metric.needs_probs]
@@ -28,7 +28,7 @@ def test_together_gives_what_one_by_one_gives() -> None:
     labels, pred = maps(0), maps(1)
     labels[:, :2, :3] = 255
     specs = [*NAMES, "miou+0.5*bf1"]
-    options = [{"tolerance": 2}, {"tolerance": 3, "drop_background": True}]
+    options = [{"tolerance": 1}, {"tolerance": 2}, {"tolerance": 3, "drop_background": True}]
     together, alone = ([autoseg.build_metric(s, C, **o) for s in specs for o in options] for _ in range(2))
     for batch in (slice(0, 2), slice(2, 3)):
         metrics.update_all(together, pred[batch], labels[batch])
@@ -37,6 +37,33 @@ def test_together_gives_what_one_by_one_gives() -> None:
     for one, other in zip(together, alone, strict=True):
         assert torch.equal(one.per_class().nan_to_num(-1), other.per_class().nan_to_num(-1))
         assert torch.equal(one.compute(), other.compute())
+
+
+def test_together_metrics_of_other_classes_are_counted_apart() -> None:
+    labels, pred = maps(0), maps(1)
+    few, many = autoseg.build_metric("miou", C), autoseg.build_metric("miou", C + 3)
+    metrics.update_all([few, many], pred, labels)
+    assert few.per_class().shape == (C,) and many.per_class().shape == (C + 3,)
+    with pytest.raises(InputError, match="labels"):  # void for the first alone
+        metrics.update_all(
+            [few, autoseg.build_metric("miou", C, ignore_index=7)], pred, labels.masked_fill(labels == 1, 255)
+        )
+
+
+def test_what_lies_in_void_counts_only_where_asked_for() -> None:
+    """A plane is the same whoever asks for it, its totals are not: with void, within it, dilated into it."""
+    pred, labels = torch.zeros(1, 5, 8, dtype=torch.long), torch.zeros(1, 5, 8, dtype=torch.long)
+    pred[:, :, 3:], labels[:, :, 4:] = 1, 255
+    logic = HardLogic(pred, labels, 2)
+    edge, near = logic.boundary(logic.pred), logic.dilate(logic.boundary(logic.label), 3)
+    assert logic.total(edge, void=True).tolist() == [5, 5]
+    assert logic.total(edge).tolist() == [5, 5]
+    assert logic.total(logic.pred, void=True).tolist() == [15, 25] and logic.total(logic.pred).tolist() == [15, 5]
+    assert logic.total(logic.pred, within=near, void=True).tolist() == [15, 0]
+    pred[:, :, 4:] = 0
+    again = HardLogic(pred, labels, 2)
+    assert again.total(again.pred, within=again.dilate(again.boundary(again.label), 3), void=True).tolist() == [30, 0]
+    assert again.total(again.pred, within=again.dilate(again.boundary(again.label), 3)).tolist() == [15, 0]
 
 
 def test_together_checks_ids_too() -> None:

@@ -61,6 +61,8 @@ def test_only_the_heads_are_trained(model: Segmentor) -> None:
     model.freeze(torch.channels_last)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     optimizer = build_optimizer(model.train(), ProxyConfig(lr=0.1))
+    trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert trained == {id(p) for p in model.network.decode_head.parameters()}
     for _ in range(2):
         optimizer.zero_grad()
         model(torch.randn(2, 3, 8, 8))[0].square().mean().backward()

@@ -33,12 +33,12 @@ def test_every_preset_gives_logits_at_image_size(name: str) -> None:
     assert config.name == name
     model = build_model(config, num_classes=5, seed=0)
     heads = 1 if config.overrides.get("auxiliary_head", "kept") is None or "segformer" in name else 2
-    images = torch.randn(2, 3, 64, 64)
-    assert [tuple(out.shape) for out in model(images)] == [(2, 5, 64, 64)] * heads
+    images = torch.randn(2, 3, 64, 96)
+    assert [tuple(out.shape) for out in model(images)] == [(2, 5, 64, 96)] * heads
     model.eval()
     with torch.inference_mode():
         (main,) = model(images)
-    assert main.shape == (2, 5, 64, 64) and main.dtype == torch.float32 and main.isfinite().all()
+    assert main.shape == (2, 5, 64, 96) and main.dtype == torch.float32 and main.isfinite().all()
 
 
 def test_heads_and_backbone_share_no_parameter_and_miss_none() -> None:

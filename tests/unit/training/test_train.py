@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import hashlib
 from dataclasses import replace
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from autoseg.config import ProxyConfig
 from autoseg.data import Augment
 from autoseg.errors import Diverged, InputError
-from autoseg.training import Batches, View, evaluate, loop, train
+from autoseg.training import Batches, Training, View, evaluate, loop, predict, train
 from autoseg.training.loop import CHECK_EVERY
 from autoseg.training.precision import Precision, precision_of, reproducible
 from autoseg.training.resize import upsample
@@ -78,6 +79,40 @@ def test_same_seed_same_weights_and_the_loss_goes_down(optimizer: str) -> None:
     assert digest(one) == digest(two) != digest(other)
     assert len(losses) == 40
     assert sum(losses[-5:]) < 0.6 * sum(losses[:5])
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_equals_a_loop_written_out_and_may_stop_on_the_way(optimizer: str) -> None:
+    proxy = replace(PROXY, optimizer=optimizer, iters=9, weight_decay=0.3, momentum=0.7, min_lr=1e-3, poly_power=2.0)
+    seen: list[float] = []
+    with reproducible(CPU, 0, threads=1, deterministic=False):
+        ours = Toy().eval()
+        plain = copy.deepcopy(ours).train()
+        training = Training(ours, batches_for(proxy, 0), proxy, precision_of(proxy, CPU))
+        loss = CrossEntropy()
+        loss.set_progress = seen.append  # type: ignore[assignment]
+        torch.manual_seed(5)
+        training.run(loss, until=4)
+        training.run(loss)
+        torch.manual_seed(5)
+        steps = torch.optim.AdamW(plain.parameters(), weight_decay=0.3)
+        if optimizer == "sgd":
+            steps = torch.optim.SGD(plain.parameters(), momentum=0.7, weight_decay=0.3)
+        expected = []
+        for iteration, (images, labels, _) in enumerate(batches_for(proxy, 0)):
+            steps.param_groups[0]["lr"] = (proxy.lr - 1e-3) * (1 - iteration / 9) ** 2 + 1e-3
+            main, aux = (CrossEntropy()(logits, labels) for logits in plain(images))
+            expected.append(float((main + 0.4 * aux).detach()))
+            steps.zero_grad()
+            (main + 0.4 * aux).backward()
+            steps.step()
+    assert training.finish() == pytest.approx(expected, rel=1e-3)
+    theirs = plain.state_dict()
+    for name, mine in ours.state_dict().items():
+        # Batch norm takes a bias before it away: its gradient is rounding, which AdamW makes large.
+        if name not in ("body.0.bias", "body.1.running_mean"):
+            torch.testing.assert_close(mine, theirs[name], rtol=1e-3, atol=1e-4)
+    assert seen == pytest.approx([iteration / 9 for iteration in range(9)])
 
 
 def test_auxiliary_logits_get_the_weighted_loss() -> None:
@@ -148,7 +183,7 @@ def test_loss_is_told_progress_and_gets_what_it_prepared() -> None:
             assert extra["constant"].tolist() == [7.0]
             return super().forward(logits, labels)
 
-    loss, proxy = Wants(), replace(PROXY, iters=4, aux_weight=0.0)
+    loss, proxy = Wants(), replace(PROXY, iters=4, aux_weight=0.0, amp="bf16")  # the loss is given float32 all the same
     batches = batches_for(proxy, 0, loss.prepare(bright_squares()[1]))
     train(Toy(), loss, batches, proxy, precision_of(proxy, CPU))
     assert seen == [0.0, 0.25, 0.5, 0.75]
@@ -162,6 +197,35 @@ def test_batches_depend_on_the_seed_alone_and_visit_every_image() -> None:
         assert images.shape == (4, 3, 16, 16) and labels.shape == (4, 16, 16) and labels.dtype == torch.int64
     assert torch.equal(first.order.flatten().bincount(), torch.full((6,), 4))  # 24 draws, 6 images
     assert not torch.equal(first.order, other.order)
+
+
+def test_batches_are_of_the_rows_asked_for_in_another_order_each_pass() -> None:
+    """Of images that say who they are, 30 wide and 10 high: rows, extras and padding are those of the image shown."""
+    images = (20 * torch.arange(12, dtype=torch.uint8)).view(-1, 1, 1, 1).expand(-1, 3, 10, 30).contiguous()
+    labels = torch.arange(12, dtype=torch.uint8).view(-1, 1, 1).expand(-1, 10, 30).contiguous()
+    rows = torch.tensor([2, 3, 7, 11])
+    augment = Augment(16, [1.0, 1.0], True, False, [0.0] * 3, [1.0] * 3)
+    extra = {"who": rows.view(-1, 1, 1, 1).expand(-1, 1, 10, 30).float() + 1}
+    batches = Batches(images, labels, rows, augment, extra=extra, seed=0, iters=20, batch_size=4)
+    for iteration, (shown, ids, extras) in enumerate(batches):
+        who = batches.rows[batches.order[iteration]].view(-1, 1, 1)
+        inside = ids != 255
+        assert torch.equal(torch.where(inside, ids, who), who.expand_as(ids))
+        assert torch.equal(extras["who"][:, 0], torch.where(inside, who + 1, 0).float())
+        sure = inside & ~F.max_pool2d((~inside).float()[:, None], 3, 1, 1)[:, 0].bool()  # no pixel from beyond the
+        sure[..., [0, -1]] = sure[:, [0, -1]] = False  # image has a part in it
+        torch.testing.assert_close(shown[:, 0][sure], (20.0 * who).expand_as(ids)[sure])
+        assert (inside.sum((1, 2)) == 10 * 16).all()  # the crop is higher than the image, and narrower
+    assert len({tuple(one.tolist()) for one in batches.order}) > 5
+    assert torch.equal(batches.order.flatten().bincount(), torch.full((4,), 20))
+
+
+def test_batches_drawn_in_parts_are_those_drawn_at_once() -> None:
+    whole, parts = batches_for(PROXY, 3), batches_for(PROXY, 3)
+    at_once = whole.drawn(0, 12)
+    first, second = parts.drawn(0, 5), parts.drawn(5, 12)
+    assert torch.equal(at_once.numbers.affine, torch.cat([first.numbers.affine, second.numbers.affine]))
+    assert torch.equal(at_once.index, torch.cat([first.index, second.index]))
 
 
 @given(st.floats(1e-5, 1.0), st.floats(0.0, 1.0), st.floats(0.5, 2.0), st.integers(1, 1000), st.integers(0, 1000))
@@ -231,6 +295,24 @@ def test_evaluation_sees_the_chosen_images_whole_and_restores_the_mode() -> None
     assert scores[0]["a"] == scores[0]["p"] > 0.9
 
 
+def test_evaluation_is_of_the_main_head_in_evaluation_mode_on_normalised_images() -> None:
+    class Two(Toy):
+        def forward(self, images: Tensor) -> list[Tensor]:
+            features = self.body(images)
+            return [self.main(features), self.aux(features)]
+
+    torch.manual_seed(0)
+    model, (images, _) = Two(), bright_squares()
+    model.body[1].running_mean.normal_()
+    mean, std = [90.0, 100.0, 110.0], [10.0, 20.0, 30.0]
+    view = View(images, torch.tensor([1, 4, 5]), precision_of(PROXY, CPU), mean, std, 2)
+    shown = (images[[1, 4, 5]].float() - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+    with torch.no_grad():
+        found = torch.cat([logits for _, logits in view.logits(model)])
+        torch.testing.assert_close(found, model.eval()(shown)[0])
+        assert torch.equal(predict(model, view), found.argmax(1).to(torch.uint8))
+
+
 def test_precision_settings() -> None:
     assert precision_of(PROXY, CPU) == Precision(CPU, None, torch.channels_last)
     assert precision_of(replace(PROXY, amp="bf16"), CPU).dtype is torch.bfloat16
@@ -251,6 +333,6 @@ def test_reproducible_puts_everything_back() -> None:
     torch.manual_seed(9)
     with reproducible(CPU, 0, threads=threads + 1, deterministic=True):
         assert torch.get_num_threads() == threads + 1 and torch.are_deterministic_algorithms_enabled()
-        torch.rand(5)
+        assert torch.equal(torch.rand(5), torch.rand(5, generator=torch.Generator().manual_seed(0)))
     assert torch.get_num_threads() == threads and not torch.are_deterministic_algorithms_enabled()
     assert torch.equal(torch.rand(2), expected)
