@@ -135,6 +135,12 @@ def test_class_weights_are_counted_from_what_is_prepared() -> None:
     torch.testing.assert_close(loss(LOGITS[:1], LABELS[:1], loss.prepare(LABELS)), expected)
 
 
+@pytest.mark.parametrize("weights", [[1.0, -1.0, 1.0], [1.0, math.nan, 1.0], [1.0, math.inf, 1.0], [1.0, 1.0]])
+def test_class_weights_that_cannot_be_are_refused(weights: list[float]) -> None:
+    with pytest.raises(InputError, match="3 non-negative numbers"):
+        build_loss("wce", num_classes=3, class_weight=weights)
+
+
 def test_class_weights_of_nothing_are_one() -> None:
     assert class_weights(torch.full((1, 2, 2), 255), "median", 3).tolist() == [1, 1, 1]
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cloudpickle
 import pytest
@@ -10,10 +12,13 @@ import torch.nn.functional as F
 from tiny_network import TINY
 from torch import Tensor, nn
 
+import autoseg.training
 from autoseg.config import DataConfig, ModelConfig, ProxyConfig
 from autoseg.data import SegData
 from autoseg.errors import Diverged
+from autoseg.metrics import MetricOptions
 from autoseg.search.proxy import ProxyTask
+from autoseg.training import View, evaluate
 
 
 class CrossEntropy(nn.Module):
@@ -67,6 +72,29 @@ def test_rows_of_a_search_are_disjoint_and_a_comparison_uses_everything(task: Pr
     assert not set(fit.tolist()) & set(judged.tolist()) and len(fit) + len(judged) == 12
     fit, judged = replace(task, final_split="val")._rows(data)
     assert (len(fit), len(judged)) == (12, 4)
+
+
+@pytest.mark.parametrize("split", [None, "val"])
+def test_scored_are_the_images_labels_and_options_asked_for(
+    task: ProxyTask, split: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[View, Tensor, Mapping[str, Any]]] = []
+
+    def spy(model: nn.Module, view: View, labels: Tensor, metrics: Mapping[str, Any]) -> dict[str, float]:
+        seen.append((view, labels, metrics))
+        return evaluate(model, view, labels, metrics)
+
+    monkeypatch.setattr(autoseg.training, "evaluate", spy)
+    asked = replace(task, final_split=split, drop_background=True, tolerance=3)
+    scores = asked(CrossEntropy(), 0)
+    ((view, labels, metrics),) = seen
+    data = task._open()
+    assert torch.equal(labels, data.labels(split or "train")) and torch.equal(
+        view.images, data.images(split or "train")
+    )
+    assert torch.equal(view.rows, asked._rows(data)[1])
+    options = MetricOptions(data.num_classes, data.ignore_index, tolerance=3, drop_background=True)
+    assert all(metric.options == options for metric in metrics.values()) and list(metrics) == list(scores)
 
 
 def test_divergence_reaches_the_caller(task: ProxyTask) -> None:
