@@ -47,7 +47,7 @@ def library(*sources: Path, headers: tuple[Path, ...] = ()) -> ctypes.CDLL:
             if not path.is_file():
                 _build(compiler, sources, path)
         return ctypes.CDLL(str(path))
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # RuntimeError: there is no home folder
         detail = str(getattr(error, "stderr", None) or error).strip().splitlines()
         raise NotCompiled(f"{compiler}, which failed: {detail[-1] if detail else error}") from error
 

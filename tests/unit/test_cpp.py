@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -43,4 +44,18 @@ def test_what_does_not_compile_is_said_and_leaves_nothing(folder: Path) -> None:
 def test_without_a_compiler(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(native.NotCompiled, match="none of no-such-compiler"):
+        native.library(folder / "right.cpp")
+
+
+@pytest.mark.skipif(not any(map(shutil.which, native.COMPILERS)), reason="needs a C++ compiler")
+def test_without_a_place_to_keep_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody() -> Path:
+        raise RuntimeError("Could not determine home directory.")  # of a user id that the system does not know
+
+    monkeypatch.setattr(native.Path, "home", nobody)
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    with pytest.raises(native.NotCompiled, match="home directory"):
+        native.library(folder / "right.cpp")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "right.cpp"))
+    with pytest.raises(native.NotCompiled, match="which failed: "):
         native.library(folder / "right.cpp")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.special import stdtrit
 
 from autoseg.errors import InputError
 from autoseg.evidence.bootstrap import DRAWS, Bootstrap, widened
@@ -45,6 +46,17 @@ def test_the_parts_of_all_images_make_the_score(name: str) -> None:
     totals = {key: part.sum(0) for key, part in kept.parts.items()}
     assert float(kept.metric.score_of(totals)) == pytest.approx(float(whole.compute()), abs=1e-12)
     assert all(len(part) == 12 for part in kept.parts.values())
+
+
+def test_the_variances_of_seeds_and_images_add_up() -> None:
+    """Resampling n seeds alone would show (n - 1) / n of theirs."""
+    seeds, images = np.array([-2.0, -1.0, 0.0, 1.0, 2.0]), 1000
+    each = float(seeds.var(ddof=1)) / 5
+    moves = np.random.default_rng(0).normal(scale=math.sqrt(0.1 * each), size=4000)
+    found = widened(paired(seeds + 3, np.zeros(5)), 3 + seeds[:, None] + moves, np.zeros((5, 4000)), images)
+    whole = 1.1 * each
+    freedom = whole**2 / (each**2 / 4 + (whole - each) ** 2 / (images - 1))
+    assert found.high - found.mean == pytest.approx(stdtrit(freedom, 0.975) * math.sqrt(whole), rel=0.03)
 
 
 @pytest.mark.parametrize("name", ADDING)

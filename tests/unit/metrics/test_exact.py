@@ -14,6 +14,7 @@ from scipy import ndimage
 import autoseg
 from autoseg import metrics
 from autoseg.errors import InputError
+from autoseg.metrics.images import ByImage
 
 C = 4
 REGISTRY = metrics.base.registry()
@@ -222,6 +223,19 @@ def test_void_may_have_any_number(name):
     assert torch.equal(usual.compute(), other.compute())
     with pytest.raises(InputError, match="ignore_index -7, got also 255"):
         other.update(pred, labels)
+
+
+@pytest.mark.parametrize("name", ["miou", "bf1", "miou_i"])
+def test_parts_by_image_are_in_the_order_of_the_images(name):
+    pred, labels = blobs(5, n=4)
+    kept = ByImage(autoseg.build_metric(name, C, tolerance=2))
+    for batch in (slice(0, 3), slice(3, 4)):
+        kept.update(pred[batch], labels[batch])
+    for image in range(4):
+        alone = autoseg.build_metric(name, C, tolerance=2)
+        alone.update(pred[image : image + 1], labels[image : image + 1])
+        of_one = kept.metric.score_of({total: part[image] for total, part in kept.parts.items()})
+        torch.testing.assert_close(of_one, alone.compute())
 
 
 def test_only_alike_states_merge():

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from autoseg.config import ProxyConfig
 from autoseg.data import Augment
 from autoseg.errors import Diverged, InputError
-from autoseg.training import Batches, Training, View, evaluate, loop, predict, train
+from autoseg.training import Batches, Targets, Training, View, evaluate, loop, predict, train
 from autoseg.training.loop import CHECK_EVERY
 from autoseg.training.precision import Precision, precision_of, reproducible
 from autoseg.training.resize import upsample
@@ -113,6 +113,27 @@ def test_equals_a_loop_written_out_and_may_stop_on_the_way(optimizer: str) -> No
         if name not in ("body.0.bias", "body.1.running_mean"):
             torch.testing.assert_close(mine, theirs[name], rtol=1e-3, atol=1e-4)
     assert seen == pytest.approx([iteration / 9 for iteration in range(9)])
+
+
+def test_targets_make_what_the_loss_sees_and_follow_every_step() -> None:
+    class Following(Targets):
+        def __init__(self) -> None:
+            self.followed: list[str] = []
+
+        def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+            return F.one_hot(labels.clamp(max=1), 2).permute(0, 3, 1, 2).float()
+
+        def follow(self, model: nn.Module) -> None:
+            self.followed.append(digest(model))
+
+    class Soft(nn.Module):
+        def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+            return F.cross_entropy(logits, labels)  # of one shape
+
+    targets, proxy = Following(), replace(PROXY, iters=3)
+    model = Toy()
+    train(model, Soft(), batches_for(proxy, 0), proxy, precision_of(proxy, CPU), targets)
+    assert len(set(targets.followed)) == 3 and targets.followed[-1] == digest(model)  # after the step
 
 
 def test_auxiliary_logits_get_the_weighted_loss() -> None:
@@ -215,7 +236,7 @@ def test_batches_are_of_the_rows_asked_for_in_another_order_each_pass() -> None:
         sure = inside & ~F.max_pool2d((~inside).float()[:, None], 3, 1, 1)[:, 0].bool()  # no pixel from beyond the
         sure[..., [0, -1]] = sure[:, [0, -1]] = False  # image has a part in it
         torch.testing.assert_close(shown[:, 0][sure], (20.0 * who).expand_as(ids)[sure])
-        assert (inside.sum((1, 2)) == 10 * 16).all()  # the crop is higher than the image, and narrower
+        assert (inside.any(2).sum(1) == 10).all() and (inside.any(1).sum(1) == 16).all()  # higher than it, and narrower
     assert len({tuple(one.tolist()) for one in batches.order}) > 5
     assert torch.equal(batches.order.flatten().bincount(), torch.full((4,), 20))
 
