@@ -9,6 +9,8 @@ import pytest
 
 from autoseg import native
 
+needs_compiler = pytest.mark.skipif(not any(map(shutil.which, native.COMPILERS)), reason="needs a C++ compiler")
+
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -17,6 +19,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@needs_compiler
 def test_built_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert native.library(folder / "right.cpp").twice(21) == 42
     monkeypatch.setattr(native, "_build", None)  # would fail
@@ -26,6 +29,7 @@ def test_built_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert built == [".lock", ".so"]
 
 
+@needs_compiler
 def test_another_source_is_another_library(folder: Path) -> None:
     native.library(folder / "right.cpp")
     (folder / "right.cpp").write_text('extern "C" int twice(int x) { return x + x; }  // other text')
@@ -34,6 +38,7 @@ def test_another_source_is_another_library(folder: Path) -> None:
     assert len(list((folder / "autoseg" / "native").glob("*.so"))) == 2
 
 
+@needs_compiler
 def test_what_does_not_compile_is_said_and_leaves_nothing(folder: Path) -> None:
     (folder / "wrong.cpp").write_text("int f( {")
     with pytest.raises(native.NotCompiled, match="which failed: "):
@@ -47,7 +52,7 @@ def test_without_a_compiler(folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
         native.library(folder / "right.cpp")
 
 
-@pytest.mark.skipif(not any(map(shutil.which, native.COMPILERS)), reason="needs a C++ compiler")
+@needs_compiler
 def test_without_a_place_to_keep_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def nobody() -> Path:
         raise RuntimeError("Could not determine home directory.")  # of a user id that the system does not know
