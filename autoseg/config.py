@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-# A run begun before a key existed is gone on with under the key's default: a new key's default changes nothing. Where
-# it does, or may come to, this is the value that does not.
+# A resumed run may have begun before a key existed. The key then takes its default, so a new key's default must change
+# nothing. If a default does, or may one day, the value that changes nothing is named here.
 BEFORE: dict[str, Any] = {"proxy.cuda_graph": False}
 
 
