@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 def listed() -> dict[str, Path]:
     """Package name to folder, as pyproject.toml has it."""
-    tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
     moved = tools["package-dir"]
     return {name: ROOT / moved.get(name, name.replace(".", "/")) for name in tools["packages"]}
 
@@ -25,7 +25,7 @@ def test_every_listed_package_exists():
 
 
 def test_every_yaml_file_is_package_data():
-    tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
     assert "**/*.yaml" in tools["package-data"]["*"]
     for folder in ("configs", "search_spaces"):
         assert list((ROOT / folder).rglob("*.yaml")), f"{folder} is empty"
