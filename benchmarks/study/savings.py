@@ -22,9 +22,9 @@ import numpy as np
 from autoseg.cli import grid
 from autoseg.cli.ahead import standby
 from autoseg.cli.trust_source import Source, kept_entries, plain_entries
-from autoseg.config import ProxyConfig, TrustConfig
+from autoseg.config import ProxyConfig, SearchConfig, TrustConfig
 from autoseg.evidence.tables import csv_text
-from autoseg.evidence.trust import Entry, TrustTask, Variant, plan, train_all, training
+from autoseg.evidence.trust import Entry, TrustTask, Variant, plan, train_all
 from autoseg.execution import Watched
 from autoseg.search.confirm import fresh_seeds
 from autoseg.search.records import COMPLETE, TrialRecord
@@ -66,56 +66,72 @@ def write(run: Path, folder: Path, count: int, workers: str, to: Path) -> None:
     from benchmarks.study.savings_table import load, table
 
     source = Source.open(run)
-    search = source.search
     known = (folder / "config.yaml").is_file()  # the search may have gone on since: the candidates stay
     entries = kept_entries(folder) if known else source.candidates(count)
-    seed = fresh_seeds(search.seed, search.search.confirm.seeds + 1)[-1]
-    kept = {"run": str(run), "seed": seed, "entries": plain_entries(entries)}
-    task = Timed(_task(source, entries, folder))
+    records = train(source, entries, _planned(entries, second_seed(source.search)), folder, workers)
+    write_atomic(to.with_suffix(".csv"), as_csv(entries, records, source.search.metric))
+    told = table(load(to.with_suffix(".csv")))
+    print(told)
+    write_atomic(to, told + "\n")
+
+
+def second_seed(search: SearchConfig) -> int:
+    """B, which neither the search nor its confirmation has."""
+    return fresh_seeds(search.seed, search.search.confirm.seeds + 1)[-1]
+
+
+def train(
+    source: Source, entries: Sequence[Entry], planned: Sequence[TrialRecord], folder: Path, workers: str
+) -> list[TrialRecord]:
+    """Results of trainings of `trust.plan`, each of one of our kinds; what `folder` does not have yet is done."""
+    search = source.search
+    kept = {"run": str(source.run), "seed": planned[0].seed, "entries": plain_entries(entries)}
+    task = Timed(_task(source, entries, planned, folder))
     config = TrustConfig(workers=workers, device="cpu", executor=search.executor)
     with (
         standby(config, search.proxy.threads) as workers_ahead,
         RunFolder.create_or_open(folder, kept, kept) as home,
         grid.executor(config, workers_ahead, task, search.metric, home) as (executor, observers),
     ):
-        records = train_all(home, _planned(entries, seed), search.metric, executor, observers)
-    write_atomic(to.with_suffix(".csv"), as_csv(entries, records, search.metric))
-    told = table(load(to.with_suffix(".csv")))
-    print(told)
-    write_atomic(to, told + "\n")
+        return train_all(home, planned, search.metric, executor, observers)
+
+
+def in_order(entries: Sequence[Entry], variants: Sequence[Variant]) -> list[TrialRecord]:
+    """All trainings, candidate by candidate, in an order of which any part is spread over the scores as well."""
+    order = np.random.default_rng(0).permutation(len(entries)).tolist()
+    return sorted(plan(entries, variants), key=lambda record: order[record.index])  # stable
 
 
 def _planned(entries: Sequence[Entry], seed: int) -> list[TrialRecord]:
-    """All trainings, candidate by candidate, in an order of which any part is spread over the scores as well."""
-    order = np.random.default_rng(0).permutation(len(entries)).tolist()
-    planned = plan(entries, [Variant(name, (seed,)) for name in ENTRANTS])
-    planned = sorted(planned, key=lambda record: order[record.index])  # stable
+    planned = in_order(entries, [Variant(name, (seed,)) for name in ENTRANTS])
     return planned + plan(entries[:BARES], [Variant(BARE, (seed,))])
 
 
-def _task(source: Source, entries: Sequence[Entry], folder: Path) -> TrustTask:
+def _task(source: Source, entries: Sequence[Entry], planned: Sequence[TrialRecord], folder: Path) -> TrustTask:
     looks = {SECOND: Rungs(shares=SHARES).payload()}
-    jobs = {training(n, e.name): (n, {**e.payload, **looks.get(n, {})}) for n in (*ENTRANTS, BARE) for e in entries}
-    return source.task(_proxies(source.search.proxy), jobs, [source.search.metric], folder)
+    jobs = {r.name: (r.kind, {**entries[r.index].payload, **looks.get(r.kind, {})}) for r in planned}
+    proxies = {kind: _proxy(source.search.proxy, kind) for kind, _ in jobs.values()}
+    return source.task(proxies, jobs, [source.search.metric], folder)
 
 
-def _proxies(own: ProxyConfig) -> dict[str, ProxyConfig]:
-    return {
-        SECOND: own,
-        BARE: own,
-        WARM: dataclasses.replace(own, warmup=own.iters // 3),
-        FROZEN: dataclasses.replace(own, backbone="frozen"),
-    }
+def _proxy(own: ProxyConfig, kind: str) -> ProxyConfig:
+    changes: dict[str, dict[str, Any]] = {WARM: {"warmup": own.iters // 3}, FROZEN: {"backbone": "frozen"}}
+    return dataclasses.replace(own, **changes.get(kind, {}))
 
 
 def as_csv(entries: Sequence[Entry], records: Sequence[TrialRecord], metric: str) -> str:
     """Every training, in the order in which they were done; first those of the search."""
-    names = [entry.name for entry in entries]
     rows: list[list[object]] = [list(COLUMNS)]
     for e in sorted(entries, key=lambda e: [int(part) for part in e.name.split()[-1].split(".")]):
         rows.append([e.name, FIRST, "A", f"{e.score:.6f}", "", f"{e.seconds:.1f}", "", ""])
+    return csv_text([*rows, *rows_of(entries, records, metric)])
+
+
+def rows_of(entries: Sequence[Entry], records: Sequence[TrialRecord], metric: str) -> list[list[object]]:
+    """Trainings with seed B as rows of the file, in the order in which they were done."""
+    rows: list[list[object]] = []
     for r in sorted((r for r in records if r.state == COMPLETE), key=lambda r: r.ended):
         rungs = [f"{score:.6f}" for score in r.rungs.values()] or ["", ""]
         numbers = [f"{r.scores[metric]:.6f}", f"{r.scores[CPU]:.2f}", f"{r.seconds:.1f}"]
-        rows.append([names[r.index], r.kind, "B", *numbers, *rungs])
-    return csv_text(rows)
+        rows.append([entries[r.index].name, r.kind, "B", *numbers, *rungs])
+    return rows

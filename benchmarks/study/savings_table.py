@@ -42,12 +42,14 @@ class Results:
         rows: training to its rows, in that order.
         firsts: training to the row that was done first.
         bare: CPU seconds of the trainings that were not looked at, and of the same candidates looked at.
+        units: of an entrant that was taken anew, CPU seconds of the unabridged trainings in between.
     """
 
     names: list[str]
     rows: dict[str, list[dict[str, str]]]
     firsts: dict[str, dict[str, str]]
     bare: list[tuple[float, float]]
+    units: dict[str, list[float]]
 
     def scores(self, name: str) -> list[float]:
         """Of an entrant, a candidate each."""
@@ -64,7 +66,13 @@ def load(path: Path) -> Results:
     names = [name for name in by[FIRST] if all(name in by.get(entrant, {}) for entrant in ENTRANTS)]
     firsts = {entrant: next(iter(by[entrant].values())) for entrant in ENTRANTS}
     bare = [(float(r["cpu_seconds"]), float(by[SECOND][n]["cpu_seconds"])) for n, r in by.get(BARE, {}).items()]
-    return Results(names, {t: [by[t][name] for name in names] for t in (FIRST, *ENTRANTS)}, firsts, bare)
+    units = {e: [float(r["cpu_seconds"]) for r in by.get(beside(e), {}).values()] for e in ENTRANTS}
+    return Results(names, {t: [by[t][name] for name in names] for t in (FIRST, *ENTRANTS)}, firsts, bare, units)
+
+
+def beside(entrant: str) -> str:
+    """Unabridged trainings that were done among those of an entrant that was taken anew (`retake`)."""
+    return f"unabridged, beside {entrant}"
 
 
 @dataclass(frozen=True)
@@ -118,13 +126,14 @@ def table(results: Results) -> str:
     ]
 
     def line(name: str, scores: Sequence[float], seconds: float, once: float, winner: int) -> str:
+        own = median(results.units.get(name) or [unit])
         tau = agreement(scores, truth).tau
         cells = [
             str(tau),
             _number(tau.value / yard.value if yard.value > 0 else math.nan),
             _number(math.nan if name == SECOND else scipy.stats.kendalltau(scores, again).statistic),
             f"{seconds:.1f}",
-            f"{seconds / unit:.2f}",
+            f"{seconds / own:.2f}",
             _number(once, 1),
             f"{100 * truth[winner]:.1f}",
             f"{100 * (max(truth) - truth[winner]):.1f}",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 from pathlib import Path
 
 import pytest
 
 from benchmarks.study import __main__ as study
-from benchmarks.study import plan, savings_table
+from benchmarks.study import plan, retake, savings_table
+from benchmarks.study.savings import SECOND, WARM
+from benchmarks.study.savings_table import beside
 from benchmarks.study.surface import DATA
 
 FILES = {"", "-tpe", "-found", "-savings"}  # what a study of a metric leaves, as CSV
@@ -17,6 +20,12 @@ FILES = {"", "-tpe", "-found", "-savings"}  # what a study of a metric leaves, a
 def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
     monkeypatch.setattr("sys.argv", ["study", *words])
     return study.main()
+
+
+def rows_of(folder: Path) -> dict[tuple[str, str], str]:
+    """Candidate and training to its score."""
+    with (folder / "builtin-miou-savings.csv").open() as lines:
+        return {(row["candidate"], row["training"]): row["score"] for row in csv.DictReader(lines)}
 
 
 @pytest.mark.slow
@@ -35,6 +44,16 @@ def test_the_tiny_study_from_trainings_to_tables_and_again(
     assert left == {f"builtin-miou{end}.csv" for end in FILES}
     for table, line in {"efficiency": "| cmaes |", "found": "| ce |", "savings": "| warm-up of a third |"}.items():
         assert line in (tmp_path / "study" / f"builtin-miou-{table}.md").read_text()
+
+    kept_rows = rows_of(tmp_path / "study")
+    told = retake.retake(small, WARM, tmp_path / "study", tmp_path / "again", "1")
+    assert "| warm-up of a third |" in told and told == (tmp_path / "again" / "builtin-miou-savings.md").read_text()[:-1]
+    taken = rows_of(tmp_path / "again")
+    assert {k: v for k, v in taken.items() if k[1] not in (WARM, beside(WARM))} == {
+        k: v for k, v in kept_rows.items() if k[1] != WARM
+    }
+    for (candidate, training), score in taken.items():  # the same seed on the same machine: the same scores
+        assert score == kept_rows[candidate, SECOND if training == beside(WARM) else training]
 
     (tmp_path / "study" / "builtin-miou-savings.md").unlink()  # as if it had been stopped there
     assert run(monkeypatch, *words) == 0
