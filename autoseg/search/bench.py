@@ -24,6 +24,11 @@ class Bench:
 
     def __init__(self, ledger: Ledger, executor: Executor, observer: Observer, total: int) -> None:
         self.ledger, self.executor, self.observer, self.total = ledger, executor, observer, total
+        self._done, self._seconds = 0, 0.0  # of all studies; kept up to date, so that a round costs the same after any
+        self._best: TrialRecord | None = None  # history
+        for study in ledger.studies:
+            for record in ledger.records(study):
+                self._count(study, record)
 
     def train(
         self,
@@ -43,7 +48,7 @@ class Bench:
         Raises:
             InputError: the ledger has another θ under the same name, so that it is not this search's.
         """
-        records = {record.key: self._recorded(study, record) for record in plan}
+        records = self._recorded(study, plan)
         jobs = {str(r.number): r for r in records.values() if r.state == RUNNING}
         extra = {} if rungs is None else rungs.payload()
         for job, outcome in self.executor.run([Job(key, {**r.payload, **extra}) for key, r in jobs.items()]):
@@ -52,32 +57,47 @@ class Bench:
                 gained = rungs.expected(list(outcome.rungs.values()))
             done = self.ledger.finish(study, jobs[job.key], outcome, gained)
             records[done.key] = done
+            self._count(study, done)
             self.observer.trained(done, self.progress(study))
         return list(records.values())
 
-    def _recorded(self, study: str, planned: TrialRecord) -> TrialRecord:
+    def _recorded(self, study: str, plan: Sequence[TrialRecord]) -> dict[tuple[str, int], TrialRecord]:
+        """The plan as the ledger has it; what it lacks is written there at once."""
+        new = {planned.key: planned for planned in plan if self.ledger.find(study, planned.key) is None}
+        if new:
+            self.ledger.add(study, list(new.values()))
+        return {planned.key: self._same(study, planned) for planned in plan}
+
+    def _same(self, study: str, planned: TrialRecord) -> TrialRecord:
         found = self.ledger.find(study, planned.key)
-        if found is None:
-            return self.ledger.add(study, planned)
+        assert found is not None  # just written, if not before
         if found.theta != planned.theta:
             got = f"{found.theta}, but the controller now asks {planned.theta}"
             hint = "The checkpoints or the ledger were changed, or the run is from other software versions."
             raise InputError(f"run folder, {planned.name}", "one θ for one candidate", got, hint)
         return found
 
+    def _count(self, study: str, record: TrialRecord) -> None:
+        if record.state == RUNNING:
+            return
+        self._done += 1
+        self._seconds += record.seconds
+        if study == "search" and record.state == COMPLETE:
+            best = self._best
+            if best is None or (record.reward, -record.number) > (best.reward, -best.number):
+                self._best = record
+
     def best(self) -> TrialRecord | None:
         """The candidate with the highest reward; of equals, the first."""
-        complete = [record for record in self.ledger.records("search") if record.state == COMPLETE]
-        return max(complete, key=lambda record: record.reward, default=None)
+        return self._best
 
-    def done(self) -> list[TrialRecord]:
-        """All trainings that have a result."""
-        everything = [record for study in self.ledger.studies for record in self.ledger.records(study)]
-        return [record for record in everything if record.state != RUNNING]
+    @property
+    def done(self) -> int:
+        """How many trainings have a result."""
+        return self._done
 
     def progress(self, phase: str) -> Progress:
         """How far the run is."""
-        done = self.done()
-        total = max(self.total, len(done))
-        left = estimate([record.seconds for record in done], total - len(done), self.executor.workers)
-        return Progress(phase, len(done), total, self.best(), left)
+        total = max(self.total, self._done)
+        left = estimate(self._seconds, self._done, total - self._done, self.executor.workers)
+        return Progress(phase, self._done, total, self._best, left)

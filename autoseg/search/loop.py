@@ -199,7 +199,7 @@ def _trainings(settings: SearchSettings, controller: Controller) -> int:
 
 
 def _plan(folder: RunFolder, problem: Problem, settings: SearchSettings, bench: Bench, first: int) -> Plan:
-    workers, done = bench.executor.workers, len(bench.done())
+    workers, done = bench.executor.workers, bench.done
     return Plan(folder.path, problem.metric, settings.rounds, settings.candidates, workers, bench.total, done, first)
 
 

@@ -141,8 +141,6 @@ class Observers(Observer):
         self._tell("close")
 
 
-def estimate(durations: Sequence[float], remaining: int, workers: int) -> float | None:
-    """Seconds left for `remaining` trainings that take as long as the past ones; None if there are none."""
-    if not durations:
-        return None
-    return sum(durations) / len(durations) * remaining / workers
+def estimate(seconds: float, done: int, remaining: int, workers: int) -> float | None:
+    """Seconds left for `remaining` trainings that take as long as those `done`, together `seconds`; None after none."""
+    return seconds / done * remaining / workers if done else None

@@ -92,7 +92,8 @@ class Status:
     @property
     def seconds_left(self) -> float | None:
         """Estimate for the rest; None before anything ended."""
-        return estimate([r.seconds for r in self.done], self.total - len(self.done), self.workers)
+        done = self.done
+        return estimate(sum(r.seconds for r in done), len(done), self.total - len(done), self.workers)
 
 
 def read_status(path: Path) -> Status | None:

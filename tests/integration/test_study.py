@@ -47,7 +47,9 @@ def test_the_tiny_study_from_trainings_to_tables_and_again(
 
     kept_rows = rows_of(tmp_path / "study")
     told = retake.retake(small, WARM, tmp_path / "study", tmp_path / "again", "1")
-    assert "| warm-up of a third |" in told and told == (tmp_path / "again" / "builtin-miou-savings.md").read_text()[:-1]
+    assert (
+        "| warm-up of a third |" in told and told == (tmp_path / "again" / "builtin-miou-savings.md").read_text()[:-1]
+    )
     taken = rows_of(tmp_path / "again")
     assert {k: v for k, v in taken.items() if k[1] not in (WARM, beside(WARM))} == {
         k: v for k, v in kept_rows.items() if k[1] != WARM

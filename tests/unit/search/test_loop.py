@@ -244,8 +244,8 @@ def test_an_observer_that_fails_does_not_stop_the_search(quick_path: Path) -> No
 
 
 def test_estimate() -> None:
-    assert estimate([], 5, 2) is None
-    assert estimate([10, 20], 4, 2) == 30
+    assert estimate(0.0, 0, 5, 2) is None
+    assert estimate(30.0, 2, 4, 2) == 30
 
 
 @pytest.mark.parametrize("size", [{"rounds": 0}, {"candidates": 0}])

@@ -1,0 +1,106 @@
+"""A round costs the same after any history: counted in statements, transactions and records looked at, not in time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from sqlalchemy import event
+from toy_search import NAMES, ToyTask
+
+from autoseg.execution import InlineExecutor
+from autoseg.search.bench import Bench
+from autoseg.search.ledger import Ledger
+from autoseg.search.observer import Observer
+from autoseg.search.records import TrialRecord
+
+
+def plan(round: int, count: int = 4) -> list[TrialRecord]:
+    thetas = [(0.5, 0.1 * (index + 1), 0.01 * (round % 100)) for index in range(count)]
+    return [TrialRecord(round, i, "candidate", f"candidate {round}.{i}", t, 5) for i, t in enumerate(thetas)]
+
+
+def bench_of(ledger: Ledger) -> Bench:
+    return Bench(ledger, InlineExecutor(ToyTask(diverge_above=0.9)), Observer(), 1000)
+
+
+@contextmanager
+def counted(ledger: Ledger) -> Iterator[dict[str, int]]:
+    """Statements, and commits, of the ledger's database."""
+    counts = {"statements": 0, "commits": 0}
+
+    def count(kind: str) -> None:
+        counts[kind] += 1
+
+    engine = ledger._storage.engine
+    listeners = [("before_cursor_execute", lambda *_: count("statements")), ("commit", lambda *_: count("commits"))]
+    for name, listener in listeners:
+        event.listen(engine, name, listener)
+    yield counts
+    for name, listener in listeners:
+        event.remove(engine, name, listener)
+
+
+def test_a_round_looks_at_nothing_of_the_history(quick_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Ledger(quick_path / "trials.db", NAMES) as ledger:
+        bench = bench_of(ledger)
+        told = []
+        for round in (0, 1, 2):
+            if round == 2:
+                monkeypatch.setattr(ledger, "records", None)  # whoever went through them would fail
+            with counted(ledger) as counts:
+                bench.train("search", plan(round), lambda scores: scores["biou"])
+                bench.progress("search")
+            told.append(counts)
+    assert told[0] == told[1] == told[2]
+    assert told[0]["commits"] == 1 + 4  # the plan, and each result
+
+
+def test_no_statement_goes_through_a_table(quick_path: Path) -> None:
+    """SQLite's own plan of each statement of a round: rows are found by their index, or only written."""
+    with Ledger(quick_path / "trials.db", NAMES) as ledger:
+        bench, seen = bench_of(ledger), []
+        engine = ledger._storage.engine
+        event.listen(engine, "before_cursor_execute", lambda c, cur, statement, values, ctx, many: seen.append(
+            (statement, values[0] if many else values)))  # fmt: skip
+        bench.train("search", plan(0), lambda scores: scores["biou"])
+        statements = dict(seen)
+        with engine.connect() as connection:
+            plans = [
+                row[3]
+                for statement, values in statements.items()
+                for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)
+            ]
+    assert len(statements) >= 5 and not [step for step in plans if step.startswith("SCAN")]
+
+
+def test_progress_and_best_are_those_of_all_records(quick_path: Path) -> None:
+    """Kept up to date or counted anew from the file: the same; equals are decided for the first."""
+    with Ledger(quick_path / "trials.db", NAMES) as ledger:
+        bench = bench_of(ledger)
+        assert bench.best() is None and bench.progress("search").seconds_left is None
+        bench.train("search", [*plan(0), replace(plan(1)[0], theta=(0.95, 0.1, 0.1))], lambda scores: scores["biou"])
+        bench.train("confirm", plan(0), lambda scores: 2.0)  # no candidate of the search's rounds
+        bench.train("search", plan(100), lambda scores: scores["biou"])  # θ as in round 0
+        best, progress = bench.best(), bench.progress("confirm")
+    assert best is not None and best.round == 0
+    assert progress.done == 13 and progress.best == best
+    with Ledger(quick_path / "trials.db", NAMES) as again:
+        fresh = bench_of(again)
+        assert fresh.best() == best and fresh.done == 13
+        assert max(r.reward for r in again.records("search") if r.state == "complete") == best.reward
+
+
+def test_the_first_of_equals_wins_whichever_ends_first(quick_path: Path) -> None:
+    class Backwards(InlineExecutor):
+        def run(self, jobs):  # type: ignore[no-untyped-def]
+            return super().run(list(reversed(jobs)))
+
+    with Ledger(quick_path / "trials.db", NAMES) as ledger:
+        bench = Bench(ledger, Backwards(ToyTask()), Observer(), 4)
+        bench.train("search", plan(0), lambda scores: 0.5)
+        best = bench.best()
+    assert best is not None and best.index == 0
