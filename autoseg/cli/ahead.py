@@ -15,18 +15,19 @@ from autoseg.execution import Standby, slots
 from autoseg.search.proxy import import_all
 
 
-def standby(config: SearchConfig | CompareConfig | TrustConfig, threads: int) -> Standby:
-    """The workers of a command, started.
+def standby(config: SearchConfig | CompareConfig | TrustConfig, threads: int, *, start: bool = True) -> Standby:
+    """The workers of a command, started unless it has none or may not need them.
 
     Args:
         config: how they are run.
         threads: of each.
+        start: False: there is probably nothing to train; if there is, its executor starts workers itself.
 
     Raises:
         InputError: `workers` or `device` cannot be had.
     """
     devices = slots(config.workers, config.device, config.executor.per_device, threads)
-    return Standby(devices, threads, import_all, start=config.executor.name != "inline")
+    return Standby(devices, threads, import_all, start=start and config.executor.name != "inline")
 
 
 @contextmanager

@@ -6,6 +6,7 @@ Nothing heavy is imported here, so that the workers start first. `one_comparison
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 from autoseg.cli import compose
@@ -62,16 +63,30 @@ def run(command: str, argv: list[str]) -> int:
     if given.cfg:
         print(compose.as_yaml(config), end="")
         return 0
-    return run_one(config)
+    return run_one(config, start=not _shown_again(config, typed))
 
 
-def run_one(config: CompareConfig) -> int:
-    """One comparison, from its configuration to its tables; returns the exit status."""
+def run_one(config: CompareConfig, *, start: bool = True) -> int:
+    """One comparison, from its configuration to its tables; returns the exit status.
+
+    Args:
+        config: of the comparison.
+        start: whether workers start before it is known what there is to train.
+    """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped cluster job ends as Ctrl-C does
-    with standby(config, config.proxy.threads) as workers:
+    with standby(config, config.proxy.threads, start=start) as workers:
         with uninterrupted():
             from autoseg.cli.one_comparison import compare  # here: torch, while the workers import theirs
         return compare(config, workers)
+
+
+def _shown_again(config: CompareConfig, typed: Sequence[str]) -> bool:
+    """Whether a finished comparison is resumed for its tables alone, as far as can be told without its ledger."""
+    return (
+        config.resume is not None
+        and (Path(config.resume) / "table.csv").is_file()
+        and not any(key.split(".")[0] in ("losses", "seeds", "model", "proxy") for key in typed)
+    )
 
 
 def _refuse(overrides: list[str]) -> None:

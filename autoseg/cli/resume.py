@@ -12,6 +12,7 @@ from autoseg.cli import compose
 from autoseg.config import CompareConfig, RetrainConfig, SearchConfig, TrustConfig
 from autoseg.errors import InputError
 from autoseg.search.run_folder import read_config
+from autoseg.search.shared import SHARED, had_moments
 
 FREE = ("workers", "device", "tracker", "executor", "search.rounds")  # nothing of the search depends on them
 
@@ -21,7 +22,8 @@ T = TypeVar("T", SearchConfig, CompareConfig, RetrainConfig, TrustConfig)
 def resumed(given: T, typed: list[str], free: Sequence[str] = FREE) -> T:
     """The run's own configuration, with those typed keys that a resumed run may change.
 
-    Of a run that an earlier version began, a line says which keys it lacks, and their values now.
+    Of a run that an earlier version began, a line says which keys it lacks, and their values now; another, if its
+    trainings went on from a warm-up otherwise than today's do.
 
     Args:
         given: what the command line composes to; `resume` is set.
@@ -38,6 +40,9 @@ def resumed(given: T, typed: list[str], free: Sequence[str] = FREE) -> T:
         values = ", ".join(f"{key}={_get(kept, key)}" for key in later)
         told = f"note: {run} was begun by an earlier version; what that did not know is as it was then: {values}"
         print(told, file=sys.stderr)  # --cfg prints the configuration alone
+    if had_moments(run / SHARED):
+        told = "the optimiser kept its moments after the warm-up then, and starts afresh now: their scores differ"
+        print(f"note: {run} has candidates of an earlier version; {told}", file=sys.stderr)
     for key in typed:
         if key in ("resume", "run_dir"):
             continue

@@ -37,7 +37,8 @@ class GPSettings(Settings):
 class GPController(Controller):
     """A study is made anew at every `ask`, of all that was told: the record and two numbers are the whole state.
 
-    One ask costs some tenths of a second for every candidate, and more than in proportion with many hundred told.
+    An ask for 8 candidates of 6 numbers takes 1.6 s of a CPU after 300 told and 9 s after 1,000: little beside a round
+    of trainings, so all that was told is used.
     """
 
     name: ClassVar[str] = "gp"
@@ -54,17 +55,22 @@ class GPController(Controller):
         self._rewards: list[float] = []
 
     def _propose(self, n: int) -> FloatArray:
-        started = len(self._rewards) >= self.settings.startup
-        with _quiet(), _one_thread() if started else nullcontext():
-            study = self._study(started)
+        with _quiet(), _one_thread() if self._started else nullcontext():
+            study = self._study()
             self._asks += 1
             trials = [study.ask(self._space) for _ in range(n)]
         return np.array([[trial.params[name] for name in self._names] for trial in trials])
 
-    def _study(self, started: bool) -> optuna.Study:
+    @property
+    def _started(self) -> bool:
+        """Whether the process has enough to go on; the rounds before wait neither for SciPy nor for torch."""
+        return len(self._rewards) >= self.settings.startup
+
+    def _study(self) -> optuna.Study:
         seed = int(np.random.SeedSequence([self.settings.seed, self._asks]).generate_state(1)[0])
-        sampler: optuna.samplers.BaseSampler = (  # the first round waits neither for SciPy nor for torch
-            optuna.samplers.GPSampler(seed=seed, n_startup_trials=1) if started else optuna.samplers.RandomSampler(seed)
+        samplers = optuna.samplers
+        sampler: samplers.BaseSampler = (
+            samplers.GPSampler(seed=seed, n_startup_trials=1) if self._started else samplers.RandomSampler(seed)
         )
         study = optuna.create_study(direction="maximize", sampler=sampler)
         for theta, reward in zip(self._thetas, self._rewards, strict=True):

@@ -12,6 +12,7 @@ rivals too, so that differences stay paired. What is found is a loss for trainin
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from autoseg.training.precision import Precision
 
 SHARED = "shared"  # folder of a run
+HEADER_BYTES = 100_000_000  # the most that a .safetensors file's own reader takes
 
 
 def place(folder: str, kind: str, seed: int, known: Sequence[Any]) -> Path:
@@ -110,6 +112,16 @@ def features(
     with no_space(path):
         made_once(path, lambda draft: write(draft, model, shown, precision, most_gb))
     return Stored(path, precision.device)
+
+
+def had_moments(folder: Path) -> bool:
+    """Whether an earlier version left a warm-up there after which optimisers went on with cross-entropy's moments."""
+    for file in folder.glob("warmup-*.safetensors"):
+        with contextlib.suppress(OSError, ValueError), file.open("rb") as content:  # no torch: the header is JSON
+            size = min(int.from_bytes(content.read(8), "little"), HEADER_BYTES)
+            if any(name.startswith("optimizer.") for name in json.loads(content.read(size))):
+                return True
+    return False
 
 
 def described(folder: Path) -> str:
