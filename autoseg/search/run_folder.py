@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -173,6 +174,8 @@ def read_fingerprint(path: Path) -> dict[str, Any]:
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Replace a file so that a reader, also after a crash or on a full disk, has the old or the new text.
 
+    When this returns the new one is on the disk, its name too.
+
     Raises:
         InputError: no space on the disk.
     """
@@ -188,6 +191,16 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         except OSError:
             draft.unlink(missing_ok=True)
             raise
+        with contextlib.suppress(OSError):  # some network file systems have no such thing
+            _sync_folder(path.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class no_space:
