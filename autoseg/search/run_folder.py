@@ -10,7 +10,7 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,6 +22,7 @@ from autoseg.search.older import as_today, differences
 
 SCHEMA = 1
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+NO_ACCESS = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EEXIST)
 
 
 class RunFolder:
@@ -46,9 +47,9 @@ class RunFolder:
             fingerprint: flat, plain data: all that must be the same when the run is resumed.
 
         Raises:
-            InputError: the folder is in use, or has files in it.
+            InputError: the folder is in use, has files in it, or cannot be written.
         """
-        with no_space(path):
+        with no_space(path), _writable(path):
             path.mkdir(parents=True, exist_ok=True)
         lock = _locked(path)
         if any(entry.name not in (".lock", "owner.json") for entry in path.iterdir()):
@@ -64,7 +65,7 @@ class RunFolder:
         """Lock an existing run folder, to go on with the run.
 
         Raises:
-            InputError: not a run folder, of another version, in use, or `fingerprint` is not what it was.
+            InputError: not a run folder, of another version, in use, not writable, or `fingerprint` is not what it was.
         """
         read_config(path)
         folder = cls(path, _locked(path))
@@ -227,13 +228,25 @@ def _locked(path: Path) -> FileLock:
     lock = FileLock(path / ".lock")
     owner = path / "owner.json"
     try:
-        lock.acquire(timeout=0)
+        with _writable(path):
+            lock.acquire(timeout=0)
     except Timeout as error:
         who = _read_json(owner) if owner.exists() else {}
         got = f"process {who.get('pid', 'unknown')} on {who.get('host', 'an unknown host')} working in {path}"
         raise InputError("run folder", "one that no other process uses", got, "Wait for it, or stop it.") from error
     write_atomic(owner, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
     return lock
+
+
+@contextlib.contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    """Turn what the system says of a folder that cannot be made or written into what the user is told."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ACCESS:
+            raise
+        raise InputError("run folder", "a folder that can be written", f"{path}: {error.strerror}") from error
 
 
 def _compare(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:

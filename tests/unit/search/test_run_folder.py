@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from filelock import FileLock
 
 from autoseg.config import ProxyConfig, SoftLabelConfig
 from autoseg.controllers import build_controller
@@ -120,6 +121,21 @@ def test_a_second_process_is_refused(tmp_path: Path) -> None:
     message = second.stderr.strip().splitlines()[-1]
     assert second.returncode == 1 and f"got process {os.getpid()} on {socket.gethostname()} working in" in message
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0  # free again
+
+
+def test_a_folder_that_cannot_be_written_is_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "run", Path("/proc/run")):
+        with pytest.raises(InputError, match="run folder: expected a folder that can be written"):
+            RunFolder.create(path, {}, FIXED)
+    RunFolder.create(tmp_path / "run", {}, FIXED).close()
+
+    def read_only(lock: FileLock, timeout: float) -> None:  # permissions do not stop root, who may run this
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(FileLock, "acquire", read_only)
+    with pytest.raises(InputError, match=r"run: Read-only file system"):
+        RunFolder.open(tmp_path / "run", FIXED)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 1, "round": 3}', '{"schema": 2, "round": 3, "state": {}}'])
