@@ -48,7 +48,7 @@ class Bench:
         Raises:
             InputError: the ledger has another θ under the same name, so that it is not this search's.
         """
-        records = self._recorded(study, plan)
+        records = {record.key: self._recorded(study, record) for record in plan}
         jobs = {str(r.number): r for r in records.values() if r.state == RUNNING}
         extra = {} if rungs is None else rungs.payload()
         for job, outcome in self.executor.run([Job(key, {**r.payload, **extra}) for key, r in jobs.items()]):
@@ -61,16 +61,10 @@ class Bench:
             self.observer.trained(done, self.progress(study))
         return list(records.values())
 
-    def _recorded(self, study: str, plan: Sequence[TrialRecord]) -> dict[tuple[str, int], TrialRecord]:
-        """The plan as the ledger has it; what it lacks is written there at once."""
-        new = {planned.key: planned for planned in plan if self.ledger.find(study, planned.key) is None}
-        if new:
-            self.ledger.add(study, list(new.values()))
-        return {planned.key: self._same(study, planned) for planned in plan}
-
-    def _same(self, study: str, planned: TrialRecord) -> TrialRecord:
+    def _recorded(self, study: str, planned: TrialRecord) -> TrialRecord:
         found = self.ledger.find(study, planned.key)
-        assert found is not None  # just written, if not before
+        if found is None:
+            return self.ledger.add(study, planned)
         if found.theta != planned.theta:
             got = f"{found.theta}, but the controller now asks {planned.theta}"
             hint = "The checkpoints or the ledger were changed, or the run is from other software versions."

@@ -12,21 +12,25 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import math
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
 import optuna
+from optuna.distributions import FloatDistribution
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
+from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from autoseg.errors import InputError
 from autoseg.execution import Outcome
-from autoseg.search import tables
 from autoseg.search.records import COMPLETE, PRUNED, TrialRecord
 from autoseg.search.run_folder import no_space_error
 
@@ -58,6 +62,7 @@ class Ledger:
     ) -> None:
         self._path, self.studies = path, tuple(studies)
         self._params = [PREFIX + name for name in names]
+        self._axis = dict.fromkeys(self._params, FloatDistribution(0.0, 1.0))
         if read_only and not path.exists():
             raise InputError("trials.db", "a file", f"nothing at {path}")
         self._rows: dict[tuple[str, int], int] = {}
@@ -79,24 +84,26 @@ class Ledger:
         """The training with this key (see `TrialRecord.key`)."""
         return self._records[study].get(key)
 
-    def add(self, study: str, planned: Sequence[TrialRecord]) -> list[TrialRecord]:
-        """Write planned trainings, all or none; returns them with their numbers. Then they are on the disk."""
-        first = len(self._records[study])
-        records = [dataclasses.replace(record, number=first + i) for i, record in enumerate(planned)]
-        with self._faults():
-            rows = tables.plan(self._storage.engine, self._ids[study], [self._trial(record) for record in records])
-        self._rows.update(((study, record.number), row) for record, row in zip(records, rows, strict=True))
-        self._records[study].update((record.key, record) for record in records)
-        return records
-
-    def _trial(self, record: TrialRecord) -> tables.Trial:
+    def add(self, study: str, record: TrialRecord) -> TrialRecord:
+        """Write a planned training; returns it with its number. It is on the disk when this returns."""
+        record = dataclasses.replace(record, number=len(self._records[study]))
         theta = dict(zip(self._params, record.theta, strict=True)) if record.theta is not None else {}
-        return tables.Trial(record.number, theta, {name: getattr(record, name) for name in PLAN})
+        trial = create_trial(
+            state=TrialState.RUNNING,
+            params=theta,
+            distributions={name: self._axis[name] for name in theta},
+            user_attrs={name: getattr(record, name) for name in PLAN},
+        )
+        with self._faults():
+            self._rows[study, record.number] = self._storage.create_new_trial(self._ids[study], trial)
+        self._records[study][record.key] = record
+        return record
 
     def finish(self, study: str, record: TrialRecord, outcome: Outcome, reward: float) -> TrialRecord:
-        """Write the result of a training, whole or not at all; one with a reward that is not finite has diverged.
+        """Write the result of a training; one with a reward that is not finite has diverged.
 
-        Scores at the rungs become Optuna's intermediate values.
+        Scores at the rungs become Optuna's intermediate values. The study's own state is written last: until then, the
+        training counts as not done.
         """
         judged = outcome.state in FINAL
         state = "diverged" if judged and not math.isfinite(reward) else outcome.state
@@ -120,11 +127,17 @@ class Ledger:
                 "attempts": outcome.attempts,
                 "device": outcome.device,
                 "error": finished.error,
+                "ended": finished.ended,
             },
         }
-        row, final = self._rows[study, record.number], FINAL.get(state, TrialState.FAIL)
+        final = FINAL.get(state, TrialState.FAIL)
         with self._faults():
-            tables.finish(self._storage.engine, row, final, reward if done else None, attributes, outcome.rungs)
+            row = self._rows[study, record.number]
+            for iteration, score in outcome.rungs.items():
+                self._storage.set_trial_intermediate_value(row, iteration, score)
+            for name, value in attributes.items():
+                self._storage.set_trial_user_attr(row, name, value)
+            self._storage.set_trial_state_values(row, final, [reward] if done else None)
         self._records[study][record.key] = finished
         return finished
 
@@ -134,20 +147,40 @@ class Ledger:
         self._storage.engine.dispose()
 
     def _read(self, study: str) -> dict[tuple[str, int], TrialRecord]:
+        """All trainings of a study, table by table: an eighth of the time of Optuna making its own trials."""
         if study not in self._ids:
             return {}
+        attributes: dict[int, dict[str, Any]] = defaultdict(dict)
+        theta: dict[int, dict[str, float]] = defaultdict(dict)
+        rungs: dict[int, dict[int, float]] = defaultdict(dict)
+        with self._storage.engine.connect() as tables:
+
+            def rows(columns: str, table: str) -> Iterator[Any]:
+                where = "WHERE trial_id IN (SELECT trial_id FROM trials WHERE study_id = :study)"
+                return iter(tables.execute(text(f"SELECT {columns} FROM {table} {where}"), {"study": self._ids[study]}))
+
+            for trial, name, value in rows("trial_id, key, value_json", "trial_user_attributes"):
+                attributes[trial][name] = json.loads(value)
+            for trial, name, value in rows("trial_id, param_name, param_value", "trial_params"):
+                theta[trial][name] = value
+            for trial, step, value in rows("trial_id, step, intermediate_value", "trial_intermediate_values"):
+                rungs[trial][step] = math.nan if value is None else value
+            values = dict(tuple(row) for row in rows("trial_id, value", "trial_values"))
+            trials = sorted(rows("number, trial_id, state, datetime_complete", "trials"))
         records = {}
-        for trial in tables.read(self._storage.engine, self._ids[study]):
-            self._rows[study, trial.number] = trial.id
-            record = self._record(trial)
+        for number, trial, state, ended in trials:
+            self._rows[study, number] = trial
+            record = self._record(number, attributes[trial], theta[trial])
+            if state != TrialState.RUNNING.name:
+                record = _finished(record, attributes[trial], values.get(trial), ended)
+                record = dataclasses.replace(record, rungs=dict(sorted(rungs[trial].items())))
             records[record.key] = record
         return records
 
-    def _record(self, trial: tables.Trial) -> TrialRecord:
-        plan: dict[str, Any] = {name: trial.attributes[name] for name in PLAN}
-        theta = tuple(trial.params[name] for name in self._params) if trial.params else None
-        record = TrialRecord(**plan, theta=theta, number=trial.number)
-        return record if trial.state == tables.RUNNING else _finished(record, trial)
+    def _record(self, number: int, attributes: dict[str, Any], theta: dict[str, float]) -> TrialRecord:
+        plan: dict[str, Any] = {name: attributes[name] for name in PLAN}
+        raw = tuple(theta[name] for name in self._params) if theta else None
+        return TrialRecord(**plan, theta=raw, number=number)
 
     @contextlib.contextmanager
     def _faults(self) -> Iterator[None]:
@@ -178,16 +211,17 @@ def _reason(state: str, outcome: Outcome) -> str:
     return "the score is not finite"
 
 
-def _finished(record: TrialRecord, trial: tables.Trial) -> TrialRecord:
-    outcome = trial.attributes["outcome"]
+def _finished(record: TrialRecord, attributes: dict[str, Any], value: float | None, ended: str | None) -> TrialRecord:
+    """The record with its result; `ended` is Optuna's time, UTC, for ledgers that have none of ours yet."""
+    outcome = attributes["outcome"]
+    stamp = datetime.fromisoformat(ended).replace(tzinfo=UTC).timestamp() if ended else 0.0
     return dataclasses.replace(
         record,
         state=outcome["state"],
-        scores={k: math.nan if v is None else v for k, v in trial.attributes["scores"].items()},
-        reward=trial.value if trial.value is not None else math.nan,
+        scores={k: math.nan if v is None else v for k, v in attributes["scores"].items()},
+        reward=value if value is not None else math.nan,
         seconds=outcome["seconds"],
         attempts=outcome["attempts"],
         error=outcome["error"],
-        ended=trial.ended,
-        rungs=trial.steps,
+        ended=outcome.get("ended", stamp),
     )

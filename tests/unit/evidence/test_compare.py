@@ -262,7 +262,7 @@ def test_a_budget_changes_only_when_all_is_done_and_by_force(tmp_path: Path) -> 
     second = TrialRecord(-1, 0, "hand-made", "ce", None, 2)
     with RunFolder.open(path, budgets.admit(path, old, force=False)) as folder:
         with Ledger(folder.trials, (), studies=("compare",)) as ledger:
-            first = ledger.add("compare", [first])[0]
+            first = ledger.add("compare", first)
             with pytest.raises(InputError, match="1 without one"):
                 budgets.note(folder, new)
             first = ledger.finish("compare", first, Outcome("complete", {"miou": 0.5}), 0.5)
@@ -272,7 +272,7 @@ def test_a_budget_changes_only_when_all_is_done_and_by_force(tmp_path: Path) -> 
         budgets.note(folder, new)
         budgets.note(folder, new)
         with Ledger(folder.trials, (), studies=("compare",)) as ledger:
-            second = ledger.add("compare", [second])[0]
+            second = ledger.add("compare", second)
     text = budgets.described(path, [first, second])
     assert text.startswith("Not one budget: ce (seeds 1) with proxy.iters=3; ce (seeds 2) with proxy.iters=4.")
     assert budgets.described(path, [first]) == budgets.described(path, [second]) == ""
@@ -295,7 +295,7 @@ def test_versions_are_told_from_the_result_on_that_they_brought(
             made_with.note(folder)
             with Ledger(folder.trials, (), studies=("compare",)) as ledger:
                 if seed:
-                    record = ledger.add("compare", [TrialRecord(-1, 0, "hand-made", "ce", None, seed)])[0]
+                    record = ledger.add("compare", TrialRecord(-1, 0, "hand-made", "ce", None, seed))
                     ledger.finish("compare", record, Outcome("complete", {"miou": 0.5}), 0.5)
 
     assert made_with.described(path, 0) == "not recorded"

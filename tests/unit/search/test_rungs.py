@@ -159,8 +159,8 @@ def test_the_ledger_keeps_it_as_optuna_does(quick_path: Path) -> None:
     path, planned = quick_path / "trials.db", TrialRecord(2, 1, "candidate", "candidate 2.1", (0.1, 0.2, 0.3), 5)
     with Ledger(path, NAMES) as ledger:
         stopped = outcome(state="pruned", scores={}, rungs={25: 0.25, 50: 0.3})
-        done = ledger.finish("search", ledger.add("search", [planned])[0], stopped, 0.4)
-        nothing = ledger.add("search", [replace(planned, name="candidate 2.2")])[0]
+        done = ledger.finish("search", ledger.add("search", planned), stopped, 0.4)
+        nothing = ledger.add("search", replace(planned, name="candidate 2.2"))
         assert ledger.finish("search", nothing, outcome(state="pruned", rungs={25: 0.1}), math.nan).state == "diverged"
     assert (done.state, done.reward, done.rungs) == (PRUNED, 0.4, {25: 0.25, 50: 0.3})
     with Ledger(path, NAMES) as again:

@@ -41,7 +41,7 @@ def fill(path: Path, kind: str, done: int, waiting: int, study: str = "") -> Non
         with Ledger(folder.trials, (), studies=studies) as ledger:
             for i in range(done + waiting):
                 record = TrialRecord(0 if study in ("", "search") else -1, i, "candidate", f"candidate 0.{i}", None, 1)
-                record = ledger.add(study or kind, [record])[0]
+                record = ledger.add(study or kind, record)
                 if i < done:
                     ledger.finish(study or kind, record, Outcome("complete", {"miou": 0.1 * i}, 2.0), 0.1 * i)
 
