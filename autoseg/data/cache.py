@@ -144,7 +144,10 @@ def _resize(pixels: Bytes, size: tuple[int, int], how: Image.Resampling) -> Byte
 
 
 def _default_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    try:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:  # a user id that the machine has no name for, as in some containers
+        raise InputError("data.cache_dir", "a folder for prepared images", "none, and no home folder") from None
     return Path(base) / "autoseg"
 
 

@@ -40,6 +40,16 @@ def test_second_time_nothing_is_decoded(make_folder: Make, monkeypatch: pytest.M
     assert open_data(config, (12, 16)).fingerprint == first.fingerprint
 
 
+def test_without_a_home_folder_the_key_is_named(make_folder: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody() -> Path:
+        raise RuntimeError("Could not determine home directory.")  # of a user id that the system does not know
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(cache.Path, "home", nobody)
+    with pytest.raises(InputError, match=r"data\.cache_dir"):
+        open_data(replace(make_folder(), cache_dir=None), (12, 16))
+
+
 def test_changed_file_makes_a_new_cache_and_fingerprint(make_folder: Make) -> None:
     config = make_folder()
     first = open_data(config, (12, 16))
