@@ -14,9 +14,9 @@ from torch import Tensor
 
 from autoseg.errors import InputError
 from autoseg.surrogates.ranks import rows_of_ranks, total_over_ranks
+from autoseg.surrogates.soft_labels import ROW_SUM_TOLERANCE
 
 VALIDATE: tuple[bool | str, ...] = ("auto", True, False)
-ROW_SUM_TOLERANCE = 1e-2  # soft labels that went through bf16 are off by this much
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,19 @@ def test_all_void_is_zero_with_zero_gradient():
     assert float(value) == 0 and not logits.grad.any()
 
 
+def test_labels_that_went_through_half_precision_are_taken():
+    """As the hand-made losses take them: a thousandth off the sum is rounding, a tenth is not."""
+    logits, labels = soft_batch(1)
+    rounded = labels.bfloat16()
+    assert (rounded.double().sum(1) - 1).abs().max() > 1e-3
+    for loss in (autoseg.SurrogateLoss("miou", C), autoseg.build_loss("jml", num_classes=C)):
+        exact = float(loss(logits, labels))
+        for soft in (rounded, rounded.to(labels.dtype)):
+            assert float(loss(logits, soft)) == pytest.approx(exact, abs=1e-2)
+    with pytest.raises(InputError, match="sum to 1"):
+        autoseg.SurrogateLoss("miou", C)(logits, 0.9 * labels)
+
+
 @pytest.mark.parametrize("scale", [0.5, 2.0, -1.0])
 def test_rows_that_are_no_probabilities_raise(scale):
     logits, labels = soft_batch(1)
