@@ -72,7 +72,7 @@ def rows() -> list[Row]:
     if not torch.cuda.is_available():
         print("cost: there is no GPU here; nothing was measured, nothing is kept")
         return []
-    proxy = ProxyConfig(**yaml.safe_load((CONFIGS / "proxy" / "paper.yaml").read_text()))
+    proxy = ProxyConfig(**yaml.safe_load((CONFIGS / "proxy" / "paper.yaml").read_text(encoding="utf-8")))
     plan = Plan("cuda", network("deeplabv3plus_r50"), proxy)
     plans = (plan, replace(plan, proxy=replace(proxy, cuda_graph=True)))
     return [row for each in plans for row in table(each, measured(each), torch.cuda.get_device_name())]

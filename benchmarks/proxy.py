@@ -79,7 +79,7 @@ def on_cpu(threads: int = 1) -> Setting:
 
 
 def on_gpu() -> Setting:
-    paper = yaml.safe_load((CONFIGS / "proxy" / "paper.yaml").read_text())
+    paper = yaml.safe_load((CONFIGS / "proxy" / "paper.yaml").read_text(encoding="utf-8"))
     proxy = ProxyConfig(**{**paper, "iters": 141, "size": list(SIZE)})
     return Setting("cuda", "deeplabv3plus_r50", proxy, 40, min(8, cpu_cores()), ">= 4")
 
@@ -115,14 +115,14 @@ def training(data: DataConfig, scratch: str, setting: Setting, wrapper: str, pai
 
 
 def network(name: str = MOBILE) -> ModelConfig:
-    return ModelConfig(**yaml.safe_load((CONFIGS / "model" / f"{name}.yaml").read_text()))
+    return ModelConfig(**yaml.safe_load((CONFIGS / "model" / f"{name}.yaml").read_text(encoding="utf-8")))
 
 
 def camvid() -> DataConfig | None:
     root = os.environ.get("AUTOSEG_BENCH_CAMVID")
     if root is None:
         return None
-    return DataConfig(**yaml.safe_load((CONFIGS / "data" / "camvid.yaml").read_text()), root=root)
+    return DataConfig(**yaml.safe_load((CONFIGS / "data" / "camvid.yaml").read_text(encoding="utf-8")), root=root)
 
 
 def generated(root: Path, count: int = 64) -> DataConfig:

@@ -77,13 +77,13 @@ def _pair(rows: dict[str, Any], what: str) -> str:
 
 
 def _rows(name: str) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = json.loads((RESULTS / f"{name}.json").read_text())["rows"]
+    rows: list[dict[str, Any]] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))["rows"]
     return rows
 
 
 def written(readme: Path) -> str:
     """The table as README has it."""
-    return readme.read_text().partition(FIRST)[2].partition(LAST)[0].strip()
+    return readme.read_text(encoding="utf-8").partition(FIRST)[2].partition(LAST)[0].strip()
 
 
 if __name__ == "__main__":

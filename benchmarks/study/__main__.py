@@ -89,7 +89,7 @@ def _expected(study: Study, part: Part, folder: Path, workers: str) -> str:
     recorded = folder / f"{study.name}.csv"
     if not recorded.is_file():
         return told  # the search says it after its first
-    with recorded.open() as file:
+    with recorded.open(encoding="utf-8") as file:
         seconds = median(float(row["seconds"]) for row in csv.DictReader(file) if row["seconds"])
     count = 1 if study.executor == "inline" else len(slots(workers))
     return f"{told}, about {duration(part.trainings * seconds / count)} in all"

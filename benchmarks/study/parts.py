@@ -63,8 +63,8 @@ def _search(settings: list[str], run: Path, how: list[str], file: Path) -> None:
 def _compare(settings: list[str], run: Path, how: list[str], file: Path) -> None:
     """One comparison; its tables are kept in `file`, and beside it as CSV."""
     _autoseg("compare", settings, run, how)
-    write_atomic(file.with_suffix(".csv"), (run / "table.csv").read_text())
-    write_atomic(file, (run / "table.md").read_text())
+    write_atomic(file.with_suffix(".csv"), (run / "table.csv").read_text(encoding="utf-8"))
+    write_atomic(file, (run / "table.md").read_text(encoding="utf-8"))
 
 
 def _autoseg(command: str, settings: list[str], run: Path, how: list[str]) -> None:

@@ -57,7 +57,7 @@ def retake(study: Study, training: str, recorded: Path, folder: Path, workers: s
     parts = one_search.build(config)
     source = Source(recorded, config, parts.data, parts.space)
     file = f"{study.name}-savings.csv"
-    with (recorded / file).open() as lines:
+    with (recorded / file).open(encoding="utf-8") as lines:
         before = [row for row in csv.DictReader(lines) if row["training"] not in (training, beside(training))]
     entries = _entries(before, recorded / f"{study.name}.csv")
     seeds = (second_seed(config),)
@@ -74,7 +74,7 @@ def retake(study: Study, training: str, recorded: Path, folder: Path, workers: s
 
 def _entries(rows: list[dict[str, str]], search: Path) -> list[Entry]:
     """The recorded candidates, best first, their θ from the file of the search."""
-    with search.open() as lines:
+    with search.open(encoding="utf-8") as lines:
         names, *known = csv.reader(lines)
     at = names.index("seconds") + 1
     thetas = {row[0]: tuple(map(float, row[at:])) for row in reversed(known)}  # the first of a name is the search's own

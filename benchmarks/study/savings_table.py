@@ -58,7 +58,7 @@ class Results:
 
 def load(path: Path) -> Results:
     """Read what `keep` has written."""
-    with path.open() as file:
+    with path.open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     by: dict[str, dict[str, dict[str, str]]] = {}
     for row in rows:

@@ -61,7 +61,7 @@ def record(run: Path, file: Path) -> None:
 
 def load(path: Path) -> Recorded:
     """Trainings from a file that `record` wrote; those of the most frequent seed only, so that all are comparable."""
-    head, start, *rows = list(csv.reader(path.open()))
+    head, start, *rows = list(csv.reader(path.open(encoding="utf-8")))
     seeds = [row[1] for row in rows]
     common = max(set(seeds), key=seeds.count)
     kept = [row for row in rows if row[1] == common]

@@ -29,7 +29,7 @@ def cells(text: str, name: str) -> list[str]:
 
 @pytest.mark.parametrize("name", ["camvid-miou", "camvid-biou"])
 def test_the_figures_in_docs_are_those_of_the_kept_trainings(name: str) -> None:
-    docs = (DOCS / "savings.md").read_text().partition(f"{name}-savings.csv")[2]
+    docs = (DOCS / "savings.md").read_text(encoding="utf-8").partition(f"{name}-savings.csv")[2]
     told = table(load(DATA / f"{name}-savings.csv"))
     for row, written in {
         SECOND: "unabridged",
