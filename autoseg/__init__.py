@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from autoseg.controllers import build_controller as build_controller
+    from autoseg.losses import SegLoss as SegLoss
     from autoseg.losses import build_loss as build_loss
     from autoseg.losses import load_loss as load_loss
+    from autoseg.losses import register_loss as register_loss
     from autoseg.losses import save_loss as save_loss
     from autoseg.metrics import Metric as Metric
     from autoseg.metrics import build_metric as build_metric
@@ -23,6 +25,7 @@ __version__ = "0.1.0"
 # Imported when first used: `import autoseg` stays light, and a worker can choose its device before torch wakes up.
 _HOMES = {
     "Metric": "metrics",
+    "SegLoss": "losses",
     "SurrogateLoss": "surrogates",
     "build_controller": "controllers",
     "build_loss": "losses",
@@ -30,6 +33,7 @@ _HOMES = {
     "build_space": "surrogates",
     "load_loss": "losses",
     "make_env": "search.env",
+    "register_loss": "losses",
     "register_metric": "metrics",
     "save_loss": "losses",
     "search": "search.api",

@@ -163,6 +163,7 @@ class SearchConfig:
     """All of `autoseg search`."""
 
     metric: str = "miou"
+    imports: list[str] = field(default_factory=list)  # your own modules with metrics and losses: .py files or names
     seed: int = 0
     run_dir: str | None = None  # default: runs/<metric>-<data>-<time>-<id>
     resume: str | None = None
@@ -186,6 +187,7 @@ class CompareConfig:
 
     losses: list[str] = field(default_factory=list)  # names, sums, cards, run folders; identity, identity/<metric>
     metrics: list[str] = field(default_factory=lambda: ["miou"])  # shown; all are scored
+    imports: list[str] = field(default_factory=list)  # your own modules with metrics and losses: .py files or names
     seeds: Any = 5  # how many, or a list such as [3,4,5]
     reference: str = "ce"  # the loss whose difference to all others is shown
     interval: str = "t"  # of differences: t over seeds | bootstrap over seeds and images
@@ -241,6 +243,7 @@ class RetrainConfig:
 
     loss: str = "ce"  # a name, a sum, a loss card or the run folder of a search
     metrics: list[str] = field(default_factory=lambda: ["miou", "fwiou", "macc", "gacc", "biou", "bf1"])
+    imports: list[str] = field(default_factory=list)  # your own modules with metrics and losses: .py files or names
     config: str | None = None  # a whole mmsegmentation config; only its loss, evaluators and work dir are replaced
     overrides: dict[str, Any] = field(default_factory=dict)  # merged into the finished mmengine config, its rules
     seed: int = 0
@@ -275,6 +278,7 @@ class TrustConfig:
     run: str = ""  # run folder of the search; the command takes it as its first word
     candidates: int = 12  # of the search, spread over its scores; its rivals come on top
     cheaper: list[str] = field(default_factory=list)  # changes of the proxy, e.g. "proxy.iters=75 proxy.crop=64"
+    imports: list[str] = field(default_factory=list)  # your own modules with metrics and losses: .py files or names
     full: FullConfig = field(default_factory=FullConfig)
     run_dir: str | None = None  # default: runs/trust-<data>-<time>-<id>
     resume: str | None = None

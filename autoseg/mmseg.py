@@ -20,6 +20,7 @@ from mmseg.registry import EVALUATOR, HOOKS, METRICS, MODELS
 from torch import Tensor, nn
 
 from autoseg.errors import InputError
+from autoseg.imports import load
 from autoseg.losses import LossSum, SearchedLoss, SegLoss, build_loss, loss_names
 from autoseg.losses.ranks import sync_counts as sync
 from autoseg.metrics import Metric, MetricSum, build_metric
@@ -40,6 +41,7 @@ class AutoSegLoss(nn.Module):
         loss_name: what mmsegmentation logs it as; must begin with "loss_" to take part in training.
         sync_counts: with several ranks, totals are taken over the batches of all of them, so that the loss is that
             of one big batch. Losses that sort pixels keep to each rank's own batch.
+        imports: .py files or modules with metrics and losses of your own that the loss names.
         options: of the loss.
     """
 
@@ -49,9 +51,11 @@ class AutoSegLoss(nn.Module):
         loss_weight: float = 1.0,
         loss_name: str = "loss_autoseg",
         sync_counts: bool = False,
+        imports: Sequence[str] = (),
         **options: Any,
     ) -> None:
         super().__init__()
+        load(imports)
         if not loss_name.startswith("loss_"):
             hint = "mmsegmentation trains only on names that do."
             raise InputError("loss_name", "a name that begins with loss_", repr(loss_name), hint)
@@ -132,6 +136,7 @@ class AutoSegMetric(BaseMetric):
         ignore_index: label of void pixels.
         tolerance: boundary metrics, pixels at the size of the labels.
         drop_background: boundary metrics, class 0 has no boundary of its own.
+        imports: .py files or modules with metrics of your own.
         base: of mmengine's BaseMetric: collect_device, prefix.
     """
 
@@ -141,8 +146,10 @@ class AutoSegMetric(BaseMetric):
         ignore_index: int = 255,
         tolerance: int = 5,
         drop_background: bool = False,
+        imports: Sequence[str] = (),
         **base: Any,
     ) -> None:
+        load(imports)
         super().__init__(**base)
         self.metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
         self.ignore_index, self.tolerance, self.drop_background = ignore_index, tolerance, drop_background

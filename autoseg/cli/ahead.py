@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 from autoseg.config import CompareConfig, SearchConfig, TrustConfig
 from autoseg.execution import Standby, slots
+from autoseg.imports import reachable
 from autoseg.search.proxy import import_all
 
 
@@ -26,6 +27,7 @@ def standby(config: SearchConfig | CompareConfig | TrustConfig, threads: int, *,
     Raises:
         InputError: `workers` or `device` cannot be had.
     """
+    reachable(config.imports)
     devices = slots(config.workers, config.device, config.executor.per_device, threads)
     return Standby(devices, threads, import_all, start=start and config.executor.name != "inline")
 

@@ -10,6 +10,7 @@ from typing import Any
 from autoseg.cli import compose
 from autoseg.config import CompareConfig, ProxyConfig, RetrainConfig, SearchConfig, TrustConfig
 from autoseg.errors import InputError, unknown_name
+from autoseg.imports import located
 from autoseg.search.rungs import NONE, PRUNERS, Rungs, build_pruner
 
 Config = SearchConfig | CompareConfig | RetrainConfig
@@ -116,6 +117,7 @@ def absolute_paths(config: Config) -> None:
             setattr(section, key, str(Path(value).expanduser().absolute()))
     if isinstance(config, RetrainConfig) and config.config is not None and Path(config.config).expanduser().is_file():
         config.config = str(Path(config.config).expanduser().absolute())
+    config.imports = located(config.imports)
     if config.run_dir is not None:
         config.run_dir = str(Path(config.run_dir).expanduser())
     if not isinstance(config, RetrainConfig) and config.space.name.endswith((".yaml", ".yml")):

@@ -14,6 +14,7 @@ from autoseg.cli.ahead import standby, uninterrupted
 from autoseg.cli.arguments import Arguments
 from autoseg.cli.check import absolute_paths, check
 from autoseg.cli.resume import is_comparison, like, resumed
+from autoseg.cli.typed import typed_keys
 from autoseg.config import CompareConfig
 from autoseg.errors import InputError
 
@@ -31,6 +32,7 @@ usage: autoseg compare losses=[LOSS,LOSS,...] [KEY=VALUE ...] [--cfg]
   reference=ce         what all others are compared with, beside the best hand-made loss
   like=RUN             the budget of that run: its data, model, proxy; or each of them:
   data=NAME  model=NAME  proxy=NAME  proxy.iters=250  workers=auto  device=auto
+  imports=[FILE.py]    metrics and losses of your own
   run_dir=DIR          a new folder, or a comparison of the same budget (force=true: any) to add to
 
 Three losses on built-in data; then your found loss on your own images:
@@ -50,7 +52,7 @@ def run(command: str, argv: list[str]) -> int:
     given = parser.parse_intermixed_args(argv)
     _refuse(given.overrides)
     config = compose.compose("compare", CompareConfig, given.overrides)
-    typed = compose.typed_keys(given.overrides)
+    typed = typed_keys(given.overrides)
     if config.resume is not None:
         if config.like is not None:
             raise InputError("like", "none beside resume", config.like, "The run keeps its own budget.")
@@ -93,7 +95,7 @@ def _refuse(overrides: list[str]) -> None:
     """What another command takes, or a list without its brackets."""
     for text in overrides:
         key, _, value = text.partition("=")
-        if key in ("losses", "metrics", "seeds") and "," in value and value.lstrip()[:1] not in ("[", '"', "'"):
-            raise InputError(key, "a list in brackets", value, f"Type {key}=[{value}].")
+        if key == "seeds" and "," in value and value.lstrip()[:1] not in ("[", '"', "'"):
+            raise InputError(key, "a list in brackets", value, f"Type '{key}=[{value}]'.")
         if key in ("experiment", "controller", "tracker"):
             raise InputError("argument", "keys of a comparison", text, "It takes data=, model=, proxy= and executor=.")

@@ -1,4 +1,4 @@
-"""From what the user typed to a checked, typed configuration: the only module that knows Hydra.
+"""From what the user typed to a checked, typed configuration: with `typed.py` all that knows Hydra.
 
 `configs/` is installed as the package `autoseg.conf`; every file in it is merged into a dataclass of
 `autoseg.config`, so an unknown key or a wrong type is found before anything starts.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import importlib.resources
 import itertools
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -24,6 +23,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from autoseg.cli.typed import quoted
 from autoseg.config import BEFORE
 from autoseg.errors import InputError, unknown_name
 
@@ -63,16 +63,20 @@ def compose_sweep(name: str, schema: type[T], overrides: list[str], *, sweep: bo
         if not override.is_sweep_override():
             axes.append([_checked(override, schema)])
         elif not sweep:
-            raise InputError(
-                override.key_or_group,
-                "one value",
-                f"several: {text.partition('=')[2]}",
-                f"Add -m to run one search for each, or quote a value that holds a comma: {_quoted(text)}",
-            )
+            raise _several(override, keys(schema), text)
         else:
             values = override.sweep_string_iterator()
             axes.append([_checked(_parse(name, f"{override.key_or_group}={v}"), schema) for v in values])
     return [_build(name, schema, list(row)) for row in itertools.product(*axes)]
+
+
+def value_of(text: str) -> Any:
+    """The value of one `key=value`.
+
+    Raises:
+        InputError: not in Hydra's grammar.
+    """
+    return _parse("search", text).value()
 
 
 def changed(name: str, config: T, overrides: Sequence[str]) -> T:
@@ -143,6 +147,15 @@ def _build(name: str, schema: type[T], overrides: list[str]) -> T:
     return config
 
 
+def _several(override: Override, known: dict[str, Any], text: str) -> InputError:
+    """What to do about `key=a,b`: a list lacks its brackets, or a sweep its -m."""
+    key, value = override.key_or_group, text.partition("=")[2]
+    if get_origin(known.get(key)) is list:
+        return InputError(key, "a list in brackets", value, f"Type '{key}=[{value}]'.")
+    hint = f"Add -m to run one search for each, or quote a value that holds a comma: {quoted(text)}"
+    return InputError(key, "one value", f"several: {value}", hint)
+
+
 def _explain(error: Exception, schema: type, typed: dict[str, str]) -> InputError | None:
     """A report of a wrong type in our words, or None; `typed` is what the user gave for each key."""
     for cause in (error, error.__cause__):
@@ -166,7 +179,7 @@ def _parse(name: str, text: str) -> Override:
             key,
             "a value in Hydra's grammar",
             repr(value),
-            f"Quote it, for the shell and for Hydra: {_quoted(text)}",
+            f"Quote it, for the shell and for Hydra: {quoted(text)}",
         ) from error
 
 
@@ -182,6 +195,8 @@ def _checked(override: Override, schema: type) -> str:
         raise InputError("argument", "key=value", repr(override.input_line), "Nothing can be deleted: set a value.")
     if key == "space":
         return f"space.name={text.partition('=')[2]}"
+    if key == "imports" and isinstance(value, str):  # most have one file
+        return f"imports=[{text.partition('=')[2]}]"
     if key in groups(schema) and not isinstance(value, dict):
         if value not in options(key, schema):
             raise unknown_name(key, str(value), options(key, schema))
@@ -209,31 +224,6 @@ def _nearest(key: str, known: dict[str, Any]) -> str:
     near += [k for k in known if k not in near and difflib.get_close_matches(leaf, [k.rpartition(".")[2]], cutoff=0.8)]
     meant = f"Did you mean {' or '.join(near[:3])}? " if near else ""
     return meant + "autoseg search --cfg prints every key."
-
-
-def _quoted(text: str) -> str:
-    """The override as it must be typed: double quotes for Hydra, single ones around all of it for the shell."""
-    key, _, value = text.partition("=")
-    if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
-        value = value[1:-1]
-    inner = value.replace('"', '\\"')
-    return shlex.quote(f'{key}="{inner}"')
-
-
-def typed(key: str, value: str) -> str:
-    """`key=value` as the user must type it for `value` to arrive, quoted only where it must be."""
-    plain = f"{key}={value}"
-    try:
-        if OverridesParser.create().parse_override(plain).value() == value and shlex.quote(plain) == plain:
-            return plain
-    except HydraException:
-        pass
-    return _quoted(plain)
-
-
-def typed_keys(overrides: list[str]) -> list[str]:
-    """The keys and groups named in overrides."""
-    return [OverridesParser.create().parse_override(text).key_or_group for text in overrides]
 
 
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}

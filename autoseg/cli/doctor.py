@@ -18,6 +18,7 @@ from autoseg.cli.arguments import Arguments
 from autoseg.cli.compose import compose, options
 from autoseg.config import DataConfig, SearchConfig
 from autoseg.errors import InputError
+from autoseg.imports import load
 
 HELP = """
 Checks versions, devices, data folders, memory and disk, and says what is missing.
@@ -63,11 +64,39 @@ def findings(config: SearchConfig) -> Iterator[Finding]:
     yield from packages()
     yield from devices()
     yield from memory_and_disk(Path(config.run_dir or ".").expanduser())
+    yield own_code(config.imports)
+    yield target(config.metric)
     yield from data_folders(config.data)
     if config.model.weights is not None:
         there = Path(config.model.weights).expanduser().is_file()
         text = config.model.weights if there else f"no file {config.model.weights} (model.weights)"
         yield Finding("weights", "ok" if there else "missing", text)
+
+
+def own_code(imports: list[str]) -> Finding:
+    """What the user's own modules bring."""
+    from autoseg.losses import own_losses
+    from autoseg.metrics import own_metrics
+
+    try:
+        load(imports)
+    except InputError as error:
+        return Finding("imports", "missing", str(error))
+    brought = [f"metric {own.name}" for own in own_metrics()] + [f"loss {own.name}" for own in own_losses()]
+    if imports and not brought:
+        return Finding("imports", "missing", f"{', '.join(imports)}: nothing in it is registered")
+    return Finding("imports", "ok", ", ".join(brought) or "none: own metrics and losses are named by imports=[FILE.py]")
+
+
+def target(metric: str) -> Finding:
+    """Whether the metric can be searched for."""
+    from autoseg.metrics import parse_target
+
+    try:
+        parse_target(metric)
+    except InputError as error:
+        return Finding("metric", "missing", str(error))
+    return Finding("metric", "ok", metric)
 
 
 def packages() -> Iterator[Finding]:
@@ -154,7 +183,7 @@ def _fit(data: DataConfig) -> Finding:
 
     try:
         source = open_folder(data)
-        source.check_headers()
+        source.check()
     except InputError as error:
         return Finding("data", "missing", str(error))
-    return Finding("data", "ok", f"every mask fits its image; {len(source.classes)} classes")
+    return Finding("data", "ok", f"every mask fits its image and the {len(source.classes)} classes")

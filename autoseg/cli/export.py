@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from autoseg.cli.arguments import Arguments
+from autoseg.cli.arguments import Arguments, imports_in
 from autoseg.errors import InputError, unknown_name
+from autoseg.imports import load
 from autoseg.search.run_folder import slug, write_atomic
 
 HELP = """
 Writes the loss a search has found.
 
-usage: autoseg export RUN [--format json|mmseg|python|torch_export] [-o FILE]
+usage: autoseg export RUN [--format json|mmseg|python|torch_export] [-o FILE] [imports=[FILE.py]]
 
   RUN        a run folder, or a loss card (loss.json)
   --format   json: the card (default); mmseg: a config for mmsegmentation, with the card beside it;
              python: one self-contained file that needs torch only;
              torch_export: a program without Python, for torch.export.load (the card's classes, CPU)
+  imports=   the file of a metric of your own that the loss was searched for
   -o FILE    where to; default: <metric>_loss.json, _mmseg.py, .py or .pt2 in this folder
 
   autoseg export runs/NAME --format python -o found_loss.py
@@ -32,7 +34,8 @@ def run(command: str, argv: list[str]) -> int:
     parser.add_argument("run", metavar="RUN")
     parser.add_argument("--format", default="json")
     parser.add_argument("-o", dest="file")
-    given = parser.parse_args(argv)
+    own, words = imports_in(argv)
+    given = parser.parse_args(words)
     if given.format not in SUFFIX:
         raise unknown_name("--format", given.format, SUFFIX)
     if not Path(given.run).expanduser().exists():
@@ -42,6 +45,7 @@ def run(command: str, argv: list[str]) -> int:
     from autoseg.losses import LossCard
     from autoseg.losses.named import card_path
 
+    load(own)
     card = LossCard.load(card_path(given.run) or given.run)
     default = slug(card.metric).replace("-", "_").replace(".", "_") + "_loss" + SUFFIX[given.format]
     target = Path(given.file).expanduser() if given.file else Path(default)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from autoseg.cli.typed import and_imports
 from autoseg.evidence.found import by_round
 from autoseg.losses import LossCard
 from autoseg.metrics import names
@@ -55,11 +56,11 @@ def _line(row: Row, width: int, others: list[str], won: bool) -> str:
     return f"{row.name:<{width}}{spread:>14} {scores}{failed}"
 
 
-def next_step(run_dir: Path) -> list[str]:
+def next_step(run_dir: Path, imports: list[str]) -> list[str]:
     """Where the loss is and what to type next."""
-    run = shlex.quote(str(run_dir))
+    run, own = shlex.quote(str(run_dir)), and_imports(imports)
     return [
         f"The loss: {run_dir / 'loss.json'}   figures: {run_dir / 'figures'}",
-        f"See it: autoseg report {run}",
-        f"Next: autoseg export {run} --format python -o found_loss.py",
+        f"See it: autoseg report {run}{own}",
+        f"Next: autoseg export {run} --format python -o found_loss.py{own}",
     ]

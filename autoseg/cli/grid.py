@@ -7,12 +7,12 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from autoseg.cli import compose
+from autoseg.cli.typed import and_imports, typed
 from autoseg.config import CompareConfig, TrustConfig
 from autoseg.execution import Executor, Standby, Task
 from autoseg.execution.build import build_executor
 from autoseg.search.observer import Observers
-from autoseg.search.own_metrics import Knowing
+from autoseg.search.own import Knowing
 from autoseg.search.run_folder import RunFolder
 from autoseg.tracking.lines import Lines, Quieter
 
@@ -47,11 +47,11 @@ def executor(
         yield built, observers
 
 
-def resumable(command: str, path: Path, work: Callable[[], T]) -> T | None:
+def resumable(command: str, path: Path, work: Callable[[], T], imports: list[str]) -> T | None:
     """Do `work` on the run in `path`; None if the user interrupts it, who is then told how to go on."""
     try:
         return work()
     except KeyboardInterrupt:
-        again = compose.typed("resume", str(path))
+        again = typed("resume", str(path)) + and_imports(imports)
         print(f"\nInterrupted; nothing finished is lost. Go on with: autoseg {command} {again}")
         return None

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from autoseg.cli.arguments import Arguments
+from autoseg.cli.arguments import Arguments, imports_in
+from autoseg.imports import load
 
 HELP = {
     "metrics": """
 Lists the metrics, all of them scored in every run. Each can be searched for, and sums of
 them, but for those marked "reported".
 
-usage: autoseg metrics
+usage: autoseg metrics [imports=[FILE.py]]      with those of your own
 
   autoseg search "metric=miou+0.5*bf1" experiment=smoke
 """,
     "losses": """
 Lists the losses known by name: hand-made ones and the published ones of Auto Seg-Loss.
 
-usage: autoseg losses
+usage: autoseg losses [imports=[FILE.py]]      with those of your own
 
 In Python:
   autoseg.build_loss("0.25*ce+0.75*jml", num_classes=21)
@@ -27,7 +28,7 @@ In Python:
     "spaces": """
 Lists the search spaces; your own is a .yaml file of the same form.
 
-usage: autoseg spaces
+usage: autoseg spaces [imports=[FILE.py]]
 
   autoseg search metric=biou space=paper-biou experiment=smoke
 """,
@@ -36,7 +37,9 @@ usage: autoseg spaces
 
 def run(command: str, argv: list[str]) -> int:
     """Print the list that `command` names."""
-    Arguments(command, HELP[command]).parse_args(argv)
+    own, words = imports_in(argv)
+    Arguments(command, HELP[command]).parse_args(words)
+    load(own)
     rows = list(_LISTS[command]())
     width = max(len(name) for name, _ in rows)
     for name, text in rows:

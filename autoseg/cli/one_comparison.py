@@ -9,6 +9,7 @@ from autoseg.cli import compose, grid
 from autoseg.cli.compare_parts import Parts, about, build, fingerprint, matrix, task
 from autoseg.cli.faults import INTERRUPTED
 from autoseg.cli.resume import is_comparison
+from autoseg.cli.typed import and_imports
 from autoseg.config import CompareConfig
 from autoseg.data import remarks_on
 from autoseg.evidence import budgets, made_with
@@ -18,23 +19,25 @@ from autoseg.evidence.documents import write
 from autoseg.evidence.matrix import Matrix
 from autoseg.evidence.tables import legend, sentences, terminal
 from autoseg.execution import Standby
+from autoseg.imports import load
 from autoseg.search.run_folder import RunFolder
 
 
 def compare(config: CompareConfig, workers: Standby) -> int:
     """From a configuration and workers without a task to its tables; returns the exit status."""
+    load(config.imports)
     parts = build(config)
     odd = remarks_on(parts.data, config.data.ignore_index, config.proxy.crop)
     for text in [*odd, *warnings_about(parts.among, config.metrics, parts.data.num_classes, parts.seeds)]:
         print(f"warning: {text}")
-    found = grid.resumable("compare", parts.path, lambda: _compare(config, parts, workers))
+    found = grid.resumable("compare", parts.path, lambda: _compare(config, parts, workers), config.imports)
     if found is None:
         return INTERRUPTED
     heading = f"{config.data.name}, {parts.split} split, {len(parts.seeds)} seeds"
     for line in ["", heading, *terminal(found), "", *legend(found, "*"), *sentences(found)]:
         print(line)
     print(f"Tables: {parts.path / 'table.md'}, table.csv, table.tex   figure: {parts.path / 'figures' / 'forest.png'}")
-    print(f"Next: autoseg report {shlex.quote(str(parts.path))}")
+    print(f"Next: autoseg report {shlex.quote(str(parts.path))}{and_imports(config.imports)}")
     return 0
 
 

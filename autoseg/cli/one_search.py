@@ -18,13 +18,14 @@ from autoseg.errors import InputError, unknown_name
 from autoseg.evidence.found import sentence
 from autoseg.execution import Executor, Standby
 from autoseg.execution.build import build_executor
+from autoseg.imports import load
 from autoseg.metrics import build_metric, higher_is_better, names
 from autoseg.search.api import start
 from autoseg.search.candidate import CandidateTask
 from autoseg.search.confirm import fresh_seeds
 from autoseg.search.keepsakes import Keepsakes
 from autoseg.search.loop import Controller, Problem, run_search
-from autoseg.search.own_metrics import Knowing
+from autoseg.search.own import Knowing, formulas
 from autoseg.search.proxy import ProxyTask
 from autoseg.search.publish import CardPublisher
 from autoseg.search.records import SearchResult
@@ -51,14 +52,15 @@ class Parts:
 
 def search(config: SearchConfig, workers: Standby) -> int:
     """From a configuration and workers without a task to the found loss; returns the exit status."""
+    load(config.imports)
     parts = build(config)
     for text in remarks_on(parts.data, config.data.ignore_index, config.proxy.crop):
         print(f"warning: {text}")
     path = Path(config.run_dir) if config.run_dir else new_run_path(Path("runs"), config.metric, config.data.name)
-    result = grid.resumable("search", path, lambda: _search(config, parts, path, workers))
+    result = grid.resumable("search", path, lambda: _search(config, parts, path, workers), config.imports)
     if result is None:
         return INTERRUPTED
-    for line in [*finish.table(result), sentence(result), *finish.next_step(path)]:
+    for line in [*finish.table(result), sentence(result), *finish.next_step(path, config.imports)]:
         print(line)
     return 0
 
@@ -158,6 +160,7 @@ def fingerprint(config: SearchConfig, parts: Parts) -> dict[str, Any]:
     """All that must be the same when a run is resumed, as flat plain data."""
     return {
         "metric": config.metric,
+        **formulas(config.metric),
         "seed": config.seed,
         "candidates": config.search.candidates,
         "floor": config.search.floor,
@@ -188,6 +191,7 @@ def provenance(config: SearchConfig, data: SegData) -> dict[str, Any]:
         "controller": config.controller.name,
         "seed": config.seed,
         "versions": versions(),
+        **({"imports": config.imports} if config.imports else {}),
     }
 
 

@@ -12,13 +12,15 @@ from autoseg.config import TrustConfig
 from autoseg.evidence.trust import Trust, plan, train_all
 from autoseg.evidence.trust_documents import lines, write
 from autoseg.execution import Standby
+from autoseg.imports import load
 from autoseg.search.run_folder import RunFolder
 
 
 def trust(config: TrustConfig, workers: Standby) -> int:
     """From a configuration and workers without a task to a verdict; returns the exit status."""
+    load(config.imports)
     parts = build(config)
-    found = grid.resumable("trust", parts.path, lambda: _trained(config, parts, workers))
+    found = grid.resumable("trust", parts.path, lambda: _trained(config, parts, workers), config.imports)
     if found is None:
         return INTERRUPTED
     search, proxy = parts.search, parts.search.proxy

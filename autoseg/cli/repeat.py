@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from autoseg.cli import compose
+from autoseg.cli.typed import typed
 from autoseg.config import CompareConfig, SearchConfig
 from autoseg.errors import InputError
 from autoseg.evidence.contenders import CARDS
@@ -59,7 +56,8 @@ def _overrides(kind: str, wanted: dict[str, Any]) -> list[str]:
 def _differing(kind: str, groups: list[str], wanted: dict[str, Any]) -> list[str]:
     have = _composed(kind, *groups)
     keys = [key for key in wanted if key not in OMITTED and not key.startswith("executor.")]
-    return [_typed(key, wanted[key]) for key in keys if wanted[key] != have.get(key, ...)]
+    differing = [key for key in keys if wanted[key] != have.get(key, ...)]
+    return [typed("space" if key == "space.name" else key, wanted[key]) for key in differing]
 
 
 @cache
@@ -76,29 +74,3 @@ def _leaves(tree: Mapping[str, Any], head: str = "") -> dict[str, Any]:
         else:
             found[head + str(key)] = value
     return found
-
-
-def _typed(key: str, value: Any) -> str:
-    """One override as it is typed into a shell."""
-    if isinstance(value, str):
-        return compose.typed("space" if key == "space.name" else key, value)
-    if value is None or isinstance(value, bool | int | float):
-        return f"{key}={yaml.safe_dump(value).splitlines()[0]}"
-    return shlex.quote(f"{key}={_flow(value)}")
-
-
-def _flow(value: Any) -> str:
-    """A list or mapping in Hydra's grammar."""
-    if isinstance(value, list):
-        return "[" + ",".join(_flow(one) for one in value) + "]"
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{_flow(one)}" for key, one in value.items()) + "}"
-    if isinstance(value, str):
-        return value if _plain(value) else '"' + value.replace('"', '\\"') + '"'
-    return yaml.safe_dump(value).splitlines()[0]
-
-
-def _plain(text: str) -> bool:
-    """Whether Hydra reads the text as itself, without quotes."""
-    word = re.fullmatch(r"[A-Za-z_][\w./*+-]*|\d+(\.\d+)?\*[\w./*+-]+", text) is not None
-    return word and text.lower() not in ("null", "true", "false", "nan", "inf")

@@ -6,16 +6,18 @@ import errno
 from collections.abc import Sequence
 from pathlib import Path
 
-from autoseg.cli.arguments import Arguments
+from autoseg.cli.arguments import Arguments, imports_in
 from autoseg.errors import InputError
-from autoseg.search.run_folder import write_atomic
+from autoseg.imports import load, require
+from autoseg.search.run_folder import read_config, write_atomic
 
 HELP = """
 Renders searches and comparisons as one self-contained HTML file, for a laptop or a phone.
 
-usage: autoseg report RUN [RUN ...] [-o FILE] [--force]
+usage: autoseg report RUN [RUN ...] [-o FILE] [--force] [imports=[FILE.py]]
 
   RUN        the run folder of a search or of a comparison, finished or not
+  imports=   files of your own metrics and losses that the runs were made with
   -o FILE    where to; default: report.html in the run folder, for several runs in this one
   --force    also for runs of different budgets, whose scores cannot be compared
 
@@ -35,13 +37,17 @@ def run(command: str, argv: list[str]) -> int:
     parser.add_argument("runs", metavar="RUN", nargs="+")
     parser.add_argument("-o", dest="file")
     parser.add_argument("--force", action="store_true")
-    given = parser.parse_intermixed_args(argv)
+    own, words = imports_in(argv)
+    given = parser.parse_intermixed_args(words)
     paths = [Path(text).expanduser() for text in given.runs]
     target = _target(given.file, paths)
 
     from autoseg.cli.repeat import command_for  # torch, Hydra: only once the arguments are right
     from autoseg.evidence.report.build import open_runs, report
 
+    for path in paths:
+        require(read_config(path).get("imports", []), own, path)
+    load(own)
     runs = open_runs(paths, force=given.force)
     text = report(runs, [command_for(run.config, run.path) for run in runs])
     try:

@@ -11,10 +11,12 @@ from typing import Any, TypeVar
 from autoseg.cli import compose
 from autoseg.config import CompareConfig, RetrainConfig, SearchConfig, TrustConfig
 from autoseg.errors import InputError
+from autoseg.imports import require
 from autoseg.search.run_folder import read_config
 from autoseg.search.shared import SHARED, had_moments
 
 FREE = ("workers", "device", "tracker", "executor", "search.rounds")  # nothing of the search depends on them
+NAMED_ANEW = "imports"  # whatever a run says of these, only those on the command line are imported
 
 T = TypeVar("T", SearchConfig, CompareConfig, RetrainConfig, TrustConfig)
 
@@ -49,11 +51,12 @@ def resumed(given: T, typed: list[str], free: Sequence[str] = FREE) -> T:
         if key == "experiment":
             raise InputError("experiment", "none beside resume", "one", "The run keeps its own configuration.")
         old, new = _get(kept, key), _get(given, key)
-        if any(key == name or key.startswith(f"{name}.") for name in free):
+        if any(key == name or key.startswith(f"{name}.") for name in (*free, NAMED_ANEW)):
             _set(kept, key, new)
         elif old != new:
             hint = f"A resumed run takes new values of {', '.join(free)}."
             raise InputError(key, f"{old!r}, as when the run began", repr(new), hint)
+    require(kept.imports, given.imports, run)
     return dataclasses.replace(kept, resume=str(run), run_dir=str(run))
 
 
@@ -100,6 +103,7 @@ def like(given: CompareConfig, typed: Sequence[str]) -> CompareConfig:
         if key in ("data", "model", "proxy"):
             hint = f"That run has its own; single keys such as {key}.{_FIRST[key]}=... may change."
             raise InputError(key, "none beside like", "one", hint)
+    require(kept.get("imports", []), given.imports, run)
     taken = compose.load(CompareConfig, {**compose.plain(given), **{key: kept[key] for key in BUDGET}})
     for key in typed:
         key = "space.name" if key == "space" else key

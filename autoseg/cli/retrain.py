@@ -16,9 +16,11 @@ from autoseg.cli.arguments import Arguments
 from autoseg.cli.check import absolute_paths, check
 from autoseg.cli.faults import INTERRUPTED
 from autoseg.cli.resume import resumed
+from autoseg.cli.typed import and_imports, typed, typed_keys
 from autoseg.config import RetrainConfig
 from autoseg.errors import InputError
 from autoseg.evidence.contenders import Contender, built_from, contender, keep_cards, warnings_about
+from autoseg.imports import load
 from autoseg.losses import build_loss
 from autoseg.losses.ranks import rank_local
 from autoseg.metrics import parse
@@ -40,6 +42,7 @@ usage: autoseg retrain loss=LOSS data=NAME model=NAME [KEY=VALUE ...] [--cfg]
   experiment=voc_r101_miou   the paper's recipes: voc_r101, cityscapes_r101, each _METRIC
   train.iters=20000  train.batch_size=16 (all GPUs)  train.crop=[512,512]  train.lr=0.01
   train.amp=auto  train.ema=0.0002  tracker=wandb  metrics=[miou,biou]  seed=0  run_dir=DIR
+  imports=[FILE.py]    metrics and losses of your own
   overrides.KEY=VALUE  anything else of the mmengine config
   --cfg                print every key with its value, and stop
 
@@ -61,14 +64,15 @@ def run(command: str, argv: list[str]) -> int:
     given = parser.parse_intermixed_args(argv)
     overrides = expand(given.overrides)
     config = compose.compose("retrain", RetrainConfig, overrides)
-    typed = compose.typed_keys(overrides)
+    named = typed_keys(overrides)
     if config.resume is not None:
         _is_training(Path(config.resume).expanduser())
-        config = resumed(config, typed, FREE)
+        config = resumed(config, named, FREE)
     elif config.config is not None:
-        _refuse_beside_config(typed)
+        _refuse_beside_config(named)
     check(config)
     absolute_paths(config)
+    load(config.imports)
     for metric in config.metrics:
         parse(metric)
     if given.cfg:
@@ -142,9 +146,9 @@ def build(config: RetrainConfig, started_by: str, device: str) -> Job:
     if config.resume is not None:
         read_checkpoint(last_checkpoint(work_dir), "resume")
     elif (work_dir / "last_checkpoint").exists() and rank == 0:
-        again = compose.typed("resume", str(work_dir))
+        again = typed("resume", str(work_dir)) + and_imports(config.imports)
         raise InputError("run_dir", "a new folder", f"{work_dir}, which holds a run", f"Go on with it: {again}")
-    if config.config is None:
+    if config.config is None and rank == 0:
         check_files(config.data)
     text = built_from(loss, work_dir)
     cfg = build_config(config, text, str(work_dir), launcher=started_by, device=device, ranks=ranks)
@@ -168,7 +172,7 @@ def _train(config: RetrainConfig, job: Job) -> int:
         scores = run(job.cfg)
     except KeyboardInterrupt:
         if is_main():
-            again = compose.typed("resume", str(_shown(job.work_dir)))
+            again = typed("resume", str(_shown(job.work_dir))) + and_imports(config.imports)
             kept = (job.work_dir / "last_checkpoint").is_file()
             todo = (
                 f"Go on from the last checkpoint with: autoseg retrain {again}"
@@ -242,8 +246,8 @@ def _is_training(path: Path) -> None:
         raise InputError("resume", "the work dir of autoseg retrain", f"{path}, which is of another command")
 
 
-def _refuse_beside_config(typed: list[str]) -> None:
-    for key in typed:
+def _refuse_beside_config(named: list[str]) -> None:
+    for key in named:
         if key.split(".")[0] in ("data", "model", "train", "experiment") and key not in OF_A_CONFIG:
             hint = f"It brings its own; beside it go {', '.join(OF_A_CONFIG)} and overrides.KEY=VALUE."
             raise InputError(key, "none beside config=", "one", hint)

@@ -12,6 +12,7 @@ from autoseg.cli.ahead import standby, uninterrupted
 from autoseg.cli.arguments import Arguments
 from autoseg.cli.check import absolute_paths, check
 from autoseg.cli.resume import resumed
+from autoseg.cli.typed import typed_keys
 from autoseg.config import SearchConfig
 from autoseg.errors import InputError
 
@@ -26,6 +27,7 @@ usage: autoseg search [KEY=VALUE ...] [-m] [--cfg]
   model=NAME  space=NAME  controller=NAME  proxy=NAME  experiment=NAME
   search.rounds=8  search.candidates=8  proxy.iters=250  workers=auto  device=auto  seed=0
   search.floor=RULE    e.g. 'search.floor="miou>=0.9*ce"': keep another metric up (mind the quotes)
+  imports=[FILE.py]    metrics and losses of your own, known by name from then on
   -m                   sweep: one search for each of several values, metric=miou,biou
   --cfg                print every key with its value, and stop
 
@@ -44,7 +46,7 @@ def run(command: str, argv: list[str]) -> int:
     given = parser.parse_intermixed_args(argv)
     configs = compose.compose_sweep("search", SearchConfig, given.overrides, sweep=given.multirun)
     if any(config.resume is not None for config in configs):
-        typed = compose.typed_keys(given.overrides)
+        typed = typed_keys(given.overrides)
         configs = [resumed(config, typed) for config in configs]
     for config in configs:
         check(config)

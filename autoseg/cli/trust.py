@@ -13,8 +13,10 @@ from autoseg.cli.ahead import standby, uninterrupted
 from autoseg.cli.arguments import Arguments
 from autoseg.cli.check import check_ranges
 from autoseg.cli.resume import resumed, searched
+from autoseg.cli.typed import typed_keys
 from autoseg.config import TrustConfig
 from autoseg.errors import InputError
+from autoseg.imports import located, require
 from autoseg.search.run_folder import read_config
 
 HELP = """
@@ -29,7 +31,7 @@ usage: autoseg trust RUN [KEY=VALUE ...] [--cfg]
                       between; default: half and a quarter of the iterations
   full.iters=N        the fuller training; default: four times the proxy's
   full.seeds=1        how many of it; their mean ranks
-  workers=auto  device=auto  run_dir=DIR
+  workers=auto  device=auto  run_dir=DIR  imports=[FILE.py]
 
 After a search; then with cheaper proxies of your own (mind the quotes):
   autoseg trust runs/NAME
@@ -53,12 +55,13 @@ def run(command: str, argv: list[str]) -> int:
             raise InputError("RUN", "none beside resume", runs[0])
         if "run" not in read_config(Path(config.resume).expanduser()):
             raise InputError("resume", "the folder of a trust run", config.resume)
-        config = resumed(config, compose.typed_keys(overrides), FREE)
+        config = resumed(config, typed_keys(overrides), FREE)
     elif len(runs) != 1:
         raise InputError("RUN", "the folder of one search", " ".join(runs) or "none", "Type autoseg trust --help.")
     else:
         config.run = str(Path(runs[0]).expanduser().absolute())
     check_ranges(config)
+    config.imports = located(config.imports)
     if given.cfg:
         print(compose.as_yaml(config), end="")
         return 0
@@ -68,7 +71,9 @@ def run(command: str, argv: list[str]) -> int:
 def run_one(config: TrustConfig) -> int:
     """From a configuration to a verdict; returns the exit status."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped cluster job ends as Ctrl-C does
-    with standby(config, searched(Path(config.run)).proxy.threads) as workers:
+    source = searched(Path(config.run))
+    require(source.imports, config.imports, config.run)
+    with standby(config, source.proxy.threads) as workers:
         with uninterrupted():
             from autoseg.cli.one_trust import trust  # here: torch and Optuna, while the workers import theirs
         return trust(config, workers)

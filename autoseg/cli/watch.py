@@ -182,9 +182,10 @@ class Watch:
     def _go_on(self, status: Status) -> str:
         if status.kind == "search" and "search" not in status.config:
             return f"Go on with the same call of autoseg.search, run_dir={str(self._path)!r}."
-        from autoseg.cli.compose import typed  # Hydra, for its quoting
+        from autoseg.cli.typed import and_imports, typed  # Hydra, for its quoting
 
-        return f"Go on with: autoseg {status.kind} {typed('resume', str(self._path))}"
+        again = typed("resume", str(self._path)) + and_imports(status.config.get("imports", []))
+        return f"Go on with: autoseg {status.kind} {again}"
 
 
 def metric_of(status: Status) -> str:

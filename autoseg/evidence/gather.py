@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Collection, Iterator, Mapping
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -36,13 +38,17 @@ class Gathered:
         """
         text, names = _source(module)
         node = names.get(name)
-        if node is None or isinstance(node, ast.Import):
-            if node is not None:
-                self.imports.add(ast.unparse(node))
-            return  # a builtin, a local name, or an import
+        if node is None:
+            return  # a builtin or a local name
+        if isinstance(node, ast.Import):
+            self._keep(module, node)
+            return
         if isinstance(node, ast.ImportFrom):
-            if (node.module or "").partition(".")[0] == self._package:
-                self.add(str(node.module), name)
+            home = str(node.module)
+            if home == self._package:
+                home = getattr(import_module(home), name).__module__
+            if home.partition(".")[0] == self._package or _beside(module, home):
+                self.add(home, name)
             else:
                 alias = next(a for a in node.names if name in (a.asname, a.name))
                 self.imports.add(ast.unparse(ast.ImportFrom(node.module, [alias], 0)))
@@ -58,6 +64,14 @@ class Gathered:
                 self.add(module, reached)
         self._texts.append(_cut(text, node, kept))
 
+    def _keep(self, module: str, node: ast.Import) -> None:
+        """Keep an import of something that is installed."""
+        for alias in node.names:
+            if _beside(module, alias.name):
+                hint = f"Write from {alias.name} import NAME, so that NAME can be copied."
+                raise InputError("export", "a metric that needs torch alone", f"import {alias.name} in {module}", hint)
+        self.imports.add(ast.unparse(node))
+
     @property
     def body(self) -> str:
         """The copied definitions."""
@@ -72,6 +86,13 @@ class Gathered:
         return [*node.bases, *methods]
 
 
+def _beside(module: str, other: str) -> bool:
+    """Whether another module is a file in the folder of a user's own one."""
+    homes = [find_spec(name) for name in (module, other)]
+    folders = {Path(str(spec.origin)).parent for spec in homes if spec is not None}
+    return all(homes) and len(folders) == 1 and "site-packages" not in folders.pop().parts
+
+
 @cache
 def _source(module: str) -> tuple[str, dict[str, ast.stmt]]:
     """Text of a module and what each of its top-level names is bound by."""
@@ -80,10 +101,24 @@ def _source(module: str) -> tuple[str, dict[str, ast.stmt]]:
         raise InputError("export", "a metric defined in an importable .py file", module)
     text = Path(spec.origin).read_text(encoding="utf-8")
     names: dict[str, ast.stmt] = {}
+    text = _unqualified(text, names)
     for node in ast.parse(text).body:
         for name in _bound(node):
             names[name] = node
     return text, names
+
+
+def _unqualified(text: str, names: dict[str, ast.stmt]) -> str:
+    """A user's module with `Metric` for `autoseg.Metric`, as it can be copied; `names` gets where each is from."""
+    import autoseg
+
+    def plain(found: re.Match[str]) -> str:
+        if found[1] not in autoseg.__all__:
+            return found[0]
+        names[found[1]] = ast.ImportFrom("autoseg", [ast.alias(found[1])], 0)
+        return found[1]
+
+    return re.sub(r"(?<![\w.\"'])autoseg\.(\w+)", plain, text)
 
 
 def _bound(node: ast.stmt) -> Iterator[str]:

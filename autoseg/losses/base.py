@@ -32,7 +32,7 @@ class SegLoss(nn.Module, ABC):
 
     name: ClassVar[str]
     summary: ClassVar[str]
-    source: ClassVar[str]
+    source: ClassVar[str] = "your own"
     soft_labels: ClassVar[bool] = False
     extra_keys: tuple[str, ...] = ()
     multilabel: bool = False

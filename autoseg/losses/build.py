@@ -29,6 +29,7 @@ from autoseg.losses.region import Dice, DiceSquared, FocalTversky, Jaccard, Tver
 from autoseg.losses.shape import ShapePrior
 from autoseg.losses.smoothing import BoundarySmoothCrossEntropy, SmoothCrossEntropy
 from autoseg.losses.ssim import Ssim
+from autoseg.metrics.base import check_own, is_ours
 
 ALL: tuple[type[SegLoss], ...] = (
     CrossEntropy, WeightedCrossEntropy, UnetCrossEntropy, Focal, Ohem, SmoothCrossEntropy,
@@ -38,10 +39,30 @@ ALL: tuple[type[SegLoss], ...] = (
 )  # fmt: skip
 LOSSES: dict[str, type[SegLoss]] = {loss.name: loss for loss in ALL}
 
+RESERVED = ("identity", "surrogate")  # words that mean something else where a loss is named
+
 
 def loss_names() -> list[str]:
     """Names of all hand-made losses."""
     return list(LOSSES)
+
+
+def own_losses() -> tuple[type[SegLoss], ...]:
+    """The user's, in the order in which they were registered."""
+    return tuple(loss for loss in LOSSES.values() if not is_ours(loss))
+
+
+def register_loss(cls: type[SegLoss]) -> type[SegLoss]:
+    """Class decorator: makes a hand-made loss known by its `name`, to `build_loss` and every command.
+
+    Raises:
+        InputError: it is no `SegLoss`, has no name and summary, a name that cannot be typed, or that of one of ours.
+    """
+    if not (isinstance(cls, type) and issubclass(cls, SegLoss)):
+        raise InputError("register_loss", "a subclass of autoseg.SegLoss", repr(cls))
+    check_own(cls, "loss", {**LOSSES, **dict.fromkeys(RESERVED, SegLoss)})
+    LOSSES[cls.name] = cls
+    return cls
 
 
 def describe() -> list[tuple[str, str, str]]:

@@ -105,7 +105,14 @@ class LossCard:
         if missing or set(data) - known:
             raise InputError(where, "the fields of a card", f"missing {missing}, unknown {sorted(set(data) - known)}")
         card = cls(**{"control_points": {}, **data})
-        card.build(card.num_classes or 2)  # a card that cannot be built is refused here, with its reason
+        try:
+            card.build(card.num_classes or 2)  # a card that cannot be built is refused here, with its reason
+        except InputError as error:
+            made = card.provenance.get("imports")
+            if made and error.field in ("metric", "loss"):
+                hint = f"It was made with imports=[{','.join(made)}]: look at that code, then add it to the command."
+                raise InputError(where, f"a known {error.field}", error.got, hint) from None
+            raise
         return card
 
     def build(self, num_classes: int | None = None, **options: Any) -> SurrogateLoss | SearchedLoss:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from autoseg.errors import InputError, unknown_name
+from autoseg.imports import OWN
 from autoseg.losses.build import LOSSES
 from autoseg.losses.card import LossCard
 from autoseg.losses.searched import SearchedLoss, searched_loss
@@ -85,5 +86,5 @@ def identity_of(text: str) -> str | None:
 def _unknown(name: str) -> InputError:
     if name == IDENTITY:
         return InputError("loss", "the metric of the identity curves", repr(name), "For example identity/miou.")
-    hint = "A found loss is the path of its loss.json or of its run folder, identity curves are identity/METRIC."
+    hint = "A found loss is the path of its loss.json or of its run folder, identity curves are identity/METRIC. " + OWN
     return unknown_name("loss", name, [*LOSSES, *published()], hint)

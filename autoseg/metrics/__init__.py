@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from autoseg.metrics import binary, boundary, calibration, region  # noqa: F401  (importing registers them)
-from autoseg.metrics.base import Metric, MetricOptions, register_metric, registry, update_all
+from autoseg.metrics.base import Metric, MetricOptions, is_ours, register_metric, registry, update_all
 from autoseg.metrics.logic import Logic, Plane, curves_of
 from autoseg.metrics.sums import MetricSum, parse, parse_target
 from autoseg.metrics.worst import find_metric
 
 __all__ = [
     "Logic", "Metric", "MetricOptions", "MetricSum", "Plane",
-    "build_metric", "curves_of", "find_metric", "higher_is_better", "names", "parse", "parse_target",
+    "build_metric", "curves_of", "find_metric", "higher_is_better", "names", "own_metrics", "parse", "parse_target",
     "register_metric", "searchable", "update_all",
 ]  # fmt: skip
 
@@ -18,6 +18,11 @@ __all__ = [
 def names() -> list[str]:
     """Every metric's name."""
     return list(registry())
+
+
+def own_metrics() -> tuple[type[Metric], ...]:
+    """The user's, in the order in which they were registered."""
+    return tuple(metric for metric in registry().values() if not is_ours(metric))
 
 
 def searchable() -> list[str]:

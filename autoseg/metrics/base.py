@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, Self
@@ -14,6 +15,7 @@ from autoseg.errors import InputError
 from autoseg.metrics.logic import HardLogic, Logic, Plane
 
 Sums = dict[str, Tensor]
+NAME = re.compile(r"[a-z_][a-z0-9_]*")  # of a metric or loss
 
 
 class Ratio(Protocol):
@@ -242,9 +244,34 @@ _REGISTRY: dict[str, type[Metric]] = {}
 
 
 def register_metric(cls: type[Metric]) -> type[Metric]:
-    """Class decorator: makes a metric known by its `name`, to commands and configs alike."""
+    """Class decorator: makes a metric known by its `name`, to commands and configs alike.
+
+    Raises:
+        InputError: it has no name and summary, a name that cannot be typed, or that of one of ours.
+    """
+    check_own(cls, "metric", _REGISTRY)
     _REGISTRY[cls.name] = cls
     return cls
+
+
+def check_own(cls: type, what: str, known: Mapping[str, type]) -> None:
+    """Refuse a class that cannot be registered by its `name`; one of the same name may be replaced by another own one.
+
+    Raises:
+        InputError: as `register_metric`.
+    """
+    if any(not isinstance(getattr(cls, text, None), str) for text in ("name", "summary")):
+        raise InputError(f"{what} {cls.__name__}", "name = ... and summary = ..., one line each", "a class without")
+    name = cls.name  # type: ignore[attr-defined]
+    if not NAME.fullmatch(name):
+        raise InputError(f"name of {cls.__name__}", "a-z, 0-9 and _, a letter first, such as f2", repr(name))
+    if name in known and is_ours(known[name]) and not is_ours(cls):
+        raise InputError(f"name of {cls.__name__}", f"one that no {what} of autoseg has", repr(name), "Choose another.")
+
+
+def is_ours(cls: type) -> bool:
+    """Whether a class is part of autoseg."""
+    return cls.__module__.startswith(__name__.partition(".")[0] + ".")
 
 
 def registry() -> Mapping[str, type[Metric]]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from autoseg.errors import unknown_name
+from autoseg.imports import OWN
 from autoseg.metrics.base import Metric, Sums, register_metric, registry
 from autoseg.metrics.per_image import WANG, PerImage
 
@@ -77,7 +78,7 @@ def find_metric(name: str) -> type[Metric]:
     asked = _NAME.fullmatch(name)
     base = registry().get(asked["base"]) if asked else None
     if asked is None or base is None or not issubclass(base, PerImage) or issubclass(base, Worst):
-        raise unknown_name("metric", name, registry())
+        raise unknown_name("metric", name, registry(), OWN)
     return _worst(base, int(asked["q"]))
 
 

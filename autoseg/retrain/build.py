@@ -39,6 +39,8 @@ def build_config(
     settings = _from_presets(config, ranks, device) if config.config is None else _from_file(config, device, ranks)
     synced = _switch("sync_counts", config.sync_counts, ranks > 1)
     own: Node = {"type": "AutoSegLoss", "loss": loss, "sync_counts": synced}
+    if config.imports:
+        own["imports"] = list(config.imports)
     if "identity/" in loss:
         own["identity"] = {"tolerance": config.tolerance, "drop_background": config.drop_background}
     _set_losses(settings["model"], own, config.train.aux_weight if config.config is None else None)
@@ -222,6 +224,7 @@ def _evaluator(config: RetrainConfig, settings: Node, ranks: int) -> Node:
         "ignore_index": _heads(settings["model"])[0].get("ignore_index", 255),
         "tolerance": config.tolerance,
         "drop_background": config.drop_background,
+        **({"imports": list(config.imports)} if config.imports else {}),
         "collect_device": "gpu" if ranks > 1 else "cpu",  # "cpu" means by files in the current folder
     }
 

@@ -18,7 +18,7 @@ from autoseg.execution.build import build_executor
 from autoseg.search.candidate import CandidateTask
 from autoseg.search.loop import Problem, run_search
 from autoseg.search.observer import Observer, Observers
-from autoseg.search.own_metrics import Knowing
+from autoseg.search.own import Knowing
 from autoseg.search.publish import CardPublisher
 from autoseg.search.records import SearchResult
 from autoseg.search.run_folder import RunFolder, new_run_path

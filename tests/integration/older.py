@@ -10,7 +10,7 @@ import yaml
 
 LATER = [
     "proxy.warmup", "proxy.backbone", "proxy.frozen_gb", "proxy.cuda_graph", "proxy.soft",
-    "search.pruner", "search.rungs", "search.pruner_options", "interval", "train.clip_grad",
+    "imports", "search.pruner", "search.rungs", "search.pruner_options", "interval", "train.clip_grad",
 ]  # fmt: skip
 
 

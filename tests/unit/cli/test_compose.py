@@ -10,6 +10,7 @@ import yaml
 
 from autoseg.cli import compose as hydra
 from autoseg.cli.check import check
+from autoseg.cli.typed import quoted
 from autoseg.config import RetrainConfig, SearchConfig
 from autoseg.errors import InputError
 
@@ -125,7 +126,7 @@ def test_wrong_input_is_one_message(typed, words):
 def test_the_quoting_it_suggests_works(value):
     import shlex
 
-    (typed,) = shlex.split(hydra._quoted(f"data.root={value}"))
+    (typed,) = shlex.split(quoted(f"data.root={value}"))
     assert composed(typed).data.root == value
 
 

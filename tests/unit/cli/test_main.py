@@ -108,7 +108,7 @@ def test_doctor_looks_at_masks_and_classes(tmp_path, capsys):
     assert cli.main(own) == 2
     assert "Set data.classes=[a,b,...]" in capsys.readouterr().out
     assert cli.main([*own, "data.classes=[a,b]"]) == 0
-    assert "every mask fits its image; 2 classes" in capsys.readouterr().out
+    assert "every mask fits its image and the 2 classes" in capsys.readouterr().out
     Image.new("L", (6, 8)).save(tmp_path / "ann_dir" / "val" / "a.png")
     assert cli.main([*own, "data.classes=[a,b]"]) == 2
     assert "the size of its image a.png, 8x6" in capsys.readouterr().out

@@ -1,0 +1,66 @@
+"""Overrides as they must be typed for their values to arrive, through the shell and through Hydra's grammar."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import Any
+
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+
+def typed(key: str, value: Any) -> str:
+    """`key=value` as the user must type it for `value` to arrive, quoted only where it must be."""
+    if isinstance(value, str):
+        return _text(key, value)
+    if value is None or isinstance(value, bool | int | float):
+        return f"{key}={yaml.safe_dump(value).splitlines()[0]}"
+    return shlex.quote(f"{key}={_flow(value)}")
+
+
+def and_imports(imports: list[str]) -> str:
+    """What goes to the end of a command on a run that was made with these; empty for none."""
+    return f" {typed('imports', imports[0] if len(imports) == 1 else imports)}" if imports else ""
+
+
+def typed_keys(overrides: list[str]) -> list[str]:
+    """The keys and groups named in overrides."""
+    return [OverridesParser.create().parse_override(text).key_or_group for text in overrides]
+
+
+def quoted(text: str) -> str:
+    """The override as it must be typed: double quotes for Hydra, single ones around all of it for the shell."""
+    key, _, value = text.partition("=")
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
+        value = value[1:-1]
+    inner = value.replace('"', '\\"')
+    return shlex.quote(f'{key}="{inner}"')
+
+
+def _text(key: str, value: str) -> str:
+    plain = f"{key}={value}"
+    try:
+        if OverridesParser.create().parse_override(plain).value() == value and shlex.quote(plain) == plain:
+            return plain
+    except HydraException:
+        pass
+    return quoted(plain)
+
+
+def _flow(value: Any) -> str:
+    """A list or mapping in Hydra's grammar."""
+    if isinstance(value, list):
+        return "[" + ",".join(_flow(one) for one in value) + "]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{_flow(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, str):
+        return value if _plain(value) else '"' + value.replace('"', '\\"') + '"'
+    return yaml.safe_dump(value).splitlines()[0]
+
+
+def _plain(text: str) -> bool:
+    """Whether Hydra reads the text as itself, without quotes."""
+    word = re.fullmatch(r"[A-Za-z_][\w./*+-]*|\d+(\.\d+)?\*[\w./*+-]+", text) is not None
+    return word and text.lower() not in ("null", "true", "false", "nan", "inf")

@@ -1,0 +1,125 @@
+"""A user's own modules with metrics and losses, imported because the user named them: `imports=[my_metrics.py]`.
+
+A run folder and a card say as text what they were made with. Nobody imports that: whoever needs it says what is to be
+named, and only what is named on a command line (or in a config that is itself Python) is ever executed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import cloudpickle
+
+from autoseg.errors import InputError
+
+OWN = "One of your own is known once its file is imported: imports=[FILE.py] on the command line."
+
+
+def located(names: Sequence[str]) -> list[str]:
+    """The names as they hold in every folder: files by their absolute paths, modules as they are.
+
+    Raises:
+        InputError: a file that does not exist.
+    """
+    return [str(_file(name)) if _is_file(name) else name for name in names]
+
+
+def reachable(names: Sequence[str]) -> None:
+    """Let files import what lies beside them, here and in every worker that is started from now on.
+
+    Args:
+        names: of `located`.
+    """
+    for name in names:
+        folder = str(Path(name).parent)
+        if _is_file(name) and folder not in sys.path:
+            sys.path.append(folder)  # last: it hides no module that is installed
+
+
+def load(names: Sequence[str]) -> None:
+    """Import the modules, each once in a process; what they register is known from then on.
+
+    Workers get a file's content with their task: to change it while a search runs changes nothing in the search.
+
+    Args:
+        names: paths of .py files, or names of modules that Python finds.
+
+    Raises:
+        InputError: a file that does not exist, a module that cannot be found or imported.
+    """
+    names = located(names)
+    reachable(names)
+    for name in names:
+        try:
+            _load_file(Path(name)) if _is_file(name) else importlib.import_module(name)
+        except InputError as error:
+            raise InputError(f"imports, {name}: {error.field}", error.expected, error.got, error.hint) from error
+        except (Exception, SystemExit) as error:
+            raise _failed(name, error) from error
+
+
+def require(recorded: Sequence[str], named: Sequence[str], where: object) -> None:
+    """Refuse a run that was made with modules of its user when none are named now.
+
+    Args:
+        recorded: what the run's configuration says.
+        named: what the command line says; a file may have moved, so it need not be the same.
+        where: the run.
+
+    Raises:
+        InputError: something is recorded and nothing is named.
+    """
+    if recorded and not named:
+        hint = "They are code, so only what you name is imported: look at it, then add that to the command."
+        raise InputError("imports", f"[{','.join(recorded)}], with which {where} was begun", "none", hint)
+
+
+def _is_file(name: str) -> bool:
+    return name.endswith(".py") or "/" in name
+
+
+def _file(name: str) -> Path:
+    path = Path(name).expanduser().absolute()
+    if path.suffix != ".py" or not path.is_file():
+        raise InputError("imports", "existing .py files, or names of modules", f"'{name}'", "Check the path.")
+    return path
+
+
+def _load_file(path: Path) -> None:
+    """Import a file under a name of its own, so that it meets no installed module."""
+    name = f"_own_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError("not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    cloudpickle.register_pickle_by_value(module)
+
+
+def _failed(name: str, error: BaseException) -> InputError:
+    """The message for a module that does not import: what is wrong, and in which of its lines."""
+    if isinstance(error, ModuleNotFoundError) and error.name is not None and f"{name}.".startswith(f"{error.name}."):
+        beside = Path(f"{name.replace('.', '/')}.py")
+        hint = f"Did you mean imports=[{beside}]?" if beside.is_file() else "It must be installed or on PYTHONPATH."
+        return InputError("imports", "existing .py files, or names of modules", f"no module {name}", hint)
+    line = getattr(error, "lineno", None)
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == name:
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    reason = str(error).strip().splitlines()
+    said = f"{type(error).__name__}{': ' + reason[0] if reason else ''}"
+    return InputError("imports", "modules that can be imported", f"{name}{f', line {line}' if line else ''}: {said}")

@@ -1,0 +1,59 @@
+"""A user's own metrics and losses go with the task into the workers, which have never imported the file they are in."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from autoseg.execution import Task
+
+if TYPE_CHECKING:  # the search process holds tasks without torch
+    from autoseg.losses import SegLoss
+    from autoseg.metrics import Metric
+
+
+@dataclass(frozen=True)
+class Knowing:
+    """A task that another process gets together with the metrics and losses registered here that are not ours."""
+
+    task: Task
+
+    def __call__(self, payload: Any, device: str) -> Any:
+        """As the task itself."""
+        return self.task(payload, device)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from autoseg.losses import own_losses
+        from autoseg.metrics import own_metrics
+
+        return _arrived, (own_metrics(), own_losses(), self.task)
+
+
+def _arrived(metrics: Sequence[type[Metric]], losses: Sequence[type[SegLoss]], task: Task) -> Task:
+    """In the other process: the task alone, once it may name the metrics and losses."""
+    if metrics:
+        from autoseg.metrics import register_metric
+
+        for metric in metrics:
+            register_metric(metric)
+    if losses:
+        from autoseg.losses import register_loss
+
+        for loss in losses:
+            register_loss(loss)
+    return task
+
+
+def formulas(metric: str) -> dict[str, str]:
+    """Digests of the source of a target's own metrics, for a run's fingerprint: with an edit it is another search."""
+    from autoseg.metrics import own_metrics, parse
+
+    terms = {name for _, name in parse(metric)}
+    found = {}
+    for own in own_metrics():
+        if own.name in terms:
+            found[f"formula of {own.name}"] = hashlib.sha256(inspect.getsource(own).encode()).hexdigest()[:12]
+    return found

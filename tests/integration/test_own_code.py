@@ -1,0 +1,79 @@
+"""A metric and a loss of a user's own through the commands: known in every process, only where they are named."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import own_code
+import pytest
+
+PROGRAM = Path(sys.executable).with_name("autoseg")
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+TINY = [
+    "experiment=smoke", "data.count=[8,2,2]", "data.cache_dir=cache", "proxy.iters=2", "proxy.batch_size=2",
+    "proxy.size=[32,48]", "proxy.crop=32", "search.rounds=1", "search.candidates=2", "search.confirm.seeds=1",
+]  # fmt: skip
+USE = """
+import sys, torch
+import found
+print(float(found.build_loss(num_classes=3)(torch.randn(2, 3, 8, 8), torch.randint(0, 3, (2, 8, 8)))) < 2)
+print("autoseg" in sys.modules)
+"""
+
+
+def autoseg(folder: Path, *arguments: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [PROGRAM, *arguments], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=300
+    )
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_from_a_file_to_a_loss_and_on(tmp_path: Path) -> None:
+    own = own_code.write(tmp_path / "own")
+    named = 'imports=["own/my metrics.py"]'
+    rivals = 'search.confirm.rivals=[identity,"poly(epsilon=2)"]'
+    status, said = autoseg(tmp_path, "search", "metric=f2", named, *TINY, rivals, "run_dir=run")
+    assert status == 0, said
+    assert "poly(epsilon=2)" in said and "my metrics.py" in said.splitlines()[-1]
+    card = json.loads((tmp_path / "run" / "loss.json").read_text())
+    assert card["metric"] == "f2" and card["provenance"]["imports"] == [str(own)]
+
+    for command in (["search", "resume=run"], ["report", "run"], ["trust", "run"], ["compare", "like=run"]):
+        status, said = autoseg(tmp_path, *command, *(["losses=[ce,poly]"] if command[0] == "compare" else []))
+        assert status == 2 and str(own) in said and said.count("\n") == 1, said
+
+    for command in (
+        ["search", "resume=run"],
+        ["report", "run"],
+        ["export", "run", "--format", "python", "-o", "found.py"],
+        ["compare", "like=run", "losses=[poly,run,identity/f2]", "reference=poly", "seeds=1"],
+    ):
+        status, said = autoseg(tmp_path, *command, named)
+        assert status == 0, said
+    done = subprocess.run([sys.executable, "-c", USE], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "False"]
+
+    own.write_text(own.read_text().replace("(1 + b)", "(2 + b)"))
+    status, said = autoseg(tmp_path, "search", "resume=run", named)
+    assert status == 2 and "formula of f2" in said, said
+
+
+@pytest.mark.slow
+def test_a_full_training_with_both(tmp_path: Path) -> None:
+    own_code.write(tmp_path / "own")
+    named = 'imports=["own/my metrics.py"]'
+    sizes = ["data.count=[6,2,2]", "data.cache_dir=cache", "train.iters=2", "train.batch_size=2", "train.crop=[32,32]"]
+    status, said = autoseg(
+        tmp_path, "retrain", "loss=0.5*poly+identity/f2", "metrics=[f2]", named, *sizes, "run_dir=work"
+    )
+    assert status == 0 and "f2 " in said, said
+    status, said = autoseg(tmp_path, "retrain", "resume=work")
+    assert status == 2 and "my metrics.py" in said, said
+    status, said = autoseg(tmp_path, "retrain", "resume=work", named)
+    assert status == 0, said
