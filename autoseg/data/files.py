@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,24 +68,30 @@ class FileSource:
         """Decode one image and its masks; raises InputError naming the file that does not fit."""
         item = self.items[role][index]
         image = _read_image(item.image)
-        return Sample(image, np.stack([self._read_mask(path, image, item.image) for path in item.masks]))
+        size = (image.shape[1], image.shape[0])
+        return Sample(image, np.stack([self._read_mask(path, size, item.image) for path in item.masks]))
 
-    def check_headers(self) -> None:
-        """Look at kind and size of every file without decoding it, for those who read the files in their own way.
+    def check(self) -> None:
+        """Read every mask, and the header of every image, for those who read the files in their own way.
 
         Raises:
-            InputError: naming a file that is no image or no mask, or a mask that has not the size of its image.
+            InputError: naming a file that is no image or no mask, a mask that has not the size of its image, or one
+                with an id that is none of a class.
         """
-        for item in (item for items in self.items.values() for item in items):
-            with _header(item.image) as image:
-                size = image.size
-            for path in item.masks:
-                with _header(path) as mask:
-                    _check_mask(path, mask.mode, mask.size, item.image, size)
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            for _ in pool.map(self._check, [item for items in self.items.values() for item in items]):
+                pass
 
-    def _read_mask(self, path: Path, image: Bytes, image_path: Path) -> Bytes:
+    def _check(self, item: Item) -> None:
+        with _header(item.image) as image:
+            size = image.size
+        for path in item.masks:
+            self._read_mask(path, size, item.image)
+
+    def _read_mask(self, path: Path, size: tuple[int, int], image: Path) -> Bytes:
+        """Labels of a mask file whose image has this (width, height)."""
         with _opened(path) as mask:
-            _check_mask(path, mask.mode, mask.size, image_path, (image.shape[1], image.shape[0]))
+            _check_mask(path, mask.mode, mask.size, image, size)
             ids = np.asarray(mask).astype(np.uint8)
         labels = self.lookup[ids]
         if (labels == OUT_OF_RANGE).any():

@@ -54,15 +54,13 @@ def datasets(config: DataConfig) -> Datasets:
 
 
 def check_files(config: DataConfig) -> None:
-    """Look for all files, and into the headers of those in a pair of folders: mmsegmentation would not mind.
+    """Look for all files and read every mask: mmsegmentation would not mind, or a GPU would stop at a wrong id.
 
     Raises:
         InputError: a folder, image or mask is missing or does not fit, named with what to do.
     """
-    if config.kind == "mmseg":
-        open_mmseg(config)
-    elif config.kind == "folder":
-        open_folder(config).check_headers()
+    if config.kind != "builtin":
+        (open_mmseg if config.kind == "mmseg" else open_folder)(config).check()
 
 
 def data_loaders(config: RetrainConfig, data: Datasets, ranks: int) -> Node:

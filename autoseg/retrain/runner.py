@@ -14,8 +14,11 @@ from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from mmengine.utils import import_modules_from_strings
+from torch.utils.data import DataLoader
 
+from autoseg.data.source import IGNORE
 from autoseg.retrain import checkpoint
+from autoseg.retrain.files import WrongFile, name_files
 from autoseg.retrain.launch import ranks
 from autoseg.training.models import model_registry
 
@@ -34,7 +37,7 @@ def run(cfg: Config) -> Scores:
         {"val": {metric: score}} and the same for "test" where the config has a test loader. On every rank.
 
     Raises:
-        InputError: weights that cannot be read safely or do not fit.
+        InputError: weights that cannot be read safely or do not fit; an image or mask that does not.
     """
     checkpoint.install()
     with contextlib.redirect_stdout(io.StringIO()):  # mmsegmentation prints which of its parts it does without
@@ -45,11 +48,18 @@ def run(cfg: Config) -> Scores:
     runner = QuietRunner.from_cfg(cfg)
     kept = LastScores()
     runner.register_hook(kept, "LOWEST")
+    try:
+        return _scored(runner, kept)
+    except WrongFile as error:
+        raise error.error() from error
+
+
+def _scored(runner: Runner, kept: LastScores) -> Scores:
     runner.train()
     if kept.scores is None:  # resumed when it was finished
         runner.val_loop.run()
     scores = {"val": dict(kept.scores or {})}
-    if cfg.get("test_dataloader") is not None:
+    if runner.cfg.get("test_dataloader") is not None:
         scores["test"] = dict(runner.test_loop.run())  # not runner.test(): it would start an average of weights anew
     return scores
 
@@ -68,7 +78,15 @@ def _check_resumed(cfg: Config) -> None:
 
 
 class QuietRunner(Runner):
-    """mmengine's Runner whose terminal shows progress only; whole dumps (environment, config) go to its log file."""
+    """mmengine's Runner whose terminal shows progress only (whole dumps go to its log file), and that names files."""
+
+    def build_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader[Any]:
+        """See `Runner`, where it is static."""
+        loader: DataLoader[Any] = Runner.build_dataloader(*args, **kwargs)
+        heads = self.cfg.model.decode_head
+        head = heads[-1] if isinstance(heads, list) else heads
+        name_files(loader.dataset, int(head.num_classes), int(head.get("ignore_index", IGNORE)))
+        return loader
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """See `Runner`."""

@@ -101,9 +101,10 @@ def test_mask_in_colours(make_folder: Make) -> None:
     [
         ("ann_dir/train/0.png", Image.new("L", (12, 16)), ["ann_dir/train/0.png", "16x12", "12x16"]),
         ("ann_dir/val/1.png", Image.new("RGB", (16, 12)), ["ann_dir/val/1.png", "mode RGB"]),
+        ("ann_dir/val/1.png", Image.new("L", (16, 12), 40), ["ann_dir/val/1.png", "id 40 in 192 pixels", "0-1, 255"]),
     ],
 )
-def test_headers_say_what_does_not_fit(make_folder: Make, file: str, picture: Image.Image, words: list[str]) -> None:
+def test_a_look_says_what_does_not_fit(make_folder: Make, file: str, picture: Image.Image, words: list[str]) -> None:
     config = make_folder()
     check_files(config)
     picture.save(data_file(config, file))

@@ -1,0 +1,89 @@
+"""Files that a training reads: what is wrong with one is said with its name, from whichever process met it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from autoseg.errors import AutosegError, InputError
+
+Step = Callable[[dict[str, Any]], dict[str, Any] | None]
+READING = {"LoadImageFromFile": "img_path", "LoadAnnotations": "seg_map_path"}  # and what of an entry names the file
+
+
+class WrongFile(AutosegError):
+    """An `InputError` on its way out of a loader's process: torch makes it anew there, from a text."""
+
+    @classmethod
+    def of(cls, error: InputError) -> WrongFile:
+        """As text."""
+        return cls(json.dumps([error.field, error.expected, str(error.got), error.hint]))
+
+    def error(self) -> InputError:
+        """The reverse, also from the text that torch makes: a traceback with ours as its last line."""
+        last = str(self).strip().splitlines()[-1]
+        return InputError(*json.loads(last[last.index("[") :]))
+
+
+@dataclass
+class Read:
+    """A step of a pipeline that reads a file, and names it if that fails.
+
+    Args:
+        step: mmsegmentation's.
+        key: of the entry, where the path is.
+        classes: how many ids there are, from 0; None: the step reads no labels.
+        ignore_index: the id that is none.
+    """
+
+    step: Step
+    key: str
+    classes: int | None
+    ignore_index: int
+
+    def __call__(self, entry: dict[str, Any]) -> dict[str, Any] | None:
+        """The step.
+
+        Raises:
+            WrongFile: it cannot read the file, or the labels are not those of the classes.
+        """
+        what = "file" if self.classes is None else "mask"
+        try:
+            found = self.step(entry)
+        except Exception as error:
+            got = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            told = InputError(f"{what} {entry.get(self.key)}", "a readable image", got, "Replace it or remove it.")
+            raise WrongFile.of(told) from error
+        if found is not None and self.classes is not None:
+            self._check(found["gt_seg_map"], entry)
+        return found
+
+    def _check(self, labels: np.ndarray[Any, Any], entry: dict[str, Any]) -> None:
+        wrong = (labels >= self.classes) & (labels != self.ignore_index)
+        if wrong.any():
+            ids = ", ".join(map(str, np.unique(labels[wrong])[:5]))
+            expected = f"ids 0 to {(self.classes or 0) - 1}, or {self.ignore_index} for pixels that are ignored"
+            hint = "Check the number of classes, ignore_index and reduce_zero_label of the config, and the mask."
+            told = InputError(f"mask {entry[self.key]}", expected, f"id {ids} in {int(wrong.sum())} pixels", hint)
+            raise WrongFile.of(told)
+
+
+def name_files(dataset: Any, classes: int, ignore_index: int) -> None:
+    """Let every pipeline below a data set say which file is wrong; in place.
+
+    Args:
+        dataset: of mmengine, or one that wraps or joins others.
+        classes: that the network has.
+        ignore_index: that its loss has.
+    """
+    for inner in [*getattr(dataset, "datasets", []), *filter(None, [getattr(dataset, "dataset", None)])]:
+        name_files(inner, classes, ignore_index)
+    steps = getattr(getattr(dataset, "pipeline", None), "transforms", [])
+    for place, step in enumerate(steps):
+        key = READING.get(type(step).__name__)
+        if key is not None:
+            steps[place] = Read(step, key, classes if key == "seg_map_path" else None, ignore_index)
