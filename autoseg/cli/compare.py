@@ -96,6 +96,6 @@ def _refuse(overrides: list[str]) -> None:
     for text in overrides:
         key, _, value = text.partition("=")
         if key == "seeds" and "," in value and value.lstrip()[:1] not in ("[", '"', "'"):
-            raise InputError(key, "a list in brackets", value, f"Type '{key}=[{value}]'.")
+            raise InputError(key, "a list in brackets", value, f"Type {key}=[{value}].")
         if key in ("experiment", "controller", "tracker"):
             raise InputError("argument", "keys of a comparison", text, "It takes data=, model=, proxy= and executor=.")

@@ -151,7 +151,7 @@ def _several(override: Override, known: dict[str, Any], text: str) -> InputError
     """What to do about `key=a,b`: a list lacks its brackets, or a sweep its -m."""
     key, value = override.key_or_group, text.partition("=")[2]
     if get_origin(known.get(key)) is list:
-        return InputError(key, "a list in brackets", value, f"Type '{key}=[{value}]'.")
+        return InputError(key, "a list in brackets", value, f"Type {key}=[{value}].")
     hint = f"Add -m to run one search for each, or quote a value that holds a comma: {quoted(text)}"
     return InputError(key, "one value", f"several: {value}", hint)
 
