@@ -163,7 +163,6 @@ class SearchConfig:
     """All of `autoseg search`."""
 
     metric: str = "miou"
-    imports: list[str] = field(default_factory=list)  # your own modules with metrics and losses: .py files or names
     seed: int = 0
     run_dir: str | None = None  # default: runs/<metric>-<data>-<time>-<id>
     resume: str | None = None
@@ -171,6 +170,7 @@ class SearchConfig:
     workers: str = "auto"  # auto, or how many
     tolerance: int = 5  # boundary metrics, pixels at proxy.size
     drop_background: bool = False  # boundary metrics: class 0 has no boundary of its own
+    imports: list[str] = field(default_factory=list)  # your own modules with metrics and losses: .py files or names
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     proxy: ProxyConfig = field(default_factory=ProxyConfig)
@@ -187,7 +187,6 @@ class CompareConfig:
 
     losses: list[str] = field(default_factory=list)  # names, sums, cards, run folders; identity, identity/<metric>
     metrics: list[str] = field(default_factory=lambda: ["miou"])  # shown; all are scored
-    imports: list[str] = field(default_factory=list)  # your own modules with metrics and losses: .py files or names
     seeds: Any = 5  # how many, or a list such as [3,4,5]
     reference: str = "ce"  # the loss whose difference to all others is shown
     interval: str = "t"  # of differences: t over seeds | bootstrap over seeds and images
@@ -202,6 +201,7 @@ class CompareConfig:
     retries: int = 1  # fresh attempts after a worker died or hung
     tolerance: int = 5  # boundary metrics, pixels at proxy.size
     drop_background: bool = False  # boundary metrics: class 0 has no boundary of its own
+    imports: list[str] = field(default_factory=list)  # your own modules with metrics and losses: .py files or names
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     proxy: ProxyConfig = field(default_factory=ProxyConfig)  # the budget
@@ -243,7 +243,6 @@ class RetrainConfig:
 
     loss: str = "ce"  # a name, a sum, a loss card or the run folder of a search
     metrics: list[str] = field(default_factory=lambda: ["miou", "fwiou", "macc", "gacc", "biou", "bf1"])
-    imports: list[str] = field(default_factory=list)  # your own modules with metrics and losses: .py files or names
     config: str | None = None  # a whole mmsegmentation config; only its loss, evaluators and work dir are replaced
     overrides: dict[str, Any] = field(default_factory=dict)  # merged into the finished mmengine config, its rules
     seed: int = 0
@@ -257,6 +256,7 @@ class RetrainConfig:
     deterministic: bool = False
     tolerance: int = 5  # boundary metrics, pixels at the size of the labels
     drop_background: bool = False  # boundary metrics: class 0 has no boundary of its own
+    imports: list[str] = field(default_factory=list)  # your own modules with metrics and losses: .py files or names
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -278,7 +278,6 @@ class TrustConfig:
     run: str = ""  # run folder of the search; the command takes it as its first word
     candidates: int = 12  # of the search, spread over its scores; its rivals come on top
     cheaper: list[str] = field(default_factory=list)  # changes of the proxy, e.g. "proxy.iters=75 proxy.crop=64"
-    imports: list[str] = field(default_factory=list)  # your own modules with metrics and losses: .py files or names
     full: FullConfig = field(default_factory=FullConfig)
     run_dir: str | None = None  # default: runs/trust-<data>-<time>-<id>
     resume: str | None = None
@@ -286,4 +285,5 @@ class TrustConfig:
     workers: str = "auto"  # auto, or how many
     timeout_s: float | None = None  # per training; None: ten times the longest so far, at least 600 s
     retries: int = 1  # fresh attempts after a worker died or hung
+    imports: list[str] = field(default_factory=list)  # your own modules with metrics and losses: .py files or names
     executor: ExecutorConfig = field(default_factory=ExecutorConfig)
