@@ -53,7 +53,8 @@ class Work:
     def halves(self, plane: Plane) -> list[Tensor]:
         """A dilated plane of the labels, (N, H, W) int32 for each `HALF` classes, a bit each."""
         if plane not in self._halves:
-            parts = [(word >> shift) & ((1 << HALF) - 1) for word in self.widened(plane) for shift in (0, HALF)]
+            words, starts = self.widened(plane), range(0, self.classes, HALF)
+            parts = [(words[k // BITS] >> k % BITS) & ((1 << HALF) - 1) for k in starts]
             self._halves[plane] = [part.int() for part in parts]
         return self._halves[plane]
 
@@ -130,9 +131,8 @@ class _Channels(CurveLogic):
         dense = torch.empty_like(self._probs)
         if plane.op == "dilate":
             for k in range(self._classes):
-                word, bit = divmod(self._first + k, BITS)
-                half, bit = divmod(bit, HALF)
-                torch.ne(self._work.halves(plane)[2 * word + half][self._image] & (1 << bit), 0, out=dense[0, k])
+                half, bit = divmod(self._first + k, HALF)
+                torch.ne(self._work.halves(plane)[half][self._image] & (1 << bit), 0, out=dense[0, k])
             return dense
         classes = self._work.map(plane)[self._image].to(self._probs.dtype)
         for k in range(self._classes):

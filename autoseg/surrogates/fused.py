@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from autoseg.surrogates.passes import Own, Pass
-from autoseg.surrogates.pieces import pieces_of, room_for, total, value_and_slope
+from autoseg.surrogates.pieces import ROOM, pieces_of, room_for, total, value_and_slope
 
 BLOCK = 2**17  # numbers of a block, C times its pixels
 OWN = 2**16  # pixels at a time of what is one number a pixel
@@ -102,14 +102,15 @@ def _walk(x: Tensor, work: Pass, kept: _Kept, found: list[Tensor], result: Tenso
     masks = [
         None if m is None else _cut(numbers(m.flatten(1), dtype), c) for m in (e.pixels.mask for e in work.everywhere)
     ]
-    own = [(_cut(_places(each), c), _cut(out, c)) for each, out in zip(work.own, found, strict=True)]
+    own = [(_cut(_rows(each), c), _cut(out, c)) for each, out in zip(work.own, found, strict=True)]
     steep = [_cut(each, c) for each in kept.steep]
     blocks = list(zip(_cut(x, c), _cut(kept.probs, c), strict=True))
+    buffers = kept.probs.new_empty(ROOM * max((p.numel() for _, p in blocks), default=0) if work.everywhere else 0)
     for b, (logit, p) in enumerate(blocks):
         softmax(logit, p)
         for ids, out in own:
-            torch.gather(p, 0, ids[b], out=out[b])
-        room = room_for(p)
+            torch.gather(p, 0, ids[b].clamp_min(0), out=out[b])
+        room = room_for(p, buffers) if work.everywhere else []
         for k, each in enumerate(work.everywhere):
             counts, slope = masks[k], steep[k][b] if steep else None
             mask = None if counts is None else counts[b]
@@ -150,9 +151,9 @@ def numbers(mask: Tensor, dtype: torch.dtype) -> Tensor:
     return mask.view(torch.uint8).to(dtype)
 
 
-def _places(own: Own) -> Tensor:
-    """(N, 1, P) classes to read at and to add to; 0 where a pixel has none."""
-    return own.pixels.classes.flatten(1).clamp_min(0).unsqueeze(1)
+def _rows(own: Own) -> Tensor:
+    """(N, 1, P) classes, negative where a pixel has none."""
+    return own.pixels.classes.flatten(1).unsqueeze(1)
 
 
 def bins(classes: Tensor, num_classes: int) -> Tensor:
@@ -178,14 +179,14 @@ def _backward(work: Pass, kept: _Kept, grad: Tensor) -> Tensor:
         if pull is None:  # only own totals: p (0 - sum) now, their part is added then
             pull = p.mul_(-torch.stack([values[b] for _, values in own]).sum(0))
         for ids, values in own:
-            pull.scatter_add_(0, ids[b], values[b])
+            pull.scatter_add_(0, ids[b].clamp_min(0), values[b])
         if steepness:
             pull.addcmul_(p, pull.sum(0), value=-1)
     return steep[0] if steep else probs
 
 
 def own_gradients(work: Pass, steep: Sequence[Tensor], weights: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """For each class map: (N, 1, P) classes to add to (0 without one), and p dL/dp there (0 without one).
+    """For each class map: (N, 1, P) classes to add to, negative without one, and p dL/dp there, 0 without one.
 
     Args:
         work: the pass.
@@ -199,6 +200,6 @@ def own_gradients(work: Pass, steep: Sequence[Tensor], weights: Tensor) -> list[
             each = F.pad(weights[at], (0, 1)).view(-1).index_select(0, index).mul_(slope)
             pull = each if pull is None else pull.add_(each)
         assert pull is not None
-        places = _places(own)
-        out.append((places, pull.view_as(places)))
+        rows = _rows(own)
+        out.append((rows, pull.view_as(rows)))
     return out

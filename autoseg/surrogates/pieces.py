@@ -90,9 +90,10 @@ def table(coefficients: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.stack(rows, 1).to(dtype)
 
 
-def room_for(x: Tensor) -> list[Tensor]:
-    """Buffers to evaluate at x in."""
-    return list(x.new_empty(ROOM, *x.shape).unbind(0))
+def room_for(x: Tensor, within: Tensor | None = None) -> list[Tensor]:
+    """Buffers to evaluate at x in, within `ROOM` numbers or more for each of x's; None: fresh memory."""
+    room = x.new_empty(ROOM * x.numel()) if within is None else within[: ROOM * x.numel()]
+    return list(room.view(ROOM, *x.shape).unbind(0))
 
 
 def value_and_slope(x: Tensor, pieces: Sequence[Piece]) -> tuple[Tensor, Tensor]:

@@ -177,6 +177,10 @@ class FusedLogic(MapLogic):
             self._pixels[key] = Pixels(ids, None if within is None else self._mask(within), self._classes)
         return self._pixels[key]
 
+    def _mask(self, region: Region) -> Tensor:
+        """In a logic of its own, which forgets the planes on the way: each is int64 and would be kept through the pass."""
+        return MapLogic(self._labels, self._classes, self._per_image)._mask(region)
+
     def _mask_of(self, within: Region | None, void: bool) -> Tensor | None:
         """(N, H, W) bool of the pixels that count, None for all."""
         return self._of(None if void else self.label, within).mask
