@@ -178,7 +178,7 @@ class FusedLogic(MapLogic):
         return self._pixels[key]
 
     def _mask(self, region: Region) -> Tensor:
-        """In a logic of its own, which forgets the planes on the way: each is int64 and would be kept through the pass."""
+        """In a logic of its own, which forgets the planes on the way: int64, and else kept through the pass."""
         return MapLogic(self._labels, self._classes, self._per_image)._mask(region)
 
     def _mask_of(self, within: Region | None, void: bool) -> Tensor | None:

@@ -122,6 +122,18 @@ def test_a_formula_with_every_kind_of_total(monkeypatch):
         assert_same(loss, *batch(4, torch.float32))
 
 
+@pytest.mark.parametrize("classes", [31, 32, 62, 63, 70])
+def test_labels_of_many_classes_are_bits_of_several_words(classes):
+    """BF1 keeps the classes of its dilated labels as bits: the ends of a word and of its halves."""
+    torch.manual_seed(classes)
+    logits = torch.randn(1, classes, 10, 11, dtype=torch.float64)
+    labels = torch.randint(0, classes, (1, 10, 11))
+    labels[0, :2, :3] = 255
+    space = autoseg.build_space("bf1")
+    loss = space.build_loss(np.full(space.dim, 0.4), num_classes=classes, tolerance=2)
+    assert_same(loss, logits, labels)
+
+
 def test_only_planes_with_neighbours_leave_the_pass(monkeypatch):
     def refuse(*_):
         raise AssertionError("this formula is pointwise")
