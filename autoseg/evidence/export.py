@@ -60,7 +60,7 @@ def as_files(card: LossCard, format: str, target: Path) -> dict[Path, str | byte
         target: the main file; a config's card stands beside it under the same name.
 
     Raises:
-        InputError: unknown format.
+        InputError: unknown format, or a Python file that could not be imported by its name.
     """
     if format == "json":
         return {target: as_json(card)}
@@ -68,6 +68,8 @@ def as_files(card: LossCard, format: str, target: Path) -> dict[Path, str | byte
         beside = target.with_suffix(".json")
         return {target: _MMSEG.format(title=title(card), card=beside.name), beside: as_json(card)}
     if format == "python":
+        if not target.stem.isidentifier():
+            raise InputError("-o", "a name that Python can import, such as found_loss.py", f"'{target.name}'")
         return {target: as_python(card, target.stem)}
     if format == "torch_export":
         from autoseg.evidence.program import as_program

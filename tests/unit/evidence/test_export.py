@@ -140,6 +140,7 @@ def test_the_command_writes_each_format(tmp_path, monkeypatch, capsys):
         (["empty"], "loss.json"),
         (["run", "--format", "onnx"], "one of json, mmseg, python"),
         (["run", "-o", "missing/x.json"], "existing folder"),
+        (["run", "--format", "python", "-o", "my loss.py"], "a name that Python can import"),
         (["cut"], "cut"),
     ],
 )
