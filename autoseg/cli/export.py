@@ -6,7 +6,7 @@ from pathlib import Path
 
 from autoseg.cli.arguments import Arguments, imports_in
 from autoseg.errors import InputError, unknown_name
-from autoseg.imports import load
+from autoseg.imports import load, located
 from autoseg.search.run_folder import slug, write_atomic
 
 HELP = """
@@ -51,7 +51,7 @@ def run(command: str, argv: list[str]) -> int:
     target = Path(given.file).expanduser() if given.file else Path(default)
     if not target.parent.is_dir():
         raise InputError("-o", "a file in an existing folder", str(target))
-    for path, content in as_files(card, given.format, target).items():
+    for path, content in as_files(card, given.format, target, located(own)).items():
         write_atomic(path, content)
         print(f"wrote {path}")
     if not card.confirmed:

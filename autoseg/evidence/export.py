@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -43,21 +44,26 @@ def build_loss(num_classes: int = {num_classes}, ignore_index: int = {ignore_ind
 '''
 
 _MMSEG = """# {title}
-# Use it as a base of your own config: _base_ = ["deeplabv3plus_....py", "THIS FILE"]
+# Take the # from the next line, name your own config there, and train with this file:
+# _base_ = ["deeplabv3plus_....py"]
 custom_imports = dict(imports=["autoseg.mmseg"], allow_failed_imports=False)
-model = dict(decode_head=dict(loss_decode=dict(_delete_=True, type="AutoSegLoss", loss="{{{{ fileDirname }}}}/{card}")))
-# With an auxiliary head, give it the same loss at 0.4:
-# model["auxiliary_head"] = dict(loss_decode=dict(_delete_=True, type="AutoSegLoss", loss="...", loss_weight=0.4))
+model = dict(
+    decode_head=dict(loss_decode=dict(_delete_=True, type="AutoSegLoss", loss="{{{{ fileDirname }}}}/{card}"{own}))
+)
+# If your network has an auxiliary head, it takes the same loss at 0.4 with:
+# model["auxiliary_head"] = dict(loss_decode=dict(model["decode_head"]["loss_decode"], loss_weight=0.4))
 """
 
 
-def as_files(card: LossCard, format: str, target: Path) -> dict[Path, str | bytes]:
+def as_files(card: LossCard, format: str, target: Path, imports: Sequence[str] = ()) -> dict[Path, str | bytes]:
     """The content of every file of an export.
 
     Args:
         card: the loss.
         format: one of `FORMATS`.
         target: the main file; a config's card stands beside it under the same name.
+        imports: the user's own modules that a config must name, files by absolute paths: those the user has named now,
+            never those that a card says it was made with.
 
     Raises:
         InputError: unknown format, or a Python file that could not be imported by its name.
@@ -66,7 +72,8 @@ def as_files(card: LossCard, format: str, target: Path) -> dict[Path, str | byte
         return {target: as_json(card)}
     if format == "mmseg":
         beside = target.with_suffix(".json")
-        return {target: _MMSEG.format(title=title(card), card=beside.name), beside: as_json(card)}
+        own = f", imports={list(imports)!r}" if imports else ""
+        return {target: _MMSEG.format(title=title(card), card=beside.name, own=own), beside: as_json(card)}
     if format == "python":
         if not target.stem.isidentifier():
             raise InputError("-o", "a name that Python can import, such as found_loss.py", f"'{target.name}'")

@@ -33,6 +33,19 @@ def autoseg(folder: Path, *arguments: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
+USE_CONFIG = """
+import torch
+from pathlib import Path
+from mmengine.config import Config
+from mmseg.registry import MODELS
+Path("mine.py").write_text("model = dict(decode_head=dict(loss_decode=dict(type='CrossEntropyLoss')))")
+found = Path("found_mmseg.py")
+found.write_text(found.read_text().replace('# _base_ = ["deeplabv3plus_....py"]', '_base_ = ["mine.py"]'))
+loss = MODELS.build(Config.fromfile(found).model.decode_head.loss_decode)
+print(float(loss(torch.randn(2, 3, 8, 8), torch.randint(0, 3, (2, 8, 8)))) < 2)
+"""
+
+
 @pytest.mark.slow
 def test_from_a_file_to_a_loss_and_on(tmp_path: Path) -> None:
     own = own_code.write(tmp_path / "own")
@@ -52,12 +65,15 @@ def test_from_a_file_to_a_loss_and_on(tmp_path: Path) -> None:
         ["search", "resume=run"],
         ["report", "run"],
         ["export", "run", "--format", "python", "-o", "found.py"],
+        ["export", "run", "--format", "mmseg", "-o", "found_mmseg.py"],
         ["compare", "like=run", "losses=[poly,run,identity/f2]", "reference=poly", "seeds=1"],
     ):
         status, said = autoseg(tmp_path, *command, named)
         assert status == 0, said
     done = subprocess.run([sys.executable, "-c", USE], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "False"]
+    done = subprocess.run([sys.executable, "-c", USE_CONFIG], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.split()[-1] == "True", done.stderr
 
     own.write_text(own.read_text().replace("(1 + b)", "(2 + b)"))
     status, said = autoseg(tmp_path, "search", "resume=run", named)

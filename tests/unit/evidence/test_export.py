@@ -108,15 +108,30 @@ def test_bad_labels_are_refused_by_the_exported_file_too(tmp_path):
 
 
 def test_mmseg_config_loads_and_finds_its_card(tmp_path):
+    """As it is, and as it says itself that it is used: on a config whose heads have other losses."""
     from mmengine.config import Config
+    from mmseg.registry import MODELS
+
+    import autoseg.mmseg  # noqa: F401  (what the config's custom_imports does)
 
     card = card_of("biou", "default")
     for path, text in as_files(card, "mmseg", tmp_path / "found.py").items():
         path.write_text(str(text))
     config = Config.fromfile(tmp_path / "found.py", import_custom_modules=False)
-    loss = config.model.decode_head.loss_decode
-    assert loss.type == "AutoSegLoss"
-    assert load_loss(loss.loss).metric == "biou"
+    assert config.model.decode_head.loss_decode.type == "AutoSegLoss"
+    assert load_loss(config.model.decode_head.loss_decode.loss).metric == "biou"
+
+    other = "dict(type='Head', channels=8, loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False))"
+    (tmp_path / "mine.py").write_text(f"model = dict(decode_head={other}, auxiliary_head={other})\n")
+    text = (tmp_path / "found.py").read_text()
+    text = text.replace('# _base_ = ["deeplabv3plus_....py"]', '_base_ = ["mine.py"]')
+    (tmp_path / "found.py").write_text(text.replace("# model[", "model["))
+    model = Config.fromfile(tmp_path / "found.py", import_custom_modules=False).model
+    batch = torch.randn(1, 4, 12, 12), torch.randint(0, 4, (1, 12, 12))
+    loss = card.build(4)(*batch)
+    for head, weight in ((model.decode_head, 1.0), (model.auxiliary_head, 0.4)):
+        assert head.channels == 8
+        assert MODELS.build(head.loss_decode)(*batch).item() == pytest.approx(weight * loss.item(), rel=1e-6)
 
 
 def test_the_command_writes_each_format(tmp_path, monkeypatch, capsys):
