@@ -264,7 +264,7 @@ def check_own(cls: type, what: str, known: Mapping[str, type]) -> None:
         raise InputError(f"{what} {cls.__name__}", "name = ... and summary = ..., one line each", "a class without")
     name = cls.name  # type: ignore[attr-defined]
     if not NAME.fullmatch(name):
-        raise InputError(f"name of {cls.__name__}", "a-z, 0-9 and _, a letter first, such as f2", repr(name))
+        raise InputError(f"name of {cls.__name__}", "a-z, 0-9 and _, no digit first, such as f2", repr(name))
     if name in known and is_ours(known[name]) and not is_ours(cls):
         raise InputError(f"name of {cls.__name__}", f"one that no {what} of autoseg has", repr(name), "Choose another.")
 

@@ -24,8 +24,9 @@ class Bench:
 
     def __init__(self, ledger: Ledger, executor: Executor, observer: Observer, total: int) -> None:
         self.ledger, self.executor, self.observer, self.total = ledger, executor, observer, total
-        self._done, self._seconds = 0, 0.0  # of all studies; kept up to date, so that a round costs the same after any
-        self._best: TrialRecord | None = None  # history
+        # Kept up to date rather than counted anew, so that a round costs the same after any history.
+        self._done, self._seconds = 0, 0.0  # of all studies
+        self._best: TrialRecord | None = None
         for study in ledger.studies:
             for record in ledger.records(study):
                 self._count(study, record)
