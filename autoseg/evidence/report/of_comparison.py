@@ -130,6 +130,8 @@ def _classes(matrix: Matrix) -> list[Section]:
             cells = {name: matrix.of_class(name, metric, label) for name in matrix.names}
             means = [cell.mean for cell in cells.values() if cell.n]
             top = (max if higher_is_better(metric) else min)(means, default=None)
+            if len({spread(cell) for cell in cells.values()}) == 1:
+                top = None  # all the same as printed, such as a class that no loss has learnt: none is the best
             rows.append([Cell(label), *(Cell(spread(c), "best" if c.mean == top else "") for c in cells.values())])
         if any(cell.text != "–" for row in rows for cell in row[1:]):
             tables.append(Table(["class", *matrix.names], rows, metric, folded=bool(tables) or len(rows) > LONG))

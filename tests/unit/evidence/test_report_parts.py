@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from autoseg.cli import compose
 from autoseg.cli.repeat import command_for
 from autoseg.config import CompareConfig, DataConfig, ModelConfig, ProxyConfig, SearchConfig
-from autoseg.evidence.report import gradient
+from autoseg.evidence.contenders import Contender
+from autoseg.evidence.matrix import Matrix
+from autoseg.evidence.report import gradient, of_comparison
 from autoseg.evidence.report.gallery import difference, most_different
 from autoseg.evidence.report.theme import BLUE, DARK, GREY, ORANGE, colours
 from autoseg.losses import build_loss
@@ -175,3 +177,13 @@ def test_one_loss_has_one_colour_and_every_colour_a_dark_one() -> None:
     hues = colours(["ce", "identity/miou", "mine", "jml", "lovasz"], "mine", "ce")
     assert (hues["mine"], hues["ce"], hues["identity/miou"]) == (BLUE, ORANGE, GREY)
     assert len(set(hues.values())) == 5 and set(hues.values()) <= set(DARK)
+
+
+def test_a_class_that_nobody_has_learnt_has_no_best() -> None:
+    ce, jml = {"miou/sky": 0.6, "miou/pole": 0.0}, {"miou/sky": 0.5, "miou/pole": 1e-5}
+    scores = {"ce": {"miou": 0.4} | ce, "jml": {"miou": 0.4} | jml}
+    records = [TrialRecord(-1, 0, "x", name, None, 1, "complete", found) for name, found in scores.items()]
+    among = [Contender(name, name, name, False) for name in scores]
+    (section,) = of_comparison._classes(Matrix(among, ["miou"], [1], "ce", records, ["sky", "pole"]))
+    sky, pole = section.blocks[1].rows
+    assert [cell.tone for cell in sky] == ["", "best", ""] and [cell.tone for cell in pole] == ["", "", ""]
