@@ -25,6 +25,7 @@ What the arguments of these kernels and of those of `triton_rows` mean:
     HITS, COUNTS  of each own total, and of each count of pixels: its group, its place among the results
     LABELS        the group whose ids are looked at for `known`; -1: none
     PIECES        K of each curve
+    FAR           places in an image are counted in 64 bits; else in 32, for which ptxas needs a third of the registers
     BINS          a power of two, at least C and 32
 
 Sums are float32 within a program; each program writes its own and the caller adds them up in float64, so that no
@@ -37,18 +38,20 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from autoseg.surrogates.triton_parts import LOG2E, classes_at, curves_of, load, slope, strange, value
+from autoseg.surrogates.triton_parts import LOG2E, classes_at, curves_of, load, own_pulls, slope, strange, value
 
 
 @triton.jit
 def forward_kernel(
     logits, ids, within, curves, sums, normalizer, known, stride_n, stride_c, stride_p, pixels, ignore,
     EVERYWHERE: tl.constexpr, HITS: tl.constexpr, COUNTS: tl.constexpr, LABELS: tl.constexpr, PIECES: tl.constexpr,
-    C: tl.constexpr, BLOCK: tl.constexpr, BINS: tl.constexpr,
+    C: tl.constexpr, BLOCK: tl.constexpr, FAR: tl.constexpr, BINS: tl.constexpr,
 ):  # fmt: skip
     """All totals of a block of pixels, and logsumexp; grid (blocks of an image, N). Of `sums`, zeros are expected."""
     block, image = tl.program_id(0), tl.program_id(1).to(tl.int64)
     blocks, images = tl.num_programs(0), tl.num_programs(1)
+    if FAR:
+        stride_c, stride_p = tl.cast(stride_c, tl.int64), tl.cast(stride_p, tl.int64)
     i = block * BLOCK + tl.arange(0, BLOCK)
     here, inside, at = logits + image * stride_n + i * stride_p, i < pixels, image * pixels + i
     pieces, of = curves_of(curves, PIECES), classes_at(ids, within, at, inside, C)
@@ -90,22 +93,19 @@ def forward_kernel(
 def backward_kernel(
     logits, ids, within, curves, weights, normalizer, grad, stride_n, stride_c, stride_p, grad_n, grad_c, grad_p,
     pixels, EVERYWHERE: tl.constexpr, HITS: tl.constexpr, PIECES: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
+    FAR: tl.constexpr,
 ):  # fmt: skip
     """Gradient of a block of pixels, p (d - sum_c p d), softmax made again; grid (blocks of an image, N)."""
     image, images = tl.program_id(1).to(tl.int64), tl.num_programs(1)
+    if FAR:
+        stride_c, stride_p = tl.cast(stride_c, tl.int64), tl.cast(stride_p, tl.int64)
+        grad_c, grad_p = tl.cast(grad_c, tl.int64), tl.cast(grad_p, tl.int64)
+    weights += image * C
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     here, inside, at = logits + image * stride_n + i * stride_p, i < pixels, image * pixels + i
     pieces, of = curves_of(curves, PIECES), classes_at(ids, within, at, inside, C)
     whole = tl.load(normalizer + at, mask=inside, other=0.0)
-    own_pulls, pulled = (), tl.zeros((BLOCK,), tl.float32)  # sum_c p d
-    for k in tl.static_range(len(HITS)):
-        own = of[HITS[k][0]]
-        p = tl.exp2(load(here + own * stride_c, own >= 0) * LOG2E - whole)
-        d = slope(p, pieces[len(EVERYWHERE) + k])
-        d *= tl.load(weights + (HITS[k][-1] * images + image) * C + own, mask=own >= 0, other=0.0)
-        own_pulls = own_pulls + (tl.where(own >= 0, p * d, 0.0),)
-        pulled += own_pulls[k]
-    weights += image * C
+    own, pulled = own_pulls(here, stride_c, of, whole, pieces, weights, images * C, HITS, len(EVERYWHERE))
     for c in range(C):
         p = tl.exp2(load(here + c * stride_c, inside) * LOG2E - whole)
         pulled += _pull(p, c, of, pieces, weights, images * C, EVERYWHERE)
@@ -114,7 +114,7 @@ def backward_kernel(
         p = tl.exp2(load(here + c * stride_c, inside) * LOG2E - whole)
         pull = _pull(p, c, of, pieces, weights, images * C, EVERYWHERE) - p * pulled
         for k in tl.static_range(len(HITS)):
-            pull += tl.where(of[HITS[k][0]] == c, own_pulls[k], 0.0)
+            pull += tl.where(of[HITS[k][0]] == c, own[k], 0.0)
         tl.store(to + c * grad_c, pull.to(grad.dtype.element_ty), mask=inside)
 
 

@@ -76,6 +76,22 @@ def slope(x, pieces):
 
 
 @triton.jit
+def own_pulls(here, stride_c, of, whole, pieces, weights, step, HITS: tl.constexpr, FIRST: tl.constexpr):
+    """p d of each own total, 0 where a pixel does not count, and their sum; their weights are `step` apart.
+
+    The curve of the first is `pieces[FIRST]`.
+    """
+    pulls, pulled = (), tl.zeros_like(whole)
+    for k in tl.static_range(len(HITS)):
+        own = of[HITS[k][0]]
+        p = tl.exp2(load(here + own * stride_c, own >= 0) * LOG2E - whole)
+        d = slope(p, pieces[FIRST + k]) * tl.load(weights + HITS[k][-1] * step + own, mask=own >= 0, other=0.0)
+        pulls = pulls + (tl.where(own >= 0, p * d, 0.0),)
+        pulled += pulls[k]
+    return pulls, pulled
+
+
+@triton.jit
 def _way(x, pieces):
     """t, 1 / root, and of the piece that x is on the left ordinate, rise, twice that, and bend over the width.
 

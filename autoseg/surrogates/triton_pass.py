@@ -147,7 +147,7 @@ def _flat(x: Tensor) -> Tensor:
 
 def forward(x: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
     """Totals (T, N, C) float64 and logsumexp in base 2 (N, P) float32 of logits (N, C, P)."""
-    kernels, sizes = _kernels(plan, x.shape[1])
+    kernels, sizes = _kernels(plan, x)
     n, c, pixels = x.shape
     programs, s = _programs(x, sizes), plan.structure
     fresh = x.new_empty if "TILES" in sizes else x.new_zeros  # `triton_loops` leaves out classes that it does not meet
@@ -167,7 +167,7 @@ def forward(x: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
 
 def backward(x: Tensor, normalizer: Tensor, plan: Plan, grad: Tensor) -> Tensor:
     """Gradient (N, C, P) in the logits, in their dtype and layout, of totals whose gradient is (T, N, C)."""
-    kernels, sizes = _kernels(plan, x.shape[1])
+    kernels, sizes = _kernels(plan, x)
     n, c, pixels = x.shape
     out, weights, s = torch.empty_like(x), grad.float().contiguous(), plan.structure
     with torch.cuda.device_of(x):
@@ -178,15 +178,22 @@ def backward(x: Tensor, normalizer: Tensor, plan: Plan, grad: Tensor) -> Tensor:
     return out
 
 
-def _kernels(plan: Plan, num_classes: int) -> tuple[ModuleType, dict[str, int]]:
-    """The module whose kernels take it, and the size of their programs."""
-    if num_classes * (1 + len(plan.structure.pieces)) <= HELD:
+def _kernels(plan: Plan, x: Tensor) -> tuple[ModuleType, dict[str, int]]:
+    """The module whose kernels take it, and how large their programs are."""
+    c = x.shape[1]
+    if c * (1 + len(plan.structure.pieces)) <= HELD:
         from autoseg.surrogates import triton_rows
 
         return triton_rows, dict(zip(("BLOCK", "TILES"), TILES, strict=True))
     from autoseg.surrogates import triton_loops
 
-    return triton_loops, {"BLOCK": block_of(num_classes)}
+    return triton_loops, {"BLOCK": block_of(c), "FAR": _extent(x) >= 2**31}
+
+
+def _extent(x: Tensor) -> int:
+    """How far from an image's first number its last one can be, in the logits or in their gradient."""
+    (_, c, pixels), (_, stride_c, stride_p) = x.shape, x.stride()
+    return max(c * pixels, (c - 1) * stride_c + (pixels - 1) * stride_p)
 
 
 def _programs(x: Tensor, sizes: dict[str, int]) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from autoseg.surrogates.triton_parts import LOG2E, classes_at, curves_of, load, slope, strange, value
+from autoseg.surrogates.triton_parts import LOG2E, classes_at, curves_of, load, own_pulls, slope, strange, value
 
 
 @triton.jit
@@ -23,6 +23,7 @@ def forward_kernel(
     """All totals of a program's pixels, and logsumexp; grid (programs of an image, N)."""
     program, image = tl.program_id(0), tl.program_id(1).to(tl.int64)
     programs, images = tl.num_programs(0), tl.num_programs(1)
+    stride_c, stride_p = tl.cast(stride_c, tl.int64), tl.cast(stride_p, tl.int64)
     pieces = curves_of(curves, PIECES)
     found = _copies(tl.zeros((BLOCK,), tl.float32), (len(EVERYWHERE) + len(HITS)) * C)
     counted = _copies(tl.zeros((BINS,), tl.int32), len(COUNTS))
@@ -104,23 +105,19 @@ def backward_kernel(
 ):  # fmt: skip
     """Gradient of a program's pixels, p (d - sum_c p d), softmax made again; grid (programs of an image, N)."""
     image, images = tl.program_id(1).to(tl.int64), tl.num_programs(1)
+    stride_c, stride_p = tl.cast(stride_c, tl.int64), tl.cast(stride_p, tl.int64)
+    grad_c, grad_p = tl.cast(grad_c, tl.int64), tl.cast(grad_p, tl.int64)
+    weights += image * C
     pieces, weight = curves_of(curves, PIECES), ()
     for k in tl.static_range(len(EVERYWHERE)):
         for c in tl.static_range(C):
-            weight = weight + (tl.load(weights + (EVERYWHERE[k][-1] * images + image) * C + c),)
+            weight = weight + (tl.load(weights + EVERYWHERE[k][-1] * images * C + c),)
     for tile in range(TILES):
         i = (tl.program_id(0) * TILES + tile) * BLOCK + tl.arange(0, BLOCK)
         here, inside, at = logits + image * stride_n + i * stride_p, i < pixels, image * pixels + i
         whole = tl.load(normalizer + at, mask=inside, other=0.0)
         row, of = _row(here, stride_c, inside, C), classes_at(ids, within, at, inside, C)
-        own_pulls, pulled = (), tl.zeros((BLOCK,), tl.float32)  # sum_c p d
-        for k in tl.static_range(len(HITS)):
-            own = of[HITS[k][0]]
-            p = tl.exp2(load(here + own * stride_c, own >= 0) * LOG2E - whole)
-            d = slope(p, pieces[len(EVERYWHERE) + k])
-            d *= tl.load(weights + (HITS[k][-1] * images + image) * C + own, mask=own >= 0, other=0.0)
-            own_pulls = own_pulls + (tl.where(own >= 0, p * d, 0.0),)
-            pulled += own_pulls[k]
+        own, pulled = own_pulls(here, stride_c, of, whole, pieces, weights, images * C, HITS, len(EVERYWHERE))
         probs, pulls = (), ()
         for c in tl.static_range(C):
             p, d = tl.exp2(row[c] * LOG2E - whole), tl.zeros((BLOCK,), tl.float32)
@@ -135,7 +132,7 @@ def backward_kernel(
         for c in tl.static_range(C):
             pull = pulls[c] - probs[c] * pulled
             for k in tl.static_range(len(HITS)):
-                pull += tl.where(of[HITS[k][0]] == c, own_pulls[k], 0.0)
+                pull += tl.where(of[HITS[k][0]] == c, own[k], 0.0)
             tl.store(to + c * grad_c, pull.to(grad.dtype.element_ty), mask=inside)
 
 

@@ -71,7 +71,15 @@ def _start(device: torch.device, dtype: torch.dtype, num_classes: int, last: boo
 
 
 def defined(logits: Tensor, work: Pass) -> Tensor:
-    """As `triton_pass.totals`, by the definition in `passes`; on the CPU, of few pixels."""
+    """All totals of a pass by the definition in `passes`, with C-fold temporaries; on the CPU, of few pixels.
+
+    Args:
+        logits: (N, C, H, W) float32 or float64; gradients flow.
+        work: what to compute; its pixels are (N, H, W), as many as the logits have.
+
+    Returns:
+        (T, N, C), T = len(work), in float64 if the logits are.
+    """
     p, found = logits.softmax(1), {}
     for each in work.everywhere:
         value = evaluate(p, each.curve)

@@ -208,6 +208,32 @@ def labels_of_other_types():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["rows", "loops"])
+@pytest.mark.parametrize("far", ["classes", "pixels"])
+def test_images_of_more_than_2_31_numbers(interpreter, kind, far):
+    """Kernels compute places in 64 bits, as their arguments are of 32."""
+    assert interpreter(*([loops] if kind == "loops" else []), far_apart, far) == [True] * 3
+
+
+def far_apart(far):
+    """Totals, normaliser and gradient where the last number of an image lies 2^31 numbers behind its first."""
+    logits, labels = (x.flatten(-2) for x in batch(0, n=1, dtype=torch.bfloat16))
+    work, pixels = Pass(), Pixels(labels.unsqueeze(1), None, C)
+    work.add_own(reading.IDENTITY, pixels)
+    work.add_everywhere(reading.IDENTITY, pixels, pixels)
+    plan, weights = triton_pass.planned(work), torch.rand(2, 1, C, dtype=torch.float64)
+    apart = (0, 2**30, 1) if far == "classes" else (0, 1, -(-(2**31) // (labels.numel() - 1)))
+    found, empty_like = [], torch.empty_like
+    for strides in (logits.stride(), apart):
+        x = torch.empty_strided(logits.shape, strides).copy_(logits)  # memory that nothing is written to is not taken
+        torch.empty_like = lambda x, strides=strides: torch.empty_strided(x.shape, strides, dtype=x.dtype)
+        totals, normalizer = triton_pass.forward(x, plan)
+        found.append((totals, normalizer, triton_pass.backward(x, normalizer, plan, weights)))
+    torch.empty_like = empty_like
+    return [torch.equal(a, b) for a, b in zip(*found, strict=True)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["rows", "loops"])
 def test_wrong_labels_are_seen(interpreter, kind):
     assert interpreter(*([loops] if kind == "loops" else []), wrong_labels) == {
         "miou": [True, False, False], "biou": [True, False, False], "bf1": [True, False, False]

@@ -42,7 +42,7 @@ def compiled(kernel, capability, c, layout):
     work.add_everywhere(curve, pixels, pixels)
     work.add_own(None, pixels)
     plan = triton_pass.planned(work, label)
-    module, sizes = triton_pass._kernels(plan, c)
+    module, sizes = triton_pass._kernels(plan, torch.zeros(1, c, 16))
     function, s = getattr(module, f"{kernel}_kernel"), plan.structure
     constants = {
         "EVERYWHERE": s.everywhere, "HITS": s.hits, "COUNTS": s.counts, "LABELS": s.labels, "PIECES": s.pieces,
