@@ -42,23 +42,23 @@ def curves_of(curves, PIECES: tl.constexpr):
     """The pieces of each curve, of each what `_way` lists; as `curves.evaluate`, in fp32."""
     found = ()
     for k in tl.static_range(len(curves)):
-        pieces = ()
-        for piece in tl.static_range(PIECES[k]):
-            row = curves[k] + piece * 6
-            left, right, a = (
-                tl.load(row).to(tl.float32),
-                tl.load(row + 1).to(tl.float32),
-                tl.load(row + 2).to(tl.float32),
-            )
-            start, y1, y2 = tl.load(row + 3), tl.load(row + 4), tl.load(row + 5)
-            inverse, near = 1 / (right - left), a <= 0.5
-            rise, bend = (y1 - start).to(tl.float32) * inverse, (y2 - 2 * y1 + start).to(tl.float32) * inverse * inverse
-            end, first = tl.where(near, left, right), tl.where(near, a * a, (1 - a) * (1 - a))
-            pieces = pieces + (
-                (left, end, first, (1 - 2 * a) * inverse, a, start.to(tl.float32), rise, 2 * rise, bend),
-            )
-        found = found + (pieces,)
+        found = found + (_pieces_of(curves[k], PIECES[k]),)
     return found
+
+
+@triton.jit
+def _pieces_of(curve, COUNT: tl.constexpr):
+    """Those of one, (COUNT, 6). A function: to older Triton an element of a constexpr tuple is none."""
+    pieces = ()
+    for piece in tl.static_range(COUNT):
+        row = curve + piece * 6
+        left, right, a = tl.load(row).to(tl.float32), tl.load(row + 1).to(tl.float32), tl.load(row + 2).to(tl.float32)
+        start, y1, y2 = tl.load(row + 3), tl.load(row + 4), tl.load(row + 5)
+        inverse, near = 1 / (right - left), a <= 0.5
+        rise, bend = (y1 - start).to(tl.float32) * inverse, (y2 - 2 * y1 + start).to(tl.float32) * inverse * inverse
+        end, first = tl.where(near, left, right), tl.where(near, a * a, (1 - a) * (1 - a))
+        pieces = pieces + ((left, end, first, (1 - 2 * a) * inverse, a, start.to(tl.float32), rise, 2 * rise, bend),)
+    return pieces
 
 
 @triton.jit
@@ -77,7 +77,7 @@ def slope(x, pieces):
 
 @triton.jit
 def own_pulls(here, stride_c, of, whole, pieces, weights, step, HITS: tl.constexpr, FIRST: tl.constexpr):
-    """p d of each own total, 0 where a pixel does not count, and their sum; their weights are `step` apart.
+    """Of each own total p d, 0 where a pixel does not count, and their sum; their weights are `step` apart.
 
     The curve of the first is `pieces[FIRST]`.
     """
