@@ -11,6 +11,7 @@ candidates, so that each has 500 iterations of its own.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -67,15 +68,16 @@ class Cost:
         return (own + shared * iters * self.iteration_s) / 3600
 
 
-def rows() -> list[Row]:
+def rows() -> Iterator[Row]:
     """None without a GPU."""
     if not torch.cuda.is_available():
         print("cost: there is no GPU here; nothing was measured, nothing is kept")
-        return []
+        return
     proxy = ProxyConfig(**yaml.safe_load((CONFIGS / "proxy" / "paper.yaml").read_text(encoding="utf-8")))
     plan = Plan("cuda", network("deeplabv3plus_r50"), proxy)
     plans = (plan, replace(plan, proxy=replace(proxy, cuda_graph=True)))
-    return [row for each in plans for row in table(each, measured(each), torch.cuda.get_device_name())]
+    for each in plans:
+        yield from table(each, measured(each), torch.cuda.get_device_name())
 
 
 def table(plan: Plan, cost: Cost, device: str) -> list[Row]:

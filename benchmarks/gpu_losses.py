@@ -8,6 +8,7 @@ the logits.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -21,21 +22,21 @@ METRICS = ("miou", "fwiou", "dice", "macc", "gacc", "biou")
 BOUNDS = {"miou": "<= 1.3"}
 
 
-def rows(device: str = DEVICE, shape: tuple[int, ...] = SHAPE, repeats: int = 25) -> list[Row]:
-    """No rows where there is no GPU."""
+def rows(device: str = DEVICE, shape: tuple[int, ...] = SHAPE, repeats: int = 25) -> Iterator[Row]:
+    """None where there is no GPU."""
     if device == "cuda" and not torch.cuda.is_available():
         print("gpu_losses: there is no GPU here; nothing was measured, nothing is kept")
-        return []
+        return
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*Triton kernels cannot run")  # else the reference would be timed
         kinds = [(f"{m}, Triton", losses.build(m), BOUNDS.get(m, "")) for m in METRICS]
         kinds += [(f"{m}, reference", losses.build(m, fused=False), "") for m in ("miou", "biou")]
-        out = [_timed(what, loss, bound, device, shape, repeats) for what, loss, bound in kinds]
-        last = _timed("miou, Triton, channels-last", losses.build("miou"), "", device, shape, repeats, last=True)
+        for what, loss, bound in kinds:
+            yield _timed(what, loss, bound, device, shape, repeats)
+        yield _timed("miou, Triton, channels-last", losses.build("miou"), "", device, shape, repeats, last=True)
         if device == "cuda":
-            kinds.append(("cross-entropy", losses.build("cross-entropy"), ""))
-            out += [_memory(what, loss, shape) for what, loss, _ in kinds]
-        return [*out, last]
+            for what, loss, _ in [*kinds, ("cross-entropy", losses.build("cross-entropy"), "")]:
+                yield _memory(what, loss, shape)
 
 
 def batch(device: str, shape: tuple[int, ...], last: bool = False) -> tuple[Tensor, Tensor]:

@@ -100,10 +100,10 @@ def _processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def save(name: str, rows: Sequence[Row], device: str = "cpu") -> Path:
-    """Write `results/<name>.json`."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+def save(name: str, rows: Sequence[Row], device: str = "cpu", folder: Path = RESULTS) -> Path:
+    """Write `<name>.json` in a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
     path.write_text(json.dumps({"machine": machine(device), "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
     return path
 

@@ -19,7 +19,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,13 +84,16 @@ def on_gpu() -> Setting:
     return Setting("cuda", "deeplabv3plus_r50", proxy, 40, min(8, cpu_cores()), ">= 4")
 
 
-def rows() -> list[Row]:
+def rows() -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as scratch:
         data = camvid() or generated(Path(scratch) / "images")
         data.cache_dir, data.holdout = scratch, 0.02
         if DEVICE == "cuda":
-            return [training(data, scratch, on_gpu(), kind) for kind in ("OptimWrapper", "AmpOptimWrapper")]
-        return [training(data, scratch, on_cpu(threads), "OptimWrapper") for threads in (1, cpu_cores())]
+            for kind in ("OptimWrapper", "AmpOptimWrapper"):
+                yield training(data, scratch, on_gpu(), kind)
+        else:
+            for threads in (1, cpu_cores()):
+                yield training(data, scratch, on_cpu(threads), "OptimWrapper")
 
 
 def training(data: DataConfig, scratch: str, setting: Setting, wrapper: str, pairs: int = 5) -> Row:

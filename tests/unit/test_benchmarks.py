@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -100,12 +102,24 @@ def test_without_a_gpu_nothing_is_written(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(harness, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr("sys.argv", ["run", name])
+    monkeypatch.setattr("sys.argv", ["run", name, "--out", str(tmp_path / "results")])
     run.main()
     said = capsys.readouterr().out
     assert said.count("\n") == 1 and "no GPU" in said
     assert not (tmp_path / "results").exists()
+
+
+def test_a_run_that_is_stopped_keeps_the_figures_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def rows() -> Iterator[harness.Row]:
+        yield harness.Row("first", "peer", 1.0, 2.0, 0.5, "ms")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cost, "rows", rows)
+    monkeypatch.setattr(cost, "DEVICE", "cpu")
+    with pytest.raises(KeyboardInterrupt):
+        run.take("cost", tmp_path)
+    (row,) = json.loads((tmp_path / "cost.json").read_text(encoding="utf-8"))["rows"]
+    assert row["what"] == "first"
 
 
 def test_the_table_in_readme_is_of_the_results_that_are_kept():
