@@ -92,16 +92,16 @@ class FusedLogic(MapLogic):
             found = self._by_blocks(work)
         others = [one for one, make in zip(asked, makers, strict=True) if make is None]
         rest = iter(self._others(others))
-        each = found.unbind()  # its gradient is put together once, not one total after the other
-        return answered(formula, self, [next(rest) if make is None else make(each) for make in makers])
+        return answered(formula, self, [next(rest) if make is None else make(found) for make in makers])
 
-    def _by_blocks(self, work: Pass) -> Tensor:
+    def _by_blocks(self, work: Pass) -> Sequence[Tensor]:
         """A pass's totals on the CPU."""
         if not len(work):
-            return self._logits.new_empty(0)
-        return self._kept((native_pass.totals if self._native else totals)(self._logits, work))
+            return ()
+        found = self._kept((native_pass.totals if self._native else totals)(self._logits, work))
+        return found.unbind()  # its gradient is put together once, not one total after the other
 
-    def _by_kernels(self, work: Pass) -> Tensor | None:
+    def _by_kernels(self, work: Pass) -> Sequence[Tensor] | None:
         """The same on CUDA; None if the kernels cannot run. They look at the labels on the way, if they read them."""
         plan = triton_pass.planned(work, None if self._ignore is None else self._labels, self._ignore or 0)
         usable = not len(work) or triton_trial.usable(self._logits, plan.structure)
@@ -109,7 +109,7 @@ class FusedLogic(MapLogic):
             torch._assert_async((self._valid | (self._labels == self._ignore)).all())
         if not usable:
             return None
-        return self._kept(triton_pass.totals(self._logits, plan)) if len(work) else self._logits.new_empty(0)
+        return triton_pass.totals(self._logits, plan, self._per_image) if len(work) else ()
 
     def _others(self, asked: list[Asked]) -> list[Tensor]:
         """Totals that are not pointwise: channel by channel on the CPU, by the reference elsewhere."""
@@ -198,7 +198,7 @@ class FusedLogic(MapLogic):
             pixels = self._of(plane, within)
             if self._by_triton:
                 place = work.add_own(None, pixels)
-                self._counts[key] = lambda computed: computed[place].detach()
+                self._counts[key] = itemgetter(place)
             else:
                 count = self._count(pixels.classes, None).double()
                 self._counts[key] = lambda _: count

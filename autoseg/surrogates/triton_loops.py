@@ -18,7 +18,8 @@ What the arguments of these kernels and of those of `triton_rows` mean:
     sums          (T, N, programs, C) fp32: written
     normalizer    (N, P) fp32: logsumexp over the classes in base 2, written by forward
     known         (N, programs) bytes: written, 0 where a label is neither a class nor `ignore`
-    weights       (T, N, C) fp32: dL/dT
+    weights       of each total everywhere, then of each own one: (C,) or (N, C) fp64, dL/dT
+    apart         from one image's weights to the next one's: 0 or C
     grad          (N, C, P) in the logits' dtype at strides of its own: written
     EVERYWHERE    of each total everywhere: its group, the group that counts as 1 in its own class (-1: none), its place
                   among the results
@@ -38,7 +39,17 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from autoseg.surrogates.triton_parts import LOG2E, classes_at, curves_of, load, own_pulls, slope, strange, value
+from autoseg.surrogates.triton_parts import (
+    LOG2E,
+    classes_at,
+    curves_of,
+    load,
+    own_pulls,
+    slope,
+    strange,
+    value,
+    weights_of,
+)
 
 
 @triton.jit
@@ -91,40 +102,40 @@ def forward_kernel(
 
 @triton.jit
 def backward_kernel(
-    logits, ids, within, curves, weights, normalizer, grad, stride_n, stride_c, stride_p, grad_n, grad_c, grad_p,
-    pixels, EVERYWHERE: tl.constexpr, HITS: tl.constexpr, PIECES: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
-    FAR: tl.constexpr,
+    logits, ids, within, curves, weights, apart, normalizer, grad, stride_n, stride_c, stride_p, grad_n, grad_c,
+    grad_p, pixels, EVERYWHERE: tl.constexpr, HITS: tl.constexpr, PIECES: tl.constexpr, C: tl.constexpr,
+    BLOCK: tl.constexpr, FAR: tl.constexpr,
 ):  # fmt: skip
     """Gradient of a block of pixels, p (d - sum_c p d), softmax made again; grid (blocks of an image, N)."""
-    image, images = tl.program_id(1).to(tl.int64), tl.num_programs(1)
+    image = tl.program_id(1).to(tl.int64)
     if FAR:
         stride_c, stride_p = tl.cast(stride_c, tl.int64), tl.cast(stride_p, tl.int64)
         grad_c, grad_p = tl.cast(grad_c, tl.int64), tl.cast(grad_p, tl.int64)
-    weights += image * C
+    weights = weights_of(weights, apart, image)
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     here, inside, at = logits + image * stride_n + i * stride_p, i < pixels, image * pixels + i
     pieces, of = curves_of(curves, PIECES), classes_at(ids, within, at, inside, C)
     whole = tl.load(normalizer + at, mask=inside, other=0.0)
-    own, pulled = own_pulls(here, stride_c, of, whole, pieces, weights, images * C, HITS, len(EVERYWHERE))
+    own, pulled = own_pulls(here, stride_c, of, whole, pieces, weights, HITS, len(EVERYWHERE))
     for c in range(C):
         p = tl.exp2(load(here + c * stride_c, inside) * LOG2E - whole)
-        pulled += _pull(p, c, of, pieces, weights, images * C, EVERYWHERE)
+        pulled += _pull(p, c, of, pieces, weights, EVERYWHERE)
     to = grad + image * grad_n + i * grad_p
     for c in range(C):
         p = tl.exp2(load(here + c * stride_c, inside) * LOG2E - whole)
-        pull = _pull(p, c, of, pieces, weights, images * C, EVERYWHERE) - p * pulled
+        pull = _pull(p, c, of, pieces, weights, EVERYWHERE) - p * pulled
         for k in tl.static_range(len(HITS)):
             pull += tl.where(of[HITS[k][0]] == c, own[k], 0.0)
         tl.store(to + c * grad_c, pull.to(grad.dtype.element_ty), mask=inside)
 
 
 @triton.jit
-def _pull(p, c, of, pieces, weights, step, EVERYWHERE: tl.constexpr):
-    """Of the totals everywhere, p d of class c; their weights are `step` apart."""
+def _pull(p, c, of, pieces, weights, EVERYWHERE: tl.constexpr):
+    """Of the totals everywhere, p d of class c."""
     d = tl.zeros_like(p)
     for k in tl.static_range(len(EVERYWHERE)):
         counts = of[EVERYWHERE[k][0]] >= 0
         if EVERYWHERE[k][1] >= 0:
             counts = counts & (of[EVERYWHERE[k][1]] != c)
-        d += slope(p, pieces[k]) * tl.where(counts, tl.load(weights + EVERYWHERE[k][-1] * step + c), 0.0)
+        d += slope(p, pieces[k]) * tl.where(counts, tl.load(weights[k] + c).to(tl.float32), 0.0)
     return p * d

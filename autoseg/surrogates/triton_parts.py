@@ -76,16 +76,25 @@ def slope(x, pieces):
 
 
 @triton.jit
-def own_pulls(here, stride_c, of, whole, pieces, weights, step, HITS: tl.constexpr, FIRST: tl.constexpr):
-    """Of each own total p d, 0 where a pixel does not count, and their sum; their weights are `step` apart.
+def weights_of(weights, apart, image):
+    """Where those of an image begin."""
+    found = ()
+    for k in tl.static_range(len(weights)):
+        found = found + (weights[k] + image * apart,)
+    return found
 
-    The curve of the first is `pieces[FIRST]`.
+
+@triton.jit
+def own_pulls(here, stride_c, of, whole, pieces, weights, HITS: tl.constexpr, FIRST: tl.constexpr):
+    """Of each own total p d, 0 where a pixel does not count, and their sum.
+
+    Curve and weights of the first are `pieces[FIRST]` and `weights[FIRST]`.
     """
     pulls, pulled = (), tl.zeros_like(whole)
     for k in tl.static_range(len(HITS)):
         own = of[HITS[k][0]]
         p = tl.exp2(load(here + own * stride_c, own >= 0) * LOG2E - whole)
-        d = slope(p, pieces[FIRST + k]) * tl.load(weights + HITS[k][-1] * step + own, mask=own >= 0, other=0.0)
+        d = slope(p, pieces[FIRST + k]) * load(weights[FIRST + k] + own, own >= 0)
         pulls = pulls + (tl.where(own >= 0, p * d, 0.0),)
         pulled += pulls[k]
     return pulls, pulled

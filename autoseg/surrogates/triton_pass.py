@@ -73,33 +73,44 @@ class Plan:
     ignore: int
 
 
-def totals(logits: Tensor, plan: Plan) -> Tensor:
+def totals(logits: Tensor, plan: Plan, apart: bool = False) -> tuple[Tensor, ...]:
     """All totals of a pass.
 
     Args:
         logits: (N, C, H, W) bf16, fp16 or fp32 on CUDA, contiguous or channels-last (others are copied).
         plan: of `planned`.
+        apart: images are kept apart.
 
     Returns:
-        (T, N, C) float64, the same bits for the same batch; differentiable once in the logits. A wrong label fails
-        an assertion on the device, which is not waited for.
+        Each (C,) float64, or (N, C) apart: the same bits for the same batch; differentiable once in the logits, but for
+        counts. A wrong label fails an assertion on the device, which is not waited for.
     """
-    return _Totals.apply(logits, plan)
+    found: tuple[Tensor, ...] = _Totals.apply(logits, plan, apart)
+    return found
 
 
 class _Totals(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, plan: Plan) -> Tensor:
-        result, normalizer = forward(logits.flatten(2), plan)
+    def forward(ctx: Any, logits: Tensor, plan: Plan, apart: bool) -> tuple[Tensor, ...]:
+        result, normalizer = forward(logits.flatten(2), plan, apart)
+        found = result.unbind()
         ctx.plan = plan
         ctx.save_for_backward(logits, normalizer)
-        return result
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(*(found[at] for _, at in plan.structure.counts))
+        return found
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, None, None]:
         logits, normalizer = ctx.saved_tensors
-        return backward(logits.flatten(2), normalizer, ctx.plan, grad).view(logits.shape), None
+        known = next((grad for grad in grads if grad is not None), None)
+        if known is None:
+            return None, None, None
+        s = ctx.plan.structure
+        pulled = [grads[total[-1]] for total in (*s.everywhere, *s.hits)]  # those of counts are never made
+        pulled = [torch.zeros_like(known) if grad is None else grad for grad in pulled]
+        return backward(logits.flatten(2), normalizer, ctx.plan, pulled).view(logits.shape), None, None
 
 
 # ---------------------------------------------------------------------------------------- what the kernels are told
@@ -145,8 +156,8 @@ def _flat(x: Tensor) -> Tensor:
 # ---------------------------------------------------------------------------------------- launches
 
 
-def forward(x: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
-    """Totals (T, N, C) float64 and logsumexp in base 2 (N, P) float32 of logits (N, C, P)."""
+def forward(x: Tensor, plan: Plan, apart: bool = False) -> tuple[Tensor, Tensor]:
+    """Totals (T, C), or (T, N, C) apart, float64 and logsumexp in base 2 (N, P) float32 of logits (N, C, P)."""
     kernels, sizes = _kernels(plan, x)
     n, c, pixels = x.shape
     programs, s = _programs(x, sizes), plan.structure
@@ -162,17 +173,22 @@ def forward(x: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
         )  # fmt: skip
     if s.labels >= 0:
         torch._assert_async(known.all())
-    return sums.sum(2, dtype=torch.float64), normalizer
+    return sums.sum(2 if apart else (1, 2), dtype=torch.float64), normalizer
 
 
-def backward(x: Tensor, normalizer: Tensor, plan: Plan, grad: Tensor) -> Tensor:
-    """Gradient (N, C, P) in the logits, in their dtype and layout, of totals whose gradient is (T, N, C)."""
+def backward(x: Tensor, normalizer: Tensor, plan: Plan, grads: Sequence[Tensor]) -> Tensor:
+    """Gradient (N, C, P) in the logits, in their dtype and layout.
+
+    `grads` are those of the totals everywhere, then of the own ones, float64 (C,) or (N, C). They are read where they
+    are: to put them together would start more operations.
+    """
     kernels, sizes = _kernels(plan, x)
     n, c, pixels = x.shape
-    out, weights, s = torch.empty_like(x), grad.float().contiguous(), plan.structure
+    out, s = torch.empty_like(x), plan.structure
+    weights, apart = tuple(grad.contiguous() for grad in grads), c if grads[0].dim() > 1 else 0
     with torch.cuda.device_of(x):
         kernels.backward_kernel[_programs(x, sizes), n](
-            x, plan.ids, plan.within, plan.curves, weights, normalizer, out, *x.stride(), *out.stride(), pixels,
+            x, plan.ids, plan.within, plan.curves, weights, apart, normalizer, out, *x.stride(), *out.stride(), pixels,
             EVERYWHERE=s.everywhere, HITS=s.hits, PIECES=s.pieces, C=c, **sizes, **OPTIONS,
         )  # fmt: skip
     return out

@@ -53,8 +53,8 @@ def _start(device: torch.device, dtype: torch.dtype, num_classes: int, last: boo
     try:
         given = logits.to(device, memory_format=form, copy=True).requires_grad_()
         with torch.enable_grad():
-            result = triton_pass.totals(given, _planned(work, structure, device))
-            (grad,) = torch.autograd.grad((result * weights.to(device)).sum(), given)
+            result = torch.stack(triton_pass.totals(given, _planned(work, structure, device), apart=True))
+            (grad,) = torch.autograd.grad((result * weights.to(device)).sum() + 0 * given.sum(), given)
     except Exception as error:  # a compiler, driver or GPU that will not do it: the reference path will
         _warn(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}")
         return False
@@ -71,7 +71,7 @@ def _start(device: torch.device, dtype: torch.dtype, num_classes: int, last: boo
 
 
 def defined(logits: Tensor, work: Pass) -> Tensor:
-    """All totals of a pass by the definition in `passes`, with C-fold temporaries; on the CPU, of few pixels.
+    """All totals of a pass by the definition in `passes`, images apart; on the CPU, of few pixels.
 
     Args:
         logits: (N, C, H, W) float32 or float64; gradients flow.

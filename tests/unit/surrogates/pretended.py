@@ -6,11 +6,13 @@ there: nothing reads them.
 
 from __future__ import annotations
 
+from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
 from triton.backends.compiler import GPUTarget
 
+NUMBERS = count()
 SHARED = 100_000  # bytes that a program may have, at least, on the GPUs named here
 
 
@@ -26,7 +28,7 @@ class Driver:
     """
 
     def __init__(self, capability: int) -> None:
-        self._target = GPUTarget("cuda", capability, 32)
+        self._number, self._target = next(NUMBERS), GPUTarget("cuda", capability, 32)
         self.launched: list[tuple[Any, ...]] = []
         self.cubins: list[tuple[str, bytes]] = []
         self.utils = SimpleNamespace(load_binary=self._load, get_device_properties=lambda _: {"max_shared_mem": SHARED})
@@ -36,8 +38,8 @@ class Driver:
         return self._target
 
     def get_current_device(self) -> int:
-        """Kernels are kept by device: one of its own for each capability."""
-        return self._target.arch
+        """Kernels, and what launches them, are kept by device."""
+        return self._number
 
     def get_current_stream(self, device: int) -> int:
         """The default one."""

@@ -1,18 +1,47 @@
-"""The Triton kernels compile for GPUs that are not here, and what they need of one stays within bounds."""
+"""The Triton kernels compile for GPUs that are not here, as they are launched, and what they need of one is bounded."""
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from autoseg.surrogates import triton_pass
-from autoseg.surrogates.passes import Pass, Pixels
+import autoseg
+from autoseg.surrogates import triton_pass, triton_trial
+from autoseg.surrogates.reading import FusedLogic
 
 triton = pytest.importorskip("triton", reason="needs triton, which torch brings along on Linux only")
+
+from pretended import Driver  # noqa: E402  (needs triton)
+
+METRICS = ["miou", "fwiou", "dice", "macc", "gacc", "biou", "bf1", "miou_i"]
+
+
+@pytest.fixture
+def gpu_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Driver]:
+    """Makes a GPU of some capability, whose kernels are compiled and never run."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(torch.cuda, "device_of", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(torch, "_assert_async", lambda *_: None)  # no kernel has said that the labels are right
+    monkeypatch.setattr(triton_trial, "usable", lambda *_: True)
+    prepare = FusedLogic.__init__
+
+    def with_kernels(self, *args, **options):
+        prepare(self, *args, **options)
+        self._by_triton = True
+
+    monkeypatch.setattr(FusedLogic, "__init__", with_kernels)
+
+    def gpu(capability: int) -> Driver:
+        monkeypatch.setattr(triton.runtime.driver, "_active", Driver(capability))
+        return triton.runtime.driver.active
+
+    return gpu
 
 
 @pytest.mark.slow
@@ -23,55 +52,45 @@ triton = pytest.importorskip("triton", reason="needs triton, which torch brings 
         (80, 150, "channels_last"), (90, 150, "contiguous"),
     ],
 )  # fmt: skip
-def test_compiles_for_gpus_without_spills(capability, c, layout, tmp_path, monkeypatch):
+def test_compiles_for_gpus_without_spills(gpu_of, capability, c, layout, tmp_path):
     """Rows of few classes stay in registers, 255 of which a thread can have; of many classes none does."""
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    for kernel in ("forward", "backward"):
-        registers, stack = resources(compiled(kernel, capability, c, layout), tmp_path)
-        assert stack == 0 and registers <= (255 if c <= 32 else 72), (kernel, registers, stack)
+    gpu = step(gpu_of(capability), autoseg.SurrogateLoss("miou", c, space="paper"), c, layout)
+    assert [name for name, _ in gpu.cubins] == ["forward_kernel", "backward_kernel"]
+    for name, cubin in gpu.cubins:
+        registers, stack = resources(cubin, tmp_path)
+        assert stack == 0 and registers <= (255 if c <= 32 else 72), (name, registers, stack)
 
 
-def compiled(kernel, capability, c, layout):
-    """A kernel for mIoU in the paper's space, bf16 and int64, as a launch on sizes divisible by 16 compiles it."""
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    label = torch.zeros((1, 1, 16), dtype=torch.int64)
-    pixels, curve, work = Pixels(label, None, c), torch.zeros(2, 6), Pass()
-    work.add_own(curve, pixels)
-    work.add_everywhere(curve, pixels, pixels)
-    work.add_own(None, pixels)
-    plan = triton_pass.planned(work, label)
-    module, sizes = triton_pass._kernels(plan, torch.zeros(1, c, 16))
-    function, s = getattr(module, f"{kernel}_kernel"), plan.structure
-    constants = {
-        "EVERYWHERE": s.everywhere, "HITS": s.hits, "COUNTS": s.counts, "LABELS": s.labels, "PIECES": s.pieces,
-        "C": c, "BINS": max(32, 1 << (c - 1).bit_length()), **sizes,
-    }  # fmt: skip
-    ones = ("stride_p", "grad_p") if layout == "contiguous" else ("stride_c", "grad_c")
-    constants = {a: value for a, value in (constants | dict.fromkeys(ones, 1)).items() if a in function.arg_names}
-    pointers = dict.fromkeys(("logits", "grad"), "*bf16") | dict.fromkeys(("sums", "normalizer", "weights"), "*fp32")
-    pointers |= {"known": "*u8", "ids": ("*i64",), "within": ("constexpr",), "curves": ("*fp64", "*fp64")}
-    signature = {a: "constexpr" if a in constants else pointers.get(a, "i32") for a in function.arg_names}
-    odd = {"ignore", *(("stride_p", "grad_p") if c % 16 else ())}  # of channels-last logits
-    places = [
-        (i, *more)
-        for i, (name, kind) in enumerate(signature.items())
-        if kind not in ("constexpr", ("constexpr",)) and name not in odd
-        for more in ([(j,) for j in range(len(kind))] if isinstance(kind, tuple) else [()])
-    ]
-    values = {(function.arg_names.index(name),): value for name, value in constants.items()}
-    values[function.arg_names.index("within"), 0] = None
-    source = ASTSource(function, signature, values, {place: [["tt.divisibility", 16]] for place in places})
-    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=triton_pass.OPTIONS)
+@pytest.mark.slow
+def test_far_images_compile_without_spills(gpu_of, tmp_path, monkeypatch):
+    monkeypatch.setattr(triton_pass, "_extent", lambda _: 2**31)
+    gpu = step(gpu_of(90), autoseg.SurrogateLoss("miou", 150, space="paper"), 150, "contiguous")
+    assert [resources(cubin, tmp_path)[1] for _, cubin in gpu.cubins] == [0, 0]
 
 
-def resources(kernel, folder):
+@pytest.mark.slow
+@pytest.mark.parametrize("name", METRICS)
+def test_every_metric_is_launched_on_a_gpu(gpu_of, name, tmp_path):
+    """Both kernels; of BF1 no backward: what it asks of them are counts."""
+    gpu = step(gpu_of(90), autoseg.SurrogateLoss(name, 21, tolerance=2), 21, "contiguous")
+    assert all(resources(cubin, tmp_path)[1] == 0 for _, cubin in gpu.cubins)
+    assert len(gpu.launched) == (1 if name == "bf1" else 2)
+
+
+def step(gpu, loss, c, layout):
+    """Forward and backward, bf16 and int64, on sizes divisible by 16."""
+    form = torch.channels_last if layout == "channels_last" else torch.contiguous_format
+    logits = torch.randn(2, c, 16, 16).to(torch.bfloat16, memory_format=form).requires_grad_()
+    loss(logits, torch.randint(0, c, (2, 16, 16))).backward()
+    return gpu
+
+
+def resources(cubin, folder):
     """(registers a thread, bytes of stack a thread: what was spilled) of a compiled kernel."""
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     if not tool.exists():
         pytest.skip("this triton comes without cuobjdump")
     file = folder / "kernel.cubin"
-    file.write_bytes(kernel.asm["cubin"])
+    file.write_bytes(cubin)
     usage = subprocess.run([tool, "-res-usage", file], capture_output=True, text=True, check=True).stdout
     return tuple(int(re.search(rf"{what}:(\d+)", usage)[1]) for what in ("REG", "STACK"))
