@@ -1,24 +1,28 @@
 """Losses on a GPU, bf16 logits (16, 21, 512, 512), forward and backward, against F.cross_entropy in the same run.
 
 "Triton" is the kernels of `surrogates/triton_pass.py`, "reference" this project's own plain path. Every call is timed
-until the device has done its work. Peak memory is what one forward and backward allocates at its peak, in multiples of
-the logits.
+until the device has done its work. "Replayed" are both losses as CUDA graphs, which the host starts at once: what the
+device needs, also with other programs of the kernels. Peak memory is what one forward and backward allocates at its
+peak, in multiples of the logits.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 
+from autoseg.surrogates import triton_pass
+from autoseg.training.replay import CudaGraph
 from benchmarks import losses
 from benchmarks.harness import Row, paired
 
 DEVICE = "cuda"
 SHAPE = (16, losses.C, 512, 512)
 METRICS = ("miou", "fwiou", "dice", "macc", "gacc", "biou")
+OTHER_TILES = ((32, 4), (32, 16), (64, 4))  # of a program: pixels of a tile, tiles
 BOUNDS = {"miou": "<= 1.3"}
 
 
@@ -35,6 +39,7 @@ def rows(device: str = DEVICE, shape: tuple[int, ...] = SHAPE, repeats: int = 25
             yield _timed(what, loss, bound, device, shape, repeats)
         yield _timed("miou, Triton, channels-last", losses.build("miou"), "", device, shape, repeats, last=True)
         if device == "cuda":
+            yield from _replayed(shape, repeats)
             for what, loss, _ in [*kinds, ("cross-entropy", losses.build("cross-entropy"), "")]:
                 yield _memory(what, loss, shape)
 
@@ -56,6 +61,35 @@ def _timed(
     mine, other, ratio = paired(ours, theirs, repeats=repeats, device=device)
     return Row(what, "F.cross_entropy", 1e3 * mine, 1e3 * other, ratio, "ms", bound,
                {"shape": list(shape), "dtype": "bfloat16", "repeats": repeats})  # fmt: skip
+
+
+def _replayed(shape: tuple[int, ...], repeats: int) -> Iterator[Row]:
+    """The device's time alone; of mIoU also that of the kernels for many classes, and of other tiles."""
+    logits, labels = batch("cuda", shape)
+    theirs = _graph(losses.step(losses.build("cross-entropy"), logits.detach().requires_grad_(), labels))
+    kinds = [("miou", {}), ("biou", {}), ("miou", {"HELD": 0}), *(("miou", {"TILES": tiles}) for tiles in OTHER_TILES)]
+    for metric, options in kinds:
+        kept = {name: getattr(triton_pass, name) for name in options}
+        try:
+            for name, value in options.items():
+                setattr(triton_pass, name, value)
+            ours = _graph(losses.step(losses.build(metric).to("cuda"), logits, labels))
+            mine, other, ratio = paired(ours, theirs, repeats=repeats, device="cuda")
+        finally:
+            for name, value in kept.items():
+                setattr(triton_pass, name, value)
+        how = "".join(f", {name}={value}" for name, value in options.items())
+        yield Row(f"{metric}, Triton, replayed{how}", "F.cross_entropy, replayed", 1e3 * mine, 1e3 * other, ratio, "ms",
+                  "", {"shape": list(shape), "dtype": "bfloat16", "repeats": repeats})  # fmt: skip
+
+
+def _graph(run: Callable[[], None]) -> Callable[[], None]:
+    """A call that replays what `run` does."""
+    graph = CudaGraph(torch.device("cuda"))
+    for _ in range(3):
+        graph.warm_up(run)
+    graph.capture(run)
+    return graph.replay
 
 
 def _memory(what: str, loss: nn.Module, shape: tuple[int, ...]) -> Row:
