@@ -6,8 +6,9 @@ from pathlib import Path
 
 from autoseg.cli.arguments import Arguments, imports_in
 from autoseg.errors import InputError, unknown_name
+from autoseg.files import write_atomic
 from autoseg.imports import load, located
-from autoseg.search.run_folder import slug, write_atomic
+from autoseg.search.run_folder import slug
 
 HELP = """
 Writes the loss a search has found.

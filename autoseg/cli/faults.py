@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import sys
@@ -12,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from autoseg.errors import AutosegError, InputError
+from autoseg.files import NO_SPACE
 
 _HEAD = "Traceback (most recent call last):"  # in a worker's own words; its last line says what happened
 FAULT, INPUT, INTERRUPTED = 1, 2, 130
@@ -61,7 +61,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _disk_is_full(error: BaseException) -> bool:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in NO_SPACE:
         return True
     return "database or disk is full" in str(error)  # how SQLite says it, through every wrapper
 

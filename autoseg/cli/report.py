@@ -8,8 +8,9 @@ from pathlib import Path
 
 from autoseg.cli.arguments import Arguments, imports_in
 from autoseg.errors import InputError
+from autoseg.files import write_atomic
 from autoseg.imports import load, require
-from autoseg.search.run_folder import read_config, write_atomic
+from autoseg.search.run_folder import read_config
 
 HELP = """
 Renders searches and comparisons as one self-contained HTML file, for a laptop or a phone.

@@ -20,12 +20,13 @@ from autoseg.cli.typed import and_imports, typed, typed_keys
 from autoseg.config import RetrainConfig
 from autoseg.errors import InputError
 from autoseg.evidence.contenders import Contender, built_from, contender, keep_cards, warnings_about
+from autoseg.files import write_atomic
 from autoseg.imports import load
 from autoseg.losses import build_loss
 from autoseg.losses.ranks import rank_local
 from autoseg.metrics import parse
 from autoseg.retrain import launch
-from autoseg.search.run_folder import SCHEMA, new_run_path, read_config, write_atomic
+from autoseg.search.run_folder import SCHEMA, new_run_path, read_config
 from autoseg.surrogates import published
 from autoseg.tracking.terminal import percent
 

@@ -25,6 +25,7 @@ from PIL import Image
 from autoseg.data.once import head, made_once
 from autoseg.data.source import IGNORE, Bytes, Sample, Source
 from autoseg.errors import InputError
+from autoseg.files import NO_SPACE
 
 FORMAT = 1  # raise it when the same source would give other bytes
 PAD_RGB = (124, 116, 104)  # ImageNet's mean: what padding looks like to a pretrained network is "nothing"
@@ -152,7 +153,7 @@ def _default_folder() -> Path:
 
 
 def _disk_error(folder: Path, error: OSError) -> InputError:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    full = error.errno in NO_SPACE
     expected = "space for the prepared images" if full else "a folder that can be written"
     return InputError(
         f"cache folder {folder}",

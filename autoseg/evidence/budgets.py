@@ -13,9 +13,10 @@ from typing import Any
 
 from autoseg.errors import InputError
 from autoseg.evidence.kept_lists import read_list, recorded
+from autoseg.files import write_atomic
 from autoseg.search.older import as_today
 from autoseg.search.records import RUNNING, TrialRecord
-from autoseg.search.run_folder import RunFolder, read_fingerprint, write_atomic
+from autoseg.search.run_folder import RunFolder, read_fingerprint
 
 FORCIBLE = ("model.", "proxy.")  # how a network is trained; all else says what is scored
 NAME = "budgets.json"

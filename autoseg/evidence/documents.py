@@ -20,7 +20,7 @@ from autoseg.evidence.tables import (
     rows_of,
     spread,
 )
-from autoseg.search.run_folder import write_atomic
+from autoseg.files import write_atomic
 
 LATEX = {UP: r"\uparrow", DOWN: r"\downarrow", DAGGER: r"\dagger", DOUBLE_DAGGER: r"\ddagger"}
 

@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 from autoseg.evidence.kept_lists import read_list, recorded
+from autoseg.files import write_atomic
 from autoseg.search.records import RUNNING
-from autoseg.search.run_folder import RunFolder, write_atomic
+from autoseg.search.run_folder import RunFolder
 from autoseg.search.versions import told, versions
 
 NAME = "versions.json"

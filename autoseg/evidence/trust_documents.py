@@ -11,7 +11,7 @@ from autoseg.evidence.agreement import Agreement
 from autoseg.evidence.figures import BLUE, GREY, ORANGE
 from autoseg.evidence.tables import csv_text, number, percent
 from autoseg.evidence.trust import FULL, PROXY, Trust, verdict
-from autoseg.search.run_folder import write_atomic
+from autoseg.files import write_atomic
 
 COLUMNS = 3
 

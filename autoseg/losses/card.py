@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from autoseg.errors import InputError
+from autoseg.files import replacing
 from autoseg.losses.searched import SearchedLoss, searched_loss
 from autoseg.surrogates import SearchSpace, SurrogateLoss
 
@@ -70,15 +70,10 @@ class LossCard:
         )
 
     def save(self, path: str | Path) -> None:
-        """Writes the card whole or not at all (a temporary file renamed)."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            temporary.write_text(json.dumps(asdict(self), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        """Writes the card whole or not at all."""
+        text = json.dumps(asdict(self), indent=1, allow_nan=False) + "\n"
+        with replacing(Path(path)) as draft:
+            draft.write_text(text, encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> LossCard:

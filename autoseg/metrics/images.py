@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from autoseg.errors import InputError
+from autoseg.files import replacing
 from autoseg.metrics.base import Metric, Sums
 
 INDEX = "index"
@@ -65,14 +65,8 @@ def save_parts(path: Path, parts: Mapping[str, Sums]) -> None:
             arrays[key] = array
             index[metric][name] = key
     arrays[INDEX] = np.frombuffer(json.dumps(index).encode(), dtype=np.uint8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(draft, "wb") as file:
-            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with replacing(path) as draft, open(draft, "wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
 def load_parts(path: Path, only: Collection[str] | None = None) -> dict[str, Sums]:

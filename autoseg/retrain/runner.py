@@ -17,6 +17,7 @@ from mmengine.utils import import_modules_from_strings
 from torch.utils.data import DataLoader
 
 from autoseg.data.source import IGNORE
+from autoseg.files import write_atomic
 from autoseg.retrain import checkpoint
 from autoseg.retrain.files import WrongFile, name_files
 from autoseg.retrain.launch import ranks
@@ -67,7 +68,7 @@ def _scored(runner: Runner, kept: LastScores) -> Scores:
 def write_scores(work_dir: Path, scores: Scores, about: dict[str, Any]) -> Path:
     """Write `scores.json`: the scores (shares from 0 to 1), and what they belong to."""
     path = work_dir / SCORES
-    path.write_text(json.dumps({**about, "scores": scores}, indent=1) + "\n", encoding="utf-8")
+    write_atomic(path, json.dumps({**about, "scores": scores}, indent=1) + "\n")
     return path
 
 

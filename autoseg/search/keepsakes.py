@@ -10,12 +10,12 @@ import dataclasses
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from autoseg.files import replacing
 from autoseg.search.run_folder import slug
 
 FOLDER = "predictions"
@@ -64,12 +64,9 @@ def save(maps: Mapping[int, Any], split: str, folder: Path) -> None:
     from PIL import Image
 
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         for row, classes in maps.items():
-            path = folder / f"{split}-{row:06d}.png"
-            draft = path.with_name(f".{path.name}.{os.getpid()}")
-            Image.fromarray(classes, mode="L").save(draft, format="png")
-            os.replace(draft, path)
+            with replacing(folder / f"{split}-{row:06d}.png") as draft:
+                Image.fromarray(classes, mode="L").save(draft, format="png")
     except OSError as error:
         logger.warning("predictions were not kept in %s: %s", folder, error)
 

@@ -31,8 +31,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from autoseg.errors import InputError
 from autoseg.execution import Outcome
+from autoseg.files import no_space_error
 from autoseg.search.records import COMPLETE, PRUNED, TrialRecord
-from autoseg.search.run_folder import no_space_error
 
 STUDIES = ("search", "confirm", "floor")
 PREFIX = "theta."

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from autoseg.files import no_space
 from autoseg.losses import LossCard, searched_loss
 from autoseg.search.records import Finding
-from autoseg.search.run_folder import no_space
 from autoseg.surrogates.space import SearchSpace
 
 UNKNOWN = 2  # any number of classes will do to write a card: curves fit them all

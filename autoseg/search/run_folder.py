@@ -1,4 +1,4 @@
-"""The folder of one run: its layout, its lock, and files that are either old or new but never half."""
+"""The folder of one run: its layout and its lock."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ import yaml
 from filelock import FileLock, Timeout
 
 from autoseg.errors import InputError
+from autoseg.files import no_space, write_atomic
 from autoseg.search.older import as_today, differences
 
 SCHEMA = 1
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 NO_ACCESS = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EEXIST)
 
 
@@ -170,58 +170,6 @@ def read_fingerprint(path: Path) -> dict[str, Any]:
         InputError: the file is missing or damaged, or of a version that is not understood.
     """
     return as_today(_read_json(path / "fingerprint.json"))
-
-
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Replace a file so that a reader, also after a crash or on a full disk, has the old or the new text.
-
-    When this returns the new one is on the disk, its name too.
-
-    Raises:
-        InputError: no space on the disk.
-    """
-    draft = path.with_name(f".{path.name}.draft")
-    with no_space(path):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(draft, "wb") as file:
-                file.write(content.encode() if isinstance(content, str) else content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(draft, path)
-        except OSError:
-            draft.unlink(missing_ok=True)
-            raise
-        with contextlib.suppress(OSError):  # some network file systems have no such thing
-            _sync_folder(path.parent)
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-class no_space:
-    """Context that turns "no space left on device" into the one message for it."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError) and error.errno in NO_SPACE:
-            raise no_space_error(self._path) from error
-
-
-def no_space_error(path: Path) -> InputError:
-    """What the user is told when the disk is full."""
-    hint = "All results so far are kept: make room and resume the run."
-    return InputError("disk", f"space for {path.name}", f"no space left in {path.parent}", hint)
 
 
 def _locked(path: Path) -> FileLock:

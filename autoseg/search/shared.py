@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoseg.errors import Diverged, InputError
-from autoseg.search.run_folder import no_space
+from autoseg.files import no_space
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from autoseg.errors import InputError
+from autoseg.files import replacing
 from autoseg.training.checkpoint import first_line, last_checkpoint, read_pth
 
 log = logging.getLogger(__name__)
@@ -22,10 +22,8 @@ CLASSIFIERS = ("fc.", "classifier.", "head.")  # of the ImageNet network a backb
 
 def save_network(model: nn.Module, path: str) -> None:
     """Write a network's weights as `.safetensors`, whole or not at all."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    draft = f"{path}.{os.getpid()}.draft"
-    save_file({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, draft)
-    os.replace(draft, path)
+    with replacing(Path(path)) as draft:
+        save_file({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, draft)
 
 
 def load_network(model: nn.Module, path: str, field: str) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from autoseg.controllers import build_controller
-from autoseg.search.run_folder import write_atomic
+from autoseg.files import write_atomic
 from benchmarks.study.shown import show
 from benchmarks.study.surface import DATA, FloatArray, Recorded, Surface, load
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from autoseg import cli
 from autoseg.cli import faults
-from autoseg.search.run_folder import write_atomic
+from autoseg.files import write_atomic
 from benchmarks.study import efficiency, savings, surface
 from benchmarks.study.plan import Study
 

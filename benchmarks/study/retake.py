@@ -19,7 +19,7 @@ from autoseg.cli.trust_source import Source
 from autoseg.config import SearchConfig
 from autoseg.evidence.tables import csv_text
 from autoseg.evidence.trust import Entry, Variant
-from autoseg.search.run_folder import write_atomic
+from autoseg.files import write_atomic
 from benchmarks.study import plan
 from benchmarks.study.plan import Study
 from benchmarks.study.savings import COLUMNS, FIRST, WARM, in_order, rows_of, second_seed, train

@@ -26,9 +26,10 @@ from autoseg.config import ProxyConfig, SearchConfig, TrustConfig
 from autoseg.evidence.tables import csv_text
 from autoseg.evidence.trust import Entry, TrustTask, Variant, plan, train_all
 from autoseg.execution import Watched
+from autoseg.files import write_atomic
 from autoseg.search.confirm import fresh_seeds
 from autoseg.search.records import COMPLETE, TrialRecord
-from autoseg.search.run_folder import RunFolder, write_atomic
+from autoseg.search.run_folder import RunFolder
 from autoseg.search.rungs import Rungs
 
 FIRST, SECOND, BARE = "unabridged, seed A", "unabridged, seed B", "unabridged, not looked at"

@@ -16,9 +16,10 @@ import numpy.typing as npt
 import scipy  # its parts are imported when they are used
 
 from autoseg.evidence.tables import csv_text
+from autoseg.files import write_atomic
 from autoseg.search.ledger import Ledger
 from autoseg.search.records import COMPLETE
-from autoseg.search.run_folder import read_config, write_atomic
+from autoseg.search.run_folder import read_config
 from autoseg.surrogates import build_space
 
 DATA = Path(__file__).parent / "data"  # behind the tables in docs

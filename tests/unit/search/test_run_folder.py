@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import socket
@@ -20,7 +19,7 @@ from autoseg.controllers import build_controller
 from autoseg.errors import InputError
 from autoseg.search import older
 from autoseg.search.older import as_today
-from autoseg.search.run_folder import RunFolder, new_run_path, read_config, slug, write_atomic
+from autoseg.search.run_folder import RunFolder, new_run_path, read_config, slug
 
 FIXED = {"metric": "biou", "seed": 0, "size": (180, 240)}
 
@@ -145,29 +144,3 @@ def test_a_damaged_checkpoint_says_what_to_do(tmp_path: Path, text: str) -> None
         (folder.path / "controller" / "round_0003.json").write_text(text)
         with pytest.raises(InputError, match=r"Delete round_0003\.json and resume"):
             folder.last_checkpoint()
-
-
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
-    path = tmp_path / "loss.json"
-    write_atomic(path, "old")
-
-    def full(descriptor: int) -> None:
-        raise OSError(code, os.strerror(code))
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(InputError, match=r"disk: expected space for loss\.json"):
-        write_atomic(path, "new")
-    assert path.read_text() == "old" and [entry.name for entry in tmp_path.iterdir()] == ["loss.json"]
-
-
-def test_a_really_full_disk() -> None:
-    with pytest.raises(OSError, match="No space"), open("/dev/full", "w") as file:
-        file.write("x")
-        file.flush()
-
-
-def test_other_faults_of_the_disk_are_not_called_no_space(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(NotADirectoryError):
-        write_atomic(tmp_path / "file" / "x.json", json.dumps({}))

@@ -1,0 +1,69 @@
+"""Files that are either old or new but never half, and what the user is told when the disk is full."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from autoseg.errors import InputError
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A draft to be written, which takes the file's place once the block has ended well.
+
+    A reader, also after a crash or on a full disk, has the old file or the new one. After the block the new one is on
+    the disk, its name too. The folder is made if missing.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield draft
+        with draft.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    finally:
+        with contextlib.suppress(OSError):  # the error before says more
+            draft.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # some network file systems have no such thing
+        _sync_folder(path.parent)
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Replace a file, see `replacing`.
+
+    Raises:
+        InputError: no space on the disk.
+    """
+    with no_space(path), replacing(path) as draft:
+        draft.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def no_space(path: Path) -> Iterator[None]:
+    """Turn "no space left on device" into the one message for it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        raise no_space_error(path) from error
+
+
+def no_space_error(path: Path) -> InputError:
+    """What the user is told when the disk is full."""
+    hint = "All results so far are kept: make room and resume the run."
+    return InputError("disk", f"space for {path.name}", f"no space left in {path.parent}", hint)
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
