@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+PAPER_METRICS = ("miou", "fwiou", "macc", "gacc", "biou", "bf1")
+
 # A resumed run may have begun before a key existed. The key then takes its default, so a new key's default must change
 # nothing. If a default does, or may one day, the value that changes nothing is named here.
 BEFORE: dict[str, Any] = {"proxy.cuda_graph": False}
@@ -158,8 +160,20 @@ class TrackerConfig:
     wandb_project: str = "autoseg"
 
 
+class Scored:
+    """What the commands that score networks share beside their keys."""
+
+    tolerance: int
+    drop_background: bool
+
+    @property
+    def boundary_options(self) -> dict[str, Any]:
+        """Of the boundary metrics."""
+        return {"tolerance": self.tolerance, "drop_background": self.drop_background}
+
+
 @dataclass
-class SearchConfig:
+class SearchConfig(Scored):
     """All of `autoseg search`."""
 
     metric: str = "miou"
@@ -182,7 +196,7 @@ class SearchConfig:
 
 
 @dataclass
-class CompareConfig:
+class CompareConfig(Scored):
     """All of `autoseg compare`: every loss with every seed under one budget."""
 
     losses: list[str] = field(default_factory=list)  # names, sums, cards, run folders; identity, identity/<metric>
@@ -238,11 +252,11 @@ class TrainConfig:
 
 
 @dataclass
-class RetrainConfig:
+class RetrainConfig(Scored):
     """All of `autoseg retrain`: a full training with one loss; the work dir is mmengine's."""
 
     loss: str = "ce"  # a name, a sum, a loss card or the run folder of a search
-    metrics: list[str] = field(default_factory=lambda: ["miou", "fwiou", "macc", "gacc", "biou", "bf1"])
+    metrics: list[str] = field(default_factory=lambda: list(PAPER_METRICS))
     config: str | None = None  # a whole mmsegmentation config; only its loss, evaluators and work dir are replaced
     overrides: dict[str, Any] = field(default_factory=dict)  # merged into the finished mmengine config, its rules
     seed: int = 0

@@ -19,13 +19,12 @@ from mmengine.hooks import Hook
 from mmseg.registry import EVALUATOR, HOOKS, METRICS, MODELS
 from torch import Tensor, nn
 
+from autoseg.config import PAPER_METRICS
 from autoseg.errors import InputError
 from autoseg.imports import load
 from autoseg.losses import LossSum, SearchedLoss, SegLoss, build_loss, loss_names
 from autoseg.losses.ranks import sync_counts as sync
 from autoseg.metrics import Metric, MetricSum, build_metric
-
-DEFAULT_METRICS = ("miou", "fwiou", "macc", "gacc", "biou", "bf1")
 
 
 @MODELS.register_module()
@@ -142,7 +141,7 @@ class AutoSegMetric(BaseMetric):
 
     def __init__(
         self,
-        metrics: Sequence[str] = DEFAULT_METRICS,
+        metrics: Sequence[str] = PAPER_METRICS,
         ignore_index: int = 255,
         tolerance: int = 5,
         drop_background: bool = False,

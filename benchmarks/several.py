@@ -174,7 +174,7 @@ def stacked(plan: Plan) -> float:
     proxy_, device = setting.proxy, torch.device(setting.device)
     precision = precision_of(proxy_, device)
     torch.set_num_threads(proxy_.threads)
-    data = open_data(plan.data, (proxy_.size[0], proxy_.size[1]))
+    data = open_data(plan.data, proxy_.size)
     model = Stack([build_model(setting.network(), data.num_classes, 0)] * plan.candidates, device)
     losses = [surrogate(k, data.num_classes).to(device) for k in range(plan.candidates)]
     optimizer = build_optimizer(model, proxy_)

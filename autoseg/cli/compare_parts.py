@@ -53,9 +53,8 @@ def build(config: CompareConfig) -> Parts:
         raise InputError("metrics", "one or more, each once", config.metrics)
     path = Path(config.run_dir) if config.run_dir else new_run_path(Path("runs"), "compare", config.data.name)
     home = path if (path / "config.yaml").is_file() else None
-    height, width = config.proxy.size
-    data = open_data(config.data, (height, width))
-    recipe = Recipe(data.num_classes, data.ignore_index, config.space.name, _options(config))
+    data = open_data(config.data, config.proxy.size)
+    recipe = Recipe(data.num_classes, data.ignore_index, config.space.name, config.boundary_options)
     among = contenders(config.losses, config.metrics, recipe, home)
     for loss in among:
         if not loss.cards:  # a surrogate takes labels of every kind
@@ -66,17 +65,9 @@ def build(config: CompareConfig) -> Parts:
 
 def task(config: CompareConfig, parts: Parts, texts: Mapping[str, str]) -> ComparisonTask:
     """What the workers run; `texts` is contender name to what it is built from."""
-    proxy = ProxyTask(
-        config.data,
-        config.model,
-        config.proxy,
-        tuple(dict.fromkeys([*names(), *(term for metric in config.metrics for _, term in parse(metric))])),
-        config.tolerance,
-        config.drop_background,
-        final_split=parts.split,
-        per_class=True,
-        shared=str((parts.path / SHARED).absolute()),
-    )
+    terms = [term for metric in config.metrics for _, term in parse(metric)]
+    shared = str((parts.path / SHARED).absolute())
+    proxy = ProxyTask.of(config, [*names(), *terms], final_split=parts.split, per_class=True, shared=shared)
     keepsakes = Keepsakes(str(parts.path), parts.seeds[0])
     return ComparisonTask(texts, parts.recipe, proxy, keepsakes, str((parts.path / COUNTS).absolute()))
 
@@ -89,7 +80,7 @@ def fingerprint(config: CompareConfig, parts: Parts) -> dict[str, Any]:
         **{f"model.{key}": value for key, value in asdict(config.model).items()},
         **{f"proxy.{key}": value for key, value in asdict(config.proxy).items()},
         "space": build_space(config.space.name, metric="miou").to_dict(),
-        **_options(config),
+        **config.boundary_options,
     }
 
 
@@ -98,7 +89,7 @@ def matrix(config: CompareConfig, parts: Parts, records: list[TrialRecord]) -> M
     bootstrap = None
     if config.interval == "bootstrap":
         terms = {name for metric in config.metrics for _, name in parse(metric)}
-        options = MetricOptions(parts.data.num_classes, parts.data.ignore_index, **_options(config))  # type: ignore[arg-type]
+        options = MetricOptions(parts.data.num_classes, parts.data.ignore_index, **config.boundary_options)
         bootstrap = Bootstrap(
             lambda loss, seed: load_parts(counts_file(parts.path / COUNTS, loss, seed), terms), options
         )
@@ -122,10 +113,6 @@ def about(config: CompareConfig, parts: Parts, records: list[TrialRecord]) -> Ab
     mixed = budgets.described(parts.path, records)
     made = made_with.described(parts.path, sum(record.state != RUNNING for record in records))
     return About(config.data.name, parts.split, len(data.images(parts.split)), budget, tuple(sources), mixed, made)
-
-
-def _options(config: CompareConfig) -> dict[str, int]:
-    return {"tolerance": config.tolerance, "drop_background": config.drop_background}
 
 
 def _split(wanted: str, data: SegData) -> str:

@@ -6,10 +6,10 @@ import shlex
 from pathlib import Path
 
 from autoseg.cli.typed import and_imports
+from autoseg.config import PAPER_METRICS
 from autoseg.evidence.found import by_round
 from autoseg.losses import LossCard
 from autoseg.metrics import names
-from autoseg.search.confirm import PAPER_METRICS
 from autoseg.search.ledger import Ledger
 from autoseg.search.records import Row, SearchResult
 from autoseg.tracking.terminal import percent

@@ -73,19 +73,13 @@ def build(config: SearchConfig) -> Parts:
     """
     build_metric(config.metric, num_classes=2)
     space = build_space(config.space.name, metric=config.metric)
-    options = config.controller.options
-    controller = build_controller(config.controller.name, space.dim, start(space), seed=config.seed, **options)
-    height, width = config.proxy.size
-    data = open_data(config.data, (height, width))
-    proxy = ProxyTask(
-        config.data,
-        config.model,
-        config.proxy,
-        tuple(dict.fromkeys([*names(), config.metric])),
-        config.tolerance,
-        config.drop_background,
+    controller = build_controller(
+        config.controller.name, space.dim, start(space), seed=config.seed, **config.controller.options
     )
-    task = CandidateTask(config.metric, space.to_dict(), data.num_classes, proxy, data.ignore_index, _options(config))
+    data = open_data(config.data, config.proxy.size)
+    proxy = ProxyTask.of(config, [*names(), config.metric])
+    options = config.boundary_options
+    task = CandidateTask(config.metric, space.to_dict(), data.num_classes, proxy, data.ignore_index, options)
     _check_rivals(config, task, proxy.metrics)
     return Parts(data, space, controller, TimedTask(task, proxy))
 
@@ -111,7 +105,12 @@ def _search(config: SearchConfig, parts: Parts, path: Path, workers: Standby) ->
     space, data = parts.space, parts.data
     problem = Problem(config.metric, space.names, space.identity.tolist(), config.seed)
     publish = CardPublisher(
-        path / "loss.json", space, data.num_classes, data.ignore_index, _options(config), provenance(config, data)
+        path / "loss.json",
+        space,
+        data.num_classes,
+        data.ignore_index,
+        config.boundary_options,
+        provenance(config, data),
     )
     with ExitStack() as stack:
         folder = stack.enter_context(_folder(config, parts, path))
@@ -172,7 +171,7 @@ def fingerprint(config: SearchConfig, parts: Parts) -> dict[str, Any]:
         "proxy": asdict(config.proxy),
         "space": parts.space.to_dict(),
         "controller": {"name": config.controller.name, **config.controller.options},
-        **_options(config),
+        **config.boundary_options,
     }
 
 
@@ -193,7 +192,3 @@ def provenance(config: SearchConfig, data: SegData) -> dict[str, Any]:
         "versions": versions(),
         **({"imports": config.imports} if config.imports else {}),
     }
-
-
-def _options(config: SearchConfig) -> dict[str, Any]:
-    return {"tolerance": config.tolerance, "drop_background": config.drop_background}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +48,7 @@ class Source:
         """
         search = searched(run)
         fixed = read_fingerprint(run)
-        height, width = search.proxy.size
-        data = open_data(search.data, (height, width))
+        data = open_data(search.data, search.proxy.size)
         if data.fingerprint != fixed["data"]:
             raise InputError("data of the search", "the images it had", "others", f"Look into {search.data.root}.")
         return cls(run, search, data, SearchSpace.from_dict(fixed["space"]))
@@ -73,19 +72,10 @@ class Source:
             folder: for what trainings share.
         """
         search = self.search
-        shared = str((folder / SHARED).absolute())
-        trains = {
-            name: ProxyTask(
-                search.data, search.model, proxy, tuple(metrics), search.tolerance, search.drop_background,
-                shared=shared,
-            )
-            for name, proxy in proxies.items()
-        }  # fmt: skip
-        options = {"tolerance": search.tolerance, "drop_background": search.drop_background}
-        first = next(iter(trains.values()))  # in its place comes that of each job
-        task = CandidateTask(
-            search.metric, self.space.to_dict(), self.data.num_classes, first, self.data.ignore_index, options
-        )
+        own = ProxyTask.of(search, metrics, shared=str((folder / SHARED).absolute()))
+        trains = {name: replace(own, proxy=proxy) for name, proxy in proxies.items()}
+        data, options = self.data, search.boundary_options  # in the place of `own` comes that of each job
+        task = CandidateTask(search.metric, self.space.to_dict(), data.num_classes, own, data.ignore_index, options)
         return TrustTask(task, trains, jobs)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,7 @@ def soft_labels(raters: Tensor, num_classes: int) -> Tensor:
     return votes / votes.sum(1, keepdim=True).clamp(min=1)
 
 
-def open_data(config: DataConfig, size: tuple[int, int]) -> SegData:
+def open_data(config: DataConfig, size: Sequence[int]) -> SegData:
     """Open a data set at one size, preparing its cache file if there is none yet.
 
     Args:
@@ -117,10 +117,10 @@ def open_data(config: DataConfig, size: tuple[int, int]) -> SegData:
         raise unknown_name("data.kind", config.kind, KINDS)
     if min(size) < 1:
         raise InputError("proxy.size", "a positive height and width", list(size))
-    source = KINDS[config.kind](config)
-    path = cache_file(source, config.name, size, config.cache_dir)
+    source, (height, width) = KINDS[config.kind](config), size
+    path = cache_file(source, config.name, (height, width), config.cache_dir)
     try:
         return SegData(path)
     except SafetensorError:  # damaged after it was made, by something else: it is only a cache
         path.unlink(missing_ok=True)
-        return SegData(cache_file(source, config.name, size, config.cache_dir))
+        return SegData(cache_file(source, config.name, (height, width), config.cache_dir))

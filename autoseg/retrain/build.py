@@ -42,7 +42,7 @@ def build_config(
     if config.imports:
         own["imports"] = list(config.imports)
     if "identity/" in loss:
-        own["identity"] = {"tolerance": config.tolerance, "drop_background": config.drop_background}
+        own["identity"] = config.boundary_options
     _set_losses(settings["model"], own, config.train.aux_weight if config.config is None else None)
     settings.update(_surroundings(config, work_dir, launcher, device))
     there = (settings.get("custom_imports") or {}).get("imports") or []
@@ -222,8 +222,7 @@ def _evaluator(config: RetrainConfig, settings: Node, ranks: int) -> Node:
         "type": "AutoSegMetric",
         "metrics": list(config.metrics),
         "ignore_index": _heads(settings["model"])[0].get("ignore_index", 255),
-        "tolerance": config.tolerance,
-        "drop_background": config.drop_background,
+        **config.boundary_options,
         **({"imports": list(config.imports)} if config.imports else {}),
         "collect_device": "gpu" if ranks > 1 else "cpu",  # "cpu" means by files in the current folder
     }

@@ -26,7 +26,7 @@ class AutoSegArrays(BaseSegDataset):
     """
 
     def __init__(self, data: dict[str, Any], size: list[int], split: str, **options: Any) -> None:
-        self.arrays = open_data(DataConfig(**data), (size[0], size[1]))
+        self.arrays = open_data(DataConfig(**data), size)
         self.split = split
         metainfo = {"classes": self.arrays.classes, "palette": self.arrays.palette}
         super().__init__(metainfo=metainfo, **options)

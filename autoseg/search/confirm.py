@@ -13,11 +13,11 @@ from statistics import fmean, stdev
 
 import numpy as np
 
+from autoseg.config import PAPER_METRICS
 from autoseg.search.bench import Bench
 from autoseg.search.paired import paired
 from autoseg.search.records import COMPLETE, Comparison, Finding, Row, SearchResult, TrialRecord
 
-PAPER_METRICS = ("miou", "fwiou", "macc", "gacc", "biou", "bf1")
 WRECKED = 0.5  # share of the reference's score below which another metric counts as wrecked
 
 Scorer = Callable[[Mapping[str, float]], float]

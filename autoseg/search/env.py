@@ -115,15 +115,12 @@ def make_env(cfg: SearchConfig | Mapping[str, Any]) -> SearchEnv:
         raise InputError("search.floor", "null for an environment", floor, "Use autoseg search.")
     device = slots(1, config.device)[0]
     space = build_space(config.space.name, metric=config.metric)
-    height, width = config.proxy.size
-    data = open_data(config.data, (height, width))
-    metrics = tuple(dict.fromkeys([config.metric, *names()]))
-    boundary = (config.tolerance, config.drop_background)
-    task = ProxyTask(config.data, config.model, config.proxy, metrics, *boundary)
+    data = open_data(config.data, config.proxy.size)
+    task = ProxyTask.of(config, [*names(), config.metric])
 
     def score(theta: FloatArray) -> dict[str, float]:
-        options = dict(zip(("tolerance", "drop_background"), boundary, strict=True))
-        return task(searched_loss(space, theta, data.num_classes, data.ignore_index, **options), config.seed, device)
+        loss = searched_loss(space, theta, data.num_classes, data.ignore_index, **config.boundary_options)
+        return task(loss, config.seed, device)
 
     return SearchEnv(score, space.dim, config.metric)
 

@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autoseg.config import DataConfig, ModelConfig, ProxyConfig
+from autoseg.config import CompareConfig, DataConfig, ModelConfig, ProxyConfig, SearchConfig
 from autoseg.search import keepsakes, shared
 from autoseg.search.rungs import Watch
 
@@ -65,6 +65,12 @@ class ProxyTask:
     shared: str | None = None
     limit: int | None = None
     watch: Watch | None = None
+
+    @classmethod
+    def of(cls, config: SearchConfig | CompareConfig, metrics: Sequence[str], **more: Any) -> ProxyTask:
+        """The training that a configuration describes; `metrics` may name one twice, `more` is as in the class."""
+        named = tuple(dict.fromkeys(metrics))
+        return cls(config.data, config.model, config.proxy, named, config.tolerance, config.drop_background, **more)
 
     def keeping_counts(self, file: str) -> ProxyTask:
         """The same training, which leaves `counts_to`."""

@@ -93,8 +93,7 @@ def _data(run: Run) -> SegData:
         config = DataConfig(**run.config["data"])
     except TypeError as error:
         raise InputError("data", "the settings of this version", str(error)) from error
-    height, width = run.config["proxy"]["size"]
-    data = open_data(config, (height, width))
+    data = open_data(config, run.config["proxy"]["size"])
     if data.fingerprint != run.fixed["data"]:
         raise InputError("data", "the images of the run", "others under the same name", "They were changed since.")
     return data

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from autoseg.config import PAPER_METRICS
 from autoseg.evidence.found import sentence
 from autoseg.evidence.report import plots
 from autoseg.evidence.report.blocks import Block, Cell, Facts, Plot, RunPage, Section, Table, Text
@@ -14,7 +15,6 @@ from autoseg.evidence.report.origin import cost_section, duration, origin_sectio
 from autoseg.evidence.report.read import SearchRun
 from autoseg.evidence.report.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, colours
 from autoseg.evidence.tables import percent, points
-from autoseg.search.confirm import PAPER_METRICS
 from autoseg.search.paired import LEAST_SEEDS, paired
 from autoseg.search.records import COMPLETE, Row
 
