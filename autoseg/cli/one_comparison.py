@@ -4,23 +4,49 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 from autoseg.cli import compose, grid
-from autoseg.cli.compare_parts import Parts, about, build, fingerprint, matrix, task
 from autoseg.cli.faults import INTERRUPTED
 from autoseg.cli.resume import is_comparison
 from autoseg.cli.typed import and_imports
 from autoseg.config import CompareConfig
-from autoseg.data import remarks_on
+from autoseg.data import SegData, open_data, remarks_on
+from autoseg.errors import InputError, unknown_name
 from autoseg.evidence import budgets, made_with
-from autoseg.evidence.compare import run_comparison
-from autoseg.evidence.contenders import keep_cards, warnings_about
-from autoseg.evidence.documents import write
+from autoseg.evidence.bootstrap import Bootstrap
+from autoseg.evidence.compare import COUNTS, ComparisonTask, counts_file, parse_seeds, run_comparison
+from autoseg.evidence.contenders import Contender, Recipe, contenders, find, keep_cards, warnings_about
+from autoseg.evidence.documents import About, write
 from autoseg.evidence.matrix import Matrix
 from autoseg.evidence.tables import legend, sentences, terminal
 from autoseg.execution import Standby
 from autoseg.imports import load
-from autoseg.search.run_folder import RunFolder
+from autoseg.metrics import MetricOptions, names, parse
+from autoseg.metrics.images import load_parts
+from autoseg.search.keepsakes import Keepsakes
+from autoseg.search.proxy import ProxyTask
+from autoseg.search.records import RUNNING, TrialRecord
+from autoseg.search.run_folder import RunFolder, new_run_path
+from autoseg.search.shared import SHARED
+from autoseg.surrogates import build_space
+from autoseg.training import check_loss
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a configuration stands for, before anything has been trained."""
+
+    data: SegData
+    split: str
+    seeds: list[int]
+    recipe: Recipe
+    among: list[Contender]
+    reference: str
+    path: Path
 
 
 def compare(config: CompareConfig, workers: Standby) -> int:
@@ -73,3 +99,87 @@ def _folder(config: CompareConfig, parts: Parts) -> RunFolder:
         folder.close()
         raise
     return folder
+
+
+def build(config: CompareConfig) -> Parts:
+    """Everything a comparison needs; nothing has been written yet, except the image cache.
+
+    Raises:
+        InputError: an unknown loss, metric, split or reference; seeds or data that cannot be used.
+    """
+    seeds = parse_seeds(config.seeds)
+    for metric in config.metrics:
+        parse(metric)
+    if not config.metrics or len(set(config.metrics)) < len(config.metrics):
+        raise InputError("metrics", "one or more, each once", config.metrics)
+    path = Path(config.run_dir) if config.run_dir else new_run_path(Path("runs"), "compare", config.data.name)
+    home = path if (path / "config.yaml").is_file() else None
+    data = open_data(config.data, config.proxy.size)
+    recipe = Recipe(data.num_classes, data.ignore_index, config.space.name, config.boundary_options)
+    among = contenders(config.losses, config.metrics, recipe, home)
+    for loss in among:
+        if not loss.cards:  # a surrogate takes labels of every kind
+            check_loss(recipe.build(loss.kept), config.proxy.labels, "losses")
+    reference = find("reference", config.reference, among)
+    return Parts(data, _split(config.split, data), seeds, recipe, among, reference.name, path)
+
+
+def task(config: CompareConfig, parts: Parts, texts: Mapping[str, str]) -> ComparisonTask:
+    """What the workers run; `texts` is contender name to what it is built from."""
+    terms = [term for metric in config.metrics for _, term in parse(metric)]
+    shared = str((parts.path / SHARED).absolute())
+    proxy = ProxyTask.of(config, [*names(), *terms], final_split=parts.split, per_class=True, shared=shared)
+    keepsakes = Keepsakes(str(parts.path), parts.seeds[0])
+    return ComparisonTask(texts, parts.recipe, proxy, keepsakes, str((parts.path / COUNTS).absolute()))
+
+
+def fingerprint(config: CompareConfig, parts: Parts) -> dict[str, Any]:
+    """The budget: all that two trainings must share to stand in one table, as flat plain data."""
+    return {
+        "data": parts.data.fingerprint,
+        "split": parts.split,
+        **{f"model.{key}": value for key, value in asdict(config.model).items()},
+        **{f"proxy.{key}": value for key, value in asdict(config.proxy).items()},
+        "space": build_space(config.space.name, metric="miou").to_dict(),
+        **config.boundary_options,
+    }
+
+
+def matrix(config: CompareConfig, parts: Parts, records: list[TrialRecord]) -> Matrix:
+    """Scores of all trainings, and the differences between the losses."""
+    bootstrap = None
+    if config.interval == "bootstrap":
+        terms = {name for metric in config.metrics for _, name in parse(metric)}
+        options = MetricOptions(parts.data.num_classes, parts.data.ignore_index, **config.boundary_options)
+        bootstrap = Bootstrap(
+            lambda loss, seed: load_parts(counts_file(parts.path / COUNTS, loss, seed), terms), options
+        )
+    return Matrix(
+        parts.among, config.metrics, parts.seeds, parts.reference, records, parts.data.classes, bootstrap
+    )  # fmt: skip
+
+
+def about(config: CompareConfig, parts: Parts, records: list[TrialRecord]) -> About:
+    """What is said above the tables."""
+    proxy, data = config.proxy, parts.data
+    budget = (
+        f"{config.model.name}, {len(data.images('train'))} training images, {proxy.iters} iterations of "
+        f"{proxy.batch_size} crops of {proxy.crop} px, images of {proxy.size[0]}x{proxy.size[1]} px"
+    )
+    sources = [
+        (name, f"cards/{name}.json, searched for {card.metric}, found in run {card.provenance.get('run', 'unknown')}")
+        for contender in parts.among
+        for name, card in contender.cards.items()
+    ]
+    mixed = budgets.described(parts.path, records)
+    made = made_with.described(parts.path, sum(record.state != RUNNING for record in records))
+    return About(config.data.name, parts.split, len(data.images(parts.split)), budget, tuple(sources), mixed, made)
+
+
+def _split(wanted: str, data: SegData) -> str:
+    there = [split for split in data.splits if split != "train"]
+    if wanted == "auto":
+        return "test" if "test" in there else "val"
+    if wanted not in there:
+        raise unknown_name("split", wanted, ["auto", *there])
+    return wanted

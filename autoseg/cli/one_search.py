@@ -12,7 +12,7 @@ from typing import Any
 from autoseg.cli import compose, finish, grid
 from autoseg.cli.faults import INTERRUPTED
 from autoseg.config import SearchConfig, SearchSettings
-from autoseg.controllers import build_controller
+from autoseg.controllers import Controller, build_controller
 from autoseg.data import SegData, open_data, remarks_on
 from autoseg.errors import InputError, unknown_name
 from autoseg.evidence.found import sentence
@@ -24,7 +24,7 @@ from autoseg.search.api import start
 from autoseg.search.candidate import CandidateTask
 from autoseg.search.confirm import fresh_seeds
 from autoseg.search.keepsakes import Keepsakes
-from autoseg.search.loop import Controller, Problem, run_search
+from autoseg.search.loop import Problem, run_search
 from autoseg.search.own import Knowing, formulas
 from autoseg.search.proxy import ProxyTask
 from autoseg.search.publish import CardPublisher

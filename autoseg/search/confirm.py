@@ -126,9 +126,7 @@ def winner(rows: Sequence[Row]) -> Row | None:
 
 def compare(best: Row, other: Row) -> Comparison:
     """The winner against a rival, paired by seed."""
-    found = paired(best.values, other.values)
-    beats = found.mean > 0
-    return Comparison(other.name, found.differences, found.mean, found.low, found.high, beats, found.significant)
+    return Comparison(**vars(paired(best.values, other.values)), rival=other.name)
 
 
 def warnings_about(best: Row, rows: Sequence[Row], target: str) -> list[str]:

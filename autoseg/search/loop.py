@@ -9,15 +9,15 @@ ledger has of them, and so ends as if it had never stopped. No torch here: the e
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from autoseg.config import SearchSettings
+from autoseg.controllers import Controller
 from autoseg.errors import AutosegError, InputError
 from autoseg.execution import Executor
 from autoseg.search.bench import Bench
@@ -28,26 +28,6 @@ from autoseg.search.records import COMPLETE, FAILED, Finding, SearchResult, Tria
 from autoseg.search.reward import Floor, Reward
 from autoseg.search.run_folder import RunFolder
 from autoseg.search.rungs import Rungs
-
-
-class Controller(Protocol):
-    """What the search needs of `autoseg.controllers`."""
-
-    def ask(self, n: int) -> npt.NDArray[np.float64]:
-        """(n, d) raw θ in [0, 1]."""
-        ...
-
-    def tell(self, thetas: npt.NDArray[np.float64], rewards: npt.NDArray[np.float64]) -> None:
-        """Learn from (n, d) θ and their (n,) rewards, higher is better, NaN for failed."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """All of its state, random generators included, as plain data."""
-        ...
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from there."""
-        ...
 
 
 @dataclass(frozen=True)

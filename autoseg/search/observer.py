@@ -76,6 +76,9 @@ class RoundSummary:
 class Observer:
     """Told what happens, after it is in the ledger. Does nothing: subclass it and override what matters."""
 
+    def expect(self, seconds_per_training: float | None) -> None:
+        """How long a training was measured to take, told before the search starts; None: the measurement failed."""
+
     def started(self, plan: Plan) -> None:
         """The search begins, or goes on."""
 
@@ -111,6 +114,10 @@ class Observers(Observer):
             except Exception:
                 self._members.remove(member)
                 logger.warning("%s failed and is told nothing more", type(member).__name__, exc_info=True)
+
+    def expect(self, seconds_per_training: float | None) -> None:
+        """See `Observer`."""
+        self._tell("expect", seconds_per_training)
 
     def started(self, plan: Plan) -> None:
         """See `Observer`."""

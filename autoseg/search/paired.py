@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-import scipy  # its parts are imported when they are used
-
 LEAST_SEEDS = 5  # for a mark of significance: with fewer, intervals mislead
 CONFIDENCE = 0.95
 
@@ -41,12 +39,14 @@ class Paired:
 
 def paired(ours: Sequence[float], theirs: Sequence[float]) -> Paired:
     """Compare two sequences of one score per seed, in the same order of seeds; NaN: it did not complete."""
+    from scipy.special import stdtrit  # here: a part of a second, and what a search hands around is made of this module
+
     differences = tuple(a - b for a, b in zip(ours, theirs, strict=True))
     known = [difference for difference in differences if not math.isnan(difference)]
     n = len(known)
     mean = fmean(known) if known else math.nan
     reach = math.nan
     if n > 1:
-        reach = float(scipy.special.stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * stdev(known) / math.sqrt(n)
+        reach = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * stdev(known) / math.sqrt(n)
     significant = n >= LEAST_SEEDS and abs(mean) > reach
     return Paired(differences, n, mean, mean - reach, mean + reach, significant)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from autoseg.search.paired import Paired
+
 RUNNING = "running"
 COMPLETE = "complete"
 FAILED = "failed"
@@ -114,26 +116,15 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """The winner against one rival, seed by seed.
-
-    Args:
-        rival: its name.
-        differences: winner minus rival, by seed; NaN where one of the two did not complete.
-        mean: of the differences there are.
-        low: lower end of the 95 % t interval over seeds; NaN below two seeds.
-        high: upper end.
-        beats: the mean difference is positive.
-        significant: at least five seeds, and the interval excludes zero. (With fewer, intervals mislead.)
-    """
+class Comparison(Paired):
+    """The winner against the rival of this name, seed by seed."""
 
     rival: str
-    differences: tuple[float, ...]
-    mean: float
-    low: float
-    high: float
-    beats: bool
-    significant: bool
+
+    @property
+    def beats(self) -> bool:
+        """The mean difference is positive."""
+        return self.mean > 0
 
 
 @dataclass(frozen=True)

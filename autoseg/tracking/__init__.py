@@ -13,7 +13,7 @@ from autoseg.tracking.terminal import Terminal
 __all__ = ["Log", "Terminal", "build_observers"]
 
 
-def build_observers(tracker: TrackerConfig, folder: Path, log: Path, config: dict[str, Any]) -> Watchers:
+def build_observers(tracker: TrackerConfig, folder: Path, log: Path, config: dict[str, Any]) -> Observers:
     """All observers of one run.
 
     Args:
@@ -25,8 +25,7 @@ def build_observers(tracker: TrackerConfig, folder: Path, log: Path, config: dic
     Raises:
         InputError: W&B online without an account.
     """
-    terminal = Terminal()
-    members: list[Observer] = [Log(log), terminal]
+    members: list[Observer] = [Log(log), Terminal()]
     if tracker.tensorboard:
         from autoseg.tracking.tensorboard import TensorBoard
 
@@ -35,21 +34,4 @@ def build_observers(tracker: TrackerConfig, folder: Path, log: Path, config: dic
         from autoseg.tracking.wandb import WandB
 
         members.append(WandB(folder, tracker.wandb_project, tracker.wandb, config))
-    return Watchers(terminal, members)
-
-
-class Watchers(Observers):
-    """All observers of a run.
-
-    Args:
-        terminal: the one that speaks of the expected time.
-        members: all of them.
-    """
-
-    def __init__(self, terminal: Terminal, members: list[Observer]) -> None:
-        super().__init__(members)
-        self._terminal = terminal
-
-    def expect(self, seconds_per_training: float | None) -> None:
-        """Tell how long a training was measured to take, before the search starts."""
-        self._terminal.seconds_per_training = seconds_per_training
+    return Observers(members)

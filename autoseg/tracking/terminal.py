@@ -29,7 +29,7 @@ class Terminal(Observer):
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or plain_console()
-        self.seconds_per_training: float | None = None  # measured beforehand
+        self.seconds_per_training: float | None = None
         self._plan: Plan | None = None
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -41,6 +41,10 @@ class Terminal(Observer):
             refresh_per_second=2,
         )
         self._task: TaskID | None = None
+
+    def expect(self, seconds_per_training: float | None) -> None:
+        """Kept, to be said with the plan."""
+        self.seconds_per_training = seconds_per_training
 
     def started(self, plan: Plan) -> None:
         """Say what will happen; open the bar."""
