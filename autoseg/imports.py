@@ -17,6 +17,7 @@ import cloudpickle
 
 from autoseg.errors import InputError
 
+NAME = r"[a-z_][a-z0-9_]*"  # pattern of the name of a metric or loss
 OWN = "One of your own is known once its file is imported: imports=[FILE.py] on the command line."
 
 

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from autoseg.errors import InputError
-from autoseg.metrics.logic import HardLogic, Logic, Plane
+from autoseg.imports import NAME
+from autoseg.metrics.logic import Logic, Plane
+from autoseg.metrics.maps import HardLogic
 
 Sums = dict[str, Tensor]
-NAME = re.compile(r"[a-z_][a-z0-9_]*")  # of a metric or loss
 
 
 class Ratio(Protocol):
@@ -263,7 +264,7 @@ def check_own(cls: type, what: str, known: Mapping[str, type]) -> None:
     if any(not isinstance(getattr(cls, text, None), str) for text in ("name", "summary")):
         raise InputError(f"{what} {cls.__name__}", "name = ... and summary = ..., one line each", "a class without")
     name = cls.name  # type: ignore[attr-defined]
-    if not NAME.fullmatch(name):
+    if not re.fullmatch(NAME, name):
         raise InputError(f"name of {cls.__name__}", "a-z, 0-9 and _, no digit first, such as f2", repr(name))
     if name in known and is_ours(known[name]) and not is_ours(cls):
         raise InputError(f"name of {cls.__name__}", f"one that no {what} of autoseg has", repr(name), "Choose another.")

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from autoseg.errors import InputError
+from autoseg.imports import NAME
 from autoseg.metrics.base import Metric, MetricOptions, batch_logic, registry
-from autoseg.metrics.logic import HardLogic
+from autoseg.metrics.maps import HardLogic
 from autoseg.metrics.worst import find_metric
 
-_TERM = re.compile(r"(?:(?P<weight>[0-9.]+(?:e-?[0-9]+)?)\*)?(?P<name>[a-z_][a-z0-9_]*)")
+_TERM = re.compile(rf"(?:(?P<weight>[0-9.]+(?:e-?[0-9]+)?)\*)?(?P<name>{NAME})")
 
 
 def parse(spec: str) -> list[tuple[float, str]]:

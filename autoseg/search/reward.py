@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from autoseg.errors import InputError, unknown_name
+from autoseg.imports import NAME
 
 NUMBER = r"\d+(?:\.\d*)?(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?"
-NAME = r"[a-z_][a-z0-9_]*"
 FLOOR = re.compile(rf"(?P<metric>{NAME})>=(?:(?P<level>{NUMBER})|(?:(?P<factor>{NUMBER})\*)?(?P<rival>{NAME}))")
 
 

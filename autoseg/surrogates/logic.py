@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from autoseg.metrics.logic import NO_CLASS, MapLogic, Plane, Region, one_hot
+from autoseg.metrics.logic import Plane, Region
+from autoseg.metrics.maps import NO_CLASS, MapLogic, one_hot
 from autoseg.surrogates.curves import evaluate
 
 

@@ -18,7 +18,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from autoseg.metrics.logic import NO_CLASS
+from autoseg.metrics.maps import NO_CLASS
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from autoseg.metrics.base import Sums
 from autoseg.metrics.bits import widened
-from autoseg.metrics.logic import MapLogic, Plane, Region
+from autoseg.metrics.logic import Plane, Region
+from autoseg.metrics.maps import MapLogic
 from autoseg.surrogates import native_channels, native_pass, triton_pass, triton_trial
 from autoseg.surrogates.asked import Asked, Formula, answered, asked_by, is_map
 from autoseg.surrogates.by_channel import Work, channel_totals

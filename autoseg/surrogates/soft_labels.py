@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from autoseg.errors import InputError
-from autoseg.metrics.logic import NO_CLASS, Plane, Region
+from autoseg.metrics.logic import Plane, Region
+from autoseg.metrics.maps import NO_CLASS
 from autoseg.surrogates.curves import evaluate
 from autoseg.surrogates.logic import CurveLogic
 

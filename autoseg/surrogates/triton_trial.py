@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from autoseg.metrics.logic import NO_CLASS
+from autoseg.metrics.maps import NO_CLASS
 from autoseg.surrogates import triton_pass
 from autoseg.surrogates.curves import evaluate, prepare
 from autoseg.surrogates.passes import Everywhere, Own, Pass, Pixels

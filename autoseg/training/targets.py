@@ -22,7 +22,7 @@ from autoseg.data import soft_labels
 from autoseg.errors import InputError, unknown_name
 from autoseg.losses.base import SegLoss
 from autoseg.losses.smoothing import label_boundary
-from autoseg.metrics.logic import one_hot
+from autoseg.metrics.maps import one_hot
 from autoseg.training.frozen import Features
 from autoseg.training.precision import Precision
 from autoseg.training.weights import load_network

@@ -13,7 +13,7 @@ import autoseg
 from autoseg import metrics
 from autoseg.errors import InputError
 from autoseg.metrics.bits import reached, square, uniform, widen
-from autoseg.metrics.logic import HardLogic, count_spread
+from autoseg.metrics.maps import HardLogic, count_spread
 
 C = 5
 NAMES = [name for name, metric in metrics.base.registry().items() if not metric.needs_probs]

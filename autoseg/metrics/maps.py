@@ -1,0 +1,182 @@
+"""Planes as class maps, (N, H, W) with the class of each pixel, and the exact logic, which counts them."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor
+
+from autoseg.metrics.bits import reached, square, uniform
+from autoseg.metrics.logic import Logic, Plane, Region
+from autoseg.metrics.windows import window_max
+
+NO_CLASS = -1  # in a class map: this pixel belongs to no class (void, or removed by the formula)
+SPREAD = 256  # rows of bins, see `count_spread`
+
+
+def count_bins(bins: Tensor, count: int) -> Tensor:
+    """How often each of 0, ..., count - 1 occurs in (P,) int64; (count,) int64. Does not wait for a GPU."""
+    return torch.bincount(bins, minlength=count) if bins.device.type == "cpu" else count_spread(bins, count)
+
+
+def count_spread(bins: Tensor, count: int) -> Tensor:
+    """As `count_bins`, in operations that a GPU does without being waited for; `bincount` looks for the largest first.
+
+    Neighbours are counted into different ones of `SPREAD` rows, so that they do not queue for the same few addresses.
+    """
+    row = torch.arange(len(bins), device=bins.device) % SPREAD
+    counts = torch.zeros(SPREAD * count, dtype=torch.int64, device=bins.device)
+    return counts.index_add_(0, row * count + bins, bins.new_ones(()).expand_as(bins)).view(SPREAD, count).sum(0)
+
+
+def one_hot(classes: Tensor, num_classes: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """(N, H, W) class map, `NO_CLASS` allowed, to (N, C, H, W) of 0 and 1."""
+    ids = torch.arange(num_classes, device=classes.device).view(1, -1, 1, 1)
+    return (classes.unsqueeze(1) == ids).to(dtype)
+
+
+class MapLogic(Logic):
+    """Evaluates planes that are class maps (every pixel in at most one class): all of hard logic but dilation.
+
+    Args:
+        labels: (N, H, W) integer; ids outside [0, C) are void.
+        num_classes: C.
+        per_image: totals are (N, C) instead of (C,).
+    """
+
+    def __init__(self, labels: Tensor, num_classes: int, per_image: bool) -> None:
+        super().__init__()
+        self._labels, self._classes, self._per_image = labels, num_classes, per_image
+        self._known: Tensor | None = None
+        self._cache: dict[Plane, Tensor] = {}
+        self._masks: dict[Region, Tensor] = {}
+
+    @property
+    def _valid(self) -> Tensor:
+        """(N, H, W) bool, False where the label is void."""
+        if self._known is None:  # not `cached_property`, whose lock stops dynamo
+            ids = self._labels.long()
+            self._known = (ids >= 0) & (ids < self._classes)
+        return self._known
+
+    def _map(self, plane: Plane) -> Tensor:
+        """(N, H, W) int64 class map of a plane without dilation."""
+        if plane not in self._cache:
+            self._cache[plane] = self._make_map(plane)
+        return self._cache[plane]
+
+    def _make_map(self, plane: Plane) -> Tensor:
+        match plane.op:
+            case "label":
+                return torch.where(self._valid, self._labels.long(), NO_CLASS)
+            case "and":
+                a, b = map(self._map, plane.args)
+                return torch.where(a == b, a, NO_CLASS)
+            case "erode":
+                classes = self._map(plane.args[0])
+                return torch.where(uniform(classes, plane.px, plane.border), classes, NO_CLASS)
+            case "boundary":
+                whole, inner = map(self._map, plane.args)
+                return torch.where(inner == NO_CLASS, whole, NO_CLASS)
+        raise ValueError(f"a plane made by {plane.op!r} is not a class map")
+
+    def _dilated(self, plane: Plane) -> Tensor:
+        """(N, C, H, W) float of 0 and 1: a hard plane widened per class."""
+        return window_max(one_hot(self._map(plane.args[0]), self._classes), plane.px)
+
+    def _mask(self, region: Region) -> Tensor:
+        """(N, H, W) bool."""
+        if region not in self._masks:
+            plane = region.plane
+            px = plane.px if plane.op == "dilate" else 0
+            classes = self._map(plane.args[0] if plane.op == "dilate" else plane)
+            # dilation and "any class" commute: one map is widened instead of C
+            self._masks[region] = square(classes >= int(region.skip_first), px)
+        return self._masks[region]
+
+    def _selected(self, within: Region | None, void: bool) -> Tensor | None:
+        """(N, H, W) bool of the pixels that count, None for all."""
+        mask = None if void else self._valid
+        if within is not None:
+            region = self._mask(within)
+            mask = region if mask is None else mask & region
+        return mask
+
+    def _bins(self, classes: Tensor) -> Tensor:
+        """Index of each pixel's total: class, or image and class; pixels without a class fall in one extra bin."""
+        c = self._classes
+        extra = torch.where(classes == NO_CLASS, c, classes)
+        if self._per_image:
+            extra = extra + (c + 1) * torch.arange(len(classes), device=classes.device).view(-1, 1, 1)
+        return extra.reshape(-1)
+
+    def _shape(self, totals: Tensor) -> Tensor:
+        totals = totals.view(-1, self._classes + 1)[:, :-1]
+        return totals if self._per_image else totals[0]
+
+    def _n_bins(self) -> int:
+        return (self._classes + 1) * (len(self._labels) if self._per_image else 1)
+
+    def _count(self, classes: Tensor, selected: Tensor | None) -> Tensor:
+        """Pixels per class, int64."""
+        if selected is not None:
+            classes = torch.where(selected, classes, NO_CLASS)
+        return self._shape(count_bins(self._bins(classes), self._n_bins()))
+
+
+class HardLogic(MapLogic):
+    """One-hot predictions against labels, counted exactly.
+
+    What was counted or made for one formula is kept for the next that asks for the same: see `sharing`.
+
+    Args:
+        pred: (N, H, W) int64 predicted classes.
+        labels: (N, H, W) int64; ids outside [0, num_classes) are void.
+        num_classes: C.
+        per_image: totals are (N, C) instead of (C,).
+    """
+
+    def __init__(self, pred: Tensor, labels: Tensor, num_classes: int, per_image: bool = False) -> None:
+        super().__init__(labels, num_classes, per_image=True)  # counted so; summed where not asked for
+        self._cache[self.pred] = pred
+        self._map(self.label)  # once for all that share it
+        self._apart = per_image
+        self._totals: dict[tuple[Plane, Plane | Region | None, bool], Tensor] = {}
+
+    def sharing(self, per_image: bool) -> HardLogic:
+        """The same batch for another formula, whose totals are kept per image or not."""
+        other = copy.copy(self)
+        other._apart = per_image
+        return other
+
+    def total(self, a: Plane, within: Plane | Region | None = None, void: bool = False) -> Tensor:
+        """int64 counts, see `Logic.total`."""
+        key = (a, within, void)
+        if key not in self._totals:
+            self._totals[key] = self._counted(a, within, void)
+        totals = self._totals[key]
+        return totals if self._apart else totals.sum(0)
+
+    def _counted(self, a: Plane, within: Plane | Region | None, void: bool) -> Tensor:
+        """(N, C) int64."""
+        if a.op == "or":
+            parts = self.sharing(per_image=True)
+            both = parts.total(Plane("and", a.args, name="and", soft=a.soft), within, void)
+            return parts.total(a.args[0], within, void) + parts.total(a.args[1], within, void) - both
+        if isinstance(within, Plane):
+            return self._product(a, within, void)
+        if a.op == "dilate":
+            raise ValueError("a dilated plane can only be totalled within a plane that is not dilated")
+        return self._count(self._map(a), self._selected(within, void))
+
+    def _product(self, a: Plane, b: Plane, void: bool) -> Tensor:
+        if a.op == "dilate":
+            a, b = b, a
+        classes = self._map(a)
+        if b.op == "dilate":
+            hit = reached(self._map(b.args[0]), classes, b.px, self._classes)
+        else:
+            hit = self._map(b) == classes
+        mask = self._selected(None, void)
+        return self._count(classes, hit if mask is None else hit & mask)
