@@ -19,7 +19,7 @@ from autoseg.errors import InputError, unknown_name
 from autoseg.evidence import budgets, made_with
 from autoseg.evidence.bootstrap import Bootstrap
 from autoseg.evidence.compare import COUNTS, ComparisonTask, counts_file, parse_seeds, run_comparison
-from autoseg.evidence.contenders import Contender, Recipe, contenders, find, keep_cards, warnings_about
+from autoseg.evidence.contenders import Contender, Recipe, contenders, find, keep_cards, warnings_about, words_of
 from autoseg.evidence.documents import About, write
 from autoseg.evidence.matrix import Matrix
 from autoseg.evidence.tables import legend, sentences, terminal
@@ -28,6 +28,7 @@ from autoseg.imports import load
 from autoseg.metrics import MetricOptions, names, parse
 from autoseg.metrics.images import load_parts
 from autoseg.search.keepsakes import Keepsakes
+from autoseg.search.own import formulas
 from autoseg.search.proxy import ProxyTask
 from autoseg.search.records import RUNNING, TrialRecord
 from autoseg.search.run_folder import RunFolder, new_run_path
@@ -71,6 +72,7 @@ def _compare(config: CompareConfig, parts: Parts, workers: Standby) -> Matrix:
     """Open the folder, give the workers their task, train, write tables and figure."""
     shown = config.metrics[0]
     with _folder(config, parts) as folder:
+        made_with.same_code(folder, formulas(names(), words_of(parts.among)))
         made_with.note(folder)
         work = task(config, parts, keep_cards(parts.among, folder.path))
         with grid.executor(config, workers, work, shown, folder) as (executor, observers):

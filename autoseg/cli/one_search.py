@@ -19,7 +19,7 @@ from autoseg.evidence.found import sentence
 from autoseg.execution import Executor, Standby
 from autoseg.execution.build import build_executor
 from autoseg.imports import load
-from autoseg.metrics import build_metric, higher_is_better, names
+from autoseg.metrics import build_metric, higher_is_better, names, parse
 from autoseg.search.api import start
 from autoseg.search.candidate import CandidateTask
 from autoseg.search.confirm import fresh_seeds
@@ -159,7 +159,7 @@ def fingerprint(config: SearchConfig, parts: Parts) -> dict[str, Any]:
     """All that must be the same when a run is resumed, as flat plain data."""
     return {
         "metric": config.metric,
-        **formulas(config.metric),
+        **formulas([name for _, name in parse(config.metric)]),
         "seed": config.seed,
         "candidates": config.search.candidates,
         "floor": config.search.floor,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from autoseg.errors import InputError
-from autoseg.evidence.kept_lists import read_list, recorded
+from autoseg.evidence.made_with import read_list, recorded
 from autoseg.files import write_atomic
 from autoseg.search.older import as_today
 from autoseg.search.records import RUNNING, TrialRecord

@@ -154,6 +154,13 @@ def _label(card: LossCard) -> str:
     return f"{slug(card.metric)}-{hashlib.sha256(content.encode()).hexdigest()[:6]}"
 
 
+def words_of(among: Sequence[Contender]) -> set[str]:
+    """All that may name a hand-made loss in any of them, those that a card mixes with its curves too."""
+    cards = [card for one in among for card in one.cards.values()]
+    texts = [*(one.kept for one in among), *(str(card.space.get("loss")) for card in cards)]
+    return {word for text in texts for word in re.findall(r"\w+", text)}
+
+
 def warnings_about(
     among: Sequence[Contender], metrics: Sequence[str], num_classes: int, seeds: Sequence[int]
 ) -> list[str]:

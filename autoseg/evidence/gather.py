@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import accumulate
 from pathlib import Path
 
 from autoseg.errors import AutosegError, InputError
@@ -112,13 +112,21 @@ def _unqualified(text: str, names: dict[str, ast.stmt]) -> str:
     """A user's module with `Metric` for `autoseg.Metric`, as it can be copied; `names` gets where each is from."""
     import autoseg
 
-    def plain(found: re.Match[str]) -> str:
-        if found[1] not in autoseg.__all__:
-            return found[0]
-        names[found[1]] = ast.ImportFrom("autoseg", [ast.alias(found[1])], 0)
-        return found[1]
-
-    return re.sub(r"(?<![\w.\"'])autoseg\.(\w+)", plain, text)
+    tree, source = ast.parse(text), text.encode()
+    imported = [alias for node in tree.body if isinstance(node, ast.Import) for alias in node.names]
+    ours = {alias.asname or alias.name for alias in imported if alias.name == "autoseg"}
+    starts = [0, *accumulate(len(line) + 1 for line in source.split(b"\n"))]  # of lines, in bytes, as ast counts
+    places = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in ours:
+            first, said = starts[node.lineno - 1] + node.col_offset, f"{node.value.id}.{node.attr}".encode()
+            there = source.startswith(said, first)  # Python 3.11 misplaces what is inside an f-string
+            if there and node.attr in autoseg.__all__:
+                places.append((first, first + len(said), node.attr))
+    for first, last, name in sorted(places, reverse=True):
+        names[name] = ast.ImportFrom("autoseg", [ast.alias(name)], 0)
+        source = source[:first] + name.encode() + source[last:]
+    return source.decode()
 
 
 def _bound(node: ast.stmt) -> Iterator[str]:

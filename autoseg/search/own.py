@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -47,13 +47,16 @@ def _arrived(metrics: Sequence[type[Metric]], losses: Sequence[type[SegLoss]], t
     return task
 
 
-def formulas(metric: str) -> dict[str, str]:
-    """Digests of the source of a target's own metrics, for a run's fingerprint: with an edit it is another search."""
-    from autoseg.metrics import own_metrics, parse
+def formulas(metrics: Collection[str], losses: Collection[str] = ()) -> dict[str, str]:
+    """Digests of the source of the own metrics and losses among these, for a run's fingerprint: an edit makes another.
 
-    terms = {name for _, name in parse(metric)}
-    found = {}
-    for own in own_metrics():
-        if own.name in terms:
-            found[f"formula of {own.name}"] = hashlib.sha256(inspect.getsource(own).encode()).hexdigest()[:12]
-    return found
+    Args:
+        metrics: names.
+        losses: names.
+    """
+    from autoseg.losses import own_losses
+    from autoseg.metrics import own_metrics
+
+    own: dict[str, type] = {f"formula of {one.name}": one for one in own_metrics() if one.name in metrics}
+    own |= {f"formula of the loss {one.name}": one for one in own_losses() if one.name in losses}
+    return {name: hashlib.sha256(inspect.getsource(kind).encode()).hexdigest()[:12] for name, kind in own.items()}

@@ -115,7 +115,7 @@ class RunFolder:
         if not paths:
             return None
         hint = f"Delete {paths[-1].name} and resume: the ledger replays its round, nothing is trained again."
-        content = _read_json(paths[-1], hint)
+        content = read_json(paths[-1], hint)
         round, state = content.get("round"), content.get("state")
         if content.get("schema") != SCHEMA or not isinstance(state, dict) or not isinstance(round, int):
             raise InputError(str(paths[-1]), f"a controller checkpoint, version {SCHEMA}", "another file", hint)
@@ -169,7 +169,7 @@ def read_fingerprint(path: Path) -> dict[str, Any]:
     Raises:
         InputError: the file is missing or damaged, or of a version that is not understood.
     """
-    return as_today(_read_json(path / "fingerprint.json"))
+    return as_today(read_json(path / "fingerprint.json"))
 
 
 def _locked(path: Path) -> FileLock:
@@ -179,7 +179,7 @@ def _locked(path: Path) -> FileLock:
         with _writable(path):
             lock.acquire(timeout=0)
     except Timeout as error:
-        who = _read_json(owner) if owner.exists() else {}
+        who = read_json(owner) if owner.exists() else {}
         got = f"process {who.get('pid', 'unknown')} on {who.get('host', 'an unknown host')} working in {path}"
         raise InputError("run folder", "one that no other process uses", got, "Wait for it, or stop it.") from error
     write_atomic(owner, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
@@ -207,7 +207,8 @@ def _compare(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         raise InputError(key, f"{was}, as when the run began", repr(new), hint)
 
 
-def _read_json(path: Path, hint: str = "") -> dict[str, Any]:
+def read_json(path: Path, hint: str = "") -> dict[str, Any]:
+    """The JSON object in a file; an `InputError` that names the file if there is none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -281,6 +281,18 @@ def test_a_budget_changes_only_when_all_is_done_and_by_force(tmp_path: Path) -> 
         budgets.described(path, [first])
 
 
+def test_an_own_formula_that_was_edited_in_between_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    with RunFolder.create(path, {"losses": []}, {}) as folder:
+        made_with.same_code(folder, {})
+        assert not (path / "formulas.json").exists()
+        made_with.same_code(folder, {"formula of f2": "aa"})
+        made_with.same_code(folder, {"formula of the loss poly": "bb"})  # a loss that came later
+        made_with.same_code(folder, {"formula of f2": "aa", "formula of the loss poly": "bb"})
+        with pytest.raises(InputError, match=r"formula of f2: expected 'aa', as when .*, got 'cc'\. Scores of both"):
+            made_with.same_code(folder, {"formula of f2": "cc"})
+
+
 def test_versions_are_told_from_the_result_on_that_they_brought(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ import torch
 from autoseg.cli import main
 from autoseg.errors import InputError
 from autoseg.evidence.export import as_files, as_python
-from autoseg.evidence.gather import Gathered
+from autoseg.evidence.gather import Gathered, _unqualified
 from autoseg.losses import LossCard, load_loss
 from autoseg.metrics import searchable
 from autoseg.surrogates import build_space
@@ -181,3 +182,15 @@ def test_gathered_definitions_come_after_what_they_need():
     order = [body.index(f"class {name}") for name in ("Plane", "Logic", "MapLogic", "CurveLogic")]
     assert order == sorted(order)
     assert "from torch.nn import functional as F" in gathered.imports
+
+
+def test_only_code_is_rid_of_the_package_it_names() -> None:
+    text = """import autoseg as a
+class Café(a.Metric):
+    'a.Metric stays in a text, b.a.Metric is another'
+    names = "ü", a.build_metric, b.a.Metric, a.nothing_of_ours
+"""
+    names: dict[str, Any] = {}
+    plain = _unqualified(text, names)
+    assert plain == text.replace("(a.Metric)", "(Metric)").replace(" a.build_metric", " build_metric")
+    assert set(names) == {"Metric", "build_metric"}
