@@ -11,8 +11,7 @@ from autoseg.evidence.found import by_round
 from autoseg.losses import LossCard
 from autoseg.metrics import names
 from autoseg.search.ledger import Ledger
-from autoseg.search.records import Row, SearchResult
-from autoseg.tracking.terminal import percent
+from autoseg.search.records import Row, SearchResult, percent
 
 
 def draw(result: SearchResult, theta_names: list[str]) -> None:

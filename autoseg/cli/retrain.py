@@ -26,9 +26,9 @@ from autoseg.losses import build_loss
 from autoseg.losses.ranks import rank_local
 from autoseg.metrics import parse
 from autoseg.retrain import launch
+from autoseg.search.records import percent
 from autoseg.search.run_folder import SCHEMA, new_run_path, read_config
 from autoseg.surrogates import published
-from autoseg.tracking.terminal import percent
 
 HELP = """
 Trains a full model with a loss through mmengine: checkpoints, resume, AMP, EMA, many GPUs, W&B.

@@ -14,15 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autoseg.errors import AutosegError, InputError
+from autoseg.errors import InputError
 from autoseg.evidence.contenders import Contender, Recipe
 from autoseg.evidence.matrix import score
 from autoseg.execution import Executor
-from autoseg.search.bench import Bench
+from autoseg.search.bench import train_list
 from autoseg.search.keepsakes import Keepsakes
-from autoseg.search.ledger import Ledger
 from autoseg.search.observer import Observer
-from autoseg.search.records import COMPLETE, TrialRecord
+from autoseg.search.records import TrialRecord
 from autoseg.search.run_folder import RunFolder, slug
 
 if TYPE_CHECKING:
@@ -107,15 +106,13 @@ def run_comparison(
     Raises:
         AutosegError: no training completed.
     """
-    plan = [
+    return train_list(folder, STUDY, planned(among, seeds), lambda scores: score(scores, metric), executor, observer)
+
+
+def planned(among: Sequence[Contender], seeds: Sequence[int]) -> list[TrialRecord]:
+    """Every loss with every seed, seed by seed."""
+    return [
         TrialRecord(-1, index, "searched" if loss.searched else "hand-made", loss.name, None, seed)
         for seed in seeds
         for index, loss in enumerate(among)
     ]
-    with Ledger(folder.trials, (), studies=(STUDY,)) as ledger:
-        known = {record.key for record in ledger.records(STUDY)}
-        bench = Bench(ledger, executor, observer, len(known | {record.key for record in plan}))
-        records = bench.train(STUDY, plan, lambda scores: score(scores, metric))
-    if all(record.state != COMPLETE for record in records):
-        raise AutosegError(f"No training completed. The first one {records[0].state}: {records[0].error}")
-    return records

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from autoseg.evidence.tables import (
     cells,
     differences,
     legend,
+    markdown_rows,
     opponents,
     points,
     rows_of,
@@ -71,7 +71,7 @@ def markdown(matrix: Matrix, about: About) -> str:
         f"{about.data}, {about.split} split ({about.images} images). {about.budget}. "
         f"{len(matrix.seeds)} seeds ({', '.join(map(str, matrix.seeds))}), shared by all losses.",
         *([f"**{about.mixed}**"] if about.mixed else []),
-        _markdown_rows(*rows_of(matrix, "**{}**")),
+        markdown_rows(*rows_of(matrix, "**{}**")),
         " ".join(legend(matrix)),
         *(f"`{name}` is {source}." for name, source in about.sources),
         f"Versions: {about.versions}.",
@@ -93,7 +93,7 @@ def _difference_part(matrix: Matrix, metric: str) -> list[str]:
     for name in matrix.names:
         found = {other: matrix.difference(name, other, metric) for _, other in opponents(matrix, name, metric)}
         rows.append([name, *(points(found[other]) if other in found else "" for other in heads)])
-    return [f"### {metric}", _markdown_rows(["loss", *heads.values()], rows)]
+    return [f"### {metric}", markdown_rows(["loss", *heads.values()], rows)]
 
 
 def _class_part(matrix: Matrix, metric: str) -> list[str]:
@@ -102,12 +102,7 @@ def _class_part(matrix: Matrix, metric: str) -> list[str]:
     ]
     if not any(matrix.of_class(name, metric, label).n for name in matrix.names for label in matrix.classes):
         return [f"### {metric}", "Has no score of its own for each class."]
-    return [f"### {metric}", _markdown_rows(["class", *matrix.names], rows)]
-
-
-def _markdown_rows(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines)
+    return [f"### {metric}", markdown_rows(["class", *matrix.names], rows)]
 
 
 def latex(matrix: Matrix, about: About) -> str:

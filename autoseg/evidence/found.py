@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from autoseg.evidence.tables import percent
-from autoseg.search.records import COMPLETE, SearchResult, TrialRecord
+from autoseg.search.records import COMPLETE, SearchResult, TrialRecord, percent
 
 
 def by_round(records: Sequence[TrialRecord]) -> list[list[float]]:

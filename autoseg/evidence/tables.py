@@ -5,19 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from autoseg.evidence.matrix import Matrix, Summary, score
 from autoseg.metrics import higher_is_better
 from autoseg.search.paired import LEAST_SEEDS, Paired
+from autoseg.search.records import percent
 
 HAND_MADE = "best hand-made"
 UP, DOWN, DAGGER, DOUBLE_DAGGER = "↑", "↓", "†", "‡"
-
-
-def percent(share: float, digits: int = 1) -> str:
-    """0.4312 is 43.1; NaN a dash."""
-    return "–" if math.isnan(share) else f"{100 * share:.{digits}f}"
 
 
 def points(difference: Paired) -> str:
@@ -127,12 +123,22 @@ def failed(matrix: Matrix, name: str) -> str:
 
 def terminal(matrix: Matrix) -> list[str]:
     """The matrix as lines of text."""
-    head, rows = rows_of(matrix, "{}*")
-    widths = [max(len(line[i]) for line in [head, *rows]) for i in range(len(head))]
+    return aligned(*rows_of(matrix, "{}*"))
+
+
+def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table as lines of text, its first column to the left, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     return [
         "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]).rstrip()
         for line in [head, *rows]
     ]
+
+
+def markdown_rows(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown, aligned as `aligned` does."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines)
 
 
 def sentences(matrix: Matrix) -> list[str]:

@@ -15,12 +15,11 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
-from autoseg.errors import AutosegError, InputError
+from autoseg.errors import InputError
 from autoseg.evidence.agreement import LEAST, Agreement, agreement, tau_difference
 from autoseg.execution import Executor
-from autoseg.search.bench import Bench
+from autoseg.search.bench import train_list
 from autoseg.search.candidate import CandidateTask
-from autoseg.search.ledger import Ledger
 from autoseg.search.observer import Observer
 from autoseg.search.records import COMPLETE, TrialRecord
 from autoseg.search.run_folder import RunFolder
@@ -131,17 +130,8 @@ def training(variant: str, entry: str) -> str:
 def train_all(
     folder: RunFolder, planned: Sequence[TrialRecord], metric: str, executor: Executor, observer: Observer
 ) -> list[TrialRecord]:
-    """Train what the ledger of `folder` does not have yet.
-
-    Raises:
-        AutosegError: no training completed.
-    """
-    with Ledger(folder.trials, (), studies=(STUDY,)) as ledger:
-        known = {record.key for record in ledger.records(STUDY)} | {record.key for record in planned}
-        records = Bench(ledger, executor, observer, len(known)).train(STUDY, planned, lambda scores: scores[metric])
-    if records and all(record.state != COMPLETE for record in records):
-        raise AutosegError(f"No training completed. The first one {records[0].state}: {records[0].error}")
-    return records
+    """Train what the ledger of `folder` does not have yet; errors as in `train_list`."""
+    return train_list(folder, STUDY, planned, lambda scores: scores[metric], executor, observer)
 
 
 @dataclass(frozen=True)

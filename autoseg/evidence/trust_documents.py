@@ -9,22 +9,17 @@ from matplotlib.figure import Figure
 
 from autoseg.evidence.agreement import Agreement
 from autoseg.evidence.figures import BLUE, GREY, ORANGE
-from autoseg.evidence.tables import csv_text, number, percent
+from autoseg.evidence.tables import aligned, csv_text, markdown_rows, number
 from autoseg.evidence.trust import FULL, PROXY, Trust, verdict
 from autoseg.files import write_atomic
+from autoseg.search.records import percent
 
 COLUMNS = 3
 
 
 def lines(trust: Trust) -> list[str]:
     """The result as lines of text, the verdict last."""
-    head, rows = _table(trust)
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    table = [
-        "  ".join([r[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(r[1:], widths[1:], strict=True))]).rstrip()
-        for r in [head, *rows]
-    ]
-    return [*table, _yardstick(trust), verdict(trust.rows())]
+    return [*aligned(*_table(trust)), _yardstick(trust), verdict(trust.rows())]
 
 
 def write(trust: Trust, about: str, metric: str, folder: Path) -> None:
@@ -39,12 +34,10 @@ def write(trust: Trust, about: str, metric: str, folder: Path) -> None:
     Raises:
         InputError: no space on the disk.
     """
-    head, rows = _table(trust)
-    marked = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     parts = [
         "# Proxy trust",
         about,
-        "\n".join("| " + " | ".join(row) + " |" for row in marked),
+        markdown_rows(*_table(trust)),
         f"{_yardstick(trust)} Intervals: 95 %, percentiles over losses drawn with replacement.",
         verdict(trust.rows()),
     ]
@@ -88,19 +81,8 @@ def _scores(trust: Trust, metric: str) -> str:
 
 
 def _agreements(trust: Trust) -> str:
-    head: list[object] = [
-        "training",
-        "with",
-        "cost",
-        "losses",
-        "tau",
-        "tau low",
-        "tau high",
-        "rho",
-        "rho low",
-        "rho high",
-    ]
-    rows: list[list[object]] = [head]
+    intervals = ["tau", "tau low", "tau high", "rho", "rho low", "rho high"]
+    rows: list[list[object]] = [["training", "with", "cost", "losses", *intervals]]
     rows += [[row.name, FULL, number(row.cost), *_numbers(row.full)] for row in trust.rows()]
     rows.append([PROXY, "another seed", 1, *_numbers(trust.seed_to_seed)])
     return csv_text(rows)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from autoseg.errors import InputError
+from autoseg.errors import AutosegError, InputError
 from autoseg.execution import Executor, Job
 from autoseg.search.ledger import Ledger
 from autoseg.search.observer import Observer, Progress, estimate
 from autoseg.search.records import COMPLETE, PRUNED, RUNNING, TrialRecord
+from autoseg.search.run_folder import RunFolder
 from autoseg.search.rungs import Rungs
 
 
@@ -96,3 +97,24 @@ class Bench:
         total = max(self.total, self._done)
         left = estimate(self._seconds, self._done, total - self._done, self.executor.workers)
         return Progress(phase, self._done, total, self._best, left)
+
+
+def train_list(
+    folder: RunFolder,
+    study: str,
+    plan: Sequence[TrialRecord],
+    reward: Callable[[Mapping[str, float]], float],
+    executor: Executor,
+    observer: Observer,
+) -> list[TrialRecord]:
+    """Results of a run that is a list of trainings and no search; arguments as of `Bench` and its `train`.
+
+    Raises:
+        AutosegError: no training completed.
+    """
+    with Ledger(folder.trials, (), studies=(study,)) as ledger:
+        known = {record.key for record in [*ledger.records(study), *plan]}
+        records = Bench(ledger, executor, observer, len(known)).train(study, plan, reward)
+    if records and all(record.state != COMPLETE for record in records):
+        raise AutosegError(f"No training completed. The first one {records[0].state}: {records[0].error}")
+    return records

@@ -15,6 +15,11 @@ FAILED = "failed"
 PRUNED = "pruned"
 
 
+def percent(share: float, digits: int = 1) -> str:
+    """A score as people write it: 0.4312 is 43.1, NaN a dash."""
+    return "–" if math.isnan(share) else f"{100 * share:.{digits}f}"
+
+
 @dataclass(frozen=True)
 class TrialRecord:
     """One training in the ledger: planned before it runs, with its result afterwards.

@@ -21,9 +21,9 @@ import psutil
 from autoseg.errors import InputError
 from autoseg.search.ledger import STUDIES, Ledger
 from autoseg.search.observer import estimate
-from autoseg.search.records import COMPLETE, RUNNING, TrialRecord
+from autoseg.search.records import COMPLETE, RUNNING, TrialRecord, percent
 from autoseg.search.run_folder import read_config
-from autoseg.tracking.terminal import lost, percent
+from autoseg.tracking.terminal import lost
 
 WAITING, GOING, FINISHED, DEAD = "waiting", "running", "finished", "dead"
 SILENT_S, SILENT_TIMES = 600.0, 5.0  # a run on another machine may be dead after this long, or this many trainings

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -11,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from autoseg.search.observer import Observer, Plan, RoundSummary
 from autoseg.search.observer import Progress as SearchProgress
-from autoseg.search.records import COMPLETE, PRUNED, SearchResult, TrialRecord
+from autoseg.search.records import COMPLETE, PRUNED, SearchResult, TrialRecord, percent
 from autoseg.search.timing import expected_seconds
 
 
@@ -122,11 +121,6 @@ def lost(records: Sequence[TrialRecord]) -> str:
     pruned = sum(record.state == PRUNED for record in records)
     failed = sum(record.state not in (COMPLETE, PRUNED) for record in records)
     return (f"   stopped early {pruned}" if pruned else "") + (f"   failed {failed}" if failed else "")
-
-
-def percent(share: float) -> str:
-    """A score as people write it: 0.4312 is 43.1, NaN a dash."""
-    return "–" if math.isnan(share) else f"{100 * share:.1f}"
 
 
 def duration(seconds: float) -> str:

@@ -14,9 +14,9 @@ from autoseg.evidence.report.loss_sections import TWO, built_for_two, companions
 from autoseg.evidence.report.origin import cost_section, duration, origin_section
 from autoseg.evidence.report.read import ComparisonRun
 from autoseg.evidence.report.theme import GREEN, GREY, ORANGE, colours
-from autoseg.evidence.tables import failed, legend, marks, percent, seconds, sentences, spread
+from autoseg.evidence.tables import failed, legend, marks, seconds, sentences, spread
 from autoseg.metrics import higher_is_better
-from autoseg.search.records import COMPLETE
+from autoseg.search.records import COMPLETE, percent
 
 LONG = 30  # rows of a table that is closed at first
 FOREST = (

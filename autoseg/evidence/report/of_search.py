@@ -14,9 +14,9 @@ from autoseg.evidence.report.loss_sections import TWO, built_for_two, companions
 from autoseg.evidence.report.origin import cost_section, duration, origin_section
 from autoseg.evidence.report.read import SearchRun
 from autoseg.evidence.report.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, colours
-from autoseg.evidence.tables import percent, points
+from autoseg.evidence.tables import points
 from autoseg.search.paired import LEAST_SEEDS, paired
-from autoseg.search.records import COMPLETE, Row
+from autoseg.search.records import COMPLETE, Row, percent
 
 FOUND = "found"
 FORESTS = "Mean of the paired differences over the fresh seeds with its 95 % t interval."

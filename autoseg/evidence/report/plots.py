@@ -15,9 +15,9 @@ import plotly.graph_objects as go
 
 from autoseg.evidence.matrix import Matrix
 from autoseg.evidence.report.theme import BLUE, GREEN, GREY, ORANGE, RED
-from autoseg.evidence.tables import percent, points
+from autoseg.evidence.tables import points
 from autoseg.search.paired import Paired
-from autoseg.search.records import COMPLETE, TrialRecord
+from autoseg.search.records import COMPLETE, TrialRecord, percent
 
 WIDEST = 26  # characters of a loss's name beside an axis
 

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from autoseg.errors import InputError
-from autoseg.evidence.compare import STUDY, parse_seeds
+from autoseg.evidence.compare import STUDY, parse_seeds, planned
 from autoseg.evidence.contenders import Contender, Recipe, contenders, find
 from autoseg.evidence.matrix import Matrix
 from autoseg.losses import LossCard
 from autoseg.search.confirm import conclude, fresh_seeds, tabulate
 from autoseg.search.ledger import Ledger
 from autoseg.search.loop import found
+from autoseg.search.older import differences
 from autoseg.search.records import COMPLETE, RUNNING, SearchResult, TrialRecord
 from autoseg.search.run_folder import read_config, read_fingerprint
 from autoseg.surrogates.space import SearchSpace
@@ -185,17 +186,12 @@ def _comparison(path: Path, config: dict[str, Any], fixed: dict[str, Any]) -> Co
     recipe = Recipe(len(classes) or 2, space=config["space"]["name"], options=options)
     among = contenders(config["losses"], config["metrics"], recipe, home=path)
     reference = find("reference", config["reference"], among).name
-    planned = [
-        TrialRecord(-1, index, "searched" if loss.searched else "hand-made", loss.name, None, seed)
-        for seed in seeds
-        for index, loss in enumerate(among)
-    ]
-    records = [known.get(record.key, record) for record in planned]
+    records = [known.get(record.key, record) for record in planned(among, seeds)]
     open_seeds = {record.seed for record in records if record.state == RUNNING}
     whole = [seed for seed in seeds if seed not in open_seeds]
     matrix = Matrix(among, config["metrics"], whole, reference, records, classes) if whole else None
     return ComparisonRun(
-        path, config, fixed, records, len(planned),
+        path, config, fixed, records, len(records),
         among, recipe, config["metrics"], seeds, matrix, reference, classes,
     )  # fmt: skip
 
@@ -212,37 +208,21 @@ def _classes(records: Sequence[TrialRecord]) -> list[str]:
 # ------------------------------------------------------------------------------------------ several
 
 
-def budget(run: Run) -> dict[str, Any]:
-    """What two runs of a kind must share for their scores to be comparable, as flat plain data."""
-    skip = OF_A_SEARCH if isinstance(run, SearchRun) else ("space",)
-    return dict(_flat({key: value for key, value in run.fixed.items() if key not in skip}))
-
-
-def _flat(tree: Mapping[str, Any], head: str = "") -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for key, value in tree.items():
-        found += _flat(value, f"{head}{key}.") if isinstance(value, dict) else [(head + key, value)]
-    return found
-
-
 def differing_budgets(runs: Sequence[Run]) -> list[str]:
     """Where runs of one kind have another budget than the first of that kind, a line each."""
     texts = []
-    for kind in (SearchRun, ComparisonRun):
+    for kind, skipped in ((SearchRun, OF_A_SEARCH), (ComparisonRun, ("space",))):
         alike = [run for run in runs if isinstance(run, kind)]
         for run in alike[1:]:
-            one, other = budget(alike[0]), budget(run)
-            keys = [key for key in [*one, *(other.keys() - one.keys())] if one.get(key) != other.get(key)]
-            if keys:
-                texts.append(f"{alike[0].path.name} and {run.path.name} differ in {', '.join(_told(keys, one, other))}")
+            one, other = ({k: v for k, v in each.fixed.items() if k not in skipped} for each in (alike[0], run))
+            found = [f"{key} ({_short(first)}, {_short(then)})" for key, then, first in differences(other, one)]
+            more = [f"{len(found) - 4} more"] if len(found) > 4 else []
+            if found:
+                told = ", ".join([*found[:4], *more])
+                texts.append(f"{alike[0].path.name} and {run.path.name} differ in {told}")
     return texts
 
 
-def _told(keys: Sequence[str], one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    short = [f"{key} ({_short(one.get(key))}, {_short(other.get(key))})" for key in keys[:4]]
-    return [*short, f"{len(keys) - 4} more"] if len(keys) > 4 else short
-
-
 def _short(value: object) -> str:
-    text = str(value)
+    text = "None" if value is ... else str(value)
     return text if len(text) <= 24 else text[:12] + "…"

@@ -12,9 +12,9 @@ from scipy import stats
 
 from autoseg.evidence.contenders import Contender
 from autoseg.evidence.matrix import Matrix, score, summary
-from autoseg.evidence.tables import legend, marks, percent, points
+from autoseg.evidence.tables import legend, marks, points
 from autoseg.search.paired import paired
-from autoseg.search.records import TrialRecord
+from autoseg.search.records import TrialRecord, percent
 
 SHARES = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=12)
 
