@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -30,10 +31,15 @@ MAY_IMPORT = {
 LIGHT = "torch mmseg mmengine mmcv hydra omegaconf wandb optuna stable_baselines3 gymnasium kornia matplotlib".split()
 
 
+@cache
+def tree(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
 def imports(file: Path) -> set[str]:
     """Rooms of autoseg that a file imports, wherever in it."""
     found = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(tree(file)):
         names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom) and node.module:
             names = [node.module] if node.module != "autoseg" else [f"autoseg.{a.name}" for a in node.names]
@@ -57,8 +63,10 @@ def test_every_room_is_in_the_table():
 def test_text_is_utf_8_whatever_the_locale():
     """A class named Straße, written here, is read elsewhere."""
     for file in ROOT.rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            called = node.func if isinstance(node, ast.Call) else None
+        for node in ast.walk(tree(file)):
+            if not isinstance(node, ast.Call):
+                continue
+            called = node.func
             opened = isinstance(called, ast.Name) and called.id == "open"
             binary = opened and "b" in "".join(map(ast.unparse, node.args[1:]))
             text = isinstance(called, ast.Attribute) and called.attr in ("read_text", "write_text")

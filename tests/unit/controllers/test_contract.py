@@ -42,7 +42,7 @@ for name, state, rounds, optimum in json.load(sys.stdin):
     controller.load_state_dict(state)
     proposed = []
     for _ in range(rounds):
-        thetas = controller.ask(5)
+        thetas = controller.ask(4)
         controller.tell(thetas, -((thetas - optimum) ** 2).sum(1))
         proposed.append(thetas.tolist())
     print(json.dumps([proposed, controller.state_dict()]))
@@ -59,7 +59,7 @@ def score(thetas: FloatArray) -> FloatArray:
     return -((thetas - OPTIMUM) ** 2).sum(1)
 
 
-def play(controller: Controller, rounds: int, n: int = 5) -> list[FloatArray]:
+def play(controller: Controller, rounds: int, n: int = 4) -> list[FloatArray]:
     proposed = []
     for _ in range(rounds):
         proposed.append(controller.ask(n))
