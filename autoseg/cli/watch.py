@@ -13,7 +13,7 @@ from autoseg.errors import InputError, unknown_name
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from autoseg.search.records import TrialRecord, percent
+    from autoseg.search.records import TrialRecord
     from autoseg.tracking.status import Status
 
 HELP = """
@@ -208,6 +208,7 @@ def heading(status: Status, path: Path) -> str:
 
 def summary(status: Status) -> str:
     """How it stands, in a line."""
+    from autoseg.search.records import percent
     from autoseg.tracking.status import FINISHED
     from autoseg.tracking.terminal import duration
 
