@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from autoseg.cli import compose
+from autoseg.cli import stored
 from autoseg.config import CompareConfig, ProxyConfig, RetrainConfig, SearchConfig, TrustConfig
 from autoseg.errors import InputError, unknown_name
 from autoseg.imports import located
@@ -93,7 +93,7 @@ def check_ranges(config: Config | TrustConfig) -> None:
     Raises:
         InputError: the first value that is wrong.
     """
-    known = compose.keys(type(config))
+    known = stored.keys(type(config))
     for key, least in _AT_LEAST.items():
         value = _value(config, key) if key in known else None
         if value is not None and value < least:

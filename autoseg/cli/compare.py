@@ -9,7 +9,7 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 
-from autoseg.cli import compose
+from autoseg.cli import compose, stored
 from autoseg.cli.ahead import standby, uninterrupted
 from autoseg.cli.arguments import Arguments
 from autoseg.cli.check import absolute_paths, check
@@ -63,7 +63,7 @@ def run(command: str, argv: list[str]) -> int:
     check(config)
     absolute_paths(config)
     if given.cfg:
-        print(compose.as_yaml(config), end="")
+        print(stored.as_yaml(config), end="")
         return 0
     return run_one(config, start=not _shown_again(config, typed))
 

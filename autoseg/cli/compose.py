@@ -9,9 +9,9 @@ from __future__ import annotations
 import difflib
 import importlib.resources
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields, is_dataclass
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any, TypeVar, cast, get_origin
 
 import yaml
 from hydra import compose as hydra_compose
@@ -23,8 +23,8 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from autoseg.cli.stored import explain, keys
 from autoseg.cli.typed import quoted
-from autoseg.config import BEFORE
 from autoseg.errors import InputError, unknown_name
 
 T = TypeVar("T")
@@ -97,8 +97,8 @@ def changed(name: str, config: T, overrides: Sequence[str]) -> T:
         try:
             OmegaConf.update(data, override.key_or_group, override.value())
         except OmegaConfBaseException as error:
-            raise _explain(error, schema, {override.key_or_group: text.partition("=")[2]}) or error from error
-    return load(schema, {str(k): v for k, v in OmegaConf.to_container(data).items()})  # type: ignore[union-attr]
+            raise explain(error, schema, {override.key_or_group: text.partition("=")[2]}) or error from error
+    return cast(T, OmegaConf.to_object(data))
 
 
 def options(group: str, schema: type | None = None) -> list[str]:
@@ -122,26 +122,13 @@ def groups(schema: type | None = None) -> list[str]:
     return [name for name in names if name in own]
 
 
-def keys(schema: type) -> dict[str, Any]:
-    """Every dotted key of a schema with its type, sections left out."""
-    found: dict[str, Any] = {}
-    hints = get_type_hints(schema)
-    for field in fields(schema):
-        kind = hints[field.name]
-        if is_dataclass(kind):
-            found.update({f"{field.name}.{inner}": t for inner, t in keys(kind).items()})  # type: ignore[arg-type]
-        else:
-            found[field.name] = kind
-    return found
-
-
 def _build(name: str, schema: type[T], overrides: list[str]) -> T:
     ConfigStore.instance().store(name=f"{name}_schema", node=schema)
     try:
         with initialize_config_module("autoseg.conf", version_base="1.3", job_name="autoseg"):
             config = OmegaConf.to_object(hydra_compose(name, overrides=overrides))
     except (HydraException, OmegaConfBaseException) as error:
-        raise _explain(error, schema, dict(text.split("=", 1) for text in overrides)) or error from error
+        raise explain(error, schema, dict(text.split("=", 1) for text in overrides)) or error from error
     if not isinstance(config, schema):
         raise TypeError(f"configs/{name}.yaml does not begin with {name}_schema")
     return config
@@ -154,18 +141,6 @@ def _several(override: Override, known: dict[str, Any], text: str) -> InputError
         return InputError(key, "a list in brackets", value, f"Type {key}=[{value}].")
     hint = f"Add -m to run one search for each, or quote a value that holds a comma: {quoted(text)}"
     return InputError(key, "one value", f"several: {value}", hint)
-
-
-def _explain(error: Exception, schema: type, typed: dict[str, str]) -> InputError | None:
-    """A report of a wrong type in our words, or None; `typed` is what the user gave for each key."""
-    for cause in (error, error.__cause__):
-        key = str(getattr(cause, "full_key", None) or "").partition("[")[0]
-        if key:
-            kind = keys(schema).get(key)
-            expected = _words(kind) if kind is not None else "a section of keys"
-            problem = str(getattr(cause, "msg", cause)).splitlines()[0].rstrip(".")
-            return InputError(key, expected, repr(typed[key]) if key in typed else f"what fails with: {problem}")
-    return None
 
 
 def _parse(name: str, text: str) -> Override:
@@ -224,78 +199,3 @@ def _nearest(key: str, known: dict[str, Any]) -> str:
     near += [k for k in known if k not in near and difflib.get_close_matches(leaf, [k.rpartition(".")[2]], cutoff=0.8)]
     meant = f"Did you mean {' or '.join(near[:3])}? " if near else ""
     return meant + "autoseg search --cfg prints every key."
-
-
-_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-
-
-def _words(kind: Any) -> str:
-    """A type in the user's words."""
-    if kind in _WORDS:
-        return _WORDS[kind]
-    arguments = [a for a in get_args(kind) if a is not type(None)]
-    if get_origin(kind) is list:
-        return "a list like [a,b], each " + _words(arguments[0])
-    if get_origin(kind) is dict:
-        return "a mapping like {key: value}"
-    return f"{_words(arguments[0])} or null"
-
-
-def plain(config: Any) -> dict[str, Any]:
-    """A configuration as plain data (dicts, lists, numbers, text), for files."""
-    data = OmegaConf.to_container(OmegaConf.structured(config), resolve=True)
-    if not isinstance(data, dict):
-        raise TypeError(f"not a configuration: {type(config).__name__}")
-    return {str(key): value for key, value in data.items()}
-
-
-def as_yaml(config: Any) -> str:
-    """A configuration as YAML text."""
-    return OmegaConf.to_yaml(OmegaConf.structured(config))
-
-
-def load(schema: type[T], data: Mapping[str, Any]) -> T:
-    """The reverse of `plain`: a typed configuration from a run's plain data. Keys it lacks change nothing (`lacking`).
-
-    Raises:
-        InputError: the data does not fit the schema.
-    """
-    if strange := _strange(data, keys(schema)):
-        hint = "It was written by another version of autoseg: go on with that one."
-        raise InputError(", ".join(strange), "keys that this version knows", "a configuration that has them", hint)
-    base = OmegaConf.structured(schema)
-    for key, value in BEFORE.items():
-        if key in keys(schema):
-            OmegaConf.update(base, key, value)
-    try:
-        config = OmegaConf.to_object(OmegaConf.merge(base, data))
-    except OmegaConfBaseException as error:
-        raise _explain(error, schema, {}) or error from error
-    if not isinstance(config, schema):
-        raise TypeError(f"not a {schema.__name__}")
-    return config
-
-
-def lacking(schema: type, data: Mapping[str, Any]) -> list[str]:
-    """The keys of a schema that a run of an earlier version has no value for."""
-    return [key for key in keys(schema) if not _has(data, key.split("."))]
-
-
-def _has(data: Any, path: list[str]) -> bool:
-    for part in path:
-        if not isinstance(data, Mapping) or part not in data:
-            return False
-        data = data[part]
-    return True
-
-
-def _strange(data: Mapping[str, Any], known: Iterable[str], at: str = "") -> list[str]:
-    """The dotted keys of plain data that are not known."""
-    found = []
-    for key, value in data.items():
-        name = f"{at}{key}"
-        if name in known:
-            continue
-        inside = isinstance(value, Mapping) and any(one.startswith(f"{name}.") for one in known)
-        found += _strange(value, known, f"{name}.") if inside else [name]
-    return found

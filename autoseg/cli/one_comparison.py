@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from autoseg.cli import compose, grid
+from autoseg.cli import grid, stored
 from autoseg.cli.faults import INTERRUPTED
 from autoseg.cli.resume import is_comparison
 from autoseg.cli.typed import and_imports
@@ -91,12 +91,12 @@ def _folder(config: CompareConfig, parts: Parts) -> RunFolder:
     kept = dataclasses.replace(config, losses=losses, reference=parts.reference, resume=None, run_dir=str(parts.path))
     fixed = fingerprint(config, parts)
     if not (parts.path / "config.yaml").is_file():
-        return RunFolder.create(parts.path, compose.plain(kept), fixed)
+        return RunFolder.create(parts.path, stored.plain(kept), fixed)
     is_comparison(parts.path)
     folder = RunFolder.open(parts.path, budgets.admit(parts.path, fixed, config.force))
     try:
         budgets.note(folder, fixed)
-        folder.write_config(compose.plain(kept))
+        folder.write_config(stored.plain(kept))
     except BaseException:
         folder.close()
         raise

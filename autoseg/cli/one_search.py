@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from autoseg.cli import compose, finish, grid
+from autoseg.cli import finish, grid, stored
 from autoseg.cli.faults import INTERRUPTED
 from autoseg.config import SearchConfig, SearchSettings
 from autoseg.controllers import Controller, build_controller
@@ -115,7 +115,7 @@ def _search(config: SearchConfig, parts: Parts, path: Path, workers: Standby) ->
     with ExitStack() as stack:
         folder = stack.enter_context(_folder(config, parts, path))
         executor = stack.enter_context(_executor(config, parts.task, workers, folder))
-        observers = build_observers(config.tracker, folder.path, folder.log, compose.plain(config))
+        observers = build_observers(config.tracker, folder.path, folder.log, stored.plain(config))
         stack.callback(observers.close)
         try:
             observers.expect(seconds_per_training(executor, problem.identity, config.seed))
@@ -132,7 +132,7 @@ def _search(config: SearchConfig, parts: Parts, path: Path, workers: Standby) ->
 
 def _folder(config: SearchConfig, parts: Parts, path: Path) -> RunFolder:
     """The locked run folder, new or resumed."""
-    plain, fixed = compose.plain(config), fingerprint(config, parts)
+    plain, fixed = stored.plain(config), fingerprint(config, parts)
     if config.resume is None:
         return RunFolder.create(path, plain, fixed)
     folder = RunFolder.open(path, fixed)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from autoseg.cli import compose, grid
+from autoseg.cli import compose, grid, stored
 from autoseg.cli.check import check
 from autoseg.cli.faults import INTERRUPTED
 from autoseg.cli.trust_source import Source, kept_entries, plain_entries
@@ -83,7 +83,7 @@ def _trained(config: TrustConfig, parts: Parts, workers: Standby) -> Trust:
 def _folder(config: TrustConfig, parts: Parts) -> RunFolder:
     """The locked folder, new or gone on with."""
     fixed = fingerprint(config, parts)
-    kept = compose.plain(dataclasses.replace(config, resume=None, run_dir=str(parts.path)))
+    kept = stored.plain(dataclasses.replace(config, resume=None, run_dir=str(parts.path)))
     return RunFolder.create_or_open(parts.path, kept, fixed)
 
 

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from autoseg.cli import compose
+from autoseg.cli import compose, stored
 from autoseg.cli.typed import typed
 from autoseg.config import CompareConfig, SearchConfig
 from autoseg.errors import InputError
@@ -29,7 +29,7 @@ def command_for(config: Mapping[str, Any], run: Path) -> str:
     if "data" not in config:
         return "autoseg.search(...) in Python, with the arguments above: this run was started with its own training."
     try:
-        wanted = _leaves(compose.plain(compose.load(SCHEMAS[kind], dict(config))))
+        wanted = _leaves(stored.plain(stored.load(SCHEMAS[kind], dict(config))))
         if "losses" in wanted:
             wanted["losses"] = [text.replace(f"{CARDS}/", f"{run / CARDS}/") for text in wanted["losses"]]
         return f"autoseg {kind} {' '.join(_overrides(kind, wanted))}".strip()
@@ -62,7 +62,7 @@ def _differing(kind: str, groups: list[str], wanted: dict[str, Any]) -> list[str
 
 @cache
 def _composed(kind: str, *overrides: str) -> dict[str, Any]:
-    return _leaves(compose.plain(compose.compose(kind, SCHEMAS[kind], list(overrides))))
+    return _leaves(stored.plain(compose.compose(kind, SCHEMAS[kind], list(overrides))))
 
 
 def _leaves(tree: Mapping[str, Any], head: str = "") -> dict[str, Any]:

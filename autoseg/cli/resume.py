@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from autoseg.cli import compose
+from autoseg.cli import stored
 from autoseg.config import CompareConfig, RetrainConfig, SearchConfig, TrustConfig
 from autoseg.errors import InputError
 from autoseg.imports import require
@@ -37,8 +37,8 @@ def resumed(given: T, typed: list[str], free: Sequence[str] = FREE) -> T:
     """
     run = Path(str(given.resume)).expanduser()
     written = read_config(run)
-    kept = compose.load(type(given), written)
-    if later := compose.lacking(type(given), written):
+    kept = stored.load(type(given), written)
+    if later := stored.lacking(type(given), written):
         values = ", ".join(f"{key}={_get(kept, key)}" for key in later)
         told = f"note: {run} was begun by an earlier version; what that did not know is as it was then: {values}"
         print(told, file=sys.stderr)  # --cfg prints the configuration alone
@@ -79,7 +79,7 @@ def searched(run: Path) -> SearchConfig:
     kept = read_config(run)
     if not all(key in kept for key in ("metric", "search", "proxy", "data")):
         raise InputError("RUN", "the folder of a search by command", f"{run}, which is of something else")
-    return compose.load(SearchConfig, kept)
+    return stored.load(SearchConfig, kept)
 
 
 BUDGET = ("data", "model", "proxy", "space", "tolerance", "drop_background")
@@ -104,7 +104,7 @@ def like(given: CompareConfig, typed: Sequence[str]) -> CompareConfig:
             hint = f"That run has its own; single keys such as {key}.{_FIRST[key]}=... may change."
             raise InputError(key, "none beside like", "one", hint)
     require(kept.get("imports", []), given.imports, run)
-    taken = compose.load(CompareConfig, {**compose.plain(given), **{key: kept[key] for key in BUDGET}})
+    taken = stored.load(CompareConfig, {**stored.plain(given), **{key: kept[key] for key in BUDGET}})
     for key in typed:
         key = "space.name" if key == "space" else key
         if key.partition(".")[0] in BUDGET:

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from autoseg.cli import compose
+from autoseg.cli import compose, stored
 from autoseg.cli.arguments import Arguments
 from autoseg.cli.check import absolute_paths, check
 from autoseg.cli.faults import INTERRUPTED
@@ -77,7 +77,7 @@ def run(command: str, argv: list[str]) -> int:
     for metric in config.metrics:
         parse(metric)
     if given.cfg:
-        print(compose.as_yaml(config), end="")
+        print(stored.as_yaml(config), end="")
         return 0
     return run_one(config)
 
@@ -157,7 +157,7 @@ def build(config: RetrainConfig, started_by: str, device: str) -> Job:
         build_loss(text, num_classes=_num_classes(cfg))  # a wrong name is said now
     if rank == 0 and config.resume is None:
         keep_cards([loss], work_dir)
-        kept = compose.plain(dataclasses.replace(config, loss=text))
+        kept = stored.plain(dataclasses.replace(config, loss=text))
         write_atomic(work_dir / "config.yaml", yaml.safe_dump({"schema": SCHEMA, **kept}, sort_keys=False))
     return Job(loss, text, work_dir, cfg)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import signal
 
-from autoseg.cli import compose
+from autoseg.cli import compose, stored
 from autoseg.cli.ahead import standby, uninterrupted
 from autoseg.cli.arguments import Arguments
 from autoseg.cli.check import absolute_paths, check
@@ -54,7 +54,7 @@ def run(command: str, argv: list[str]) -> int:
     if len(configs) > 1 and any(config.run_dir is not None for config in configs):
         raise InputError("run_dir", "none with -m", configs[0].run_dir, "Each search makes its own in runs/.")
     if given.cfg:
-        print("---\n".join(compose.as_yaml(config) for config in configs), end="")
+        print("---\n".join(stored.as_yaml(config) for config in configs), end="")
         return 0
     for number, config in enumerate(configs, start=1):
         if len(configs) > 1:

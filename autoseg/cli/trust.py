@@ -8,7 +8,7 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
-from autoseg.cli import compose
+from autoseg.cli import compose, stored
 from autoseg.cli.ahead import standby, uninterrupted
 from autoseg.cli.arguments import Arguments
 from autoseg.cli.check import check_ranges
@@ -63,7 +63,7 @@ def run(command: str, argv: list[str]) -> int:
     check_ranges(config)
     config.imports = located(config.imports)
     if given.cfg:
-        print(compose.as_yaml(config), end="")
+        print(stored.as_yaml(config), end="")
         return 0
     return run_one(config)
 

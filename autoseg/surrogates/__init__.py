@@ -2,8 +2,8 @@
 
 The plain path; read these and you know what a surrogate computes:
 
-* `space`: which numbers θ stands for, and how they become control points (`library` reads spaces and published losses
-  from `search_spaces/*.yaml`);
+* `space`: which numbers θ stands for, and how they become control points, curve by curve as `freedom` says (`library`
+  reads spaces and published losses from `search_spaces/*.yaml`);
 * `curves`: control points to a curve g, its value and slope;
 * `logic`: a metric's formula read with curves, AND(a, b) = g(a) g(b); `windows` erodes and dilates soft planes;
   `soft_labels` is the same for labels that are no single class;
@@ -24,9 +24,10 @@ Who decides: `SurrogateLoss.forward` takes the fast path for hard labels where `
 gradient, is tested for every metric in `tests/unit/surrogates` (`test_fused`, `test_native`, `test_triton`).
 """
 
+from autoseg.surrogates.freedom import CurveSpec, Scalar
 from autoseg.surrogates.library import build_space, published, space_names
 from autoseg.surrogates.loss import SurrogateLoss
-from autoseg.surrogates.space import CurveSpec, Scalar, SearchSpace
+from autoseg.surrogates.space import SearchSpace
 
 __all__ = [
     "CurveSpec", "Scalar", "SearchSpace", "SurrogateLoss",

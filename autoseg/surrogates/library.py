@@ -11,7 +11,8 @@ import yaml
 
 from autoseg import metrics
 from autoseg.errors import InputError, unknown_name
-from autoseg.surrogates.space import CurveSpec, Scalar, SearchSpace
+from autoseg.surrogates.freedom import CurveSpec, Scalar
+from autoseg.surrogates.space import SearchSpace
 
 VERSION = 1
 _FOLDER = "autoseg.search_spaces"

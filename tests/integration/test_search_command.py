@@ -147,8 +147,9 @@ def test_wrong_input_found_after_the_workers_were_started_ends_them(tmp_path, mo
 
 def kept_run(folder: Path) -> Path:
     """A run folder as far as its configuration, made without training anything."""
-    from autoseg.cli.compose import compose, plain
+    from autoseg.cli.compose import compose
     from autoseg.cli.one_search import build, fingerprint
+    from autoseg.cli.stored import plain
     from autoseg.config import SearchConfig
     from autoseg.search.run_folder import RunFolder
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from autoseg.cli import compare, compose
+from autoseg.cli import compare, compose, stored
 from autoseg.cli.resume import resumed
 from autoseg.config import CompareConfig, SearchConfig
 from autoseg.search.run_folder import RunFolder
@@ -19,7 +19,7 @@ def test_a_finished_comparison_that_is_shown_again_starts_no_workers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, started = tmp_path / "run", []
-    RunFolder.create(run, compose.plain(compose.compose("compare", CompareConfig, ["losses=[ce]"])), {}).close()
+    RunFolder.create(run, stored.plain(compose.compose("compare", CompareConfig, ["losses=[ce]"])), {}).close()
     monkeypatch.setattr(compare, "run_one", lambda config, start=True: started.append(start) or 0)
     for words in ([], ["table"], ["table", "metrics=[biou]"], ["table", "losses=[ce,dice]"], ["table", "seeds=7"]):
         if "table" in words:
@@ -30,7 +30,7 @@ def test_a_finished_comparison_that_is_shown_again_starts_no_workers(
 
 def test_candidates_of_another_kind_of_warm_up_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run, given = tmp_path / "run", compose.compose("search", SearchConfig, ["proxy.warmup=3"])
-    RunFolder.create(run, compose.plain(given), {}).close()
+    RunFolder.create(run, stored.plain(given), {}).close()
     given.resume = str(run)
     resumed(given, [])
     assert capsys.readouterr().err == ""

@@ -13,7 +13,7 @@ from PIL import Image
 from tiny_network import TINY
 from torch import Tensor, nn
 
-from autoseg.cli import compose
+from autoseg.cli import compose, stored
 from autoseg.cli.repeat import command_for
 from autoseg.config import CompareConfig, DataConfig, ModelConfig, ProxyConfig, SearchConfig
 from autoseg.evidence.contenders import Contender
@@ -158,17 +158,17 @@ def test_a_training_that_leaves_predictions_scores_the_same(tmp_path: Path) -> N
 )
 def test_the_command_that_repeats_a_run_composes_to_its_configuration(command: str, typed: list[str]) -> None:
     schema = CompareConfig if command == "compare" else SearchConfig
-    config = compose.plain(compose.compose(command, schema, typed))
+    config = stored.plain(compose.compose(command, schema, typed))
     program, name, *overrides = shlex.split(
         command_for({**config, "run_dir": "runs/x", "workers": "2"}, Path("runs/x"))
     )
     assert (program, name) == ("autoseg", command)
-    assert compose.plain(compose.compose(command, schema, overrides)) == config
+    assert stored.plain(compose.compose(command, schema, overrides)) == config
     assert len(overrides) <= len(typed) + 8
 
 
 def test_cards_of_a_comparison_are_found_in_its_folder() -> None:
-    config = compose.plain(compose.compose("compare", CompareConfig, ["losses=[ce,cards/miou-1a.json]"]))
+    config = stored.plain(compose.compose("compare", CompareConfig, ["losses=[ce,cards/miou-1a.json]"]))
     command = command_for(config, Path("runs/compare-x"))
     assert "losses=[ce,runs/compare-x/cards/miou-1a.json]" in shlex.split(command)
 

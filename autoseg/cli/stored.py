@@ -1,0 +1,115 @@
+"""Configurations as plain data, for files, and back: every key of a schema, checked; no Hydra."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from autoseg.config import BEFORE
+from autoseg.errors import InputError
+
+T = TypeVar("T")
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """A configuration as plain data (dicts, lists, numbers, text), for files."""
+    data = OmegaConf.to_container(OmegaConf.structured(config), resolve=True)
+    if not isinstance(data, dict):
+        raise TypeError(f"not a configuration: {type(config).__name__}")
+    return {str(key): value for key, value in data.items()}
+
+
+def as_yaml(config: Any) -> str:
+    """A configuration as YAML text."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def load(schema: type[T], data: Mapping[str, Any]) -> T:
+    """The reverse of `plain`: a typed configuration from a run's plain data. Keys it lacks change nothing (`lacking`).
+
+    Raises:
+        InputError: the data does not fit the schema.
+    """
+    if strange := _strange(data, keys(schema)):
+        hint = "It was written by another version of autoseg: go on with that one."
+        raise InputError(", ".join(strange), "keys that this version knows", "a configuration that has them", hint)
+    base = OmegaConf.structured(schema)
+    for key, value in BEFORE.items():
+        if key in keys(schema):
+            OmegaConf.update(base, key, value)
+    try:
+        config = OmegaConf.to_object(OmegaConf.merge(base, data))
+    except OmegaConfBaseException as error:
+        raise explain(error, schema, {}) or error from error
+    if not isinstance(config, schema):
+        raise TypeError(f"not a {schema.__name__}")
+    return config
+
+
+def lacking(schema: type, data: Mapping[str, Any]) -> list[str]:
+    """The keys of a schema that a run of an earlier version has no value for."""
+    return [key for key in keys(schema) if not _has(data, key.split("."))]
+
+
+def _has(data: Any, path: list[str]) -> bool:
+    for part in path:
+        if not isinstance(data, Mapping) or part not in data:
+            return False
+        data = data[part]
+    return True
+
+
+def _strange(data: Mapping[str, Any], known: Iterable[str], at: str = "") -> list[str]:
+    """The dotted keys of plain data that are not known."""
+    found = []
+    for key, value in data.items():
+        name = f"{at}{key}"
+        if name in known:
+            continue
+        inside = isinstance(value, Mapping) and any(one.startswith(f"{name}.") for one in known)
+        found += _strange(value, known, f"{name}.") if inside else [name]
+    return found
+
+
+def keys(schema: type) -> dict[str, Any]:
+    """Every dotted key of a schema with its type, sections left out."""
+    found: dict[str, Any] = {}
+    hints = get_type_hints(schema)
+    for field in fields(schema):
+        kind = hints[field.name]
+        if is_dataclass(kind):
+            found.update({f"{field.name}.{inner}": t for inner, t in keys(kind).items()})  # type: ignore[arg-type]
+        else:
+            found[field.name] = kind
+    return found
+
+
+def explain(error: Exception, schema: type, typed: dict[str, str]) -> InputError | None:
+    """A report of a wrong type in our words, or None; `typed` is what the user gave for each key."""
+    for cause in (error, error.__cause__):
+        key = str(getattr(cause, "full_key", None) or "").partition("[")[0]
+        if key:
+            kind = keys(schema).get(key)
+            expected = _words(kind) if kind is not None else "a section of keys"
+            problem = str(getattr(cause, "msg", cause)).splitlines()[0].rstrip(".")
+            return InputError(key, expected, repr(typed[key]) if key in typed else f"what fails with: {problem}")
+    return None
+
+
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+
+def _words(kind: Any) -> str:
+    """A type in the user's words."""
+    if kind in _WORDS:
+        return _WORDS[kind]
+    arguments = [a for a in get_args(kind) if a is not type(None)]
+    if get_origin(kind) is list:
+        return "a list like [a,b], each " + _words(arguments[0])
+    if get_origin(kind) is dict:
+        return "a mapping like {key: value}"
+    return f"{_words(arguments[0])} or null"

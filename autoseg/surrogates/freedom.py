@@ -1,0 +1,160 @@
+"""The freedom of one curve, or of one number beside the curves: which numbers describe it, and what they stand for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from autoseg.errors import InputError
+from autoseg.surrogates import curves
+
+FAMILIES = ("bezier", "linear")
+Array = TypeVar("Array", np.ndarray, Tensor)
+
+
+@dataclass(frozen=True)
+class CurveSpec:
+    """The freedom of one curve.
+
+    Attributes:
+        family: "bezier" (piecewise quadratic) or "linear".
+        pieces: Bezier pieces K (2K-1 free points) or line segments M (M-1 free points).
+        truth_table: ends fixed at (0, 0) and (1, 1); if not, the two end ordinates are free and come last.
+        monotone: ordinates never fall; if not, they are free in [0, 1]. Abscissae are always sorted.
+    """
+
+    family: str = "bezier"
+    pieces: int = 2
+    truth_table: bool = True
+    monotone: bool = True
+
+    def __post_init__(self) -> None:
+        if self.family not in FAMILIES:
+            raise InputError("parameterization", " or ".join(FAMILIES), repr(self.family))
+        least = 1 if self.family == "bezier" else 2
+        if not isinstance(self.pieces, int) or self.pieces < least:
+            raise InputError("pieces", f"an integer, at least {least} for {self.family} curves", self.pieces)
+
+    @property
+    def points(self) -> int:
+        """Free interior points m."""
+        return 2 * self.pieces - 1 if self.family == "bezier" else self.pieces - 1
+
+    @property
+    def dim(self) -> int:
+        """Numbers that describe the curve."""
+        return 2 * self.points + (0 if self.truth_table else 2)
+
+    def names(self, curve: str) -> list[str]:
+        """Names of those numbers: "and.p1.x" and so on."""
+        names = [f"{curve}.p{i + 1}.{axis}" for i in range(self.points) for axis in "xy"]
+        return names if self.truth_table else [*names, f"{curve}.y0", f"{curve}.y1"]
+
+    @property
+    def identity(self) -> np.ndarray:
+        """Raw numbers, (dim,), of the curve g(x) = x: points evenly spaced."""
+        m = self.points
+        step = 1.0 / np.arange(m + 1, 1, -1)  # by remaining range: 1/(m+1), 1/m, …, 1/2
+        even = np.arange(1, m + 1) / (m + 1)
+        pairs = np.stack([step, step if self.monotone else even], axis=1).reshape(-1)
+        return pairs if self.truth_table else np.concatenate([pairs, [0.0, 1.0]])
+
+    def decode(self, raw: Array) -> Array:
+        """Raw numbers (…, dim) in [0, 1] to coordinates (…, dim): each by the range that remains above the last.
+
+        B_1 = θ_1, B_i = B_{i-1} + θ_i (1 - B_{i-1}) (the release's `autoloss_ppo_bezier.py`).
+        """
+        out = raw.copy() if isinstance(raw, np.ndarray) else raw.clone()
+        low_y, high_y = self._end_ordinates(raw, out)
+        x, y = 0.0 * raw[..., 0], low_y
+        for i in range(self.points):
+            x = x + raw[..., 2 * i] * (1.0 - x)
+            out[..., 2 * i] = x
+            if self.monotone:
+                y = y + raw[..., 2 * i + 1] * (high_y - y)
+                out[..., 2 * i + 1] = y
+        return out
+
+    def _end_ordinates(self, raw: Array, out: Array) -> tuple[Any, Any]:
+        """The ordinates at x = 0 and x = 1; with monotone curves the second uses the range above the first."""
+        if self.truth_table:
+            return 0.0 * raw[..., 0], 0.0 * raw[..., 0] + 1.0
+        if self.monotone:
+            out[..., -1] = raw[..., -2] + raw[..., -1] * (1.0 - raw[..., -2])
+        return out[..., -2], out[..., -1]
+
+    def encode(self, decoded: np.ndarray) -> np.ndarray:
+        """Inverse of `decode`; where no range remains, the raw number is 0."""
+        raw = np.array(decoded, dtype=np.float64)
+        low_y, high_y = (0.0, 1.0) if self.truth_table else (decoded[..., -2], decoded[..., -1])
+        if not self.truth_table and self.monotone:
+            raw[..., -1] = _share(decoded[..., -1] - low_y, 1.0 - low_y)
+        x, y = np.zeros_like(raw[..., 0]), np.zeros_like(raw[..., 0]) + low_y
+        for i in range(self.points):
+            raw[..., 2 * i] = _share(decoded[..., 2 * i] - x, 1.0 - x)
+            x = decoded[..., 2 * i]
+            if self.monotone:
+                raw[..., 2 * i + 1] = _share(decoded[..., 2 * i + 1] - y, high_y - y)
+                y = decoded[..., 2 * i + 1]
+        return np.clip(raw, 0.0, 1.0)
+
+    def knots(self, decoded: Tensor) -> Tensor:
+        """Coordinates (dim,) to all points with their ends, (m+2, 2) float64."""
+        decoded = decoded.double()
+        y0, y1 = (0.0, 1.0) if self.truth_table else (float(decoded[-2]), float(decoded[-1]))
+        inner = decoded[: 2 * self.points].view(-1, 2)
+        return torch.cat([inner.new_tensor([[0.0, y0]]), inner, inner.new_tensor([[1.0, y1]])])
+
+    def coefficients(self, decoded: Tensor, max_slope: float = float("inf")) -> Tensor:
+        """Coordinates (dim,) to what `curves.evaluate` takes."""
+        knots = self.knots(decoded)
+        return curves.prepare(knots if self.family == "bezier" else curves.linear_knots(knots), max_slope)
+
+    def check(self, decoded: np.ndarray, curve: str) -> None:
+        """Raises `InputError` unless (dim,) are coordinates this curve may have."""
+        inner = decoded[: 2 * self.points].reshape(-1, 2)
+        ends = decoded[2 * self.points :]
+        if not np.isfinite(decoded).all() or (decoded < 0).any() or (decoded > 1).any():
+            raise InputError(f"control_points of {curve}", "coordinates in [0, 1]", decoded.tolist())
+        if (np.diff(inner[:, 0]) < 0).any():
+            raise InputError(f"control_points of {curve}", "x in ascending order", inner[:, 0].tolist())
+        y = np.concatenate([ends[:1], inner[:, 1], ends[1:]])
+        if self.monotone and (np.diff(y) < 0).any():
+            raise InputError(f"control_points of {curve}", "y that never falls (a monotone curve)", y.tolist())
+
+
+def _share(part: np.ndarray, whole: Any) -> np.ndarray:
+    whole = np.asarray(whole, dtype=np.float64)
+    return np.where(whole > 0, part / np.where(whole > 0, whole, 1.0), 0.0)
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """A number beside the curves: an option of a hand-made loss, or a weight of a sum.
+
+    Attributes:
+        name: as the space's loss names it.
+        low: value of raw 0.
+        high: value of raw 1; in between evenly.
+        start: where a search begins, beside the identity curves; None for the middle.
+    """
+
+    name: str
+    low: float = 0.0
+    high: float = 1.0
+    start: float | None = None
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite([self.low, self.high]).all() and self.low < self.high):
+            raise InputError(f"scalar {self.name}", "low below high, both finite", f"{self.low} and {self.high}")
+        if self.start is not None and not self.low <= self.start <= self.high:
+            raise InputError(f"scalar {self.name}", f"a start in [{self.low}, {self.high}]", self.start)
+
+    @property
+    def identity(self) -> float:
+        """Raw number of the start."""
+        return 0.5 if self.start is None else (self.start - self.low) / (self.high - self.low)
