@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -95,16 +96,16 @@ def check_ranges(config: Config | TrustConfig) -> None:
     """
     known = stored.keys(type(config))
     for key, least in _AT_LEAST.items():
-        value = _value(config, key) if key in known else None
+        value = attrgetter(key)(config) if key in known else None
         if value is not None and value < least:
             raise InputError(key, f"at least {least:g}", value)
     for key in (key for key in _ABOVE_ZERO if key in known):
-        value = _value(config, key)
+        value = attrgetter(key)(config)
         if value is not None and value <= 0:
             raise InputError(key, "more than 0", value)
     for key, names in _ONE_OF.items():
-        if key in known and _value(config, key) not in names:
-            raise unknown_name(key, _value(config, key), names)
+        if key in known and attrgetter(key)(config) not in names:
+            raise unknown_name(key, attrgetter(key)(config), names)
 
 
 def absolute_paths(config: Config) -> None:
@@ -132,14 +133,14 @@ def _check_sizes(config: Config) -> None:
     for key, size in sizes.items():
         if size is not None and (len(size) != 2 or min(size) < 16):
             raise InputError(key, "[height,width] in pixels, each at least 16", size)
-    scale, count = _value(config, factors), config.data.count
+    scale, count = attrgetter(factors)(config), config.data.count
     if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
         raise InputError(factors, "[smallest,largest] factor, both above 0", scale)
     if len(count) != 3 or min(count) < 1:
         raise InputError("data.count", "[train,val,test] images, each at least 1", count)
     for key in ("model.mean", "model.std"):
-        if len(_value(config, key)) != 3:
-            raise InputError(key, "three numbers, for red, green and blue", _value(config, key))
+        if len(attrgetter(key)(config)) != 3:
+            raise InputError(key, "three numbers, for red, green and blue", attrgetter(key)(config))
     if min(config.model.std) <= 0:
         raise InputError("model.std", "three numbers above 0", config.model.std)
 
@@ -162,10 +163,3 @@ def _check_rungs(config: SearchConfig) -> None:
         hint = "At each, candidates are scored on the held-out images."
         expected = f"ascending shares of the {proxy.iters} iterations{after}, between 0 and 1"
         raise InputError("search.rungs", expected, config.search.rungs, hint)
-
-
-def _value(config: Config | TrustConfig, key: str) -> Any:
-    value: Any = config
-    for part in key.split("."):
-        value = getattr(value, part)
-    return value

@@ -1,4 +1,4 @@
-"""What `compare` and `trust` share: workers for a list of trainings, a line for each, and how to go on after Ctrl-C."""
+"""What commands that train share: workers, a line for each of a list of trainings, and how to go on after Ctrl-C."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from autoseg.cli.typed import and_imports, typed
-from autoseg.config import CompareConfig, TrustConfig
+from autoseg.config import CompareConfig, SearchConfig, TrustConfig
 from autoseg.execution import Executor, Standby, Task
 from autoseg.execution.build import build_executor
 from autoseg.search.observer import Observers
@@ -33,18 +33,25 @@ def executor(
         folder: whose log they write.
     """
     observers = Observers([Quieter(folder.log), Lines(metric)])
-    built = build_executor(
+    with closing(observers), build(config, standby, task, folder) as built:
+        yield built, observers
+
+
+def build(
+    config: SearchConfig | CompareConfig | TrustConfig, standby: Standby, task: Task, folder: RunFolder
+) -> Executor:
+    """The executor that a configuration asks for, of a task and the user's own code; arguments as in `executor`."""
+    limits = config.search if isinstance(config, SearchConfig) else config
+    return build_executor(
         config.executor.name,
         Knowing(task),
         standby.slots,
         threads=standby.threads,
-        timeout_s=config.timeout_s,
-        retries=config.retries,
+        timeout_s=limits.timeout_s,
+        retries=limits.retries,
         log=folder.log,
         standby=standby,
     )
-    with closing(observers), built:
-        yield built, observers
 
 
 def resumable(command: str, path: Path, work: Callable[[], T], imports: list[str]) -> T | None:

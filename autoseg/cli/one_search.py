@@ -17,7 +17,6 @@ from autoseg.data import SegData, open_data, remarks_on
 from autoseg.errors import InputError, unknown_name
 from autoseg.evidence.found import sentence
 from autoseg.execution import Executor, Standby
-from autoseg.execution.build import build_executor
 from autoseg.imports import load
 from autoseg.metrics import build_metric, higher_is_better, names, parse
 from autoseg.search.api import start
@@ -25,7 +24,7 @@ from autoseg.search.candidate import CandidateTask
 from autoseg.search.confirm import fresh_seeds
 from autoseg.search.keepsakes import Keepsakes
 from autoseg.search.loop import Problem, run_search
-from autoseg.search.own import Knowing, formulas
+from autoseg.search.own import formulas
 from autoseg.search.proxy import ProxyTask
 from autoseg.search.publish import CardPublisher
 from autoseg.search.records import SearchResult
@@ -143,16 +142,8 @@ def _folder(config: SearchConfig, parts: Parts, path: Path) -> RunFolder:
 def _executor(config: SearchConfig, task: TimedTask, workers: Standby, folder: RunFolder) -> Executor:
     keepsakes = Keepsakes(str(folder.path), fresh_seeds(config.seed, 1)[0])  # of the confirmation's trainings
     proxy = replace(task.proxy, shared=str(folder.path / SHARED))
-    return build_executor(
-        config.executor.name,
-        Knowing(TimedTask(replace(task.task, train=proxy, keepsakes=keepsakes), proxy)),
-        workers.slots,
-        threads=config.proxy.threads,
-        timeout_s=config.search.timeout_s,
-        retries=config.search.retries,
-        log=folder.log,
-        standby=workers,
-    )
+    task = TimedTask(replace(task.task, train=proxy, keepsakes=keepsakes), proxy)
+    return grid.build(config, workers, task, folder)
 
 
 def fingerprint(config: SearchConfig, parts: Parts) -> dict[str, Any]:

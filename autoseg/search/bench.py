@@ -21,13 +21,17 @@ class Bench:
         executor: runs it.
         observer: is told.
         total: all trainings of the run, for the progress.
+
+    Attributes:
+        done: how many trainings have a result, of all studies.
+        best: the candidate with the highest reward; of equals, the first.
     """
 
     def __init__(self, ledger: Ledger, executor: Executor, observer: Observer, total: int) -> None:
         self.ledger, self.executor, self.observer, self.total = ledger, executor, observer, total
         # Kept up to date rather than counted anew, so that a round costs the same after any history.
-        self._done, self._seconds = 0, 0.0  # of all studies
-        self._best: TrialRecord | None = None
+        self.done, self._seconds = 0, 0.0
+        self.best: TrialRecord | None = None
         for study in ledger.studies:
             for record in ledger.records(study):
                 self._count(study, record)
@@ -76,27 +80,18 @@ class Bench:
     def _count(self, study: str, record: TrialRecord) -> None:
         if record.state == RUNNING:
             return
-        self._done += 1
+        self.done += 1
         self._seconds += record.seconds
         if study == "search" and record.state == COMPLETE:
-            best = self._best
+            best = self.best
             if best is None or (record.reward, -record.number) > (best.reward, -best.number):
-                self._best = record
-
-    def best(self) -> TrialRecord | None:
-        """The candidate with the highest reward; of equals, the first."""
-        return self._best
-
-    @property
-    def done(self) -> int:
-        """How many trainings have a result."""
-        return self._done
+                self.best = record
 
     def progress(self, phase: str) -> Progress:
         """How far the run is."""
-        total = max(self.total, self._done)
-        left = estimate(self._seconds, self._done, total - self._done, self.executor.workers)
-        return Progress(phase, self._done, total, self._best, left)
+        total = max(self.total, self.done)
+        left = estimate(self._seconds, self.done, total - self.done, self.executor.workers)
+        return Progress(phase, self.done, total, self.best, left)
 
 
 def train_list(

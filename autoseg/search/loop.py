@@ -84,7 +84,7 @@ def run_search(
             records = bench.train("search", _candidates(round, thetas, problem.seed), reward, rungs)
             controller.tell(thetas, np.array([record.reward for record in records]))
             observer.round_done(_summary(round, records), bench.progress("search"))
-            best = bench.best()
+            best = bench.best
             if best is not None:
                 publish(found(best, problem.seed))
             elif all(record.state == FAILED for record in records):  # not diverged: more of them would fail alike
@@ -153,7 +153,7 @@ def _confirmed(
 ) -> SearchResult:
     """Choose the winner with fresh seeds, unless the settings say there is no confirmation."""
     history = bench.ledger.records("search")
-    first = bench.best()
+    first = bench.best
     if first is None:
         raise AutosegError(f"No candidate completed. The first one {history[0].state}: {history[0].error}")
     best = found(first, problem.seed)

@@ -63,16 +63,16 @@ def test_progress_and_best_are_those_of_all_records(quick_path: Path) -> None:
     """Kept up to date or counted anew from the file: the same; equals are decided for the first."""
     with Ledger(quick_path / "trials.db", NAMES) as ledger:
         bench = bench_of(ledger)
-        assert bench.best() is None and bench.progress("search").seconds_left is None
+        assert bench.best is None and bench.progress("search").seconds_left is None
         bench.train("search", [*plan(0), replace(plan(1)[0], theta=(0.95, 0.1, 0.1))], lambda scores: scores["biou"])
         bench.train("confirm", plan(0), lambda scores: 2.0)  # no candidate of the search's rounds
         bench.train("search", plan(100), lambda scores: scores["biou"])  # θ as in round 0
-        best, progress = bench.best(), bench.progress("confirm")
+        best, progress = bench.best, bench.progress("confirm")
     assert best is not None and best.round == 0
     assert progress.done == 13 and progress.best == best
     with Ledger(quick_path / "trials.db", NAMES) as again:
         fresh = bench_of(again)
-        assert fresh.best() == best and fresh.done == 13
+        assert fresh.best == best and fresh.done == 13
         assert max(r.reward for r in again.records("search") if r.state == "complete") == best.reward
 
 
@@ -84,5 +84,5 @@ def test_the_first_of_equals_wins_whichever_ends_first(quick_path: Path) -> None
     with Ledger(quick_path / "trials.db", NAMES) as ledger:
         bench = Bench(ledger, Backwards(ToyTask()), Observer(), 4)
         bench.train("search", plan(0), lambda scores: 0.5)
-        best = bench.best()
+        best = bench.best
     assert best is not None and best.index == 0
