@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from autoseg.cli import compose as hydra
+from autoseg.cli import stored
 from autoseg.cli.check import check
 from autoseg.cli.typed import quoted
 from autoseg.config import RetrainConfig, SearchConfig
@@ -73,15 +74,15 @@ def test_open_dictionaries_take_new_keys_without_a_plus():
 
 def test_plain_data_round_trips_through_yaml():
     config = composed("experiment=smoke", "data.classes=[a,b]", "search.floor='\"miou>=0.9*ce\"'")
-    assert hydra.load(SearchConfig, yaml.safe_load(yaml.safe_dump(hydra.plain(config)))) == config
-    assert hydra.load(SearchConfig, yaml.safe_load(hydra.as_yaml(config))) == config
+    assert stored.load(SearchConfig, yaml.safe_load(yaml.safe_dump(stored.plain(config)))) == config
+    assert stored.load(SearchConfig, yaml.safe_load(stored.as_yaml(config))) == config
 
 
 def test_a_run_with_an_unknown_key_is_refused():
-    data = hydra.plain(composed())
+    data = stored.plain(composed())
     data["search"]["roundz"] = 3
     with pytest.raises(InputError, match=r"search\.roundz"):
-        hydra.load(SearchConfig, data)
+        stored.load(SearchConfig, data)
 
 
 @pytest.mark.parametrize(
@@ -203,6 +204,6 @@ def test_a_wrong_value_anywhere_in_a_sweep_is_found_first():
 
 
 def test_keys_lists_every_leaf():
-    found = hydra.keys(SearchConfig)
+    found = stored.keys(SearchConfig)
     assert "search.confirm.top" in found and "search" not in found
     assert len(found) >= sum(1 for _ in dataclasses.fields(SearchConfig))
