@@ -11,6 +11,7 @@ from pathlib import Path
 from autoseg.errors import InputError
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+UNWRITABLE = ("run folder", "a folder that can be written")
 
 
 @contextlib.contextmanager
@@ -38,7 +39,7 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     """Replace a file, see `replacing`.
 
     Raises:
-        InputError: no space on the disk.
+        InputError: no space on the disk, or it cannot be written any more.
     """
     with no_space(path), replacing(path) as draft:
         draft.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -46,13 +47,21 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 
 @contextlib.contextmanager
 def no_space(path: Path) -> Iterator[None]:
-    """Turn "no space left on device" into the one message for it."""
+    """Turn "no space left on device" into the one message for it; also of one that became read-only."""
     try:
         yield
     except OSError as error:
+        if error.errno == errno.EROFS:
+            raise unwritable(path.parent, error.strerror) from error
         if error.errno not in NO_SPACE:
             raise
         raise no_space_error(path) from error
+
+
+def unwritable(path: Path, why: object) -> InputError:
+    """What the user is told when a run's folder can no longer be written."""
+    hint = "All results so far are kept: resume the run when it can be."
+    return InputError(*UNWRITABLE, f"{path}: {why}", hint)
 
 
 def no_space_error(path: Path) -> InputError:

@@ -6,10 +6,13 @@ all the rest, which is imported inside `uninterrupted`.
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from autoseg.cli.faults import INTERRUPTED
 from autoseg.config import CompareConfig, SearchConfig, TrustConfig
 from autoseg.execution import Standby, slots
 from autoseg.imports import reachable
@@ -34,9 +37,19 @@ def standby(config: SearchConfig | CompareConfig | TrustConfig, threads: int, *,
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Ctrl-C waits for the end of an import: one that is raised in the middle is sometimes dropped by Python."""
+    """Ctrl-C waits for the end of an import: one that is raised in the middle is sometimes dropped by Python.
+
+    A second one waits for nothing: there is no run yet that could lose anything, and the workers end with this process.
+    """
     stops: list[int] = []
-    before = {kind: signal.signal(kind, lambda kind, _: stops.append(kind)) for kind in (signal.SIGINT, signal.SIGTERM)}
+
+    def stop(kind: int, _: object) -> None:
+        if stops:
+            print("autoseg: interrupted", file=sys.stderr, flush=True)
+            os._exit(INTERRUPTED)
+        stops.append(kind)
+
+    before = {kind: signal.signal(kind, stop) for kind in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:

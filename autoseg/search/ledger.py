@@ -16,10 +16,10 @@ import json
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import optuna
 from optuna.distributions import FloatDistribution
@@ -31,15 +31,20 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from autoseg.errors import InputError
 from autoseg.execution import Outcome
-from autoseg.files import no_space_error
+from autoseg.files import no_space_error, unwritable
 from autoseg.search.records import COMPLETE, PRUNED, TrialRecord
 
 STUDIES = ("search", "confirm", "floor")
 PREFIX = "theta."
 PLAN = ("round", "index", "kind", "name", "seed")
-BUSY_S = 60.0  # how long a write waits for a dashboard that is reading
+BUSY_S = 5.0  # how long SQLite itself waits for a dashboard that is reading; Ctrl-C is not heard for so long
+LOOK_S, WRITE_S = 60.0, 600.0  # how long it is tried again: by those who only look, and before a run is given up
+
+LOCKED = "database is locked"  # what SQLite says
 
 FINAL = {COMPLETE: TrialState.COMPLETE, PRUNED: TrialState.PRUNED}  # states with a reward, and Optuna's for them
+
+T = TypeVar("T")
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -54,7 +59,8 @@ class Ledger:
         studies: which there are; others than a search's for runs that are no search.
 
     Raises:
-        InputError: the file is not such a ledger, or the disk is full (from every method that writes).
+        InputError: the file is not such a ledger, it cannot be written, the disk is full, or another program has it for
+            ten minutes (from every method that writes).
     """
 
     def __init__(
@@ -66,15 +72,14 @@ class Ledger:
         if read_only and not path.exists():
             raise InputError("trials.db", "a file", f"nothing at {path}")
         self._rows: dict[tuple[str, int], int] = {}
+        self._patience_s = LOOK_S if read_only else WRITE_S
         url = f"sqlite:///file:{path}?mode=ro&uri=true" if read_only else f"sqlite:///{path}"
         with self._faults():
-            self._storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": BUSY_S}})
-            known = {study.study_name for study in self._storage.get_all_studies()}
-            for study in () if read_only else [name for name in studies if name not in known]:
-                self._storage.create_new_study([StudyDirection.MAXIMIZE], study)
-            there = [study for study in studies if not read_only or study in known]
-            self._ids = {study: self._storage.get_study_id_from_name(study) for study in there}
-            self._records = {study: self._read(study) for study in studies}
+            self._storage = self._tried(
+                lambda: RDBStorage(url, engine_kwargs={"connect_args": {"timeout": min(BUSY_S, self._patience_s)}})
+            )
+            self._ids = self._tried(lambda: self._studies(read_only))
+            self._records = {study: self._tried(self._read, study) for study in studies}
 
     def records(self, study: str) -> list[TrialRecord]:
         """All trainings of a study, in the order in which they were recorded; none of a study it lacks."""
@@ -95,7 +100,8 @@ class Ledger:
             user_attrs={name: getattr(record, name) for name in PLAN},
         )
         with self._faults():
-            self._rows[study, record.number] = self._storage.create_new_trial(self._ids[study], trial)
+            row = self._tried(self._storage.create_new_trial, self._ids[study], trial)
+            self._rows[study, record.number] = row
         self._records[study][record.key] = record
         return record
 
@@ -134,10 +140,10 @@ class Ledger:
         with self._faults():
             row = self._rows[study, record.number]
             for iteration, score in outcome.rungs.items():
-                self._storage.set_trial_intermediate_value(row, iteration, score)
+                self._tried(self._storage.set_trial_intermediate_value, row, iteration, score)
             for name, value in attributes.items():
-                self._storage.set_trial_user_attr(row, name, value)
-            self._storage.set_trial_state_values(row, final, [reward] if done else None)
+                self._tried(self._storage.set_trial_user_attr, row, name, value)
+            self._tried(self._storage.set_trial_state_values, row, final, [reward] if done else None)
         self._records[study][record.key] = finished
         return finished
 
@@ -145,6 +151,29 @@ class Ledger:
         """Give the file back."""
         self._storage.remove_session()
         self._storage.engine.dispose()
+
+    def _studies(self, read_only: bool) -> dict[str, int]:
+        """The id of every study; those that are missing are made, except by those who only look."""
+        known = {study.study_name for study in self._storage.get_all_studies()}
+        for study in () if read_only else [name for name in self.studies if name not in known]:
+            self._storage.create_new_study([StudyDirection.MAXIMIZE], study)
+        there = [study for study in self.studies if not read_only or study in known]
+        return {study: self._storage.get_study_id_from_name(study) for study in there}
+
+    def _tried(self, step: Callable[..., T], *given: Any) -> T:
+        """Do a step of which a failure leaves nothing behind; again, while another program has the file locked.
+
+        SQLite waits for a lock only where it believes that this helps, and over a network file system often not at all.
+        """
+        deadline, pause = time.monotonic() + self._patience_s, 0.05
+        while True:
+            try:
+                return step(*given)
+            except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+                if LOCKED not in _said(error) or time.monotonic() + pause > deadline:
+                    raise
+            time.sleep(pause)
+            pause = min(2 * pause, 2.0)
 
     def _read(self, study: str) -> dict[tuple[str, int], TrialRecord]:
         """All trainings of a study, table by table: an eighth of the time of Optuna making its own trials."""
@@ -188,10 +217,14 @@ class Ledger:
         try:
             yield
         except (SQLAlchemyError, optuna.exceptions.OptunaError, KeyError, RuntimeError) as error:
-            said = f"{error} {error.__cause__ or ''}"
+            said = _said(error)
             if "disk is full" in said:
                 raise no_space_error(self._path) from error
-            hint = "It is damaged, in use, or from another version."
+            if "readonly database" in said:
+                raise unwritable(self._path.parent, str(error.__cause__ or error).splitlines()[0]) from error
+            hint = "It is damaged or from another version."
+            if LOCKED in said:
+                hint = "Another program has it open: close that, and go on with the run. All results so far are kept."
             raise InputError(str(self._path), "a readable ledger of this search", said[:300], hint) from error
 
     def __enter__(self) -> Self:
@@ -199,6 +232,11 @@ class Ledger:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _said(error: BaseException) -> str:
+    """What the database said; Optuna has words of its own for every failure."""
+    return f"{error} {error.__cause__ or ''}"
 
 
 def _reason(state: str, outcome: Outcome) -> str:

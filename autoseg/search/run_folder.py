@@ -18,7 +18,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from autoseg.errors import InputError
-from autoseg.files import no_space, write_atomic
+from autoseg.files import UNWRITABLE, no_space, write_atomic
 from autoseg.search.older import as_today, differences
 
 SCHEMA = 1
@@ -194,7 +194,7 @@ def _writable(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in NO_ACCESS:
             raise
-        raise InputError("run folder", "a folder that can be written", f"{path}: {error.strerror}") from error
+        raise InputError(*UNWRITABLE, f"{path}: {error.strerror}") from error
 
 
 def _compare(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:

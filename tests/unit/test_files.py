@@ -26,6 +26,20 @@ def test_a_full_disk_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Monk
     assert path.read_text() == "old" and [entry.name for entry in tmp_path.iterdir()] == ["loss.json"]
 
 
+def test_a_disk_that_became_read_only_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "loss.json"
+    write_atomic(path, "old")
+
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(os, "replace", read_only)
+    monkeypatch.setattr(Path, "unlink", read_only)
+    with pytest.raises(InputError, match=r"can be written, got .*: Read-only file system\. All results so far are"):
+        write_atomic(path, "new")
+    assert path.read_text() == "old"
+
+
 def test_other_faults_of_the_disk_are_not_called_no_space(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(FileExistsError):

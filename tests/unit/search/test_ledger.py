@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import contextlib
 import math
 import sqlite3
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+from sqlalchemy import event
 from toy_search import NAMES, outcome
 
 from autoseg.errors import InputError
@@ -44,6 +48,58 @@ def test_the_end_of_a_result_of_an_earlier_version_is_optunas(quick_path: Path) 
         tables.execute("update trial_user_attributes set value_json = json_remove(value_json, '$.ended')")
     with Ledger(path, NAMES) as again:
         assert abs(again.records("search")[0].ended - time.time()) < 600
+
+
+@contextlib.contextmanager
+def locked(path: Path, seconds: float) -> Iterator[None]:
+    """Another program writes for so long."""
+    with contextlib.closing(sqlite3.connect(path, check_same_thread=False, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        release = threading.Timer(seconds, other.execute, ["ROLLBACK"])
+        release.start()
+        yield
+        release.join()
+
+
+def test_a_file_that_another_program_has_locked_is_waited_for(
+    quick_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where SQLite does not wait by itself, as over some network file systems."""
+    monkeypatch.setattr("autoseg.search.ledger.BUSY_S", 0.0)
+    path = quick_path / "trials.db"
+    Ledger(path, NAMES).close()
+    with locked(path, 0.3), Ledger(path, NAMES) as ledger:
+        planned = ledger.add("search", PLANNED)
+        with locked(path, 0.3):
+            done = ledger.finish("search", planned, outcome(rungs={3: 0.5}), 0.5)
+    with Ledger(path, NAMES) as again:
+        assert again.records("search") == [done]
+
+
+def test_a_file_that_stays_locked_ends_the_run_with_what_to_do(
+    quick_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autoseg.search.ledger.BUSY_S", 0.0)
+    monkeypatch.setattr("autoseg.search.ledger.WRITE_S", 0.2)
+    path = quick_path / "trials.db"
+    with Ledger(path, NAMES) as ledger:
+        planned = ledger.add("search", PLANNED)
+        with locked(path, 1.0), pytest.raises(InputError, match="Another program has it open"):
+            ledger.finish("search", planned, outcome(), 0.5)
+        assert ledger.find("search", planned.key) == planned  # no result that is not on the disk
+
+
+def test_a_file_that_became_read_only_is_said_to_be(quick_path: Path) -> None:
+    path = quick_path / "trials.db"
+    with Ledger(path, NAMES) as ledger:
+        planned = ledger.add("search", PLANNED)
+        ledger.close()  # the next connection is a new one; permissions do not stop root, who may run this
+        event.listen(ledger._storage.engine, "connect", lambda made, _: made.execute("PRAGMA query_only = ON"))
+        with pytest.raises(
+            InputError,
+            match=r"can be written, got .*: \(.*\) attempt to write a readonly database\. All results so far are",
+        ):
+            ledger.finish("search", planned, outcome(), 0.5)
 
 
 @pytest.mark.parametrize("state", ["diverged", "failed", "timeout"])
