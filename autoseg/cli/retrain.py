@@ -149,12 +149,12 @@ def build(config: RetrainConfig, started_by: str, device: str) -> Job:
     elif (work_dir / "last_checkpoint").exists() and rank == 0:
         again = typed("resume", str(work_dir)) + and_imports(config.imports)
         raise InputError("run_dir", "a new folder", f"{work_dir}, which holds a run", f"Go on with it: {again}")
-    if config.config is None and rank == 0:
-        check_files(config.data)
     text = built_from(loss, work_dir)
     cfg = build_config(config, text, str(work_dir), launcher=started_by, device=device, ranks=ranks)
     if not loss.cards:
         build_loss(text, num_classes=_num_classes(cfg))  # a wrong name is said now
+    if config.config is None and rank == 0:
+        check_files(config.data, work_dir)
     if rank == 0 and config.resume is None:
         keep_cards([loss], work_dir)
         kept = stored.plain(dataclasses.replace(config, loss=text))

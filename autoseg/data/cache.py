@@ -13,8 +13,10 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import sys
+import time
+from contextlib import closing
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import BinaryIO
@@ -24,10 +26,12 @@ from PIL import Image
 
 from autoseg.data.once import head, made_once
 from autoseg.data.source import IGNORE, Bytes, Sample, Source
+from autoseg.data.threads import in_threads
 from autoseg.errors import InputError
 from autoseg.files import NO_SPACE
 
 FORMAT = 1  # raise it when the same source would give other bytes
+QUIET_S = 10.0  # preparing that takes longer says every so often how far it is
 PAD_RGB = (124, 116, 104)  # ImageNet's mean: what padding looks like to a pretrained network is "nothing"
 
 log = logging.getLogger(__name__)
@@ -98,23 +102,37 @@ def _write_tensors(file: BinaryIO, start: int, source: Source, shapes: dict[str,
         start += prod(shape)
     file.truncate(start)
     digest = hashlib.sha256(json.dumps([list(source.classes), list(shapes.items())]).encode())
+    count, progress = 0, _Progress(sum(map(len, source.names.values())))
     for role in source.names:
         height, width = shapes[f"{role}.images"][-2:]
-        for image, masks in _fitted(source, role, (height, width)):
-            for name, block in (("images", image), ("labels", masks[0]), ("raters", masks[1:])):
-                if block.size:
-                    file.seek(offsets[f"{role}.{name}"])
-                    offsets[f"{role}.{name}"] += file.write(data := block.tobytes())
-                    digest.update(data)
+        read = partial(_fitted, source, role, (height, width))
+        with closing(in_threads(read, range(len(source.names[role])))) as samples:  # Ctrl-C: not read any further
+            for image, masks in samples:
+                for name, block in (("images", image), ("labels", masks[0]), ("raters", masks[1:])):
+                    if block.size:
+                        file.seek(offsets[f"{role}.{name}"])
+                        offsets[f"{role}.{name}"] += file.write(data := block.tobytes())
+                        digest.update(data)
+                count += 1
+                progress.tell(count)
     return digest.hexdigest()
 
 
-def _fitted(source: Source, role: str, size: tuple[int, int]) -> Iterator[tuple[Bytes, Bytes]]:
-    def load(index: int) -> tuple[Bytes, Bytes]:
-        return fit(source.read(role, index), size)
+class _Progress:
+    """Lines on standard error, for a user who waits."""
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        yield from pool.map(load, range(len(source.names[role])))
+    def __init__(self, total: int) -> None:
+        self._total, self._next = total, time.monotonic() + QUIET_S
+
+    def tell(self, count: int) -> None:
+        """So many images are done."""
+        if time.monotonic() >= self._next:
+            print(f"Preparing images, once for this size: {count:,} of {self._total:,}", file=sys.stderr, flush=True)
+            self._next = time.monotonic() + QUIET_S
+
+
+def _fitted(source: Source, role: str, size: tuple[int, int], index: int) -> tuple[Bytes, Bytes]:
+    return fit(source.read(role, index), size)
 
 
 def fit(sample: Sample, size: tuple[int, int]) -> tuple[Bytes, Bytes]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from PIL import Image
 
 from autoseg.config import DataConfig
 from autoseg.data.source import IGNORE, MAX_CLASSES, Bytes, Sample, generated_palette
+from autoseg.data.threads import in_threads
 from autoseg.errors import InputError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -78,15 +77,21 @@ class FileSource:
             InputError: naming a file that is no image or no mask, a mask that has not the size of its image, or one
                 with an id that is none of a class.
         """
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            for _ in pool.map(self._check, [item for items in self.items.values() for item in items]):
-                pass
+        for _ in in_threads(self._check, (item for items in self.items.values() for item in items)):
+            pass
 
     def _check(self, item: Item) -> None:
         with _header(item.image) as image:
             size = image.size
         for path in item.masks:
-            self._read_mask(path, size, item.image)
+            if not self._counts_fit(path, size, item.image):
+                self._read_mask(path, size, item.image)  # says what does not
+
+    def _counts_fit(self, path: Path, size: tuple[int, int], image: Path) -> bool:
+        """Whether all ids of a mask are allowed, by how often each occurs: a fifth of the time of looking them up."""
+        with _opened(path) as mask:
+            _check_mask(path, mask.mode, mask.size, image, size)
+            return mask.mode != "1" and not np.asarray(mask.histogram())[self.lookup == OUT_OF_RANGE].any()
 
     def _read_mask(self, path: Path, size: tuple[int, int], image: Path) -> Bytes:
         """Labels of a mask file whose image has this (width, height)."""

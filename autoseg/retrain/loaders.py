@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import hashlib
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +19,10 @@ from autoseg.data.files import FileSource, open_folder
 from autoseg.data.mmseg_source import leaves, load_config, open_mmseg
 from autoseg.data.source import IGNORE
 from autoseg.errors import InputError
+from autoseg.search.run_folder import write_atomic
 
 Node = dict[str, Any]
+CHECKED = "checked.sha256"  # in a work dir: of the names, sizes and times of files that fit
 LOADING = ("LoadImageFromFile", "LoadAnnotations")
 
 
@@ -53,14 +58,24 @@ def datasets(config: DataConfig) -> Datasets:
     return _folder(config) if config.kind == "folder" else _mmseg(config)
 
 
-def check_files(config: DataConfig) -> None:
+def check_files(config: DataConfig, work_dir: Path) -> None:
     """Look for all files and read every mask: mmsegmentation would not mind, or a GPU would stop at a wrong id.
+
+    What fitted is remembered in `work_dir`: as long as no file has another size or time, it is not read again.
 
     Raises:
         InputError: a folder, image or mask is missing or does not fit, named with what to do.
     """
-    if config.kind != "builtin":
-        (open_mmseg if config.kind == "mmseg" else open_folder)(config).check()
+    if config.kind == "builtin":
+        return
+    source = (open_mmseg if config.kind == "mmseg" else open_folder)(config)
+    known = hashlib.sha256(json.dumps(source.identity(), sort_keys=True).encode()).hexdigest()
+    note = work_dir / CHECKED
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        if note.read_text(encoding="utf-8") == known:
+            return
+    source.check()
+    write_atomic(note, known)
 
 
 def data_loaders(config: RetrainConfig, data: Datasets, ranks: int) -> Node:

@@ -15,6 +15,7 @@ from PIL import Image
 from autoseg.config import DataConfig
 from autoseg.data import SegData, cache, open_data, soft_labels
 from autoseg.data.cache import fit
+from autoseg.data.files import open_folder
 from autoseg.data.source import Sample
 from autoseg.errors import InputError
 
@@ -38,6 +39,35 @@ def test_second_time_nothing_is_decoded(make_folder: Make, monkeypatch: pytest.M
     first = open_data(config, (12, 16))
     monkeypatch.setattr(cache, "fit", None)
     assert open_data(config, (12, 16)).fingerprint == first.fingerprint
+
+
+def test_preparing_that_takes_long_says_how_far_it_is(
+    make_folder: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = make_folder()
+    open_data(config, (12, 16))
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(cache, "QUIET_S", 0.0)
+    open_data(config, (6, 8))
+    assert capsys.readouterr().err.splitlines()[-1] == "Preparing images, once for this size: 6 of 6"
+
+
+def test_interrupted_preparing_ends_at_once_and_leaves_nothing(
+    make_folder: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, read = make_folder(count=400), []
+
+    def stop(sample: Sample, size: tuple[int, int]) -> object:
+        read.append(sample)
+        if len(read) == 5:
+            raise KeyboardInterrupt
+        return fit(sample, size)
+
+    monkeypatch.setattr(cache, "fit", stop)
+    with pytest.raises(KeyboardInterrupt):
+        cache.cache_file(open_folder(config), "small", (12, 16), config.cache_dir)
+    assert len(read) < 100
+    assert [path.suffix for path in Path(str(config.cache_dir)).iterdir()] in ([], [".lock"])
 
 
 def test_without_a_home_folder_the_key_is_named(make_folder: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from autoseg.config import DataConfig
 from autoseg.data import open_data
+from autoseg.data.files import FileSource, open_folder
 from autoseg.errors import InputError
 from autoseg.retrain.loaders import check_files
 
@@ -104,13 +105,39 @@ def test_mask_in_colours(make_folder: Make) -> None:
         ("ann_dir/val/1.png", Image.new("L", (16, 12), 40), ["ann_dir/val/1.png", "id 40 in 192 pixels", "0-1, 255"]),
     ],
 )
-def test_a_look_says_what_does_not_fit(make_folder: Make, file: str, picture: Image.Image, words: list[str]) -> None:
+def test_a_look_says_what_does_not_fit(
+    make_folder: Make, tmp_path: Path, file: str, picture: Image.Image, words: list[str]
+) -> None:
     config = make_folder()
-    check_files(config)
+    check_files(config, tmp_path / "work")
     picture.save(data_file(config, file))
     with pytest.raises(InputError) as refusal:
-        check_files(config)
+        check_files(config, tmp_path / "work")
     assert all(word in str(refusal.value) for word in words)
+
+
+def test_a_mask_of_one_bit_has_the_ids_0_and_1(make_folder: Make, tmp_path: Path) -> None:
+    config = make_folder()
+    Image.new("1", (16, 12), 1).save(data_file(config, "ann_dir/train/0.png"))
+    check_files(config, tmp_path / "work")
+    assert open_folder(config).read("train", 0).masks.max() == 1
+    Image.new("L", (16, 12), 255).save(data_file(config, "ann_dir/train/0.png"))
+    check_files(config, tmp_path / "work")
+
+
+def test_what_fitted_is_not_read_again(make_folder: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, read = make_folder(), []
+    check = FileSource._check
+    monkeypatch.setattr(FileSource, "_check", lambda self, item: (read.append(item.name), check(self, item)))
+    check_files(config, tmp_path / "work")
+    assert len(read) == 6
+    check_files(config, tmp_path / "work")
+    assert len(read) == 6
+    check_files(config, tmp_path / "another")
+    assert len(read) == 12
+    Image.new("L", (16, 12), 1).save(data_file(config, "ann_dir/train/0.png"))
+    check_files(config, tmp_path / "work")
+    assert len(read) == 18
 
 
 def test_mask_of_16_bits(make_folder: Make) -> None:
