@@ -198,7 +198,9 @@ def _surroundings(config: RetrainConfig, work_dir: str, launcher: str, device: s
     if config.tracker.tensorboard:
         backends.append({"type": "TensorboardVisBackend"})
     if config.tracker.wandb != "disabled":
-        start = {"project": config.tracker.wandb_project, "mode": config.tracker.wandb}
+        from autoseg.tracking.wandb import reachable  # only where it is wanted: it takes seconds to import
+
+        start = {"project": config.tracker.wandb_project, "mode": reachable(config.tracker.wandb)}
         backends.append({"type": "WandbVisBackend", "init_kwargs": start})
     return {
         "default_scope": "mmseg",

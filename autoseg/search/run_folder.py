@@ -182,8 +182,17 @@ def _locked(path: Path) -> FileLock:
         who = read_json(owner) if owner.exists() else {}
         got = f"process {who.get('pid', 'unknown')} on {who.get('host', 'an unknown host')} working in {path}"
         raise InputError("run folder", "one that no other process uses", got, "Wait for it, or stop it.") from error
-    write_atomic(owner, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+    write_atomic(owner, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "began": began(os.getpid())}))
     return lock
+
+
+def began(pid: int) -> int | None:
+    """When a process began, in ticks since its machine did: what no setting of a clock changes. None: not known."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        return int(text.rpartition(")")[2].split()[19])  # the name before may have anything in it
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from autoseg.errors import InputError
 from autoseg.search.ledger import STUDIES, Ledger
 from autoseg.search.observer import estimate
 from autoseg.search.records import COMPLETE, RUNNING, TrialRecord, percent
-from autoseg.search.run_folder import read_config
+from autoseg.search.run_folder import began, read_config
 from autoseg.tracking.terminal import lost
 
 WAITING, GOING, FINISHED, DEAD = "waiting", "running", "finished", "dead"
@@ -176,7 +176,7 @@ def _owner(path: Path) -> tuple[str, bool | None]:
     """Who last worked in the folder, and whether that process lives; None: it is on another machine, or unknown."""
     file = path / "owner.json"
     try:
-        who, began = json.loads(file.read_text(encoding="utf-8")), file.stat().st_mtime
+        who, taken = json.loads(file.read_text(encoding="utf-8")), file.stat().st_mtime
         pid, host = int(who["pid"]), str(who["host"])
     except (OSError, ValueError, KeyError, TypeError):
         return "its process", None
@@ -185,7 +185,8 @@ def _owner(path: Path) -> tuple[str, bool | None]:
         return words, None
     try:
         process = psutil.Process(pid)
-        alive = process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= began + 1
+        same = who["began"] == began(pid) if who.get("began") else process.create_time() <= taken + 1
+        alive = same and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         alive = False
     except psutil.AccessDenied:

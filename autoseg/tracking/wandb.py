@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import wandb
 
@@ -12,9 +13,39 @@ from autoseg.errors import InputError
 from autoseg.search.observer import Observer, Progress, RoundSummary
 from autoseg.search.records import COMPLETE, SearchResult, TrialRecord
 
+FINISH_S = 60.0  # so long the end of a run waits for its last points to arrive; they are in its folder all the same
+
+Mode = Literal["online", "offline"]
+logger = logging.getLogger(__name__)
+
+
+def reachable(mode: str) -> Mode:
+    """The mode that can be had: "offline" where "online" is asked for and W&B does not answer, which is logged.
+
+    Raises:
+        InputError: online, and this machine has no W&B account set up.
+    """
+    if mode != "online":
+        return "offline"
+    try:
+        known = wandb.login(prompt=False)
+    except wandb.errors.CommError as error:
+        return _kept_offline(error)
+    if not known:
+        raise InputError("tracker.wandb", "an account", "none", "Run wandb login, or use tracker.wandb=offline.")
+    return "online"
+
+
+def _kept_offline(error: Exception) -> Mode:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    logger.warning("W&B cannot be reached, `wandb sync` can send later what is kept in the run's folder: %s", reason)
+    return "offline"
+
 
 class WandB(Observer):
     """Sends what TensorBoard gets, with the configuration; a resumed run goes on in the same W&B run.
+
+    Where W&B cannot be reached, it is kept in the folder: no search waits for a network.
 
     Args:
         folder: the run folder; its name is the run's name and id.
@@ -27,18 +58,21 @@ class WandB(Observer):
     """
 
     def __init__(self, folder: Path, project: str, mode: str, config: dict[str, Any]) -> None:
-        if mode == "online" and not wandb.login(prompt=False):
-            raise InputError("tracker.wandb", "an account", "none", "Run wandb login, or use tracker.wandb=offline.")
-        self._run = wandb.init(
-            project=project,
-            name=folder.name,
-            id=folder.name,
-            dir=str(folder),
-            mode="online" if mode == "online" else "offline",
-            resume="allow",
-            config=config,
-            settings=wandb.Settings(silent=True, console="off"),
-        )
+        limit = {"finish_timeout": FINISH_S} if "finish_timeout" in wandb.Settings.model_fields else {}  # new in 0.31
+        start = {
+            "project": project,
+            "name": folder.name,
+            "id": folder.name,
+            "dir": str(folder),
+            "resume": "allow",
+            "config": config,
+            "settings": wandb.Settings(silent=True, console="off", **limit),
+        }
+        able = reachable(mode)
+        try:
+            self._run = wandb.init(mode=able, **start)
+        except wandb.errors.CommError as error:
+            self._run = wandb.init(mode=_kept_offline(error), **start)
         self._run.define_metric("round/*", step_metric="round/number")
 
     def trained(self, record: TrialRecord, progress: Progress) -> None:
@@ -66,7 +100,7 @@ class WandB(Observer):
 
     def close(self) -> None:
         """Finish the run."""
-        self._run.finish(quiet=True)
+        self._run.finish()
 
     def _log(self, values: dict[str, float]) -> None:
         self._run.log({name: value for name, value in values.items() if math.isfinite(value)})

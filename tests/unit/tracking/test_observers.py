@@ -87,8 +87,24 @@ def test_tensorboard_files_can_be_read_back(tmp_path):
 def test_wandb_offline_needs_no_account_and_never_asks(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     tracker = TrackerConfig(tensorboard=False, wandb="offline")
+    observers = build_observers(tracker, tmp_path, tmp_path / "log.txt", {"seed": 1})
+    play(observers, tmp_path)
+    assert list((tmp_path / "wandb").glob("offline-run-*"))
+    assert "failed and is told nothing more" not in (tmp_path / "log.txt").read_text()
+
+
+@pytest.mark.slow
+def test_wandb_that_cannot_be_reached_is_offline(tmp_path, monkeypatch):
+    def unreachable(**_):
+        raise wandb.errors.AuthenticationError("the server did not respond")
+
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setattr(wandb, "login", unreachable)
+    tracker = TrackerConfig(tensorboard=False, wandb="online")
     play(build_observers(tracker, tmp_path, tmp_path / "log.txt", {"seed": 1}), tmp_path)
     assert list((tmp_path / "wandb").glob("offline-run-*"))
+    log = (tmp_path / "log.txt").read_text()
+    assert "W&B cannot be reached" in log and "failed and is told nothing more" not in log
 
 
 @pytest.mark.parametrize(

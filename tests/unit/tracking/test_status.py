@@ -107,6 +107,17 @@ def test_a_dead_process_is_told_from_a_living_one_and_from_one_elsewhere(tmp_pat
     assert "it may have stopped" in capsys.readouterr().out
 
 
+def test_a_clock_that_is_set_makes_no_living_process_dead(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    fill(run, "compare", 1, 1)
+    old = time.time() - 3600.0  # as if the clock, an hour slow when the run began, had been put right
+    os.utime(run / "owner.json", (old, old))
+    assert read_status(run).state == GOING  # type: ignore[union-attr]
+    owner = json.loads((run / "owner.json").read_text())
+    (run / "owner.json").write_text(json.dumps({**owner, "began": owner["began"] - 1}))  # an earlier process's number
+    assert read_status(run).state == DEAD  # type: ignore[union-attr]
+
+
 def test_before_anything_is_planned(tmp_path: Path) -> None:
     RunFolder.create(tmp_path / "run", CONFIGS["search"], {}).close()
     status = read_status(tmp_path / "run")
