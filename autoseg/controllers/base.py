@@ -14,6 +14,8 @@ import numpy.typing as npt
 from autoseg.errors import InputError, unknown_name
 
 FloatArray = npt.NDArray[np.float64]
+Round = tuple[FloatArray, FloatArray]  # candidates (n, d) and what was told of them, (n,), NaN for failed
+ELSEWHERE = {"record": "elsewhere"}  # of a state that needs a record of the rounds to be loaded
 
 
 @dataclass(frozen=True)
@@ -101,9 +103,23 @@ class Controller(ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """Plain data (JSON keeps every bit), with the state of every random generator in it."""
-        settings = asdict(self.settings)
-        settings["mean"] = None if settings["mean"] is None else list(settings["mean"])
-        return {"controller": self.name, "settings": settings, "round": self.round, **self._state()}
+        return {**self._about(), **self._state()}
+
+    def brief_state(self) -> dict[str, Any]:
+        """What of `state_dict()` is not in a record of the rounds: of the same size after any number of them."""
+        return self.state_dict()
+
+    def load_brief_state(self, state: Mapping[str, Any], rounds: Sequence[Round]) -> None:
+        """Goes on from `brief_state()`, or from a `state_dict()`, which holds its own record.
+
+        Args:
+            state: as saved.
+            rounds: every round told until then, asked for and told as a whole.
+
+        Raises:
+            InputError: as `load_state_dict`.
+        """
+        self.load_state_dict({**state, **self._told(rounds)} if state.get("record") == ELSEWHERE["record"] else state)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on from `state_dict()`.
@@ -127,6 +143,15 @@ class Controller(ABC):
             hint = "The file is damaged or from another version."
             raise InputError("controller state", "what state_dict() returned", repr(error), hint) from error
         vars(self).update(vars(saved))  # all or nothing
+
+    def _about(self) -> dict[str, Any]:
+        settings = asdict(self.settings)
+        settings["mean"] = None if settings["mean"] is None else list(settings["mean"])
+        return {"controller": self.name, "settings": settings, "round": self.round}
+
+    def _told(self, rounds: Sequence[Round]) -> dict[str, Any]:
+        """The part of the state that is a record of these rounds, where there is one."""
+        return {}
 
     @abstractmethod
     def _propose(self, n: int) -> FloatArray: ...

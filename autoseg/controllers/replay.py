@@ -1,18 +1,18 @@
 """Controllers around a library's optimiser: their state is the record of what was asked and told.
 
 The libraries keep their state in private fields, or in a pickle. They are deterministic given a seed and the
-order of calls: the record (plain data, a few kilobytes) replayed into a fresh optimiser gives the same bits.
+order of calls: the record (plain data) replayed into a fresh optimiser gives the same bits.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
-from autoseg.controllers.base import Controller, FloatArray, check_rewards, check_thetas
+from autoseg.controllers.base import ELSEWHERE, Controller, FloatArray, Round, check_rewards, check_thetas
 
 
 class Optimizer(Protocol):
@@ -50,6 +50,16 @@ class ReplayController(Controller):
 
     def _state(self) -> dict[str, Any]:
         return {"events": [dict(event) for event in self._events]}
+
+    def brief_state(self) -> dict[str, Any]:
+        """Without the events: the rounds say what they were."""
+        return {**self._about(), **ELSEWHERE}
+
+    def _told(self, rounds: Sequence[Round]) -> dict[str, Any]:
+        events: list[dict[str, Any]] = []
+        for thetas, rewards in rounds:
+            events += [{"ask": len(thetas)}, {"thetas": thetas.tolist(), "rewards": rewards.tolist()}]
+        return {"events": events}
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         for event in state["events"]:

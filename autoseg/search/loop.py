@@ -74,11 +74,11 @@ def run_search(
     _check(settings)
     with Ledger(folder.trials, problem.names) as ledger:
         bench = Bench(ledger, executor, observer, _trainings(settings, controller))
-        first = _go_on(folder, controller, settings)
+        first = _go_on(folder, controller, settings, ledger)
         observer.started(_plan(folder, problem, settings, bench, first))
         reward = _reward(bench, problem, settings)
         for round in range(first, settings.rounds):
-            folder.save_checkpoint(round, controller.state_dict())
+            folder.save_checkpoint(round, _state(controller))
             thetas = controller.ask(settings.candidates)
             rungs = Rungs.before(round, bench.ledger.records("search"), settings)
             records = bench.train("search", _candidates(round, thetas, problem.seed), reward, rungs)
@@ -89,7 +89,7 @@ def run_search(
                 publish(found(best, problem.seed))
             elif all(record.state == FAILED for record in records):  # not diverged: more of them would fail alike
                 raise AutosegError(f"No candidate completed. The first one failed: {records[0].error}")
-        folder.save_checkpoint(settings.rounds, controller.state_dict())
+        folder.save_checkpoint(settings.rounds, _state(controller))
         result = _confirmed(folder, bench, problem, controller, settings, reward)
     publish(result.best)
     for text in result.warnings:
@@ -104,7 +104,7 @@ def _check(settings: SearchSettings) -> None:
             raise InputError(f"search.{field}", "at least 1", getattr(settings, field))
 
 
-def _go_on(folder: RunFolder, controller: Controller, settings: SearchSettings) -> int:
+def _go_on(folder: RunFolder, controller: Controller, settings: SearchSettings, ledger: Ledger) -> int:
     """Load the last saved state, if there is one; returns the round to go on with."""
     saved = folder.last_checkpoint()
     if saved is None:
@@ -113,8 +113,26 @@ def _go_on(folder: RunFolder, controller: Controller, settings: SearchSettings) 
     if round > settings.rounds:
         hint = "A resumed run may have more rounds, not fewer."
         raise InputError("search.rounds", f"at least {round}, which are done", settings.rounds, hint)
-    controller.load_state_dict(state)
+    if hasattr(controller, "load_brief_state"):
+        controller.load_brief_state(state, _rounds(ledger.records("search"), round))
+    else:
+        controller.load_state_dict(state)
     return round
+
+
+def _state(controller: Controller) -> dict[str, Any]:
+    """What a checkpoint keeps: nothing that the ledger has, so that it is of the same size after any history."""
+    brief = getattr(controller, "brief_state", controller.state_dict)
+    return dict(brief())
+
+
+def _rounds(history: Sequence[TrialRecord], end: int) -> list[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]:
+    """θ and rewards of the rounds before `end`, as the controller was told them."""
+    told: dict[int, list[TrialRecord]] = {}
+    for record in sorted(history, key=lambda record: (record.round, record.index)):
+        if record.round < end:
+            told.setdefault(record.round, []).append(record)
+    return [(np.array([r.theta for r in one]), np.array([r.reward for r in one])) for one in told.values()]
 
 
 def _candidates(round: int, thetas: npt.NDArray[np.float64], seed: int) -> list[TrialRecord]:

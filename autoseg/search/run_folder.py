@@ -111,7 +111,7 @@ class RunFolder:
         Raises:
             InputError: the file is damaged. Without it, the rounds since the one before are replayed.
         """
-        paths = sorted(self.path.glob("controller/round_*.json"))
+        paths = sorted(self.path.glob("controller/round_*.json"), key=lambda path: (len(path.name), path.name))
         if not paths:
             return None
         hint = f"Delete {paths[-1].name} and resume: the ledger replays its round, nothing is trained again."

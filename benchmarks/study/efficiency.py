@@ -38,15 +38,15 @@ ENTRANTS: dict[str, tuple[str, dict[str, Any]]] = {
 SURFACES = {"a Gaussian process": False, "extremely randomized trees": True}
 
 
-def race(surface: Surface, data: Recorded, entrant: str, seed: int) -> list[float]:
-    """The winner's noise-free reward if the search had ended after each round, (ROUNDS,)."""
+def race(surface: Surface, data: Recorded, entrant: str, seed: int, rounds: int = ROUNDS) -> list[float]:
+    """The winner's noise-free reward if the search had ended after each round, (rounds,)."""
     name, options = ENTRANTS[entrant]
     controller = build_controller(name, dim=len(data.names), mean=data.identity.tolist(), seed=seed, **options)
     rng = np.random.default_rng(seed)
     asked: list[FloatArray] = []
     told: list[FloatArray] = []
     winners = []
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         thetas = controller.ask(CANDIDATES)
         rewards = surface(thetas) + rng.normal(0, surface.noise, CANDIDATES)
         controller.tell(thetas, rewards)

@@ -62,10 +62,11 @@ def test_killed_at_random_moments(tmp_path: Path, seed: int) -> None:
     assert essence(tmp_path / "run") == essence(tmp_path / "whole")
 
 
-def test_killed_under_a_real_controller_and_resumed_with_more_rounds(tmp_path: Path) -> None:
-    expected = winner(tmp_path / "whole", 4, "cmaes")
-    interrupted(tmp_path / "run", 2, "cmaes", [0.4])
-    assert winner(tmp_path / "run", 4, "cmaes") == expected
+@pytest.mark.parametrize("controller", ["cmaes", "tpe", "gp"])
+def test_killed_under_a_real_controller_and_resumed_with_more_rounds(tmp_path: Path, controller: str) -> None:
+    expected = winner(tmp_path / "whole", 4, controller)
+    interrupted(tmp_path / "run", 2, controller, [0.4])
+    assert winner(tmp_path / "run", 4, controller) == expected
     found, _, states = essence(tmp_path / "run")
     whole, _, whole_states = essence(tmp_path / "whole")
     assert found == whole and states == whole_states

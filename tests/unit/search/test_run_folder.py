@@ -137,6 +137,13 @@ def test_a_folder_that_cannot_be_written_is_the_users(tmp_path: Path, monkeypatc
         RunFolder.open(tmp_path / "run", FIXED)
 
 
+def test_the_last_checkpoint_is_that_of_the_latest_round_however_many(tmp_path: Path) -> None:
+    with RunFolder.create(tmp_path / "run", {}, FIXED) as folder:
+        for round in (9_999, 10_000):
+            folder.save_checkpoint(round, {})
+        assert folder.last_checkpoint() == (10_000, {})
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 1, "round": 3}', '{"schema": 2, "round": 3, "state": {}}'])
 def test_a_damaged_checkpoint_says_what_to_do(tmp_path: Path, text: str) -> None:
     with RunFolder.create(tmp_path / "run", {}, FIXED) as folder:
