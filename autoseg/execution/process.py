@@ -98,12 +98,15 @@ class WorkerProcess:
         return _in_words(self._process.wait())
 
     def leave(self) -> None:
-        """Let an idle worker end by itself, so that its task closes what it opened; kill it if it stays."""
+        """Let an idle worker end by itself, so that its task closes what it opened; kill it if it stays.
+
+        Processes that a task began and left behind are killed in either case: no later job can want them.
+        """
         if self.idle:
             self.pipe.close()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(LEAVE_S)
-                return
+            end = time.monotonic() + LEAVE_S
+            while not self.dead() and time.monotonic() < end:
+                time.sleep(0.01)
         self.kill()
 
 

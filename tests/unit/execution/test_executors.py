@@ -135,6 +135,25 @@ def test_a_worker_that_hangs_is_killed_with_its_children(tmp_path: Path) -> None
         assert fine.state == "complete"
 
 
+def test_what_a_task_leaves_behind_ends_with_the_worker() -> None:
+    with ProcessExecutor(toy, ["cpu"]) as executor:
+        ((_, outcome),) = executor.run([Job("a", {"do": "leave a child"})])
+        child = int(outcome.scores["child"])
+        assert psutil.pid_exists(child)
+    assert gone(child)
+
+
+@pytest.mark.parametrize(
+    ("do", "attempts", "reason"),
+    [("exit", 2, "the worker exited with status 1"), ("eat", 2, "MemoryError"), ("flood", 2, "took longer than 1 s")],
+)
+def test_whatever_a_task_does_it_is_an_outcome_and_the_next_job_runs(do: str, attempts: int, reason: str) -> None:
+    with ProcessExecutor(toy, ["cpu"], timeout_s=1.0 if do == "flood" else None) as executor:
+        found = {job.key: outcome for job, outcome in executor.run([Job("a", {"do": do}), Job("b", {"x": 2})])}
+    assert found["a"].state in ("failed", "timeout") and found["a"].attempts == attempts
+    assert reason in found["a"].error and found["b"].scores["double"] == 4
+
+
 def test_workers_are_kept_between_runs_and_choose_their_device_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("autoseg.execution.process.visible_gpus", lambda: ["2", "5"])
     with ProcessExecutor(toy, ["cuda:1"], threads=3) as executor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -39,6 +40,17 @@ def toy(payload: dict[str, Any], device: str) -> Mapping[str, float]:
             child = subprocess.Popen(["sleep", "600"])
             Path(payload["pids"]).write_text(f"{os.getpid()} {child.pid}")
             time.sleep(600)
+        case "leave a child":
+            child = subprocess.Popen(["sleep", "600"])
+            return {"child": child.pid}
+        case "exit":
+            sys.exit("had enough")
+        case "eat":
+            resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
+            return {"eaten": len(bytearray(8 << 30))}
+        case "flood":
+            while True:
+                print(1000 * "x")
         case "say":
             print("hello from the task")
         case "environment":
