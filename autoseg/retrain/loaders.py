@@ -19,7 +19,7 @@ from autoseg.data.files import FileSource, open_folder
 from autoseg.data.mmseg_source import leaves, load_config, open_mmseg
 from autoseg.data.source import IGNORE
 from autoseg.errors import InputError
-from autoseg.search.run_folder import write_atomic
+from autoseg.files import write_atomic
 
 Node = dict[str, Any]
 CHECKED = "checked.sha256"  # in a work dir: of the names, sizes and times of files that fit

@@ -78,7 +78,7 @@ def run_search(
         observer.started(_plan(folder, problem, settings, bench, first))
         reward = _reward(bench, problem, settings)
         for round in range(first, settings.rounds):
-            folder.save_checkpoint(round, _state(controller))
+            folder.save_checkpoint(round, controller.brief_state())
             thetas = controller.ask(settings.candidates)
             rungs = Rungs.before(round, bench.ledger.records("search"), settings)
             records = bench.train("search", _candidates(round, thetas, problem.seed), reward, rungs)
@@ -89,7 +89,7 @@ def run_search(
                 publish(found(best, problem.seed))
             elif all(record.state == FAILED for record in records):  # not diverged: more of them would fail alike
                 raise AutosegError(f"No candidate completed. The first one failed: {records[0].error}")
-        folder.save_checkpoint(settings.rounds, _state(controller))
+        folder.save_checkpoint(settings.rounds, controller.brief_state())
         result = _confirmed(folder, bench, problem, controller, settings, reward)
     publish(result.best)
     for text in result.warnings:
@@ -113,17 +113,8 @@ def _go_on(folder: RunFolder, controller: Controller, settings: SearchSettings, 
     if round > settings.rounds:
         hint = "A resumed run may have more rounds, not fewer."
         raise InputError("search.rounds", f"at least {round}, which are done", settings.rounds, hint)
-    if hasattr(controller, "load_brief_state"):
-        controller.load_brief_state(state, _rounds(ledger.records("search"), round))
-    else:
-        controller.load_state_dict(state)
+    controller.load_brief_state(state, _rounds(ledger.records("search"), round))
     return round
-
-
-def _state(controller: Controller) -> dict[str, Any]:
-    """What a checkpoint keeps: nothing that the ledger has, so that it is of the same size after any history."""
-    brief = getattr(controller, "brief_state", controller.state_dict)
-    return dict(brief())
 
 
 def _rounds(history: Sequence[TrialRecord], end: int) -> list[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]:

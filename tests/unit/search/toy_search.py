@@ -64,6 +64,12 @@ class ToyController:
     def state_dict(self) -> dict[str, Any]:
         return {"mean": self.mean.tolist(), "generator": self._generator.bit_generator.state}
 
+    def brief_state(self) -> dict[str, Any]:
+        return self.state_dict()
+
+    def load_brief_state(self, state: Mapping[str, Any], rounds: Sequence[Any]) -> None:
+        self.load_state_dict(state)
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.mean = np.array(state["mean"])
         self._generator.bit_generator.state = state["generator"]
