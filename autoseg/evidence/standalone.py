@@ -63,7 +63,8 @@ class FoundLoss(nn.Module):
         with torch.autocast(logits.device.type, enabled=False):
             work = logits if logits.dtype == torch.float64 else logits.float()
             probs = work.softmax(1)
-            total = torch.stack([term.weight * self._term(term, probs, labels.long()) for term in self.terms]).sum()
+            ids = self.terms[0].metric.options.without_ignored(labels).long()
+            total = torch.stack([term.weight * self._term(term, probs, ids) for term in self.terms]).sum()
             return (self.loss_weight * total).to(work.dtype)
 
     def _term(self, term: Term, probs: Tensor, labels: Tensor) -> Tensor:

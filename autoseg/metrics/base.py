@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from typing import ClassVar, Protocol, Self
 
 import torch
@@ -38,7 +39,7 @@ class MetricOptions:
 
     Attributes:
         num_classes: C.
-        ignore_index: label of void pixels; any other id outside [0, C) is an error.
+        ignore_index: label of void pixels, be it the id of a class or not; any other id outside [0, C) is an error.
         tolerance: boundary metrics, in pixels at the size where the metric is evaluated.
         drop_background: boundary metrics; class 0 has no boundary of its own.
     """
@@ -49,14 +50,27 @@ class MetricOptions:
     drop_background: bool = False
 
     def __post_init__(self) -> None:
-        if self.num_classes < 1:
+        if not isinstance(self.num_classes, Integral) or self.num_classes < 1:
             raise InputError("num_classes", "at least 1", self.num_classes)
-        if self.tolerance < 0:
-            raise InputError("tolerance", "a number of pixels, 0 or more", self.tolerance)
+        if not isinstance(self.tolerance, Integral) or self.tolerance < 0:
+            raise InputError("tolerance", "a whole number of pixels, 0 or more", self.tolerance)
+
+    @property
+    def void(self) -> int:
+        """`ignore_index`, or -1 where that is a class: formulas know void pixels by an id outside [0, C)."""
+        return -1 if 0 <= self.ignore_index < self.num_classes else self.ignore_index
+
+    def without_ignored(self, labels: Tensor) -> Tensor:
+        """Labels as formulas read them: (N, H, W) integer, void pixels with the id `void`."""
+        if self.void == self.ignore_index:
+            return labels
+        return labels.long().masked_fill(labels == self.ignore_index, self.void)
 
 
 def check_ids(ids: Tensor, what: str, options: MetricOptions, ignore: bool) -> None:
-    """Raises `InputError` if any id is neither a class nor (for labels) `ignore_index`."""
+    """Raises `InputError` if any id is no integer, or neither a class nor (for labels) `ignore_index`."""
+    if ids.is_floating_point():
+        raise InputError(what, "integer class ids", f"{ids.dtype}", "Pass argmax(1) of logits, or .long().")
     wrong = (ids < 0) | (ids >= options.num_classes)
     if ignore:
         wrong &= ids != options.ignore_index
@@ -81,7 +95,7 @@ def batch_logic(pred: Tensor, labels: Tensor, options: MetricOptions) -> HardLog
         raise InputError("pred, labels", "two (N, H, W) maps of one shape", f"{(*pred.shape,)} and {(*labels.shape,)}")
     check_ids(pred, "pred", options, ignore=False)
     check_ids(labels, "labels", options, ignore=True)
-    return HardLogic(pred.long(), labels.long(), options.num_classes)
+    return HardLogic(pred.long(), options.without_ignored(labels).long(), options.num_classes)
 
 
 class Counted(Protocol):
@@ -215,7 +229,8 @@ class Metric:
         """Adds what another instance has seen (another worker, another part of the data)."""
         if type(other) is not type(self) or other.options != self.options:
             raise InputError("merge", f"a {self.name} of the same options", repr(other))
-        self._add(other._state)
+        if other._state:  # a worker without images has nothing to add
+            self._add(other._state)
 
     def per_class(self) -> Tensor:
         """(C,) float64, NaN where a class does not occur; (1,) where classes are pooled."""

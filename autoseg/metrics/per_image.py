@@ -23,8 +23,8 @@ WANG = "Wang et al., NeurIPS 2023"
 class PerImage(Metric):
     """Mixin that keeps a metric's totals per image, (N, C), and states how scores are averaged.
 
-    As an exact metric its state is the sum of scores and the number of them, per class ("C") or over images
-    ("I"): float64, since a mean of ratios is not made of counts.
+    As an exact metric its state is the sum of scores and the number of them, per class and, for "I", also over
+    images: float64, since a mean of ratios is not made of counts.
     """
 
     per_image = True
@@ -43,21 +43,37 @@ class PerImage(Metric):
         super()._add(sums)
 
     def _image_sums(self, sums: Sums) -> Sums:
-        scores = self._image_scores(sums)
-        return {"score": scores.nan_to_num(nan=0.0), "label": (~scores.isnan()).long()}
+        parts = _counted(self._class_scores(sums))
+        if self.by_class:
+            return parts
+        return _counted(self._image_scores(sums)) | {f"class_{name}": part for name, part in parts.items()}
+
+    def _class_scores(self, sums: Sums) -> Tensor:
+        """(N, C) float64, NaN where an image lacks the class."""
+        return self.scores(sums, exact_ratio).masked_fill(sums["label"] == 0, math.nan)
 
     def _image_scores(self, sums: Sums) -> Tensor:
-        """(N, C) float64, NaN where an image lacks the class; "I": (N, 1), the mean over an image's classes."""
-        scores = self.scores(sums, exact_ratio).masked_fill(sums["label"] == 0, math.nan)
+        """What the mean is of: "C": `_class_scores`; "I": (N, 1), the mean over an image's classes."""
+        scores = self._class_scores(sums)
         return scores if self.by_class else scores.nanmean(1, keepdim=True)
 
     def per_class(self) -> Tensor:
-        """(C,) mean over the images that have the class, NaN if none has; "I": (1,), the mean over images."""
-        return exact_ratio(self._state["score"], self._state["label"]) if self._state else self._of_nothing()
+        """(C,) float64: the mean over the images that have the class, NaN if none has."""
+        if not self._state:
+            return self._of_nothing()
+        of = "" if self.by_class else "class_"
+        return exact_ratio(self._state[f"{of}score"], self._state[f"{of}label"])
 
     def compute(self) -> Tensor:
-        """0-d float64; NaN if no image has a label."""
-        return self.per_class().nanmean()
+        """0-d float64; NaN if no image has a label. "I" is a mean over images, not that of `per_class`."""
+        if self.by_class or not self._state:
+            return self.per_class().nanmean()
+        return exact_ratio(self._state["score"], self._state["label"])[0]
+
+
+def _counted(scores: Tensor) -> Sums:
+    """Scores that can be added up, and how many they are."""
+    return {"score": scores.nan_to_num(nan=0.0), "label": (~scores.isnan()).long()}
 
 
 @register_metric

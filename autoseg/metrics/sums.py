@@ -102,7 +102,7 @@ class MetricSum:
 
     def merge(self, other: Self) -> None:
         """See `Metric.merge`."""
-        if [(w, m.name) for w, m in self.terms] != [(w, m.name) for w, m in other.terms]:
+        if not isinstance(other, MetricSum) or other.name != self.name:
             raise InputError("merge", self.name, other.name)
         for (_, mine), (_, theirs) in zip(self.terms, other.terms, strict=True):
             mine.merge(theirs)

@@ -48,6 +48,10 @@ class Worst(PerImage):
         place = torch.arange(len(scores)).unsqueeze(1)
         return torch.where(counts > 0, scores.masked_fill(place >= kept, 0).sum(0) / kept, torch.nan)
 
+    def compute(self) -> Tensor:
+        """0-d float64, the mean of `per_class`; NaN if no image has a label."""
+        return self.per_class().nanmean()
+
 
 _MADE: dict[tuple[type[PerImage], int], type[Metric]] = {}
 

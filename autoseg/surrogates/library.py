@@ -131,7 +131,8 @@ def _find(name: str, metric: str | None) -> tuple[dict[str, Any], str, str]:
             return _read_packaged(stem), stem, tail
     if _is_metric(name):
         return _read_packaged("paper"), "paper", name
-    raise unknown_name("space", name, space_names(), "Or the path of a .yaml file.")
+    known = [*space_names(), *(each for each, kind in metrics.base.registry().items() if kind.searchable)]
+    raise unknown_name("space", name, known, "Or the path of a .yaml file.")
 
 
 def _needed(metric: str | None, name: str) -> str:

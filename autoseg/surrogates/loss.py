@@ -81,6 +81,7 @@ class SurrogateLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.fused, self.compiled = True, compile
+        parsed = metrics.parse(metric)  # before the space, whose message would not be of the metric
         if not isinstance(space, SearchSpace):
             space = build_space(space or metric, parameterization, metric=metric)
         if absent not in (None, "include", "skip"):
@@ -92,7 +93,7 @@ class SurrogateLoss(nn.Module):
         self.eps, self.loss_weight, self.validate = eps, loss_weight, validate
         self.sync_counts = False
         self.terms: list[tuple[float, Metric]] = []
-        for weight, name in metrics.parse(metric):
+        for weight, name in parsed:
             term = metrics.build_metric(name, num_classes, ignore_index, tolerance, drop_background)
             assert isinstance(term, Metric)
             self.terms.append((weight, term))
@@ -112,6 +113,7 @@ class SurrogateLoss(nn.Module):
         **options: Any,
     ) -> Self:
         """From raw θ in [0, 1]^d, what a controller proposes; `options` are those of the class."""
+        metrics.parse(metric)
         if not isinstance(space, SearchSpace):
             space = build_space(space or metric, metric=metric)
         loss = cls(metric, num_classes, control_points=space.decode(theta), space=space, **options)
@@ -183,6 +185,8 @@ class SurrogateLoss(nn.Module):
         """
         fused = self.fused and fits(logits, labels)
         self._check(logits, labels, fused)
+        if not labels.is_floating_point():
+            labels = self.options.without_ignored(labels)
         with _without_autocast(logits.device.type):
             dtype = logits.dtype if logits.dtype == torch.float64 else torch.float32
             given = logits if fused else logits.to(dtype).softmax(1)
@@ -212,7 +216,7 @@ class SurrogateLoss(nn.Module):
         chosen = {key: self._curve(name) for key, name in self._keys[metric.name].items()}
         if fused:
             ids = labels if labels.device.type == "cuda" else labels.long()  # kernels read any integers
-            ignore = None if self.validate is False else self.options.ignore_index
+            ignore = None if self.validate is False else self.options.void
             return FusedLogic(given, ids, chosen, metric.per_image, self.compiled, ignore).read(metric.sums)
         soft = labels.is_floating_point()
         kind = SoftLabelLogic if soft else CurveLogic

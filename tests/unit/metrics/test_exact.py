@@ -238,6 +238,32 @@ def test_parts_by_image_are_in_the_order_of_the_images(name):
         torch.testing.assert_close(of_one, alone.compute())
 
 
+@pytest.mark.parametrize("name", [*metrics.names(), "miou+0.5*bf1"])
+def test_a_worker_that_saw_nothing_adds_nothing(name):
+    pred, labels = blobs(0)
+    metric, empty = (autoseg.build_metric(name, C, tolerance=2) for _ in range(2))
+    if name in REGISTRY and REGISTRY[name].needs_probs:
+        metric.update_probs(torch.nn.functional.one_hot(pred, C).movedim(-1, 1).float(), labels)
+    else:
+        metric.update(pred, labels)
+    before = metric.compute()
+    assert not before.isnan()
+    metric.merge(empty)
+    assert torch.equal(metric.compute(), before)
+    empty.merge(metric)
+    assert torch.equal(empty.compute(), before)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_an_ignored_class_counts_as_void(name):
+    pred, labels = blobs(0, void=False)
+    ignoring = autoseg.build_metric(name, C, ignore_index=0, tolerance=2)
+    ignoring.update(pred, labels)
+    void = autoseg.build_metric(name, C, tolerance=2)
+    void.update(pred, labels.masked_fill(labels == 0, 255))
+    assert torch.equal(ignoring.compute(), void.compute())
+
+
 def test_only_alike_states_merge():
     pred, labels = blobs(0)
     metric = autoseg.build_metric("biou", C, tolerance=2)
@@ -251,6 +277,8 @@ def test_only_alike_states_merge():
     half, whole = (autoseg.build_metric(f"miou+{weight}*bf1", C) for weight in (0.5, 1))
     with pytest.raises(InputError, match="merge"):
         half.merge(whole)
+    with pytest.raises(InputError, match="merge"):
+        half.merge(metric)
     assert torch.equal(metric.compute(), before)
 
 
@@ -275,6 +303,9 @@ def test_boundary_f1_of_a_class_missed_altogether_is_zero():
         (lambda: autoseg.build_metric("miou-bf1", C), ["miou+0.5*bf1"]),
         (lambda: autoseg.build_metric("miou", 0), ["num_classes", "at least 1"]),
         (lambda: autoseg.build_metric("biou", C, tolerance=-1), ["tolerance"]),
+        (lambda: autoseg.build_metric("biou", C, tolerance=1.5), ["tolerance", "whole"]),
+        (lambda: autoseg.build_metric("miou", 2.5), ["num_classes", "2.5"]),
+        (lambda: autoseg.build_metric("miou", C).update(torch.ones(1, 2, 2), torch.ones(1, 2, 2)), ["pred", "integer"]),
     ],
 )
 def test_bad_requests(make, words):

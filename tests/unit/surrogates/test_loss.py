@@ -210,6 +210,24 @@ def test_void_pixels_have_no_gradient_and_no_influence():
         assert loss(changed, labels) == value
 
 
+@pytest.mark.parametrize("metric", metrics.searchable())
+@pytest.mark.parametrize("fused", [True, False])
+def test_an_ignored_class_counts_as_void(metric, fused):
+    logits, labels = batch(2, void=False)
+    ignoring, void = (autoseg.SurrogateLoss(metric, C, ignore_index=i, tolerance=1) for i in (1, 255))
+    ignoring.fused = void.fused = fused
+    assert torch.equal(ignoring(logits, labels), void(logits, labels.masked_fill(labels == 1, 255)))
+    assert torch.equal(ignoring(logits, labels.byte()), ignoring(logits, labels))
+
+
+def test_an_unknown_metric_is_answered_with_metrics():
+    for make in (autoseg.SurrogateLoss, lambda name, c: autoseg.SurrogateLoss.from_theta(name, [0.5], c)):
+        with pytest.raises(InputError, match=r"^metric: .*Did you mean miou"):
+            make("mious", C)
+    with pytest.raises(InputError, match="Did you mean miou"):
+        autoseg.build_space("mious")
+
+
 def test_absent_rules():
     logits, labels = batch(4)
     labels[labels == 3] = 0
