@@ -101,6 +101,8 @@ class SegLoss(nn.Module, ABC):
                 validate=self.validate,
                 multilabel=self.multilabel,
             )
+            if not len(labels) and not self.sync_counts:  # no image: nothing that a formula could stack or rank
+                return batch.logits.sum()
             prepared = self._extra(batch, labels, extra) if self.extra_keys else {}
             batch = replace(batch, extra=prepared, sync=self.sync_counts)
             value = self.compute(batch)

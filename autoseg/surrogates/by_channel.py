@@ -19,6 +19,7 @@ from autoseg.metrics.logic import Plane, Region
 from autoseg.surrogates.asked import Asked, is_map
 from autoseg.surrogates.fused import numbers, softmax
 from autoseg.surrogates.logic import CurveLogic
+from autoseg.surrogates.once import once
 from autoseg.surrogates.pieces import Piece, pieces_of, value_alone, value_and_slope
 from autoseg.surrogates.windows import dilated, eroded, greatest_around
 
@@ -194,13 +195,13 @@ class _Totals(torch.autograd.Function):
         for image, part in _blocks(logits.shape):
             result[:, image, part] = _Channels(probs[image : image + 1, part], image, part.start, work).all()
         ctx.dtype = logits.dtype
-        ctx.save_for_backward(probs)
+        ctx.save_for_backward(logits, probs)
         return result
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (probs,) = ctx.saved_tensors
+        _, probs = ctx.saved_tensors
         out = torch.empty(probs.shape, dtype=probs.dtype)
         for image, part in _blocks(probs.shape):
             p = probs[image : image + 1, part].detach().requires_grad_()

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from autoseg.surrogates.once import once
 from autoseg.surrogates.passes import Own, Pass
 from autoseg.surrogates.pieces import ROOM, pieces_of, room_for, total, value_and_slope
 
@@ -45,7 +45,7 @@ class _Totals(torch.autograd.Function):
         return result
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (logits,) = ctx.saved_tensors
         kept, ctx.kept = ctx.kept, None  # the gradient takes one's place: fresh memory costs a fifth of a pass

@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from autoseg.metrics.bits import BITS
 from autoseg.metrics.logic import Plane
 from autoseg.surrogates.asked import Asked
 from autoseg.surrogates.by_channel import Work
 from autoseg.surrogates.native import call, plain
+from autoseg.surrogates.once import once
 from autoseg.surrogates.pieces import table
 
 PRED, LABEL, WIDENED, ERODE, DILATE, EDGE, AND, OR = range(8)  # `Op` of channels.cpp
@@ -134,7 +134,7 @@ class _Totals(torch.autograd.Function):
         return sums
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         logits, normalizer = ctx.saved_tensors
         weights, out = grad.float().contiguous(), torch.empty(logits.shape)

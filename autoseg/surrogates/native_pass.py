@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from autoseg.surrogates.native import MAX_PIECES, call, plain
+from autoseg.surrogates.once import once
 from autoseg.surrogates.passes import Pass
 from autoseg.surrogates.pieces import table
 
@@ -57,7 +57,7 @@ class _Totals(torch.autograd.Function):
         return sums
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         logits, normalizer = ctx.saved_tensors
         x, weights = plain(logits), grad.float().contiguous()

@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from autoseg.surrogates.once import once
 from autoseg.surrogates.passes import Pass, Pixels
 
 IDS = {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}  # what labels may be to be read as they are
@@ -101,7 +101,7 @@ class _Totals(torch.autograd.Function):
         return found
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, None, None]:
         logits, normalizer = ctx.saved_tensors
         known = next((grad for grad in grads if grad is not None), None)

@@ -105,6 +105,15 @@ def test_nothing_countable_is_zero_with_zero_gradient(spec: str) -> None:
 
 
 @every
+def test_no_image_is_zero_with_a_gradient_of_no_image(spec: str) -> None:
+    logits, labels = sample()
+    none = logits.detach()[:0].requires_grad_()
+    value = build(spec)(none, labels[:0])
+    value.backward()
+    assert value.item() == 0 and none.grad is not None and none.grad.shape == none.shape
+
+
+@every
 def test_one_image_of_one_class(spec: str) -> None:
     logits, labels = sample()
     value = build(spec)(logits, torch.full_like(labels, 2))

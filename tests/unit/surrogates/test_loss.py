@@ -220,6 +220,20 @@ def test_an_ignored_class_counts_as_void(metric, fused):
     assert torch.equal(ignoring(logits, labels.byte()), ignoring(logits, labels))
 
 
+@pytest.mark.parametrize("metric", [*metrics.searchable(), "miou+0.5*bf1"])
+def test_second_derivatives_are_right_or_refused(metric):
+    logits, labels = batch(3, n=1, c=2, size=(4, 8), dtype=torch.float64)
+    leaf = logits.requires_grad_()
+    loss = autoseg.SurrogateLoss(metric, 2, tolerance=1)
+    (grad,) = torch.autograd.grad(loss(leaf, labels), leaf, create_graph=True)
+    with pytest.raises(RuntimeError, match="loss.fused = False"):
+        torch.autograd.grad((1 - grad).square().sum(), leaf)
+    loss.fused = False
+    (exact,) = torch.autograd.grad(loss(leaf, labels), leaf, create_graph=True)
+    assert torch.allclose(exact, grad, atol=1e-12)
+    assert torch.autograd.gradgradcheck(lambda x: loss(x, labels), leaf)
+
+
 def test_an_unknown_metric_is_answered_with_metrics():
     for make in (autoseg.SurrogateLoss, lambda name, c: autoseg.SurrogateLoss.from_theta(name, [0.5], c)):
         with pytest.raises(InputError, match=r"^metric: .*Did you mean miou"):

@@ -1,0 +1,43 @@
+"""Gradients that can be taken once: differentiated again, they say so and name what can be.
+
+torch's own `once_differentiable` notices only where the gradient handed to backward has a graph itself. That of a loss
+linear in its totals (mAcc, gAcc) has none: its second derivatives would be 0 without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def once(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator for the backward of a function of logits, computed without a graph.
+
+    Its first result is the gradient in the logits, which are its first saved tensor; the others are None.
+    """
+
+    @wraps(backward)
+    def guarded(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        with torch.no_grad():
+            found, *others = backward(ctx, *grads)
+        if found is not None and torch.is_grad_enabled():  # create_graph
+            found = _NoFurther.apply(found, ctx.saved_tensors[0])
+        return found, *others
+
+    return guarded
+
+
+class _NoFurther(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, found: Tensor, logits: Tensor) -> Tensor:
+        return found.view_as(found)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        raise RuntimeError(
+            "a surrogate's fast pass has no second derivatives; set loss.fused = False before the call, which has them"
+        )
