@@ -14,6 +14,26 @@ from autoseg.losses.searched import SearchedLoss, searched_loss
 from autoseg.surrogates import SearchSpace, SurrogateLoss
 
 SCHEMA = 1
+_FIELDS: dict[str, type] = {  # what JSON must have made of each
+    "metric": str,
+    "space": dict,
+    "theta": list,
+    "control_points": dict,
+    "scalars": dict,
+    "options": dict,
+    "confirmed": bool,
+    "scores": dict,
+    "provenance": dict,
+}
+_OPTIONS: dict[str, type] = {
+    "ignore_index": int,
+    "tolerance": int,
+    "drop_background": bool,
+    "absent": str,
+    "eps": float,
+    "loss_weight": float,
+}
+_LARGEST = 2**63  # of a number that torch takes
 
 
 @dataclass(frozen=True)
@@ -80,7 +100,8 @@ class LossCard:
         """Reads a card; nothing in it is executed.
 
         Raises:
-            InputError: no such file, not JSON (truncated, say), another schema, or missing fields.
+            InputError: no such file, not JSON (truncated, say), another schema, or fields that are missing, unknown
+                or of another kind.
         """
         path = Path(path)
         where = f"loss card {path}"
@@ -88,7 +109,7 @@ class LossCard:
             raise InputError(where, "an existing file", "none there")
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, RecursionError) as error:
             raise InputError(
                 where, "a JSON file", f"{error}", "It may be cut off; export it again from its run."
             ) from None
@@ -99,11 +120,13 @@ class LossCard:
         missing = sorted({"metric", "num_classes", "space", "theta"} - set(data))
         if missing or set(data) - known:
             raise InputError(where, "the fields of a card", f"missing {missing}, unknown {sorted(set(data) - known)}")
+        _check_kinds(data, _FIELDS, where)
+        _check_kinds(data.get("options", {}), _OPTIONS, f"options of {where}")
         card = cls(**{"control_points": {}, **data})
         try:
             card.build(card.num_classes or 2)  # a card that cannot be built is refused here, with its reason
         except InputError as error:
-            made = card.provenance.get("imports")
+            made = [str(name) for name in card.provenance.get("imports") or ()]
             if made and error.field in ("metric", "loss"):
                 hint = f"It was made with imports=[{','.join(made)}]: look at that code, then add it to the command."
                 raise InputError(where, f"a known {error.field}", error.got, hint) from None
@@ -121,11 +144,31 @@ class LossCard:
         return searched_loss(space, self.theta, classes, **{**self.options, **options})
 
 
+def _check_kinds(data: dict[str, Any], kinds: dict[str, type], where: str) -> None:
+    """Refuse unknown keys, values of another kind than they must have, and numbers that torch cannot take."""
+    for key, value in data.items():
+        if key in ("num_classes", "schema"):
+            continue
+        kind = kinds.get(key)
+        fits = kind is not None and isinstance(value, (int, float) if kind is float else kind)
+        if kind in (int, float):
+            fits = fits and not isinstance(value, bool) and -_LARGEST < value < _LARGEST
+        if not fits:
+            raise InputError(where, f"{key} as {kind.__name__}" if kind else ", ".join(kinds), f"{key}: {value!r}")
+
+
 def _points(space: SearchSpace, curve: str, flat: list[float]) -> list[Any]:
     m = space.curves[curve].points
     return [flat[2 * i : 2 * i + 2] for i in range(m)] + flat[2 * m :]
 
 
 def save_loss(loss: SurrogateLoss | SearchedLoss, path: str | Path, **about: Any) -> None:
-    """Writes a loss as a card; `about` are the card's confirmed, scores, provenance."""
+    """Writes a loss as a card; `about` are the card's confirmed, scores, provenance.
+
+    Raises:
+        InputError: a hand-made loss, which is its name, or a sum of losses, which is written as one.
+    """
+    if not isinstance(loss, SurrogateLoss | SearchedLoss):
+        hint = "Others need no card: their text, as in build_loss, says all."
+        raise InputError("save_loss", "a loss with searched curves or options", type(loss).__name__, hint)
     LossCard.of(loss, **about).save(path)

@@ -212,7 +212,7 @@ class SearchSpace:
                     "scalars": tuple(Scalar(**scalar) for scalar in data.get("scalars", ())),
                 }
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise InputError("space", "the fields of a search space", f"a problem with {error}") from None
 
     def bound_to(self, metric: str) -> SearchSpace:

@@ -101,6 +101,15 @@ def test_names():
         (lambda text: json.dumps({**json.loads(text), "metric": "mioo"}), ["mioo"]),
         (lambda text: json.dumps({**json.loads(text), "space": {}}), ["space"]),
         (lambda text: json.dumps({**json.loads(text), "_target_": "os.system"}), ["_target_"]),
+        (lambda text: "[" * 100_000, ["JSON"]),
+        (lambda text: json.dumps({**json.loads(text), "metric": None}), ["metric as str", "None"]),
+        (lambda text: json.dumps({**json.loads(text), "theta": 0.5}), ["theta as list"]),
+        (lambda text: json.dumps({**json.loads(text), "options": [1]}), ["options as dict"]),
+        (lambda text: json.dumps({**json.loads(text), "options": {"_target_": "os.system"}}), ["_target_", "eps"]),
+        (lambda text: json.dumps({**json.loads(text), "options": {"eps": "small"}}), ["eps as float", "small"]),
+        (lambda text: json.dumps({**json.loads(text), "options": {"ignore_index": 10**30}}), ["ignore_index as int"]),
+        (lambda text: json.dumps({**json.loads(text), "options": {"tolerance": True}}), ["tolerance as int", "True"]),
+        (lambda text: json.dumps({**json.loads(text), "space": {**json.loads(text)["space"], "metric": 3}}), ["space"]),
     ],
 )
 def test_broken_cards_are_one_clear_message(tmp_path, damage, words):
@@ -112,6 +121,12 @@ def test_broken_cards_are_one_clear_message(tmp_path, damage, words):
     assert all(w in str(error.value) for w in words), str(error.value)
     with pytest.raises(InputError, match="existing file"):
         autoseg.load_loss(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("text", ["jml", "0.25*ce+0.75*jml"])
+def test_a_hand_made_loss_has_no_card(text, tmp_path):
+    with pytest.raises(InputError, match="their text"):
+        autoseg.save_loss(autoseg.build_loss(text, num_classes=3), tmp_path / "loss.json")
 
 
 def test_a_failed_write_leaves_the_old_card(tmp_path):

@@ -226,7 +226,7 @@ def test_second_derivatives_are_right_or_refused(metric):
     leaf = logits.requires_grad_()
     loss = autoseg.SurrogateLoss(metric, 2, tolerance=1)
     (grad,) = torch.autograd.grad(loss(leaf, labels), leaf, create_graph=True)
-    with pytest.raises(RuntimeError, match="loss.fused = False"):
+    with pytest.raises(RuntimeError, match=r"loss\.fused = False"):
         torch.autograd.grad((1 - grad).square().sum(), leaf)
     loss.fused = False
     (exact,) = torch.autograd.grad(loss(leaf, labels), leaf, create_graph=True)
