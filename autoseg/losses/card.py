@@ -168,7 +168,8 @@ def save_loss(loss: SurrogateLoss | SearchedLoss, path: str | Path, **about: Any
     Raises:
         InputError: a hand-made loss, which is its name, or a sum of losses, which is written as one.
     """
-    if not isinstance(loss, SurrogateLoss | SearchedLoss):
+    given: object = loss
+    if not isinstance(given, SurrogateLoss | SearchedLoss):
         hint = "Others need no card: their text, as in build_loss, says all."
-        raise InputError("save_loss", "a loss with searched curves or options", type(loss).__name__, hint)
+        raise InputError("save_loss", "a loss with searched curves or options", type(given).__name__, hint)
     LossCard.of(loss, **about).save(path)

@@ -33,6 +33,10 @@ def exact_ratio(numerator: Tensor, denominator: Tensor, empty: float = math.nan)
     return torch.where(denominator == 0, empty, numerator / torch.where(denominator == 0, 1.0, denominator))
 
 
+def _whole(value: object, least: int) -> bool:
+    return isinstance(value, Integral) and int(value) >= least
+
+
 @dataclass
 class MetricOptions:
     """What a metric is told about the data.
@@ -50,9 +54,9 @@ class MetricOptions:
     drop_background: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.num_classes, Integral) or self.num_classes < 1:
+        if not _whole(self.num_classes, least=1):
             raise InputError("num_classes", "at least 1", self.num_classes)
-        if not isinstance(self.tolerance, Integral) or self.tolerance < 0:
+        if not _whole(self.tolerance, least=0):
             raise InputError("tolerance", "a whole number of pixels, 0 or more", self.tolerance)
 
     @property
