@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 from operator import attrgetter
 from pathlib import Path
@@ -95,6 +96,11 @@ def check_ranges(config: Config | TrustConfig) -> None:
         InputError: the first value that is wrong.
     """
     known = stored.keys(type(config))
+    for key in known:
+        value = attrgetter(key)(config)
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, float) and not math.isfinite(number):  # nan passes every comparison below
+                raise InputError(key, "a finite number", number)
     for key, least in _AT_LEAST.items():
         value = attrgetter(key)(config) if key in known else None
         if value is not None and value < least:

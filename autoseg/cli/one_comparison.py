@@ -54,7 +54,7 @@ def compare(config: CompareConfig, workers: Standby) -> int:
     """From a configuration and workers without a task to its tables; returns the exit status."""
     load(config.imports)
     parts = build(config)
-    odd = remarks_on(parts.data, config.data.ignore_index, config.proxy.crop)
+    odd = remarks_on(parts.data, config.data, config.proxy.crop)
     for text in [*odd, *warnings_about(parts.among, config.metrics, parts.data.num_classes, parts.seeds)]:
         print(f"warning: {text}")
     found = grid.resumable("compare", parts.path, lambda: _compare(config, parts, workers), config.imports)

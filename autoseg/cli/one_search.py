@@ -53,7 +53,7 @@ def search(config: SearchConfig, workers: Standby) -> int:
     """From a configuration and workers without a task to the found loss; returns the exit status."""
     load(config.imports)
     parts = build(config)
-    for text in remarks_on(parts.data, config.data.ignore_index, config.proxy.crop):
+    for text in remarks_on(parts.data, config.data, config.proxy.crop):
         print(f"warning: {text}")
     path = Path(config.run_dir) if config.run_dir else new_run_path(Path("runs"), config.metric, config.data.name)
     result = grid.resumable("search", path, lambda: _search(config, parts, path, workers), config.imports)

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from autoseg.errors import InputError
+
 IGNORE = 255  # in the cache and everything behind it, whatever number the source used
 MAX_CLASSES = 255  # ids are bytes, and 255 is taken
 
@@ -64,3 +66,21 @@ def generated_palette(num_classes: int) -> list[list[int]]:
                 rgb[channel] |= (index >> (3 * bit + channel) & 1) << (7 - bit)
         palette.append(rgb)
     return palette
+
+
+def check_present(counts: Sequence[int], classes: Sequence[str], ignore_index: int) -> None:
+    """Refuse training labels that show fewer than two classes: every loss would learn to say that one.
+
+    Args:
+        counts: pixels of each id in the training labels, at least one number per class.
+        classes: names in the order of the ids.
+        ignore_index: of the mask files.
+
+    Raises:
+        InputError: at most one class has a pixel.
+    """
+    present = [name for name, count in zip(classes, counts, strict=False) if count]
+    if len(present) < 2:
+        got = f"pixels of {present[0]} alone" if present else "none: every pixel is ignored"
+        hint = f"If {ignore_index} stands for a class in your masks, write its id there instead: it is ignored."
+        raise InputError("training masks", f"pixels of at least two of the {len(classes)} classes", got, hint)

@@ -156,6 +156,11 @@ def defaults():
         "search.pruner=asha",
         "proxy.backbone=freeze",
         "proxy.frozen_gb=0",
+        "proxy.lr=nan",
+        "proxy.lr=inf",
+        "proxy.weight_decay=nan",
+        "proxy.scale=[0.5,nan]",
+        "search.timeout_s=nan",
     ],
 )
 def test_values_out_of_range_are_refused(typed, defaults):

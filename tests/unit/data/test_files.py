@@ -71,6 +71,34 @@ def test_image_without_mask(make_folder: Make) -> None:
     refused(config, "img_dir/train/1.png", "ann_dir/train/1.png", "1 more")
 
 
+@pytest.mark.parametrize(
+    ("there", "words"),
+    [("1.PNG", "There is 1.PNG: rename it"), ("1.jpg", "JPEG changes the ids"), ("1_L.png", "There is 1_L.png")],
+)
+def test_a_mask_of_another_name_is_named(make_folder: Make, there: str, words: str) -> None:
+    config = make_folder()
+    mask = data_file(config, "ann_dir", "train", "1.png")
+    mask.rename(mask.with_name(there))
+    refused(config, "img_dir/train/1.png", words)
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_an_image_that_its_exif_tag_turns(make_folder: Make, orientation: int, suffix: str) -> None:
+    config, exif = make_folder(), Image.Exif()
+    exif[0x0112] = orientation
+    path = data_file(config, "img_dir", "train", "1.png")
+    image = Image.open(path)
+    path.unlink()
+    image.save(path.with_suffix(suffix), exif=exif)
+    refused(config, f"1{suffix}", "stored upright", f"EXIF orientation {orientation}", "exif_transpose")
+    with pytest.raises(InputError, match="stored upright"):
+        check_files(config)
+    exif[0x0112] = 1
+    image.save(path.with_suffix(suffix), exif=exif)
+    open_data(config, (12, 16))
+
+
 def test_two_images_of_one_name(make_folder: Make) -> None:
     config = make_folder()
     shutil.copy(data_file(config, "img_dir", "train", "1.png"), data_file(config, "img_dir", "train", "1.jpg"))

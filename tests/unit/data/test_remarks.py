@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from autoseg.config import DataConfig
 from autoseg.data import open_data, remarks_on
+from autoseg.data.files import open_folder
+from autoseg.errors import InputError
 
 
 def folder(root: Path, ids: list[int], size: tuple[int, int] = (48, 64)) -> DataConfig:
@@ -21,19 +26,34 @@ def folder(root: Path, ids: list[int], size: tuple[int, int] = (48, 64)) -> Data
     return DataConfig(name="x", kind="folder", root=str(root), classes=["road", "crack"], cache_dir=str(root / "cache"))
 
 
-def test_masks_of_0_and_255_are_the_usual_mistake(tmp_path: Path) -> None:
-    (text,) = remarks_on(open_data(folder(tmp_path, [0, 255]), (48, 64)), 255, 32)
-    assert text.startswith("no training image has a pixel of crack; if 255 stands for a class in your masks")
+def remarks(config: DataConfig, crop: int = 32) -> list[str]:
+    return remarks_on(open_data(config, (48, 64)), config, crop)
+
+
+@pytest.mark.parametrize(("ids", "got"), [([0, 255], "pixels of road alone"), ([255, 255], "every pixel is ignored")])
+def test_masks_of_0_and_255_are_the_usual_mistake(tmp_path: Path, ids: list[int], got: str) -> None:
+    config = folder(tmp_path, ids)
+    for look in (lambda: remarks(config), lambda: open_folder(config).check()):  # before a search, before a retrain
+        with pytest.raises(InputError, match=f"at least two of the 2 classes, got .*{got}.* If 255 stands for a class"):
+            look()
 
 
 def test_a_class_that_never_occurs(tmp_path: Path) -> None:
-    assert remarks_on(open_data(folder(tmp_path, [1, 1]), (48, 64)), 255, 32) == [
-        "no training image has a pixel of road"
-    ]
+    config = replace(folder(tmp_path, [0, 1]), classes=["road", "crack", "car"])
+    assert remarks(config) == ["no training image has a pixel of car"]
+
+
+def test_masks_without_an_image_are_named(tmp_path: Path) -> None:
+    config = folder(tmp_path, [0, 1])
+    for name in ("c.png", "b.png"):
+        shutil.copy(tmp_path / "ann_dir/train/a.png", tmp_path / "ann_dir/train" / name)
+    (tmp_path / "img_dir/train/b.gif").write_bytes(b"")
+    (text,) = remarks(config)
+    assert text.startswith("masks without an image are left out: 2, as ") and "/b.png; images end in .jpg, " in text
 
 
 def test_crops_larger_than_the_images(tmp_path: Path) -> None:
-    data = open_data(folder(tmp_path, [0, 1, 255]), (48, 64))
-    assert remarks_on(data, 255, 64) == []
-    (text,) = remarks_on(data, 255, 128)
+    config = folder(tmp_path, [0, 1, 255])
+    assert remarks(config, 64) == []
+    (text,) = remarks(config, 128)
     assert text == "crops of 128 pixels of images of 48x64 are 81% padding: lower proxy.crop"

@@ -1,0 +1,77 @@
+"""One image or mask file: opened, decoded, and refused by name where it is not what training needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from autoseg.data.source import Bytes
+from autoseg.errors import InputError
+
+
+def read_image(path: Path, *, upright: bool) -> Bytes:
+    """(H, W, 3) uint8 RGB; `upright` as in `check_upright`.
+
+    Raises:
+        InputError: no image, more than 8 bits per channel, or stored turned.
+    """
+    with opened(path) as image:
+        if image.mode.startswith(("I", "F")):
+            raise InputError(f"image {path}", "8 bits per channel", f"mode {image.mode}", "Convert it to 8-bit RGB.")
+        if upright:
+            check_upright(path, image)
+        return np.asarray(image.convert("RGB"))
+
+
+def check_upright(path: Path, image: Image.Image) -> None:
+    """Refuse an image that its EXIF tag turns when it is shown.
+
+    Tools that draw masks turn it, others do not, and at 180 degrees no size tells which: a mask upside down would be
+    trained on without a word.
+
+    Raises:
+        InputError: the image is stored turned or mirrored.
+    """
+    if "exif" not in image.info:  # getexif would decode a whole PNG to see that there is none
+        return
+    if (turned := image.getexif().get(ExifTags.Base.Orientation, 1)) not in (0, 1):
+        hint = (
+            "Store it as it is shown (PIL.ImageOps.exif_transpose; exiftran -a; mogrify -auto-orient), to fit its mask."
+        )
+        raise InputError(f"image {path}", "pixels that are stored upright", f"EXIF orientation {turned}", hint)
+
+
+def check_mask(path: Path, mode: str, size: tuple[int, int], image: Path, image_size: tuple[int, int]) -> None:
+    """Refuse a mask that is no map of ids or has not the (width, height) of its image."""
+    if mode not in ("L", "P", "1"):
+        wide = mode.startswith(("I", "F"))
+        hint = "Save it with 8 bits." if wide else "Convert colours to class ids first."
+        raise InputError(f"mask {path}", "an 8-bit single-channel image of class ids", f"mode {mode}", hint)
+    if size != image_size:
+        expected = f"the size of its image {image.name}, {image_size[0]}x{image_size[1]}"
+        hint = "Image and mask must have the same size: resize the mask with nearest-neighbour sampling."
+        raise InputError(f"mask {path}", expected, f"{size[0]}x{size[1]}", hint)
+
+
+def opened(path: Path) -> Image.Image:
+    """An image, decoded; InputError naming the file if it is damaged."""
+    image = header(path)
+    try:
+        image.load()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # all mean damaged
+        raise _unreadable(path, error) from error
+    return image
+
+
+def header(path: Path) -> Image.Image:
+    """An image of which only the header has been read; InputError naming the file if it is none."""
+    try:
+        return Image.open(path)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    return InputError(f"file {path}", "a readable image", str(error), "Replace the file or remove it.")
