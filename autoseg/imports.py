@@ -12,6 +12,7 @@ import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cloudpickle
 
@@ -124,3 +125,25 @@ def _failed(name: str, error: BaseException) -> InputError:
     reason = str(error).strip().splitlines()
     said = f"{type(error).__name__}{': ' + reason[0] if reason else ''}"
     return InputError("imports", "modules that can be imported", f"{name}{f', line {line}' if line else ''}: {said}")
+
+
+def mmengine_config(path: Path, field: str) -> Any:
+    """A config file of mmengine's, which is Python that its user wrote.
+
+    Args:
+        path: an existing file.
+        field: where the user named it.
+
+    Raises:
+        InputError: it cannot be read: bad syntax, a missing base, an error of its code.
+    """
+    from mmengine.config import Config
+
+    try:
+        return Config.fromfile(path)
+    except Exception as error:  # the file's code may raise anything
+        line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
+        said = (str(error).splitlines() or [""])[0]
+        raise InputError(
+            field, "a config that mmengine can read", f"{path}{line}: {type(error).__name__}: {said}"
+        ) from error

@@ -19,6 +19,8 @@ Config = SearchConfig | CompareConfig | RetrainConfig
 
 _AT_LEAST: Mapping[str, float] = {
     "tolerance": 0,
+    "seed": 0,
+    "data.seed": 0,
     "data.ignore_index": 0,
     "proxy.iters": 1,
     "proxy.warmup": 0,
@@ -132,6 +134,9 @@ def absolute_paths(config: Config) -> None:
 
 
 def _check_sizes(config: Config) -> None:
+    if not isinstance(config, RetrainConfig) and config.tolerance >= max([*config.proxy.size, 1]):
+        hint = "It is in pixels at that size; a wider one finds a boundary everywhere, and takes long."
+        raise InputError("tolerance", f"less than the sides of proxy.size={config.proxy.size}", config.tolerance, hint)
     if isinstance(config, RetrainConfig):
         sizes, factors = {"train.size": config.train.size, "train.crop": config.train.crop}, "train.ratio"
     else:

@@ -53,7 +53,10 @@ def run(command: str, argv: list[str]) -> int:
     if not target.parent.is_dir():
         raise InputError("-o", "a file in an existing folder", str(target))
     for path, content in as_files(card, given.format, target, located(own)).items():
-        write_atomic(path, content)
+        try:
+            write_atomic(path, content)
+        except OSError as error:
+            raise InputError("-o", "a place that can be written", f"{path}: {error.strerror}") from error
         print(f"wrote {path}")
     if not card.confirmed:
         print("note: the search has not confirmed this loss with fresh seeds (yet).")

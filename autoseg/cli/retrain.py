@@ -27,7 +27,7 @@ from autoseg.losses.ranks import rank_local
 from autoseg.metrics import parse
 from autoseg.retrain import launch
 from autoseg.search.records import percent
-from autoseg.search.run_folder import SCHEMA, new_run_path, read_config
+from autoseg.search.run_folder import SCHEMA, new_run_path, read_config, writable
 from autoseg.surrogates import published
 
 HELP = """
@@ -156,9 +156,10 @@ def build(config: RetrainConfig, started_by: str, device: str) -> Job:
     if config.config is None and rank == 0:
         check_files(config.data, work_dir)
     if rank == 0 and config.resume is None:
-        keep_cards([loss], work_dir)
         kept = stored.plain(dataclasses.replace(config, loss=text))
-        write_atomic(work_dir / "config.yaml", yaml.safe_dump({"schema": SCHEMA, **kept}, sort_keys=False))
+        with writable(work_dir):
+            keep_cards([loss], work_dir)
+            write_atomic(work_dir / "config.yaml", yaml.safe_dump({"schema": SCHEMA, **kept}, sort_keys=False))
     return Job(loss, text, work_dir, cfg)
 
 

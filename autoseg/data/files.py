@@ -91,7 +91,8 @@ class FileSource:
             size = image.size
             if self.upright:
                 check_upright(item.image, image)
-        return [self._counts(path, size, item.image) for path in item.masks][0]
+        label, *_ = [self._counts(path, size, item.image) for path in item.masks]
+        return label
 
     def _counts(self, path: Path, size: tuple[int, int], image: Path) -> NDArray[np.float64]:
         """Pixels of each label in a mask, by how often each id occurs: a fifth of the time of looking them up."""

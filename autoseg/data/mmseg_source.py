@@ -13,6 +13,7 @@ from autoseg.config import DataConfig
 from autoseg.data.files import OUT_OF_RANGE, FileSource, Item, check_classes, check_items
 from autoseg.data.source import IGNORE, generated_palette
 from autoseg.errors import InputError
+from autoseg.imports import mmengine_config
 
 CHILDREN = ("dataset", "datasets")  # of RepeatDataset and ConcatDataset
 
@@ -57,7 +58,6 @@ def open_mmseg(config: DataConfig) -> FileSource:
 def load_config(config: DataConfig) -> dict[str, Any]:
     """The settings of `data.mmseg_config`; raises InputError if there is no such config."""
     import mmseg
-    from mmengine.config import Config
     from mmseg.utils import register_all_modules
 
     if config.mmseg_config is None:
@@ -77,7 +77,8 @@ def load_config(config: DataConfig) -> dict[str, Any]:
             f"'{config.mmseg_config}'",
             "Those are named _base_/datasets/NAME.py.",
         )
-    return Config.fromfile(path).to_dict()
+    settings: dict[str, Any] = mmengine_config(path, "data.mmseg_config").to_dict()
+    return settings
 
 
 def leaves(dataset: dict[str, Any]) -> list[dict[str, Any]]:

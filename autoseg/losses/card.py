@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from autoseg.errors import InputError
 from autoseg.files import replacing
 from autoseg.losses.searched import SearchedLoss, searched_loss
@@ -124,13 +126,14 @@ class LossCard:
         _check_kinds(data.get("options", {}), _OPTIONS, f"options of {where}")
         card = cls(**{"control_points": {}, **data})
         try:
-            card.build(card.num_classes or 2)  # a card that cannot be built is refused here, with its reason
+            loss = card.build(card.num_classes or 2)  # a card that cannot be built is refused here, with its reason
+            _check_points(card.control_points, cls.of(loss).control_points)
         except InputError as error:
             made = [str(name) for name in card.provenance.get("imports") or ()]
             if made and error.field in ("metric", "loss"):
                 hint = f"It was made with imports=[{','.join(made)}]: look at that code, then add it to the command."
                 raise InputError(where, f"a known {error.field}", error.got, hint) from None
-            raise
+            raise InputError(f"{error.field} in {where}", error.expected, error.got, error.hint) from error
         return card
 
     def build(self, num_classes: int | None = None, **options: Any) -> SurrogateLoss | SearchedLoss:
@@ -139,7 +142,7 @@ class LossCard:
             raise InputError("num_classes", "a number of classes", "none", "The card does not know it; pass it.")
         space = SearchSpace.from_dict(self.space).bound_to(self.metric)
         if not all(isinstance(v, int | float) and math.isfinite(v) for v in self.theta):
-            raise InputError("theta of the card", "finite numbers", self.theta)
+            raise InputError("theta", "finite numbers", self.theta)
         classes = num_classes or self.num_classes or 0
         return searched_loss(space, self.theta, classes, **{**self.options, **options})
 
@@ -160,6 +163,19 @@ def _check_kinds(data: dict[str, Any], kinds: dict[str, type], where: str) -> No
 def _points(space: SearchSpace, curve: str, flat: list[float]) -> list[Any]:
     m = space.curves[curve].points
     return [flat[2 * i : 2 * i + 2] for i in range(m)] + flat[2 * m :]
+
+
+def _check_points(said: Any, decoded: dict[str, Any]) -> None:
+    """Refuse control points that are not theta's: they are there to be read, and who edits them means the loss."""
+    if not isinstance(said, dict):
+        raise InputError("control_points", "a mapping from curves to points", said)
+    for curve in said.keys() & decoded.keys():
+        same = len(said[curve]) == len(decoded[curve]) and np.allclose(
+            np.hstack(said[curve] or [0.0]), np.hstack(decoded[curve] or [0.0]), atol=1e-3
+        )
+        if not same:
+            hint = "The loss is made of theta: change that, or leave control_points out."
+            raise InputError(f"control_points.{curve}", f"theta's, {decoded[curve]}", said[curve], hint)
 
 
 def save_loss(loss: SurrogateLoss | SearchedLoss, path: str | Path, **about: Any) -> None:

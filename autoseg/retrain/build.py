@@ -11,6 +11,7 @@ from mmengine.config import Config
 from autoseg.config import ModelConfig, RetrainConfig, TrainConfig
 from autoseg.data.mmseg_source import leaves
 from autoseg.errors import InputError
+from autoseg.imports import mmengine_config
 from autoseg.retrain.loaders import Datasets, data_loaders, datasets, inference_pipeline, settle
 from autoseg.training.models import config_path, localized, network_config
 
@@ -169,7 +170,7 @@ def _schedule(train: TrainConfig) -> list[Node]:
 
 def _from_file(config: RetrainConfig, device: str, ranks: int) -> Node:
     """A complete config of mmsegmentation, as it is; nothing it names is downloaded."""
-    settings: Node = Config.fromfile(config_path(str(config.config), "config")).to_dict()
+    settings: Node = mmengine_config(config_path(str(config.config), "config"), "config").to_dict()
     missing = [key for key in COMPLETE if settings.get(key) is None]
     if missing:
         hint = "A part such as _base_/models/... is given as model.config=."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -13,6 +14,7 @@ import numpy as np
 
 from autoseg.config import ConfirmConfig, SearchSettings
 from autoseg.controllers import Controller, build_controller
+from autoseg.errors import InputError
 from autoseg.execution import slots
 from autoseg.execution.build import build_executor
 from autoseg.search.candidate import CandidateTask
@@ -29,6 +31,22 @@ if TYPE_CHECKING:
     from autoseg.search.candidate import Train
 
 EDGE = 0.02  # a policy's mean must lie inside the cube; some identity coordinates of unconstrained spaces do not
+
+
+def _check_train(train: object) -> None:
+    """Refuse what cannot be called as a training is, before workers are started to find out."""
+    expected, got = "a function of (loss, seed, device)", type(train).__name__
+    try:
+        if callable(train):
+            signature = inspect.signature(train)
+            got = f"{getattr(train, '__name__', got)}{signature}"
+            signature.bind(None, 0, "cpu")
+            return
+    except ValueError:  # of a builtin, which does not say how it is called
+        return
+    except TypeError:
+        pass
+    raise InputError("train", expected, got, "It trains with that loss and returns the score.")
 
 
 def search(
@@ -98,6 +116,7 @@ def search(
         InputError: an argument is wrong, or the run folder is of another search.
         AutosegError: no candidate completed.
     """
+    _check_train(train)
     bound = _space(space, metric)
     options = {"tolerance": tolerance, "drop_background": drop_background}
     task = CandidateTask(metric, bound.to_dict(), num_classes, train, ignore_index, options)

@@ -49,7 +49,7 @@ class RunFolder:
         Raises:
             InputError: the folder is in use, has files in it, or cannot be written.
         """
-        with no_space(path), _writable(path):
+        with no_space(path), writable(path):
             path.mkdir(parents=True, exist_ok=True)
         lock = _locked(path)
         if any(entry.name not in (".lock", "owner.json") for entry in path.iterdir()):
@@ -154,8 +154,12 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     try:
         content = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        got = f"{path}, which has none" if path.is_dir() else f"{path}, which does not exist"
+        raise InputError("run folder", "a folder with a config.yaml, as a run has it", got) from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError("run folder", "a folder with a readable config.yaml", f"{path} ({error})") from error
+        said = " ".join(str(error).split())
+        raise InputError("run folder", "a folder with a readable config.yaml", f"{path} ({said})") from error
     schema = content.pop("schema", None) if isinstance(content, dict) else None
     if schema != SCHEMA:
         hint = "It was written by another version of autoseg; use that one."
@@ -176,7 +180,7 @@ def _locked(path: Path) -> FileLock:
     lock = FileLock(path / ".lock")
     owner = path / "owner.json"
     try:
-        with _writable(path):
+        with writable(path):
             lock.acquire(timeout=0)
     except Timeout as error:
         who = read_json(owner) if owner.exists() else {}
@@ -196,7 +200,7 @@ def began(pid: int) -> int | None:
 
 
 @contextlib.contextmanager
-def _writable(path: Path) -> Iterator[None]:
+def writable(path: Path) -> Iterator[None]:
     """Turn what the system says of a folder that cannot be made or written into what the user is told."""
     try:
         yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -54,11 +55,22 @@ def read_pth(path: str | Path, field: str, map_location: Any = "cpu") -> Any:
     if not Path(path).is_file():
         raise InputError(field, "a file of weights", f"{path}, which does not exist")
     try:
-        with torch.serialization.safe_globals(_harmless()):
+        with torch.serialization.safe_globals(_harmless()), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of torch, about the pickle's protocol
             return torch.load(path, map_location=map_location, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError, AttributeError, TypeError) as error:
+    except Exception as error:  # bytes that are no pickle end in anything: KeyError, IndexError, struct.error
+        if isinstance(error, MemoryError | torch.OutOfMemoryError):
+            raise
         hint = "It was not opened further: such a file could run code. Save the weights alone with torch.save."
-        raise InputError(field, "weights and plain data", f"{path} ({first_line(error)})", hint) from error
+        raise InputError(field, "weights and plain data", f"{path} ({_reason(error)})", hint) from error
+
+
+def _reason(error: Exception) -> str:
+    """Why a file was refused, without torch's advice to open it all the same."""
+    if isinstance(error, KeyError | IndexError):
+        return "no file of torch.save"
+    said = str(error).partition("WeightsUnpickler error: ")[2].strip().splitlines()
+    return said[0].partition(" by default")[0] if said else first_line(error).partition(". In PyTorch")[0]
 
 
 def last_checkpoint(work_dir: Path, field: str = "resume") -> Path:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from autoseg.config import ModelConfig
 from autoseg.errors import InputError, unknown_name
+from autoseg.imports import mmengine_config
 from autoseg.training import depthwise, normalization, pointwise
 from autoseg.training.frozen import Features
 from autoseg.training.imports import left_out
@@ -154,9 +155,7 @@ def network_config(config: ModelConfig, num_classes: int) -> dict[str, Any]:
     Raises:
         InputError: no such config, or one without an `EncoderDecoder`.
     """
-    from mmengine.config import Config
-
-    file = Config.fromfile(config_path(config.config))
+    file = mmengine_config(config_path(config.config), "model.config")
     file.merge_from_dict({"model": copy.deepcopy(config.overrides)})
     model: dict[str, Any] = file.to_dict().get("model", {})
     kind = getattr(model.get("type"), "__name__", model.get("type"))

@@ -137,6 +137,8 @@ def test_a_folder_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str],
         said = capsys.readouterr().err
         assert str(tmp_path / "none") in said and missing in said and "data.root" in said, said
     assert not (tmp_path / "run").exists()
+    assert retrain("data=builtin", "model=tiny", "run_dir=/proc/run", "device=cpu") == 2
+    assert "a folder that can be written" in capsys.readouterr().err
 
 
 @pytest.mark.slow

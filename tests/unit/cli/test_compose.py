@@ -156,6 +156,8 @@ def defaults():
         "search.pruner=asha",
         "proxy.backbone=freeze",
         "proxy.frozen_gb=0",
+        "tolerance=5000",
+        "seed=-1",
         "proxy.lr=nan",
         "proxy.lr=inf",
         "proxy.weight_decay=nan",

@@ -98,6 +98,11 @@ def test_names():
         (lambda text: json.dumps({**json.loads(text), "theta": [0.5] * 3}), ["theta", "6 numbers"]),
         (lambda text: json.dumps({**json.loads(text), "theta": [2.0] * 6}), ["theta", "[0, 1]"]),
         (lambda text: json.dumps({**json.loads(text), "theta": ["a"] * 6}), ["theta"]),
+        (
+            lambda text: json.dumps({**json.loads(text), "theta": [0.1] * 6}),
+            ["control_points", "leave control_points out"],
+        ),
+        (lambda text: json.dumps({**json.loads(text), "control_points": 3}), ["control_points", "a mapping"]),
         (lambda text: json.dumps({**json.loads(text), "metric": "mioo"}), ["mioo"]),
         (lambda text: json.dumps({**json.loads(text), "space": {}}), ["space"]),
         (lambda text: json.dumps({**json.loads(text), "_target_": "os.system"}), ["_target_"]),
@@ -118,7 +123,7 @@ def test_broken_cards_are_one_clear_message(tmp_path, damage, words):
     path.write_text(damage(path.read_text()))
     with pytest.raises(InputError) as error:
         autoseg.load_loss(path)
-    assert all(w in str(error.value) for w in words), str(error.value)
+    assert all(w in str(error.value) for w in [*words, str(path)]), str(error.value)
     with pytest.raises(InputError, match="existing file"):
         autoseg.load_loss(tmp_path / "none.json")
 

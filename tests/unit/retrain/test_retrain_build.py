@@ -141,6 +141,22 @@ def test_a_whole_config_keeps_all_but_loss_and_metrics(tmp_path: Path, capsys: p
         built("config=_base_/models/pspnet_r50-d8.py")
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a = 1\ndef f(:\n", "line 2: SyntaxError"),
+        ("_base_ = ['none.py']", "none.py"),
+        ("a = 1 / 0", "ZeroDivisionError"),
+    ],
+)
+@pytest.mark.parametrize("key", ["config", "model.config"])
+def test_a_config_that_cannot_be_read_is_the_users(tmp_path: Path, key: str, text: str, words: str) -> None:
+    (tmp_path / "mine.py").write_text(text)
+    with pytest.raises(InputError, match=words) as caught:
+        built(f"{key}={tmp_path}/mine.py")
+    assert caught.value.field == key
+
+
 def test_ranks_share_a_batch_evenly() -> None:
     assert built("train.batch_size=6", ranks=2).train_dataloader.batch_size == 3
     assert built("sync_counts=off", ranks=2).model.decode_head.loss_decode.sync_counts is False

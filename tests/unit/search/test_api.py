@@ -30,6 +30,15 @@ def my_train(loss: nn.Module, seed: int, device: str) -> dict[str, float]:
     return {"miou": float(logits.grad.abs().mean()), "other": 1.0}
 
 
+@pytest.mark.parametrize("train", [3, lambda loss, seed: 0.3, lambda loss, seed, device, more: 0.3])
+def test_a_training_that_cannot_be_called_is_refused_at_once(quick_path: Path, train: Any) -> None:
+    with pytest.raises(
+        InputError, match=r"train: expected a function of \(loss, seed, device\), got (int|<lambda>\(loss)"
+    ):
+        autoseg.search("miou", train, run_dir=quick_path / "run", inline=True, **SMALL)
+    assert not (quick_path / "run").exists()
+
+
 def test_the_search_around_ones_own_training(quick_path: Path) -> None:
     run = quick_path / "run"
     result = autoseg.search("miou", my_train, num_classes=3, run_dir=run, inline=True, **SMALL)

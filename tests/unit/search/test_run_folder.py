@@ -58,7 +58,7 @@ def test_a_folder_with_something_in_it_is_not_taken(tmp_path: Path) -> None:
 
 
 def test_another_version_or_no_run_at_all(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"a readable config\.yaml"):
+    with pytest.raises(InputError, match=r"a readable config\.yaml|a folder with a config\.yaml"):
         RunFolder.open(tmp_path, FIXED)
     (tmp_path / "config.yaml").write_text("schema: 99\nmetric: biou\n")
     with pytest.raises(InputError, match="expected version 1, got version 99"):
