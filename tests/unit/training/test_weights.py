@@ -77,13 +77,12 @@ def test_a_file_that_is_no_weights_is_refused_and_not_run(tmp_path: Path, conten
         with pytest.raises(InputError, match=r"model\.weights") as error:
             load_backbone(small(), str(path))
     assert "weights_only" not in str(error.value)  # torch's advice is to open the file all the same
-    assert "exec" in str(error.value) or content != "trap"
 
 
 def test_what_stands_beside_the_weights_is_not_run_either(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pth"
     torch.save({"state_dict": wanted(), "meta": Trap()}, path)
-    with pytest.raises(InputError, match="could run code"):
+    with pytest.raises(InputError, match=r"exec.*could run code"):
         load_backbone(small(), str(path))
 
 
