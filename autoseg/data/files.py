@@ -102,7 +102,9 @@ class FileSource:
             fits = mask.mode != "1" and not ids[~allowed].any()
         if not fits:  # reading it says what does not
             return np.bincount(self._read_mask(path, size, image).ravel(), minlength=256).astype(float)
-        return np.bincount(self.lookup[allowed], weights=ids[allowed], minlength=256)
+        counts: NDArray[np.float64] = np.zeros(256)
+        np.add.at(counts, self.lookup[allowed], ids[allowed])
+        return counts
 
     def _read_mask(self, path: Path, size: tuple[int, int], image: Path) -> Bytes:
         """Labels of a mask file whose image has this (width, height)."""
