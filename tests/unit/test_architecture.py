@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "execution": set(),
     "search": {"metrics", "surrogates", "losses", "data", "training", "controllers", "execution"},
     "tracking": {"search"},
-    "retrain": {"metrics", "losses", "data", "training", "mmseg"},
+    "retrain": {"metrics", "losses", "data", "training", "tracking", "mmseg"},
     "evidence": {"metrics", "surrogates", "losses", "data", "training", "execution", "search"},
 }
 LIGHT = "torch mmseg mmengine mmcv hydra omegaconf wandb optuna stable_baselines3 gymnasium kornia matplotlib".split()

@@ -103,7 +103,9 @@ def test_doctor_looks_at_masks_and_classes(tmp_path, capsys):
     for split in ("train", "val"):
         for kind, mode in (("img_dir", "RGB"), ("ann_dir", "L")):
             (tmp_path / kind / split).mkdir(parents=True)
-            Image.new(mode, (8, 6)).save(tmp_path / kind / split / "a.png")
+            image = Image.new(mode, (8, 6))
+            image.paste(1 if mode == "L" else (1, 1, 1), (0, 0, 4, 6))
+            image.save(tmp_path / kind / split / "a.png")
     own = ["doctor", "data.kind=folder", f"data.root={tmp_path}"]
     assert cli.main(own) == 2
     assert "Set data.classes=[a,b,...]" in capsys.readouterr().out

@@ -77,7 +77,7 @@ def test_what_was_kept_reads_back_and_shared_counts_are_written_once(tmp_path: P
     for name, sums in parts.items():
         assert all(torch.equal(back[name][key], part) for key, part in sums.items())
     with np.load(tmp_path / "counts" / "a.npz", allow_pickle=False) as file:
-        assert len(file.files) == 1 + 3 + 2  # the index; miou's, which are dice's too; miou_i's
+        assert len(file.files) == 1 + 3 + 4  # the index; miou's, which are dice's too; miou_i's, whole and by class
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"\x93NUMPY"])

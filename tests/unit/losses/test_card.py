@@ -102,7 +102,7 @@ def test_names():
             lambda text: json.dumps({**json.loads(text), "theta": [0.1] * 6}),
             ["control_points", "leave control_points out"],
         ),
-        (lambda text: json.dumps({**json.loads(text), "control_points": 3}), ["control_points", "a mapping"]),
+        (lambda text: json.dumps({**json.loads(text), "control_points": 3}), ["control_points as dict"]),
         (lambda text: json.dumps({**json.loads(text), "metric": "mioo"}), ["mioo"]),
         (lambda text: json.dumps({**json.loads(text), "space": {}}), ["space"]),
         (lambda text: json.dumps({**json.loads(text), "_target_": "os.system"}), ["_target_"]),
