@@ -83,7 +83,8 @@ class FileSource:
         for role, items in self.items.items():
             counts = sum(in_threads(self._check, items), np.zeros(256))
             if role == "train":
-                check_present(counts.tolist(), self.classes, int(np.flatnonzero(self.lookup == IGNORE)[0]))
+                ignored = np.flatnonzero(self.lookup == IGNORE)  # none, where a data set ignores an id beyond a byte
+                check_present(counts.tolist(), self.classes, int(ignored[0]) if len(ignored) else IGNORE)
 
     def _check(self, item: Item) -> NDArray[np.float64]:
         """Pixels of each label in the masks of one image."""

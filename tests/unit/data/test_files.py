@@ -226,3 +226,10 @@ def test_folders_inside_a_split(make_folder: Make) -> None:
         data_file(config, folder, "train", "city").mkdir()
         data_file(config, folder, "train", "1.png").rename(data_file(config, folder, "train", "city", "1.png"))
     assert open_data(config, (12, 16)).names("train") == ["0", "2", "city/1"]
+
+
+def test_a_set_that_ignores_no_id_of_a_byte_is_checked_too(make_folder: Make) -> None:
+    """mmsegmentation's `ignore_index=-100` leaves no byte that is ignored."""
+    source = open_folder(make_folder())
+    train = {role: items for role, items in source.items.items() if role == "train"}
+    FileSource(source.classes, source.palette, train, np.arange(256, dtype=np.int16) % 2).check()
