@@ -28,7 +28,7 @@ def test_planned_before_it_runs_and_whole_afterwards(quick_path: Path) -> None:
         planned = ledger.add("search", PLANNED)
         assert planned.number == 0
         with Ledger(path, NAMES, read_only=True) as other:
-            assert repr(other.records("search")) == repr([planned])  # on the disk already; a reward that is NaN equals none
+            assert repr(other.records("search")) == repr([planned])  # on the disk already; NaN equals nothing
         scores = {"biou": 0.1 + 0.2, "miou": THIRD}
         done = ledger.finish("search", planned, outcome(scores=scores, attempts=2), reward=0.25)
         assert (done.state, done.scores, done.reward, done.attempts) == ("complete", scores, 0.25, 2)
