@@ -135,9 +135,12 @@ def mmengine_config(path: Path, field: str) -> Any:
         field: where the user named it.
 
     Raises:
-        InputError: it cannot be read: bad syntax, a missing base, an error of its code.
+        InputError: it is no .py file, or cannot be read: bad syntax, a missing base, an error of its code.
     """
     from mmengine.config import Config
+
+    if Path(path).suffix != ".py":  # of others nobody expects code, but mmengine's YAML makes any object
+        raise InputError(field, "a config in Python, NAME.py", str(path))
 
     try:
         return Config.fromfile(path)

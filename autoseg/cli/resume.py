@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from autoseg.cli import stored
+from autoseg.cli.plain_types import refuse_code
 from autoseg.config import CompareConfig, RetrainConfig, SearchConfig, TrustConfig
 from autoseg.errors import InputError
 from autoseg.imports import require
@@ -33,11 +34,12 @@ def resumed(given: T, typed: list[str], free: Sequence[str] = FREE) -> T:
         free: those that may change.
 
     Raises:
-        InputError: not a run folder, or a typed key would make it another search.
+        InputError: not a run folder, one that names code, or a typed key would make it another search.
     """
     run = Path(str(given.resume)).expanduser()
     written = read_config(run)
     kept = stored.load(type(given), written)
+    refuse_code(kept, run)
     if later := stored.lacking(type(given), written):
         values = ", ".join(f"{key}={_get(kept, key)}" for key in later)
         told = f"note: {run} was begun by an earlier version; what that did not know is as it was then: {values}"
@@ -79,7 +81,9 @@ def searched(run: Path) -> SearchConfig:
     kept = read_config(run)
     if not all(key in kept for key in ("metric", "search", "proxy", "data")):
         raise InputError("RUN", "the folder of a search by command", f"{run}, which is of something else")
-    return stored.load(SearchConfig, kept)
+    config = stored.load(SearchConfig, kept)
+    refuse_code(config, run)
+    return config
 
 
 BUDGET = ("data", "model", "proxy", "space", "tolerance", "drop_background")
@@ -105,6 +109,7 @@ def like(given: CompareConfig, typed: Sequence[str]) -> CompareConfig:
             raise InputError(key, "none beside like", "one", hint)
     require(kept.get("imports", []), given.imports, run)
     taken = stored.load(CompareConfig, {**stored.plain(given), **{key: kept[key] for key in BUDGET}})
+    refuse_code(taken, run)
     for key in typed:
         key = "space.name" if key == "space" else key
         if key.partition(".")[0] in BUDGET:

@@ -30,6 +30,8 @@ from autoseg.training.weights import load_backbone
 
 log = logging.getLogger(__name__)
 
+PRETRAINED = ("Pretrained", "Pretrained_Part")  # the second is BEiT's; mmengine unpickles what they name
+
 
 class Segmentor(nn.Module):
     """An mmsegmentation `EncoderDecoder` as a function of images, without its losses and preprocessor.
@@ -224,7 +226,7 @@ def localized(node: Any, dropped: list[str], *, sync_bn: bool = False) -> Any:
 
 
 def _pretrained(node: Any, dropped: list[str]) -> bool:
-    found = isinstance(node, dict) and node.get("type") == "Pretrained"
+    found = isinstance(node, dict) and node.get("type") in PRETRAINED
     if found:
         dropped.append(str(node.get("checkpoint")))
     return found

@@ -1,0 +1,81 @@
+"""A run's folder may come from anybody: what it says of a network never makes mmengine call anything."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autoseg.cli import compose, stored
+from autoseg.cli.plain_types import refuse_code
+from autoseg.cli.resume import like, resumed, searched
+from autoseg.config import CompareConfig, ModelConfig, RetrainConfig, SearchConfig
+from autoseg.errors import InputError
+from autoseg.imports import mmengine_config
+from autoseg.search.run_folder import RunFolder
+from autoseg.training import build_model
+
+TINY = ["data=builtin", "model=tiny"]
+
+
+def called(canary: Path) -> dict[str, Any]:
+    return {"backbone": {"_delete_": True, "type": "subprocess.call", "args": ["touch", str(canary)]}}
+
+
+def test_mmengine_does_call_what_a_dotted_type_names(tmp_path: Path) -> None:
+    """Without this, the refusals below would be of nothing."""
+    config = compose.compose("search", SearchConfig, TINY).model
+    config.overrides = called(tmp_path / "canary")
+    build_model(config, 3, 0)  # and takes its exit status for a backbone
+    assert (tmp_path / "canary").exists()
+
+
+def test_a_run_that_names_a_function_as_a_part_is_refused(tmp_path: Path) -> None:
+    run, given = tmp_path / "run", compose.compose("search", SearchConfig, TINY)
+    given.model.overrides = called(tmp_path / "canary")
+    RunFolder.create(run, stored.plain(given), {}).close()
+    given.resume = str(run)
+    comparison = compose.compose("compare", CompareConfig, ["losses=[ce,dice]", f"like={shlex.quote(str(run))}"])
+    for read in (lambda: resumed(given, []), lambda: searched(run), lambda: like(comparison, [])):
+        with pytest.raises(InputError, match=r"model\.overrides\.backbone\.type.*subprocess\.call.*imports="):
+            read()
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"custom_hooks": [{"type": "subprocess.call", "args": ["true"]}]},
+        {"model.backbone.type": "os.system"},
+        {"custom_imports": {"imports": ["this"]}},
+        {"visualizer": {"_scope_": "os"}},
+        {"optim_wrapper": {"type": "mmengine.load", "file": "a.pkl"}},
+        {"optim_wrapper": {"type": "antigravity"}},
+    ],
+)
+def test_every_way_of_naming_code_in_a_training_is_refused(overrides: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="overrides"):
+        refuse_code(RetrainConfig(loss="ce", overrides=overrides), "run")
+
+
+def test_names_of_registries_pass() -> None:
+    overrides = {
+        "backbone": {"type": "mmpretrain.ConvNeXt", "norm_cfg": {"type": "BN"}},
+        "conv": [{"type": "bilinear"}],
+    }
+    refuse_code(RetrainConfig(loss="ce", overrides=overrides, model=ModelConfig(overrides=overrides)), "run")
+
+
+@pytest.mark.parametrize("recipe", compose.options("experiment", SearchConfig))
+def test_every_recipe_can_be_gone_on_with(recipe: str) -> None:
+    refuse_code(compose.compose("search", SearchConfig, [f"experiment={recipe}"]), "run")
+
+
+def test_a_config_that_is_no_python_is_not_read(tmp_path: Path) -> None:
+    """mmengine's reader of YAML makes whatever object the file asks for."""
+    file = tmp_path / "model.yaml"
+    file.write_text(f"model: !!python/object/apply:os.system ['touch {tmp_path / 'canary'}']\n")
+    with pytest.raises(InputError, match=r"model\.config.*Python"):
+        mmengine_config(file, "model.config")
+    assert not (tmp_path / "canary").exists()
