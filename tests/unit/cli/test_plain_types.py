@@ -56,7 +56,19 @@ def test_a_run_that_names_a_function_as_a_part_is_refused(tmp_path: Path) -> Non
 )
 def test_every_way_of_naming_code_in_a_training_is_refused(overrides: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="overrides"):
-        refuse_code(RetrainConfig(loss="ce", overrides=overrides), "run")
+        refuse_code(RetrainConfig(loss="ce", overrides=overrides), Path("run"))
+
+
+@pytest.mark.parametrize("key", ["config", "model.config", "data.mmseg_config"])
+def test_a_config_that_came_with_the_run_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    for file in ("runs/a/evil.py", str(tmp_path / "runs/a/evil.py"), "runs/b/../a/evil.py"):
+        given = RetrainConfig(loss="ce")
+        section, _, leaf = key.rpartition(".")
+        setattr(getattr(given, section) if section else given, leaf, file)
+        with pytest.raises(InputError, match=f"{key}: expected a config outside the run"):
+            refuse_code(given, Path("runs/a"))
+        refuse_code(given, Path("runs/c"))
 
 
 def test_names_of_registries_pass() -> None:
@@ -64,12 +76,12 @@ def test_names_of_registries_pass() -> None:
         "backbone": {"type": "mmpretrain.ConvNeXt", "norm_cfg": {"type": "BN"}},
         "conv": [{"type": "bilinear"}],
     }
-    refuse_code(RetrainConfig(loss="ce", overrides=overrides, model=ModelConfig(overrides=overrides)), "run")
+    refuse_code(RetrainConfig(loss="ce", overrides=overrides, model=ModelConfig(overrides=overrides)), Path("run"))
 
 
 @pytest.mark.parametrize("recipe", compose.options("experiment", SearchConfig))
 def test_every_recipe_can_be_gone_on_with(recipe: str) -> None:
-    refuse_code(compose.compose("search", SearchConfig, [f"experiment={recipe}"]), "run")
+    refuse_code(compose.compose("search", SearchConfig, [f"experiment={recipe}"]), Path("run"))
 
 
 def test_a_config_that_is_no_python_is_not_read(tmp_path: Path) -> None:
