@@ -79,7 +79,10 @@ class Ledger:
                 lambda: RDBStorage(url, engine_kwargs={"connect_args": {"timeout": min(BUSY_S, self._patience_s)}})
             )
             self._ids = self._tried(lambda: self._studies(read_only))
-            self._records = {study: self._tried(self._read, study) for study in studies}
+            try:
+                self._records = {study: self._tried(self._read, study) for study in studies}
+            except (ValueError, TypeError, AttributeError) as error:  # no JSON, or of another kind than we wrote
+                raise RuntimeError(f"a row that cannot be read: {error!r}") from error
 
     def records(self, study: str) -> list[TrialRecord]:
         """All trainings of a study, in the order in which they were recorded; none of a study it lacks."""

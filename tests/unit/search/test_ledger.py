@@ -176,6 +176,18 @@ def test_a_file_that_is_no_ledger(quick_path: Path) -> None:
         Ledger(path, NAMES)
 
 
+@pytest.mark.parametrize("value", [b"\x80\x04pickled", "not JSON", "[1]"])
+def test_a_row_that_is_not_ours_is_one_message(quick_path: Path, value: bytes | str) -> None:
+    path = quick_path / "trials.db"
+    with Ledger(path, NAMES) as ledger:
+        ledger.finish("search", ledger.add("search", PLANNED), outcome(), 0.5)
+    with sqlite3.connect(path) as tables:
+        tables.execute("update trial_user_attributes set value_json = ? where key = 'outcome'", (value,))
+    for read_only in (False, True):
+        with pytest.raises(InputError, match=r"trials\.db.*damaged"):
+            Ledger(path, NAMES, read_only=read_only)
+
+
 def test_a_full_disk_is_one_message_and_loses_nothing(quick_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = quick_path / "trials.db"
     with Ledger(path, NAMES) as ledger:
