@@ -17,6 +17,7 @@ from mmengine.utils import import_modules_from_strings
 from torch.utils.data import DataLoader
 
 from autoseg.data.source import IGNORE
+from autoseg.errors import InputError
 from autoseg.files import write_atomic
 from autoseg.retrain import checkpoint
 from autoseg.retrain.files import WrongFile, name_files
@@ -38,7 +39,8 @@ def run(cfg: Config) -> Scores:
         {"val": {metric: score}} and the same for "test" where the config has a test loader. On every rank.
 
     Raises:
-        InputError: weights that cannot be read safely or do not fit; an image or mask that does not.
+        InputError: weights that cannot be read safely or do not fit; an image or mask that does not; no data where the
+            config says.
     """
     checkpoint.install()
     with contextlib.redirect_stdout(io.StringIO()):  # mmsegmentation prints which of its parts it does without
@@ -82,8 +84,16 @@ class QuietRunner(Runner):
     """mmengine's Runner whose terminal shows progress only (whole dumps go to its log file), and that names files."""
 
     def build_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader[Any]:
-        """See `Runner`, where it is static."""
-        loader: DataLoader[Any] = Runner.build_dataloader(*args, **kwargs)
+        """See `Runner`, where it is static.
+
+        Raises:
+            InputError: the files that a config names are not there.
+        """
+        try:
+            loader: DataLoader[Any] = Runner.build_dataloader(*args, **kwargs)
+        except (OSError, AssertionError) as error:  # mmsegmentation asserts that a list of files is one
+            hint = "data.root=DIR says where the data set of a config lies."
+            raise InputError("data.root", "the files that the config names", str(error), hint) from error
         heads = self.cfg.model.decode_head
         head = heads[-1] if isinstance(heads, list) else heads
         name_files(loader.dataset, int(head.num_classes), int(head.get("ignore_index", IGNORE)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -175,3 +176,17 @@ def test_precision_average_and_trackers() -> None:
     assert kinds == ["LocalVisBackend", "TensorboardVisBackend", "WandbVisBackend"]
     rise, poly = built("train=transformer").param_scheduler
     assert (rise.end, poly.begin) == (1500, 1500)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_config_whose_data_lie_elsewhere_is_the_users_to_mend(tmp_path: Path, split: str) -> None:
+    """mmsegmentation asserts that VOC's lists are there, which was told as a fault of ours."""
+    from autoseg.retrain.runner import QuietRunner
+    from autoseg.training.models import model_registry
+
+    cfg = built("config=pspnet/pspnet_r50-d8_4xb4-20k_voc12aug-512x512.py", f"data.root={tmp_path}")
+    model_registry()
+    init_default_scope("mmseg")
+    with pytest.raises(InputError) as caught:
+        QuietRunner.build_dataloader(SimpleNamespace(cfg=cfg), cfg[f"{split}_dataloader"])  # type: ignore[arg-type]
+    assert all(word in str(caught.value) for word in ("data.root", f"{split}.txt"))
