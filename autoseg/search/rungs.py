@@ -1,11 +1,10 @@
 """Early stop of hopeless candidates: at its rungs, a training is scored and compared with those of earlier rounds.
 
-The rules are published ones, with the options of Optuna's pruners and deciding as these do. "median": the median
-stopping rule of Golovin et al., Google Vizier, KDD 2017, section 3.2.2 (stop where the best score so far is below the
-median of the complete trainings at that rung). "percentile": the same with another share than one half, by default the
-best quarter goes on. What they compare with are complete candidates of earlier rounds and nothing else: what these come
-to travels with the job, one number a rung, so that a decision depends neither on the order in which workers finish nor
-on where a search was interrupted.
+The rules are published ones, applied by Optuna's pruners. "median": the median stopping rule of Golovin et al., Google
+Vizier, KDD 2017, section 3.2.2 (stop where the best score so far is below the median of the complete trainings at that
+rung). "percentile": the same with another share than one half, by default the best quarter goes on. What they compare
+with are complete candidates of earlier rounds and nothing else: these travel with the job, so that a decision depends
+neither on the order in which workers finish nor on where a search was interrupted.
 
 A stopped candidate has no final score. The controller is told what it would have come to if it had gained as much as
 the median of those candidates; it is never a finalist.
@@ -14,14 +13,10 @@ the median of those candidates; it is never a finalist.
 from __future__ import annotations
 
 import dataclasses
-import inspect
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING, Any, Self, TypeVar
-
-import numpy as np
 
 from autoseg.config import SearchSettings
 from autoseg.errors import InputError, unknown_name
@@ -69,12 +64,12 @@ class Rungs:
         return cls(settings.pruner, tuple(settings.rungs), dict(settings.pruner_options), earlier, gains)
 
     def payload(self) -> dict[str, Any]:
-        """What the worker needs of it, plain data under "rungs"; the same size after any history."""
-        return {"rungs": dataclasses.asdict(self.looks())}
+        """What the worker needs of it, plain data under "rungs"."""
+        return {"rungs": {**dataclasses.asdict(self), "gains": ()}}
 
     def iterations(self, iters: int) -> list[int]:
         """How many iterations of a training of `iters` are done at each rung."""
-        return self.looks().iterations(iters)
+        return [max(1, round(share * iters)) for share in self.shares]
 
     def expected(self, scores: Sequence[float]) -> float:
         """The reward a training would have come to that was stopped at the last of these scores."""
@@ -83,57 +78,20 @@ class Rungs:
 
     def hopeless(self, scores: Sequence[float]) -> bool:
         """Whether a training with these scores, one per rung so far, is to be stopped."""
-        return self.looks().hopeless(scores)
-
-    def looks(self) -> Looks:
-        """What is asked of each training of the round."""
         if self.pruner == NONE or not self.earlier:
-            return Looks(self.shares, (None,) * len(self.shares))
-        rule = _rule(self.pruner, self.options)
-        return Looks(self.shares, tuple(self._level(rung, rule) for rung in range(len(self.shares))))
+            return False
+        import optuna
+        from optuna.trial import TrialState, create_trial
 
-    def _level(self, rung: int, rule: Mapping[str, Any]) -> float | None:
-        """What the best score so far must reach to go on; None: nothing is stopped here."""
-        warmup, interval = rule["n_warmup_steps"], rule["interval_steps"]
-        due = (rung - warmup) // interval * interval + warmup
-        if len(self.earlier) < rule["n_startup_trials"] or rung < warmup or rung > due:
-            return None
-        known = [scores[rung] for scores in self.earlier if not math.isnan(scores[rung])]
-        if len(self.earlier) < rule["n_min_trials"] or not known:
-            return -math.inf  # all but one without a number
-        return float(np.percentile(np.array(known), 100.0 - rule["percentile"]))
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        study = optuna.create_study(direction="maximize")
+        study.add_trials([create_trial(value=0.0, intermediate_values=_steps(known)) for known in self.earlier])
+        running = create_trial(state=TrialState.RUNNING, intermediate_values=_steps(scores))
+        return bool(build_pruner(self.pruner, self.options).prune(study, running))
 
 
-@dataclass(frozen=True)
-class Looks:
-    """Where a training is looked at, and what must have been reached there.
-
-    Args:
-        shares: of the iterations, as in `Rungs`.
-        levels: at each of them, the least best score so far that goes on; None: whatever it is.
-    """
-
-    shares: tuple[float, ...]
-    levels: tuple[float | None, ...]
-
-    def iterations(self, iters: int) -> list[int]:
-        """As in `Rungs`."""
-        return [max(1, round(share * iters)) for share in self.shares]
-
-    def hopeless(self, scores: Sequence[float]) -> bool:
-        """As in `Rungs`."""
-        level = self.levels[len(scores) - 1]
-        best = max((score for score in scores if not math.isnan(score)), default=math.nan)
-        return level is not None and not best >= level
-
-
-def _rule(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """All options of a pruner, with Optuna's own values for those not given."""
-    kind = type(build_pruner(name, options))
-    given = options if name == "median" else {"percentile": QUARTER, **options}
-    bound = inspect.signature(kind).bind(**given)
-    bound.apply_defaults()
-    return {"percentile": 50.0, **bound.arguments}
+def _steps(scores: Sequence[float]) -> dict[int, float]:
+    return dict(enumerate(scores))
 
 
 def build_pruner(name: str, options: Mapping[str, Any]) -> BasePruner:
@@ -157,21 +115,21 @@ class Watch:
     """One training at its rungs, in the worker.
 
     Args:
-        rungs: what is asked of it.
+        rungs: of its round.
         metric: what is scored there.
 
     Attributes:
         scores: by iteration, so far.
     """
 
-    def __init__(self, rungs: Looks, metric: str) -> None:
+    def __init__(self, rungs: Rungs, metric: str) -> None:
         self.rungs, self.metric = rungs, metric
         self.scores: dict[int, float] = {}
 
     @classmethod
     def of(cls, payload: Mapping[str, Any], metric: str) -> Self | None:
         """The watch a payload asks for; None if it asks for none."""
-        return cls(Looks(**payload["rungs"]), metric) if "rungs" in payload else None
+        return cls(Rungs(**payload["rungs"]), metric) if "rungs" in payload else None
 
     def over(self, train: T) -> T:
         """A training function that is watched.
@@ -181,7 +139,7 @@ class Watch:
         """
         if not hasattr(train, "watch"):
             hint = "Only the built-in proxy can be looked at on its way."
-            raise InputError("search.pruner", "none, with a training function of your own", "another", hint)
+            raise InputError("search.pruner", "none, with a training function of your own", self.rungs.pruner, hint)
         return dataclasses.replace(train, watch=self)  # type: ignore[type-var]
 
     def look(self, iteration: int, score: float) -> None:
