@@ -75,7 +75,8 @@ def check_files(config: DataConfig, work_dir: Path) -> None:
         if note.read_text(encoding="utf-8") == known:
             return
     source.check()
-    write_atomic(note, known)
+    with contextlib.suppress(OSError):  # a folder that cannot be written is said where the run itself is
+        write_atomic(note, known)
 
 
 def data_loaders(config: RetrainConfig, data: Datasets, ranks: int) -> Node:

@@ -168,6 +168,13 @@ def test_what_fitted_is_not_read_again(make_folder: Make, tmp_path: Path, monkey
     assert len(read) == 18
 
 
+@pytest.mark.parametrize("place", ["/proc/nowhere/run", "a file"])
+def test_a_work_dir_that_cannot_be_written_is_told_by_the_run(make_folder: Make, tmp_path: Path, place: str) -> None:
+    """The run says so, where it writes its own files: this raised FileNotFoundError, told as a fault of autoseg."""
+    (tmp_path / "a file").write_text("", encoding="utf-8")
+    check_files(make_folder(), tmp_path / place)
+
+
 def test_mask_of_16_bits(make_folder: Make) -> None:
     config = make_folder()
     Image.fromarray(np.zeros((12, 16), dtype=np.uint16)).save(data_file(config, "ann_dir", "train", "0.png"))
