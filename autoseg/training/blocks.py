@@ -126,10 +126,4 @@ class _Ordered(torch.autograd.Function):
         return grad.contiguous(memory_format=torch.channels_last)
 
 
-def speed_up(network: nn.Module) -> None:
-    """Exchange the blocks of a network that can be computed this way, in place; parameters stay what they are."""
-    for kinds in ((FastConvModule, FastSeparableASPPHead), (FastInvertedResidual, FastSeparableConvModule)):
-        for block in network.modules():
-            for kind in kinds:
-                if kind.suits(block):
-                    block.__class__ = kind
+KINDS = ((FastConvModule, FastSeparableASPPHead), (FastInvertedResidual, FastSeparableConvModule))  # in this order

@@ -84,10 +84,3 @@ class _Taps(torch.autograd.Function):
         for row, column, (y, x), (v, u) in taps(weight, ctx.dilation, maps.shape[-2:]):
             to_weight[:, 0, row, column] = (grad[..., y, x] * maps[..., v, u]).sum((0, 2, 3))
         return _correlated(grad, weight.flip(-2, -1), ctx.dilation), to_weight, None
-
-
-def speed_up(network: nn.Module) -> None:
-    """Exchange the layers of a network that can be computed this way, in place; parameters stay what they are."""
-    for layer in network.modules():
-        if DilatedDepthwise.suits(layer):
-            layer.__class__ = DilatedDepthwise

@@ -22,9 +22,11 @@ from torch import Tensor, nn
 from autoseg.config import ModelConfig
 from autoseg.errors import InputError, unknown_name
 from autoseg.imports import mmengine_config
-from autoseg.training import depthwise, normalization, pointwise
+from autoseg.training.depthwise import DilatedDepthwise
 from autoseg.training.frozen import Features
 from autoseg.training.imports import left_out
+from autoseg.training.normalization import FastBatchNorm
+from autoseg.training.pointwise import PointwiseConv
 from autoseg.training.resize import upsample
 from autoseg.training.weights import load_backbone
 
@@ -145,8 +147,12 @@ def speed_up(network: nn.Module) -> None:
     """Exchange layers and blocks for those that are faster on a CPU, in place; parameters stay what they are."""
     from autoseg.training import blocks  # after mmsegmentation's models
 
-    for kind in (depthwise, pointwise, normalization, blocks):
-        kind.speed_up(network)
+    # Layers first: whether a block suits depends on what its parts have become.
+    for kinds in ((DilatedDepthwise, PointwiseConv, FastBatchNorm), *blocks.KINDS):
+        for part in network.modules():
+            for kind in kinds:
+                if kind.suits(part):
+                    part.__class__ = kind
 
 
 def network_config(config: ModelConfig, num_classes: int) -> dict[str, Any]:

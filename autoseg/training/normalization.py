@@ -59,13 +59,6 @@ class FastBatchNorm(nn.BatchNorm2d):
         )
 
 
-def speed_up(network: nn.Module) -> None:
-    """Exchange the layers of a network that can be computed this way, in place; parameters stay what they are."""
-    for layer in network.modules():
-        if FastBatchNorm.suits(layer):
-            layer.__class__ = FastBatchNorm
-
-
 class _Normalized(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, maps: Tensor, weight: Tensor, bias: Tensor, layer: FastBatchNorm, bounds: Bounds) -> Tensor:

@@ -8,7 +8,8 @@ from torch import nn
 
 from autoseg.config import ModelConfig
 from autoseg.training import build_model
-from autoseg.training.depthwise import DilatedDepthwise, speed_up
+from autoseg.training.depthwise import DilatedDepthwise
+from autoseg.training.models import speed_up
 
 
 @pytest.mark.parametrize("size", [(8, 8), (5, 9), (1, 1), (2, 17)])
