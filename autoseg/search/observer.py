@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partialmethod
 from pathlib import Path
 
 from autoseg.search.records import SearchResult, TrialRecord
@@ -115,37 +116,9 @@ class Observers(Observer):
                 self._members.remove(member)
                 logger.warning("%s failed and is told nothing more", type(member).__name__, exc_info=True)
 
-    def expect(self, seconds_per_training: float | None) -> None:
-        """See `Observer`."""
-        self._tell("expect", seconds_per_training)
 
-    def started(self, plan: Plan) -> None:
-        """See `Observer`."""
-        self._tell("started", plan)
-
-    def trained(self, record: TrialRecord, progress: Progress) -> None:
-        """See `Observer`."""
-        self._tell("trained", record, progress)
-
-    def round_done(self, summary: RoundSummary, progress: Progress) -> None:
-        """See `Observer`."""
-        self._tell("round_done", summary, progress)
-
-    def confirming(self, trainings: int) -> None:
-        """See `Observer`."""
-        self._tell("confirming", trainings)
-
-    def warning(self, text: str) -> None:
-        """See `Observer`."""
-        self._tell("warning", text)
-
-    def finished(self, result: SearchResult) -> None:
-        """See `Observer`."""
-        self._tell("finished", result)
-
-    def close(self) -> None:
-        """See `Observer`."""
-        self._tell("close")
+for _event in (name for name in vars(Observer) if not name.startswith("_")):
+    setattr(Observers, _event, partialmethod(Observers._tell, _event))
 
 
 def estimate(seconds: float, done: int, remaining: int, workers: int) -> float | None:
