@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from pathlib import Path
 
 from autoseg.cli.typed import and_imports
 from autoseg.config import PAPER_METRICS
-from autoseg.evidence.found import by_round
 from autoseg.losses import LossCard
 from autoseg.metrics import names
 from autoseg.search.ledger import Ledger
-from autoseg.search.records import Row, SearchResult, percent
+from autoseg.search.records import COMPLETE, Row, SearchResult, by_round, percent
 
 
 def draw(result: SearchResult, theta_names: list[str]) -> None:
@@ -21,10 +21,11 @@ def draw(result: SearchResult, theta_names: list[str]) -> None:
     folder = result.run_dir / "figures"
     folder.mkdir(exist_ok=True)
     with Ledger(result.run_dir / "trials.db", theta_names, read_only=True) as ledger:
-        records = ledger.records("search")
+        rounds = by_round(ledger.records("search"))
+    rewards = [[r.reward if r.state == COMPLETE else math.nan for r in one] for one in rounds]
     card = LossCard.load(result.run_dir / "loss.json")
     loss = card.build(card.num_classes or 2).surrogate
-    drawn = {"reward": figures.reward_by_round(by_round(records), result.metric)}
+    drawn = {"reward": figures.reward_by_round(rewards, result.metric)}
     if loss is not None:
         drawn["curves"] = figures.curves(sampled.curve_points(loss), sampled.published_points(result.metric))
         drawn["surfaces"] = figures.surfaces(sampled.operands(loss))
@@ -51,7 +52,7 @@ def table(result: SearchResult) -> list[str]:
 def _line(row: Row, width: int, others: list[str], won: bool) -> str:
     spread = f"{percent(row.mean)} ± {percent(row.std)}" + ("*" if won else " ")
     failed = f"   ({len(row.values) - row.n} failed)" if row.n < len(row.values) else ""
-    scores = "".join(f"{percent(row.scores.get(name, float('nan'))):>8}" for name in others)
+    scores = "".join(f"{percent(row.scores.get(name, math.nan)):>8}" for name in others)
     return f"{row.name:<{width}}{spread:>14} {scores}{failed}"
 
 

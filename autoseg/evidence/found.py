@@ -1,22 +1,8 @@
-"""What a search has found, in words and by rounds."""
+"""What a search has found, in words."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-
-from autoseg.search.records import COMPLETE, SearchResult, TrialRecord, percent
-
-
-def by_round(records: Sequence[TrialRecord]) -> list[list[float]]:
-    """Rewards of each round's candidates in order; NaN where a training did not complete."""
-    rounds: dict[int, list[TrialRecord]] = {}
-    for record in records:
-        rounds.setdefault(record.round, []).append(record)
-    return [
-        [r.reward if r.state == COMPLETE else math.nan for r in sorted(rounds[i], key=lambda r: r.index)]
-        for i in sorted(rounds)
-    ]
+from autoseg.search.records import SearchResult, percent
 
 
 def sentence(result: SearchResult) -> str:

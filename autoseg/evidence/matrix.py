@@ -4,44 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from statistics import fmean, median, stdev
+from statistics import median
 
 from autoseg.errors import unknown_name
 from autoseg.evidence.bootstrap import Bootstrap
 from autoseg.evidence.contenders import Contender
 from autoseg.metrics import higher_is_better, parse
-from autoseg.search.paired import Paired, paired
+from autoseg.search.paired import Paired, Summary, paired, summary
 from autoseg.search.records import COMPLETE, TrialRecord
 
 
 def score(scores: Mapping[str, float], metric: str, of: str = "") -> float:
     """The score of a metric or of a sum of metrics, or of one class of it; NaN if it was not scored."""
     return sum(weight * scores.get(name + of, math.nan) for weight, name in parse(metric))
-
-
-@dataclass(frozen=True)
-class Summary:
-    """Scores over seeds.
-
-    Args:
-        values: by seed; NaN where the training did not complete.
-        n: how many completed.
-        mean: of these; NaN if there is none.
-        std: standard deviation (n - 1); NaN below two.
-    """
-
-    values: tuple[float, ...]
-    n: int
-    mean: float
-    std: float
-
-
-def summary(values: Sequence[float]) -> Summary:
-    """Mean and standard deviation of what is there."""
-    known = [value for value in values if not math.isnan(value)]
-    mean = fmean(known) if known else math.nan
-    return Summary(tuple(values), len(known), mean, stdev(known) if len(known) > 1 else math.nan)
 
 
 class Matrix:

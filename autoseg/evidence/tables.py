@@ -7,9 +7,9 @@ import io
 import math
 from collections.abc import Iterable, Sequence
 
-from autoseg.evidence.matrix import Matrix, Summary, score
+from autoseg.evidence.matrix import Matrix, score
 from autoseg.metrics import higher_is_better
-from autoseg.search.paired import LEAST_SEEDS, Paired
+from autoseg.search.paired import LEAST_SEEDS, Paired, Summary
 from autoseg.search.records import percent
 
 HAND_MADE = "best hand-made"

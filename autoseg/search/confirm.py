@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
+from typing import Any
 
 import numpy as np
 
 from autoseg.config import PAPER_METRICS
 from autoseg.search.bench import Bench
-from autoseg.search.paired import paired
+from autoseg.search.paired import paired, summary
 from autoseg.search.records import COMPLETE, Comparison, Finding, Row, SearchResult, TrialRecord
 
 WRECKED = 0.5  # share of the reference's score below which another metric counts as wrecked
@@ -80,6 +81,30 @@ def tabulate(records: Sequence[TrialRecord], target: str) -> list[Row]:
     return sorted(rows, key=lambda row: (-row.n, -row.reward if row.n else 0.0))
 
 
+def settings_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Rounds, candidates and confirmation in a search's `config.yaml`: a section, or not in one by `autoseg.search`."""
+    section: Mapping[str, Any] = config.get("search", config)
+    return section
+
+
+def trainings(config: Mapping[str, Any], floor: int, confirmation: int = 0, mean: bool | None = None) -> int:
+    """How many trainings a search has in all.
+
+    Args:
+        config: its `config.yaml`, or its settings as plain data.
+        floor: how many of the rival that its floor refers to.
+        confirmation: how many of the confirmation; 0: none is planned yet.
+        mean: whether its controller has one, which is confirmed too; None: as the controller's name says.
+    """
+    settings, controller = settings_of(config), config.get("controller", {})
+    if mean is None:
+        mean = (controller.get("name") or controller.get("controller")) == "ppo"
+    confirm = settings["confirm"]
+    entries = confirm["top"] + len(set(confirm["rivals"])) + mean
+    confirmation = confirmation or (entries * confirm["seeds"] if confirm["top"] else 0)
+    return int(settings["rounds"] * settings["candidates"] + floor + confirmation)
+
+
 def conclude(run_dir: Path, metric: str, best: Finding, rows: Sequence[Row], seeds: Sequence[int]) -> SearchResult:
     """What a search ends with.
 
@@ -103,16 +128,12 @@ def conclude(run_dir: Path, metric: str, best: Finding, rows: Sequence[Row], see
 
 def _row(records: Sequence[TrialRecord], target: str) -> Row:
     complete = [record for record in records if record.state == COMPLETE]
-    values = tuple(record.scores[target] if record.state == COMPLETE else math.nan for record in records)
-    good = [value for value in values if not math.isnan(value)]
+    values = [record.scores[target] if record.state == COMPLETE else math.nan for record in records]
     return Row(
-        records[0].name,
-        records[0].kind,
-        records[0].theta,
-        values,
-        mean=fmean(good) if good else math.nan,
-        std=stdev(good) if len(good) > 1 else math.nan,
-        n=len(good),
+        **vars(summary(values)),
+        name=records[0].name,
+        kind=records[0].kind,
+        theta=records[0].theta,
         reward=fmean(record.reward for record in complete) if complete else math.nan,
         scores={name: fmean(r.scores[name] for r in complete) for name in (complete[0].scores if complete else ())},
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import fmean
 
 import numpy as np
@@ -21,10 +21,10 @@ from autoseg.controllers import Controller
 from autoseg.errors import AutosegError, InputError
 from autoseg.execution import Executor
 from autoseg.search.bench import Bench
-from autoseg.search.confirm import conclude, confirm, finalists, fresh_seeds, rival
+from autoseg.search.confirm import conclude, confirm, finalists, fresh_seeds, rival, trainings
 from autoseg.search.ledger import Ledger
 from autoseg.search.observer import Observer, Plan, RoundSummary
-from autoseg.search.records import COMPLETE, FAILED, Finding, SearchResult, TrialRecord
+from autoseg.search.records import COMPLETE, FAILED, Finding, SearchResult, TrialRecord, by_round
 from autoseg.search.reward import Floor, Reward
 from autoseg.search.run_folder import RunFolder
 from autoseg.search.rungs import Rungs
@@ -119,11 +119,8 @@ def _go_on(folder: RunFolder, controller: Controller, settings: SearchSettings, 
 
 def _rounds(history: Sequence[TrialRecord], end: int) -> list[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]:
     """θ and rewards of the rounds before `end`, as the controller was told them."""
-    told: dict[int, list[TrialRecord]] = {}
-    for record in sorted(history, key=lambda record: (record.round, record.index)):
-        if record.round < end:
-            told.setdefault(record.round, []).append(record)
-    return [(np.array([r.theta for r in one]), np.array([r.reward for r in one])) for one in told.values()]
+    told = by_round(record for record in history if record.round < end)
+    return [(np.array([r.theta for r in one]), np.array([r.reward for r in one])) for one in told]
 
 
 def _candidates(round: int, thetas: npt.NDArray[np.float64], seed: int) -> list[TrialRecord]:
@@ -181,10 +178,8 @@ def _mean(controller: Controller) -> tuple[float, ...] | None:
 
 
 def _trainings(settings: SearchSettings, controller: Controller) -> int:
-    confirm = settings.confirm
-    entries = confirm.top + len(set(confirm.rivals)) + (_mean(controller) is not None)
     floor = settings.floor is not None and Floor.parse(settings.floor).rival is not None
-    return settings.rounds * settings.candidates + (entries * confirm.seeds if confirm.top else 0) + floor
+    return trainings(asdict(settings), floor, mean=_mean(controller) is not None)
 
 
 def _plan(folder: RunFolder, problem: Problem, settings: SearchSettings, bench: Bench, first: int) -> Plan:

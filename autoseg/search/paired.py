@@ -1,4 +1,4 @@
-"""Two losses seed by seed: the one place that says how sure a difference is.
+"""A loss over seeds, and two of them seed by seed: the one place that says how sure a difference is.
 
 A t interval over seeds, not a bootstrap over them: resampling three or five numbers understates their spread so
 much that it marks 33 % (three seeds) or 16 % (five) of differences that do not exist. It speaks of other seeds on
@@ -14,6 +14,30 @@ from statistics import fmean, stdev
 
 LEAST_SEEDS = 5  # for a mark of significance: with fewer, intervals mislead
 CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Scores over seeds.
+
+    Args:
+        values: by seed; NaN where the training did not complete.
+        n: how many completed.
+        mean: of these; NaN if there is none.
+        std: standard deviation (n - 1); NaN below two.
+    """
+
+    values: tuple[float, ...]
+    n: int
+    mean: float
+    std: float
+
+
+def summary(values: Sequence[float]) -> Summary:
+    """Mean and standard deviation of what is there."""
+    known = [value for value in values if not math.isnan(value)]
+    mean = fmean(known) if known else math.nan
+    return Summary(tuple(values), len(known), mean, stdev(known) if len(known) > 1 else math.nan)
 
 
 @dataclass(frozen=True)

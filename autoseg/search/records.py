@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from autoseg.search.paired import Paired
+from autoseg.search.paired import Paired, Summary
 
 RUNNING = "running"
 COMPLETE = "complete"
@@ -72,6 +73,14 @@ class TrialRecord:
         return {**what, "seed": self.seed}
 
 
+def by_round(records: Iterable[TrialRecord]) -> list[list[TrialRecord]]:
+    """The candidates of each round, both in their order."""
+    rounds: dict[int, list[TrialRecord]] = {}
+    for record in sorted(records, key=lambda record: (record.round, record.index)):
+        rounds.setdefault(record.round, []).append(record)
+    return list(rounds.values())
+
+
 @dataclass(frozen=True)
 class Finding:
     """A θ worth a loss card.
@@ -94,17 +103,13 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line of the confirmation's table: an entry over the fresh seeds.
+class Row(Summary):
+    """One line of the confirmation's table: an entry's target metric over the fresh seeds.
 
     Args:
         name: as in `TrialRecord`.
         kind: "candidate" or "rival".
         theta: raw θ; None for a hand-made loss.
-        values: the target metric by seed; NaN where the training did not complete.
-        mean: mean of the completed values; NaN if there is none.
-        std: their standard deviation (n - 1); NaN below two.
-        n: how many completed.
         reward: mean reward of the completed ones (the target metric unless a floor cuts it).
         scores: mean of every score over the completed ones.
     """
@@ -112,10 +117,6 @@ class Row:
     name: str
     kind: str
     theta: tuple[float, ...] | None
-    values: tuple[float, ...]
-    mean: float
-    std: float
-    n: int
     reward: float
     scores: dict[str, float]
 

@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 
 from autoseg.errors import InputError
+from autoseg.search.confirm import settings_of, trainings
 from autoseg.search.ledger import STUDIES, Ledger
 from autoseg.search.observer import estimate
 from autoseg.search.records import COMPLETE, RUNNING, TrialRecord, percent
@@ -70,7 +71,7 @@ class Status:
     @property
     def rounds(self) -> int:
         """Of a search."""
-        return int(_settings(self.config)["rounds"]) if self.kind == "search" else 0
+        return int(settings_of(self.config)["rounds"]) if self.kind == "search" else 0
 
     @property
     def workers(self) -> int:
@@ -107,7 +108,10 @@ def read_status(path: Path) -> Status | None:
     config = read_config(path)
     kind = "compare" if "losses" in config else "trust" if "run" in config else "search"
     studies = _studies(path / "trials.db", _OWN[kind], tuple(_times(path)))
-    total = _search_total(config, studies) if kind == "search" else sum(map(len, studies.values()))
+    planned = {study: len(records) for study, records in studies.items()}
+    total = sum(planned.values())
+    if kind == "search":
+        total = trainings(config, planned.get("floor", 0), planned.get("confirm", 0))
     since = max(_times(path))
     records = [record for records in studies.values() for record in records]
     done = sum(record.state != RUNNING for record in records)
@@ -155,23 +159,6 @@ def _read(database: Path, names: Sequence[str]) -> dict[str, tuple[TrialRecord, 
         return {name: tuple(ledger.records(name)) for name in names}
 
 
-def _settings(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Rounds, candidates and confirmation: a section of their own, or not in a search by `autoseg.search`."""
-    section: Mapping[str, Any] = config.get("search", config)
-    return section
-
-
-def _search_total(config: Mapping[str, Any], studies: Mapping[str, Sequence[TrialRecord]]) -> int:
-    settings = _settings(config)
-    confirm = settings["confirm"]
-    last = len(studies.get("confirm", ()))
-    if not last and confirm["top"]:
-        controller = config.get("controller", {})
-        mean = (controller.get("name") or controller.get("controller")) == "ppo"
-        last = (confirm["top"] + len(set(confirm["rivals"])) + mean) * confirm["seeds"]
-    return int(settings["rounds"]) * int(settings["candidates"]) + len(studies.get("floor", ())) + last
-
-
 def _owner(path: Path) -> tuple[str, bool | None]:
     """Who last worked in the folder, and whether that process lives; None: it is on another machine, or unknown."""
     file = path / "owner.json"
@@ -197,7 +184,7 @@ def _owner(path: Path) -> tuple[str, bool | None]:
 def round_line(status: Status, number: int) -> str | None:
     """A finished round in a line; None while it is not."""
     records = [r for r in status.studies.get("search", ()) if r.round == number]
-    if len(records) < int(_settings(status.config)["candidates"]) or any(r.state == RUNNING for r in records):
+    if len(records) < int(settings_of(status.config)["candidates"]) or any(r.state == RUNNING for r in records):
         return None
     known = [r.reward for r in records if r.state == COMPLETE]
     mean, best = (sum(known) / len(known), max(known)) if known else (math.nan, math.nan)

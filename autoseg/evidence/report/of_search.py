@@ -14,7 +14,7 @@ from autoseg.evidence.report.loss_sections import TWO, built_for_two, companions
 from autoseg.evidence.report.origin import cost_section, duration, origin_section
 from autoseg.evidence.report.read import SearchRun
 from autoseg.evidence.report.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, colours
-from autoseg.evidence.tables import points
+from autoseg.evidence.tables import points, spread
 from autoseg.search.paired import LEAST_SEEDS, paired
 from autoseg.search.records import COMPLETE, Row, percent
 
@@ -106,10 +106,9 @@ def _table(run: SearchRun, won: str) -> Table:
     best = max((row.mean for row in rows if row.n), default=math.nan)
     lines = []
     for row in rows:
-        spread = f"{percent(row.mean)} ± {percent(row.std)}" if row.n > 1 else percent(row.mean)
         first = [
             Cell(row.name, "mine" if row.name == won else ""),
-            Cell(spread, "best" if row.mean == best else ""),
+            Cell(spread(row), "best" if row.mean == best else ""),
             Cell(f"{row.n} of {len(row.values)}", "quiet"),
         ]
         lines.append([*first, *(Cell(percent(row.scores.get(name, math.nan))) for name in others)])

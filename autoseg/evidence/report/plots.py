@@ -17,7 +17,7 @@ from autoseg.evidence.matrix import Matrix
 from autoseg.evidence.report.theme import BLUE, GREEN, GREY, ORANGE, RED
 from autoseg.evidence.tables import points
 from autoseg.search.paired import Paired
-from autoseg.search.records import COMPLETE, TrialRecord, percent
+from autoseg.search.records import COMPLETE, TrialRecord, by_round, percent
 
 WIDEST = 26  # characters of a loss's name beside an axis
 
@@ -53,14 +53,14 @@ def reward_by_round(records: Sequence[TrialRecord], names: Sequence[str], metric
     lost = [r for r in records if r.state != COMPLETE]
     values = [100 * r.reward for r in done]
     floor = min(values, default=0.0) - 0.08 * (max(values, default=1.0) - min(values, default=0.0) or 1.0)
-    rounds = sorted({r.round for r in records})
+    rounds = by_round(records)
     means, best, top = [], [], -math.inf
-    for number in rounds:
-        rewards = [100 * r.reward for r in done if r.round == number]
+    for one in rounds:
+        rewards = [100 * r.reward for r in one if r.state == COMPLETE]
         means.append(float(np.mean(rewards)) if rewards else None)
         top = max([top, *rewards])
         best.append(top if math.isfinite(top) else None)
-    shown = [number + 1 for number in rounds]
+    shown = [one[0].round + 1 for one in rounds]
     dots = {"mode": "markers", "hoverinfo": "text"}
     plot = figure(
         [

@@ -12,7 +12,7 @@ from autoseg.evidence.compare import STUDY, parse_seeds, planned
 from autoseg.evidence.contenders import Contender, Recipe, contenders, find
 from autoseg.evidence.matrix import Matrix
 from autoseg.losses import LossCard
-from autoseg.search.confirm import conclude, fresh_seeds, tabulate
+from autoseg.search.confirm import conclude, fresh_seeds, settings_of, tabulate, trainings
 from autoseg.search.ledger import Ledger
 from autoseg.search.loop import found
 from autoseg.search.older import differences
@@ -80,7 +80,7 @@ class SearchRun(Run):
     @property
     def rounds(self) -> int:
         """All rounds, those to come included."""
-        return _rounds(self.config)
+        return int(settings_of(self.config)["rounds"])
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def _search(path: Path, config: dict[str, Any], fixed: dict[str, Any]) -> Search
     records = [*floor, *search, *confirmation]
     card = LossCard.load(path / "loss.json") if (path / "loss.json").is_file() else None
     result = _conclude(path, fixed, search, confirmation)
-    total = _total(config, fixed, len(floor), len(confirmation))
+    total = trainings(config, len(floor), len(confirmation))
     return SearchRun(path, config, fixed, records, total, metric, space, search, confirmation, result, card)
 
 
@@ -160,18 +160,6 @@ def _conclude(
     over = confirmation if all(record.state != RUNNING for record in confirmation) else ()
     seeds = fresh_seeds(seed, int(fixed["confirm"]["seeds"]))
     return conclude(path, metric, best, tabulate(over, metric), seeds)
-
-
-def _rounds(config: Mapping[str, Any]) -> int:
-    return int(config["rounds"] if "rounds" in config else config["search"]["rounds"])
-
-
-def _total(config: Mapping[str, Any], fixed: Mapping[str, Any], floor: int, confirmation: int) -> int:
-    """All trainings. The entries of the confirmation are known once it begins; until then, one or more is certain."""
-    confirm = fixed["confirm"]
-    expected = bool(confirm["seeds"] and confirm["top"])
-    least = (confirm["top"] + len(set(confirm["rivals"]))) * confirm["seeds"] if expected else 0
-    return floor + _rounds(config) * int(fixed["candidates"]) + (confirmation or least)
 
 
 # ------------------------------------------------------------------------------------------ a comparison

@@ -14,7 +14,7 @@ from autoseg.search.records import Finding, Row, SearchResult
 def row(name: str, kind: str, values: tuple[float, ...]) -> Row:
     good = [value for value in values if not math.isnan(value)]
     mean = sum(good) / len(good)
-    return Row(name, kind, None, values, mean, 0.01, len(good), mean, {"miou": mean, "biou": mean / 2})
+    return Row(values, len(good), mean, 0.01, name, kind, None, mean, {"miou": mean, "biou": mean / 2})
 
 
 def result(rival: tuple[float, ...], found: tuple[float, ...] = (0.42, 0.44, 0.43, 0.45, 0.41)) -> SearchResult:

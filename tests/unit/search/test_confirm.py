@@ -12,7 +12,7 @@ from autoseg.search.records import Row, TrialRecord
 def row(name: str, *values: float, kind: str = "candidate", **scores: float) -> Row:
     good = [v for v in values if not math.isnan(v)]
     mean = sum(good) / len(good) if good else math.nan
-    return Row(name, kind, None, values, mean, 0.0, len(good), mean, {"biou": mean, **scores})
+    return Row(values, len(good), mean, 0.0, name, kind, None, mean, {"biou": mean, **scores})
 
 
 def trained(index: int, reward: float, theta: tuple[float, ...] | None = None) -> TrialRecord:
