@@ -35,7 +35,7 @@ class GPSettings(Settings):
     """Options of "gp"; `std` plays no part, and `mean`, if given, is its first candidate.
 
     Args:
-        startup: candidates told before the process takes over; those before are drawn uniformly.
+        startup: candidates told before the model takes over; those before are drawn uniformly.
     """
 
     startup: int = 8
@@ -67,7 +67,7 @@ class GPController(Controller):
         self._most: int | None = MOST  # None: all, as an earlier version did, whose runs go on so
 
     def _propose(self, n: int) -> FloatArray:
-        with _quiet(), _one_thread() if self._started else nullcontext():
+        with quiet(), _one_thread() if self._started else nullcontext():
             study = self._study()
             self._asks += 1
             trials = [study.ask(self._space) for _ in range(n)]
@@ -156,8 +156,8 @@ def informative(thetas: FloatArray, rewards: FloatArray, most: int) -> list[int]
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """No line for every study; what a fit warns of, no user can mend."""
+def quiet() -> Iterator[None]:
+    """No line for every study; what is warned of, no user can mend."""
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,23 +9,16 @@ import numpy as np
 import optuna
 from optuna.trial import TrialState
 
-from autoseg.controllers.base import FloatArray, Settings, check_integer
+from autoseg.controllers.base import FloatArray, Settings
+from autoseg.controllers.gp import GPSettings, quiet
 from autoseg.controllers.replay import Optimizer, ReplayController
 
 
 @dataclass(frozen=True)
-class TPESettings(Settings):
-    """Options of "tpe"; `std` plays no part, and `mean`, if given, is its first candidate.
-
-    Args:
-        startup: candidates drawn uniformly before the estimator takes over.
-    """
+class TPESettings(GPSettings):
+    """Options of "tpe", those of "gp"."""
 
     startup: int = 10
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_integer("controller startup", self.startup, least=1)
 
 
 class TPEController(ReplayController):
@@ -46,7 +38,11 @@ class _Study:
         self._names = [f"x{i:04d}" for i in range(settings.dim)]  # Optuna sorts them
         self._space = {name: optuna.distributions.FloatDistribution(0.0, 1.0) for name in self._names}
         self._pending: dict[tuple[float, ...], list[optuna.trial.Trial]] = {}
-        self._study = _quiet_study(settings)
+        with quiet():  # options that it needs were once experimental
+            sampler = optuna.samplers.TPESampler(
+                seed=settings.seed, n_startup_trials=settings.startup, multivariate=True, constant_liar=True
+            )
+            self._study = optuna.create_study(direction="maximize", sampler=sampler)
         if settings.mean is not None:
             self._study.enqueue_trial(dict(zip(self._names, settings.mean, strict=True)))
 
@@ -72,18 +68,3 @@ class _Study:
                 self._study.add_trial(
                     optuna.trial.create_trial(params=params, distributions=dict(self._space), value=reward)
                 )
-
-
-def _quiet_study(settings: TPESettings) -> optuna.Study:
-    """A study that announces neither itself nor that options it needs were once experimental."""
-    level = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            sampler = optuna.samplers.TPESampler(
-                seed=settings.seed, n_startup_trials=settings.startup, multivariate=True, constant_liar=True
-            )
-        return optuna.create_study(direction="maximize", sampler=sampler)
-    finally:
-        optuna.logging.set_verbosity(level)

@@ -7,8 +7,6 @@ if x = y, where the classic product form has its minimum elsewhere (one pixel wi
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -46,9 +44,7 @@ class DiceSemimetricLoss(SoftLabelRegionLoss):
     name = "dml"
     summary = "Dice semimetric loss: soft Dice that is also right for soft labels"
     source = "Wang et al., MICCAI 2023, arXiv 2303.16296"
-
-    def __init__(self, num_classes: int, *, alpha: float = 0.5, beta: float = 0.5, **common: Any) -> None:
-        super().__init__(num_classes, alpha=alpha, beta=beta, **common)
+    prices = (0.5, 0.5)
 
 
 class CompatibleTverskyLoss(SoftLabelRegionLoss):
@@ -60,6 +56,4 @@ class CompatibleTverskyLoss(SoftLabelRegionLoss):
     name = "ctl"
     summary = "compatible Tversky loss: Tversky that is also right for soft labels"
     source = "Wang et al., MICCAI 2023, arXiv 2303.16296"
-
-    def __init__(self, num_classes: int, *, alpha: float = 0.3, beta: float = 0.7, **common: Any) -> None:
-        super().__init__(num_classes, alpha=alpha, beta=beta, **common)
+    prices = (0.3, 0.7)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -26,40 +26,42 @@ class RegionLoss(SegLoss):
 
     Args:
         num_classes: C.
-        alpha: weight of false positives, 0 or more.
-        beta: weight of false negatives, 0 or more.
+        alpha: weight of false positives, 0 or more; None: as in `prices`.
+        beta: weight of false negatives, likewise.
         reduction: weights of three ways to average. "D": sums over the batch, then the mean over classes;
             "I": sums per image, mean over classes, then over images; "C": the same sums, mean over images,
             then over classes. A letter alone means that way only.
         classes: "present" averages over classes that the labels have (in the batch, or in the image), "all"
             over all C; "auto" is present for hard labels, all for soft ones.
         class_weight: C numbers, weights of the classes in the mean.
-        gamma: power of a class's loss; above 1 it turns to hard classes.
+        gamma: power of a class's loss; above 1 it turns to hard classes. None: `power`.
         log: -log(score) instead of 1 - score: pulls hard at classes whose score is near 0.
         smooth: pixels added to numerator and denominator, above 0.
         common: options of `SegLoss`.
     """
 
+    prices: ClassVar[tuple[float, float]] = (1.0, 1.0)  # alpha and beta, unless they are given
+    power: ClassVar[float] = 1.0  # gamma, likewise
     class_weight: Tensor
 
     def __init__(
         self,
         num_classes: int,
         *,
-        alpha: float = 1.0,
-        beta: float = 1.0,
+        alpha: float | None = None,
+        beta: float | None = None,
         reduction: str | Mapping[str, float] = "D",
         classes: str = "auto",
         class_weight: Sequence[float] | None = None,
-        gamma: float = 1.0,
+        gamma: float | None = None,
         log: bool = False,
         smooth: float = 1e-3,
         **common: Any,
     ) -> None:
         super().__init__(num_classes, **common)
-        self.alpha = check_range("alpha", alpha, 0, math.inf)
-        self.beta = check_range("beta", beta, 0, math.inf)
-        self.gamma = check_range("gamma", gamma, 0, math.inf, open_low=True)
+        self.alpha = check_range("alpha", self.prices[0] if alpha is None else alpha, 0, math.inf)
+        self.beta = check_range("beta", self.prices[1] if beta is None else beta, 0, math.inf)
+        self.gamma = check_range("gamma", self.power if gamma is None else gamma, 0, math.inf, open_low=True)
         self.smooth = check_range("smooth", smooth, 0, math.inf, open_low=True)
         self.reduction = _reduction_weights(reduction)
         if classes not in ("auto", "present", "all"):
@@ -157,9 +159,7 @@ class Dice(RegionLoss):
     name = "dice"
     summary = "soft Dice with sums in the denominator, the common form"
     source = "Milletari et al., 3DV 2016, arXiv 1606.04797; Sudre et al., arXiv 1707.03237"
-
-    def __init__(self, num_classes: int, *, alpha: float = 0.5, beta: float = 0.5, **common: Any) -> None:
-        super().__init__(num_classes, alpha=alpha, beta=beta, **common)
+    prices = (0.5, 0.5)
 
 
 class DiceSquared(RegionLoss):
@@ -173,12 +173,13 @@ class DiceSquared(RegionLoss):
     summary = "V-Net's Dice with squares in the denominator; minimal at p = y, soft labels too"
     source = "Milletari et al., 3DV 2016, arXiv 1606.04797"
     soft_labels = True
+    prices = (0.5, 0.5)
 
     def __init__(self, num_classes: int, **common: Any) -> None:
         for option in {"alpha", "beta"} & common.keys():
             hint = "Losses with prices for false positives and negatives: tversky, ctl."
             raise InputError("option of dice_squared", "no alpha and no beta", option, hint)
-        super().__init__(num_classes, alpha=0.5, beta=0.5, **common)
+        super().__init__(num_classes, **common)
 
     def parts(self, p: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The squared error stands for false positives and false negatives alike."""
@@ -196,9 +197,7 @@ class Tversky(RegionLoss):
     name = "tversky"
     summary = "Jaccard with separate prices for false positives (alpha) and false negatives (beta)"
     source = "Salehi et al., MLMI 2017, arXiv 1706.05721"
-
-    def __init__(self, num_classes: int, *, alpha: float = 0.3, beta: float = 0.7, **common: Any) -> None:
-        super().__init__(num_classes, alpha=alpha, beta=beta, **common)
+    prices = (0.3, 0.7)
 
 
 class FocalTversky(RegionLoss):
@@ -211,14 +210,5 @@ class FocalTversky(RegionLoss):
     name = "focal_tversky"
     summary = "Tversky loss to a power, which turns between easy and hard classes"
     source = "Abraham and Khan, ISBI 2019, arXiv 1810.07842"
-
-    def __init__(
-        self,
-        num_classes: int,
-        *,
-        alpha: float = 0.3,
-        beta: float = 0.7,
-        gamma: float = 0.75,
-        **common: Any,
-    ) -> None:
-        super().__init__(num_classes, alpha=alpha, beta=beta, gamma=gamma, **common)
+    prices = (0.3, 0.7)
+    power = 0.75
