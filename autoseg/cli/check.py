@@ -17,38 +17,21 @@ from autoseg.search.rungs import NONE, PRUNERS, Rungs, build_pruner
 
 Config = SearchConfig | CompareConfig | RetrainConfig
 
-_AT_LEAST: Mapping[str, float] = {
-    "tolerance": 0,
-    "seed": 0,
-    "data.seed": 0,
-    "data.ignore_index": 0,
-    "proxy.iters": 1,
-    "proxy.warmup": 0,
-    "proxy.batch_size": 1,
-    "proxy.crop": 16,
-    "proxy.threads": 1,
-    "proxy.eval_batch_size": 1,
-    "proxy.weight_decay": 0,
-    "proxy.aux_weight": 0,
-    "search.rounds": 1,
-    "search.candidates": 1,
-    "search.retries": 0,
-    "retries": 0,
-    "search.confirm.top": 0,
-    "search.confirm.seeds": 0,
-    "executor.per_device": 1,
-    "train.iters": 1,
-    "train.val_interval": 1,
-    "train.keep_checkpoints": 1,
-    "train.batch_size": 1,
-    "train.weight_decay": 0,
-    "train.min_lr": 0,
-    "train.warmup_iters": 0,
-    "train.aux_weight": 0,
-    "candidates": 2,
-    "full.iters": 2,
-    "full.seeds": 1,
-}
+_AT_LEAST: Mapping[int, tuple[str, ...]] = {
+    0: (
+        "tolerance", "seed", "retries", "data.seed", "data.ignore_index",
+        "proxy.warmup", "proxy.weight_decay", "proxy.aux_weight",
+        "search.retries", "search.confirm.top", "search.confirm.seeds",
+        "train.weight_decay", "train.min_lr", "train.warmup_iters", "train.aux_weight",
+    ),
+    1: (
+        "proxy.iters", "proxy.batch_size", "proxy.threads", "proxy.eval_batch_size",
+        "search.rounds", "search.candidates", "executor.per_device", "full.seeds",
+        "train.iters", "train.val_interval", "train.keep_checkpoints", "train.batch_size",
+    ),
+    2: ("candidates", "full.iters"),
+    16: ("proxy.crop",),
+}  # fmt: skip
 
 _ONE_OF: Mapping[str, tuple[str, ...]] = {
     "data.kind": ("builtin", "folder", "mmseg"),
@@ -103,10 +86,10 @@ def check_ranges(config: Config | TrustConfig) -> None:
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, float) and not math.isfinite(number):  # nan passes every comparison below
                 raise InputError(key, "a finite number", number)
-    for key, least in _AT_LEAST.items():
-        value = attrgetter(key)(config) if key in known else None
+    for key, least in ((key, least) for least, of in _AT_LEAST.items() for key in of if key in known):
+        value = attrgetter(key)(config)
         if value is not None and value < least:
-            raise InputError(key, f"at least {least:g}", value)
+            raise InputError(key, f"at least {least}", value)
     for key in (key for key in _ABOVE_ZERO if key in known):
         value = attrgetter(key)(config)
         if value is not None and value <= 0:
