@@ -9,8 +9,7 @@ from typing import TypeVar
 
 from autoseg.cli.typed import and_imports, typed
 from autoseg.config import CompareConfig, SearchConfig, TrustConfig
-from autoseg.execution import Executor, Standby, Task
-from autoseg.execution.build import build_executor
+from autoseg.execution import Executor, Standby, Task, build_executor
 from autoseg.search.observer import Observers
 from autoseg.search.own import Knowing
 from autoseg.search.run_folder import RunFolder

@@ -15,8 +15,7 @@ import numpy as np
 from autoseg.config import ConfirmConfig, SearchSettings
 from autoseg.controllers import Controller, build_controller
 from autoseg.errors import InputError
-from autoseg.execution import slots
-from autoseg.execution.build import build_executor
+from autoseg.execution import build_executor, slots
 from autoseg.search.candidate import CandidateTask
 from autoseg.search.loop import Problem, run_search
 from autoseg.search.observer import Observer, Observers
