@@ -109,12 +109,14 @@ class Job:
         text: the same as `AutoSegLoss` takes it: cards are files of the work dir.
         work_dir: mmengine's.
         cfg: the mmengine config.
+        classes: how many the network tells apart.
     """
 
     loss: Contender
     text: str
     work_dir: Path
     cfg: Any
+    classes: int
 
 
 def run_one(config: RetrainConfig) -> int:
@@ -136,7 +138,7 @@ def build(config: RetrainConfig, started_by: str, device: str) -> Job:
     Raises:
         InputError: an unknown loss, network or data set, files that are missing, a work dir that is taken.
     """
-    from autoseg.retrain.build import build_config  # mmengine: only once the device is chosen
+    from autoseg.retrain.build import build_config, main_head  # mmengine: only once the device is chosen
     from autoseg.retrain.checkpoint import last_checkpoint, read_checkpoint
     from autoseg.retrain.loaders import check_files
 
@@ -151,8 +153,9 @@ def build(config: RetrainConfig, started_by: str, device: str) -> Job:
         raise InputError("run_dir", "a new folder", f"{work_dir}, which holds a run", f"Go on with it: {again}")
     text = built_from(loss, work_dir)
     cfg = build_config(config, text, str(work_dir), launcher=started_by, device=device, ranks=ranks)
+    classes = int(main_head(cfg.model)["num_classes"])
     if not loss.cards:
-        build_loss(text, num_classes=_num_classes(cfg))  # a wrong name is said now
+        build_loss(text, num_classes=classes)  # a wrong name is said now
     if config.config is None and rank == 0:
         check_files(config.data, work_dir)
     if rank == 0 and config.resume is None:
@@ -160,7 +163,7 @@ def build(config: RetrainConfig, started_by: str, device: str) -> Job:
         with writable(work_dir):
             keep_cards([loss], work_dir)
             write_atomic(work_dir / "config.yaml", yaml.safe_dump({"schema": SCHEMA, **kept}, sort_keys=False))
-    return Job(loss, text, work_dir, cfg)
+    return Job(loss, text, work_dir, cfg, classes)
 
 
 def _train(config: RetrainConfig, job: Job) -> int:
@@ -198,15 +201,14 @@ def _train(config: RetrainConfig, job: Job) -> int:
 
 def introduction(config: RetrainConfig, job: Job, ranks: int) -> list[str]:
     """What is trained, and what makes it less than it seems."""
-    classes = _num_classes(job.cfg)
-    lines = [f"warning: {text}" for text in warnings_about([job.loss], config.metrics, classes, [])]
-    local = rank_local(build_loss(job.text, num_classes=classes)) if not job.loss.cards else []
+    lines = [f"warning: {text}" for text in warnings_about([job.loss], config.metrics, job.classes, [])]
+    local = rank_local(build_loss(job.text, num_classes=job.classes)) if not job.loss.cards else []
     if ranks > 1 and local:
         lines.append(f"warning: {', '.join(local)} cannot count over several GPUs; each works on its own batch")
     verb = "Going on with" if config.resume is not None else "Training"
     many = f" on {ranks} processes" if ranks > 1 else ""
     data = "" if config.config is not None else f" on {config.data.name}"
-    what = f"{verb} {_model_name(config)} with loss {job.loss.name}{data}, {classes} classes{many}"
+    what = f"{verb} {_model_name(config)} with loss {job.loss.name}{data}, {job.classes} classes{many}"
     return [*lines, what, f"Work dir: {_shown(job.work_dir)}"]
 
 
@@ -235,11 +237,6 @@ def _shown(path: Path) -> Path:
 
 def _model_name(config: RetrainConfig) -> str:
     return config.model.name if config.config is None else Path(config.config).stem
-
-
-def _num_classes(cfg: Any) -> int:
-    head = cfg.model.decode_head
-    return int((head[-1] if isinstance(head, list) else head).num_classes)
 
 
 def _is_training(path: Path) -> None:

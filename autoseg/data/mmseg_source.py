@@ -19,9 +19,7 @@ CHILDREN = ("dataset", "datasets")  # of RepeatDataset and ConcatDataset
 
 
 def open_mmseg(config: DataConfig) -> FileSource:
-    """The source behind `data.kind=mmseg`: train, val and test as the dataset config lists them.
-
-    A test split that is the validation split again, as in most configs, is no test split and left out.
+    """The source behind `data.kind=mmseg`: train, val and test as the dataset config lists them, see `splits_of`.
 
     Args:
         config: `mmseg_config` is a path or the name of a config inside mmsegmentation; `root` replaces its
@@ -30,18 +28,7 @@ def open_mmseg(config: DataConfig) -> FileSource:
     Raises:
         InputError: no such config, or files it names are missing.
     """
-    settings = load_config(config)
-    roles = {
-        role: leaves(settings[f"{role}_dataloader"]["dataset"])
-        for role in ("train", "val", "test")
-        if settings.get(f"{role}_dataloader")
-    }
-    for role in ("train", "val"):
-        if role not in roles:
-            raise InputError("data.mmseg_config", f"a {role}_dataloader", "none", "Choose a complete dataset config.")
-    if config.test_split is None or roles.get("test") == roles["val"]:
-        roles.pop("test", None)
-    datasets = {role: [_build(leaf, config) for leaf in leaves] for role, leaves in roles.items()}
+    datasets = {role: [_build(leaf, config) for leaf in leaves(node)] for role, node in splits_of(config).items()}
     first = datasets["train"][0]
     classes = list(first.metainfo["classes"])
     palette = [list(rgb) for rgb in first.metainfo.get("palette") or generated_palette(len(classes))]
@@ -55,30 +42,36 @@ def open_mmseg(config: DataConfig) -> FileSource:
     return FileSource(classes, palette, items, _lookup(first, len(classes)))
 
 
-def load_config(config: DataConfig) -> dict[str, Any]:
-    """The settings of `data.mmseg_config`; raises InputError if there is no such config."""
+def splits_of(config: DataConfig) -> dict[str, dict[str, Any]]:
+    """The data set of each role in `data.mmseg_config`.
+
+    A test split that is the validation split again, as in most configs, is no test split and left out.
+
+    Raises:
+        InputError: no such config, or one that lacks train or val.
+    """
     import mmseg
     from mmseg.utils import register_all_modules
 
+    field = "data.mmseg_config"
     if config.mmseg_config is None:
-        raise InputError(
-            "data.mmseg_config",
-            "a dataset config of mmsegmentation",
-            None,
-            "For example data.mmseg_config=_base_/datasets/ade20k.py.",
-        )
+        hint = f"For example {field}=_base_/datasets/ade20k.py."
+        raise InputError(field, "a dataset config of mmsegmentation", None, hint)
     register_all_modules(init_default_scope=True)
     inside = Path(mmseg.__file__).parent / ".mim" / "configs" / config.mmseg_config
     path = Path(config.mmseg_config) if Path(config.mmseg_config).is_file() else inside
     if not path.is_file():
-        raise InputError(
-            "data.mmseg_config",
-            "a path, or a config inside mmsegmentation",
-            f"'{config.mmseg_config}'",
-            "Those are named _base_/datasets/NAME.py.",
-        )
-    settings: dict[str, Any] = mmengine_config(path, "data.mmseg_config").to_dict()
-    return settings
+        hint = "Those are named _base_/datasets/NAME.py."
+        raise InputError(field, "a path, or a config inside mmsegmentation", f"'{config.mmseg_config}'", hint)
+    settings = mmengine_config(path, field).to_dict()
+    loaders = {role: settings.get(f"{role}_dataloader") for role in ("train", "val", "test")}
+    found: dict[str, dict[str, Any]] = {role: loader["dataset"] for role, loader in loaders.items() if loader}
+    for role in ("train", "val"):
+        if role not in found:
+            raise InputError(field, f"a {role}_dataloader", "none", "Choose a complete dataset config.")
+    if config.test_split is None or found.get("test") == found["val"]:
+        found.pop("test", None)
+    return found
 
 
 def leaves(dataset: dict[str, Any]) -> list[dict[str, Any]]:
@@ -90,23 +83,25 @@ def leaves(dataset: dict[str, Any]) -> list[dict[str, Any]]:
     return [leaf for child in children for leaf in leaves(child)]
 
 
+def settle(leaf: dict[str, Any], config: DataConfig) -> None:
+    """Put the user's folder and classes into a plain data set, in place."""
+    if config.root is not None:
+        leaf["data_root"] = str(Path(config.root).expanduser().absolute())
+    if config.classes:
+        leaf["metainfo"] = {**leaf.get("metainfo", {}), "classes": list(config.classes)}
+
+
 def _build(leaf: dict[str, Any], config: DataConfig) -> Any:
     from mmseg.registry import DATASETS
 
     settings = {**leaf, "pipeline": [], "test_mode": False}
-    if config.root is not None:
-        settings["data_root"] = str(Path(config.root).expanduser())
-    if config.classes:
-        settings["metainfo"] = {**settings.get("metainfo", {}), "classes": list(config.classes)}
+    settle(settings, config)
     try:
         return DATASETS.build(settings)
     except (AssertionError, OSError, ValueError) as error:  # how mmseg says that files or classes are missing
-        raise InputError(
-            "data.root",
-            f"the layout that {config.mmseg_config} describes",
-            f"'{error}'",
-            "Set data.root to the folder that config calls data_root.",
-        ) from error
+        hint = "Set data.root to the folder that config calls data_root."
+        expected = f"the layout that {config.mmseg_config} describes"
+        raise InputError("data.root", expected, f"'{error}'", hint) from error
 
 
 def _items(dataset: Any) -> list[Item]:

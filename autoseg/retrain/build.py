@@ -9,10 +9,10 @@ from typing import Any
 from mmengine.config import Config
 
 from autoseg.config import ModelConfig, RetrainConfig, TrainConfig
-from autoseg.data.mmseg_source import leaves
+from autoseg.data.mmseg_source import leaves, settle
 from autoseg.errors import InputError
 from autoseg.imports import mmengine_config
-from autoseg.retrain.loaders import Datasets, data_loaders, datasets, inference_pipeline, settle
+from autoseg.retrain.loaders import Datasets, data_loaders, datasets, inference_pipeline
 from autoseg.training.models import config_path, localized, network_config
 
 Node = dict[str, Any]
@@ -241,11 +241,16 @@ def _set_losses(model: Node, loss: Node, aux_weight: float | None) -> None:
     if not heads:
         hint = "Networks with a loss of their own (Mask2Former and its like) cannot take another."
         raise InputError("config", "a network with decode_head.loss_decode", str(model.get("type")), hint)
-    main = model["decode_head"]
+    main = main_head(model)
     for head in heads:
-        auxiliary = not (head is main or (isinstance(main, list) and head is main[-1]))
-        weight = (_weight_of(head) if aux_weight is None else aux_weight) if auxiliary else 1.0
+        weight = 1.0 if head is main else _weight_of(head) if aux_weight is None else aux_weight
         head["loss_decode"] = {**copy.deepcopy(loss), "loss_weight": weight}
+
+
+def main_head(model: Node) -> Node:
+    """The settings of the head that predicts; of several in a row, the last."""
+    head = model["decode_head"]
+    return head[-1] if isinstance(head, list) else head
 
 
 def _weight_of(head: Node) -> float:

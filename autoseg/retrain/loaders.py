@@ -16,7 +16,7 @@ from PIL import Image
 from autoseg.config import DataConfig, RetrainConfig, TrainConfig
 from autoseg.data.builtin import CLASSES, SIDE
 from autoseg.data.files import FileSource, open_folder
-from autoseg.data.mmseg_source import leaves, load_config, open_mmseg
+from autoseg.data.mmseg_source import leaves, open_mmseg, settle, splits_of
 from autoseg.data.source import IGNORE
 from autoseg.errors import InputError
 from autoseg.files import write_atomic
@@ -226,16 +226,7 @@ def _first_size(source: FileSource) -> tuple[int, int]:
 
 
 def _mmseg(config: DataConfig) -> Datasets:
-    settings = load_config(config)
-    splits = {}
-    for role in ("train", "val", "test"):
-        loader = settings.get(f"{role}_dataloader")
-        if loader is None and role != "test":
-            raise InputError("data.mmseg_config", f"a {role}_dataloader", "none", "Choose a complete dataset config.")
-        if loader is not None:
-            splits[role] = loader["dataset"]
-    if config.test_split is None or splits.get("test") == splits["val"]:
-        splits.pop("test", None)
+    splits = splits_of(config)
     first = leaves(splits["train"])[0]
     pipeline = first["pipeline"]
     resize = next((step for step in pipeline if step["type"] == "RandomResize"), None)
@@ -245,14 +236,6 @@ def _mmseg(config: DataConfig) -> Datasets:
     scale = None if resize is None else (int(resize["scale"][0]), int(resize["scale"][1]))
     loading = [step for step in pipeline if step["type"] in LOADING]
     return Datasets(_classes(first), first.get("ignore_index", IGNORE), splits, loading, scale, scale or (2048, 512))
-
-
-def settle(leaf: Node, config: DataConfig) -> None:
-    """Put the user's folder and classes into a plain data set, in place."""
-    if config.root is not None:
-        leaf["data_root"] = str(Path(config.root).expanduser().absolute())
-    if config.classes:
-        leaf["metainfo"] = {**leaf.get("metainfo", {}), "classes": list(config.classes)}
 
 
 def _classes(leaf: Node) -> list[str]:

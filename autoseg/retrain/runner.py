@@ -20,6 +20,7 @@ from autoseg.data.source import IGNORE
 from autoseg.errors import InputError
 from autoseg.files import write_atomic
 from autoseg.retrain import checkpoint
+from autoseg.retrain.build import main_head
 from autoseg.retrain.files import WrongFile, name_files
 from autoseg.retrain.launch import ranks
 from autoseg.training.models import model_registry
@@ -94,9 +95,8 @@ class QuietRunner(Runner):
         except (OSError, AssertionError) as error:  # mmsegmentation asserts that a list of files is one
             hint = "data.root=DIR says where the data set of a config lies."
             raise InputError("data.root", "the files that the config names", str(error), hint) from error
-        heads = self.cfg.model.decode_head
-        head = heads[-1] if isinstance(heads, list) else heads
-        name_files(loader.dataset, int(head.num_classes), int(head.get("ignore_index", IGNORE)))
+        head = main_head(self.cfg.model)
+        name_files(loader.dataset, int(head["num_classes"]), int(head.get("ignore_index", IGNORE)))
         return loader
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
