@@ -150,12 +150,8 @@ def _parse(name: str, text: str) -> Override:
         key, equals, value = text.partition("=")
         if not equals or not key.lstrip("+").replace(".", "").replace("_", "").isalnum():
             raise InputError("argument", "key=value", repr(text), f"Type autoseg {name} --help.") from error
-        raise InputError(
-            key,
-            "a value in Hydra's grammar",
-            repr(value),
-            f"Quote it, for the shell and for Hydra: {quoted(text)}",
-        ) from error
+        hint = f"Quote it, for the shell and for Hydra: {quoted(text)}"
+        raise InputError(key, "a value in Hydra's grammar", repr(value), hint) from error
 
 
 def _checked(override: Override, schema: type) -> str:

@@ -173,9 +173,5 @@ def _default_folder() -> Path:
 def _disk_error(folder: Path, error: OSError) -> InputError:
     full = error.errno in NO_SPACE
     expected = "space for the prepared images" if full else "a folder that can be written"
-    return InputError(
-        f"cache folder {folder}",
-        expected,
-        f"'{error.strerror or error}'",
-        "Make room there, or set data.cache_dir to another folder.",
-    )
+    hint = "Make room there, or set data.cache_dir to another folder."
+    return InputError(f"cache folder {folder}", expected, f"'{error.strerror or error}'", hint)

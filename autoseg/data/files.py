@@ -115,12 +115,10 @@ class FileSource:
         labels = self.lookup[ids]
         if (labels == OUT_OF_RANGE).any():
             wrong = np.unique(ids[labels == OUT_OF_RANGE])
-            raise InputError(
-                f"mask {path}",
-                f"ids of the {len(self.classes)} classes ({_ranges(self.lookup)})",
-                f"id {', '.join(map(str, wrong[:5]))} in {int((labels == OUT_OF_RANGE).sum())} pixels",
-                "Name every class in data.classes, or set data.ignore_index to the id of unlabelled pixels.",
-            )
+            hint = "Name every class in data.classes, or set data.ignore_index to the id of unlabelled pixels."
+            got = f"id {', '.join(map(str, wrong[:5]))} in {int((labels == OUT_OF_RANGE).sum())} pixels"
+            expected = f"ids of the {len(self.classes)} classes ({_ranges(self.lookup)})"
+            raise InputError(f"mask {path}", expected, got, hint)
         return labels.astype(np.uint8)
 
 
@@ -134,16 +132,11 @@ def open_folder(config: DataConfig) -> FileSource:
         raise InputError("data.root", "a folder with the data", None, "Set data.root=DIR.")
     root = Path(config.root).expanduser()
     if not root.is_dir():
-        raise InputError(
-            "data.root",
-            "an existing folder",
-            f"'{root}'",
-            "Check the path; scripts/prepare_data.py makes one.",
-        )
+        hint = "Check the path; scripts/prepare_data.py makes one."
+        raise InputError("data.root", "an existing folder", f"'{root}'", hint)
     if not config.classes:
-        raise InputError(
-            "data.classes", "the class names in the order of their ids", "none", "Set data.classes=[a,b,...]."
-        )
+        hint = "Set data.classes=[a,b,...]."
+        raise InputError("data.classes", "the class names in the order of their ids", "none", hint)
     palette = config.palette or generated_palette(len(config.classes))
     check_classes(config, config.classes, palette)
     annotations = [config.ann_dir, *config.annotator_dirs]
@@ -188,12 +181,8 @@ def check_items(items: Sequence[Item], where: str) -> None:
     first: dict[str, Item] = {}
     for item in items:
         if item.name in first:
-            raise InputError(
-                f"image {item.image}",
-                "one image per name",
-                f"also {first[item.name].image.name}",
-                "Both would use the same mask: remove one.",
-            )
+            hint = "Both would use the same mask: remove one."
+            raise InputError(f"image {item.image}", "one image per name", f"also {first[item.name].image.name}", hint)
         first[item.name] = item
     missing = [(item.image, mask) for item in items for mask in item.masks if not mask.is_file()]
     if missing:
@@ -228,21 +217,16 @@ def lone_masks(config: DataConfig) -> list[Path]:
 def check_classes(config: DataConfig, classes: Sequence[str], palette: Sequence[Sequence[int]]) -> None:
     """Refuse class lists that no byte can hold and palettes that do not fit them."""
     if not 2 <= len(classes) <= MAX_CLASSES:
-        raise InputError(
-            "data.classes", f"2 to {MAX_CLASSES} classes", len(classes), "Count background as one of them."
-        )
+        hint = "Count background as one of them."
+        raise InputError("data.classes", f"2 to {MAX_CLASSES} classes", len(classes), hint)
     if len(set(classes)) < len(classes):
         twice = sorted({name for name in classes if list(classes).count(name) > 1})
         raise InputError("data.classes", "each name once", f"{', '.join(twice)} more than once")
     if not 0 <= config.ignore_index <= 255:
         raise InputError("data.ignore_index", "an id from 0 to 255", config.ignore_index, "Masks are 8-bit images.")
     if len(palette) != len(classes) or any(len(rgb) != 3 for rgb in palette):
-        raise InputError(
-            "data.palette",
-            f"{len(classes)} RGB colours, one per class",
-            f"{len(palette)}",
-            "Leave it empty to have colours generated.",
-        )
+        hint = "Leave it empty to have colours generated."
+        raise InputError("data.palette", f"{len(classes)} RGB colours, one per class", f"{len(palette)}", hint)
 
 
 def _stamp(path: Path) -> tuple[int, int]:

@@ -85,12 +85,8 @@ class SegData:
         if split not in self._names:
             raise unknown_name("split", split, self._names)
         if f"{split}.{kind}" not in self._tensors:
-            raise InputError(
-                "data.annotator_dirs",
-                "a folder of masks per annotator",
-                "none",
-                "This data has one label per image.",
-            )
+            hint = "This data has one label per image."
+            raise InputError("data.annotator_dirs", "a folder of masks per annotator", "none", hint)
         return self._tensors[f"{split}.{kind}"]
 
     def __reduce__(self) -> tuple[type[SegData], tuple[Path]]:

@@ -112,9 +112,8 @@ class LossCard:
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
         except (ValueError, OSError, RecursionError) as error:
-            raise InputError(
-                where, "a JSON file", f"{error}", "It may be cut off; export it again from its run."
-            ) from None
+            hint = "It may be cut off; export it again from its run."
+            raise InputError(where, "a JSON file", f"{error}", hint) from None
         if not isinstance(data, dict) or data.get("schema") != SCHEMA:
             got = data.get("schema") if isinstance(data, dict) else type(data).__name__
             raise InputError(where, f"schema {SCHEMA}", repr(got), "Use the autoseg version that wrote it.")

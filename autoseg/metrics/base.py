@@ -81,12 +81,9 @@ def check_ids(ids: Tensor, what: str, options: MetricOptions, ignore: bool) -> N
     if wrong.any():
         found = sorted(set(ids[wrong].unique().tolist()))[:5]
         also = f" or ignore_index {options.ignore_index}" if ignore else ""
-        raise InputError(
-            what,
-            f"class ids 0 to {options.num_classes - 1}{also}",
-            f"also {', '.join(map(str, found))}",
-            "Check num_classes and how the masks were made.",
-        )
+        hint = "Check num_classes and how the masks were made."
+        got = f"also {', '.join(map(str, found))}"
+        raise InputError(what, f"class ids 0 to {options.num_classes - 1}{also}", got, hint)
 
 
 def batch_logic(pred: Tensor, labels: Tensor, options: MetricOptions) -> HardLogic:

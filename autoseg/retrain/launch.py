@@ -39,9 +39,8 @@ def choose_device(wanted: str) -> str:
     if torch.cuda.is_available():
         return "cuda"
     if wanted == "cuda":
-        raise InputError(
-            "device", "a machine with a CUDA device", "none that torch sees", "device=cpu works everywhere."
-        )
+        hint = "device=cpu works everywhere."
+        raise InputError("device", "a machine with a CUDA device", "none that torch sees", hint)
     return "cpu"
 
 

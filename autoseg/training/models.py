@@ -133,10 +133,9 @@ def build_model(config: ModelConfig, num_classes: int, seed: int) -> Segmentor:
             network = model_registry().build(settings)
             network.init_weights()
         except (TypeError, ValueError, KeyError, AssertionError) as error:
-            raise InputError(
-                "model.config", "a network mmsegmentation can build", f"{config.config} ({error})",
-                "Check model.overrides.",
-            ) from error  # fmt: skip
+            hint = "Check model.overrides."
+            got = f"{config.config} ({error})"
+            raise InputError("model.config", "a network mmsegmentation can build", got, hint) from error
     if config.weights is not None:
         load_backbone(network.backbone, config.weights)
     speed_up(network)
