@@ -23,9 +23,7 @@ class DataConfig:
     name: str = "builtin"  # shown in reports, part of the run folder's name
     kind: str = "builtin"  # builtin | folder | mmseg
     root: str | None = None  # folder with img_dir/SPLIT and ann_dir/SPLIT
-    classes: list[str] = field(
-        default_factory=list
-    )  # in the order of the ids; empty: builtin's or the mmseg config's own
+    classes: list[str] = field(default_factory=list)  # in the order of the ids; empty: builtin's or the mmseg config's
     palette: list[list[int]] = field(default_factory=list)  # RGB per class, for pictures; empty: generated
     ignore_index: int = 255
     train_split: str = "train"
@@ -33,9 +31,7 @@ class DataConfig:
     test_split: str | None = "test"  # None, or absent from disk: no test split
     img_dir: str = "img_dir"
     ann_dir: str = "ann_dir"
-    annotator_dirs: list[str] = field(
-        default_factory=list
-    )  # further masks of the same images, one folder per annotator
+    annotator_dirs: list[str] = field(default_factory=list)  # further masks of the same images, a folder per annotator
     mmseg_config: str | None = None  # kind=mmseg: a dataset config of mmsegmentation, e.g. _base_/datasets/ade20k.py
     holdout: float = 0.2  # share of the training images on which a candidate is rewarded; never trained on
     seed: int = 0  # builtin only: which world is drawn
@@ -49,9 +45,7 @@ class ModelConfig:
 
     name: str = "tiny"
     config: str = "_base_/models/deeplabv3plus_r50-d8.py"  # a path, or one of the configs inside mmsegmentation
-    overrides: dict[str, Any] = field(
-        default_factory=dict
-    )  # merged into the config's `model`, mmengine's rules (_delete_)
+    overrides: dict[str, Any] = field(default_factory=dict)  # merged into its `model`, mmengine's rules (_delete_)
     weights: str | None = None  # backbone weights: a state dict (.pth read without unpickling code, or .safetensors)
     mean: list[float] = field(default_factory=lambda: [123.675, 116.28, 103.53])  # RGB, 0..255
     std: list[float] = field(default_factory=lambda: [58.395, 57.12, 57.375])

@@ -44,7 +44,8 @@ def run(command: str, argv: list[str]) -> int:
     target = _target(given.file, paths)
 
     from autoseg.cli.repeat import command_for  # torch, Hydra: only once the arguments are right
-    from autoseg.evidence.report.build import open_runs, report
+    from autoseg.evidence.report.page import report
+    from autoseg.evidence.report.read import open_runs
 
     for path in paths:
         require(read_config(path).get("imports", []), own, path)

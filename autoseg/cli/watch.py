@@ -159,8 +159,8 @@ class Watch:
 
     def _ending(self, status: Status) -> list[str]:
         """What to say of a run that has ended, or may have."""
+        from autoseg.search.records import duration
         from autoseg.tracking.status import DEAD, FINISHED
-        from autoseg.tracking.terminal import duration
 
         quiet = duration(time.time() - status.since)
         if status.state == FINISHED:
@@ -208,9 +208,8 @@ def heading(status: Status, path: Path) -> str:
 
 def summary(status: Status) -> str:
     """How it stands, in a line."""
-    from autoseg.search.records import percent
+    from autoseg.search.records import duration, percent
     from autoseg.tracking.status import FINISHED
-    from autoseg.tracking.terminal import duration
 
     parts = [f"{len(status.done)}/{status.total} trainings"]
     if status.state != FINISHED and status.at_work:

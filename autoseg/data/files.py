@@ -160,14 +160,16 @@ def _list_pairs(image_dir: Path, mask_dirs: Sequence[Path]) -> list[Item]:
             if there := sorted(path.name for path in folder.parent.glob("*/")):
                 hint += f" Splits in it: {', '.join(there)}; data.train_split, data.val_split name yours."
             raise InputError("data.root", f"a folder {folder}", "none", hint)
-    images = sorted(path for path in image_dir.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    items: list[Item] = []
-    for path in images:
+    items = []
+    for path in sorted(_images(image_dir)):
         name = path.relative_to(image_dir).with_suffix("").as_posix()
-        masks = tuple(folder / f"{name}.png" for folder in mask_dirs)
-        items.append(Item(name, path, masks))
+        items.append(Item(name, path, tuple(folder / f"{name}.png" for folder in mask_dirs)))
     check_items(items, f"split folder {image_dir}")
     return items
+
+
+def _images(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES]
 
 
 def check_items(items: Sequence[Item], where: str) -> None:
@@ -208,8 +210,7 @@ def lone_masks(config: DataConfig) -> list[Path]:
     root, found = Path(config.root).expanduser(), []
     for split in (config.train_split, config.val_split):
         images, masks = root / config.img_dir / split, root / config.ann_dir / split
-        paths = (path for path in images.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-        names = {path.relative_to(images).with_suffix("") for path in paths}
+        names = {path.relative_to(images).with_suffix("") for path in _images(images)}
         found += [path for path in sorted(masks.rglob("*.png")) if path.relative_to(masks).with_suffix("") not in names]
     return found
 

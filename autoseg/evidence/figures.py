@@ -33,14 +33,8 @@ def reward_by_round(rewards: Sequence[Sequence[float]], metric: str) -> Figure:
         spread = index + 0.18 * np.linspace(-1, 1, len(row)) if len(row) > 1 else np.array([float(index)])
         axes.scatter(spread, row, s=22, color=BLUE, alpha=0.55, linewidths=0, zorder=2)
         failed = spread[np.isnan(row)]
-        axes.plot(
-            failed,
-            np.full(len(failed), 0.02),
-            "x",
-            color=RED,
-            transform=axes.get_xaxis_transform(),
-            clip_on=False,
-        )
+        low = np.full(len(failed), 0.02)  # of the panel's height
+        axes.plot(failed, low, "x", color=RED, transform=axes.get_xaxis_transform(), clip_on=False)
     numbers = np.arange(1, len(rows) + 1)
     means = np.array([np.nanmean(row) if np.isfinite(row).any() else np.nan for row in rows])
     tops = np.array([np.nanmax(row) if np.isfinite(row).any() else -np.inf for row in rows])
@@ -76,10 +70,7 @@ def confirmation(scores: Mapping[str, Sequence[float]], metric: str, winner: str
             axes.annotate(f"{mean:.1f}", (mean, place + 0.3), ha="center", va="bottom", fontsize=8, color=colour)
     axes.set_yticks(range(len(scores)), list(scores)[::-1])
     axes.set_ylim(-0.6, len(scores) - 0.2)
-    axes.set(
-        xlabel=f"{metric} on held-out images, %",
-        title="Same budget, fresh seeds: a dot a seed, a bar the mean",
-    )
+    axes.set(xlabel=f"{metric} on held-out images, %", title="Same budget, fresh seeds: a dot a seed, a bar the mean")
     axes.grid(axis="y", visible=False)
     return figure
 
@@ -103,14 +94,7 @@ def curves(found: Mapping[str, FloatArray], published: Mapping[str, FloatArray] 
             axes.plot(other[:, 0], other[:, 1], color=ORANGE, lw=1.5, ls="--", label="published")
         line = np.asarray(points, dtype=np.float64)
         axes.plot(line[:, 0], line[:, 1], color=BLUE, lw=2.2, label="found")
-        axes.set(
-            title=name,
-            xlim=(0, 1),
-            ylim=(-0.02, 1.02),
-            aspect="equal",
-            xticks=(0, 0.5, 1),
-            yticks=(0, 0.5, 1),
-        )
+        axes.set(title=name, xlim=(0, 1), ylim=(-0.02, 1.02), aspect="equal", xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
         if panel == 1:
             axes.legend(frameon=False, fontsize=8, loc="lower right")
     figure.suptitle("Found curves over the identity", fontsize=11)

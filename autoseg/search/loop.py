@@ -8,10 +8,8 @@ ledger has of them, and so ends as if it had never stopped. No torch here: the e
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from statistics import fmean
 
 import numpy as np
 import numpy.typing as npt
@@ -83,7 +81,7 @@ def run_search(
             rungs = Rungs.before(round, bench.ledger.records("search"), settings)
             records = bench.train("search", _candidates(round, thetas, problem.seed), reward, rungs)
             controller.tell(thetas, np.array([record.reward for record in records]))
-            observer.round_done(_summary(round, records), bench.progress("search"))
+            observer.round_done(RoundSummary.of(round, records), bench.progress("search"))
             best = bench.best
             if best is not None:
                 publish(found(best, problem.seed))
@@ -185,9 +183,3 @@ def _trainings(settings: SearchSettings, controller: Controller) -> int:
 def _plan(folder: RunFolder, problem: Problem, settings: SearchSettings, bench: Bench, first: int) -> Plan:
     workers, done = bench.executor.workers, bench.done
     return Plan(folder.path, problem.metric, settings.rounds, settings.candidates, workers, bench.total, done, first)
-
-
-def _summary(round: int, records: Sequence[TrialRecord]) -> RoundSummary:
-    rewards = [record.reward for record in records if record.state == COMPLETE]
-    mean, best = (fmean(rewards), max(rewards)) if rewards else (math.nan, math.nan)
-    return RoundSummary(round, tuple(records), mean, best)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partialmethod
 from pathlib import Path
+from statistics import fmean
 
-from autoseg.search.records import SearchResult, TrialRecord
+from autoseg.search.records import COMPLETE, SearchResult, TrialRecord
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +74,13 @@ class RoundSummary:
     records: tuple[TrialRecord, ...]
     mean_reward: float
     best_reward: float
+
+    @classmethod
+    def of(cls, round: int, records: Sequence[TrialRecord]) -> RoundSummary:
+        """Of these candidates, all of which have a result."""
+        rewards = [record.reward for record in records if record.state == COMPLETE]
+        mean, best = (fmean(rewards), max(rewards)) if rewards else (math.nan, math.nan)
+        return cls(round, tuple(records), mean, best)
 
 
 class Observer:

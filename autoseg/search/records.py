@@ -21,6 +21,14 @@ def percent(share: float, digits: int = 1) -> str:
     return "–" if math.isnan(share) else f"{100 * share:.{digits}f}"
 
 
+def duration(seconds: float) -> str:
+    """Rounded to what an estimate is worth: "40 s", "3 min", "1 h 20 min"."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
 @dataclass(frozen=True)
 class TrialRecord:
     """One training in the ledger: planned before it runs, with its result afterwards.

@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from autoseg.search.observer import Observer, Progress
-from autoseg.search.records import COMPLETE, TrialRecord, percent
+from autoseg.search.records import COMPLETE, TrialRecord, duration, percent
 from autoseg.tracking.log import Log
-from autoseg.tracking.terminal import duration
 
 
 class Lines(Observer):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import shutil
 import socket
 import sqlite3
@@ -21,10 +20,10 @@ import psutil
 from autoseg.errors import InputError
 from autoseg.search.confirm import settings_of, trainings
 from autoseg.search.ledger import STUDIES, Ledger
-from autoseg.search.observer import estimate
-from autoseg.search.records import COMPLETE, RUNNING, TrialRecord, percent
+from autoseg.search.observer import RoundSummary, estimate
+from autoseg.search.records import COMPLETE, RUNNING, TrialRecord
 from autoseg.search.run_folder import began, read_config
-from autoseg.tracking.terminal import lost
+from autoseg.tracking.terminal import round_text
 
 WAITING, GOING, FINISHED, DEAD = "waiting", "running", "finished", "dead"
 SILENT_S, SILENT_TIMES = 600.0, 5.0  # a run on another machine may be dead after this long, or this many trainings
@@ -186,6 +185,4 @@ def round_line(status: Status, number: int) -> str | None:
     records = [r for r in status.studies.get("search", ()) if r.round == number]
     if len(records) < int(settings_of(status.config)["candidates"]) or any(r.state == RUNNING for r in records):
         return None
-    known = [r.reward for r in records if r.state == COMPLETE]
-    mean, best = (sum(known) / len(known), max(known)) if known else (math.nan, math.nan)
-    return f"round {number + 1}/{status.rounds}   mean {percent(mean)}   best {percent(best)}{lost(records)}"
+    return round_text(RoundSummary.of(number, records), status.rounds)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from autoseg.search.observer import Observer, Plan, RoundSummary
 from autoseg.search.observer import Progress as SearchProgress
-from autoseg.search.records import COMPLETE, PRUNED, SearchResult, TrialRecord, percent
+from autoseg.search.records import COMPLETE, PRUNED, SearchResult, TrialRecord, duration, percent
 from autoseg.search.timing import expected_seconds
 
 
@@ -72,16 +70,8 @@ class Terminal(Observer):
     def round_done(self, summary: RoundSummary, progress: SearchProgress) -> None:
         """A line for the round."""
         rounds = self._plan.rounds if self._plan else summary.round + 1
-        self._say(
-            f"round {summary.round + 1}/{rounds}   mean {percent(summary.mean_reward)}"
-            f"   best {percent(summary.best_reward)}"
-            + lost(summary.records)
-            + (
-                ""
-                if self.console.is_terminal
-                else f"   ({progress.done}/{progress.total} trainings)   {_note(progress)}"
-            )
-        )
+        done = f"   ({progress.done}/{progress.total} trainings)   {_note(progress)}"
+        self._say(round_text(summary, rounds) + ("" if self.console.is_terminal else done))
 
     def confirming(self, trainings: int) -> None:
         """Say that the last stage begins."""
@@ -116,16 +106,10 @@ def _note(progress: SearchProgress) -> str:
     return "   ".join(part for part in (best, left) if part)
 
 
-def lost(records: Sequence[TrialRecord]) -> str:
-    """How many of a round's candidates have no score, and why; empty if all have."""
-    pruned = sum(record.state == PRUNED for record in records)
-    failed = sum(record.state not in (COMPLETE, PRUNED) for record in records)
-    return (f"   stopped early {pruned}" if pruned else "") + (f"   failed {failed}" if failed else "")
-
-
-def duration(seconds: float) -> str:
-    """Rounded to what an estimate is worth: "40 s", "3 min", "1 h 20 min"."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+def round_text(summary: RoundSummary, rounds: int) -> str:
+    """A round in a line; at its end, how many candidates have no score, and why."""
+    pruned = sum(record.state == PRUNED for record in summary.records)
+    failed = sum(record.state not in (COMPLETE, PRUNED) for record in summary.records)
+    lost = (f"   stopped early {pruned}" if pruned else "") + (f"   failed {failed}" if failed else "")
+    mean, best = percent(summary.mean_reward), percent(summary.best_reward)
+    return f"round {summary.round + 1}/{rounds}   mean {mean}   best {best}{lost}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from itertools import zip_longest
 
 from autoseg.evidence.contenders import built_from
 from autoseg.evidence.matrix import Matrix
@@ -11,10 +12,10 @@ from autoseg.evidence.report import plots
 from autoseg.evidence.report.blocks import Block, Cell, Facts, Grid, Key, Plot, RunPage, Section, Table, Text
 from autoseg.evidence.report.gallery import gallery
 from autoseg.evidence.report.loss_sections import TWO, built_for_two, companions, found_sections, gradient_section
-from autoseg.evidence.report.origin import cost_section, duration, origin_section
+from autoseg.evidence.report.origin import cost_section, exactly, origin_section
 from autoseg.evidence.report.read import ComparisonRun
 from autoseg.evidence.report.theme import GREEN, GREY, ORANGE, colours
-from autoseg.evidence.tables import failed, legend, marks, seconds, sentences, spread
+from autoseg.evidence.tables import legend, rows_of, sentences, spread
 from autoseg.metrics import higher_is_better
 from autoseg.search.records import COMPLETE, percent
 
@@ -77,7 +78,7 @@ def _tiles(run: ComparisonRun) -> Facts:
             difference = run.matrix.difference(best, other, metric)
             tiles.append((f"points to {other}", f"{100 * difference.mean:+.1f}"))
     tiles.append(("losses x seeds", f"{len(run.among)} x {len(run.seeds)}"))
-    tiles.append(("of trainings", duration(sum(record.seconds for record in run.done))))
+    tiles.append(("of trainings", exactly(sum(record.seconds for record in run.done))))
     return Facts(tiles, large=True)
 
 
@@ -105,20 +106,11 @@ def _of_matrix(matrix: Matrix, hues: dict[str, str]) -> list[Section]:
 
 def _table(matrix: Matrix) -> Table:
     best = {metric: matrix.best(metric) for metric in matrix.metrics}
+    head, texts = rows_of(matrix)
     rows = []
-    for loss in matrix.among:
-        cells = [
-            Cell(
-                spread(matrix.cell(loss.name, metric)) + marks(matrix, loss.name, metric),
-                "best" if loss.name == best[metric] else "",
-            )
-            for metric in matrix.metrics
-        ]
-        tail = [Cell(seconds(matrix, loss.name), "quiet"), Cell(failed(matrix, loss.name), "quiet")]
-        rows.append([Cell(loss.name, "mine" if loss.searched else ""), *cells, *tail])
-    head = ["loss", *matrix.metrics, "s / run", "failed"]
-    if not any(row[-1].text for row in rows):
-        head, rows = head[:-1], [row[:-1] for row in rows]
+    for loss, line in zip(matrix.among, texts, strict=True):
+        tones = ["mine" if loss.searched else "", *("best" if loss.name == name else "" for name in best.values())]
+        rows.append([Cell(text, tone) for text, tone in zip_longest(line, tones, fillvalue="quiet")])
     return Table(head, rows)
 
 
@@ -143,7 +135,7 @@ def _trainings(run: ComparisonRun) -> Section:
     """What has been trained, while no seed is whole."""
     metric = run.metrics[0]
     rows = [
-        [Cell(r.name), Cell(str(r.seed)), Cell(r.state), Cell(percent(r.reward)), Cell(duration(r.seconds))]
+        [Cell(r.name), Cell(str(r.seed)), Cell(r.state), Cell(percent(r.reward)), Cell(exactly(r.seconds))]
         for r in run.done
     ]
     text = "No seed has been trained with every loss yet, so that nothing can be compared."

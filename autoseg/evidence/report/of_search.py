@@ -11,7 +11,7 @@ from autoseg.evidence.report import plots
 from autoseg.evidence.report.blocks import Block, Cell, Facts, Plot, RunPage, Section, Table, Text
 from autoseg.evidence.report.gallery import gallery
 from autoseg.evidence.report.loss_sections import TWO, built_for_two, companions, found_sections, gradient_section
-from autoseg.evidence.report.origin import cost_section, duration, origin_section
+from autoseg.evidence.report.origin import cost_section, exactly, origin_section
 from autoseg.evidence.report.read import SearchRun
 from autoseg.evidence.report.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, colours
 from autoseg.evidence.tables import points, spread
@@ -66,7 +66,7 @@ def _tiles(run: SearchRun) -> Facts:
         rival = max(rivals, key=lambda row: row.mean)
         tiles.append((f"points to {rival.name}, the best rival", f"{100 * (score - rival.mean):+.1f}"))
     tiles.append(("candidates", str(len(run.search))))
-    tiles.append(("of trainings", duration(sum(record.seconds for record in run.done))))
+    tiles.append(("of trainings", exactly(sum(record.seconds for record in run.done))))
     return Facts(tiles, large=True)
 
 

@@ -12,16 +12,13 @@ from autoseg.evidence import made_with
 from autoseg.evidence.report import plots
 from autoseg.evidence.report.blocks import Block, Cell, Code, Facts, Plot, Section, Table, Text
 from autoseg.evidence.report.read import ComparisonRun, Run, SearchRun
-from autoseg.search.records import COMPLETE, TrialRecord
+from autoseg.search.records import COMPLETE, TrialRecord, duration
 from autoseg.search.versions import told
 
 
-def duration(seconds: float) -> str:
-    """As people say it: "4.2 s", "3 min", "1 h 20 min"."""
-    if seconds < 90:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+def exactly(seconds: float) -> str:
+    """As `duration`, with the tenths of a short time: "4.2 s"."""
+    return f"{seconds:.2g} s" if seconds < 10 else duration(seconds)
 
 
 def cost_section(run: Run, colour_of: Mapping[str, str]) -> Section:
@@ -31,8 +28,8 @@ def cost_section(run: Run, colour_of: Mapping[str, str]) -> Section:
     lost = [record for record in done if record.state != COMPLETE]
     facts = [
         ("trainings with a result", f"{len(done)} of {run.total}"),
-        ("time of all, added up", duration(total)),
-        ("median of one", duration(median([record.seconds for record in done]))),
+        ("time of all, added up", exactly(total)),
+        ("median of one", exactly(median([record.seconds for record in done]))),
         ("workers", str(run.config.get("workers", "not recorded"))),
         ("without a score", str(len(lost))),
     ]

@@ -1,4 +1,4 @@
-"""One self-contained HTML page: blocks through a template that escapes every text, plotly.js inlined once."""
+"""Runs as one self-contained HTML page: blocks through a template that escapes every text, plotly.js inlined once."""
 
 from __future__ import annotations
 
@@ -14,9 +14,25 @@ from plotly.io import to_json
 from plotly.offline import get_plotlyjs
 
 from autoseg.evidence.report.blocks import Plot, RunPage
+from autoseg.evidence.report.of_comparison import comparison_page
+from autoseg.evidence.report.of_search import search_page
+from autoseg.evidence.report.read import ComparisonRun, SearchRun, differing_budgets
 from autoseg.evidence.report.theme import DARK
+from autoseg.search.run_folder import slug
 
 PACKAGE = "autoseg.evidence.report"
+
+
+def report(runs: Sequence[SearchRun | ComparisonRun], commands: Sequence[str]) -> str:
+    """The page about runs; `commands` repeat them."""
+    names = [slug(run.path.resolve().name) for run in runs]
+    slugs = [name if names.count(name) == 1 else f"{name}-{number}" for number, name in enumerate(names, start=1)]
+    pages = [
+        search_page(run, anchor, command) if isinstance(run, SearchRun) else comparison_page(run, anchor, command)
+        for run, anchor, command in zip(runs, slugs, commands, strict=True)
+    ]
+    notices = [f"Different budgets, scores cannot be compared: {text}." for text in differing_budgets(runs)]
+    return render(pages, notices)
 
 
 def render(runs: Sequence[RunPage], notices: Sequence[str] = ()) -> str:

@@ -196,6 +196,25 @@ def _classes(records: Sequence[TrialRecord]) -> list[str]:
 # ------------------------------------------------------------------------------------------ several
 
 
+def open_runs(paths: Sequence[Path], *, force: bool = False) -> list[SearchRun | ComparisonRun]:
+    """Read runs that are to stand in one report.
+
+    Args:
+        paths: of run folders.
+        force: take runs of different budgets too.
+
+    Raises:
+        InputError: one that cannot be read or is given twice; different budgets.
+    """
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise InputError("RUN", "each run once", ", ".join(map(str, paths)))
+    runs = [open_run(path) for path in paths]
+    if (differing := differing_budgets(runs)) and not force:
+        hint = "Their scores cannot be compared; --force puts them into one report all the same."
+        raise InputError("RUN", "runs of one budget", "; ".join(differing), hint)
+    return runs
+
+
 def differing_budgets(runs: Sequence[Run]) -> list[str]:
     """Where runs of one kind have another budget than the first of that kind, a line each."""
     texts = []

@@ -18,7 +18,8 @@ import yaml
 import autoseg.cli as cli
 from autoseg.errors import InputError
 from autoseg.evidence.report import gradient
-from autoseg.evidence.report.build import open_runs, report
+from autoseg.evidence.report.page import report
+from autoseg.evidence.report.read import open_runs
 from autoseg.search.run_folder import RunFolder
 
 

@@ -16,7 +16,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 import autoseg.evidence.report.gradient as gradient
-from autoseg.evidence.report.build import open_runs, report
+from autoseg.evidence.report.page import report
+from autoseg.evidence.report.read import open_runs
 
 pytestmark = pytest.mark.slow
 

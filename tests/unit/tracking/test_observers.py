@@ -12,9 +12,8 @@ from rich.console import Console
 
 from autoseg.config import TrackerConfig
 from autoseg.search.observer import Observer, Plan, Progress, RoundSummary
-from autoseg.search.records import Finding, SearchResult, TrialRecord, percent
+from autoseg.search.records import Finding, SearchResult, TrialRecord, duration, percent
 from autoseg.tracking import Log, Terminal, build_observers
-from autoseg.tracking.terminal import duration
 
 GOOD = TrialRecord(0, 0, "candidate", "candidate 0.0", (0.5,), 7, "complete", {"miou": 0.4}, 0.4, 3.0, 1)
 BAD = TrialRecord(0, 1, "candidate", "candidate 0.1", (0.1,), 7, "diverged", error="the loss is nan [1]")
