@@ -102,21 +102,13 @@ def expand(overrides: list[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class Job:
-    """A training, as all ranks agree on it.
+    """A training, as all ranks agree on it."""
 
-    Attributes:
-        loss: what is trained with.
-        text: the same as `AutoSegLoss` takes it: cards are files of the work dir.
-        work_dir: mmengine's.
-        cfg: the mmengine config.
-        classes: how many the network tells apart.
-    """
-
-    loss: Contender
-    text: str
-    work_dir: Path
-    cfg: Any
-    classes: int
+    loss: Contender  # what is trained with
+    text: str  # the same as `AutoSegLoss` takes it: cards are files of the work dir
+    work_dir: Path  # mmengine's
+    cfg: Any  # the mmengine config
+    classes: int  # how many the network tells apart
 
 
 def run_one(config: RetrainConfig) -> int:

@@ -26,15 +26,11 @@ LUMA = (0.299, 0.587, 0.114)  # of red, green and blue in grey, ITU-R BT.601
 
 @dataclass(frozen=True)
 class Numbers:
-    """What was drawn for n batches of B images.
+    """What was drawn for n batches of B images."""
 
-    Args:
-        affine: (n, B, 2, 3) float32, from coordinates of the output to those of the source, both in [-1, 1] inside.
-        colour: (n, 3, B) float32, added brightness, contrast factor, saturation factor; None: colours stay.
-    """
-
+    # (n, B, 2, 3) float32, from coordinates of the output to those of the source, both in [-1, 1] inside
     affine: Tensor
-    colour: Tensor | None
+    colour: Tensor | None  # (n, 3, B) float32, added brightness, contrast factor, saturation factor; None: colours stay
 
     def to(self, device: torch.device) -> Numbers:
         """The same on a device."""
@@ -43,15 +39,10 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Draw:
-    """What was drawn for one batch; apply it to everything that belongs to the same images.
+    """What was drawn for one batch; apply it to everything that belongs to the same images."""
 
-    Args:
-        grid: (B, crop, crop, 2) float32, where each output pixel lies in the source, in [-1, 1] inside it.
-        colour: (3, B) float32, added brightness, contrast factor, saturation factor; None: colours stay.
-    """
-
-    grid: Tensor
-    colour: Tensor | None
+    grid: Tensor  # (B, crop, crop, 2) float32, where each output pixel lies in the source, in [-1, 1] inside it
+    colour: Tensor | None  # (3, B) float32, added brightness, contrast factor, saturation factor; None: colours stay
 
 
 @dataclass(frozen=True)

@@ -32,21 +32,14 @@ class Item:
 
 @dataclass(frozen=True)
 class FileSource:
-    """A `Source` over listed files.
+    """A `Source` over listed files."""
 
-    Args:
-        classes: class names in the order of the ids in the cache.
-        palette: one RGB colour per class.
-        items: the images of each role, in the order of their names.
-        lookup: (256,) int16: id in the mask file -> id in the cache, 255 for ignored, -1 for not allowed.
-        upright: an image that its EXIF tag turns is refused; False: it is taken as it is stored.
-    """
-
-    classes: Sequence[str]
-    palette: Sequence[Sequence[int]]
-    items: Mapping[str, Sequence[Item]]
+    classes: Sequence[str]  # class names in the order of the ids in the cache
+    palette: Sequence[Sequence[int]]  # one RGB colour per class
+    items: Mapping[str, Sequence[Item]]  # the images of each role, in the order of their names
+    # (256,) int16: id in the mask file -> id in the cache, 255 for ignored, -1 for not allowed
     lookup: NDArray[np.int16]
-    upright: bool = False
+    upright: bool = False  # an image that its EXIF tag turns is refused; False: it is taken as it is stored
 
     @property
     def names(self) -> dict[str, list[str]]:

@@ -19,15 +19,10 @@ Bytes = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Sample:
-    """One image with its masks, all of one size.
+    """One image with its masks, all of one size."""
 
-    Args:
-        image: (H, W, 3) uint8, RGB.
-        masks: (1 + raters, H, W) uint8 class ids or 255; the label, then one per annotator.
-    """
-
-    image: Bytes
-    masks: Bytes
+    image: Bytes  # (H, W, 3) uint8, RGB
+    masks: Bytes  # (1 + raters, H, W) uint8 class ids or 255; the label, then one per annotator
 
 
 class Source(Protocol):

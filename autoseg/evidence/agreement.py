@@ -19,17 +19,11 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Correlation:
-    """A rank correlation.
+    """A rank correlation."""
 
-    Args:
-        value: NaN for fewer than two candidates, or where one ranking is a single tie.
-        low: lower end of the 95 % percentile interval over candidates drawn with replacement.
-        high: upper end.
-    """
-
-    value: float
-    low: float
-    high: float
+    value: float  # NaN for fewer than two candidates, or where one ranking is a single tie
+    low: float  # lower end of the 95 % percentile interval over candidates drawn with replacement
+    high: float  # upper end
 
     def __str__(self) -> str:
         return "–" if np.isnan(self.value) else f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
@@ -37,17 +31,11 @@ class Correlation:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Two rankings of the same candidates.
+    """Two rankings of the same candidates."""
 
-    Args:
-        n: candidates that both score.
-        tau: Kendall's tau-b.
-        rho: Spearman's rho.
-    """
-
-    n: int
-    tau: Correlation
-    rho: Correlation
+    n: int  # candidates that both score
+    tau: Correlation  # Kendall's tau-b
+    rho: Correlation  # Spearman's rho
 
 
 def agreement(one: Sequence[float], other: Sequence[float]) -> Agreement:

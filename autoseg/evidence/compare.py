@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,29 +39,22 @@ def counts_file(folder: Path, name: str, seed: int) -> Path:
 
 @dataclass(frozen=True)
 class ComparisonTask:
-    """What the workers run: builds the loss of a payload and trains with it.
+    """What the workers run: builds the loss of a payload and trains with it."""
 
-    Args:
-        texts: contender name to what it is built from.
-        recipe: how.
-        train: `train(loss, seed, device)` returns {metric: score}, classes as "<metric>/<class>".
-        keepsakes: which trainings leave predictions behind; only for the built-in training.
-        counts: folder for what each image contributed to each training, if `train` can keep that; None: nowhere.
-    """
-
-    texts: Mapping[str, str]
-    recipe: Recipe
-    train: Train
-    keepsakes: Keepsakes | None = None
+    texts: Mapping[str, str]  # contender name to what it is built from
+    recipe: Recipe  # how
+    train: Train  # `train(loss, seed, device)` returns {metric: score}, classes as "<metric>/<class>"
+    keepsakes: Keepsakes | None = None  # which trainings leave predictions behind; only for the built-in training
+    # folder for what each image contributed to each training, if `train` can keep that; None: nowhere
     counts: str | None = None
 
     def __call__(self, payload: dict[str, Any], device: str) -> Mapping[str, float]:
         """Scores of `{"loss": name, "seed": n}`."""
         loss = self.recipe.build(self.texts[payload["loss"]]).to(device)
         train, seed = self.train if self.keepsakes is None else self.keepsakes.ask(self.train, payload), payload["seed"]
-        keeping = getattr(train, "keeping_counts", None)  # `ProxyTask` has it, a user's function need not
-        if self.counts is not None and keeping is not None:
-            train = keeping(str(counts_file(Path(self.counts), payload["loss"], seed)))
+        if self.counts is not None and hasattr(train, "counts_to"):  # `ProxyTask` has it, a user's function need not
+            file = str(counts_file(Path(self.counts), payload["loss"], seed))
+            train = replace(train, counts_to=file)  # type: ignore[type-var]
         scores = train(loss, seed, device)
         if not isinstance(scores, Mapping):
             raise InputError("train()", "{metric: score} as its result", repr(scores))

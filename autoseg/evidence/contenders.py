@@ -25,38 +25,25 @@ CARDS = "cards"  # folder of a comparison that keeps the cards it was made with
 
 @dataclass(frozen=True)
 class Contender:
-    """One loss of a comparison.
+    """One loss of a comparison."""
 
-    Args:
-        name: in tables and in the ledger. A card in it is called by its metric and the digest of its content, so
-            that another loss under the same path is another contender.
-        text: what was typed, without spaces.
-        kept: the same with cards as files of the comparison's own folder, "cards/<name>.json".
-        searched: found by a search; all else is hand-made, the identity curves (soft Jaccard and its like) too.
-        cards: the cards in it by name.
-    """
-
+    # in tables and in the ledger. A card in it is called by its metric and the digest of its content, so that another
+    # loss under the same path is another contender
     name: str
-    text: str
-    kept: str
-    searched: bool
-    cards: Mapping[str, LossCard] = field(default_factory=dict)
+    text: str  # what was typed, without spaces
+    kept: str  # the same with cards as files of the comparison's own folder, "cards/<name>.json"
+    searched: bool  # found by a search; all else is hand-made, the identity curves (soft Jaccard and its like) too
+    cards: Mapping[str, LossCard] = field(default_factory=dict)  # the cards in it by name
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the losses of a comparison are built; plain data, sent to the workers.
+    """How the losses of a comparison are built; plain data, sent to the workers."""
 
-    Args:
-        num_classes: C.
-        ignore_index: id of the pixels that do not count.
-        space: name of the search space whose identity curves "identity/<metric>" has.
-        options: of the boundary metrics: tolerance, drop_background; for the identity curves.
-    """
-
-    num_classes: int
-    ignore_index: int = 255
-    space: str = "default"
+    num_classes: int  # C
+    ignore_index: int = 255  # id of the pixels that do not count
+    space: str = "default"  # name of the search space whose identity curves "identity/<metric>" has
+    # of the boundary metrics: tolerance, drop_background; for the identity curves
     options: Mapping[str, int] = field(default_factory=dict)
 
     def build(self, text: str) -> nn.Module:

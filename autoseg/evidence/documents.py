@@ -27,25 +27,15 @@ LATEX = {UP: r"\uparrow", DOWN: r"\downarrow", DAGGER: r"\dagger", DOUBLE_DAGGER
 
 @dataclass(frozen=True)
 class About:
-    """What a comparison was made with, for its headings.
+    """What a comparison was made with, for its headings."""
 
-    Args:
-        data: name of the data set.
-        split: the images that were scored.
-        images: how many.
-        budget: one line: network, iterations, batch, size.
-        sources: contender name to the file it came from, for found losses.
-        mixed: what was trained with which budget, if there are several.
-        versions: of the packages it was trained with.
-    """
-
-    data: str
-    split: str
-    images: int
-    budget: str
-    sources: tuple[tuple[str, str], ...] = ()
-    mixed: str = ""
-    versions: str = "not recorded"
+    data: str  # name of the data set
+    split: str  # the images that were scored
+    images: int  # how many
+    budget: str  # one line: network, iterations, batch, size
+    sources: tuple[tuple[str, str], ...] = ()  # contender name to the file it came from, for found losses
+    mixed: str = ""  # what was trained with which budget, if there are several
+    versions: str = "not recorded"  # of the packages it was trained with
 
 
 def write(matrix: Matrix, about: About, folder: Path) -> None:

@@ -33,21 +33,13 @@ PROXY, AGAIN, FULL = "proxy", "proxy, another seed", "fuller training"
 
 @dataclass(frozen=True)
 class Entry:
-    """A loss whose place in the rankings is looked at.
+    """A loss whose place in the rankings is looked at."""
 
-    Args:
-        name: as in the search's ledger.
-        kind: "candidate" or "rival".
-        theta: raw θ; None for a hand-made loss.
-        score: the target's with the search's own seed; NaN if it was not trained with that.
-        seconds: what that took.
-    """
-
-    name: str
-    kind: str
-    theta: tuple[float, ...] | None
-    score: float
-    seconds: float
+    name: str  # as in the search's ledger
+    kind: str  # "candidate" or "rival"
+    theta: tuple[float, ...] | None  # raw θ; None for a hand-made loss
+    score: float  # the target's with the search's own seed; NaN if it was not trained with that
+    seconds: float  # what that took
 
     @property
     def payload(self) -> dict[str, Any]:
@@ -57,30 +49,19 @@ class Entry:
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to train.
+    """One way to train."""
 
-    Args:
-        name: "proxy", "proxy, another seed", a change of the proxy such as "proxy.iters=75", or "fuller training".
-        seeds: of its trainings; the mean over them ranks.
-    """
-
-    name: str
-    seeds: tuple[int, ...]
+    name: str  # "proxy", "proxy, another seed", a change of the proxy such as "proxy.iters=75", or "fuller training"
+    seeds: tuple[int, ...]  # of its trainings; the mean over them ranks
 
 
 @dataclass(frozen=True)
 class TrustTask:
-    """What the workers run.
+    """What the workers run."""
 
-    Args:
-        task: builds the losses and checks the scores.
-        trains: variant to training.
-        jobs: name of a training to its variant and the payload of its loss.
-    """
-
-    task: CandidateTask
-    trains: Mapping[str, Train]
-    jobs: Mapping[str, tuple[str, dict[str, Any]]]
+    task: CandidateTask  # builds the losses and checks the scores
+    trains: Mapping[str, Train]  # variant to training
+    jobs: Mapping[str, tuple[str, dict[str, Any]]]  # name of a training to its variant and the payload of its loss
 
     def __call__(self, payload: dict[str, Any], device: str) -> dict[str, float]:
         """Scores of `{"loss": name of a training, "seed": n}`."""
@@ -136,21 +117,13 @@ def train_all(
 
 @dataclass(frozen=True)
 class Row:
-    """A variant against the fuller training.
+    """A variant against the fuller training."""
 
-    Args:
-        name: of the variant.
-        cost: seconds of a training relative to the proxy's.
-        full: its agreement with the fuller training.
-        share: its tau as a share of that between two seeds of the proxy.
-        worse: whether its tau is surely below that of the proxy with another seed.
-    """
-
-    name: str
-    cost: float
-    full: Agreement
-    share: float
-    worse: bool
+    name: str  # of the variant
+    cost: float  # seconds of a training relative to the proxy's
+    full: Agreement  # its agreement with the fuller training
+    share: float  # its tau as a share of that between two seeds of the proxy
+    worse: bool  # whether its tau is surely below that of the proxy with another seed
 
 
 class Trust:

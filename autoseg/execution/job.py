@@ -16,38 +16,25 @@ State = Literal["complete", "pruned", "diverged", "failed", "timeout"]
 
 @dataclass(frozen=True)
 class Job:
-    """One call of the task.
+    """One call of the task."""
 
-    Args:
-        key: names the job among those of one `run`; unique there.
-        payload: plain data for the task, e.g. `{"theta": [...], "seed": 3}`.
-    """
-
-    key: str
-    payload: dict[str, Any]
+    key: str  # names the job among those of one `run`; unique there
+    payload: dict[str, Any]  # plain data for the task, e.g. `{"theta": [...], "seed": 3}`
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job, after its last attempt.
+    """What became of a job, after its last attempt."""
 
-    Args:
-        state: "complete", "pruned" (the task ended it early, see `Watched`), "diverged" (it raised `Diverged`),
-            "failed" (it raised something else, or its worker died) or "timeout".
-        scores: what the task returned; empty unless complete.
-        seconds: wall-clock time of the last attempt.
-        attempts: 1, or more after a worker died, hung or ran out of memory.
-        error: the reason in words, with the traceback where there is one; empty if complete.
-        device: the slot it ran on: "cpu" or "cuda:<index>".
-        rungs: scores on the way, by iteration, if the task was asked to look.
-    """
-
+    # "complete", "pruned" (the task ended it early, see `Watched`), "diverged" (it raised `Diverged`), "failed" (it
+    # raised something else, or its worker died) or "timeout"
     state: State
-    scores: dict[str, float] = field(default_factory=dict)
-    seconds: float = 0.0
-    attempts: int = 1
-    error: str = ""
-    device: str = "cpu"
+    scores: dict[str, float] = field(default_factory=dict)  # what the task returned; empty unless complete
+    seconds: float = 0.0  # wall-clock time of the last attempt
+    attempts: int = 1  # 1, or more after a worker died, hung or ran out of memory
+    error: str = ""  # the reason in words, with the traceback where there is one; empty if complete
+    device: str = "cpu"  # the slot it ran on: "cpu" or "cuda:<index>"
+    # scores on the way, by iteration, if the task was asked to look
     rungs: dict[int, float] = field(default_factory=dict)
 
 
@@ -102,17 +89,11 @@ class Executor(Protocol):
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt at a job, as the process that made it saw it.
+    """One attempt at a job, as the process that made it saw it."""
 
-    Args:
-        outcome: as if this were the last attempt.
-        out_of_memory: another attempt, in a fresh process, may succeed.
-        wrong_input: the task says the user's input is wrong; ends the run.
-    """
-
-    outcome: Outcome
-    out_of_memory: bool = False
-    wrong_input: InputError | None = None
+    outcome: Outcome  # as if this were the last attempt
+    out_of_memory: bool = False  # another attempt, in a fresh process, may succeed
+    wrong_input: InputError | None = None  # the task says the user's input is wrong; ends the run
 
 
 def attempt(task: Task, payload: dict[str, Any], device: str) -> Attempt:

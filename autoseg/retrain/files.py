@@ -31,19 +31,12 @@ class WrongFile(AutosegError):
 
 @dataclass
 class Read:
-    """A step of a pipeline that reads a file, and names it if that fails.
+    """A step of a pipeline that reads a file, and names it if that fails."""
 
-    Args:
-        step: mmsegmentation's.
-        key: of the entry, where the path is.
-        classes: how many ids there are, from 0; None: the step reads no labels.
-        ignore_index: the id that is none.
-    """
-
-    step: Step
-    key: str
-    classes: int | None
-    ignore_index: int
+    step: Step  # mmsegmentation's
+    key: str  # of the entry, where the path is
+    classes: int | None  # how many ids there are, from 0; None: the step reads no labels
+    ignore_index: int  # the id that is none
 
     def __call__(self, entry: dict[str, Any]) -> dict[str, Any] | None:
         """The step.

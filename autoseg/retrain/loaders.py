@@ -28,23 +28,15 @@ LOADING = ("LoadImageFromFile", "LoadAnnotations")
 
 @dataclass(frozen=True)
 class Datasets:
-    """A data set as configuration.
+    """A data set as configuration."""
 
-    Attributes:
-        classes: names in the order of the ids.
-        ignore_index: id of void pixels, as the masks have it.
-        splits: data set of each role, with test pipelines; without `test` if there is none of its own.
-        loading: the transforms that load image and labels.
-        scale: (width, height) into which images are fitted; None: for training only, with `own_size`.
-        own_size: (width, height) images have where they are not fitted into another.
-    """
-
-    classes: list[str]
-    ignore_index: int
-    splits: dict[str, Node]
-    loading: list[Node]
+    classes: list[str]  # names in the order of the ids
+    ignore_index: int  # id of void pixels, as the masks have it
+    splits: dict[str, Node]  # data set of each role, with test pipelines; without `test` if there is none of its own
+    loading: list[Node]  # the transforms that load image and labels
+    # (width, height) into which images are fitted; None: for training only, with `own_size`
     scale: tuple[int, int] | None
-    own_size: tuple[int, int]
+    own_size: tuple[int, int]  # (width, height) images have where they are not fitted into another
 
 
 def datasets(config: DataConfig) -> Datasets:

@@ -23,25 +23,17 @@ if TYPE_CHECKING:  # the search process holds this task without torch
 
 @dataclass(frozen=True)
 class CandidateTask:
-    """What an executor runs: builds the loss a payload describes and judges it by training with it.
+    """What an executor runs: builds the loss a payload describes and judges it by training with it."""
 
-    Args:
-        metric: the target.
-        space: the search space, as `SearchSpace.to_dict`.
-        num_classes: C; None if only the training function knows: the loss is then built for the logits it gets.
-        train: `train(loss, seed, device)` returns a score, or {name: score} with the target among the names.
-        ignore_index: id of the pixels that do not count.
-        options: further options of `SurrogateLoss`, e.g. tolerance, for losses from θ.
-        keepsakes: which trainings leave predictions behind; only for the built-in training.
-    """
-
-    metric: str
-    space: dict[str, Any]
+    metric: str  # the target
+    space: dict[str, Any]  # the search space, as `SearchSpace.to_dict`
+    # C; None if only the training function knows: the loss is then built for the logits it gets
     num_classes: int | None
-    train: Train
-    ignore_index: int = 255
+    train: Train  # `train(loss, seed, device)` returns a score, or {name: score} with the target among the names
+    ignore_index: int = 255  # id of the pixels that do not count
+    # further options of `SurrogateLoss`, e.g. tolerance, for losses from θ
     options: dict[str, Any] = field(default_factory=dict)
-    keepsakes: Keepsakes | None = None
+    keepsakes: Keepsakes | None = None  # which trainings leave predictions behind; only for the built-in training
 
     def __call__(self, payload: dict[str, Any], device: str) -> dict[str, float]:
         """Scores of `{"theta": [...], "seed": n}` or `{"loss": name, "seed": n}`; with "rungs", those there too.

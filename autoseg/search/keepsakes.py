@@ -27,15 +27,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Keepsakes:
-    """Which trainings leave predictions behind: those with one seed, so that losses can be set side by side.
+    """Which trainings leave predictions behind: those with one seed, so that losses can be set side by side."""
 
-    Args:
-        run: the run folder.
-        seed: of these trainings.
-    """
-
-    run: str
-    seed: int
+    run: str  # the run folder
+    seed: int  # of these trainings
 
     def ask(self, train: T, payload: Mapping[str, Any]) -> T:
         """The training function of a payload, told where to leave its predictions if its seed is the one."""

@@ -30,19 +30,12 @@ from autoseg.search.rungs import Rungs
 
 @dataclass(frozen=True)
 class Problem:
-    """What is searched, as far as the loop must know.
+    """What is searched, as far as the loop must know."""
 
-    Args:
-        metric: the target, one of the scores of a training; higher is better.
-        names: of the coordinates of θ.
-        identity: the θ of the identity curves.
-        seed: of all trainings of the search; those of the confirmation are derived from it.
-    """
-
-    metric: str
-    names: Sequence[str]
-    identity: Sequence[float]
-    seed: int = 0
+    metric: str  # the target, one of the scores of a training; higher is better
+    names: Sequence[str]  # of the coordinates of θ
+    identity: Sequence[float]  # the θ of the identity curves
+    seed: int = 0  # of all trainings of the search; those of the confirmation are derived from it
 
 
 def run_search(

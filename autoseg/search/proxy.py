@@ -8,7 +8,6 @@ never touched, unless a comparison asks for one of them as its `final_split`.
 from __future__ import annotations
 
 import copy
-import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -32,49 +31,32 @@ if TYPE_CHECKING:  # the search process builds the task without torch; workers i
 
 @dataclass(frozen=True)
 class ProxyTask:
-    """A picklable training function; on a CPU the same loss and seed give bitwise the same scores.
-
-    Args:
-        data, model, proxy: the config groups.
-        metrics: names of all metrics to score, sums included.
-        tolerance: boundary metrics, pixels at `proxy.size`.
-        drop_background: boundary metrics, class 0 has no boundary of its own.
-        final_split: None: train on the training images less the held-out ones and score those (a search). A
-            role such as "val" or "test": train on all training images and score that split (a comparison).
-        per_class: score every class too, as "<metric>/<class>"; NaN where it does not occur.
-        save_to: None, or a `.safetensors` file for the trained network (`proxy.soft.teacher` of another training).
-        predictions: None, or a folder for the predicted classes of a few scored images (see `keepsakes`).
-        counts_to: None, or an `.npz` file for what each scored image contributes (`autoseg.metrics.images`).
-        shared: None, or a folder for what trainings with the same seed share, so that it is made once for all of
-            them; see `shared`. The scores do not depend on it.
-        limit: None, or how many iterations to train after the warm-up (to time them).
-        watch: None, or who is told the score of one metric at some iterations, and may stop it there (`rungs.Stopped`).
-    """
+    """A picklable training function; on a CPU the same loss and seed give bitwise the same scores."""
 
     data: DataConfig
     model: ModelConfig
     proxy: ProxyConfig
-    metrics: tuple[str, ...]
-    tolerance: int = 5
-    drop_background: bool = False
+    metrics: tuple[str, ...]  # names of all metrics to score, sums included
+    tolerance: int = 5  # boundary metrics, pixels at `proxy.size`
+    drop_background: bool = False  # boundary metrics, class 0 has no boundary of its own
+    # None: train on the training images less the held-out ones and score those (a search). A role such as "val" or
+    # "test": train on all training images and score that split (a comparison)
     final_split: str | None = None
-    per_class: bool = False
-    save_to: str | None = None
-    predictions: str | None = None
-    counts_to: str | None = None
+    per_class: bool = False  # score every class too, as "<metric>/<class>"; NaN where it does not occur
+    save_to: str | None = None  # a `.safetensors` file for the trained network (a `proxy.soft.teacher` of others)
+    predictions: str | None = None  # a folder for the predicted classes of a few scored images (see `keepsakes`)
+    counts_to: str | None = None  # an `.npz` file for what each scored image contributes (`autoseg.metrics.images`)
+    # a folder for what trainings with the same seed share, so that it is made once for all of them; see `shared`. The
+    # scores do not depend on it
     shared: str | None = None
-    limit: int | None = None
-    watch: Watch | None = None
+    limit: int | None = None  # how many iterations to train after the warm-up (to time them)
+    watch: Watch | None = None  # who is told one metric's score at some iterations, and may stop it there (`Stopped`)
 
     @classmethod
     def of(cls, config: SearchConfig | CompareConfig, metrics: Sequence[str], **more: Any) -> ProxyTask:
         """The training that a configuration describes; `metrics` may name one twice, `more` is as in the class."""
         named = tuple(dict.fromkeys(metrics))
         return cls(config.data, config.model, config.proxy, named, config.tolerance, config.drop_background, **more)
-
-    def keeping_counts(self, file: str) -> ProxyTask:
-        """The same training, which leaves `counts_to`."""
-        return dataclasses.replace(self, counts_to=file)
 
     def __call__(self, loss: nn.Module, seed: int, device: str = "cpu") -> dict[str, float]:
         """Train with `loss`, score the result.
@@ -146,9 +128,8 @@ class ProxyTask:
         from autoseg.data import Augment
         from autoseg.training import Batches
 
-        data, proxy = self._open(), self.proxy
-        rows = self._rows(data)[0]
-        images, labels, known = self._shown(data, rows, device)
+        proxy, rows = self.proxy, self._rows()[0]
+        images, labels, known = self._shown(rows, device)
         augment = Augment(proxy.crop, proxy.scale, proxy.flip, proxy.photometric, self.model.mean, self.model.std)
         return Batches(
             images, labels, rows, augment,
@@ -163,7 +144,7 @@ class ProxyTask:
         path = self._place("features", seed, precision.device)
         if path is None:
             return None
-        proxy, rows = self.proxy, self._rows(self._open())[1].split(self.proxy.eval_batch_size)
+        proxy, rows = self.proxy, self._rows()[1].split(self.proxy.eval_batch_size)
         images, _ = self._pixels(self.final_split or "train", precision.device)
         shown = {
             "train": (
@@ -184,9 +165,9 @@ class ProxyTask:
         settings = [self.data.holdout, self.final_split, asdict(self.model), asdict(self.proxy)]
         return shared.place(self.shared, kind, seed, [self._open().fingerprint, device.type, *settings])
 
-    def _shown(self, data: SegData, rows: Tensor, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    def _shown(self, rows: Tensor, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """Images and labels to train on, both on the device, and the (N, H, W) labels a loss may prepare from."""
-        images, labels = self._pixels("train", device)
+        data, (images, labels) = self._open(), self._pixels("train", device)
         if self.proxy.labels == "annotators":
             return images, data.raters("train").to(device), data.labels("train")
         if self.proxy.labels == "pseudo":
@@ -224,7 +205,7 @@ class ProxyTask:
     def _evaluate(self, training: Training, metrics: Mapping[str, Any]) -> dict[str, float]:
         from autoseg.training import evaluate
 
-        view = self._view(training.precision, self._rows(self._open())[1], training.batches.stored)
+        view = self._view(training.precision, self._rows()[1], training.batches.stored)
         labels = self._pixels(self.final_split or "train", training.precision.device)[1]
         return evaluate(training.model, view, labels, metrics)
 
@@ -240,17 +221,18 @@ class ProxyTask:
 
         from autoseg.training import predict
 
-        split, scored = self.final_split or "train", self._rows(self._open())[1]
+        split, scored = self.final_split or "train", self._rows()[1]
         rows = scored[torch.linspace(0, len(scored) - 1, min(keepsakes.IMAGES, len(scored))).round().long()]
         classes = predict(model, self._view(precision, rows))
         keepsakes.save(dict(zip(rows.tolist(), classes.numpy(), strict=True)), split, folder)
 
-    def _rows(self, data: SegData) -> tuple[Tensor, Tensor]:
+    def _rows(self) -> tuple[Tensor, Tensor]:
         """Indices trained on (in `train`) and scored (in `train`, or in the final split)."""
         import torch
 
         from autoseg.data import split_holdout
 
+        data = self._open()
         count = len(data.images("train"))
         if self.final_split is None:
             return split_holdout(count, self.data.holdout)

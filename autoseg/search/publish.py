@@ -18,22 +18,15 @@ UNKNOWN = 2  # any number of classes will do to write a card: curves fit them al
 
 @dataclass(frozen=True)
 class CardPublisher:
-    """Called with a finding, writes its card.
+    """Called with a finding, writes its card."""
 
-    Args:
-        path: `loss.json`.
-        space: the search space.
-        num_classes: of the data; None if only the training function knows.
-        ignore_index: of the data.
-        options: further options of `SurrogateLoss`, as the workers have them.
-        provenance: plain data on where the loss comes from: data fingerprint, model, proxy, versions.
-    """
-
-    path: Path
-    space: SearchSpace
-    num_classes: int | None
-    ignore_index: int = 255
+    path: Path  # `loss.json`
+    space: SearchSpace  # the search space
+    num_classes: int | None  # of the data; None if only the training function knows
+    ignore_index: int = 255  # of the data
+    # further options of `SurrogateLoss`, as the workers have them
     options: Mapping[str, Any] = field(default_factory=dict)
+    # plain data on where the loss comes from: data fingerprint, model, proxy, versions
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, finding: Finding) -> None:

@@ -16,17 +16,11 @@ FLOOR = re.compile(rf"(?P<metric>{NAME})>=(?:(?P<level>{NUMBER})|(?:(?P<factor>{
 
 @dataclass(frozen=True)
 class Floor:
-    """What a candidate must keep of another metric (`search.floor`).
+    """What a candidate must keep of another metric (`search.floor`)."""
 
-    Args:
-        metric: the score to watch.
-        factor: share of the rival's score, or without a rival the level itself.
-        rival: "identity" or the name of a hand-made loss, trained once under the search's budget and seed.
-    """
-
-    metric: str
-    factor: float
-    rival: str | None
+    metric: str  # the score to watch
+    factor: float  # share of the rival's score, or without a rival the level itself
+    rival: str | None  # "identity" or the name of a hand-made loss, trained once under the search's budget and seed
 
     @classmethod
     def parse(cls, text: str) -> Floor:
@@ -56,16 +50,11 @@ class Reward:
     The cut is continuous (at the floor nothing is taken away) and monotone, so that a controller still learns
     which of two candidates below it is better: reward = score - |score| * min(1, (level - watched) / |level|),
     which for positive scores is score * watched / level.
-
-    Args:
-        metric: the target.
-        floor: or None.
-        level: what `floor.metric` must reach.
     """
 
-    metric: str
+    metric: str  # the target
     floor: Floor | None = None
-    level: float = 0.0
+    level: float = 0.0  # what `floor.metric` must reach
 
     def __call__(self, scores: Mapping[str, float]) -> float:
         """The reward of a completed training.

@@ -37,21 +37,14 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class Rungs:
-    """Where the candidates of one round are looked at, and what is known there.
+    """Where the candidates of one round are looked at, and what is known there."""
 
-    Args:
-        pruner: "none" (they are scored and never stopped), "median" or "percentile".
-        shares: of the iterations, ascending, each above 0 and below 1.
-        options: further keyword arguments of Optuna's pruner.
-        earlier: scores at the rungs of every complete candidate of earlier rounds, in the order of the rungs.
-        gains: its reward less each of these.
-    """
-
-    pruner: str = NONE
-    shares: tuple[float, ...] = ()
-    options: dict[str, Any] = field(default_factory=dict)
+    pruner: str = NONE  # "none" (they are scored and never stopped), "median" or "percentile"
+    shares: tuple[float, ...] = ()  # of the iterations, ascending, each above 0 and below 1
+    options: dict[str, Any] = field(default_factory=dict)  # further keyword arguments of Optuna's pruner
+    # scores at the rungs of every complete candidate of earlier rounds, in the order of the rungs
     earlier: tuple[tuple[float, ...], ...] = ()
-    gains: tuple[tuple[float, ...], ...] = ()
+    gains: tuple[tuple[float, ...], ...] = ()  # its reward less each of these
 
     @classmethod
     def before(cls, round: int, history: Sequence[TrialRecord], settings: SearchSettings) -> Self | None:

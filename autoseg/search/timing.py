@@ -21,15 +21,10 @@ SHORT, LONG = 1, 6  # iterations of the two trainings from whose difference the 
 
 @dataclass(frozen=True)
 class TimedTask:
-    """A candidate task around the proxy that can also say how long it takes.
+    """A candidate task around the proxy that can also say how long it takes."""
 
-    Args:
-        task: what the workers run; its `train` is `proxy`.
-        proxy: the built-in training.
-    """
-
-    task: CandidateTask
-    proxy: ProxyTask
+    task: CandidateTask  # what the workers run; its `train` is `proxy`
+    proxy: ProxyTask  # the built-in training
 
     def __call__(self, payload: dict[str, Any], device: str) -> dict[str, float]:
         """Scores of a payload; of `{"timing": true, …}` the seconds one whole training would take."""

@@ -35,27 +35,16 @@ _RESULT = {"compare": "table.csv", "trust": "trust.csv"}
 
 @dataclass(frozen=True)
 class Status:
-    """A run as it is now.
+    """A run as it is now."""
 
-    Args:
-        kind: "search", "compare" or "trust".
-        config: its configuration, plain data.
-        state: "waiting" (nothing planned yet), "running", "finished" or "dead" (its process is gone).
-        studies: all trainings by study.
-        total: of all trainings there will be, as far as is known.
-        since: Unix time of the last thing that happened.
-        silent: it runs on another machine and has been quiet for longer than a run should be.
-        owner: process and machine that last worked in it, in words.
-    """
-
-    kind: str
-    config: Mapping[str, Any]
-    state: str
-    studies: Mapping[str, tuple[TrialRecord, ...]]
-    total: int
-    since: float
-    silent: bool = False
-    owner: str = "its process"
+    kind: str  # "search", "compare" or "trust"
+    config: Mapping[str, Any]  # its configuration, plain data
+    state: str  # "waiting" (nothing planned yet), "running", "finished" or "dead" (its process is gone)
+    studies: Mapping[str, tuple[TrialRecord, ...]]  # all trainings by study
+    total: int  # of all trainings there will be, as far as is known
+    since: float  # Unix time of the last thing that happened
+    silent: bool = False  # it runs on another machine and has been quiet for longer than a run should be
+    owner: str = "its process"  # process and machine that last worked in it, in words
 
     @property
     def records(self) -> list[TrialRecord]:

@@ -17,17 +17,11 @@ Batch = tuple[Tensor | Features, Tensor, dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class Drawn:
-    """What n iterations are made of, on the training device: a row each.
+    """What n iterations are made of, on the training device: a row each."""
 
-    Attributes:
-        picked: (n, B) int64, places among the rows trained on.
-        index: (n, B) int64, those of the images.
-        numbers: of the augmentation, n batches.
-    """
-
-    picked: Tensor
-    index: Tensor
-    numbers: Numbers
+    picked: Tensor  # (n, B) int64, places among the rows trained on
+    index: Tensor  # (n, B) int64, those of the images
+    numbers: Numbers  # of the augmentation, n batches
 
 
 class Batches:

@@ -27,24 +27,15 @@ class Score(Protocol):
 
 @dataclass(frozen=True)
 class View:
-    """Whole images, at the size they are stored in, as a network is shown them.
+    """Whole images, at the size they are stored in, as a network is shown them."""
 
-    Args:
-        images: (N, 3, H, W) uint8, on the device or memory-mapped for the CPU.
-        rows: (M,) int64 CPU indices of those that are shown.
-        precision: number format and layout, as in training.
-        mean: RGB, 0..255, subtracted from the images.
-        std: RGB, by which they are divided then.
-        batch_size: images at a time.
-        stored: what the frozen backbone makes of these very images, so that they need not be looked at; or None.
-    """
-
-    images: Tensor
-    rows: Tensor
-    precision: Precision
-    mean: Sequence[float]
-    std: Sequence[float]
-    batch_size: int
+    images: Tensor  # (N, 3, H, W) uint8, on the device or memory-mapped for the CPU
+    rows: Tensor  # (M,) int64 CPU indices of those that are shown
+    precision: Precision  # number format and layout, as in training
+    mean: Sequence[float]  # RGB, 0..255, subtracted from the images
+    std: Sequence[float]  # RGB, by which they are divided then
+    batch_size: int  # images at a time
+    # what the frozen backbone makes of these very images, so that they need not be looked at; or None
     stored: Stored | None = None
 
     def logits(self, model: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:

@@ -36,15 +36,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Features:
-    """What a backbone makes of a batch; takes the place of the images.
+    """What a backbone makes of a batch; takes the place of the images."""
 
-    Args:
-        maps: (N, c, h, w) float, one per output of the backbone, None where no head reads it; without gradient.
-        size: (H, W) of the images.
-    """
-
+    # (N, c, h, w) float, one per output of the backbone, None where no head reads it; without gradient
     maps: tuple[Tensor | None, ...]
-    size: tuple[int, int]
+    size: tuple[int, int]  # (H, W) of the images
 
     def to(self, *, memory_format: torch.memory_format) -> Features:
         """Itself: the maps have the layout the network was frozen with."""

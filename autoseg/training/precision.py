@@ -23,17 +23,11 @@ LAYOUTS = {
 
 @dataclass(frozen=True)
 class Precision:
-    """Number format of the network's forward and backward pass; losses, weights and metrics stay float32.
+    """Number format of the network's forward and backward pass; losses, weights and metrics stay float32."""
 
-    Attributes:
-        device: where it runs.
-        dtype: what autocast uses; None: no autocast.
-        layout: memory format of network and images.
-    """
-
-    device: torch.device
-    dtype: torch.dtype | None
-    layout: torch.memory_format
+    device: torch.device  # where it runs
+    dtype: torch.dtype | None  # what autocast uses; None: no autocast
+    layout: torch.memory_format  # memory format of network and images
 
     def autocast(self) -> torch.autocast:
         """A context for the network's forward pass."""

@@ -7,119 +7,80 @@ from dataclasses import dataclass
 from typing import Any
 
 
-@dataclass(frozen=True)
-class Text:
-    """A paragraph.
+class Block:
+    """What a section is made of."""
 
-    Args:
-        text: of it.
-        tone: "plain", "note" (small: how to read something), "warning".
-    """
+    @property
+    def kind(self) -> str:
+        """Which it is, for the template."""
+        return type(self).__name__.lower()
+
+
+@dataclass(frozen=True)
+class Text(Block):
+    """A paragraph."""
 
     text: str
-    tone: str = "plain"
-    kind: str = "text"
+    tone: str = "plain"  # "plain", "note" (small: how to read something), "warning"
 
 
 @dataclass(frozen=True)
-class Plot:
-    """An interactive figure.
+class Plot(Block):
+    """An interactive figure."""
 
-    Args:
-        title: above it.
-        figure: of plotly, in the light theme's colours (see `theme`).
-        height: pixels.
-    """
-
-    title: str
-    figure: Any
-    height: int = 380
-    kind: str = "plot"
+    title: str  # above it
+    figure: Any  # of plotly, in the light theme's colours (see `theme`)
+    height: int = 380  # pixels
 
 
 @dataclass(frozen=True)
-class Grid:
-    """Small figures side by side, as many in a row as there is room for.
-
-    Args:
-        plots: the figures.
-        least: the width in pixels a figure must have.
-    """
+class Grid(Block):
+    """Small figures side by side, as many in a row as there is room for."""
 
     plots: Sequence[Plot]
-    least: int = 270
-    kind: str = "grid"
+    least: int = 270  # the width in pixels a figure must have
 
 
 @dataclass(frozen=True)
-class Key:
-    """What the lines of several figures are.
+class Key(Block):
+    """What the lines of several figures are."""
 
-    Args:
-        lines: (name, colour as in `theme`, "solid", "dashed", "dotted" or "dot" for a filled mark).
-    """
-
+    # (name, colour as in `theme`, "solid", "dashed", "dotted" or "dot" for a filled mark)
     lines: Sequence[tuple[str, str, str]]
-    kind: str = "key"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a table.
-
-    Args:
-        text: of it.
-        tone: "", "best", "mine" (what the report is about), "quiet".
-    """
+    """One cell of a table."""
 
     text: str
-    tone: str = ""
+    tone: str = ""  # "", "best", "mine" (what the report is about), "quiet"
 
 
 @dataclass(frozen=True)
-class Table:
-    """A table whose first column names the rows.
+class Table(Block):
+    """A table whose first column names the rows."""
 
-    Args:
-        head: of the columns.
-        rows: as long as `head`.
-        title: above it.
-        folded: closed until it is clicked.
-    """
-
-    head: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
-    title: str = ""
-    folded: bool = False
-    kind: str = "table"
+    head: Sequence[str]  # of the columns
+    rows: Sequence[Sequence[Cell]]  # as long as `head`
+    title: str = ""  # above it
+    folded: bool = False  # closed until it is clicked
 
 
 @dataclass(frozen=True)
-class Facts:
-    """Pairs of what and how much.
-
-    Args:
-        items: them.
-        large: as tiles with large figures, instead of a list.
-    """
+class Facts(Block):
+    """Pairs of what and how much."""
 
     items: Sequence[tuple[str, str]]
-    large: bool = False
-    kind: str = "facts"
+    large: bool = False  # as tiles with large figures, instead of a list
 
 
 @dataclass(frozen=True)
-class Code:
-    """Something to copy.
-
-    Args:
-        text: of it.
-        title: what it is.
-    """
+class Code(Block):
+    """Something to copy."""
 
     text: str
-    title: str
-    kind: str = "code"
+    title: str  # what it is
 
 
 @dataclass(frozen=True)
@@ -132,92 +93,52 @@ class Swatch:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image inside the page.
+    """An image inside the page."""
 
-    Args:
-        title: below it.
-        uri: "data:image/..."
-        size: (width, height) in pixels.
-        mark: (left, top, width, height) of a frame in it, shares of 1; None for none.
-        of: the loss it belongs to; "" if it is the same for all.
-        detail: its pixels are shown enlarged.
-    """
-
-    title: str
-    uri: str
-    size: tuple[int, int]
+    title: str  # below it
+    uri: str  # "data:image/..."
+    size: tuple[int, int]  # (width, height) in pixels
+    # (left, top, width, height) of a frame in it, shares of 1; None for none
     mark: tuple[float, float, float, float] | None = None
-    of: str = ""
-    detail: bool = False
+    of: str = ""  # the loss it belongs to; "" if it is the same for all
+    detail: bool = False  # its pixels are shown enlarged
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Pictures of one image, a row of whole ones above a row of details.
+    """Pictures of one image, a row of whole ones above a row of details."""
 
-    Args:
-        title: name of the image.
-        whole: the first row.
-        details: the second.
-    """
-
-    title: str
+    title: str  # name of the image
     whole: Sequence[Picture]
     details: Sequence[Picture]
 
 
 @dataclass(frozen=True)
-class Gallery:
-    """Predictions side by side.
+class Gallery(Block):
+    """Predictions side by side."""
 
-    Args:
-        scenes: one per image.
-        losses: whose predictions can be chosen, the first is shown at first.
-        classes: colours of the masks.
-        differences: colours of the pictures of where two losses differ.
-    """
-
-    scenes: Sequence[Scene]
-    losses: Sequence[str]
-    classes: Sequence[Swatch]
-    differences: Sequence[Swatch]
-    kind: str = "gallery"
-
-
-Block = Text | Plot | Grid | Key | Table | Facts | Code | Gallery
+    scenes: Sequence[Scene]  # one per image
+    losses: Sequence[str]  # whose predictions can be chosen, the first is shown at first
+    classes: Sequence[Swatch]  # colours of the masks
+    differences: Sequence[Swatch]  # colours of the pictures of where two losses differ
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page.
+    """A part of a page."""
 
-    Args:
-        slug: its anchor, unique in the run.
-        title: its heading.
-        blocks: what is in it.
-    """
-
-    slug: str
-    title: str
+    slug: str  # its anchor, unique in the run
+    title: str  # its heading
     blocks: Sequence[Block]
 
 
 @dataclass(frozen=True)
 class RunPage:
-    """All that is said about one run.
+    """All that is said about one run."""
 
-    Args:
-        slug: its anchor.
-        title: "Search for miou", say.
-        lead: the sentence at the top.
-        notices: what must not be overlooked, e.g. that it is not finished.
-        tiles: the few numbers that matter.
-        sections: the rest.
-    """
-
-    slug: str
-    title: str
-    lead: str
-    notices: Sequence[str]
-    tiles: Facts
-    sections: Sequence[Section]
+    slug: str  # its anchor
+    title: str  # "Search for miou", say
+    lead: str  # the sentence at the top
+    notices: Sequence[str]  # what must not be overlooked, e.g. that it is not finished
+    tiles: Facts  # the few numbers that matter
+    sections: Sequence[Section]  # the rest

@@ -31,19 +31,12 @@ BETTER, WORSE, BOTH = (0, 114, 178), (213, 94, 0), (170, 130, 180)  # where two 
 
 @dataclass(frozen=True)
 class Shown:
-    """One image with its truth and the predictions that were kept of it.
+    """One image with its truth and the predictions that were kept of it."""
 
-    Args:
-        title: its name.
-        image: (H, W, 3).
-        truth: (H, W), 255 where it has none.
-        predictions: loss to (H, W).
-    """
-
-    title: str
-    image: Map
-    truth: Map
-    predictions: Mapping[str, Map]
+    title: str  # its name
+    image: Map  # (H, W, 3)
+    truth: Map  # (H, W), 255 where it has none
+    predictions: Mapping[str, Map]  # loss to (H, W)
 
 
 def gallery(run: Run, trainings: Mapping[str, TrialRecord], reference: str, mine: str) -> list[Block]:

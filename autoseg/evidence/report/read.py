@@ -25,21 +25,13 @@ OF_A_SEARCH = ("metric", "seed", "candidates", "floor", "confirm", "space", "con
 
 @dataclass(frozen=True)
 class Run:
-    """What searches and comparisons share.
+    """What searches and comparisons share."""
 
-    Args:
-        path: the run folder.
-        config: `config.yaml`, plain data.
-        fixed: `fingerprint.json`.
-        records: of all trainings, in the order in which they were planned.
-        total: how many there will be.
-    """
-
-    path: Path
-    config: Mapping[str, Any]
-    fixed: Mapping[str, Any]
-    records: Sequence[TrialRecord]
-    total: int
+    path: Path  # the run folder
+    config: Mapping[str, Any]  # `config.yaml`, plain data
+    fixed: Mapping[str, Any]  # `fingerprint.json`
+    records: Sequence[TrialRecord]  # of all trainings, in the order in which they were planned
+    total: int  # how many there will be
 
     @property
     def done(self) -> list[TrialRecord]:
@@ -59,23 +51,14 @@ class Run:
 
 @dataclass(frozen=True)
 class SearchRun(Run):
-    """A search.
+    """A search."""
 
-    Args:
-        metric: the target.
-        space: of θ.
-        search: records of the candidates.
-        confirmation: those of the confirmation.
-        result: what it concludes, so far if it is not finished.
-        card: `loss.json`; None if there is none yet.
-    """
-
-    metric: str
-    space: SearchSpace
-    search: Sequence[TrialRecord]
-    confirmation: Sequence[TrialRecord]
-    result: SearchResult
-    card: LossCard | None
+    metric: str  # the target
+    space: SearchSpace  # of θ
+    search: Sequence[TrialRecord]  # records of the candidates
+    confirmation: Sequence[TrialRecord]  # those of the confirmation
+    result: SearchResult  # what it concludes, so far if it is not finished
+    card: LossCard | None  # `loss.json`; None if there is none yet
 
     @property
     def rounds(self) -> int:
@@ -85,25 +68,15 @@ class SearchRun(Run):
 
 @dataclass(frozen=True)
 class ComparisonRun(Run):
-    """A comparison.
+    """A comparison."""
 
-    Args:
-        among: the losses.
-        recipe: builds them.
-        metrics: that are shown.
-        seeds: all of them.
-        matrix: of the seeds with which every loss has been trained; None while there is none.
-        reference: name of the loss all others are compared with.
-        classes: names; empty if no training has been scored by class.
-    """
-
-    among: Sequence[Contender]
-    recipe: Recipe
-    metrics: Sequence[str]
-    seeds: Sequence[int]
-    matrix: Matrix | None
-    reference: str
-    classes: Sequence[str]
+    among: Sequence[Contender]  # the losses
+    recipe: Recipe  # builds them
+    metrics: Sequence[str]  # that are shown
+    seeds: Sequence[int]  # all of them
+    matrix: Matrix | None  # of the seeds with which every loss has been trained; None while there is none
+    reference: str  # name of the loss all others are compared with
+    classes: Sequence[str]  # names; empty if no training has been scored by class
 
 
 def open_run(path: Path) -> SearchRun | ComparisonRun:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -326,12 +326,15 @@ def test_versions_are_told_from_the_result_on_that_they_brought(
 
 
 def test_counts_are_kept_where_the_training_can(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
     class Keeping:
-        def keeping_counts(self, file: str) -> Any:
-            return lambda loss, seed, device: {"miou": 0.5, "kept": float(file.endswith("-7.npz"))}
+        counts_to: str = ""
+
+        def __call__(self, loss: Any, seed: int, device: str) -> dict[str, float]:
+            return {"miou": 0.5, "kept": float(self.counts_to.endswith("-7.npz"))}
 
     texts, folder = {"ce": "ce"}, str(tmp_path / "counts")
-    task = ComparisonTask(texts, RECIPE, Keeping(), counts=folder)  # type: ignore[arg-type]
+    task = ComparisonTask(texts, RECIPE, Keeping(), counts=folder)
     assert task({"loss": "ce", "seed": 7}, "cpu")["kept"] == 1.0
     assert "kept" not in ComparisonTask(texts, RECIPE, toy, counts=folder)({"loss": "ce", "seed": 7}, "cpu")
     files = {counts_file(tmp_path, name, 1).name for name in ("ce+jml", "ce-jml", "0.25*ce+0.75*jml")}

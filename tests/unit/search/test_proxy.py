@@ -67,10 +67,9 @@ def test_a_search_touches_the_training_split_only(task: ProxyTask, monkeypatch: 
 
 
 def test_rows_of_a_search_are_disjoint_and_a_comparison_uses_everything(task: ProxyTask) -> None:
-    data = task._open()
-    fit, judged = task._rows(data)
+    fit, judged = task._rows()
     assert not set(fit.tolist()) & set(judged.tolist()) and len(fit) + len(judged) == 12
-    fit, judged = replace(task, final_split="val")._rows(data)
+    fit, judged = replace(task, final_split="val")._rows()
     assert (len(fit), len(judged)) == (12, 4)
 
 
@@ -92,7 +91,7 @@ def test_scored_are_the_images_labels_and_options_asked_for(
     assert torch.equal(labels, data.labels(split or "train")) and torch.equal(
         view.images, data.images(split or "train")
     )
-    assert torch.equal(view.rows, asked._rows(data)[1])
+    assert torch.equal(view.rows, asked._rows()[1])
     options = MetricOptions(data.num_classes, data.ignore_index, tolerance=3, drop_background=True)
     assert all(metric.options == options for metric in metrics.values()) and list(metrics) == list(scores)
 
