@@ -22,7 +22,7 @@ from autoseg.evidence.compare import COUNTS, ComparisonTask, counts_file, parse_
 from autoseg.evidence.contenders import Contender, Recipe, contenders, find, keep_cards, warnings_about, words_of
 from autoseg.evidence.documents import About, write
 from autoseg.evidence.matrix import Matrix
-from autoseg.evidence.tables import legend, sentences, terminal
+from autoseg.evidence.tables import aligned, legend, rows_of, sentences
 from autoseg.execution import Standby
 from autoseg.imports import load
 from autoseg.metrics import MetricOptions, names, parse
@@ -61,7 +61,7 @@ def compare(config: CompareConfig, workers: Standby) -> int:
     if found is None:
         return INTERRUPTED
     heading = f"{config.data.name}, {parts.split} split, {len(parts.seeds)} seeds"
-    for line in ["", heading, *terminal(found), "", *legend(found, "*"), *sentences(found)]:
+    for line in ["", heading, *aligned(*rows_of(found, "{}*")), "", *legend(found, "*"), *sentences(found)]:
         print(line)
     print(f"Tables: {parts.path / 'table.md'}, table.csv, table.tex   figure: {parts.path / 'figures' / 'forest.png'}")
     print(f"Next: autoseg report {shlex.quote(str(parts.path))}{and_imports(config.imports)}")

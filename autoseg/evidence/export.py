@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +72,11 @@ def as_files(card: LossCard, format: str, target: Path, imports: Sequence[str] =
         InputError: unknown format, or a Python file that could not be imported by its name.
     """
     if format == "json":
-        return {target: as_json(card)}
+        return {target: card.as_json()}
     if format == "mmseg":
         beside = target.with_suffix(".json")
         own = f", imports={list(imports)!r}" if imports else ""
-        return {target: _MMSEG.format(title=title(card), card=beside.name, own=own), beside: as_json(card)}
+        return {target: _MMSEG.format(title=title(card), card=beside.name, own=own), beside: card.as_json()}
     if format == "python":
         if not target.stem.isidentifier():
             raise InputError("-o", "a name that Python can import, such as found_loss.py", f"'{target.name}'")
@@ -92,11 +90,6 @@ def title(card: LossCard) -> str:
     """One line that says what the loss is."""
     state = "confirmed with fresh seeds" if card.confirmed else "not confirmed"
     return f"Surrogate loss for {card.metric}, space {card.space['name']}, {state}."
-
-
-def as_json(card: LossCard) -> str:
-    """The card itself."""
-    return json.dumps(asdict(card), indent=1, allow_nan=False) + "\n"
 
 
 def as_python(card: LossCard, module: str) -> str:

@@ -121,11 +121,6 @@ def failed(matrix: Matrix, name: str) -> str:
     return f"{count} of {len(matrix.seeds)}" if count else ""
 
 
-def terminal(matrix: Matrix) -> list[str]:
-    """The matrix as lines of text."""
-    return aligned(*rows_of(matrix, "{}*"))
-
-
 def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """A table as lines of text, its first column to the left, numbers to the right."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]

@@ -90,10 +90,7 @@ class DistancePenalizedCrossEntropy(SegLoss):
 
     def prepare(self, labels: Tensor) -> dict[str, Tensor]:
         """`closeness` (N, 1, H, W) in [0, 1]."""
-        return {"closeness": distances.per_image(labels, self._closeness)}
-
-    def _closeness(self, labels: distances.IntMap) -> distances.FloatMap:
-        return distances.closeness(labels, self.ignore_index)
+        return {"closeness": distances.per_image(labels, distances.closeness, self.ignore_index)}
 
     def compute(self, batch: Batch) -> Tensor:
         """Mean over the valid pixels, in nats."""
@@ -134,10 +131,8 @@ class Boundary(SegLoss):
 
     def prepare(self, labels: Tensor) -> dict[str, Tensor]:
         """`signed_distance` (N, C, H, W) in pixels."""
-        return {"signed_distance": distances.per_image(labels, self._signed_distance)}
-
-    def _signed_distance(self, labels: distances.IntMap) -> distances.FloatMap:
-        return distances.signed_distance(labels, self.num_classes, self.ignore_index)
+        made = distances.per_image(labels, distances.signed_distance, self.num_classes, self.ignore_index)
+        return {"signed_distance": made}
 
     def compute(self, batch: Batch) -> Tensor:
         """The mix of both terms."""

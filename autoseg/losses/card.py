@@ -91,11 +91,14 @@ class LossCard:
             **about,
         )
 
+    def as_json(self) -> str:
+        """The text of the card's file."""
+        return json.dumps(asdict(self), indent=1, allow_nan=False) + "\n"
+
     def save(self, path: str | Path) -> None:
         """Writes the card whole or not at all."""
-        text = json.dumps(asdict(self), indent=1, allow_nan=False) + "\n"
         with replacing(Path(path)) as draft:
-            draft.write_text(text, encoding="utf-8")
+            draft.write_text(self.as_json(), encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> LossCard:

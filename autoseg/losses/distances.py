@@ -14,9 +14,9 @@ IntMap = NDArray[np.int64]
 BoolMap = NDArray[np.bool_]
 
 
-def per_image(labels: Tensor, make: Callable[[IntMap], FloatMap]) -> Tensor:
-    """Stacks make(label map (H, W)) -> (K, H, W) over (N, H, W) labels into (N, K, H, W) float32."""
-    maps = [torch.from_numpy(make(image.numpy().astype(np.int64))) for image in labels]
+def per_image(labels: Tensor, make: Callable[..., FloatMap], *options: int) -> Tensor:
+    """Stacks make(label map (H, W), *options) -> (K, H, W) over (N, H, W) labels into (N, K, H, W) float32."""
+    maps = [torch.from_numpy(make(image.numpy().astype(np.int64), *options)) for image in labels]
     return torch.stack(maps) if maps else torch.empty(0, 0, *labels.shape[1:])
 
 

@@ -12,6 +12,8 @@ from autoseg.metrics.region import Dice, MAcc, MIoU
 class Foreground(Metric):
     """Mixin: class 0, the background, has no say in the mean, and NaN as its score."""
 
+    source = "van Rijsbergen 1979"
+
     def weights(self, s: Sums) -> Tensor:
         """Equal, 0 for class 0."""
         weights = super().weights(s)
@@ -35,7 +37,6 @@ class Precision(Foreground, MIoU):
 
     name = "precision"
     summary = "precision of class 1 (several classes: of all but class 0)"
-    source = "van Rijsbergen 1979"
 
     def scores(self, s: Sums, ratio: Ratio) -> Tensor:
         """Precision per class."""
@@ -53,7 +54,6 @@ class Recall(Foreground, MAcc):
 
     name = "recall"
     summary = "recall of class 1 (several classes: of all but class 0)"
-    source = "van Rijsbergen 1979"
 
 
 @register_metric
@@ -62,4 +62,3 @@ class F1(Foreground, Dice):
 
     name = "f1"
     summary = "F1 (Dice) of class 1 (several classes: of all but class 0)"
-    source = "van Rijsbergen 1979"

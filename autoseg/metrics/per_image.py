@@ -17,8 +17,6 @@ from torch import Tensor
 from autoseg.metrics.base import Metric, Sums, exact_ratio, register_metric
 from autoseg.metrics.region import Dice, MAcc, MIoU
 
-WANG = "Wang et al., NeurIPS 2023"
-
 
 class PerImage(Metric):
     """Mixin that keeps a metric's totals per image, (N, C), and states how scores are averaged.
@@ -27,6 +25,7 @@ class PerImage(Metric):
     images: float64, since a mean of ratios is not made of counts.
     """
 
+    source = "Wang et al., NeurIPS 2023"
     per_image = True
     absent_rule = False
     by_class: ClassVar[bool]
@@ -82,7 +81,6 @@ class MIoUI(PerImage, MIoU):
 
     name = "miou_i"
     summary = "miou per image, mean over images, each over its classes"
-    source = WANG
     by_class = False
 
 
@@ -92,7 +90,6 @@ class MIoUC(PerImage, MIoU):
 
     name = "miou_c"
     summary = "miou per image, mean over classes, each over its images"
-    source = WANG
     by_class = True
 
 
@@ -102,7 +99,6 @@ class DiceI(PerImage, Dice):
 
     name = "dice_i"
     summary = "dice per image, mean over images, each over its classes"
-    source = WANG
     by_class = False
 
 
@@ -112,7 +108,6 @@ class DiceC(PerImage, Dice):
 
     name = "dice_c"
     summary = "dice per image, mean over classes, each over its images"
-    source = WANG
     by_class = True
 
 
@@ -122,7 +117,6 @@ class MAccI(PerImage, MAcc):
 
     name = "macc_i"
     summary = "macc per image, mean over images, each over its classes"
-    source = WANG
     by_class = False
 
 
@@ -132,5 +126,4 @@ class MAccC(PerImage, MAcc):
 
     name = "macc_c"
     summary = "macc per image, mean over classes, each over its images"
-    source = WANG
     by_class = True

@@ -16,7 +16,7 @@ from torch import Tensor
 from autoseg.errors import unknown_name
 from autoseg.imports import OWN
 from autoseg.metrics.base import Metric, Sums, register_metric, registry
-from autoseg.metrics.per_image import WANG, PerImage
+from autoseg.metrics.per_image import PerImage
 
 LISTED = 10  # the q whose variants are listed and scored; every other from 1 to 99 is known by its name
 
@@ -65,7 +65,6 @@ def _worst(base: type[PerImage], q: int) -> type[Metric]:
         "__doc__": f"{base.name} over the worst {q} % of the images.",
         "name": f"{base.name}_q{q}",
         "summary": f"{base.name} over the worst {q} % of the images",
-        "source": WANG,
         "share": q,
     }
     return _MADE.setdefault((base, q), type(f"{base.__name__}Q{q}", (Worst, base), members))

@@ -103,7 +103,7 @@ class RunFolder:
     def save_checkpoint(self, round: int, state: Mapping[str, Any]) -> None:
         """Keep the controller's state as it is before `round` asks."""
         text = json.dumps({"schema": SCHEMA, "round": round, "state": state}, allow_nan=False)
-        write_atomic(self._checkpoint(round), text)
+        write_atomic(self.path / "controller" / f"round_{round:04d}.json", text)
 
     def last_checkpoint(self) -> tuple[int, dict[str, Any]] | None:
         """`(round, state)` of the latest checkpoint, or None before the first.
@@ -120,9 +120,6 @@ class RunFolder:
         if content.get("schema") != SCHEMA or not isinstance(state, dict) or not isinstance(round, int):
             raise InputError(str(paths[-1]), f"a controller checkpoint, version {SCHEMA}", "another file", hint)
         return round, state
-
-    def _checkpoint(self, round: int) -> Path:
-        return self.path / "controller" / f"round_{round:04d}.json"
 
     def close(self) -> None:
         """Unlock it."""

@@ -99,14 +99,16 @@ def _settings(controller: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 def _of_comparison(run: ComparisonRun) -> list[tuple[str, str]]:
     cards = [(name, card) for loss in run.among for name, card in loss.cards.items()]
-    found = [(f"loss {name}", f"cards/{name}.json, {_card(card.metric, card.provenance)}") for name, card in cards]
+    found = [
+        (
+            f"loss {name}",
+            f"cards/{name}.json, searched for {card.metric} in run {card.provenance.get('run', 'unknown')}",
+        )
+        for name, card in cards
+    ]
     return [
         ("versions", made_with.described(run.path, len(run.done))),
         ("split", str(run.fixed["split"])),
         ("seeds", ", ".join(map(str, run.seeds))),
         *found,
     ]
-
-
-def _card(metric: str, provenance: Mapping[str, object]) -> str:
-    return f"searched for {metric} in run {provenance.get('run', 'unknown')}"

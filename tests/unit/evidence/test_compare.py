@@ -18,7 +18,7 @@ from autoseg.evidence.compare import ComparisonTask, counts_file, parse_seeds, r
 from autoseg.evidence.contenders import Recipe, contenders, find, keep_cards, warnings_about
 from autoseg.evidence.documents import About, latex, markdown, write
 from autoseg.evidence.matrix import Matrix
-from autoseg.evidence.tables import cells, differences, sentences, terminal
+from autoseg.evidence.tables import aligned, cells, differences, rows_of, sentences
 from autoseg.execution import InlineExecutor, Job, Outcome
 from autoseg.losses import save_loss
 from autoseg.search.ledger import Ledger
@@ -241,7 +241,7 @@ def test_a_loss_that_diverges_leaves_the_rest_alone(tmp_path: Path) -> None:
     records, _ = compare(tmp_path / "run", train=fails_for_lovasz)
     matrix = matrix_of(records)
     assert matrix.cell("lovasz", "miou").n == 1 and matrix.cell("ce", "miou").n == 2
-    assert "1 of 2" in " ".join(terminal(matrix))
+    assert "1 of 2" in " ".join(aligned(*rows_of(matrix)))
     assert math.isnan(matrix.difference("lovasz", "ce", "miou").differences[1])
 
 
@@ -372,7 +372,7 @@ def test_below_five_seeds_nothing_is_marked() -> None:
     matrix = matrix_of(records)
     assert matrix.difference("lovasz", "ce", "miou").low > 0  # and yet
     everything = markdown(matrix, About("toy", "val", 7, "b")) + latex(matrix, About("toy", "val", 7, "b"))
-    assert not set("↑↓†‡") & set(everything + " ".join(terminal(matrix)))
+    assert not set("↑↓†‡") & set(everything + " ".join(aligned(*rows_of(matrix))))
     assert "Nothing is marked" in everything and "too few seeds" in sentences(matrix)[0]
     assert all(line.endswith("0") for line in differences(matrix).splitlines()[1:])
 
