@@ -134,12 +134,10 @@ def devices() -> Iterator[Finding]:
 def memory_and_disk(run_dir: Path) -> Iterator[Finding]:
     """Free memory, and free space where runs and the image cache are written."""
     free = psutil.virtual_memory().available / 2**30
-    text = f"{free:.1f} GB free"
-    yield (
-        Finding("memory", "ok", text)
-        if free >= MIN_MEMORY_GB
-        else Finding("memory", "missing", f"{text}; a worker needs about {MIN_MEMORY_GB:g} GB")
-    )
+    if free >= MIN_MEMORY_GB:
+        yield Finding("memory", "ok", f"{free:.1f} GB free")
+    else:
+        yield Finding("memory", "missing", f"{free:.1f} GB free; a worker needs about {MIN_MEMORY_GB:g} GB")
     places = {"runs": run_dir, "cache": Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")}
     for name, place in places.items():
         existing = next(parent for parent in [place.absolute(), *place.absolute().parents] if parent.is_dir())
@@ -168,11 +166,7 @@ def data_folders(data: DataConfig) -> Iterator[Finding]:
                 path = root / folder / split
                 files = sum(1 for entry in path.iterdir() if entry.is_file()) if path.is_dir() else 0
                 empty |= not files
-                yield Finding(
-                    "data",
-                    "ok" if files else "missing",
-                    f"{path}: " + (f"{files} files" if files else "no files"),
-                )
+                yield Finding("data", "ok" if files else "missing", f"{path}: {files or 'no'} files")
         if not empty:
             yield _fit(data)
 

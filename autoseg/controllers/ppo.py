@@ -22,14 +22,7 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.type_aliases import RolloutBufferSamples
 
-from autoseg.controllers.base import (
-    Controller,
-    FloatArray,
-    Settings,
-    check_choice,
-    check_integer,
-    check_number,
-)
+from autoseg.controllers.base import Controller, FloatArray, Settings, check_choice, check_integer, check_number
 from autoseg.controllers.truncated_normal import TruncatedNormalPolicy
 from autoseg.errors import AutosegError, InputError
 from autoseg.optimizers import PlainAdam

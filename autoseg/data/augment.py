@@ -49,23 +49,17 @@ class Draw:
 class Augment:
     """Random scale, crop, flip and colour change for training.
 
-    Args:
-        crop: side of the square crop in pixels.
-        scale: (low, high); the image is scaled by a factor drawn uniformly, then cropped. Where it is
-            smaller than the crop, it is padded: mean colour in the image, ignore in the labels.
-        flip: mirror left and right with probability one half.
-        photometric: change brightness, contrast and saturation.
-        mean, std: per RGB channel, 0..255; images come out as (x - mean) / std.
-
     Raises:
         InputError: a crop below one pixel or a scale range that is empty or not positive.
     """
 
-    crop: int
+    crop: int  # side of the square crop in pixels
+    # (low, high); the image is scaled by a factor drawn uniformly, then cropped. Where it is smaller than the crop, it
+    # is padded: mean colour in the image, ignore in the labels
     scale: Sequence[float]
-    flip: bool
-    photometric: bool
-    mean: Sequence[float]
+    flip: bool  # mirror left and right with probability one half
+    photometric: bool  # change brightness, contrast and saturation
+    mean: Sequence[float]  # per RGB channel, 0..255; images come out as (x - mean) / std
     std: Sequence[float]
 
     def __post_init__(self) -> None:

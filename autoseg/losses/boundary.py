@@ -38,13 +38,7 @@ class UnetCrossEntropy(SegLoss):
     extra_keys = ("unet_weight",)
 
     def __init__(
-        self,
-        num_classes: int,
-        *,
-        w0: float = 10.0,
-        sigma: float = 5.0,
-        background: int | None = 0,
-        **common: Any,
+        self, num_classes: int, *, w0: float = 10.0, sigma: float = 5.0, background: int | None = 0, **common: Any
     ) -> None:
         super().__init__(num_classes, **common)
         self.w0 = check_range("w0", w0, 0, math.inf)

@@ -38,13 +38,7 @@ class Ssim(SegLoss):
     kernel: Tensor
 
     def __init__(
-        self,
-        num_classes: int,
-        *,
-        mode: str = "softmax",
-        window: int = 11,
-        sigma: float = 1.5,
-        **common: Any,
+        self, num_classes: int, *, mode: str = "softmax", window: int = 11, sigma: float = 1.5, **common: Any
     ) -> None:
         super().__init__(num_classes, **common)
         if mode not in ("softmax", "sigmoid"):

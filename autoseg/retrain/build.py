@@ -58,11 +58,8 @@ def build_config(
         hook = {"type": "AutoSegWeightsHook", "backbone": config.model.weights, "network": config.load_from}
         _add(settings, "custom_hooks", hook)
     if ranks > 1 and device == "cpu":  # mmengine would pin the module to a GPU
-        settings["model_wrapper_cfg"] = {
-            "type": "MMDistributedDataParallel",
-            "device_ids": None,
-            "broadcast_buffers": False,
-        }
+        wrapper = {"type": "MMDistributedDataParallel", "device_ids": None, "broadcast_buffers": False}
+        settings["model_wrapper_cfg"] = wrapper
     result = Config(settings, cfg_text="# made by autoseg retrain\n", filename=NAME)
     result.merge_from_dict(copy.deepcopy(config.overrides))
     return result

@@ -132,12 +132,7 @@ def train_pipeline(train: TrainConfig, data: Datasets) -> list[Node]:
             "ratio_range": tuple(train.ratio),
             "keep_ratio": True,
         },
-        {
-            "type": "RandomCrop",
-            "crop_size": (height, width),
-            "cat_max_ratio": 0.75,
-            "ignore_index": data.ignore_index,
-        },
+        {"type": "RandomCrop", "crop_size": (height, width), "cat_max_ratio": 0.75, "ignore_index": data.ignore_index},
     ]
     if train.flip:
         steps.append({"type": "RandomFlip", "prob": 0.5})

@@ -141,12 +141,7 @@ def found(best: TrialRecord, seed: int) -> Finding:
 
 
 def _confirmed(
-    folder: RunFolder,
-    bench: Bench,
-    problem: Problem,
-    controller: Controller,
-    settings: SearchSettings,
-    reward: Reward,
+    folder: RunFolder, bench: Bench, problem: Problem, controller: Controller, settings: SearchSettings, reward: Reward
 ) -> SearchResult:
     """Choose the winner with fresh seeds, unless the settings say there is no confirmation."""
     history = bench.ledger.records("search")

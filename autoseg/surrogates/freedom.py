@@ -18,19 +18,12 @@ Array = TypeVar("Array", np.ndarray, Tensor)
 
 @dataclass(frozen=True)
 class CurveSpec:
-    """The freedom of one curve.
+    """The freedom of one curve."""
 
-    Attributes:
-        family: "bezier" (piecewise quadratic) or "linear".
-        pieces: Bezier pieces K (2K-1 free points) or line segments M (M-1 free points).
-        truth_table: ends fixed at (0, 0) and (1, 1); if not, the two end ordinates are free and come last.
-        monotone: ordinates never fall; if not, they are free in [0, 1]. Abscissae are always sorted.
-    """
-
-    family: str = "bezier"
-    pieces: int = 2
-    truth_table: bool = True
-    monotone: bool = True
+    family: str = "bezier"  # "bezier" (piecewise quadratic) or "linear"
+    pieces: int = 2  # Bezier pieces K (2K-1 free points) or line segments M (M-1 free points)
+    truth_table: bool = True  # ends fixed at (0, 0) and (1, 1); if not, the two end ordinates are free and come last
+    monotone: bool = True  # ordinates never fall; if not, they are free in [0, 1]. Abscissae are always sorted
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
@@ -134,19 +127,12 @@ def _share(part: np.ndarray, whole: Any) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Scalar:
-    """A number beside the curves: an option of a hand-made loss, or a weight of a sum.
+    """A number beside the curves: an option of a hand-made loss, or a weight of a sum."""
 
-    Attributes:
-        name: as the space's loss names it.
-        low: value of raw 0.
-        high: value of raw 1; in between evenly.
-        start: where a search begins, beside the identity curves; None for the middle.
-    """
-
-    name: str
-    low: float = 0.0
-    high: float = 1.0
-    start: float | None = None
+    name: str  # as the space's loss names it
+    low: float = 0.0  # value of raw 0
+    high: float = 1.0  # value of raw 1; in between evenly
+    start: float | None = None  # where a search begins, beside the identity curves; None for the middle
 
     def __post_init__(self) -> None:
         if not (np.isfinite([self.low, self.high]).all() and self.low < self.high):

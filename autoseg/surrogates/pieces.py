@@ -26,29 +26,17 @@ ROOM = 4  # buffers that an evaluation needs
 
 @dataclass(frozen=True, eq=False)
 class Piece:
-    """One piece of a curve as numbers, see `curves.prepare`.
+    """One piece of a curve as numbers, see `curves.prepare`."""
 
-    Attributes:
-        left: where it begins.
-        width: how far it reaches.
-        control: the control point's relative x, a.
-        start: ordinate at the left end.
-        rise: control's ordinate minus the left one, over the width.
-        bend: second difference of the three ordinates, over the width squared.
-        first: 0-d, the radicand at the end it is computed from: a², or (1 - a)² for the right one.
-        control_: 0-d, the control.
-        rise_: 0-d, the rise.
-    """
-
-    left: float
-    width: float
-    control: float
-    start: float
-    rise: float
-    bend: float
-    first: Tensor
-    control_: Tensor
-    rise_: Tensor
+    left: float  # where it begins
+    width: float  # how far it reaches
+    control: float  # the control point's relative x, a
+    start: float  # ordinate at the left end
+    rise: float  # control's ordinate minus the left one, over the width
+    bend: float  # second difference of the three ordinates, over the width squared
+    first: Tensor  # 0-d, the radicand at the end it is computed from: a², or (1 - a)² for the right one
+    control_: Tensor  # 0-d, the control
+    rise_: Tensor  # 0-d, the rise
 
     @property
     def straight(self) -> bool:
