@@ -15,13 +15,12 @@ from autoseg.config import SearchConfig, SearchSettings
 from autoseg.controllers import Controller, build_controller
 from autoseg.data import SegData, open_data, remarks_on
 from autoseg.errors import InputError, unknown_name
-from autoseg.evidence.found import sentence
 from autoseg.execution import Executor, Standby
 from autoseg.imports import load
 from autoseg.metrics import build_metric, higher_is_better, names, parse
 from autoseg.search.api import start
 from autoseg.search.candidate import CandidateTask
-from autoseg.search.confirm import fresh_seeds
+from autoseg.search.confirm import fresh_seeds, sentence
 from autoseg.search.keepsakes import Keepsakes
 from autoseg.search.loop import Problem, run_search
 from autoseg.search.own import formulas

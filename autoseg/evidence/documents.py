@@ -44,7 +44,7 @@ def write(matrix: Matrix, about: About, folder: Path) -> None:
     Raises:
         InputError: no space on the disk.
     """
-    from autoseg.evidence.forest import forest  # matplotlib: only now
+    from autoseg.evidence.figures import forest  # matplotlib: only now
 
     write_atomic(folder / "table.csv", cells(matrix))
     write_atomic(folder / "differences.csv", differences(matrix))

@@ -1,4 +1,4 @@
-"""Pictures of a search: pure functions from numbers to a matplotlib `Figure`, no files and no global state.
+"""Pictures of a search or a comparison: pure functions to a matplotlib `Figure`, no files and no global state.
 
 Colours are those of Okabe and Ito, which colour-blind readers can tell apart; lines are named beside
 themselves where there is room, so that no legend has to be matched.
@@ -12,12 +12,18 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
+
+from autoseg.evidence.matrix import Matrix
+from autoseg.search.paired import LEAST_SEEDS, Paired
 
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#8A8A8A"
 PALETTE = (BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", RED)
 FloatArray = NDArray[np.float64]
+COLUMNS = 3  # of panels
+SHIFT = 0.17  # of the two opponents from the middle of a loss's line
 
 
 def reward_by_round(rewards: Sequence[Sequence[float]], metric: str) -> Figure:
@@ -127,6 +133,63 @@ def surfaces(operations: Mapping[str, tuple[FloatArray, FloatArray]]) -> Figure:
     figure.suptitle("Found AND and OR; red: the truth table", fontsize=11)
     figure.subplots_adjust(left=0.02, right=0.94, bottom=0.06, top=0.86, wspace=0.12)
     return figure
+
+
+def forest(matrix: Matrix) -> Figure:
+    """A panel per metric, a line per loss: paired differences with their 95 % intervals, in percentage points.
+
+    Blue is the difference to the reference, orange that to the best hand-made loss; a filled dot is marked (five
+    seeds or more and an interval without zero), a hollow one is not.
+    """
+    rows = math.ceil(len(matrix.metrics) / COLUMNS)
+    columns = math.ceil(len(matrix.metrics) / rows)
+    size = (2.0 + 3.4 * columns, 1.1 + rows * (0.9 + 0.42 * len(matrix.names)))
+    figure = Figure(figsize=size, layout="constrained", dpi=150)
+    first: Axes | None = None
+    for place, metric in enumerate(matrix.metrics, start=1):
+        axes = figure.add_subplot(rows, columns, place, sharey=first)
+        first = first or axes
+        _panel(axes, matrix, metric)
+        axes.tick_params(labelleft=(place - 1) % columns == 0)
+    figure.suptitle(f"Paired differences over {len(matrix.seeds)} seeds: {matrix.interval}", fontsize=11)
+    figure.legend(handles=_key(matrix), loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    return figure
+
+
+def _panel(axes: Axes, matrix: Matrix, metric: str) -> None:
+    rival = matrix.best_hand_made(metric)
+    count = len(matrix.names)
+    axes.axvline(0, color=GREY, lw=1)
+    for line, name in enumerate(matrix.names):
+        for other, colour, shift in ((matrix.reference, BLUE, SHIFT), (rival, ORANGE, -SHIFT)):
+            if other is not None and other != name:
+                _interval(axes, matrix.difference(name, other, metric), count - 1 - line + shift, colour)
+    axes.set_yticks(range(count), matrix.names[::-1])
+    axes.set_ylim(-0.6, count - 0.4)
+    axes.set_title(f"{metric}   (best hand-made: {rival})", fontsize=9)
+    axes.set_xlabel("percentage points", fontsize=8)
+    axes.tick_params(labelsize=8, left=False)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.grid(axis="x", color="#E5E5E5", lw=0.7)
+    axes.set_axisbelow(True)
+
+
+def _interval(axes: Axes, difference: Paired, height: float, colour: str) -> None:
+    if math.isnan(difference.mean):
+        return
+    if not math.isnan(difference.low):
+        axes.plot([100 * difference.low, 100 * difference.high], [height, height], color=colour, lw=1.8)
+    face = colour if difference.significant else "white"
+    axes.plot(100 * difference.mean, height, "o", ms=5.5, mec=colour, mfc=face, mew=1.5, zorder=3)
+
+
+def _key(matrix: Matrix) -> list[Line2D]:
+    def dot(colour: str, face: str, label: str) -> Line2D:
+        return Line2D([], [], marker="o", color=colour, mfc=face, mec=colour, label=label)
+
+    key = [dot(BLUE, BLUE, f"to {matrix.reference}"), dot(ORANGE, ORANGE, "to the best hand-made loss")]
+    unsure = f"hollow: fewer than {LEAST_SEEDS} seeds, or zero is inside"
+    return [*key, Line2D([], [], ls="", marker="o", mfc="white", mec=GREY, label=unsure)]
 
 
 def _canvas(width: float, height: float) -> tuple[Figure, Axes]:

@@ -8,13 +8,11 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from autoseg.evidence.agreement import Agreement
-from autoseg.evidence.figures import BLUE, GREY, ORANGE
+from autoseg.evidence.figures import BLUE, COLUMNS, GREY, ORANGE
 from autoseg.evidence.tables import aligned, csv_text, markdown_rows, number
 from autoseg.evidence.trust import FULL, PROXY, Trust, verdict
 from autoseg.files import write_atomic
 from autoseg.search.records import percent
-
-COLUMNS = 3
 
 
 def lines(trust: Trust) -> list[str]:

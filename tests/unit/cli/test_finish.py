@@ -6,8 +6,7 @@ import math
 from pathlib import Path
 
 from autoseg.cli import finish
-from autoseg.evidence.found import sentence
-from autoseg.search.confirm import compare
+from autoseg.search.confirm import compare, sentence
 from autoseg.search.records import Finding, Row, SearchResult
 
 
