@@ -21,16 +21,7 @@ REMOTE = ("http://", "https://", "modelzoo://", "torchvision://", "open-mmlab://
 
 
 def read_checkpoint(path: str | Path, field: str = "checkpoint", map_location: Any = "cpu") -> dict[str, Any]:
-    """The content of a checkpoint that mmengine saved: weights, optimiser, schedule, logged curves.
-
-    Args:
-        path: a `.pth` file.
-        field: where the user named it.
-        map_location: as in `torch.load`.
-
-    Raises:
-        InputError: no such file, or one that holds anything but weights and plain data.
-    """
+    """The content of a checkpoint that mmengine saved, see `read_pth`: weights, optimiser, schedule, logged curves."""
     content = read_pth(path, field, map_location)
     if not isinstance(content, Mapping):
         raise InputError(field, "a checkpoint", f"{path}, which holds something else")
