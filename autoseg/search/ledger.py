@@ -36,7 +36,8 @@ from autoseg.search.records import COMPLETE, PRUNED, TrialRecord
 
 STUDIES = ("search", "confirm", "floor")
 PREFIX = "theta."
-PLAN = ("round", "index", "kind", "name", "seed")
+PLAN = ("round", "index", "kind", "name", "seed")  # of a record, as they are kept
+RESULT = ("state", "seconds", "attempts", "error", "ended")  # likewise, under "outcome"
 BUSY_S = 5.0  # how long SQLite itself waits for a dashboard that is reading; Ctrl-C is not heard for so long
 LOOK_S, WRITE_S = 60.0, 600.0  # how long it is tried again: by those who only look, and before a run is given up
 
@@ -130,14 +131,7 @@ class Ledger:
         )
         attributes = {
             "scores": {name: score if math.isfinite(score) else None for name, score in finished.scores.items()},
-            "outcome": {
-                "state": state,
-                "seconds": outcome.seconds,
-                "attempts": outcome.attempts,
-                "device": outcome.device,
-                "error": finished.error,
-                "ended": finished.ended,
-            },
+            "outcome": {"device": outcome.device, **{name: getattr(finished, name) for name in RESULT}},
         }
         final = FINAL.get(state, TrialState.FAIL)
         with self._faults():
@@ -254,15 +248,11 @@ def _reason(state: str, outcome: Outcome) -> str:
 
 def _finished(record: TrialRecord, attributes: dict[str, Any], value: float | None, ended: str | None) -> TrialRecord:
     """The record with its result; `ended` is Optuna's time, UTC, for ledgers that have none of ours yet."""
-    outcome = attributes["outcome"]
     stamp = datetime.fromisoformat(ended).replace(tzinfo=UTC).timestamp() if ended else 0.0
+    outcome = {"ended": stamp, **attributes["outcome"]}
     return dataclasses.replace(
         record,
-        state=outcome["state"],
+        **{name: outcome[name] for name in RESULT},
         scores={k: math.nan if v is None else v for k, v in attributes["scores"].items()},
         reward=value if value is not None else math.nan,
-        seconds=outcome["seconds"],
-        attempts=outcome["attempts"],
-        error=outcome["error"],
-        ended=outcome.get("ended", stamp),
     )

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
 
 from autoseg.search.observer import Observer, Plan, Progress, RoundSummary
-from autoseg.search.records import SearchResult, TrialRecord
+from autoseg.search.records import COMPLETE, SearchResult, TrialRecord
+
+
+def candidate_values(record: TrialRecord) -> dict[str, float]:
+    """What is drawn of a candidate, by name: its reward (NaN: it has none), time and scores."""
+    reward = record.reward if record.state == COMPLETE else math.nan
+    scores = {f"score/{name}": score for name, score in record.scores.items()}
+    return {"candidate/reward": reward, "candidate/seconds": record.seconds, **scores}
 
 
 class Log(Observer):

@@ -8,7 +8,8 @@ from pathlib import Path
 from tensorboard.summary import Writer
 
 from autoseg.search.observer import Observer, Progress, RoundSummary
-from autoseg.search.records import COMPLETE, TrialRecord
+from autoseg.search.records import TrialRecord
+from autoseg.tracking.log import candidate_values
 
 
 class TensorBoard(Observer):
@@ -23,13 +24,8 @@ class TensorBoard(Observer):
 
     def trained(self, record: TrialRecord, progress: Progress) -> None:
         """A point per training; the step is how many trainings had ended."""
-        values = {
-            "candidate/reward": record.reward if record.state == COMPLETE else math.nan,
-            "candidate/seconds": record.seconds,
-        }
-        values |= {f"score/{name}": score for name, score in record.scores.items()}
         if record.round >= 0:
-            self._write(values, progress.done)
+            self._write(candidate_values(record), progress.done)
 
     def round_done(self, summary: RoundSummary, progress: Progress) -> None:
         """A point per round; the file is then complete up to here."""

@@ -11,7 +11,8 @@ import wandb
 
 from autoseg.errors import InputError
 from autoseg.search.observer import Observer, Progress, RoundSummary
-from autoseg.search.records import COMPLETE, SearchResult, TrialRecord
+from autoseg.search.records import SearchResult, TrialRecord
+from autoseg.tracking.log import candidate_values
 
 FINISH_S = 60.0  # so long the end of a run waits for its last points to arrive; they are in its folder all the same
 
@@ -78,11 +79,7 @@ class WandB(Observer):
     def trained(self, record: TrialRecord, progress: Progress) -> None:
         """A point per candidate."""
         if record.round >= 0:
-            values = {
-                "candidate/reward": record.reward if record.state == COMPLETE else math.nan,
-                "candidate/seconds": record.seconds,
-            }
-            self._log(values | {f"score/{name}": score for name, score in record.scores.items()})
+            self._log(candidate_values(record))
 
     def round_done(self, summary: RoundSummary, progress: Progress) -> None:
         """A point per round."""
