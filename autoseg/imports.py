@@ -12,7 +12,6 @@ import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import cloudpickle
 
@@ -65,22 +64,6 @@ def load(names: Sequence[str]) -> None:
             raise _failed(name, error) from error
 
 
-def require(recorded: Sequence[str], named: Sequence[str], where: object) -> None:
-    """Refuse a run that was made with modules of its user when none are named now.
-
-    Args:
-        recorded: what the run's configuration says.
-        named: what the command line says; a file may have moved, so it need not be the same.
-        where: the run.
-
-    Raises:
-        InputError: something is recorded and nothing is named.
-    """
-    if recorded and not named:
-        hint = "They are code, so only what you name is imported: look at it, then add that to the command."
-        raise InputError("imports", f"[{','.join(recorded)}], with which {where} was begun", "none", hint)
-
-
 def _is_file(name: str) -> bool:
     return name.endswith(".py") or "/" in name
 
@@ -125,28 +108,3 @@ def _failed(name: str, error: BaseException) -> InputError:
     reason = str(error).strip().splitlines()
     said = f"{type(error).__name__}{': ' + reason[0] if reason else ''}"
     return InputError("imports", "modules that can be imported", f"{name}{f', line {line}' if line else ''}: {said}")
-
-
-def mmengine_config(path: Path, field: str) -> Any:
-    """A config file of mmengine's, which is Python that its user wrote.
-
-    Args:
-        path: an existing file.
-        field: where the user named it.
-
-    Raises:
-        InputError: it is no .py file, or cannot be read: bad syntax, a missing base, an error of its code.
-    """
-    from mmengine.config import Config
-
-    if Path(path).suffix != ".py":  # of others nobody expects code, but mmengine's YAML makes any object
-        raise InputError(field, "a config in Python, NAME.py", str(path))
-
-    try:
-        return Config.fromfile(path)
-    except Exception as error:  # the file's code may raise anything
-        line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
-        said = (str(error).splitlines() or [""])[0]
-        raise InputError(
-            field, "a config that mmengine can read", f"{path}{line}: {type(error).__name__}: {said}"
-        ) from error

@@ -13,6 +13,7 @@ from autoseg.cli import stored
 from autoseg.config import CompareConfig, ProxyConfig, RetrainConfig, SearchConfig, TrustConfig
 from autoseg.errors import InputError, unknown_name
 from autoseg.imports import located
+from autoseg.mmconfigs import located as located_config
 from autoseg.search.rungs import NONE, PRUNERS, Rungs, build_pruner
 
 Config = SearchConfig | CompareConfig | RetrainConfig
@@ -107,8 +108,10 @@ def absolute_paths(config: Config) -> None:
         value = getattr(section, key)
         if value is not None:
             setattr(section, key, str(Path(value).expanduser().absolute()))
-    if isinstance(config, RetrainConfig) and config.config is not None and Path(config.config).expanduser().is_file():
-        config.config = str(Path(config.config).expanduser().absolute())
+    configs: list[tuple[Any, str]] = [(config.model, "config"), (config.data, "mmseg_config"), (config, "config")]
+    for section, key in configs:
+        if (value := getattr(section, key, None)) is not None:
+            setattr(section, key, located_config(value))
     config.imports = located(config.imports)
     if config.run_dir is not None:
         config.run_dir = str(Path(config.run_dir).expanduser())

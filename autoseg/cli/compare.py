@@ -53,6 +53,7 @@ def run(command: str, argv: list[str]) -> int:
     _refuse(given.overrides)
     config = compose.compose("compare", CompareConfig, given.overrides)
     typed = typed_keys(given.overrides)
+    absolute_paths(config)
     if config.resume is not None:
         if config.like is not None:
             raise InputError("like", "none beside resume", config.like, "The run keeps its own budget.")
@@ -61,7 +62,6 @@ def run(command: str, argv: list[str]) -> int:
     elif config.like is not None:
         config = like(config, typed)
     check(config)
-    absolute_paths(config)
     if given.cfg:
         print(stored.as_yaml(config), end="")
         return 0

@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from autoseg.cli.typed import and_imports, typed
+from autoseg.cli.typed import typed
 from autoseg.config import CompareConfig, SearchConfig, TrustConfig
 from autoseg.execution import Executor, Standby, Task, build_executor
 from autoseg.search.observer import Observers
@@ -53,11 +53,18 @@ def build(
     )
 
 
-def resumable(command: str, path: Path, work: Callable[[], T], imports: list[str]) -> T | None:
-    """Do `work` on the run in `path`; None if the user interrupts it, who is then told how to go on."""
+def resumable(command: str, path: Path, work: Callable[[], T], code: str) -> T | None:
+    """Do `work` on the run in `path`; None if the user interrupts it, who is then told how to go on.
+
+    Args:
+        command: that is to be typed.
+        path: the run.
+        work: what may be interrupted.
+        code: of `named.again`.
+    """
     try:
         return work()
     except KeyboardInterrupt:
-        again = typed("resume", str(path)) + and_imports(imports)
-        print(f"\nInterrupted; nothing finished is lost. Go on with: autoseg {command} {again}")
+        words = typed("resume", str(path)) + code
+        print(f"\nInterrupted; nothing finished is lost. Go on with: autoseg {command} {words}")
         return None

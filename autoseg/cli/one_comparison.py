@@ -11,6 +11,7 @@ from typing import Any
 
 from autoseg.cli import grid, stored
 from autoseg.cli.faults import INTERRUPTED
+from autoseg.cli.named import again
 from autoseg.cli.resume import is_comparison
 from autoseg.cli.typed import and_imports
 from autoseg.config import CompareConfig
@@ -28,7 +29,7 @@ from autoseg.imports import load
 from autoseg.metrics import MetricOptions, names, parse
 from autoseg.metrics.images import load_parts
 from autoseg.search.keepsakes import Keepsakes
-from autoseg.search.own import formulas
+from autoseg.search.own import formulas, text_of
 from autoseg.search.proxy import ProxyTask
 from autoseg.search.records import RUNNING, TrialRecord
 from autoseg.search.run_folder import RunFolder, new_run_path
@@ -57,7 +58,7 @@ def compare(config: CompareConfig, workers: Standby) -> int:
     odd = remarks_on(parts.data, config.data, config.proxy.crop)
     for text in [*odd, *warnings_about(parts.among, config.metrics, parts.data.num_classes, parts.seeds)]:
         print(f"warning: {text}")
-    found = grid.resumable("compare", parts.path, lambda: _compare(config, parts, workers), config.imports)
+    found = grid.resumable("compare", parts.path, lambda: _compare(config, parts, workers), again(config))
     if found is None:
         return INTERRUPTED
     heading = f"{config.data.name}, {parts.split} split, {len(parts.seeds)} seeds"
@@ -140,7 +141,7 @@ def fingerprint(config: CompareConfig, parts: Parts) -> dict[str, Any]:
     return {
         "data": parts.data.fingerprint,
         "split": parts.split,
-        **{f"model.{key}": value for key, value in asdict(config.model).items()},
+        **{f"model.{key}": value for key, value in (asdict(config.model) | text_of(config.model.config)).items()},
         **{f"proxy.{key}": value for key, value in asdict(config.proxy).items()},
         "space": build_space(config.space.name, metric="miou").to_dict(),
         **config.boundary_options,

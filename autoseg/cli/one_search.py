@@ -11,6 +11,7 @@ from typing import Any
 
 from autoseg.cli import finish, grid, stored
 from autoseg.cli.faults import INTERRUPTED
+from autoseg.cli.named import again
 from autoseg.config import SearchConfig, SearchSettings
 from autoseg.controllers import Controller, build_controller
 from autoseg.data import SegData, open_data, remarks_on
@@ -23,7 +24,7 @@ from autoseg.search.candidate import CandidateTask
 from autoseg.search.confirm import fresh_seeds, sentence
 from autoseg.search.keepsakes import Keepsakes
 from autoseg.search.loop import Problem, run_search
-from autoseg.search.own import formulas
+from autoseg.search.own import formulas, text_of
 from autoseg.search.proxy import ProxyTask
 from autoseg.search.publish import CardPublisher
 from autoseg.search.records import SearchResult
@@ -55,7 +56,7 @@ def search(config: SearchConfig, workers: Standby) -> int:
     for text in remarks_on(parts.data, config.data, config.proxy.crop):
         print(f"warning: {text}")
     path = Path(config.run_dir) if config.run_dir else new_run_path(Path("runs"), config.metric, config.data.name)
-    result = grid.resumable("search", path, lambda: _search(config, parts, path, workers), config.imports)
+    result = grid.resumable("search", path, lambda: _search(config, parts, path, workers), again(config))
     if result is None:
         return INTERRUPTED
     for line in [*finish.table(result), sentence(result), *finish.next_step(path, config.imports)]:
@@ -157,7 +158,7 @@ def fingerprint(config: SearchConfig, parts: Parts) -> dict[str, Any]:
         **_stopping(config.search),
         "data": parts.data.fingerprint,
         "holdout": config.data.holdout,
-        "model": asdict(config.model),
+        "model": {**asdict(config.model), **text_of(config.model.config)},
         "proxy": asdict(config.proxy),
         "space": parts.space.to_dict(),
         "controller": {"name": config.controller.name, **config.controller.options},

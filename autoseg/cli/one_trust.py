@@ -11,6 +11,7 @@ from typing import Any
 from autoseg.cli import compose, grid, stored
 from autoseg.cli.check import check
 from autoseg.cli.faults import INTERRUPTED
+from autoseg.cli.named import again
 from autoseg.cli.trust_source import Source, kept_entries, plain_entries
 from autoseg.config import ProxyConfig, SearchConfig, TrustConfig
 from autoseg.errors import InputError
@@ -47,7 +48,8 @@ def trust(config: TrustConfig, workers: Standby) -> int:
     """From a configuration and workers without a task to a verdict; returns the exit status."""
     load(config.imports)
     parts = build(config)
-    found = grid.resumable("trust", parts.path, lambda: _trained(config, parts, workers), config.imports)
+    code = again(dataclasses.replace(parts.search, imports=config.imports))
+    found = grid.resumable("trust", parts.path, lambda: _trained(config, parts, workers), code)
     if found is None:
         return INTERRUPTED
     search, proxy = parts.search, parts.search.proxy

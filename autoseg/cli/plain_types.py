@@ -1,8 +1,7 @@
 """What a run says of a network or a training, kept from naming code: mmengine calls whatever a dotted `type` names.
 
 `type: subprocess.call` in an open mapping is to mmengine what `_target_` is to Hydra. A user who types it means it;
-from a run's folder, which may come from anybody, only names of registries are taken. Configs of mmengine's are code
-too: one that lies in the folder came with it, and was not what a user began the run with.
+from a run's folder, which may come from anybody, only names of registries are taken.
 """
 
 from __future__ import annotations
@@ -13,16 +12,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from autoseg.cli.named import at
 from autoseg.errors import InputError
 
 SCOPES = "mmseg|mmengine|mmcv|mmpretrain|mmdet"  # whose registries a name may be looked up in
 REGISTERED = re.compile(rf"((?:{SCOPES})\.[A-Z])?\w+")
 OPEN = ("overrides", "model.overrides")  # where anything at all may stand
-CONFIGS = ("config", "model.config", "data.mmseg_config")  # files of Python
 
 
 def refuse_code(config: Any, where: Path) -> None:
-    """Refuse a run's configuration in which an open mapping names what is in no registry, or a config is in the run.
+    """Refuse a run's configuration in which an open mapping names what is in no registry.
 
     Args:
         config: as it was read from the run.
@@ -31,22 +30,10 @@ def refuse_code(config: Any, where: Path) -> None:
     Raises:
         InputError: it does.
     """
-    for field in CONFIGS:
-        file = _at(config, field)
-        if isinstance(file, str) and Path(file).expanduser().resolve().is_relative_to(where.resolve()):
-            hint = "It would run code that came with the run. Look at it, and begin a run of your own with it."
-            raise InputError(field, "a config outside the run", file, hint)
     for field in OPEN:
-        for key, value in _named(_at(config, field), field):
+        for key, value in _named(at(config, field), field):
             hint = "It would run code that the run chose. Register it in a file, and name that: imports=[FILE.py]."
             raise InputError(key, "the name of a registered part", f"{value!r} in {where}", hint)
-
-
-def _at(config: Any, field: str) -> Any:
-    """The value of a dotted key; None if there is no such key."""
-    for part in field.split("."):
-        config = getattr(config, part, None)
-    return config
 
 
 def _named(node: Any, at: str) -> Iterator[tuple[str, Any]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from autoseg.cli.arguments import Arguments, imports_in
 from autoseg.errors import InputError
 from autoseg.files import write_atomic
-from autoseg.imports import load, require
+from autoseg.imports import load
 from autoseg.search.run_folder import read_config
 
 HELP = """
@@ -43,12 +43,13 @@ def run(command: str, argv: list[str]) -> int:
     paths = [Path(text).expanduser() for text in given.runs]
     target = _target(given.file, paths)
 
+    from autoseg.cli.named import require_imports
     from autoseg.cli.repeat import command_for  # torch, Hydra: only once the arguments are right
     from autoseg.evidence.report.page import report
     from autoseg.evidence.report.read import open_runs
 
     for path in paths:
-        require(read_config(path).get("imports", []), own, path)
+        require_imports(read_config(path).get("imports"), own, path)
     load(own)
     runs = open_runs(paths, force=given.force)
     text = report(runs, [command_for(run.config, run.path) for run in runs])

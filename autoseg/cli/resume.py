@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from autoseg.cli import stored
+from autoseg.cli.named import at, own_configs, require, require_imports
 from autoseg.cli.plain_types import refuse_code
 from autoseg.config import CompareConfig, RetrainConfig, SearchConfig, TrustConfig
 from autoseg.errors import InputError
-from autoseg.imports import require
 from autoseg.search.run_folder import read_config
 from autoseg.search.shared import SHARED, had_moments
 
@@ -34,12 +34,13 @@ def resumed(given: T, typed: list[str], free: Sequence[str] = FREE) -> T:
         free: those that may change.
 
     Raises:
-        InputError: not a run folder, one that names code, or a typed key would make it another search.
+        InputError: not a run folder, one with code that is not typed, or a typed key would make it another search.
     """
     run = Path(str(given.resume)).expanduser()
     written = read_config(run)
-    kept = stored.load(type(given), written)
+    kept: T = stored.load(type(given), written)
     refuse_code(kept, run)
+    require(kept, {key: at(given, key) for key in typed}, run)
     if later := stored.lacking(type(given), written):
         values = ", ".join(f"{key}={_get(kept, key)}" for key in later)
         told = f"note: {run} was begun by an earlier version; what that did not know is as it was then: {values}"
@@ -48,7 +49,7 @@ def resumed(given: T, typed: list[str], free: Sequence[str] = FREE) -> T:
         told = "the optimiser kept its moments after the warm-up then, and starts afresh now: their scores differ"
         print(f"note: {run} has candidates of an earlier version; {told}", file=sys.stderr)
     for key in typed:
-        if key in ("resume", "run_dir"):
+        if key in ("resume", "run_dir", *own_configs(kept)):
             continue
         if key == "experiment":
             raise InputError("experiment", "none beside resume", "one", "The run keeps its own configuration.")
@@ -58,7 +59,6 @@ def resumed(given: T, typed: list[str], free: Sequence[str] = FREE) -> T:
         elif old != new:
             hint = f"A resumed run takes new values of {', '.join(free)}."
             raise InputError(key, f"{old!r}, as when the run began", repr(new), hint)
-    require(kept.imports, given.imports, run)
     return dataclasses.replace(kept, resume=str(run), run_dir=str(run))
 
 
@@ -97,7 +97,7 @@ def like(given: CompareConfig, typed: Sequence[str]) -> CompareConfig:
         typed: the keys the user typed. Without `metrics`, a search's target is what is shown.
 
     Raises:
-        InputError: not a run folder, one without a budget, or a whole group typed beside it.
+        InputError: not a run folder, one without a budget or with code that is not typed, or a group typed beside it.
     """
     run = Path(str(given.like)).expanduser()
     kept = read_config(run)
@@ -107,13 +107,14 @@ def like(given: CompareConfig, typed: Sequence[str]) -> CompareConfig:
         if key in ("data", "model", "proxy"):
             hint = f"That run has its own; single keys such as {key}.{_FIRST[key]}=... may change."
             raise InputError(key, "none beside like", "one", hint)
-    require(kept.get("imports", []), given.imports, run)
+    require_imports(kept.get("imports"), given.imports, run)
     taken = stored.load(CompareConfig, {**stored.plain(given), **{key: kept[key] for key in BUDGET}})
     refuse_code(taken, run)
     for key in typed:
         key = "space.name" if key == "space" else key
         if key.partition(".")[0] in BUDGET:
             _set(taken, key, _get(given, key))
+    require(taken, {key: at(given, key) for key in typed}, run)
     if "metrics" not in typed and isinstance(kept.get("metric"), str):
         taken.metrics = [kept["metric"]]
     return dataclasses.replace(taken, like=None)

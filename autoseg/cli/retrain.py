@@ -15,8 +15,9 @@ from autoseg.cli import compose, stored
 from autoseg.cli.arguments import Arguments
 from autoseg.cli.check import absolute_paths, check
 from autoseg.cli.faults import INTERRUPTED
+from autoseg.cli.named import again
 from autoseg.cli.resume import resumed
-from autoseg.cli.typed import and_imports, typed, typed_keys
+from autoseg.cli.typed import typed, typed_keys
 from autoseg.config import RetrainConfig
 from autoseg.errors import InputError
 from autoseg.evidence.contenders import Contender, built_from, contender, keep_cards, warnings_about
@@ -66,13 +67,13 @@ def run(command: str, argv: list[str]) -> int:
     overrides = expand(given.overrides)
     config = compose.compose("retrain", RetrainConfig, overrides)
     named = typed_keys(overrides)
+    absolute_paths(config)
     if config.resume is not None:
         _is_training(Path(config.resume).expanduser())
         config = resumed(config, named, FREE)
     elif config.config is not None:
         _refuse_beside_config(named)
     check(config)
-    absolute_paths(config)
     load(config.imports)
     for metric in config.metrics:
         parse(metric)
@@ -141,8 +142,8 @@ def build(config: RetrainConfig, started_by: str, device: str) -> Job:
     if config.resume is not None:
         read_checkpoint(last_checkpoint(work_dir), "resume")
     elif (work_dir / "last_checkpoint").exists() and rank == 0:
-        again = typed("resume", str(work_dir)) + and_imports(config.imports)
-        raise InputError("run_dir", "a new folder", f"{work_dir}, which holds a run", f"Go on with it: {again}")
+        words = typed("resume", str(work_dir)) + again(config)
+        raise InputError("run_dir", "a new folder", f"{work_dir}, which holds a run", f"Go on with it: {words}")
     text = built_from(loss, work_dir)
     cfg = build_config(config, text, str(work_dir), launcher=started_by, device=device, ranks=ranks)
     classes = int(main_head(cfg.model)["num_classes"])
@@ -169,10 +170,10 @@ def _train(config: RetrainConfig, job: Job) -> int:
         scores = run(job.cfg)
     except KeyboardInterrupt:
         if is_main():
-            again = typed("resume", str(_shown(job.work_dir))) + and_imports(config.imports)
+            words = typed("resume", str(_shown(job.work_dir))) + again(config)
             kept = (job.work_dir / "last_checkpoint").is_file()
             todo = (
-                f"Go on from the last checkpoint with: autoseg retrain {again}"
+                f"Go on from the last checkpoint with: autoseg retrain {words}"
                 if kept
                 else "There is no checkpoint yet."
             )

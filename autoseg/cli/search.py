@@ -45,12 +45,13 @@ def run(command: str, argv: list[str]) -> int:
     parser.add_argument("overrides", nargs="*")
     given = parser.parse_intermixed_args(argv)
     configs = compose.compose_sweep("search", SearchConfig, given.overrides, sweep=given.multirun)
+    for config in configs:
+        absolute_paths(config)
     if any(config.resume is not None for config in configs):
         typed = typed_keys(given.overrides)
         configs = [resumed(config, typed) for config in configs]
     for config in configs:
         check(config)
-        absolute_paths(config)
     if len(configs) > 1 and any(config.run_dir is not None for config in configs):
         raise InputError("run_dir", "none with -m", configs[0].run_dir, "Each search makes its own in runs/.")
     if given.cfg:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -42,12 +43,21 @@ def load(schema: type[T], data: Mapping[str, Any]) -> T:
         if key in keys(schema):
             OmegaConf.update(base, key, value)
     try:
-        config = OmegaConf.to_object(OmegaConf.merge(base, data))
+        config = OmegaConf.to_object(OmegaConf.merge(base, _literal(data)))
     except OmegaConfBaseException as error:
         raise explain(error, schema, {}) or error from error
     if not isinstance(config, schema):
         raise TypeError(f"not a {schema.__name__}")
     return config
+
+
+def _literal(node: Any) -> Any:
+    """Plain data whose text stays what it is: `${oc.env:HOME}` from a run's file looks nothing up."""
+    if isinstance(node, Mapping):
+        return {key: _literal(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_literal(value) for value in node]
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", node) if isinstance(node, str) else node
 
 
 def lacking(schema: type, data: Mapping[str, Any]) -> list[str]:

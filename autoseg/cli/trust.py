@@ -6,17 +6,19 @@ Nothing heavy is imported here, so that the workers start first. `one_trust.py` 
 from __future__ import annotations
 
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 
 from autoseg.cli import compose, stored
 from autoseg.cli.ahead import standby, uninterrupted
 from autoseg.cli.arguments import Arguments
 from autoseg.cli.check import check_ranges
+from autoseg.cli.named import configs_in, require
 from autoseg.cli.resume import resumed, searched
 from autoseg.cli.typed import typed_keys
 from autoseg.config import TrustConfig
 from autoseg.errors import InputError
-from autoseg.imports import located, require
+from autoseg.imports import located
 from autoseg.search.run_folder import read_config
 
 HELP = """
@@ -48,7 +50,7 @@ def run(command: str, argv: list[str]) -> int:
     parser.add_argument("words", nargs="*")
     given = parser.parse_intermixed_args(argv)
     runs = [word for word in given.words if "=" not in word]
-    overrides = [word for word in given.words if "=" in word]
+    named, overrides = configs_in([word for word in given.words if "=" in word])
     config = compose.compose("trust", TrustConfig, overrides)
     if config.resume is not None:
         if runs:
@@ -65,14 +67,18 @@ def run(command: str, argv: list[str]) -> int:
     if given.cfg:
         print(stored.as_yaml(config), end="")
         return 0
-    return run_one(config)
+    return run_one(config, named)
 
 
-def run_one(config: TrustConfig) -> int:
-    """From a configuration to a verdict; returns the exit status."""
+def run_one(config: TrustConfig, named: Mapping[str, str]) -> int:
+    """From a configuration, and the configs of the search that are named again, to a verdict; returns the exit status.
+
+    Raises:
+        InputError: the search was made with code that is not named.
+    """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped cluster job ends as Ctrl-C does
     source = searched(Path(config.run))
-    require(source.imports, config.imports, config.run)
+    require(source, {**named, "imports": config.imports}, config.run)
     with standby(config, source.proxy.threads) as workers:
         with uninterrupted():
             from autoseg.cli.one_trust import trust  # here: torch and Optuna, while the workers import theirs

@@ -13,7 +13,7 @@ from autoseg.config import DataConfig
 from autoseg.data.files import OUT_OF_RANGE, FileSource, Item, check_classes, check_items
 from autoseg.data.source import IGNORE, generated_palette
 from autoseg.errors import InputError
-from autoseg.imports import mmengine_config
+from autoseg.mmconfigs import config_path, mmengine_config
 
 CHILDREN = ("dataset", "datasets")  # of RepeatDataset and ConcatDataset
 
@@ -50,7 +50,6 @@ def splits_of(config: DataConfig) -> dict[str, dict[str, Any]]:
     Raises:
         InputError: no such config, or one that lacks train or val.
     """
-    import mmseg
     from mmseg.utils import register_all_modules
 
     field = "data.mmseg_config"
@@ -58,12 +57,7 @@ def splits_of(config: DataConfig) -> dict[str, dict[str, Any]]:
         hint = f"For example {field}=_base_/datasets/ade20k.py."
         raise InputError(field, "a dataset config of mmsegmentation", None, hint)
     register_all_modules(init_default_scope=True)
-    inside = Path(mmseg.__file__).parent / ".mim" / "configs" / config.mmseg_config
-    path = Path(config.mmseg_config) if Path(config.mmseg_config).is_file() else inside
-    if not path.is_file():
-        hint = "Those are named _base_/datasets/NAME.py."
-        raise InputError(field, "a path, or a config inside mmsegmentation", f"'{config.mmseg_config}'", hint)
-    settings = mmengine_config(path, field).to_dict()
+    settings = mmengine_config(config_path(config.mmseg_config, field), field).to_dict()
     loaders = {role: settings.get(f"{role}_dataloader") for role in ("train", "val", "test")}
     found: dict[str, dict[str, Any]] = {role: loader["dataset"] for role, loader in loaders.items() if loader}
     for role in ("train", "val"):

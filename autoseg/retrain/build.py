@@ -11,9 +11,9 @@ from mmengine.config import Config
 from autoseg.config import ModelConfig, RetrainConfig, TrainConfig
 from autoseg.data.mmseg_source import leaves, settle
 from autoseg.errors import InputError
-from autoseg.imports import mmengine_config
+from autoseg.mmconfigs import config_path, mmengine_config
 from autoseg.retrain.loaders import Datasets, data_loaders, datasets, inference_pipeline
-from autoseg.training.models import config_path, localized, network_config
+from autoseg.training.models import localized, network_config
 
 Node = dict[str, Any]
 IMPORTS = ("autoseg.mmseg", "autoseg.retrain.parts")  # what registers our types

@@ -9,6 +9,7 @@ from typing import Any
 
 from autoseg.config import BEFORE, ConfirmConfig, FullConfig, ModelConfig, ProxyConfig
 
+TEXT = "text"  # of a model.config of the user's own: runs that were begun without this key may have any
 SECTIONS = {"model": ModelConfig, "proxy": ProxyConfig, "confirm": ConfirmConfig, "full": FullConfig}
 
 

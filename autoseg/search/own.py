@@ -8,7 +8,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from autoseg.errors import InputError
 from autoseg.execution import Task
+from autoseg.mmconfigs import config_path, shipped
+from autoseg.search.older import TEXT
 
 if TYPE_CHECKING:  # the search process holds tasks without torch
     from autoseg.losses import SegLoss
@@ -60,3 +63,18 @@ def formulas(metrics: Collection[str], losses: Collection[str] = ()) -> dict[str
     own: dict[str, type] = {f"formula of {one.name}": one for one in own_metrics() if one.name in metrics}
     own |= {f"formula of the loss {one.name}": one for one in own_losses() if one.name in losses}
     return {name: hashlib.sha256(inspect.getsource(kind).encode()).hexdigest()[:12] for name, kind in own.items()}
+
+
+def text_of(config: str) -> dict[str, str]:
+    """A digest of the text of a `model.config` that mmsegmentation does not ship, for a run's fingerprint.
+
+    Raises:
+        InputError: there is no such config, or it cannot be read.
+    """
+    if shipped(config) is not None:
+        return {}
+    file = config_path(config, "model.config")
+    try:
+        return {TEXT: hashlib.sha256(file.read_bytes()).hexdigest()[:12]}
+    except OSError as error:
+        raise InputError("model.config", "a file that can be read", f"{file}: {error.strerror}") from error

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from autoseg.errors import InputError
 from autoseg.files import UNWRITABLE, no_space, write_atomic
-from autoseg.search.older import as_today, differences
+from autoseg.search.older import TEXT, as_today, differences
 
 SCHEMA = 1
 NO_ACCESS = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EEXIST)
@@ -209,6 +209,8 @@ def writable(path: Path) -> Iterator[None]:
 
 def _compare(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     for key, old, new in differences(then, now):
+        if old is ... and key == f"model.{TEXT}":
+            continue
         if new is ...:
             hint = "The run is of another version of autoseg: go on with that one."
             raise InputError(key, "a key that this version knows", f"a run that has {old!r} for it", hint)

@@ -7,21 +7,18 @@ dropped, and backbone weights come from `model.weights` or not at all.
 from __future__ import annotations
 
 import copy
-import difflib
-import importlib.util
 import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from autoseg.config import ModelConfig
-from autoseg.errors import InputError, unknown_name
-from autoseg.imports import mmengine_config
+from autoseg.errors import InputError
+from autoseg.mmconfigs import config_path, mmengine_config
 from autoseg.training.depthwise import DilatedDepthwise
 from autoseg.training.frozen import Features
 from autoseg.training.imports import left_out
@@ -162,7 +159,7 @@ def network_config(config: ModelConfig, num_classes: int) -> dict[str, Any]:
     Raises:
         InputError: no such config, or one without an `EncoderDecoder`.
     """
-    file = mmengine_config(config_path(config.config), "model.config")
+    file = mmengine_config(config_path(config.config, "model.config"), "model.config")
     file.merge_from_dict({"model": copy.deepcopy(config.overrides)})
     model: dict[str, Any] = file.to_dict().get("model", {})
     kind = getattr(model.get("type"), "__name__", model.get("type"))
@@ -181,30 +178,6 @@ def network_config(config: ModelConfig, num_classes: int) -> dict[str, Any]:
             "Set model.weights to a file of backbone weights.", config.name, " and ".join(dropped),
         )  # fmt: skip
     return model
-
-
-def config_path(config: str, field: str = "model.config") -> Path:
-    """A config by path, or by its name inside the installed mmsegmentation.
-
-    Args:
-        config: e.g. "_base_/models/deeplabv3plus_r50-d8.py".
-        field: where the user named it.
-
-    Raises:
-        InputError: neither exists.
-    """
-    if Path(config).is_file():
-        return Path(config)
-    spec = importlib.util.find_spec("mmseg")
-    if spec is None or spec.submodule_search_locations is None:
-        raise InputError(field, "mmsegmentation installed", "no module mmseg", "Run make setup.")
-    shipped = Path(spec.submodule_search_locations[0]) / ".mim" / "configs"
-    if not (shipped / config).is_file():
-        pattern = "_base_/models/*.py" if field == "model.config" else "*/*.py"
-        names = [str(path.relative_to(shipped)) for path in shipped.glob(pattern)]
-        near = difflib.get_close_matches(config, names, n=40 if field == "model.config" else 8, cutoff=0.3)
-        raise unknown_name(field, config, near or names[:8], "A path to a config of your own works too.")
-    return shipped / config
 
 
 def localized(node: Any, dropped: list[str], *, sync_bn: bool = False) -> Any:

@@ -11,6 +11,8 @@ from pathlib import Path
 import own_code
 import pytest
 
+from autoseg.mmconfigs import shipped
+
 PROGRAM = Path(sys.executable).with_name("autoseg")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 TINY = [
@@ -78,6 +80,28 @@ def test_from_a_file_to_a_loss_and_on(tmp_path: Path) -> None:
     own.write_text(own.read_text().replace("(1 + b)", "(2 + b)"))
     status, said = autoseg(tmp_path, "search", "resume=run", named)
     assert status == 2 and "formula of f2" in said, said
+
+
+@pytest.mark.slow
+def test_a_network_of_ones_own(tmp_path: Path) -> None:
+    """Begun in one folder, gone on with in another: the path is kept, typed again, and its file as it was."""
+    there, own = tmp_path / "elsewhere", tmp_path / "net.py"
+    there.mkdir()
+    theirs = shipped("_base_/models/deeplabv3plus_r50-d8.py")
+    assert theirs is not None
+    own.write_text(theirs.read_text())
+    status, said = autoseg(tmp_path, "search", *TINY, "model.config=net.py", "run_dir=run")
+    assert status == 0, said
+    for command in (["search", "resume=../run"], ["trust", "../run"], ["compare", "losses=[ce,dice]", "like=../run"]):
+        status, said = autoseg(there, *command)
+        assert status == 2 and f"add model.config={own} to the command" in said and said.count("\n") == 1, said
+    for command in (["search", "resume=../run"], ["compare", "losses=[ce,dice]", "like=../run", "seeds=1"]):
+        status, said = autoseg(there, *command, "model.config=../net.py")
+        assert status == 0, said
+    assert autoseg(there, "report", "../run")[0] == 0
+    own.write_text(own.read_text() + "# changed\n")
+    status, said = autoseg(there, "search", "resume=../run", f"model.config={own}")
+    assert status == 2 and "model.text: expected" in said, said
 
 
 @pytest.mark.slow
