@@ -21,7 +21,9 @@ class Ssim(SegLoss):
 
     SSIM = (2 m_p m_y + C1) (2 s_py + C2) / ((m_p^2 + m_y^2 + C1) (s_p^2 + s_y^2 + C2)) with means, variances
     and covariance under a Gaussian window (Wang et al. 2004, eq. 13). Windows hold valid pixels only: their
-    weights are renormalised at ignored pixels and beyond the image's border. Mean over valid pixels and classes.
+    weights are renormalised at ignored pixels and beyond the image's border. Mean over valid pixels and classes. At the
+    border others differ: BASNet's code counts the zeros it pads with as pixels on which map and mask agree, kornia and
+    scikit-image mirror the image. Where the window lies within the image all are equal.
 
     Args:
         num_classes: C; with "sigmoid" 1 is a binary task with labels 0 and 1.

@@ -32,6 +32,31 @@ def test_equal_to_scikit_image_inside() -> None:
         torch.testing.assert_close(ours[c, 5:-5, 5:-5], torch.from_numpy(expected)[5:-5, 5:-5])
 
 
+def test_equal_to_the_formula_in_each_window() -> None:
+    """At the border and beside void too: mean, variance and covariance by their definitions, pixel by pixel."""
+    labels = LABELS.clone()
+    labels[0, 2:6, 9:12] = 255
+    offsets = torch.arange(-5, 6, dtype=torch.float64)
+    window = torch.exp(-(offsets[:, None] ** 2 + offsets**2) / (2 * 1.5**2))
+
+    def inside(maps: torch.Tensor) -> torch.Tensor:
+        """(121, pixels): what the window at each pixel holds, 0 beyond the border."""
+        return torch.nn.functional.unfold(maps[None], 11, padding=5)[0]
+
+    weight = window.reshape(-1, 1) * inside((labels != 255).double())
+    weight = weight / weight.sum(0)
+    losses = []
+    for p, y in ((1 - P, labels == 0), (P, labels == 1)):
+        p, y = inside(p), inside(y.double())
+        mean_p, mean_y = (weight * p).sum(0), (weight * y).sum(0)
+        spread = (weight * ((p - mean_p) ** 2 + (y - mean_y) ** 2)).sum(0)
+        together = (weight * (p - mean_p) * (y - mean_y)).sum(0)
+        luminance = (2 * mean_p * mean_y + 1e-4) / (mean_p**2 + mean_y**2 + 1e-4)
+        losses.append(1 - luminance * (2 * together + 9e-4) / (spread + 9e-4))
+    expected = torch.stack(losses)[:, (labels != 255).flatten()].mean()
+    torch.testing.assert_close(build_loss("ssim", num_classes=2)(logits(), labels), expected)
+
+
 def test_perfect_prediction_costs_nothing() -> None:
     scores = 1e3 * torch.stack([1 - LABELS, LABELS], dim=1).double()
     assert build_loss("ssim", num_classes=2)(scores, LABELS).item() == pytest.approx(0, abs=1e-12)
