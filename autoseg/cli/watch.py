@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autoseg.cli.arguments import Arguments
 from autoseg.cli.faults import INTERRUPTED
-from autoseg.errors import InputError, unknown_name
+from autoseg.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,7 +24,7 @@ the best so far, how long it will take. It only reads the run's folder.
 
 usage: autoseg watch RUN [--once] [--every SECONDS]
 
-  RUN       folder of a search, a comparison or a trust run; one that has not begun is waited for
+  RUN       folder of a search, a comparison or a trust run; in an empty one a run is waited for
   --once    print how it stands and stop
   --every   how often to look; default 2 seconds
 
@@ -47,11 +49,12 @@ def run(command: str, argv: list[str]) -> int:
     path = Path(given.run).expanduser()
     if given.every <= 0:
         raise InputError("--every", "more than 0 seconds", given.every)
-    if not path.parent.is_dir():
-        raise InputError("RUN", "a run folder", f"{path}, beside which there is nothing")
-    if given.once and not path.is_dir():
+    if not path.is_dir():  # most likely mistyped
         there = [str(p.parent) for p in path.parent.glob("*/config.yaml")]
-        raise unknown_name("RUN", str(path), there) if there else InputError("RUN", "a run folder", f"{path}: no such")
+        near = difflib.get_close_matches(str(path), there, n=3)
+        meant = f"Did you mean {' or '.join(near)}? " if near else ""
+        hint = f"{meant}A run that is yet to begin is waited for in an empty folder: mkdir -p {shlex.quote(str(path))}"
+        raise InputError("RUN", "a run folder", f"{path}, which does not exist", hint)
     from autoseg.tracking.terminal import plain_console  # rich: only once the arguments are right
 
     watch = Watch(path, plain_console())

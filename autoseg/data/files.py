@@ -154,15 +154,17 @@ def _list_pairs(image_dir: Path, mask_dirs: Sequence[Path]) -> list[Item]:
                 hint += f" Splits in it: {', '.join(there)}; data.train_split, data.val_split name yours."
             raise InputError("data.root", f"a folder {folder}", "none", hint)
     items = []
-    for path in sorted(_images(image_dir)):
+    for path in _files_in(image_dir, IMAGE_SUFFIXES):
         name = path.relative_to(image_dir).with_suffix("").as_posix()
         items.append(Item(name, path, tuple(folder / f"{name}.png" for folder in mask_dirs)))
     check_items(items, f"split folder {image_dir}")
     return items
 
 
-def _images(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES]
+def _files_in(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    """The files in a folder and those below it, sorted, without hidden ones such as the `._x.jpg` that macOS leaves."""
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in suffixes)
+    return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
 
 
 def check_items(items: Sequence[Item], where: str) -> None:
@@ -203,8 +205,8 @@ def lone_masks(config: DataConfig) -> list[Path]:
     root, found = Path(config.root).expanduser(), []
     for split in (config.train_split, config.val_split):
         images, masks = root / config.img_dir / split, root / config.ann_dir / split
-        names = {path.relative_to(images).with_suffix("") for path in _images(images)}
-        found += [path for path in sorted(masks.rglob("*.png")) if path.relative_to(masks).with_suffix("") not in names]
+        names = {path.relative_to(images).with_suffix("") for path in _files_in(images, IMAGE_SUFFIXES)}
+        found += [p for p in _files_in(masks, (".png",)) if p.relative_to(masks).with_suffix("") not in names]
     return found
 
 

@@ -94,6 +94,14 @@ class Matrix:
         sign = 1 if higher_is_better(metric) else -1
         return max(known, key=lambda name: sign * known[name], default=None)
 
+    def leaders(self, metric: str) -> tuple[str, ...]:
+        """Every loss with the best mean: several where they tie to the last digit, none if there is no score."""
+        best = self.best(metric)
+        if best is None:
+            return ()
+        top = self.cell(best, metric).mean
+        return tuple(name for name in self.names if self.cell(name, metric).mean == top)
+
     def best_hand_made(self, metric: str) -> str | None:
         """The best loss that no search has found: the one to beat.
 

@@ -90,13 +90,13 @@ def legend(matrix: Matrix, best: str = "bold") -> list[str]:
 
 def rows_of(matrix: Matrix, bold: str = "{}") -> tuple[list[str], list[list[str]]]:
     """Head and rows of the matrix: losses by metrics, time, failures if any; `bold` is put around the best."""
-    best = {metric: matrix.best(metric) for metric in matrix.metrics}
+    best = {metric: matrix.leaders(metric) for metric in matrix.metrics}
     rows = []
     for name in matrix.names:
         texts = []
         for metric in matrix.metrics:
             text = spread(matrix.cell(name, metric))
-            texts.append((bold.format(text) if name == best[metric] else text) + marks(matrix, name, metric))
+            texts.append((bold.format(text) if name in best[metric] else text) + marks(matrix, name, metric))
         rows.append([name, *texts, seconds(matrix, name), failed(matrix, name)])
     head = ["loss", *matrix.metrics, "s / run", "failed"]
     if not any(row[-1] for row in rows):
@@ -142,14 +142,16 @@ def sentences(matrix: Matrix) -> list[str]:
 
 
 def _sentence(matrix: Matrix, metric: str) -> str:
-    best = matrix.best(metric)
-    if best is None:
+    leaders = matrix.leaders(metric)
+    if not leaders:
         return f"{metric}: no training completed."
-    found = {other: role for role, other in opponents(matrix, best, metric)}  # one loss may have both roles
-    if not found and (next_best := matrix.best(metric, lambda loss: loss.name != best)) is not None:
+    best, *tied = leaders
+    found = {other: role for role, other in opponents(matrix, best, metric) if other not in tied}  # or both in one
+    if not found and (next_best := matrix.best(metric, lambda loss: loss.name not in leaders)) is not None:
         found = {next_best: "next"}
     against = [_against(matrix, best, other, role, metric) for other, role in found.items()]
-    return "; ".join([f"{metric}: {best} is best with {spread(matrix.cell(best, metric))}", *against]) + "."
+    who = f"{', '.join(leaders)} tie" if tied else f"{best} is best"
+    return "; ".join([f"{metric}: {who} with {spread(matrix.cell(best, metric))}", *against]) + "."
 
 
 def _against(matrix: Matrix, best: str, other: str, role: str, metric: str) -> str:

@@ -42,6 +42,7 @@ def watch(folder: Path) -> subprocess.Popen[str]:
 @pytest.mark.slow
 def test_a_search_is_watched_from_before_it_begins_then_killed_then_resumed(tmp_path, capsys):
     run = tmp_path / "run"
+    run.mkdir()
     watching = watch(run)
     assert watching.stdout is not None
     assert "has not begun yet; waiting" in watching.stdout.readline()
@@ -70,7 +71,7 @@ def test_a_search_is_watched_from_before_it_begins_then_killed_then_resumed(tmp_
 
 @pytest.mark.slow
 def test_ctrl_c_stops_the_watching_and_not_the_run(tmp_path):
-    watching = watch(tmp_path / "run")
+    watching = watch(tmp_path)
     assert watching.stdout is not None
     watching.stdout.readline()
     watching.send_signal(signal.SIGINT)
@@ -81,12 +82,15 @@ def test_ctrl_c_stops_the_watching_and_not_the_run(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["nowhere/at/all"], "beside which there is nothing"),
-        (["runx", "--once"], "RUN: expected a run folder"),
+        (["nowhere/at/all"], "nowhere/at/all, which does not exist"),
+        (["runx"], "Did you mean run1? A run that is yet to begin is waited for in an empty folder: mkdir -p runx"),
+        (["runx", "--once"], "Did you mean run1?"),
         (["run", "--every", "0"], "--every: expected more than 0"),
     ],
 )
 def test_what_cannot_be_watched(arguments, words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "run1").mkdir()
+    (tmp_path / "run1" / "config.yaml").touch()
     assert main(["watch", *arguments]) == 2
     assert words in capsys.readouterr().err

@@ -70,9 +70,10 @@ def _unfinished(run: ComparisonRun) -> list[str]:
 
 def _tiles(run: ComparisonRun) -> Facts:
     metric, tiles = run.metrics[0], []
-    best = run.matrix.best(metric) if run.matrix else None
-    if run.matrix and best is not None:
-        tiles.append((f"{metric} of {best}, the best", f"{percent(run.matrix.cell(best, metric).mean)} %"))
+    leaders = run.matrix.leaders(metric) if run.matrix else ()
+    if run.matrix and leaders:
+        best, place = leaders[0], "the best" if len(leaders) == 1 else "which tie"
+        tiles.append((f"{metric} of {', '.join(leaders)}, {place}", f"{percent(run.matrix.cell(best, metric).mean)} %"))
         other = run.reference if best != run.reference else run.matrix.best(metric, lambda loss: loss.name != best)
         if other is not None:
             difference = run.matrix.difference(best, other, metric)
@@ -105,11 +106,11 @@ def _of_matrix(matrix: Matrix, hues: dict[str, str]) -> list[Section]:
 
 
 def _table(matrix: Matrix) -> Table:
-    best = {metric: matrix.best(metric) for metric in matrix.metrics}
+    best = [matrix.leaders(metric) for metric in matrix.metrics]
     head, texts = rows_of(matrix)
     rows = []
     for loss, line in zip(matrix.among, texts, strict=True):
-        tones = ["mine" if loss.searched else "", *("best" if loss.name == name else "" for name in best.values())]
+        tones = ["mine" if loss.searched else "", *("best" if loss.name in names else "" for names in best)]
         rows.append([Cell(text, tone) for text, tone in zip_longest(line, tones, fillvalue="quiet")])
     return Table(head, rows)
 

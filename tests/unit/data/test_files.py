@@ -13,7 +13,7 @@ from PIL import Image
 
 from autoseg.config import DataConfig
 from autoseg.data import open_data
-from autoseg.data.files import FileSource, open_folder
+from autoseg.data.files import FileSource, lone_masks, open_folder
 from autoseg.errors import InputError
 from autoseg.retrain.loaders import check_files
 
@@ -233,6 +233,16 @@ def test_folders_inside_a_split(make_folder: Make) -> None:
         data_file(config, folder, "train", "city").mkdir()
         data_file(config, folder, "train", "1.png").rename(data_file(config, folder, "train", "city", "1.png"))
     assert open_data(config, (12, 16)).names("train") == ["0", "2", "city/1"]
+
+
+def test_hidden_files_are_no_part_of_the_data(make_folder: Make) -> None:
+    config = make_folder()
+    for folder in ("img_dir", "ann_dir"):
+        data_file(config, folder, "train", "._0.png").write_bytes(b"what macOS keeps beside a file on a foreign disk")
+        data_file(config, folder, "train", ".trash").mkdir()
+        shutil.copy(data_file(config, folder, "train", "0.png"), data_file(config, folder, "train", ".trash", "9.png"))
+    assert open_data(config, (12, 16)).names("train") == ["0", "1", "2"]
+    assert lone_masks(config) == []
 
 
 def test_a_set_that_ignores_no_id_of_a_byte_is_checked_too(make_folder: Make) -> None:

@@ -12,7 +12,7 @@ from scipy import stats
 
 from autoseg.evidence.contenders import Contender
 from autoseg.evidence.matrix import Matrix, score, summary
-from autoseg.evidence.tables import legend, marks, points
+from autoseg.evidence.tables import legend, marks, points, sentences, terminal
 from autoseg.search.paired import paired
 from autoseg.search.records import TrialRecord, percent
 
@@ -115,3 +115,13 @@ def test_numbers_as_people_read_them() -> None:
     assert (percent(0.4312), percent(math.nan)) == ("43.1", "–")
     assert points(paired((0.5, 0.6), (0.4, 0.4))) == "+15.0 [-48.5, +78.5]"
     assert (points(paired((0.5,), (0.4,))), points(paired((math.nan,), (0.4,)))) == ("+10.0", "–")
+
+
+def test_a_tie_is_called_one() -> None:
+    tied = matrix(ce=[0.2, 0.4], jml=[0.4, 0.2], lovasz=[0.1, 0.1])
+    assert tied.leaders("miou") == ("ce", "jml")
+    (text,) = sentences(tied)
+    assert text.startswith("miou: ce, jml tie with 30.0 ± 14.1; +20.0") and "to lovasz" in text and "+0.0" not in text
+    assert [line.count("*") for line in terminal(tied)] == [0, 1, 1, 0]
+    assert sentences(matrix(ce=[0.2], jml=[0.2])) == ["miou: ce, jml tie with 20.0."]
+    assert sentences(matrix(ce=[math.nan])) == ["miou: no training completed."]
