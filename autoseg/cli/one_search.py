@@ -51,7 +51,6 @@ class Parts:
 
 def search(config: SearchConfig, workers: Standby) -> int:
     """From a configuration and workers without a task to the found loss; returns the exit status."""
-    load(config.imports)
     parts = build(config)
     for text in remarks_on(parts.data, config.data, config.proxy.crop):
         print(f"warning: {text}")
@@ -68,19 +67,30 @@ def build(config: SearchConfig) -> Parts:
     """Everything a search needs, from its configuration; nothing has been written yet, except the image cache.
 
     Raises:
-        InputError: an unknown metric, space or controller; data that cannot be used.
+        InputError: as in `named`; data that cannot be used, a rival or a floor that is not known.
     """
-    build_metric(config.metric, num_classes=2)
-    space = build_space(config.space.name, metric=config.metric)
-    controller = build_controller(
-        config.controller.name, space.dim, start(space), seed=config.seed, **config.controller.options
-    )
+    space, controller = named(config)
     data = open_data(config.data, config.proxy.size)
     proxy = ProxyTask.of(config, [*names(), config.metric])
     options = config.boundary_options
     task = CandidateTask(config.metric, space.to_dict(), data.num_classes, proxy, data.ignore_index, options)
     _check_rivals(config, task, proxy.metrics)
     return Parts(data, space, controller, TimedTask(task, proxy))
+
+
+def named(config: SearchConfig) -> tuple[SearchSpace, Controller]:
+    """What a configuration names, without a look at its data.
+
+    Raises:
+        InputError: an unknown metric, space or controller.
+    """
+    load(config.imports)
+    build_metric(config.metric, num_classes=2)
+    space = build_space(config.space.name, metric=config.metric)
+    controller = build_controller(
+        config.controller.name, space.dim, start(space), seed=config.seed, **config.controller.options
+    )
+    return space, controller
 
 
 def _check_rivals(config: SearchConfig, task: CandidateTask, scores: Sequence[str]) -> None:

@@ -54,6 +54,11 @@ def run(command: str, argv: list[str]) -> int:
         check(config)
     if len(configs) > 1 and any(config.run_dir is not None for config in configs):
         raise InputError("run_dir", "none with -m", configs[0].run_dir, "Each search makes its own in runs/.")
+    if given.cfg or len(configs) > 1:  # a sweep of days shall not end at a word that could have been read before it
+        from autoseg.cli.one_search import build, named
+
+        for config in configs:
+            (named if given.cfg else build)(config)
     if given.cfg:
         print("---\n".join(stored.as_yaml(config) for config in configs), end="")
         return 0

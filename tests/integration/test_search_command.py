@@ -131,6 +131,21 @@ def test_a_sweep_searches_once_for_each(tmp_path):
     assert "[2/2] metric=gacc" in done.stdout
 
 
+@pytest.mark.parametrize("late", [["metric=miou,miuo"], ["search.floor='miou>=0.9*cee',null"], ["space=default,papr"]])
+def test_a_sweep_whose_last_search_is_wrong_does_not_begin(late, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["search", "-m", *TINY, f"data.cache_dir={tmp_path}/cache", *late]) == 2
+    assert "Did you mean" in (told := capsys.readouterr()).err and told.out == ""
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("wrong", ["metric=miuo", "space=papr", "controller.options.lrr=1"])
+def test_cfg_prints_nothing_that_a_search_would_refuse(wrong, capsys):
+    assert main(["search", "data=folder", wrong, "--cfg"]) == 2  # data.root is not asked for
+    assert (told := capsys.readouterr()).out == "" and told.err
+    assert main(["search", "data=folder", "--cfg"]) == 0
+
+
 def test_wrong_input_found_after_the_workers_were_started_ends_them(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     workers = []

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -94,8 +96,9 @@ def test_follows_the_distribution_interface_of_sb3() -> None:
     torch.testing.assert_close(distribution.get_actions(deterministic=True), torch.sigmoid(logits))
 
 
-def test_policy_serves_plain_sb3() -> None:
+def test_policy_serves_plain_sb3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The policy is an ordinary one: SB3's own collection loop learns with it on the environment."""
+    monkeypatch.setenv("SB3_LOGDIR", str(tmp_path))  # its logger makes a folder in any case
     env = SearchEnv(lambda theta: 1.0 - float(np.abs(theta - 0.8).max()), dim=2, metric="toy")
     policy = {"mean": [0.5, 0.5], "std": 0.2, "per_dimension": False}
     ppo = PPO(TruncatedNormalPolicy, env, 0.1, n_steps=16, batch_size=16, seed=0, policy_kwargs=policy)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import gymnasium.utils.env_checker
@@ -40,7 +41,8 @@ def test_passes_the_checker_of_stable_baselines() -> None:
 
 
 @pytest.mark.slow
-def test_plain_ppo_learns_on_it() -> None:
+def test_plain_ppo_learns_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SB3_LOGDIR", str(tmp_path))  # its logger makes a folder in any case
     env = toy()
     ppo = PPO("MlpPolicy", env, n_steps=32, batch_size=32, learning_rate=0.01, seed=0, device="cpu")
 
