@@ -16,8 +16,12 @@ SPREAD = 256  # rows of bins, see `count_spread`
 
 
 def count_bins(bins: Tensor, count: int) -> Tensor:
-    """How often each of 0, ..., count - 1 occurs in (P,) int64; (count,) int64. Does not wait for a GPU."""
-    return torch.bincount(bins, minlength=count) if bins.device.type == "cpu" else count_spread(bins, count)
+    """How often each of 0, ..., count - 1 occurs in (P,) int64; (count,) int64. Does not wait for a GPU.
+
+    To torch.compile the size that `bincount` gives is unknown: it would compile what is before and after apart.
+    """
+    known = bins.device.type != "cpu" or torch.compiler.is_compiling()
+    return count_spread(bins, count) if known else torch.bincount(bins, minlength=count)
 
 
 def count_spread(bins: Tensor, count: int) -> Tensor:

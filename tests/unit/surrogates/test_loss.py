@@ -292,6 +292,20 @@ def test_compiles_without_graph_breaks(name):
     torch.testing.assert_close(plain.grad, leaf.grad, atol=1e-7, rtol=1e-4)
 
 
+@pytest.mark.slow
+def test_a_sum_is_one_graph_as_users_compile_it():
+    """Without `fullgraph`, which lets sizes be unknown: each total broke the graph, 13 times here."""
+    from torch._dynamo.utils import counters
+
+    torch._dynamo.reset()
+    counters.clear()
+    loss = autoseg.SurrogateLoss("miou+0.5*bf1+biou", C)
+    compiled = torch.compile(loss, backend="eager")
+    for seed in (9, 10):
+        torch.testing.assert_close(compiled(*batch(seed)), loss(*batch(seed)), atol=1e-6, rtol=0)
+    assert not counters["graph_break"] and counters["stats"]["unique_graphs"] == 1
+
+
 def test_half_conversion_keeps_the_curves():
     loss = autoseg.load_loss("asl2021/miou", num_classes=C)
     logits, labels = batch(8)
