@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from autoseg.evidence.contenders import Contender
-from autoseg.evidence.matrix import Matrix, score, summary
-from autoseg.evidence.tables import legend, marks, points, sentences, terminal
-from autoseg.search.paired import paired
+from autoseg.evidence.matrix import Matrix, score
+from autoseg.evidence.tables import aligned, legend, marks, points, rows_of, sentences
+from autoseg.search.paired import paired, summary
 from autoseg.search.records import TrialRecord, percent
 
 SHARES = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=12)
@@ -122,6 +122,6 @@ def test_a_tie_is_called_one() -> None:
     assert tied.leaders("miou") == ("ce", "jml")
     (text,) = sentences(tied)
     assert text.startswith("miou: ce, jml tie with 30.0 ± 14.1; +20.0") and "to lovasz" in text and "+0.0" not in text
-    assert [line.count("*") for line in terminal(tied)] == [0, 1, 1, 0]
+    assert [line.count("*") for line in aligned(*rows_of(tied, "{}*"))] == [0, 1, 1, 0]
     assert sentences(matrix(ce=[0.2], jml=[0.2])) == ["miou: ce, jml tie with 20.0."]
     assert sentences(matrix(ce=[math.nan])) == ["miou: no training completed."]
