@@ -9,13 +9,14 @@ The plain path; read these and you know what a surrogate computes:
   `soft_labels` is the same for labels that are no single class;
 * `loss`: `SurrogateLoss`, an nn.Module around it; `ranks` adds up totals over GPUs.
 
-The fast path computes the same totals with less memory and time. `reading` asks a formula which totals it wants
-(`asked`), sorts them into kinds (`passes`), and has each kind computed by one of
+The fast path computes the same totals with less memory and time. What totals a formula wants (`asked`) is sorted once
+into kinds (`wanted`, `passes`); `reading` has those of a batch computed by one of
 
 * `fused`: pointwise totals on a CPU, in torch, with curves as `pieces`; `native_pass` in C++ (`pointwise.cpp`);
 * `by_channel`: totals that erode or dilate the prediction, in torch; `native_channels` in C++ (`channels.cpp`);
-* `triton_pass`: pointwise totals on a GPU (kernels in `triton_rows` and `triton_loops`; `triton_trial` tries them on
-  a small batch before they are used).
+* `triton_pass`: pointwise totals on a GPU (told by `triton_plan`, kernels in `triton_rows` and `triton_loops`). Of a
+  metric that is one ratio (`ratios`) the loss comes from a kernel too (`triton_score`), and a band along the labels'
+  outlines (`bands`, `triton_band`). `triton_trial` tries all kernels on a small batch before they are used.
 
 `native` builds the C++ with the user's compiler; `curve.h` and `windows.h` are `pieces` and `windows` for it.
 

@@ -39,10 +39,12 @@ class _Notes(Logic):
     def __init__(self, like: Logic) -> None:
         super().__init__(like.pred, like.label)
         self.asked: list[Asked] = []
+        self.given: list[Tensor] = []
 
     def total(self, a: Plane, within: Plane | Region | None = None, void: bool = False) -> Tensor:
         self.asked.append(Asked(a, within, void))
-        return torch.ones(2, dtype=torch.float64)
+        self.given.append(torch.ones(2, dtype=torch.float64))
+        return self.given[-1]
 
 
 class _Answers(Logic):
@@ -56,11 +58,17 @@ class _Answers(Logic):
         return next(self._totals)
 
 
-def asked_by(formula: Formula, logic: Logic) -> list[Asked]:
-    """The totals that `formula` asks for, in order; `curves.curves_of` reads formulas the same way."""
+def asked_by(formula: Formula, logic: Logic) -> tuple[list[Asked], dict[str, int] | None]:
+    """The totals that `formula` asks for, in order, and which of them each of its results is, None if it computes.
+
+    `curves.curves_of` reads formulas the same way.
+    """
     notes = _Notes(logic)
-    formula(notes.pred, notes.label, notes)
-    return notes.asked
+    results = formula(notes.pred, notes.label, notes)
+    given = {id(total): at for at, total in enumerate(notes.given)}
+    if not all(id(total) in given for total in results.values()):
+        return notes.asked, None
+    return notes.asked, {name: given[id(total)] for name, total in results.items()}
 
 
 def answered(formula: Formula, logic: Logic, totals: Sequence[Tensor]) -> Sums:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autoseg.surrogates.once import once
-from autoseg.surrogates.passes import Own, Pass
+from autoseg.surrogates.passes import Bound, Own, Pixels
 from autoseg.surrogates.pieces import ROOM, pieces_of, room_for, total, value_and_slope
 
 BLOCK = 2**17  # numbers of a block, C times its pixels
@@ -24,7 +24,7 @@ OWN = 2**16  # pixels at a time of what is one number a pixel
 LOG2E = 1.4426950408889634
 
 
-def totals(logits: Tensor, work: Pass) -> Tensor:
+def totals(logits: Tensor, work: Bound) -> Tensor:
     """All totals of a pass, (len(work), N, C) float64; differentiable once in the logits.
 
     Args:
@@ -36,7 +36,7 @@ def totals(logits: Tensor, work: Pass) -> Tensor:
 
 class _Totals(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, work: Pass) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, work: Bound) -> Tensor:
         ctx.work, needed = work, logits.requires_grad
         result, kept = _forward(logits, work, needed)
         if needed:
@@ -82,7 +82,7 @@ def _cut(x: Tensor, c: int) -> list[Tensor]:
     return [block for image in x.unbind(0) for block in image.split(max(16, -(-step // 16) * 16), -1)]
 
 
-def _forward(logits: Tensor, work: Pass, slopes: bool) -> tuple[Tensor, _Kept]:
+def _forward(logits: Tensor, work: Bound, slopes: bool) -> tuple[Tensor, _Kept]:
     """The totals, and what backward needs; steepness only if asked for."""
     x, dtype = logits.flatten(2), _work_dtype(logits)
     result = x.new_zeros(len(work), *x.shape[:2], dtype=torch.float64)
@@ -95,7 +95,7 @@ def _forward(logits: Tensor, work: Pass, slopes: bool) -> tuple[Tensor, _Kept]:
     return result, kept
 
 
-def _walk(x: Tensor, work: Pass, kept: _Kept, found: list[Tensor], result: Tensor) -> None:
+def _walk(x: Tensor, work: Bound, kept: _Kept, found: list[Tensor], result: Tensor) -> None:
     """Block by block: softmax, the totals everywhere, and for each class map the probability (N, 1, P) of its class."""
     (n, c), dtype = x.shape[:2], kept.probs.dtype
     curves = [pieces_of(each.curve, dtype) for each in work.everywhere]
@@ -119,7 +119,7 @@ def _walk(x: Tensor, work: Pass, kept: _Kept, found: list[Tensor], result: Tenso
                 slope.mul_(p) if mask is None else slope.mul_(p).mul_(mask)
 
 
-def _own(own: Own, probs: Tensor, result: Tensor) -> list[Tensor]:
+def _own(own: Own[Tensor, Pixels], probs: Tensor, result: Tensor) -> list[Tensor]:
     """Own totals of (N P,) probabilities of each pixel's class, into `result`; p g'(p) of each curve."""
     n, c = result.shape[1:]
     index, out = bins(own.pixels.classes, c).split(OWN), []
@@ -151,7 +151,7 @@ def numbers(mask: Tensor, dtype: torch.dtype) -> Tensor:
     return mask.view(torch.uint8).to(dtype)
 
 
-def _rows(own: Own) -> Tensor:
+def _rows(own: Own[Tensor, Pixels]) -> Tensor:
     """(N, 1, P) classes, negative where a pixel has none."""
     return own.pixels.classes.flatten(1).unsqueeze(1)
 
@@ -164,7 +164,7 @@ def bins(classes: Tensor, num_classes: int) -> Tensor:
     return index.add_(first.unsqueeze(1)).view(-1)
 
 
-def _backward(work: Pass, kept: _Kept, grad: Tensor) -> Tensor:
+def _backward(work: Bound, kept: _Kept, grad: Tensor) -> Tensor:
     """Gradient (N, C, P) in the logits: p (d - sum_c p d) with d = dL/dp. It takes the place of what was kept."""
     probs, steep = kept.probs, kept.steep
     n, c = probs.shape[:2]
@@ -185,7 +185,7 @@ def _backward(work: Pass, kept: _Kept, grad: Tensor) -> Tensor:
     return steep[0] if steep else probs
 
 
-def own_gradients(work: Pass, steep: Sequence[Tensor], weights: Tensor) -> list[tuple[Tensor, Tensor]]:
+def own_gradients(work: Bound, steep: Sequence[Tensor], weights: Tensor) -> list[tuple[Tensor, Tensor]]:
     """For each class map: (N, 1, P) classes to add to, negative without one, and p dL/dp there, 0 without one.
 
     Args:

@@ -17,9 +17,11 @@ from autoseg.surrogates import curves
 from autoseg.surrogates.library import build_space
 from autoseg.surrogates.logic import CurveLogic
 from autoseg.surrogates.ranks import rows_of_ranks, total_over_ranks
-from autoseg.surrogates.reading import FusedLogic, fits
+from autoseg.surrogates.reading import FusedLogic, by_kernels, fits
 from autoseg.surrogates.soft_labels import SoftLabelLogic, check_soft
 from autoseg.surrogates.space import SCORE_MAX_SLOPE, SearchSpace
+from autoseg.surrogates.triton_pass import Score
+from autoseg.surrogates.wanted import Wanted, wanted_by
 
 
 class SurrogateLoss(nn.Module):
@@ -100,6 +102,7 @@ class SurrogateLoss(nn.Module):
         decoded = self.space.decode(self.space.identity) if control_points is None else control_points
         self.control_points: np.ndarray = self.space.check_decoded(decoded)
         self.theta: np.ndarray = self.space.encode(self.control_points)
+        self._wanted: dict[tuple[str, bool], Wanted] = {}  # of each metric, and whether kernels compute it
         self._keys = {term.name: self.space.keys(term.name) for _, term in self.terms}
         self._make_curves()
 
@@ -164,7 +167,9 @@ class SurrogateLoss(nn.Module):
         return self
 
     def _curve(self, name: str) -> Tensor:
-        return self.get_buffer(_buffer(name))
+        curve = self._buffers[_buffer(name)]
+        assert curve is not None
+        return curve
 
     # ---------------------------------------------------------------- forward
 
@@ -211,37 +216,50 @@ class SurrogateLoss(nn.Module):
             known = (labels >= 0) & (labels < c)
             torch._assert_async((known | (labels == self.options.ignore_index)).all())
 
-    def _sums(self, metric: Metric, given: Tensor, labels: Tensor, fused: bool) -> Sums:
-        """The totals of one metric; `given` is logits for the fused pass, else softmax."""
-        chosen = {key: self._curve(name) for key, name in self._keys[metric.name].items()}
-        if fused:
-            ids = labels if labels.device.type == "cuda" else labels.long()  # kernels read any integers
-            ignore = None if self.validate is False else self.options.void
-            return FusedLogic(given, ids, chosen, metric.per_image, self.compiled, ignore).read(metric.sums)
-        soft = labels.is_floating_point()
-        kind = SoftLabelLogic if soft else CurveLogic
-        logic = kind(given, labels if soft else labels.long(), chosen, per_image=metric.per_image)
-        return metric.sums(logic.pred, logic.label, logic)
-
     def _term(self, metric: Metric, given: Tensor, labels: Tensor, fused: bool) -> Tensor:
-        """1 - surrogate of one metric, or 0 if nothing in the batch counts."""
-        sums = self._sums(metric, given, labels, fused)
+        """1 - surrogate of one metric, or 0 if nothing counts; `given` is logits for the fused pass, else softmax."""
+        chosen = {key: self._curve(name) for key, name in self._keys[metric.name].items()}
+        if not fused:
+            soft = labels.is_floating_point()
+            kind = SoftLabelLogic if soft else CurveLogic
+            logic = kind(given, labels if soft else labels.long(), chosen, per_image=metric.per_image)
+            return self._mean(metric, metric.sums(logic.pred, logic.label, logic))
+        key = metric.name, by_kernels(given)
+        wanted = self._wanted[key] = self._wanted.get(key) or wanted_by(metric, kernels=key[1])
+        ids = labels if wanted.kernels else labels.long()  # kernels read any integers
+        ignore = None if self.validate is False else self.options.void
+        fast = FusedLogic(given, ids, chosen, metric.per_image, self.compiled, ignore)
+        if wanted.ratio is not None and not self.sync_counts:
+            score = Score(wanted.ratio, not self._all_count(metric), self.eps, self._score_curve(metric))
+            value = fast.loss(wanted, score)
+            if value is not None:
+                return value
+        return self._mean(metric, fast.read(wanted))
+
+    def _mean(self, metric: Metric, sums: Sums) -> Tensor:
+        """1 - mean score of totals, 0 if nothing counts; `triton_score` has it for scores that are one ratio."""
         if self.sync_counts:
             over_ranks = rows_of_ranks if metric.per_image else total_over_ranks
             sums = {key: over_ranks(value) for key, value in sums.items()}
-        scores = metric.scores(sums, self._ratio)
-        if self.space.score is not None:
-            name = self.space.qualified(metric.name, "score")
-            scores = curves.evaluate(scores.clamp(0, 1), self._curve(name))
-        label, all_count = sums["label"], metric.absent_rule and self.absent == "include"
-        if all_count and type(metric).weights is Metric.weights:  # a plain mean: on a GPU, 8 operations less to start
+        scores, curve = metric.scores(sums, self._ratio), self._score_curve(metric)
+        if curve is not None:
+            scores = curves.evaluate(scores.clamp(0, 1), curve)
+        label = sums["label"]
+        if self._all_count(metric) and type(metric).weights is Metric.weights:  # a plain mean, in 8 operations less
             return (1 - scores.mean()).masked_fill(label.sum() <= 0, 0.0)
         weights = metric.weights(sums).to(scores.dtype)
-        if label.shape == weights.shape and not all_count:
+        if label.shape == weights.shape and not self._all_count(metric):
             weights = weights * (label > 0)
         whole = weights.sum()
         mean = (scores * weights).sum() / whole.clamp_min(torch.finfo(whole.dtype).tiny)  # of nothing: 0
         return (1 - mean).masked_fill(torch.minimum(whole, label.sum()) <= 0, 0.0)
+
+    def _all_count(self, metric: Metric) -> bool:
+        """Whether classes that the labels lack count too."""
+        return metric.absent_rule and self.absent == "include"
+
+    def _score_curve(self, metric: Metric) -> Tensor | None:
+        return None if self.space.score is None else self._curve(self.space.qualified(metric.name, "score"))
 
     def _ratio(self, numerator: Tensor, denominator: Tensor, empty: float = math.nan) -> Tensor:
         return numerator / (denominator + self.eps)

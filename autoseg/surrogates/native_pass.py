@@ -14,7 +14,7 @@ from torch import Tensor
 
 from autoseg.surrogates.native import MAX_PIECES, call, plain
 from autoseg.surrogates.once import once
-from autoseg.surrogates.passes import Pass
+from autoseg.surrogates.passes import Bound
 from autoseg.surrogates.pieces import table
 
 
@@ -35,7 +35,7 @@ def takes(logits: Tensor, curves: Iterable[Tensor]) -> bool:
     return logits.device.type == "cpu" and logits.dtype != torch.float64 and few
 
 
-def totals(logits: Tensor, work: Pass) -> Tensor:
+def totals(logits: Tensor, work: Bound) -> Tensor:
     """As `fused.totals`, of logits that `takes` accepts.
 
     Raises:
@@ -46,7 +46,7 @@ def totals(logits: Tensor, work: Pass) -> Tensor:
 
 class _Totals(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, work: Pass) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, work: Bound) -> Tensor:
         x, terms = plain(logits), _Terms(work)
         n, c, pixels = x.shape
         normalizer = x.new_empty(2, n, pixels)
@@ -69,7 +69,7 @@ class _Totals(torch.autograd.Function):
 class _Terms:
     """A pass's totals in order, and the tensors that they point to."""
 
-    def __init__(self, work: Pass) -> None:
+    def __init__(self, work: Bound) -> None:
         self._kept: list[Tensor] = []
         self._array = (Term * len(work))()
         for each in work.everywhere:

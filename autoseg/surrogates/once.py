@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 
-def once(backward: Callable[..., Any]) -> Callable[..., Any]:
+def once(backward: Callable[..., tuple[Tensor | None, ...]]) -> Callable[..., Any]:
     """Decorator for the backward of a function of logits, computed without a graph.
 
     Its first result is the gradient in the logits, which are its first saved tensor; the others are None.
@@ -22,11 +22,11 @@ def once(backward: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(backward)
     def guarded(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        with torch.no_grad():
+        if not torch.is_grad_enabled():
+            return backward(ctx, *grads)
+        with torch.no_grad():  # create_graph
             found, *others = backward(ctx, *grads)
-        if found is not None and torch.is_grad_enabled():  # create_graph
-            found = _NoFurther.apply(found, ctx.saved_tensors[0])
-        return found, *others
+        return None if found is None else _NoFurther.apply(found, ctx.saved_tensors[0]), *others
 
     return guarded
 

@@ -12,13 +12,18 @@ everywhere, but 1 instead of g(p_c) where c is the pixel's own class.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from autoseg.metrics.maps import NO_CLASS
+
+CurveT = TypeVar("CurveT")  # coefficients (K, 6), see `curves.prepare`; of a pass that knows no batch their key
+PixelsT = TypeVar("PixelsT", bound=Any)  # `Pixels`; of a pass that knows no batch what they are of it
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,57 +58,66 @@ class Pixels:
 
 
 @dataclass(frozen=True, eq=False)
-class Everywhere:
+class Everywhere(Generic[CurveT, PixelsT]):
     """A total of the first kind.
 
     Attributes:
-        curve: coefficients (K, 6), see `curves.prepare`.
+        curve: g.
         pixels: those that count.
         at: its place among the pass's results.
         own: pixels that count as 1 in the total of their class, whatever their probability; for kernels only.
     """
 
-    curve: Tensor
-    pixels: Pixels
+    curve: CurveT
+    pixels: PixelsT
     at: int
-    own: Pixels | None = None
+    own: PixelsT | None = None
 
 
 @dataclass(frozen=True, eq=False)
-class Own:
+class Own(Generic[CurveT, PixelsT]):
     """Totals of the other kinds, of the same pixels.
 
     Attributes:
         pixels: with their classes.
-        curves: (coefficients (K, 6), place among the pass's results) of each total; for kernels None instead of
-            coefficients: pixels are counted.
+        curves: (g, place among the pass's results) of each total; for kernels None instead of g: pixels are counted.
     """
 
-    pixels: Pixels
-    curves: list[tuple[Tensor | None, int]] = field(default_factory=list)
+    pixels: PixelsT
+    curves: list[tuple[CurveT | None, int]] = field(default_factory=list)
 
 
 @dataclass
-class Pass:
+class Pass(Generic[CurveT, PixelsT]):
     """What one pass computes; its results are in the order in which they were added."""
 
-    everywhere: list[Everywhere] = field(default_factory=list)
-    own: list[Own] = field(default_factory=list)
+    everywhere: list[Everywhere[CurveT, PixelsT]] = field(default_factory=list)
+    own: list[Own[CurveT, PixelsT]] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.everywhere) + sum(len(own.curves) for own in self.own)
 
-    def add_everywhere(self, curve: Tensor, pixels: Pixels, own: Pixels | None = None) -> int:
+    def add_everywhere(self, curve: CurveT, pixels: PixelsT, own: PixelsT | None = None) -> int:
         """The place of its result."""
         self.everywhere.append(Everywhere(curve, pixels, len(self), own))
         return len(self) - 1
 
-    def add_own(self, curve: Tensor | None, pixels: Pixels) -> int:
+    def add_own(self, curve: CurveT | None, pixels: PixelsT) -> int:
         """The place of its result."""
         place = len(self)
-        group = next((own for own in self.own if own.pixels is pixels), None)
+        group = next((own for own in self.own if own.pixels == pixels), None)
         if group is None:
             group = Own(pixels)
             self.own.append(group)
         group.curves.append((curve, place))
         return place
+
+    def of(self, curve: Callable[[CurveT], Tensor], pixels: Callable[[PixelsT], Pixels]) -> Pass[Tensor, Pixels]:
+        """The same pass of a batch; for the passes on a CPU."""
+        return Pass(
+            [Everywhere(curve(each.curve), pixels(each.pixels), each.at) for each in self.everywhere],
+            [Own(pixels(own.pixels), [(curve(g), at) for g, at in own.curves if g is not None]) for own in self.own],
+        )
+
+
+Bound = Pass[Tensor, Pixels]  # of a batch

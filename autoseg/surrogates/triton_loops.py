@@ -18,7 +18,9 @@ What the arguments of these kernels and of those of `triton_rows` mean:
     sums          (T, N, programs, C) fp32: written
     normalizer    (N, P) fp32: logsumexp over the classes in base 2, written by forward
     known         (N, programs) bytes: written, 0 where a label is neither a class nor `ignore`
-    weights       of each total everywhere, then of each own one: (C,) or (N, C) fp64, dL/dT
+    weights       (T, C) or (T, N, C) fp64, dL/dT over `factor`
+    factor        of all weights, one number; None: 1
+    stride_t      from one total's weights to the next one's
     apart         from one image's weights to the next one's: 0 or C
     grad          (N, C, P) in the logits' dtype at strides of its own: written
     EVERYWHERE    of each total everywhere: its group, the group that counts as 1 in its own class (-1: none), its place
@@ -43,6 +45,7 @@ from autoseg.surrogates.triton_parts import (
     LOG2E,
     classes_at,
     curves_of,
+    factor_of,
     load,
     own_pulls,
     slope,
@@ -102,8 +105,8 @@ def forward_kernel(
 
 @triton.jit
 def backward_kernel(
-    logits, ids, within, curves, weights, apart, normalizer, grad, stride_n, stride_c, stride_p, grad_n, grad_c,
-    grad_p, pixels, EVERYWHERE: tl.constexpr, HITS: tl.constexpr, PIECES: tl.constexpr, C: tl.constexpr,
+    logits, ids, within, curves, weights, factor, stride_t, apart, normalizer, grad, stride_n, stride_c, stride_p,
+    grad_n, grad_c, grad_p, pixels, EVERYWHERE: tl.constexpr, HITS: tl.constexpr, PIECES: tl.constexpr, C: tl.constexpr,
     BLOCK: tl.constexpr, FAR: tl.constexpr,
 ):  # fmt: skip
     """Gradient of a block of pixels, p (d - sum_c p d), softmax made again; grid (blocks of an image, N)."""
@@ -111,31 +114,32 @@ def backward_kernel(
     if FAR:
         stride_c, stride_p = tl.cast(stride_c, tl.int64), tl.cast(stride_p, tl.int64)
         grad_c, grad_p = tl.cast(grad_c, tl.int64), tl.cast(grad_p, tl.int64)
-    weights = weights_of(weights, apart, image)
+    TOTALS: tl.constexpr = EVERYWHERE + HITS
+    weights, factor = weights_of(weights, stride_t, apart, image, TOTALS), factor_of(factor)
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     here, inside, at = logits + image * stride_n + i * stride_p, i < pixels, image * pixels + i
     pieces, of = curves_of(curves, PIECES), classes_at(ids, within, at, inside, C)
     whole = tl.load(normalizer + at, mask=inside, other=0.0)
-    own, pulled = own_pulls(here, stride_c, of, whole, pieces, weights, HITS, len(EVERYWHERE))
+    own, pulled = own_pulls(here, stride_c, of, whole, pieces, weights, factor, HITS, len(EVERYWHERE))
     for c in range(C):
         p = tl.exp2(load(here + c * stride_c, inside) * LOG2E - whole)
-        pulled += _pull(p, c, of, pieces, weights, EVERYWHERE)
+        pulled += _pull(p, c, of, pieces, weights, factor, EVERYWHERE)
     to = grad + image * grad_n + i * grad_p
     for c in range(C):
         p = tl.exp2(load(here + c * stride_c, inside) * LOG2E - whole)
-        pull = _pull(p, c, of, pieces, weights, EVERYWHERE) - p * pulled
+        pull = _pull(p, c, of, pieces, weights, factor, EVERYWHERE) - p * pulled
         for k in tl.static_range(len(HITS)):
             pull += tl.where(of[HITS[k][0]] == c, own[k], 0.0)
         tl.store(to + c * grad_c, pull.to(grad.dtype.element_ty), mask=inside)
 
 
 @triton.jit
-def _pull(p, c, of, pieces, weights, EVERYWHERE: tl.constexpr):
+def _pull(p, c, of, pieces, weights, factor, EVERYWHERE: tl.constexpr):
     """Of the totals everywhere, p d of class c."""
     d = tl.zeros_like(p)
     for k in tl.static_range(len(EVERYWHERE)):
         counts = of[EVERYWHERE[k][0]] >= 0
         if EVERYWHERE[k][1] >= 0:
             counts = counts & (of[EVERYWHERE[k][1]] != c)
-        d += slope(p, pieces[k]) * tl.where(counts, tl.load(weights[k] + c).to(tl.float32), 0.0)
+        d += slope(p, pieces[k]) * tl.where(counts, tl.load(weights[k] + c).to(tl.float32) * factor, 0.0)
     return p * d

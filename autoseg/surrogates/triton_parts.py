@@ -42,12 +42,12 @@ def curves_of(curves, PIECES: tl.constexpr):
     """The pieces of each curve, of each what `_way` lists; as `curves.evaluate`, in fp32."""
     found = ()
     for k in tl.static_range(len(curves)):
-        found = found + (_pieces_of(curves[k], PIECES[k]),)
+        found = found + (curve_of(curves[k], PIECES[k]),)
     return found
 
 
 @triton.jit
-def _pieces_of(curve, COUNT: tl.constexpr):
+def curve_of(curve, COUNT: tl.constexpr):
     """Those of one, (COUNT, 6). A function: to older Triton an element of a constexpr tuple is none."""
     pieces = ()
     for piece in tl.static_range(COUNT):
@@ -76,16 +76,25 @@ def slope(x, pieces):
 
 
 @triton.jit
-def weights_of(weights, apart, image):
-    """Where those of an image begin."""
+def weights_of(weights, stride_t, apart, image, TOTALS: tl.constexpr):
+    """Where those of each total begin, of an image."""
     found = ()
-    for k in tl.static_range(len(weights)):
-        found = found + (weights[k] + image * apart,)
+    for k in tl.static_range(len(TOTALS)):
+        found = found + (weights + TOTALS[k][-1] * stride_t + image * apart,)
     return found
 
 
 @triton.jit
-def own_pulls(here, stride_c, of, whole, pieces, weights, HITS: tl.constexpr, FIRST: tl.constexpr):
+def factor_of(factor):
+    """That of all weights."""
+    found = 1.0
+    if factor is not None:
+        found = tl.load(factor).to(tl.float32)
+    return found
+
+
+@triton.jit
+def own_pulls(here, stride_c, of, whole, pieces, weights, factor, HITS: tl.constexpr, FIRST: tl.constexpr):
     """Of each own total p d, 0 where a pixel does not count, and their sum.
 
     Curve and weights of the first are `pieces[FIRST]` and `weights[FIRST]`.
@@ -94,7 +103,7 @@ def own_pulls(here, stride_c, of, whole, pieces, weights, HITS: tl.constexpr, FI
     for k in tl.static_range(len(HITS)):
         own = of[HITS[k][0]]
         p = tl.exp2(load(here + own * stride_c, own >= 0) * LOG2E - whole)
-        d = slope(p, pieces[FIRST + k]) * load(weights[FIRST + k] + own, own >= 0)
+        d = slope(p, pieces[FIRST + k]) * (load(weights[FIRST + k] + own, own >= 0) * factor)
         pulls = pulls + (tl.where(own >= 0, p * d, 0.0),)
         pulled += pulls[k]
     return pulls, pulled

@@ -1,4 +1,4 @@
-"""The fused pass on a GPU, as one Triton kernel forward and one backward.
+"""The fused pass on a GPU, as one Triton kernel forward and one backward, and from totals to the loss as one more.
 
 `triton_rows` has those for few classes, `triton_loops` those for any number. From memory, forward reads the logits
 once, backward reads them once more and writes their gradient. Both read the labels as they are; forward counts and
@@ -11,8 +11,8 @@ run on a GPU yet, and no speed is claimed for them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from autoseg.surrogates.once import once
-from autoseg.surrogates.passes import Pass, Pixels
+from autoseg.surrogates.ratios import Ratio
+from autoseg.surrogates.triton_plan import Plan
 
-IDS = {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}  # what labels may be to be read as they are
 HELD = 96  # numbers a thread that `triton_rows` keeps of a pixel and its totals, at most: it then spills no registers
 TILES = (32, 8)  # of a program of `triton_rows`: pixels of a tile, one a thread, and tiles
 LOGITS = 4096  # of a program of `triton_loops`, pixels times C, at most: then those of a multiprocessor share its cache
@@ -30,127 +30,64 @@ PIXELS = (32, 128)  # of such a program, least and most: one to four a thread
 OPTIONS = {"num_warps": 1, "enable_fp_fusion": True}  # one warp: sums over a tile are shuffles, without barriers
 
 
-@dataclass(frozen=True)
-class Structure:
-    """What the kernels are compiled for, besides C and types; see `triton_loops`.
+@dataclass(eq=False)
+class Score:
+    """What the totals of a pass come to, see `triton_score`.
 
     Attributes:
-        everywhere: (group, group that counts as 1 or -1, place) of each total everywhere.
-        hits: (group, place) of each own total.
-        counts: (group, place) of each count.
-        labels: the group whose ids are looked at, -1 for none.
-        pieces: K of each curve.
-        groups: of each group of pixels whether it has ids, and whether it has a mask.
+        ratio: of the totals.
+        present: only classes that the labels have count.
+        eps: added to denominators.
+        curve: (K, 6) float64 of the scores; None: they are taken as they are.
     """
 
-    everywhere: tuple[tuple[int, int, int], ...]
-    hits: tuple[tuple[int, int], ...]
-    counts: tuple[tuple[int, int], ...]
-    labels: int
-    pieces: tuple[int, ...]
-    groups: tuple[tuple[bool, bool], ...]
-
-    def __len__(self) -> int:
-        return len(self.everywhere) + len(self.hits) + len(self.counts)
+    ratio: Ratio
+    present: bool
+    eps: float
+    curve: Tensor | None
 
 
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """A pass as the kernels read it.
-
-    Attributes:
-        structure: its totals and groups.
-        ids: (N, P) integer labels of each group, or None.
-        within: (N, P) uint8 mask of each group, or None.
-        curves: (K, 6) float64 of each total everywhere, then of each own one.
-        ignore: the id that is neither a class nor wrong.
-    """
-
-    structure: Structure
-    ids: tuple[Tensor | None, ...]
-    within: tuple[Tensor | None, ...]
-    curves: tuple[Tensor, ...]
-    ignore: int
-
-
-def totals(logits: Tensor, plan: Plan, apart: bool = False) -> tuple[Tensor, ...]:
+def totals(logits: Tensor, plan: Plan, apart: bool = False) -> Tensor:
     """All totals of a pass.
 
     Args:
         logits: (N, C, H, W) bf16, fp16 or fp32 on CUDA, contiguous or channels-last (others are copied).
-        plan: of `planned`.
+        plan: of `triton_plan.planned`.
         apart: images are kept apart.
 
     Returns:
-        Each (C,) float64, or (N, C) apart: the same bits for the same batch; differentiable once in the logits, but for
-        counts. A wrong label fails an assertion on the device, which is not waited for.
+        (T, C) float64, or (T, N, C) apart: the same bits for the same batch; differentiable once in the logits. A wrong
+        label fails an assertion on the device, which is not waited for.
     """
-    found: tuple[Tensor, ...] = _Totals.apply(logits, plan, apart)
+    found: Tensor = _Totals.apply(logits, plan, apart, None)
+    return found
+
+
+def loss(logits: Tensor, plan: Plan, score: Score) -> Tensor:
+    """1 - score of the totals of a pass, 0 if nothing counts: 0-d float32, differentiable once; else as `totals`."""
+    found: Tensor = _Totals.apply(logits, plan, False, score)
     return found
 
 
 class _Totals(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, plan: Plan, apart: bool) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, logits: Tensor, plan: Plan, apart: bool, score: Score | None) -> Tensor:
         result, normalizer = forward(logits.flatten(2), plan, apart)
-        found = result.unbind()
+        slopes = None
+        if score is not None:
+            result, slopes = scored(result, score)
+        elif not (plan.structure.everywhere or plan.structure.hits):  # counts have no gradient
+            ctx.mark_non_differentiable(result)
         ctx.plan = plan
-        ctx.save_for_backward(logits, normalizer)
-        ctx.set_materialize_grads(False)
-        ctx.mark_non_differentiable(*(found[at] for _, at in plan.structure.counts))
-        return found
+        ctx.save_for_backward(logits, normalizer, slopes)
+        return result
 
     @staticmethod
     @once
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, None, None]:
-        logits, normalizer = ctx.saved_tensors
-        known = next((grad for grad in grads if grad is not None), None)
-        if known is None:
-            return None, None, None
-        s = ctx.plan.structure
-        pulled = [grads[total[-1]] for total in (*s.everywhere, *s.hits)]  # those of counts are never made
-        pulled = [torch.zeros_like(known) if grad is None else grad for grad in pulled]
-        return backward(logits.flatten(2), normalizer, ctx.plan, pulled).view(logits.shape), None, None
-
-
-# ---------------------------------------------------------------------------------------- what the kernels are told
-
-
-def planned(work: Pass, labels: Tensor | None = None, ignore: int = 255) -> Plan:
-    """What the kernels need to know of a pass.
-
-    Args:
-        work: what to compute.
-        labels: of the ids that its pixels have, those to look at on the way: one that is neither a class nor `ignore`
-            is wrong. None: none is looked at.
-        ignore: see there.
-    """
-    groups = _groups(work)
-    place = {id(pixels): g for g, pixels in enumerate(groups)}
-    own = [(each.pixels, *total) for each in work.own for total in each.curves]
-    curves = [each.curve for each in work.everywhere] + [curve for _, curve, _ in own if curve is not None]
-    structure = Structure(
-        everywhere=tuple((place[id(e.pixels)], place[id(e.own)] if e.own else -1, e.at) for e in work.everywhere),
-        hits=tuple((place[id(pixels)], at) for pixels, curve, at in own if curve is not None),
-        counts=tuple((place[id(pixels)], at) for pixels, curve, at in own if curve is None),
-        labels=next((g for g, each in enumerate(groups) if labels is not None and each.ids is labels), -1),
-        pieces=tuple(map(len, curves)),
-        groups=tuple((each.ids is not None, each.within is not None) for each in groups),
-    )
-    ids = tuple(None if each.ids is None else _flat(each.ids) for each in groups)
-    within = tuple(None if each.within is None else _flat(each.within.view(torch.uint8)) for each in groups)
-    return Plan(structure, ids, within, tuple(curves), ignore)
-
-
-def _groups(work: Pass) -> Sequence[Pixels]:
-    """Each once."""
-    of = [pixels for e in work.everywhere for pixels in (e.pixels, e.own) if pixels] + [own.pixels for own in work.own]
-    return list({id(pixels): pixels for pixels in of}.values())
-
-
-def _flat(x: Tensor) -> Tensor:
-    """(N, P) without gaps."""
-    return (x if x.dtype in IDS else x.long()).contiguous().flatten(1)
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None, None]:
+        logits, normalizer, slopes = ctx.saved_tensors
+        weights, factor = (grad, None) if slopes is None else (slopes, grad)
+        return backward(logits.flatten(2), normalizer, ctx.plan, weights, factor).view(logits.shape), None, None, None
 
 
 # ---------------------------------------------------------------------------------------- launches
@@ -165,33 +102,59 @@ def forward(x: Tensor, plan: Plan, apart: bool = False) -> tuple[Tensor, Tensor]
     sums = fresh((len(s), n, programs, c), dtype=torch.float32)
     normalizer = x.new_empty((n, pixels), dtype=torch.float32)
     known = x.new_empty((n, programs), dtype=torch.uint8)
+    looked_at = -1 if plan.ignore is None else s.labels
     with torch.cuda.device_of(x):
         kernels.forward_kernel[programs, n](
-            x, plan.ids, plan.within, plan.curves, sums, normalizer, known, *x.stride(), pixels, plan.ignore,
-            EVERYWHERE=s.everywhere, HITS=s.hits, COUNTS=s.counts, LABELS=s.labels, PIECES=s.pieces, C=c,
-            BINS=max(32, 1 << (c - 1).bit_length()), **sizes, **OPTIONS,
+            x, plan.ids, plan.within, plan.curves, sums, normalizer, known, *x.stride(), pixels, plan.ignore or 0,
+            EVERYWHERE=s.everywhere, HITS=s.hits, COUNTS=s.counts, LABELS=looked_at, PIECES=s.pieces, C=c,
+            BINS=_bins(c), **sizes, **OPTIONS,
         )  # fmt: skip
-    if s.labels >= 0:
+    if looked_at >= 0:
         torch._assert_async(known.all())
     return sums.sum(2 if apart else (1, 2), dtype=torch.float64), normalizer
 
 
-def backward(x: Tensor, normalizer: Tensor, plan: Plan, grads: Sequence[Tensor]) -> Tensor:
+def scored(totals: Tensor, score: Score) -> tuple[Tensor, Tensor]:
+    """The loss, 0-d float32, and its slopes (T, C) float64 in the totals (T, C)."""
+    from autoseg.surrogates.triton_score import score_kernel
+
+    (count, c), ratio = totals.shape, score.ratio
+    loss, slopes = totals.new_empty((), dtype=torch.float32), torch.empty_like(totals)
+    with torch.cuda.device_of(totals):
+        score_kernel[1,](
+            totals, _rows(ratio, totals.device), score.curve, loss, slopes, score.eps, C=c, TOTALS=count,
+            LABEL=ratio.label, EQUAL=len(ratio.rows) == 2, PRESENT=score.present, POOLED=ratio.pooled,
+            PIECES=0 if score.curve is None else len(score.curve), BINS=_bins(c), **OPTIONS,
+        )  # fmt: skip
+    return loss, slopes
+
+
+@lru_cache(maxsize=32)
+def _rows(ratio: Ratio, device: torch.device) -> Tensor:
+    """Moved there once: in every batch it would wait for the device."""
+    return torch.tensor(ratio.rows, dtype=torch.float64, device=device)
+
+
+def backward(x: Tensor, normalizer: Tensor, plan: Plan, weights: Tensor, factor: Tensor | None = None) -> Tensor:
     """Gradient (N, C, P) in the logits, in their dtype and layout.
 
-    `grads` are those of the totals everywhere, then of the own ones, float64 (C,) or (N, C). They are read where they
-    are: to put them together would start more operations.
+    `weights` are the gradients of the totals, (T, C) or (T, N, C) float64; `factor`, one number, is of all of them.
     """
     kernels, sizes = _kernels(plan, x)
     n, c, pixels = x.shape
-    out, s = torch.empty_like(x), plan.structure
-    weights, apart = tuple(grad.contiguous() for grad in grads), c if grads[0].dim() > 1 else 0
+    out, s, weights = torch.empty_like(x), plan.structure, weights.contiguous()
     with torch.cuda.device_of(x):
         kernels.backward_kernel[_programs(x, sizes), n](
-            x, plan.ids, plan.within, plan.curves, weights, apart, normalizer, out, *x.stride(), *out.stride(), pixels,
+            x, plan.ids, plan.within, plan.curves, weights, factor, weights[0].numel(), c if weights.dim() > 2 else 0,
+            normalizer, out, *x.stride(), *out.stride(), pixels,
             EVERYWHERE=s.everywhere, HITS=s.hits, PIECES=s.pieces, C=c, **sizes, **OPTIONS,
         )  # fmt: skip
     return out
+
+
+def _bins(c: int) -> int:
+    """A power of two, at least c and 32."""
+    return max(32, 1 << (c - 1).bit_length())
 
 
 def _kernels(plan: Plan, x: Tensor) -> tuple[ModuleType, dict[str, int]]:

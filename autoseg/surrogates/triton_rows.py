@@ -15,6 +15,7 @@ from autoseg.surrogates.triton_parts import (
     LOG2E,
     classes_at,
     curves_of,
+    factor_of,
     load,
     own_pulls,
     slope,
@@ -109,25 +110,26 @@ def _everywhere(found, powers, scale, of, pieces, EVERYWHERE: tl.constexpr, C: t
 
 @triton.jit
 def backward_kernel(
-    logits, ids, within, curves, weights, apart, normalizer, grad, stride_n, stride_c, stride_p, grad_n, grad_c,
-    grad_p, pixels, EVERYWHERE: tl.constexpr, HITS: tl.constexpr, PIECES: tl.constexpr, C: tl.constexpr,
+    logits, ids, within, curves, weights, factor, stride_t, apart, normalizer, grad, stride_n, stride_c, stride_p,
+    grad_n, grad_c, grad_p, pixels, EVERYWHERE: tl.constexpr, HITS: tl.constexpr, PIECES: tl.constexpr, C: tl.constexpr,
     BLOCK: tl.constexpr, TILES: tl.constexpr,
 ):  # fmt: skip
     """Gradient of a program's pixels, p (d - sum_c p d), softmax made again; grid (programs of an image, N)."""
     image = tl.program_id(1).to(tl.int64)
     stride_c, stride_p = tl.cast(stride_c, tl.int64), tl.cast(stride_p, tl.int64)
     grad_c, grad_p = tl.cast(grad_c, tl.int64), tl.cast(grad_p, tl.int64)
-    weights = weights_of(weights, apart, image)
+    TOTALS: tl.constexpr = EVERYWHERE + HITS
+    weights, factor = weights_of(weights, stride_t, apart, image, TOTALS), factor_of(factor)
     pieces, weight = curves_of(curves, PIECES), ()
     for k in tl.static_range(len(EVERYWHERE)):
         for c in tl.static_range(C):
-            weight = weight + (tl.load(weights[k] + c).to(tl.float32),)
+            weight = weight + (tl.load(weights[k] + c).to(tl.float32) * factor,)
     for tile in range(TILES):
         i = (tl.program_id(0) * TILES + tile) * BLOCK + tl.arange(0, BLOCK)
         here, inside, at = logits + image * stride_n + i * stride_p, i < pixels, image * pixels + i
         whole = tl.load(normalizer + at, mask=inside, other=0.0)
         row, of = _row(here, stride_c, inside, C), classes_at(ids, within, at, inside, C)
-        own, pulled = own_pulls(here, stride_c, of, whole, pieces, weights, HITS, len(EVERYWHERE))
+        own, pulled = own_pulls(here, stride_c, of, whole, pieces, weights, factor, HITS, len(EVERYWHERE))
         probs, pulls = (), ()
         for c in tl.static_range(C):
             p, d = tl.exp2(row[c] * LOG2E - whole), tl.zeros((BLOCK,), tl.float32)

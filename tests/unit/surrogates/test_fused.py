@@ -19,6 +19,7 @@ from autoseg.surrogates.curves import _value_and_slope
 from autoseg.surrogates.logic import _max_pool
 from autoseg.surrogates.pieces import pieces_of, value_and_slope
 from autoseg.surrogates.reading import FusedLogic
+from autoseg.surrogates.wanted import Wanted
 from autoseg.surrogates.windows import dilated, eroded, greatest_around
 
 
@@ -188,10 +189,11 @@ def test_the_answer_does_not_depend_on_what_was_asked_before():
     loss = autoseg.SurrogateLoss("miou", C)
     metric = loss.terms[0][1]
     curves = {key: loss._curve(name) for key, name in loss.space.keys("miou").items()}
-    first = FusedLogic(logits, labels, curves).read(metric.sums)
+    first = FusedLogic(logits, labels, curves).read(Wanted(metric.sums, kernels=False))
     logic = FusedLogic(logits, labels, curves)
-    logic.read(lambda p, y, words: {"or": words.total(words.or_(p, y), void=True), "label": words.total(y)})
-    for key, total in logic.read(metric.sums).items():
+    other = lambda p, y, words: {"or": words.total(words.or_(p, y), void=True), "label": words.total(y)}  # noqa: E731
+    logic.read(Wanted(other, kernels=False))
+    for key, total in logic.read(Wanted(metric.sums, kernels=False)).items():
         assert torch.equal(total, first[key])
 
 

@@ -22,6 +22,7 @@ from autoseg.metrics.base import registry
 from autoseg.metrics.logic import Logic, Plane
 from autoseg.surrogates import triton_trial
 from autoseg.surrogates.reading import FusedLogic
+from autoseg.surrogates.wanted import Wanted
 from autoseg.training import Batches, Targets, Training, build_model, build_targets, loop
 from autoseg.training.precision import Precision
 from autoseg.training.targets import Distilled
@@ -77,12 +78,16 @@ class NoKernel:
 @pytest.fixture(autouse=True)
 def without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("triton", reason="needs triton, which torch brings along on Linux only")
-    from autoseg.surrogates import triton_loops, triton_rows
+    from autoseg.surrogates import triton_band, triton_loops, triton_rows, triton_score
 
     monkeypatch.setattr(loop, "_check", lambda losses: None)  # the look itself, which waits
     for name in ("forward_kernel", "backward_kernel"):
         for kernels in (triton_rows, triton_loops):
             monkeypatch.setattr(kernels, name, NoKernel())
+    monkeypatch.setattr(triton_score, "score_kernel", NoKernel())
+    for name in ("edge_kernel", "widen_kernel"):
+        monkeypatch.setattr(triton_band, name, NoKernel())
+    monkeypatch.setattr(triton_trial, "draws", lambda *_: True)
     monkeypatch.setattr(triton_trial, "usable", lambda *_: True)  # tried before the first use, which waits
     monkeypatch.setattr(torch.cuda, "device_of", lambda _: contextlib.nullcontext())
 
@@ -166,7 +171,7 @@ def test_no_formula_waits(device: Device) -> None:
         for device.strict in (False, True):
             logits = torch.zeros(2, 2, 6, 8, device=CUDA, requires_grad=True)
             logic = FusedLogic(logits, torch.zeros(2, 6, 8, dtype=torch.int64, device=CUDA), {})
-            logic.read(formula)["area"].sum().backward()
+            logic.read(Wanted(formula, kernels=True))["area"].sum().backward()
         device.strict = False
 
 
