@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 from scipy import stats
 
-from autoseg.search.confirm import compare, finalists, warnings_about, winner
+from autoseg.search.confirm import compare, finalists, trainings, warnings_about, winner
 from autoseg.search.records import Row, TrialRecord
 
 
@@ -74,3 +75,20 @@ def test_losses_that_nothing_tells_apart_are_named() -> None:
     (text,) = warnings_about(rows[0], rows, "biou")
     assert text.startswith("all score the same biou")
     assert warnings_about(rows[0], [rows[0], row("ce", 0.5, 0.4, kind="rival")], "biou") == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "floor", "confirmation", "expected"),
+    [
+        ({}, 0, 0, 3 * 4 + 4 * 5),
+        ({}, 1, 7, 3 * 4 + 1 + 7),  # fewer entries than expected: what is recorded counts
+        ({"controller": {"name": "ppo"}}, 0, 0, 3 * 4 + 5 * 5),  # and its mean
+        ({"confirm": {"top": 0, "seeds": 5, "rivals": ["ce"]}}, 1, 0, 3 * 4 + 1),
+    ],
+)
+def test_all_trainings_are_counted(changes: dict[str, Any], floor: int, confirmation: int, expected: int) -> None:
+    confirm = {"top": 2, "seeds": 5, "rivals": ["ce", "lovasz", "ce"]}
+    config = {"rounds": 3, "candidates": 4, "confirm": confirm, **changes}
+    assert trainings(config, floor, confirmation) == expected
+    section = {key: config[key] for key in ("rounds", "candidates", "confirm")}
+    assert trainings({**changes, "search": section}, floor, confirmation) == expected  # of the command
