@@ -187,3 +187,13 @@ def test_a_class_that_nobody_has_learnt_has_no_best() -> None:
     (section,) = of_comparison._classes(Matrix(among, ["miou"], [1], "ce", records, ["sky", "pole"]))
     sky, pole = section.blocks[1].rows
     assert [cell.tone for cell in sky] == ["", "best", ""] and [cell.tone for cell in pole] == ["", "", ""]
+
+
+def test_the_table_shows_what_was_searched_and_what_is_best() -> None:
+    records = [
+        TrialRecord(-1, 0, "x", name, None, 1, "complete", {"miou": score})
+        for name, score in (("ce", 0.4), ("found", 0.5))
+    ]
+    among = [Contender("ce", "ce", "ce", False), Contender("found", "found", "found", True)]
+    table = of_comparison._table(Matrix(among, ["miou"], [1], "ce", records, []))
+    assert [[cell.tone for cell in row] for row in table.rows] == [["", "", "quiet"], ["mine", "best", "quiet"]]

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from autoseg.search.confirm import compare, finalists, trainings, warnings_about, winner
-from autoseg.search.records import Row, TrialRecord
+from autoseg.search.records import Row, TrialRecord, by_round
 
 
 def row(name: str, *values: float, kind: str = "candidate", **scores: float) -> Row:
@@ -26,6 +26,11 @@ def test_finalists_are_the_best_of_different_theta() -> None:
     assert [r.name for r in finalists(history, 2, None, 1)] == ["candidate 0.2", "candidate 0.4"]
     assert [r.name for r in finalists(history, 9, (0.35,), 1)][-1] == "mean 1"
     assert "mean 1" not in [r.name for r in finalists(history, 2, (0.2,), 1)]  # it is candidate 0.2
+
+
+def test_rounds_and_their_candidates_are_in_order() -> None:
+    shuffled = [TrialRecord(r, i, "candidate", f"{r}.{i}", (0.5,), 0) for r, i in ((1, 1), (0, 1), (1, 0), (0, 0))]
+    assert [[record.name for record in one] for one in by_round(shuffled)] == [["0.0", "0.1"], ["1.0", "1.1"]]
 
 
 def test_the_winner_has_the_best_mean_and_completed_trainings() -> None:

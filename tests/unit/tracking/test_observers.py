@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from autoseg.config import TrackerConfig
-from autoseg.search.observer import Observer, Plan, Progress, RoundSummary
+from autoseg.search.observer import Observer, Observers, Plan, Progress, RoundSummary
 from autoseg.search.records import Finding, SearchResult, TrialRecord, duration, percent
 from autoseg.tracking import Log, Terminal, build_observers
 
@@ -29,6 +29,18 @@ def play(observer: Observer, folder: Path) -> None:
     observer.warning("lovasz is better [really]")
     observer.finished(SearchResult(folder, "miou", Finding("candidate 0.0", (0.5,), 0.4, {"miou": 0.4}, (7,), False)))
     observer.close()
+
+
+def test_several_are_told_every_event(tmp_path):
+    events = [name for name in vars(Observer) if not name.startswith("_")]
+    members, told = [Observer(), Observer()], set()
+    for place, member in enumerate(members):
+        for name in events:
+            setattr(member, name, lambda *_, said=(place, name): told.add(said))
+    several = Observers(members)
+    several.expect(3.0)
+    play(several, tmp_path)
+    assert told == {(place, name) for place in (0, 1) for name in events}
 
 
 def test_plain_lines_when_not_a_terminal(tmp_path):
