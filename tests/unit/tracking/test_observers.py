@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import logging
 import math
@@ -14,6 +15,7 @@ from autoseg.config import TrackerConfig
 from autoseg.search.observer import Observer, Observers, Plan, Progress, RoundSummary
 from autoseg.search.records import Finding, SearchResult, TrialRecord, duration, percent
 from autoseg.tracking import Log, Terminal, build_observers
+from autoseg.tracking.log import candidate_values
 
 GOOD = TrialRecord(0, 0, "candidate", "candidate 0.0", (0.5,), 7, "complete", {"miou": 0.4}, 0.4, 3.0, 1)
 BAD = TrialRecord(0, 1, "candidate", "candidate 0.1", (0.1,), 7, "diverged", error="the loss is nan [1]")
@@ -41,6 +43,11 @@ def test_several_are_told_every_event(tmp_path):
     several.expect(3.0)
     play(several, tmp_path)
     assert told == {(place, name) for place in (0, 1) for name in events}
+
+
+def test_a_candidate_that_was_stopped_early_has_no_reward_to_draw():
+    assert candidate_values(GOOD) == {"candidate/reward": 0.4, "candidate/seconds": 3.0, "score/miou": 0.4}
+    assert math.isnan(candidate_values(dataclasses.replace(GOOD, state="pruned"))["candidate/reward"])
 
 
 def test_plain_lines_when_not_a_terminal(tmp_path):
