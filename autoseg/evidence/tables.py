@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Iterable, Sequence
 
 from autoseg.evidence.matrix import Matrix, score
@@ -132,8 +133,14 @@ def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def markdown_rows(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table in Markdown, aligned as `aligned` does."""
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines)
+    named = [[_literal(name), *cells] for name, *cells in rows]
+    lines = [list(map(_literal, head)), ["---", *["---:"] * (len(head) - 1)], *named]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _literal(name: str) -> str:
+    """A name that Markdown shows as it is: the stars of "0.25*ce+0.75*jml" are no emphasis, no class is markup."""
+    return re.sub(r"([\\|*<`\[])", r"\\\1", " ".join(name.split()))
 
 
 def sentences(matrix: Matrix) -> list[str]:
@@ -169,7 +176,12 @@ def number(value: float) -> str:
 
 
 def csv_text(lines: Sequence[Sequence[object]]) -> str:
-    """Rows as CSV."""
+    """Rows as CSV. A name that a spreadsheet would take for a formula, such as a class "=1+1", has a ' before it."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(lines)
+    csv.writer(text, lineterminator="\n").writerows([[_no_formula(cell) for cell in line] for line in lines])
     return text.getvalue()
+
+
+def _no_formula(cell: object) -> object:
+    number = re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", cell) if isinstance(cell, str) else None
+    return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r") and not number else cell

@@ -18,7 +18,7 @@ from autoseg.evidence.compare import ComparisonTask, counts_file, parse_seeds, r
 from autoseg.evidence.contenders import Recipe, contenders, find, keep_cards, warnings_about
 from autoseg.evidence.documents import About, latex, markdown, write
 from autoseg.evidence.matrix import Matrix
-from autoseg.evidence.tables import aligned, cells, differences, rows_of, sentences
+from autoseg.evidence.tables import aligned, cells, csv_text, differences, markdown_rows, rows_of, sentences
 from autoseg.execution import InlineExecutor, Job, Outcome
 from autoseg.losses import save_loss
 from autoseg.search.ledger import Ledger
@@ -384,6 +384,14 @@ def test_latex_escapes_what_names_may_hold() -> None:
     text = latex(Matrix(among, ["miou"], [1], "ce", records, []), About("my_data & co", "val", 3, "50%"))
     assert r"boundary\_smooth\_ce & " in text and r"my\_data \& co" in text
     assert text.count("{") == text.count("}") and text.count(r"\begin") == text.count(r"\end")
+
+
+def test_names_are_no_markup_and_no_formulas() -> None:
+    text = markdown_rows(["loss", "0.25*ce+0.75*jml"], [["a|<b>\n[x](y)", "**1.0**"]])
+    assert text.splitlines()[0] == r"| loss | 0.25\*ce+0.75\*jml |"
+    assert text.splitlines()[2:] == [r"| a\|\<b> \[x](y) | **1.0** |"]
+    row = csv_text([["=1+1", "@x", "-cmd", "-0.5", "+1e-07", "", "ce", -2, 0.5]])
+    assert row == "'=1+1,'@x,'-cmd,-0.5,+1e-07,,ce,-2,0.5\n"
 
 
 def test_a_metric_that_was_not_scored_is_named() -> None:
