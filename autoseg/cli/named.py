@@ -6,7 +6,7 @@ goes on with it names that code again, on the command line. Configs that mmsegme
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,9 @@ from autoseg.mmconfigs import shipped
 CONFIGS = ("config", "model.config", "data.mmseg_config")  # keys that take files of Python
 
 
-def own_configs(config: Any) -> dict[str, str]:
+def own_configs(config: Any, keys: Sequence[str] = CONFIGS) -> dict[str, str]:
     """The configs that a configuration names and mmsegmentation does not ship, by their keys."""
-    named = {key: at(config, key) for key in CONFIGS}
+    named = {key: at(config, key) for key in keys}
     return {key: file for key, file in named.items() if isinstance(file, str) and shipped(file) is None}
 
 
@@ -28,19 +28,20 @@ def again(config: Any) -> str:
     return and_imports(config.imports) + "".join(f" {typed(key, file)}" for key, file in own_configs(config).items())
 
 
-def require(config: Any, named: Mapping[str, Any], where: object) -> None:
+def require(config: Any, named: Mapping[str, Any], where: object, keys: Sequence[str] = CONFIGS) -> None:
     """Refuse a run that was made with code of its user that is not named now.
 
     Args:
-        config: as it was read from the run.
+        config: as it was read from the run, typed or plain.
         named: what the command line says, by keys. Files of `imports` may have moved; what they define is compared.
         where: the run.
+        keys: of the configs that will be read.
 
     Raises:
         InputError: the run names code, and the command line none, or another config.
     """
-    require_imports(config.imports, named.get("imports"), where)
-    for key, file in own_configs(config).items():
+    require_imports(at(config, "imports"), named.get("imports"), where)
+    for key, file in own_configs(config, keys).items():
         if not named.get(key):
             raise _missing(key, file, typed(key, file), where)
         if Path(named[key]).expanduser().resolve() != Path(file).expanduser().resolve():
@@ -76,7 +77,7 @@ def _missing(key: str, code: str, words: str, where: object) -> InputError:
 
 
 def at(config: Any, key: str) -> Any:
-    """The value of a dotted key; None if there is no such key."""
+    """The value of a dotted key, in a configuration that is typed or plain; None if there is no such key."""
     for part in key.split("."):
-        config = getattr(config, part, None)
+        config = config.get(part) if isinstance(config, Mapping) else getattr(config, part, None)
     return config

@@ -24,12 +24,17 @@ def command_for(config: Mapping[str, Any], run: Path) -> str:
     Args:
         config: of the run, as `run_folder.read_config` gives it.
         run: its folder, which has the cards of a comparison.
+
+    Raises:
+        InputError: values of another kind than a configuration has.
     """
     kind = "compare" if "losses" in config else "search"
     if "data" not in config:
         return "autoseg.search(...) in Python, with the arguments above: this run was started with its own training."
+    if strange := stored.strange(SCHEMAS[kind], config):
+        return f"not known: config.yaml is of another version ({', '.join(strange)})"
+    wanted = _leaves(stored.plain(stored.load(SCHEMAS[kind], dict(config))))
     try:
-        wanted = _leaves(stored.plain(stored.load(SCHEMAS[kind], dict(config))))
         if "losses" in wanted:
             wanted["losses"] = [text.replace(f"{CARDS}/", f"{run / CARDS}/") for text in wanted["losses"]]
         return f"autoseg {kind} {' '.join(_overrides(kind, wanted))}".strip()

@@ -30,6 +30,7 @@ A search; a search beside the comparison that judged its loss:
 """
 
 NAME = "report.html"
+DATA = "data.mmseg_config"  # of the configs of a run the one that is read here, for its images
 
 
 def run(command: str, argv: list[str]) -> int:
@@ -39,22 +40,24 @@ def run(command: str, argv: list[str]) -> int:
     parser.add_argument("-o", dest="file")
     parser.add_argument("--force", action="store_true")
     own, words = imports_in(argv)
+    named, words = _configs_in(words)
     given = parser.parse_intermixed_args(words)
     paths = [Path(text).expanduser() for text in given.runs]
     target = _target(given.file, paths)
 
-    from autoseg.cli.named import require_imports
+    from autoseg.cli.named import require
     from autoseg.cli.repeat import command_for  # torch, Hydra: only once the arguments are right
     from autoseg.evidence.report.page import report
     from autoseg.evidence.report.read import open_runs
 
     for path in paths:
-        require_imports(read_config(path).get("imports"), own, path)
+        require(read_config(path), {**named, "imports": own}, path, [DATA])
     load(own)
     runs = open_runs(paths, force=given.force)
     text = report(runs, [command_for(run.config, run.path) for run in runs])
+    content = text.encode(errors="replace")  # names may have half a character in them
     try:
-        write_atomic(target, text)
+        write_atomic(target, content)
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.EISDIR):
             hint = "Name another file with -o."
@@ -63,8 +66,17 @@ def run(command: str, argv: list[str]) -> int:
     for one in runs:
         if not one.finished:
             print(f"note: {one.path} is not finished; the report says so.")
-    print(f"wrote {target} ({len(text.encode()) / 1e6:.1f} MB)")
+    print(f"wrote {target} ({len(content) / 1e6:.1f} MB)")
     return 0
+
+
+def _configs_in(words: list[str]) -> tuple[dict[str, str], list[str]]:
+    """As `named.configs_in`, which is imported only if there is something to read."""
+    if not any(word.startswith(f"{DATA}=") for word in words):
+        return {}, words
+    from autoseg.cli.named import configs_in
+
+    return configs_in(words)
 
 
 def _target(file: str | None, paths: Sequence[Path]) -> Path:

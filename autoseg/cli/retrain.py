@@ -28,7 +28,7 @@ from autoseg.losses.ranks import rank_local
 from autoseg.metrics import parse
 from autoseg.retrain import launch
 from autoseg.search.records import percent
-from autoseg.search.run_folder import SCHEMA, new_run_path, read_config, writable
+from autoseg.search.run_folder import SCHEMA, new_run_path, only_own_files, read_config, writable
 from autoseg.surrogates import published
 
 HELP = """
@@ -140,6 +140,7 @@ def build(config: RetrainConfig, started_by: str, device: str) -> Job:
     default = new_run_path(Path("runs"), "retrain", config.data.name if config.config is None else _model_name(config))
     work_dir = Path(launch.agree(str(Path(config.run_dir or default).absolute())))
     if config.resume is not None:
+        only_own_files(work_dir)
         read_checkpoint(last_checkpoint(work_dir), "resume")
     elif (work_dir / "last_checkpoint").exists() and rank == 0:
         words = typed("resume", str(work_dir)) + again(config)

@@ -35,9 +35,9 @@ def load(schema: type[T], data: Mapping[str, Any]) -> T:
     Raises:
         InputError: the data does not fit the schema.
     """
-    if strange := _strange(data, keys(schema)):
+    if unknown := strange(schema, data):
         hint = "It was written by another version of autoseg: go on with that one."
-        raise InputError(", ".join(strange), "keys that this version knows", "a configuration that has them", hint)
+        raise InputError(", ".join(unknown), "keys that this version knows", "a configuration that has them", hint)
     base = OmegaConf.structured(schema)
     for key, value in BEFORE.items():
         if key in keys(schema):
@@ -45,7 +45,8 @@ def load(schema: type[T], data: Mapping[str, Any]) -> T:
     try:
         config = OmegaConf.to_object(OmegaConf.merge(base, _literal(data)))
     except OmegaConfBaseException as error:
-        raise explain(error, schema, {}) or error from error
+        said = (str(error).splitlines() or [""])[0]
+        raise explain(error, schema, {}) or InputError("configuration", "values of the kinds it has", said) from error
     if not isinstance(config, schema):
         raise TypeError(f"not a {schema.__name__}")
     return config
@@ -71,6 +72,11 @@ def _has(data: Any, path: list[str]) -> bool:
             return False
         data = data[part]
     return True
+
+
+def strange(schema: type, data: Mapping[str, Any]) -> list[str]:
+    """The dotted keys of a run's plain data that a schema does not know."""
+    return _strange(data, keys(schema))
 
 
 def _strange(data: Mapping[str, Any], known: Iterable[str], at: str = "") -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -143,7 +142,7 @@ class LossCard:
         if num_classes is None and self.num_classes is None:
             raise InputError("num_classes", "a number of classes", "none", "The card does not know it; pass it.")
         space = SearchSpace.from_dict(self.space).bound_to(self.metric)
-        if not all(isinstance(v, int | float) and math.isfinite(v) for v in self.theta):
+        if not all(isinstance(v, int | float) and -_LARGEST < v < _LARGEST for v in self.theta):  # nor NaN
             raise InputError("theta", "finite numbers", self.theta)
         classes = num_classes or self.num_classes or 0
         return searched_loss(space, self.theta, classes, **{**self.options, **options})
@@ -172,9 +171,12 @@ def _check_points(said: Any, decoded: dict[str, Any]) -> None:
     if not isinstance(said, dict):
         raise InputError("control_points", "a mapping from curves to points", said)
     for curve in said.keys() & decoded.keys():
-        same = len(said[curve]) == len(decoded[curve]) and np.allclose(
-            np.hstack(said[curve] or [0.0]), np.hstack(decoded[curve] or [0.0]), atol=1e-3
-        )
+        try:
+            same = len(said[curve]) == len(decoded[curve]) and np.allclose(
+                np.hstack(said[curve] or [0.0]), np.hstack(decoded[curve] or [0.0]), atol=1e-3
+            )
+        except (TypeError, ValueError):  # no numbers, or other shapes
+            same = False
         if not same:
             hint = "The loss is made of theta: change that, or leave control_points out."
             raise InputError(f"control_points.{curve}", f"theta's, {decoded[curve]}", said[curve], hint)

@@ -19,6 +19,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from types import UnionType
 from typing import Any, Self, TypeVar
 
 import optuna
@@ -200,6 +201,7 @@ class Ledger:
             if state != TrialState.RUNNING.name:
                 record = _finished(record, attributes[trial], values.get(trial), ended)
                 record = dataclasses.replace(record, rungs=dict(sorted(rungs[trial].items())))
+            _check_kinds(record)
             records[record.key] = record
         return records
 
@@ -222,7 +224,8 @@ class Ledger:
             hint = "It is damaged or from another version."
             if LOCKED in said:
                 hint = "Another program has it open: close that, and go on with the run. All results so far are kept."
-            raise InputError(str(self._path), "a readable ledger of this search", said[:300], hint) from error
+            said = " ".join(said.split("[SQL:")[0].split())[:300]
+            raise InputError(str(self._path), "a readable ledger of this search", said, hint) from error
 
     def __enter__(self) -> Self:
         return self
@@ -234,6 +237,28 @@ class Ledger:
 def _said(error: BaseException) -> str:
     """What the database said; Optuna has words of its own for every failure."""
     return f"{error} {error.__cause__ or ''}"
+
+
+def _check_kinds(record: TrialRecord) -> None:
+    """Refuse values of another kind than we write: a file from elsewhere, or edited, may have anything.
+
+    Raises:
+        ValueError: there is one.
+    """
+    numbers = [*record.scores.values(), *(record.theta or ()), *record.rungs.values(), record.reward]
+    kinds: list[tuple[type | UnionType, list[Any]]] = [
+        (int, [record.round, record.index, record.seed, record.attempts, *record.rungs]),
+        (str, [record.kind, record.name, record.state, record.error, *record.scores]),
+        (int | float, [*numbers, record.seconds, record.ended]),
+    ]
+    for kind, values in kinds:
+        for value in values:
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise ValueError(f"{record.name!r} has {value!r}")
+            if isinstance(value, str):
+                value.encode()  # half a character cannot be written anywhere
+    if not all(map(math.isfinite, (record.seconds, record.ended))):
+        raise ValueError(f"{record.name!r} took {record.seconds} s")
 
 
 def _reason(state: str, outcome: Outcome) -> str:

@@ -154,7 +154,7 @@ def read_config(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         got = f"{path}, which has none" if path.is_dir() else f"{path}, which does not exist"
         raise InputError("run folder", "a folder with a config.yaml, as a run has it", got) from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         said = " ".join(str(error).split())
         raise InputError("run folder", "a folder with a readable config.yaml", f"{path} ({said})") from error
     schema = content.pop("schema", None) if isinstance(content, dict) else None
@@ -173,7 +173,24 @@ def read_fingerprint(path: Path) -> dict[str, Any]:
     return as_today(read_json(path / "fingerprint.json"))
 
 
+def only_own_files(path: Path) -> None:
+    """Refuse a folder with links to what lies outside: whoever goes on with a run writes to its files.
+
+    Raises:
+        InputError: there is one.
+    """
+    home = path.resolve()
+    for folder, folders, files in os.walk(path):
+        for entry in (Path(folder, name) for name in (*folders, *files)):
+            if entry.is_symlink() and not entry.resolve().is_relative_to(home):
+                hint = "It would be written to: put a copy in the place of the link, if you mean it."
+                raise InputError(
+                    "run folder", "a folder of its own files", f"{entry}, a link to {entry.readlink()}", hint
+                )
+
+
 def _locked(path: Path) -> FileLock:
+    only_own_files(path)
     lock = FileLock(path / ".lock")
     owner = path / "owner.json"
     try:
@@ -223,7 +240,7 @@ def read_json(path: Path, hint: str = "") -> dict[str, Any]:
     """The JSON object in a file; an `InputError` that names the file if there is none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(str(path), "a readable JSON file", str(error), hint) from error
     if not isinstance(content, dict):
         raise InputError(str(path), "a JSON object", type(content).__name__, hint)

@@ -12,6 +12,8 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in PACKAGES}
 
 
-def told(versions: dict[str, str]) -> str:
-    """In words; "not recorded" if there are none."""
+def told(versions: object) -> str:
+    """In words; "not recorded" if there are none, or what a file has for them is of another kind."""
+    if not isinstance(versions, dict):
+        return "not recorded"
     return ", ".join(f"{name} {number}" for name, number in versions.items()) or "not recorded"

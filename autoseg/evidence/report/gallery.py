@@ -83,10 +83,10 @@ def _data(run: Run) -> SegData:
         InputError: it is gone or was changed.
     """
     try:
-        config = DataConfig(**run.config["data"])
-    except TypeError as error:
+        config, size = DataConfig(**run.config["data"]), run.config["proxy"]["size"]
+    except (TypeError, KeyError) as error:
         raise InputError("data", "the settings of this version", str(error)) from error
-    data = open_data(config, run.config["proxy"]["size"])
+    data = open_data(config, size)
     if data.fingerprint != run.fixed["data"]:
         raise InputError("data", "the images of the run", "others under the same name", "They were changed since.")
     return data
@@ -100,7 +100,10 @@ def _read(data: SegData, kept: Mapping[str, Mapping[tuple[str, int], Path]]) -> 
         if split not in data.splits or row >= len(data.names(split)):
             raise InputError("predictions", "images of the data", f"image {row} of {split}")
         image, truth = data.images(split)[row].permute(1, 2, 0).numpy(), data.labels(split)[row].numpy()
-        maps = {name: np.asarray(Image.open(files[split, row]).convert("L")) for name, files in kept.items()}
+        try:
+            maps = {name: np.asarray(Image.open(files[split, row]).convert("L")) for name, files in kept.items()}
+        except (OSError, Image.DecompressionBombError) as error:
+            raise InputError("predictions", "masks as a training leaves them", f"image {row}: {error}") from error
         if any(one.shape != truth.shape for one in maps.values()):
             raise InputError("predictions", f"masks of {truth.shape}", f"others for image {row}")
         found.append(Shown(data.names(split)[row], image, truth, maps))

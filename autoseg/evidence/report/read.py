@@ -89,7 +89,9 @@ def open_run(path: Path) -> SearchRun | ComparisonRun:
     fixed = read_fingerprint(path)
     try:
         run = _comparison(path, config, fixed) if "losses" in config else _search(path, config, fixed)
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
+    except InputError:
+        raise
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
         hint = "It was changed, or written by another version of autoseg."
         got = f"{path}, in which {error!r} is missing or wrong"
         raise InputError("run folder", "one with all its settings", got, hint) from error

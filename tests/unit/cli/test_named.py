@@ -50,6 +50,8 @@ def test_each_command_says_what_to_type_and_executes_nothing(mine: Path, capsys:
             assert main(command) == 2
             said = capsys.readouterr().err
             assert said.count("\n") == 1 and f"add '{key}=\"{mine}\"' to the command" in said, said
+    assert main(["report", str(mine.parent / "s data.mmseg_config")]) == 2  # it shows the images
+    assert "add 'data.mmseg_config=" in capsys.readouterr().err
     full = begun(mine.parent / "whole", "retrain", RetrainConfig, "loss=ce", f'config="{mine}"')
     assert main(["retrain", f'resume="{full}"']) == 2 and "add 'config=" in capsys.readouterr().err
     assert not (mine.parent.parent / "canary").exists()

@@ -188,6 +188,31 @@ def test_a_row_that_is_not_ours_is_one_message(quick_path: Path, value: bytes | 
             Ledger(path, NAMES, read_only=read_only)
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "set value_json = '{\"biou\": \"x\"}' where key = 'scores'",
+        "set value_json = '{\"biou\": {\"a\": 1}}' where key = 'scores'",
+        "set value_json = '7' where key = 'name'",
+        "set value_json = '\"\\ud800\"' where key = 'name'",
+        "set value_json = '\"0\"' where key = 'round'",
+        """set value_json = replace(value_json, 'seconds": ', 'seconds": 1e999, "x": ') where key = 'outcome'""",
+        """set value_json = replace(value_json, 'error": ""', 'error": []') where key = 'outcome'""",
+        "set param_value = 'x'",
+        "set param_value = x'00ff'",
+    ],
+)
+def test_values_of_another_kind_are_one_message(quick_path: Path, damage: str) -> None:
+    path = quick_path / "trials.db"
+    with Ledger(path, NAMES) as ledger:
+        ledger.finish("search", ledger.add("search", PLANNED), outcome(), 0.5)
+    with sqlite3.connect(path) as tables:
+        table = "trial_user_attributes" if "value_json" in damage else "trial_params"
+        assert tables.execute(f"update {table} {damage}").rowcount
+    with pytest.raises(InputError, match=r"trials\.db.*damaged"):
+        Ledger(path, NAMES, read_only=True)
+
+
 def test_a_full_disk_is_one_message_and_loses_nothing(quick_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = quick_path / "trials.db"
     with Ledger(path, NAMES) as ledger:

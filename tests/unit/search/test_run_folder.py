@@ -57,6 +57,30 @@ def test_a_folder_with_something_in_it_is_not_taken(tmp_path: Path) -> None:
         RunFolder.create(tmp_path / "photos", {}, FIXED)
 
 
+def test_nesting_without_end_is_no_configuration(tmp_path: Path) -> None:
+    RunFolder.create(tmp_path, {}, FIXED).close()
+    for name in ("fingerprint.json", "config.yaml"):
+        (tmp_path / name).write_text("[" * 100_000)
+        with pytest.raises(InputError, match="readable"):
+            RunFolder.open(tmp_path, FIXED)
+
+
+def test_links_out_of_a_run_are_not_written_through(tmp_path: Path) -> None:
+    precious, elsewhere = tmp_path / "precious", tmp_path / "elsewhere"
+    precious.write_text("mine")
+    elsewhere.mkdir()
+    for number, (name, target) in enumerate([("log.txt", precious), (".lock", precious), ("figures", elsewhere)]):
+        path = tmp_path / f"run{number}"
+        RunFolder.create(path, {}, FIXED).close()
+        (path / "trials.db").symlink_to("log.txt")  # within it they do no harm
+        RunFolder.open(path, FIXED).close()
+        (path / name).unlink(missing_ok=True)
+        (path / name).symlink_to(target)
+        with pytest.raises(InputError, match=f"own files, got .*{name}, a link to {target}"):
+            RunFolder.open(path, FIXED)
+        assert precious.read_text() == "mine"
+
+
 def test_another_version_or_no_run_at_all(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a readable config\.yaml|a folder with a config\.yaml"):
         RunFolder.open(tmp_path, FIXED)
