@@ -51,11 +51,12 @@ def resumed(given: T, typed: list[str], free: Sequence[str] = FREE) -> T:
     for key in typed:
         if key in ("resume", "run_dir", *own_configs(kept)):
             continue
-        if key == "experiment":
-            raise InputError("experiment", "none beside resume", "one", "The run keeps its own configuration.")
-        old, new = _get(kept, key), _get(given, key)
+        old, new = (None, key) if key == "experiment" else (_get(kept, key), _get(given, key))
         if any(key == name or key.startswith(f"{name}.") for name in (*free, NAMED_ANEW)):
             _set(kept, key, new)
+        elif old != new and (key == "experiment" or dataclasses.is_dataclass(old)):
+            hint = "The run keeps its own; of single keys it takes new values of"
+            raise InputError(key, "none beside resume", "one", f"{hint} {', '.join(free)}.")
         elif old != new:
             hint = f"A resumed run takes new values of {', '.join(free)}."
             raise InputError(key, f"{old!r}, as when the run began", repr(new), hint)

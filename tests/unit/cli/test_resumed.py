@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from autoseg.cli import compare, compose, stored
 from autoseg.cli.resume import resumed
 from autoseg.config import CompareConfig, SearchConfig
+from autoseg.errors import InputError
 from autoseg.search.run_folder import RunFolder
 from autoseg.search.shared import SHARED
 
@@ -38,3 +39,15 @@ def test_candidates_of_another_kind_of_warm_up_are_told(tmp_path: Path, capsys: 
     save_file({"optimizer.0.exp_avg": torch.zeros(1)}, run / SHARED / "warmup-seed-0-a.safetensors")
     resumed(given, [])
     assert "kept its moments after the warm-up" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "group", ["experiment=smoke", "data=camvid", "space=paper-miou", "controller=ppo", "proxy=paper"]
+)
+def test_a_whole_group_beside_resume_is_refused_in_words(tmp_path: Path, group: str) -> None:
+    RunFolder.create(tmp_path, stored.plain(compose.compose("search", SearchConfig, [])), {}).close()
+    given = compose.compose("search", SearchConfig, [group])
+    given.resume = str(tmp_path)
+    with pytest.raises(InputError, match="expected none beside resume, got one") as told:
+        resumed(given, [group.partition("=")[0]])
+    assert "Config(" not in str(told.value)
