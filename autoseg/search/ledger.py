@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import sqlite3
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import UnionType
 from typing import Any, Self, TypeVar
+from urllib.parse import quote
 
 import optuna
 from optuna.distributions import FloatDistribution
@@ -75,10 +77,15 @@ class Ledger:
             raise InputError("trials.db", "a file", f"nothing at {path}")
         self._rows: dict[tuple[str, int], int] = {}
         self._patience_s = LOOK_S if read_only else WRITE_S
-        url = f"sqlite:///file:{path}?mode=ro&uri=true" if read_only else f"sqlite:///{path}"
+        place = f"file:{quote(str(path))}?mode={'ro' if read_only else 'rwc'}"  # not in a URL: a folder may be a#b
+        wait = min(BUSY_S, self._patience_s)
+
+        def connect() -> sqlite3.Connection:
+            return sqlite3.dbapi2.connect(place, uri=True, timeout=wait, check_same_thread=False)
+
         with self._faults():
             self._storage = self._tried(
-                lambda: RDBStorage(url, engine_kwargs={"connect_args": {"timeout": min(BUSY_S, self._patience_s)}})
+                lambda: RDBStorage(f"sqlite:///{path.name}", engine_kwargs={"creator": connect})
             )
             self._ids = self._tried(lambda: self._studies(read_only))
             try:

@@ -169,6 +169,20 @@ def test_reading_never_writes(quick_path: Path) -> None:
     assert not (quick_path / "none.db").exists()
 
 
+@pytest.mark.parametrize("name", ["a#b", "a?mode=rwc&b", "a%20b", "{a}", "a b'\"ü"])
+def test_a_folder_of_any_name(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).mkdir()
+    path = Path(name) / "trials.db"
+    with Ledger(path, NAMES) as ledger:
+        ledger.add("search", PLANNED)
+    with Ledger(path, NAMES, read_only=True) as ledger:
+        assert len(ledger.records("search")) == 1
+    assert [one.name for one in tmp_path.iterdir()] == [name] and [one.name for one in Path(name).iterdir()] == [
+        path.name
+    ]
+
+
 def test_a_file_that_is_no_ledger(quick_path: Path) -> None:
     path = quick_path / "trials.db"
     path.write_bytes(b"not a database at all" * 100)
