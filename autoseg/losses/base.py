@@ -5,13 +5,24 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import ClassVar
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from autoseg.errors import InputError
 from autoseg.losses.batch import VALIDATE, Batch, check_batch
+
+
+@runtime_checkable
+class TakesExtra(Protocol):
+    """A loss that takes more than logits and labels: `loss(logits, labels, extra)`, or how far the training is."""
+
+    def prepare(self, labels: Tensor) -> dict[str, Tensor]:
+        """See `SegLoss.prepare`."""
+
+    def set_progress(self, progress: float) -> None:
+        """See `SegLoss.set_progress`."""
 
 
 class SegLoss(nn.Module, ABC):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from autoseg.errors import InputError, unknown_name
-from autoseg.losses.base import SegLoss
+from autoseg.losses.base import SegLoss, TakesExtra
 from autoseg.losses.boundary import Boundary, DistancePenalizedCrossEntropy, UnetCrossEntropy
 from autoseg.losses.expression import Term, parse
 from autoseg.losses.jdt import CompatibleTverskyLoss, DiceSemimetricLoss, JaccardMetricLoss
@@ -168,21 +168,21 @@ class LossSum(nn.Module):
         return {
             f"{place}.{key}": value
             for place, loss in enumerate(self.losses)
-            if isinstance(loss, SegLoss | LossSum)
+            if isinstance(loss, TakesExtra)
             for key, value in loss.prepare(labels).items()
         }
 
     def set_progress(self, progress: float) -> None:
         """Tells its losses how far the training is, 0 to 1."""
         for loss in self.losses:
-            if isinstance(loss, SegLoss | LossSum):
+            if isinstance(loss, TakesExtra):
                 loss.set_progress(progress)
 
     def forward(self, logits: Tensor, labels: Tensor, extra: Mapping[str, Tensor] | None = None) -> Tensor:
         """The weighted sum, a scalar; arguments as in `SegLoss.forward`."""
         values = []
         for place, (weight, loss) in enumerate(zip(self.weights, self.losses, strict=True)):
-            if isinstance(loss, SegLoss | LossSum):
+            if isinstance(loss, TakesExtra):
                 values.append(weight * loss(logits, labels, _of_place(extra, place)))
             else:
                 values.append(weight * loss(logits, labels))

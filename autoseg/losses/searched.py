@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from autoseg.losses.base import TakesExtra
 from autoseg.losses.build import build_loss
 from autoseg.metrics import MetricOptions
 from autoseg.surrogates import SearchSpace, SurrogateLoss
@@ -89,14 +90,12 @@ class SearchedLoss(nn.Module):
 
     def prepare(self, labels: Tensor) -> dict[str, Tensor]:
         """What its losses need beside the labels, see `SegLoss.prepare`."""
-        prepare = getattr(self.loss, "prepare", None)
-        return {} if prepare is None else dict(prepare(labels))
+        return self.loss.prepare(labels) if isinstance(self.loss, TakesExtra) else {}
 
     def set_progress(self, progress: float) -> None:
         """Tells its losses how far the training is, 0 to 1."""
-        tell = getattr(self.loss, "set_progress", None)
-        if tell is not None:
-            tell(progress)
+        if isinstance(self.loss, TakesExtra):
+            self.loss.set_progress(progress)
 
     def forward(self, logits: Tensor, labels: Tensor, extra: Mapping[str, Tensor] | None = None) -> Tensor:
         """The loss of (N, C, H, W) logits, a scalar; arguments as in `SegLoss.forward`."""

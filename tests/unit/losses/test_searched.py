@@ -8,7 +8,8 @@ import torch
 
 import autoseg
 from autoseg.errors import InputError
-from autoseg.losses import LossCard, SearchedLoss, searched_loss
+from autoseg.losses import LossCard, LossSum, SearchedLoss, searched_loss
+from autoseg.surrogates import SearchSpace
 
 C = 3
 NAMES = ["ce-mix-biou", "lmp-miou", "ctl-miou"]
@@ -58,6 +59,21 @@ def test_gradcheck_and_card(name, tmp_path):
     assert LossCard.load(tmp_path / "loss.json").scalars == pytest.approx(space.scalar_values(theta))
     by_name = autoseg.build_loss(f"0.5*{tmp_path}/loss.json+0.5*ce", num_classes=C)
     assert by_name(logits, labels).isfinite()
+
+
+def test_a_searched_loss_in_a_sum_is_told_what_it_is_told_alone():
+    logits, labels = batch()
+    ce_mix = autoseg.build_space("ce-mix-miou").to_dict()
+    space = SearchSpace.from_dict(ce_mix | {"loss": "{a}*boundary+{1-a}*surrogate"})
+    alone = searched_loss(space, space.identity, C)
+    both = LossSum([0.5, 0.5], [searched_loss(space, space.identity, C), autoseg.build_loss("ce", num_classes=C)])
+    extra = both.prepare(labels)
+    assert set(extra) == {f"0.{key}" for key in alone.prepare(labels)} != set()
+    for loss in (alone, both):
+        loss.set_progress(0.5)
+    ce = autoseg.build_loss("ce", num_classes=C)(logits, labels)
+    expected = 0.5 * alone(logits, labels, alone.prepare(labels)) + 0.5 * ce
+    torch.testing.assert_close(both(logits, labels, extra), expected)
 
 
 def test_curves_alone_are_asked_for_elsewhere():
