@@ -183,31 +183,44 @@ class Trust:
 
 
 def verdict(rows: Sequence[Row]) -> str:
-    """One sentence: the cheapest proxy that may be used, none, or that it cannot be told.
+    """In two sentences: whether the proxy ranks as the fuller training does, and which cheaper one may, or what to do.
 
-    A cheaper proxy may be used if it surely agrees with the fuller training (the interval of tau is above zero) and
-    does so no less than the proxy does with the worse of its two seeds.
+    A ranking is sure where the interval of tau is above zero. A cheaper proxy may be used if it is sure and agrees with
+    the fuller training no less than the proxy does with the worse of its two seeds.
     """
-    proxies, cheaper = ([row for row in rows if (row.name in (PROXY, AGAIN)) == own] for own in (True, False))
+    proxies = [row for row in rows if row.name in (PROXY, AGAIN)]
     fewest = min(row.full.n for row in rows)
     if fewest < LEAST:
-        return f"Whether a cheaper proxy may be used cannot be told: that takes {LEAST} losses or more, here {fewest}."
+        return (
+            f"Whether the proxy ranks losses as the fuller training does cannot be told: that takes {LEAST} losses or "
+            f"more, here {fewest}. Take more candidates (candidates=N), from a search that has them."
+        )
     taus = " and ".join("–" if math.isnan(v := row.full.tau.value) else f"{v:.2f}" for row in proxies)
     if not any(row.full.tau.low > 0 for row in proxies):
         return (
-            "Whether a cheaper proxy may be used cannot be told: the proxy itself does not surely agree with the "
-            f"fuller training (tau {taus} with two seeds). More candidates, or a longer proxy, may."
+            f"The proxy does not surely rank losses as the fuller training does (tau {taus} with two seeds), so no "
+            "cheaper one can be judged. Look at more candidates (candidates=N), or search with a longer proxy."
         )
+    return f"The proxy ranks losses as the fuller training does: tau {taus} with two seeds. {_cheaper(rows, proxies)}"
+
+
+def _cheaper(rows: Sequence[Row], proxies: Sequence[Row]) -> str:
+    """Which cheaper proxy may take the place of one that is sure."""
     needed = min(row.full.tau.value for row in proxies)
+    cheaper = [row for row in rows if row not in proxies]
     usable = [row for row in cheaper if row.full.tau.low > 0 and row.full.tau.value >= needed]
     if usable:
         best = min(usable, key=lambda row: row.cost)
         return (
             f"{best.name} may be used: at {best.cost:.2f} of the cost it agrees with the fuller training at tau "
-            f"{best.full.tau.value:.2f}, the proxy at {taus} with two seeds."
+            f"{best.full.tau.value:.2f}. Name it in the next search."
         )
-    if cheaper and all(row.worse for row in cheaper):
-        return f"None of the cheaper proxies may be used: each surely agrees less than the proxy (tau {taus})."
-    nearest = max(cheaper, key=lambda row: row.full.tau.value, default=None)
-    near = f"; the nearest is {nearest.name} with {nearest.full.tau.value:.2f}, not surely less" if nearest else ""
-    return f"Whether a cheaper proxy may be used cannot be told: none agrees as well as the proxy (tau {taus}){near}."
+    if not cheaper:
+        return "No cheaper one was tried."
+    if all(row.worse for row in cheaper):
+        return "None of the cheaper proxies may be used: each surely agrees less."
+    nearest = max(cheaper, key=lambda row: row.full.tau.value)
+    return (
+        "Whether a cheaper proxy may be used cannot be told: none agrees as well; the nearest is "
+        f"{nearest.name} with {nearest.full.tau.value:.2f}, not surely less."
+    )

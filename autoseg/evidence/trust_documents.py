@@ -14,10 +14,12 @@ from autoseg.evidence.trust import FULL, PROXY, Trust, verdict
 from autoseg.files import write_atomic
 from autoseg.search.records import percent
 
+INTERVALS = "tau, rho: 1 is the same ranking, 0 none alike; [95 % interval] over losses drawn with replacement."
+
 
 def lines(trust: Trust) -> list[str]:
     """The result as lines of text, the verdict last."""
-    return [*aligned(*_table(trust)), _yardstick(trust), verdict(trust.rows())]
+    return [*aligned(*_table(trust)), _yardstick(trust), INTERVALS, verdict(trust.rows())]
 
 
 def write(trust: Trust, about: str, metric: str, folder: Path) -> None:
@@ -36,7 +38,7 @@ def write(trust: Trust, about: str, metric: str, folder: Path) -> None:
         "# Proxy trust",
         about,
         markdown_rows(*_table(trust)),
-        f"{_yardstick(trust)} Intervals: 95 %, percentiles over losses drawn with replacement.",
+        f"{_yardstick(trust)} {INTERVALS}",
         verdict(trust.rows()),
     ]
     write_atomic(folder / "trust.md", "\n\n".join(parts) + "\n")
@@ -115,4 +117,5 @@ def scatter(trust: Trust, metric: str) -> Figure:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(color="#E5E5E5", lw=0.6)
         axes.set_axisbelow(True)
+    figure.axes[0].legend(fontsize=7, frameon=False)
     return figure
