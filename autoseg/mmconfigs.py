@@ -74,10 +74,12 @@ def mmengine_config(path: Path, field: str) -> Any:
         InputError: it is no .py file, or cannot be read: bad syntax, a missing base, an error of its code.
     """
     from mmengine.config import Config
+    from mmengine.config.utils import MODULE2PACKAGE
 
     if Path(path).suffix != ".py":  # of others nobody expects code, but mmengine's YAML makes any object
         raise InputError(field, "a config in Python, NAME.py", str(path))
 
+    MODULE2PACKAGE["mmseg"] = "mmseg"  # `_base_ = "mmseg::…"` looks for its first distribution, not for today's
     try:
         return Config.fromfile(path)
     except Exception as error:  # the file's code may raise anything

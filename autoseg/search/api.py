@@ -82,9 +82,9 @@ def search(
     Args:
         metric: the target, e.g. "biou" or "miou+0.5*bf1".
         train: `train(loss, seed, device)`: trains with `loss` (logits (N, C, H, W), labels (N, H, W) int64) and
-            returns the score to maximise, or {name: score} with one called `metric`. Judge it on images held out of
-            the training set, not on your validation set. All candidates get the same seed: use it for weights and
-            batches. Sent to the workers by cloudpickle.
+            returns the score to maximise, or {name: score} with one called `metric`, as shares of 1 (0.43, which is
+            shown as 43.0, not 43). Judge it on images held out of the training set, not on your validation set. All
+            candidates get the same seed: use it for weights and batches. Sent to the workers by cloudpickle.
         num_classes: C; None: as many as the logits have that `train` hands to the loss.
         space: a space's name, the path of a .yaml file, or a `SearchSpace`.
         controller: "gp", "tpe", "cmaes", "ppo" (the paper's), "random", or one made by `build_controller`.

@@ -124,3 +124,12 @@ def test_a_config_that_is_no_python_is_not_read(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"model\.config.*Python"):
         mmengine_config(file, "model.config")
     assert not (tmp_path / "canary").exists()
+
+
+def test_a_config_may_inherit_from_mmsegmentation(tmp_path: Path) -> None:
+    """As its guide has it; mmengine asks for a distribution of the name that it had before it changed hands."""
+    file = tmp_path / "own.py"
+    base = '_base_ = ["mmseg::_base_/models/fcn_unet_s5-d16.py"]'
+    file.write_text(f"{base}\nmodel = dict(decode_head=dict(num_classes=3))\n")
+    config = mmengine_config(file, "config")
+    assert config.model.backbone.type == "UNet" and config.model.decode_head.num_classes == 3
