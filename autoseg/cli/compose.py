@@ -24,7 +24,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from autoseg.cli.stored import explain, keys
-from autoseg.cli.typed import quoted
+from autoseg.cli.typed import mended, quoted
 from autoseg.errors import InputError, unknown_name
 
 T = TypeVar("T")
@@ -150,7 +150,7 @@ def _parse(name: str, text: str) -> Override:
         key, equals, value = text.partition("=")
         if not equals or not key.lstrip("+").replace(".", "").replace("_", "").isalnum():
             raise InputError("argument", "key=value", repr(text), f"Type autoseg {name} --help.") from error
-        hint = f"Quote it, for the shell and for Hydra: {quoted(text)}"
+        hint = f"Quote it, for the shell and for Hydra: {mended(text)}"
         raise InputError(key, "a value in Hydra's grammar", repr(value), hint) from error
 
 

@@ -39,6 +39,16 @@ def quoted(text: str) -> str:
     return shlex.quote(f'{key}="{inner}"')
 
 
+def mended(text: str) -> str:
+    """An override that Hydra cannot read as it must be typed: quoted whole, or of a list the items that need it."""
+    key, _, value = text.partition("=")
+    if not (value.startswith("[") and value.endswith("]")):
+        return quoted(text)
+    # Commas part the items, but for those in brackets.
+    items = re.findall(r"(?:[^,(\[{]|\([^)]*\)|\[[^\]]*\]|\{[^}]*\})+", value[1:-1])
+    return shlex.quote(f"{key}={_flow([item.strip().strip(chr(34)) for item in items])}")
+
+
 def _text(key: str, value: str) -> str:
     plain = f"{key}={value}"
     try:

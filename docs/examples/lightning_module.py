@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 import lightning
 import torch
@@ -60,9 +61,11 @@ class Segmenter(lightning.LightningModule):
         self.log("biou", float(self.metric.compute()))
         self.metric.reset()
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
+    def configure_optimizers(self) -> dict[str, Any]:
         """Called by Lightning."""
-        return torch.optim.AdamW(self.parameters(), lr=1e-3)
+        optimizer = torch.optim.AdamW(self.parameters(), lr=1e-3)
+        schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, self.trainer.max_steps, power=0.9)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 def main() -> None:
@@ -78,6 +81,9 @@ def main() -> None:
     sets = {split: TensorDataset(data.images(split), data.labels(split).long()) for split in ("train", "val")}
     lightning.seed_everything(0)
     network = deeplabv3_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=data.num_classes)
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = 0.1  # torchvision's 0.01 averages over too many iterations for a training of hundreds
     trainer = lightning.Trainer(
         max_steps=given.iters, logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, num_sanity_val_steps=0,

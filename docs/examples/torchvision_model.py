@@ -33,8 +33,12 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
     model = deeplabv3_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=data.num_classes).to(device)
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.momentum = 0.1  # torchvision's 0.01 averages over too many iterations for a training of hundreds
     loss = autoseg.build_loss(given.loss, num_classes=data.num_classes, ignore_index=255).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, given.iters, power=0.9)
 
     model.train()
     for step in range(given.iters):
@@ -44,6 +48,7 @@ def main() -> None:
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
+        schedule.step()
         if step % 50 == 0 or step == given.iters - 1:
             print(f"iteration {step}  loss {value.item():.4f}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import shlex
 
 import pytest
 import yaml
@@ -12,7 +13,7 @@ from autoseg.cli import compose as hydra
 from autoseg.cli import stored
 from autoseg.cli.check import check
 from autoseg.cli.typed import quoted
-from autoseg.config import RetrainConfig, SearchConfig
+from autoseg.config import CompareConfig, RetrainConfig, SearchConfig
 from autoseg.errors import InputError
 
 
@@ -125,8 +126,6 @@ def test_wrong_input_is_one_message(typed, words):
 
 @pytest.mark.parametrize("value", ["~/x", "/x/a=b", "/x/(1)", "it's", 'a "b"', "*"])
 def test_the_quoting_it_suggests_works(value):
-    import shlex
-
     (typed,) = shlex.split(quoted(f"data.root={value}"))
     assert composed(typed).data.root == value
 
@@ -214,3 +213,15 @@ def test_keys_lists_every_leaf():
     found = stored.keys(SearchConfig)
     assert "search.confirm.top" in found and "search" not in found
     assert len(found) >= sum(1 for _ in dataclasses.fields(SearchConfig))
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [["ce", "poly(epsilon=2)", "identity/f2"], ["0.25*ce+0.75*(jml+lovasz)", "jml(reduction={I:0.5,C:0.5})", "ce"]],
+)
+def test_a_list_that_hydra_cannot_read_is_told_as_one_that_it_can(losses):
+    with pytest.raises(InputError) as caught:
+        hydra.compose("compare", CompareConfig, [f"losses=[{','.join(losses)}]"])
+    _, _, advice = str(caught.value).partition("for Hydra: ")
+    (typed,) = shlex.split(advice)
+    assert hydra.compose("compare", CompareConfig, [typed]).losses == losses
