@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import logging
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ def run(cfg: Config) -> Scores:
         import_modules_from_strings(**cfg.custom_imports)
     if cfg.resume:
         _check_resumed(cfg)
+    get_temp_dir()  # ours is removed when we end: one that a loader's worker makes stays where the worker is terminated
     runner = QuietRunner.from_cfg(cfg)
     kept = LastScores()
     runner.register_hook(kept, "LOWEST")
