@@ -1,10 +1,8 @@
-"""What a step of a loss on a GPU asks of the host, taken without one: its CPU time, Python calls and operations.
+"""What a step of a loss on a GPU asks of the host, taken without one: CPU time, beside cross-entropy's.
 
-    python -m benchmarks.host miou biou cross-entropy
-
-bf16 logits (2, 21, 16, 16), forward and backward, one thread. Kernels are specialised as for sm_90 and launched into
-nothing (`tests/unit/surrogates/pretended.py`); what PyTorch does runs on the CPU. Time is the least and the median of
-25 blocks of 20 steps; views count as no operation, kernels of Triton and the check of the labels are not counted.
+bf16 logits (2, 21, 16, 16), forward and backward, one thread; the losses in turn, 25 blocks of 20 steps. Kernels are
+specialised as for sm_90 and launched into nothing (`tests/unit/surrogates/pretended.py`); what PyTorch does runs on the
+CPU. Kept too are Python's calls and PyTorch's operations, without views and the check of the labels.
 """
 
 from __future__ import annotations
@@ -12,11 +10,15 @@ from __future__ import annotations
 import contextlib
 import cProfile
 import pstats
-import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from importlib.util import find_spec
+from multiprocessing import get_context
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -24,9 +26,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from autoseg.surrogates import loss, reading, triton_trial
 from benchmarks import losses
+from benchmarks.harness import Row
 
 PRETENDED = Path(__file__).parents[1] / "tests" / "unit" / "surrogates"
 SHAPE = (2, losses.C, 16, 16)
+METRICS = ("miou", "macc", "biou")
+PEER = "cross-entropy"
 
 
 class _Started(TorchDispatchMode):
@@ -61,33 +66,64 @@ def pretend() -> None:
         setattr(place, name, instead)
 
 
-def measured(step: Callable[[], None], blocks: int = 25, steps: int = 20) -> str:
-    """A line of figures."""
-    for _ in range(30):
-        step()
-    with _Started() as started:
-        step()
-    profile = cProfile.Profile()
-    profile.runcall(step)
-    taken = []
-    for _ in range(blocks):
-        start = time.process_time()
-        for _ in range(steps):
-            step()
-        taken.append((time.process_time() - start) / steps * 1e6)
-    calls = pstats.Stats(profile).total_calls  # type: ignore[attr-defined]
-    return f"{min(taken):.0f} us, median {statistics.median(taken):.0f}; {calls} calls, {started.count} operations"
+@dataclass(frozen=True)
+class Step:
+    """A step of a loss: CPU microseconds of each block, Python's calls, PyTorch's operations."""
+
+    taken: list[float]
+    calls: int
+    operations: int
 
 
-def main(names: list[str]) -> None:
-    """Print a line for each loss."""
+def steps(names: Sequence[str], blocks: int = 25, repeats: int = 20) -> dict[str, Step]:
+    """Of each loss; for a process of its own, in which nothing runs on a GPU afterwards."""
     torch.set_num_threads(1)
     pretend()
+    calls: dict[str, Callable[[], None]] = {}
     for name in names:
         logits, labels = losses.batch(SHAPE)
-        logits = logits.detach().bfloat16().requires_grad_()
-        print(f"{name}: {measured(losses.step(losses.build(name), logits, labels))}")
+        calls[name] = losses.step(losses.build(name), logits.detach().bfloat16().requires_grad_(), labels)
+    for call in calls.values():
+        for _ in range(30):
+            call()
+    taken: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(blocks):
+        for name, call in calls.items():
+            start = time.process_time()
+            for _ in range(repeats):
+                call()
+            taken[name].append((time.process_time() - start) / repeats * 1e6)
+    return {name: Step(taken[name], *_counted(call)) for name, call in calls.items()}
 
 
-if __name__ == "__main__":
-    main(sys.argv[1:] or ["miou", "biou", "cross-entropy"])
+def _counted(call: Callable[[], None]) -> tuple[int, int]:
+    with _Started() as started:
+        call()
+    profile = cProfile.Profile()
+    profile.runcall(call)
+    return pstats.Stats(profile).total_calls, started.count  # type: ignore[attr-defined]
+
+
+def rows() -> Iterator[Row]:
+    """None where there is no Triton."""
+    if find_spec("triton") is None:
+        print("host: there is no Triton here; nothing was measured, nothing is kept")
+        return
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        found = process.submit(steps, [*METRICS, PEER]).result()
+    peer = found[PEER]
+    for name in METRICS:
+        one = found[name]
+        yield Row(
+            what=f"host's time of a step on a GPU, {losses.C} classes, {name}",
+            peer=PEER,
+            ours=median(one.taken),
+            theirs=median(peer.taken),
+            ratio=median(a / b for a, b in zip(one.taken, peer.taken, strict=True)),
+            unit="us",
+            detail={
+                "least": [min(one.taken), min(peer.taken)],
+                "calls": [one.calls, peer.calls],
+                "operations": [one.operations, peer.operations],
+            },
+        )

@@ -129,5 +129,5 @@ def test_the_table_in_readme_is_of_the_results_that_are_kept():
 
 
 def test_every_benchmark_has_rows_and_nothing_else_is_run():
-    assert set(run.names()) == {"losses", "proxy", "search", "several", "cost", "gpu_losses"}
+    assert set(run.names()) == {"losses", "proxy", "search", "several", "cost", "gpu_losses", "host"}
     assert all(hasattr(importlib.import_module(f"benchmarks.{name}"), "rows") for name in run.names())
