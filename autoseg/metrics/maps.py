@@ -29,7 +29,7 @@ def count_spread(bins: Tensor, count: int) -> Tensor:
 
     Neighbours are counted into different ones of `SPREAD` rows, so that they do not queue for the same few addresses.
     """
-    row = torch.arange(len(bins), device=bins.device) % SPREAD
+    row = torch.arange(bins.shape[0], device=bins.device) % SPREAD  # len() would fix the size in a graph
     counts = torch.zeros(SPREAD * count, dtype=torch.int64, device=bins.device)
     return counts.index_add_(0, row * count + bins, bins.new_ones(()).expand_as(bins)).view(SPREAD, count).sum(0)
 
@@ -112,7 +112,7 @@ class MapLogic(Logic):
         c = self._classes
         extra = torch.where(classes == NO_CLASS, c, classes)
         if self._per_image:
-            extra = extra + (c + 1) * torch.arange(len(classes), device=classes.device).view(-1, 1, 1)
+            extra = extra + (c + 1) * torch.arange(classes.shape[0], device=classes.device).view(-1, 1, 1)
         return extra.reshape(-1)
 
     def _shape(self, totals: Tensor) -> Tensor:
