@@ -1,6 +1,6 @@
 """Losses on a GPU, bf16 logits (16, 21, 512, 512), forward and backward, against F.cross_entropy in the same run.
 
-"Triton" is the kernels of `surrogates/triton_pass.py`, "reference" this project's own plain path. Every call is timed
+"Triton" is the kernels of `surrogates/fast/gpu`, "reference" this project's own plain path. Every call is timed
 until the device has done its work. "Replayed" are both losses as CUDA graphs, which the host starts at once: what the
 device needs, also with other programs of the kernels. Peak memory is what one forward and backward allocates at its
 peak, in multiples of the logits.
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from autoseg.surrogates import triton_pass
+from autoseg.surrogates.fast.gpu import launches
 from autoseg.training.replay import CudaGraph
 from benchmarks import losses
 from benchmarks.harness import Row, paired
@@ -69,15 +69,15 @@ def _replayed(shape: tuple[int, ...], repeats: int) -> Iterator[Row]:
     theirs = _graph(losses.step(losses.build("cross-entropy"), logits.detach().requires_grad_(), labels))
     kinds = [("miou", {}), ("biou", {}), ("miou", {"HELD": 0}), *(("miou", {"TILES": tiles}) for tiles in OTHER_TILES)]
     for metric, options in kinds:
-        kept = {name: getattr(triton_pass, name) for name in options}
+        kept = {name: getattr(launches, name) for name in options}
         try:
             for name, value in options.items():
-                setattr(triton_pass, name, value)
+                setattr(launches, name, value)
             ours = _graph(losses.step(losses.build(metric).to("cuda"), logits, labels))
             mine, other, ratio = paired(ours, theirs, repeats=repeats, device="cuda")
         finally:
             for name, value in kept.items():
-                setattr(triton_pass, name, value)
+                setattr(launches, name, value)
         how = "".join(f", {name}={value}" for name, value in options.items())
         yield Row(f"{metric}, Triton, replayed{how}", "F.cross_entropy, replayed", 1e3 * mine, 1e3 * other, ratio, "ms",
                   "", {"shape": list(shape), "dtype": "bfloat16", "repeats": repeats})  # fmt: skip

@@ -24,7 +24,9 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from autoseg.surrogates import loss, reading, triton_trial
+from autoseg.surrogates import loss
+from autoseg.surrogates.fast import reading
+from autoseg.surrogates.fast.gpu import checks
 from benchmarks import losses
 from benchmarks.harness import Row
 
@@ -58,7 +60,7 @@ def pretend() -> None:
     triton.runtime.driver._active = driver
     options: list[tuple[Any, str, Callable[..., Any]]] = [
         (torch.cuda, "device_of", lambda _: contextlib.nullcontext()), (torch, "_assert_async", lambda *_: None),
-        (triton_trial, "usable", lambda *_: True), (triton_trial, "draws", lambda *_: True),
+        (checks, "usable", lambda *_: True), (checks, "draws", lambda *_: True),
         (loss, "by_kernels", lambda _: True), (reading, "by_kernels", lambda _: True),
         (loss, "check_ids", lambda *_, **__: None),
     ]  # fmt: skip

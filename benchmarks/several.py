@@ -33,7 +33,7 @@ from autoseg.execution import Job, ProcessExecutor
 from autoseg.execution.devices import cpu_cores
 from autoseg.search.proxy import ProxyTask
 from autoseg.surrogates import SurrogateLoss, build_space
-from autoseg.training import Batches, build_model
+from autoseg.training import Batches, build_model, layers
 from autoseg.training.precision import precision_of
 from autoseg.training.schedule import build_optimizer, rates, set_rates
 from benchmarks import proxy
@@ -223,12 +223,9 @@ class Stack(nn.Module):
 def as_written(network: nn.Module) -> nn.Module:
     """With torch's and mmcv's own layers: ours have no rule for stacked parameters."""
     for layer in network.modules():
-        if type(layer).__module__ in FAST:
+        if type(layer).__module__.startswith(layers.__name__):
             layer.__class__ = type(layer).__bases__[0]
     return network
-
-
-FAST = tuple(f"autoseg.training.{name}" for name in ("depthwise", "pointwise", "normalization", "blocks"))
 
 
 def total(outputs: list[Tensor], losses: list[nn.Module], labels: Tensor, aux_weight: float) -> Tensor:

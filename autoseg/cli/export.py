@@ -42,7 +42,7 @@ def run(command: str, argv: list[str]) -> int:
     if not Path(given.run).expanduser().exists():
         raise InputError("RUN", "a run folder or a loss card", f"{given.run}, which does not exist")
 
-    from autoseg.evidence.export import as_files  # torch: only once the arguments are right
+    from autoseg.evidence.export.files import as_files  # torch: only once the arguments are right
     from autoseg.losses import LossCard
     from autoseg.losses.named import card_path
 

@@ -17,13 +17,21 @@ from autoseg.cli.typed import and_imports
 from autoseg.config import CompareConfig
 from autoseg.data import SegData, open_data, remarks_on
 from autoseg.errors import InputError, unknown_name
-from autoseg.evidence import budgets, made_with
-from autoseg.evidence.bootstrap import Bootstrap
-from autoseg.evidence.compare import COUNTS, ComparisonTask, counts_file, parse_seeds, run_comparison
-from autoseg.evidence.contenders import Contender, Recipe, contenders, find, keep_cards, warnings_about, words_of
-from autoseg.evidence.documents import About, write
-from autoseg.evidence.matrix import Matrix
-from autoseg.evidence.tables import aligned, legend, rows_of, sentences
+from autoseg.evidence.comparison import budgets, made_with
+from autoseg.evidence.comparison.bootstrap import Bootstrap
+from autoseg.evidence.comparison.compare import COUNTS, ComparisonTask, counts_file, parse_seeds, run_comparison
+from autoseg.evidence.comparison.contenders import (
+    Contender,
+    Recipe,
+    contenders,
+    find,
+    keep_cards,
+    warnings_about,
+    words_of,
+)
+from autoseg.evidence.comparison.documents import About, write
+from autoseg.evidence.comparison.matrix import Matrix
+from autoseg.evidence.comparison.tables import aligned, legend, rows_of, sentences
 from autoseg.execution import Standby
 from autoseg.imports import load
 from autoseg.metrics import MetricOptions, names, parse

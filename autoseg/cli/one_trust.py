@@ -15,8 +15,19 @@ from autoseg.cli.named import again
 from autoseg.cli.trust_source import Source, kept_entries, plain_entries
 from autoseg.config import ProxyConfig, SearchConfig, TrustConfig
 from autoseg.errors import InputError
-from autoseg.evidence.trust import AGAIN, FULL, PROXY, Entry, Trust, TrustTask, Variant, plan, train_all, training
-from autoseg.evidence.trust_documents import lines, write
+from autoseg.evidence.trust.documents import lines, write
+from autoseg.evidence.trust.rankings import (
+    AGAIN,
+    FULL,
+    PROXY,
+    Entry,
+    Trust,
+    TrustTask,
+    Variant,
+    plan,
+    train_all,
+    training,
+)
 from autoseg.execution import Standby
 from autoseg.imports import load
 from autoseg.metrics import names

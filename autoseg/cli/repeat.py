@@ -11,7 +11,7 @@ from autoseg.cli import compose, stored
 from autoseg.cli.typed import typed
 from autoseg.config import CompareConfig, SearchConfig
 from autoseg.errors import InputError
-from autoseg.evidence.contenders import CARDS
+from autoseg.evidence.comparison.contenders import CARDS
 
 OMITTED = ("run_dir", "resume", "workers", "device")  # a repetition is a new run, wherever it takes place
 SCHEMAS: dict[str, type] = {"search": SearchConfig, "compare": CompareConfig}

@@ -20,7 +20,7 @@ from autoseg.cli.resume import resumed
 from autoseg.cli.typed import typed, typed_keys
 from autoseg.config import RetrainConfig
 from autoseg.errors import InputError
-from autoseg.evidence.contenders import Contender, built_from, contender, keep_cards, warnings_about
+from autoseg.evidence.comparison.contenders import Contender, built_from, contender, keep_cards, warnings_about
 from autoseg.files import write_atomic
 from autoseg.imports import load
 from autoseg.losses import build_loss

@@ -12,7 +12,7 @@ from autoseg.cli.resume import searched
 from autoseg.config import ProxyConfig, SearchConfig
 from autoseg.data import SegData, open_data
 from autoseg.errors import InputError
-from autoseg.evidence.trust import Entry, TrustTask, spread
+from autoseg.evidence.trust.rankings import Entry, TrustTask, spread
 from autoseg.search.candidate import CandidateTask
 from autoseg.search.ledger import Ledger
 from autoseg.search.proxy import ProxyTask

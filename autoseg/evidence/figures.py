@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from autoseg.evidence.matrix import Matrix
+from autoseg.evidence.comparison.matrix import Matrix
 from autoseg.search.paired import LEAST_SEEDS, Paired
 
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#8A8A8A"

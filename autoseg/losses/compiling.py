@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from autoseg.errors import InputError
-from autoseg.surrogates import SurrogateLoss, native
+from autoseg.surrogates import SurrogateLoss
+from autoseg.surrogates.fast.cpu import native
 
 log = logging.getLogger(__name__)
 

@@ -14,14 +14,14 @@ from autoseg import metrics
 from autoseg.errors import InputError
 from autoseg.metrics.base import Metric, Sums, check_ids
 from autoseg.surrogates import curves
+from autoseg.surrogates.fast.gpu.launches import Score
+from autoseg.surrogates.fast.reading import FusedLogic, by_kernels, fits
+from autoseg.surrogates.fast.wanted import Wanted, wanted_by
 from autoseg.surrogates.library import build_space
 from autoseg.surrogates.logic import CurveLogic
 from autoseg.surrogates.ranks import rows_of_ranks, total_over_ranks
-from autoseg.surrogates.reading import FusedLogic, by_kernels, fits
 from autoseg.surrogates.soft_labels import SoftLabelLogic, check_soft
 from autoseg.surrogates.space import SCORE_MAX_SLOPE, SearchSpace
-from autoseg.surrogates.triton_pass import Score
-from autoseg.surrogates.wanted import Wanted, wanted_by
 
 
 class SurrogateLoss(nn.Module):
@@ -50,14 +50,14 @@ class SurrogateLoss(nn.Module):
             sync, off under torch.compile), True (always an error) or False.
         space: search space of the control points; None for the paper's space of the metric.
         compile: float32 logits on a CPU take native code, two to four times as fast; its first use on a machine
-            builds it for some seconds and needs a C++ compiler (`native`). On CUDA the kernels are compiled anyhow
-            (`triton_pass`). Values agree with those uncompiled to rounding, not bitwise; curves are arguments, so
+            builds it for some seconds and needs a C++ compiler (`fast.cpu`). On CUDA the kernels are compiled anyhow
+            (`fast.gpu`). Values agree with those uncompiled to rounding, not bitwise; curves are arguments, so
             that one build serves all of them.
 
     Attributes:
         sync_counts: totals are added up over all ranks of a distributed training before ratios; off until
             `losses.ranks.sync_counts` turns it on. See `ranks` for its gradient.
-        fused: hard labels take the fused pass (`reading`) on the CPU and on CUDA; False computes everything by the
+        fused: hard labels take the fused pass (`fast`) on the CPU and on CUDA; False computes everything by the
             reference (`logic`), which it is tested against, several times slower.
         compiled: whether that pass is compiled, see `compile`.
 
@@ -237,7 +237,7 @@ class SurrogateLoss(nn.Module):
         return self._mean(metric, fast.read(wanted))
 
     def _mean(self, metric: Metric, sums: Sums) -> Tensor:
-        """1 - mean score of totals, 0 if nothing counts; `triton_score` has it for scores that are one ratio."""
+        """1 - mean score of totals, 0 if nothing counts; a kernel has it for scores that are one ratio."""
         if self.sync_counts:
             over_ranks = rows_of_ranks if metric.per_image else total_over_ranks
             sums = {key: over_ranks(value) for key, value in sums.items()}

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from autoseg.config import ModelConfig
 from autoseg.errors import InputError
 from autoseg.mmconfigs import config_path, mmengine_config
-from autoseg.training.depthwise import DilatedDepthwise
 from autoseg.training.frozen import Features
 from autoseg.training.imports import left_out
-from autoseg.training.normalization import FastBatchNorm
-from autoseg.training.pointwise import PointwiseConv
+from autoseg.training.layers.depthwise import DilatedDepthwise
+from autoseg.training.layers.normalization import FastBatchNorm
+from autoseg.training.layers.pointwise import PointwiseConv
 from autoseg.training.resize import upsample
 from autoseg.training.weights import load_backbone
 
@@ -141,7 +141,7 @@ def build_model(config: ModelConfig, num_classes: int, seed: int) -> Segmentor:
 
 def speed_up(network: nn.Module) -> None:
     """Exchange layers and blocks for those that are faster on a CPU, in place; parameters stay what they are."""
-    from autoseg.training import blocks  # after mmsegmentation's models
+    from autoseg.training.layers import blocks
 
     # Layers first: whether a block suits depends on what its parts have become.
     for kinds in ((DilatedDepthwise, PointwiseConv, FastBatchNorm), *blocks.KINDS):

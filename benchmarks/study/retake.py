@@ -17,8 +17,8 @@ from pathlib import Path
 from autoseg.cli import compose, one_search
 from autoseg.cli.trust_source import Source
 from autoseg.config import SearchConfig
-from autoseg.evidence.tables import csv_text
-from autoseg.evidence.trust import Entry, Variant
+from autoseg.evidence.comparison.tables import csv_text
+from autoseg.evidence.trust.rankings import Entry, Variant
 from autoseg.files import write_atomic
 from benchmarks.study import plan
 from benchmarks.study.plan import Study

@@ -23,8 +23,8 @@ from autoseg.cli import grid
 from autoseg.cli.ahead import standby
 from autoseg.cli.trust_source import Source, kept_entries, plain_entries
 from autoseg.config import ProxyConfig, SearchConfig, TrustConfig
-from autoseg.evidence.tables import csv_text
-from autoseg.evidence.trust import Entry, TrustTask, Variant, plan, train_all
+from autoseg.evidence.comparison.tables import csv_text
+from autoseg.evidence.trust.rankings import Entry, TrustTask, Variant, plan, train_all
 from autoseg.execution import Watched
 from autoseg.files import write_atomic
 from autoseg.search.confirm import fresh_seeds

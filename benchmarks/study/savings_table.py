@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import scipy  # its parts are imported when they are used
 
-from autoseg.evidence.agreement import agreement
+from autoseg.evidence.trust.agreement import agreement
 from autoseg.search.rungs import Rungs
 from benchmarks.study.savings import BARE, ENTRANTS, FIRST, SECOND, SHARES
 from benchmarks.study.shown import show

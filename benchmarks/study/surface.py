@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy  # its parts are imported when they are used
 
-from autoseg.evidence.tables import csv_text
+from autoseg.evidence.comparison.tables import csv_text
 from autoseg.files import write_atomic
 from autoseg.search.ledger import Ledger
 from autoseg.search.records import COMPLETE

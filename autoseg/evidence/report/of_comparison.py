@@ -6,8 +6,9 @@ from dataclasses import replace
 from functools import partial
 from itertools import zip_longest
 
-from autoseg.evidence.contenders import built_from
-from autoseg.evidence.matrix import Matrix
+from autoseg.evidence.comparison.contenders import built_from
+from autoseg.evidence.comparison.matrix import Matrix
+from autoseg.evidence.comparison.tables import legend, rows_of, sentences, spread
 from autoseg.evidence.report import plots
 from autoseg.evidence.report.blocks import Block, Cell, Facts, Grid, Key, Plot, RunPage, Section, Table, Text
 from autoseg.evidence.report.gallery import gallery
@@ -15,7 +16,6 @@ from autoseg.evidence.report.loss_sections import TWO, built_for_two, companions
 from autoseg.evidence.report.origin import cost_section, exactly, origin_section
 from autoseg.evidence.report.read import ComparisonRun
 from autoseg.evidence.report.theme import GREEN, GREY, ORANGE, colours
-from autoseg.evidence.tables import legend, rows_of, sentences, spread
 from autoseg.metrics import higher_is_better
 from autoseg.search.records import COMPLETE, percent
 

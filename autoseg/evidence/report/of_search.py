@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 from autoseg.config import PAPER_METRICS
+from autoseg.evidence.comparison.tables import points, spread
 from autoseg.evidence.report import plots
 from autoseg.evidence.report.blocks import Block, Cell, Facts, Plot, RunPage, Section, Table, Text
 from autoseg.evidence.report.gallery import gallery
@@ -13,7 +14,6 @@ from autoseg.evidence.report.loss_sections import TWO, built_for_two, companions
 from autoseg.evidence.report.origin import cost_section, exactly, origin_section
 from autoseg.evidence.report.read import SearchRun
 from autoseg.evidence.report.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, colours
-from autoseg.evidence.tables import points, spread
 from autoseg.search.confirm import sentence
 from autoseg.search.paired import LEAST_SEEDS, paired
 from autoseg.search.records import COMPLETE, Row, percent

@@ -13,9 +13,9 @@ from html import escape
 import numpy as np
 import plotly.graph_objects as go
 
-from autoseg.evidence.matrix import Matrix
+from autoseg.evidence.comparison.matrix import Matrix
+from autoseg.evidence.comparison.tables import points
 from autoseg.evidence.report.theme import BLUE, GREEN, GREY, ORANGE, RED
-from autoseg.evidence.tables import points
 from autoseg.search.paired import Paired
 from autoseg.search.records import COMPLETE, TrialRecord, by_round, percent
 

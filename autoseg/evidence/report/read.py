@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from autoseg.errors import InputError
-from autoseg.evidence.compare import STUDY, parse_seeds, planned
-from autoseg.evidence.contenders import Contender, Recipe, contenders, find
-from autoseg.evidence.matrix import Matrix
+from autoseg.evidence.comparison.compare import STUDY, parse_seeds, planned
+from autoseg.evidence.comparison.contenders import Contender, Recipe, contenders, find
+from autoseg.evidence.comparison.matrix import Matrix
 from autoseg.losses import LossCard
 from autoseg.search.confirm import conclude, fresh_seeds, settings_of, tabulate, trainings
 from autoseg.search.ledger import Ledger

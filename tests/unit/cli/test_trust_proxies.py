@@ -7,7 +7,7 @@ import pytest
 from autoseg.cli.one_trust import _proxies
 from autoseg.config import ProxyConfig, SearchConfig, TrustConfig
 from autoseg.errors import InputError
-from autoseg.evidence.trust import FULL, PROXY
+from autoseg.evidence.trust.rankings import FULL, PROXY
 
 SAVING = SearchConfig(proxy=ProxyConfig(iters=80, warmup=40, backbone="frozen"))
 

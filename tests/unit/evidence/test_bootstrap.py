@@ -11,7 +11,7 @@ import torch
 from scipy.special import stdtrit
 
 from autoseg.errors import InputError
-from autoseg.evidence.bootstrap import DRAWS, Bootstrap, widened
+from autoseg.evidence.comparison.bootstrap import DRAWS, Bootstrap, widened
 from autoseg.metrics import build_metric, names
 from autoseg.metrics.base import MetricOptions
 from autoseg.metrics.images import ByImage, load_parts, save_parts

@@ -13,12 +13,12 @@ import pytest
 from torch import nn
 
 from autoseg.errors import AutosegError, Diverged, InputError
-from autoseg.evidence import budgets, made_with
-from autoseg.evidence.compare import ComparisonTask, counts_file, parse_seeds, run_comparison
-from autoseg.evidence.contenders import Recipe, contenders, find, keep_cards, warnings_about
-from autoseg.evidence.documents import About, latex, markdown, write
-from autoseg.evidence.matrix import Matrix
-from autoseg.evidence.tables import aligned, cells, csv_text, differences, markdown_rows, rows_of, sentences
+from autoseg.evidence.comparison import budgets, made_with
+from autoseg.evidence.comparison.compare import ComparisonTask, counts_file, parse_seeds, run_comparison
+from autoseg.evidence.comparison.contenders import Recipe, contenders, find, keep_cards, warnings_about
+from autoseg.evidence.comparison.documents import About, latex, markdown, write
+from autoseg.evidence.comparison.matrix import Matrix
+from autoseg.evidence.comparison.tables import aligned, cells, csv_text, differences, markdown_rows, rows_of, sentences
 from autoseg.execution import InlineExecutor, Job, Outcome
 from autoseg.losses import save_loss
 from autoseg.search.ledger import Ledger

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from autoseg.evidence.contenders import Contender
-from autoseg.evidence.matrix import Matrix, score
-from autoseg.evidence.tables import aligned, legend, marks, points, rows_of, sentences
+from autoseg.evidence.comparison.contenders import Contender
+from autoseg.evidence.comparison.matrix import Matrix, score
+from autoseg.evidence.comparison.tables import aligned, legend, marks, points, rows_of, sentences
 from autoseg.search.paired import paired, summary
 from autoseg.search.records import TrialRecord, percent
 

@@ -14,8 +14,8 @@ import torch
 
 from autoseg.cli import main
 from autoseg.errors import InputError
-from autoseg.evidence.export import as_files, as_python
-from autoseg.evidence.gather import Gathered, _unqualified
+from autoseg.evidence.export.files import as_files, as_python
+from autoseg.evidence.export.gather import Gathered, _unqualified
 from autoseg.losses import LossCard, load_loss
 from autoseg.metrics import searchable
 from autoseg.surrogates import build_space

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from autoseg.cli import compose, stored
 from autoseg.cli.repeat import command_for
 from autoseg.config import CompareConfig, DataConfig, ModelConfig, ProxyConfig, SearchConfig
-from autoseg.evidence.contenders import Contender
-from autoseg.evidence.matrix import Matrix
+from autoseg.evidence.comparison.contenders import Contender
+from autoseg.evidence.comparison.matrix import Matrix
 from autoseg.evidence.report import gradient, of_comparison
 from autoseg.evidence.report.gallery import difference, most_different
 from autoseg.evidence.report.theme import BLUE, DARK, GREY, ORANGE, colours

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from autoseg.errors import AutosegError, Diverged, InputError
-from autoseg.evidence.agreement import DRAWS, _picks, _rhos, _taus, agreement, tau_difference
-from autoseg.evidence.trust import (
+from autoseg.evidence.trust.agreement import DRAWS, _picks, _rhos, _taus, agreement, tau_difference
+from autoseg.evidence.trust.documents import lines, write
+from autoseg.evidence.trust.rankings import (
     AGAIN,
     FULL,
     PROXY,
@@ -31,7 +32,6 @@ from autoseg.evidence.trust import (
     training,
     verdict,
 )
-from autoseg.evidence.trust_documents import lines, write
 from autoseg.execution import InlineExecutor, Job
 from autoseg.search.candidate import CandidateTask
 from autoseg.search.observer import Observer

@@ -14,9 +14,9 @@ import autoseg
 from autoseg.config import CompareConfig, DataConfig, SpaceConfig
 from autoseg.data import open_data
 from autoseg.errors import Diverged
-from autoseg.evidence import made_with
-from autoseg.evidence.compare import ComparisonTask, parse_seeds, run_comparison
-from autoseg.evidence.contenders import Recipe, contenders, keep_cards
+from autoseg.evidence.comparison import made_with
+from autoseg.evidence.comparison.compare import ComparisonTask, parse_seeds, run_comparison
+from autoseg.evidence.comparison.contenders import Recipe, contenders, keep_cards
 from autoseg.execution import InlineExecutor
 from autoseg.losses import save_loss
 from autoseg.search import keepsakes

@@ -9,7 +9,7 @@ import autoseg
 from autoseg.errors import InputError
 from autoseg.losses import build_loss, compiled_loss
 from autoseg.losses.compiling import WORTH_BUILDING
-from autoseg.surrogates import native
+from autoseg.surrogates.fast.cpu import native
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 ENOUGH = WORTH_BUILDING // 4  # pixels, of 4 classes

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 import autoseg
 from autoseg.metrics import base
 from autoseg.metrics.windows import window_max
-from autoseg.surrogates import CurveSpec, fused
+from autoseg.surrogates import CurveSpec
 from autoseg.surrogates.curves import _value_and_slope
+from autoseg.surrogates.fast.cpu import fused
+from autoseg.surrogates.fast.cpu.pieces import pieces_of, value_and_slope
+from autoseg.surrogates.fast.reading import FusedLogic
+from autoseg.surrogates.fast.wanted import Wanted
 from autoseg.surrogates.logic import _max_pool
-from autoseg.surrogates.pieces import pieces_of, value_and_slope
-from autoseg.surrogates.reading import FusedLogic
-from autoseg.surrogates.wanted import Wanted
 from autoseg.surrogates.windows import dilated, eroded, greatest_around
 
 
@@ -139,7 +140,7 @@ def test_only_planes_with_neighbours_leave_the_pass(monkeypatch):
     def refuse(*_):
         raise AssertionError("this formula is pointwise")
 
-    monkeypatch.setattr("autoseg.surrogates.reading.channel_totals", refuse)
+    monkeypatch.setattr("autoseg.surrogates.fast.reading.channel_totals", refuse)
     for name in ("miou", "fwiou", "macc", "gacc", "biou", "dice", "miou_c"):
         assert autoseg.SurrogateLoss(name, C)(*batch(0)).isfinite()
     with pytest.raises(AssertionError):

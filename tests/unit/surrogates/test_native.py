@@ -11,7 +11,7 @@ from agreement import ALL, SPACES, C, assert_same, batch, value_and_gradient
 
 import autoseg
 from autoseg.errors import InputError
-from autoseg.surrogates import native, native_pass
+from autoseg.surrogates.fast.cpu import native, native_pass
 
 pytestmark = pytest.mark.skipif(not any(map(shutil.which, ["c++", "g++", "clang++"])), reason="needs a C++ compiler")
 

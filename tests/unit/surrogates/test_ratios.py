@@ -8,8 +8,8 @@ import torch
 import autoseg
 from autoseg.metrics.base import MetricOptions, exact_ratio
 from autoseg.metrics.region import MIoU
-from autoseg.surrogates import ratios
-from autoseg.surrogates.wanted import wanted_by
+from autoseg.surrogates.fast import ratios
+from autoseg.surrogates.fast.wanted import wanted_by
 
 C = 3
 

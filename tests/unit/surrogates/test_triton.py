@@ -19,12 +19,13 @@ from hypothesis import strategies as st
 import autoseg
 from autoseg.metrics.logic import Logic
 from autoseg.metrics.maps import MapLogic
-from autoseg.surrogates import bands, reading, triton_pass, triton_plan, triton_trial
 from autoseg.surrogates import loss as loss_module
 from autoseg.surrogates.curves import prepare
-from autoseg.surrogates.passes import Pass, Pixels
-from autoseg.surrogates.reading import FusedLogic
-from autoseg.surrogates.wanted import Wanted, wanted_by
+from autoseg.surrogates.fast import reading
+from autoseg.surrogates.fast.gpu import bands, checks, launches, plans
+from autoseg.surrogates.fast.passes import Pass, Pixels
+from autoseg.surrogates.fast.reading import FusedLogic
+from autoseg.surrogates.fast.wanted import Wanted, wanted_by
 
 NAMES = ["miou", "fwiou", "dice", "macc", "gacc", "biou", "bf1", "miou_i"]
 SPACES = ["paper", "default", "paper-linear", "paper-unconstrained"]
@@ -89,22 +90,22 @@ def interpreter():
 def interpret():
     torch.set_num_threads(1)
     warnings.filterwarnings("error", message=".*Triton kernels cannot run")  # else the reference would be tried
-    triton_pass.PIXELS, triton_pass.TILES = (16, 16), (16, 1)  # several programs to an image
+    launches.PIXELS, launches.TILES = (16, 16), (16, 1)  # several programs to an image
     loss_module.by_kernels = reading.by_kernels = lambda _: True
 
 
 def loops(call, *args, **options):
     """With the kernels for many classes."""
-    triton_pass.HELD, held = 0, triton_pass.HELD
+    launches.HELD, held = 0, launches.HELD
     try:
         return call(*args, **options)
     finally:
-        triton_pass.HELD = held
+        launches.HELD = held
 
 
 def plan_of(work):
-    layout = triton_plan.laid_out(work, len)
-    return triton_plan.planned(layout.structure, layout.groups, layout.curves)
+    layout = plans.laid_out(work, len)
+    return plans.planned(layout.structure, layout.groups, layout.curves)
 
 
 def assert_within(found, dtype=torch.float32):
@@ -182,8 +183,8 @@ def pass_with_every_kind_of_total():
     weights = torch.rand(9, 2, C, dtype=torch.float64)
     found = []
     for totals in (
-        lambda x: triton_pass.totals(x, plan_of(work), apart=True),
-        lambda x: triton_trial.defined(x, work),
+        lambda x: launches.totals(x, plan_of(work), apart=True),
+        lambda x: checks.defined(x, work),
     ):
         leaf = logits.clone().requires_grad_()
         result = totals(leaf)
@@ -233,8 +234,8 @@ def far_apart(far):
     for strides in (logits.stride(), apart):
         x = torch.empty_strided(logits.shape, strides).copy_(logits)  # memory that nothing is written to is not taken
         torch.empty_like = lambda x, strides=strides: torch.empty_strided(x.shape, strides, dtype=x.dtype)
-        totals, normalizer = triton_pass.forward(x, plan)
-        found.append((totals, normalizer, triton_pass.backward(x, normalizer, plan, weights)))
+        totals, normalizer = launches.forward(x, plan)
+        found.append((totals, normalizer, launches.backward(x, normalizer, plan, weights)))
     torch.empty_like = empty_like
     return [torch.equal(a, b) for a, b in zip(*found, strict=True)]
 
@@ -282,15 +283,15 @@ def scores_of_totals(name):
             None,
             prepare(torch.linspace(0, 1, 5, dtype=torch.float64).view(-1, 1) ** torch.tensor([1.0, 2])),
         ):
-            score = triton_pass.Score(ratio, present, 1e-8, curve)
+            score = launches.Score(ratio, present, 1e-8, curve)
             totals = torch.rand(len(ratio.rows[0]), C, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
             totals[ratio.label, 1] = 0
             for counts in (1.0, 0.0):
                 leaf = (totals + (1 - counts)).index_put_((torch.tensor(ratio.label),), totals[ratio.label] * counts)
                 leaf.requires_grad_()
-                expected = triton_trial.defined_score(leaf, score)
+                expected = checks.defined_score(leaf, score)
                 (steep,) = torch.autograd.grad(expected, leaf)
-                value, slopes = triton_pass.scored(leaf.detach(), score)
+                value, slopes = launches.scored(leaf.detach(), score)
                 found += [abs(float(value) - float(expected.detach())), float((slopes - steep).abs().max())]
     return found
 
@@ -354,23 +355,23 @@ def edges():
 
 @pytest.fixture
 def forgetful():
-    for memory in (triton_trial._installed, triton_trial._start, triton_trial._warn):
+    for memory in (checks._installed, checks._start, checks._warn):
         memory.cache_clear()
     yield
-    for memory in (triton_trial._installed, triton_trial._start, triton_trial._warn):
+    for memory in (checks._installed, checks._start, checks._warn):
         memory.cache_clear()
 
 
 def test_without_triton_a_warning_says_so_once(monkeypatch, forgetful):
-    monkeypatch.setattr(triton_trial, "find_spec", lambda _: None)
+    monkeypatch.setattr(checks, "find_spec", lambda _: None)
     on_cuda = SimpleNamespace(device=torch.device("cuda"), dtype=torch.bfloat16)
     with pytest.warns(UserWarning, match="triton is not installed.*reference path"):
-        assert not triton_trial.takes(on_cuda)
+        assert not checks.takes(on_cuda)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert not triton_trial.takes(on_cuda)
-        assert not triton_trial.takes(SimpleNamespace(device=torch.device("cuda"), dtype=torch.float64))
-        assert not triton_trial.takes(torch.zeros(1, 2, 1, 1))
+        assert not checks.takes(on_cuda)
+        assert not checks.takes(SimpleNamespace(device=torch.device("cuda"), dtype=torch.float64))
+        assert not checks.takes(torch.zeros(1, 2, 1, 1))
 
 
 @pytest.mark.slow  # imports triton
@@ -403,17 +404,17 @@ def trials():
     work.add_everywhere(prepare(torch.rand(5, 2, dtype=torch.float64).sort(0).values), Pixels(None, None, C), pixels)
     work.add_everywhere(reading.IDENTITY, pixels)
     work.add_own(None, pixels)
-    structure = triton_plan.laid_out(work, len, lambda pixels: pixels.ids is labels).structure
-    found, kernel = [], triton_pass.backward
+    structure = plans.laid_out(work, len, lambda pixels: pixels.ids is labels).structure
+    found, kernel = [], launches.backward
     for broken in (False, True):
-        triton_trial._start.cache_clear()
-        triton_trial._warn.cache_clear()
+        checks._start.cache_clear()
+        checks._warn.cache_clear()
         if broken:  # a gradient with one wrong pixel
-            triton_pass.backward = lambda *args: kernel(*args).index_fill(2, torch.tensor([77]), 0.0)
+            launches.backward = lambda *args: kernel(*args).index_fill(2, torch.tensor([77]), 0.0)
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            found += [triton_trial.usable(logits, structure), ["compute wrong numbers" in str(w.message) for w in said]]
-    triton_pass.backward = kernel
+            found += [checks.usable(logits, structure), ["compute wrong numbers" in str(w.message) for w in said]]
+    launches.backward = kernel
     return tuple(found)
 
 
@@ -423,14 +424,14 @@ def test_a_first_batch_in_inference_mode_is_no_reason_to_leave_the_kernels(inter
 
 
 def first_in_inference_mode():
-    triton_trial._start.cache_clear()
+    checks._start.cache_clear()
     logits, labels = batch(0)
     loss = autoseg.SurrogateLoss("miou", C)
     with torch.inference_mode():
         loss(logits, labels)  # a warning would be an error
     leaf = logits.requires_grad_()
     loss(leaf, labels).backward()
-    return [bool(leaf.grad.abs().sum() > 0), triton_trial._start.cache_info().misses > 1]
+    return [bool(leaf.grad.abs().sum() > 0), checks._start.cache_info().misses > 1]
 
 
 @pytest.mark.slow  # imports triton
@@ -439,7 +440,7 @@ def test_a_gpu_without_memory_is_no_reason_to_leave_the_kernels(monkeypatch, for
         raise torch.cuda.OutOfMemoryError
 
     logits, labels = batch(0)
-    monkeypatch.setattr(triton_pass, "forward", full)
+    monkeypatch.setattr(launches, "forward", full)
     logic = FusedLogic(logits, labels, {("and", "p"): reading.IDENTITY, ("or", "p"): reading.IDENTITY})
     for _ in range(2):
         with pytest.raises(torch.cuda.OutOfMemoryError):
@@ -447,7 +448,7 @@ def test_a_gpu_without_memory_is_no_reason_to_leave_the_kernels(monkeypatch, for
 
 
 def test_blocks_are_powers_of_two():
-    assert [triton_pass.block_of(c) for c in (1, 21, 32, 33, 64, 150, 1000)] == [128, 128, 128, 64, 64, 32, 32]
+    assert [launches.block_of(c) for c in (1, 21, 32, 33, 64, 150, 1000)] == [128, 128, 128, 64, 64, 32, 32]
 
 
 # ------------------------------------------------------------------------------------------- on a GPU

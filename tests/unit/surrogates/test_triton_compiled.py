@@ -14,7 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import autoseg
 from autoseg.surrogates import loss as loss_module
-from autoseg.surrogates import reading, triton_pass, triton_trial
+from autoseg.surrogates.fast import reading
+from autoseg.surrogates.fast.gpu import checks, launches
 
 triton = pytest.importorskip("triton", reason="needs triton, which torch brings along on Linux only")
 
@@ -29,10 +30,10 @@ def gpu_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], D
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(torch.cuda, "device_of", lambda _: contextlib.nullcontext())
     monkeypatch.setattr(torch, "_assert_async", lambda *_: None)  # no kernel has said that the labels are right
-    monkeypatch.setattr(triton_trial, "usable", lambda *_: True)
+    monkeypatch.setattr(checks, "usable", lambda *_: True)
     for module in (loss_module, reading):
         monkeypatch.setattr(module, "by_kernels", lambda _: True)
-    monkeypatch.setattr(triton_trial, "draws", lambda *_: True)
+    monkeypatch.setattr(checks, "draws", lambda *_: True)
 
     def gpu(capability: int) -> Driver:
         monkeypatch.setattr(triton.runtime.driver, "_active", Driver(capability))
@@ -60,7 +61,7 @@ def test_compiles_for_gpus_without_spills(gpu_of, capability, c, layout, tmp_pat
 
 @pytest.mark.slow
 def test_far_images_compile_without_spills(gpu_of, tmp_path, monkeypatch):
-    monkeypatch.setattr(triton_pass, "_extent", lambda _: 2**31)
+    monkeypatch.setattr(launches, "_extent", lambda _: 2**31)
     gpu = step(gpu_of(90), autoseg.SurrogateLoss("miou", 150, space="paper"), 150, "contiguous")
     assert [resources(cubin, tmp_path)[1] for _, cubin in gpu.cubins] == [0, 0, 0]
 

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from autoseg.config import ModelConfig
 from autoseg.training import build_model, models
-from autoseg.training.blocks import FastConvModule, FastSeparableASPPHead
-from autoseg.training.depthwise import DilatedDepthwise
-from autoseg.training.normalization import FastBatchNorm
-from autoseg.training.pointwise import PointwiseConv
+from autoseg.training.layers.blocks import FastConvModule, FastSeparableASPPHead
+from autoseg.training.layers.depthwise import DilatedDepthwise
+from autoseg.training.layers.normalization import FastBatchNorm
+from autoseg.training.layers.pointwise import PointwiseConv
 
 PRESETS = Path(__file__).resolve().parents[3] / "configs" / "model"
 KINDS = (FastConvModule, FastSeparableASPPHead, FastBatchNorm, PointwiseConv)

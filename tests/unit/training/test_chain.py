@@ -13,11 +13,11 @@ from mmseg.models.utils import InvertedResidual
 from torch import Tensor, nn
 
 from autoseg import native as built
-from autoseg.training import chain, native
-from autoseg.training.blocks import FastConvModule, FastInvertedResidual, FastSeparableConvModule
-from autoseg.training.chain import Link
+from autoseg.training.layers import chain, native
+from autoseg.training.layers.blocks import FastConvModule, FastInvertedResidual, FastSeparableConvModule
+from autoseg.training.layers.chain import Link
+from autoseg.training.layers.normalization import NO_BOUNDS
 from autoseg.training.models import speed_up
-from autoseg.training.normalization import NO_BOUNDS
 
 LAST = torch.channels_last
 RELU6 = (0.0, 6.0)

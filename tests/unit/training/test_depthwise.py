@@ -8,7 +8,7 @@ from torch import nn
 
 from autoseg.config import ModelConfig
 from autoseg.training import build_model
-from autoseg.training.depthwise import DilatedDepthwise
+from autoseg.training.layers.depthwise import DilatedDepthwise
 from autoseg.training.models import speed_up
 
 

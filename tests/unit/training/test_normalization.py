@@ -9,10 +9,10 @@ from mmcv.cnn import ConvModule
 from torch import Tensor, nn
 
 import autoseg.native
-from autoseg.training import native
-from autoseg.training.blocks import FastConvModule
+from autoseg.training.layers import native
+from autoseg.training.layers.blocks import FastConvModule
+from autoseg.training.layers.normalization import FastBatchNorm
 from autoseg.training.models import speed_up
-from autoseg.training.normalization import FastBatchNorm
 
 LAST = torch.channels_last
 

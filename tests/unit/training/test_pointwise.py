@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from autoseg.training.layers.pointwise import PointwiseConv
 from autoseg.training.models import speed_up
-from autoseg.training.pointwise import PointwiseConv
 
 LAST = torch.channels_last
 

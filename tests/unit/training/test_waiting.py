@@ -20,9 +20,9 @@ from autoseg.data import Augment
 from autoseg.losses import build_loss, loss_names
 from autoseg.metrics.base import registry
 from autoseg.metrics.logic import Logic, Plane
-from autoseg.surrogates import triton_trial
-from autoseg.surrogates.reading import FusedLogic
-from autoseg.surrogates.wanted import Wanted
+from autoseg.surrogates.fast.gpu import checks
+from autoseg.surrogates.fast.reading import FusedLogic
+from autoseg.surrogates.fast.wanted import Wanted
 from autoseg.training import Batches, Targets, Training, build_model, build_targets, loop
 from autoseg.training.precision import Precision
 from autoseg.training.targets import Distilled
@@ -78,17 +78,17 @@ class NoKernel:
 @pytest.fixture(autouse=True)
 def without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("triton", reason="needs triton, which torch brings along on Linux only")
-    from autoseg.surrogates import triton_band, triton_loops, triton_rows, triton_score
+    from autoseg.surrogates.fast.gpu.kernels import band, loops, rows, score
 
     monkeypatch.setattr(loop, "_check", lambda losses: None)  # the look itself, which waits
     for name in ("forward_kernel", "backward_kernel"):
-        for kernels in (triton_rows, triton_loops):
+        for kernels in (rows, loops):
             monkeypatch.setattr(kernels, name, NoKernel())
-    monkeypatch.setattr(triton_score, "score_kernel", NoKernel())
+    monkeypatch.setattr(score, "score_kernel", NoKernel())
     for name in ("edge_kernel", "widen_kernel"):
-        monkeypatch.setattr(triton_band, name, NoKernel())
-    monkeypatch.setattr(triton_trial, "draws", lambda *_: True)
-    monkeypatch.setattr(triton_trial, "usable", lambda *_: True)  # tried before the first use, which waits
+        monkeypatch.setattr(band, name, NoKernel())
+    monkeypatch.setattr(checks, "draws", lambda *_: True)
+    monkeypatch.setattr(checks, "usable", lambda *_: True)  # tried before the first use, which waits
     monkeypatch.setattr(torch.cuda, "device_of", lambda _: contextlib.nullcontext())
 
 

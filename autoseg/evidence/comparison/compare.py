@@ -1,0 +1,111 @@
+"""The comparison: every loss with every seed under one budget, each training kept, then one matrix of scores.
+
+All losses share the seed's initial weights, batches and augmentation, so that differences are paired. The trainings
+run on the search's executor and live in the same kind of ledger: killed anywhere, a comparison goes on where it was,
+and more losses, seeds or metrics can be added to it later. All metrics are scored; which are shown is a question to
+the finished matrix.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autoseg.errors import InputError
+from autoseg.evidence.comparison.contenders import Contender, Recipe
+from autoseg.evidence.comparison.matrix import score
+from autoseg.execution import Executor
+from autoseg.search.bench import train_list
+from autoseg.search.keepsakes import Keepsakes
+from autoseg.search.observer import Observer
+from autoseg.search.records import TrialRecord
+from autoseg.search.run_folder import RunFolder, slug
+
+if TYPE_CHECKING:
+    from autoseg.search.candidate import Train
+
+STUDY = "compare"
+COUNTS = "counts"  # folder of a comparison with what each image contributed
+FIRST_SEED = 1001  # of seeds given by their number: none that a search with an ordinary seed has used
+
+
+def counts_file(folder: Path, name: str, seed: int) -> Path:
+    """Where the counts of a training are; a name that every file system takes."""
+    return folder / f"{slug(name)}-{hashlib.sha256(name.encode()).hexdigest()[:6]}-{seed}.npz"
+
+
+@dataclass(frozen=True)
+class ComparisonTask:
+    """What the workers run: builds the loss of a payload and trains with it."""
+
+    texts: Mapping[str, str]  # contender name to what it is built from
+    recipe: Recipe  # how
+    train: Train  # `train(loss, seed, device)` returns {metric: score}, classes as "<metric>/<class>"
+    keepsakes: Keepsakes | None = None  # which trainings leave predictions behind; only for the built-in training
+    # folder for what each image contributed to each training, if `train` can keep that; None: nowhere
+    counts: str | None = None
+
+    def __call__(self, payload: dict[str, Any], device: str) -> Mapping[str, float]:
+        """Scores of `{"loss": name, "seed": n}`."""
+        loss = self.recipe.build(self.texts[payload["loss"]]).to(device)
+        train, seed = self.train if self.keepsakes is None else self.keepsakes.ask(self.train, payload), payload["seed"]
+        if self.counts is not None and hasattr(train, "counts_to"):  # `ProxyTask` has it, a user's function need not
+            file = str(counts_file(Path(self.counts), payload["loss"], seed))
+            train = replace(train, counts_to=file)  # type: ignore[type-var]
+        scores = train(loss, seed, device)
+        if not isinstance(scores, Mapping):
+            raise InputError("train()", "{metric: score} as its result", repr(scores))
+        return scores
+
+
+def parse_seeds(given: object) -> list[int]:
+    """Seeds from their number or from a list of them.
+
+    Raises:
+        InputError: neither, none at all, a negative one, or one twice.
+    """
+    if isinstance(given, int) and not isinstance(given, bool) and given > 0:
+        return list(range(FIRST_SEED, FIRST_SEED + given))
+    plain = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else []
+    if not plain or any(not isinstance(seed, int) or isinstance(seed, bool) or seed < 0 for seed in plain):
+        raise InputError("seeds", "how many, or a list of whole numbers from 0 on", repr(given), "For example seeds=5.")
+    if twice := sorted({seed for seed in plain if plain.count(seed) > 1}):
+        hint = "A seed counts once: twice the same training is no more evidence."
+        raise InputError("seeds", "each seed once", f"{', '.join(map(str, twice))} more than once", hint)
+    return plain
+
+
+def run_comparison(
+    folder: RunFolder,
+    among: Sequence[Contender],
+    seeds: Sequence[int],
+    metric: str,
+    executor: Executor,
+    observer: Observer,
+) -> list[TrialRecord]:
+    """Train what the ledger does not have yet; returns the record of every loss and seed.
+
+    Args:
+        folder: the locked folder of the comparison.
+        among: the losses.
+        seeds: of the trainings, seed by seed, so that an interrupted comparison has whole pairs.
+        metric: whose score the ledger shows as the trial's value.
+        executor: of a `ComparisonTask`.
+        observer: told of every training that ends.
+
+    Raises:
+        AutosegError: no training completed.
+    """
+    return train_list(folder, STUDY, planned(among, seeds), lambda scores: score(scores, metric), executor, observer)
+
+
+def planned(among: Sequence[Contender], seeds: Sequence[int]) -> list[TrialRecord]:
+    """Every loss with every seed, seed by seed."""
+    return [
+        TrialRecord(-1, index, "searched" if loss.searched else "hand-made", loss.name, None, seed)
+        for seed in seeds
+        for index, loss in enumerate(among)
+    ]

@@ -1,0 +1,133 @@
+"""A comparison as files: Markdown for people, LaTeX for a paper, CSV for programs, a figure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoseg.evidence.comparison.matrix import Matrix
+from autoseg.evidence.comparison.tables import (
+    DAGGER,
+    DOUBLE_DAGGER,
+    DOWN,
+    UP,
+    cells,
+    differences,
+    legend,
+    markdown_rows,
+    opponents,
+    points,
+    rows_of,
+    spread,
+)
+from autoseg.files import write_atomic
+
+LATEX = {UP: r"\uparrow", DOWN: r"\downarrow", DAGGER: r"\dagger", DOUBLE_DAGGER: r"\ddagger"}
+
+
+@dataclass(frozen=True)
+class About:
+    """What a comparison was made with, for its headings."""
+
+    data: str  # name of the data set
+    split: str  # the images that were scored
+    images: int  # how many
+    budget: str  # one line: network, iterations, batch, size
+    sources: tuple[tuple[str, str], ...] = ()  # contender name to the file it came from, for found losses
+    mixed: str = ""  # what was trained with which budget, if there are several
+    versions: str = "not recorded"  # of the packages it was trained with
+
+
+def write(matrix: Matrix, about: About, folder: Path) -> None:
+    """Write `table.csv`, `differences.csv`, `table.md`, `table.tex` and `figures/forest.png`.
+
+    Raises:
+        InputError: no space on the disk.
+    """
+    from autoseg.evidence.figures import forest  # matplotlib: only now
+
+    write_atomic(folder / "table.csv", cells(matrix))
+    write_atomic(folder / "differences.csv", differences(matrix))
+    write_atomic(folder / "table.md", markdown(matrix, about))
+    write_atomic(folder / "table.tex", latex(matrix, about))
+    (folder / "figures").mkdir(exist_ok=True)
+    forest(matrix).savefig(folder / "figures" / "forest.png")
+
+
+def markdown(matrix: Matrix, about: About) -> str:
+    """The whole comparison for people: matrix, intervals, classes, how to read it."""
+    parts = [
+        "# Comparison of losses",
+        f"{about.data}, {about.split} split ({about.images} images). {about.budget}. "
+        f"{len(matrix.seeds)} seeds ({', '.join(map(str, matrix.seeds))}), shared by all losses.",
+        *([f"**{about.mixed}**"] if about.mixed else []),
+        markdown_rows(*rows_of(matrix, "**{}**")),
+        " ".join(legend(matrix)),
+        *(f"`{name}` is {source}." for name, source in about.sources),
+        f"Versions: {about.versions}.",
+        "## Differences",
+        f"Percentage points, mean of the paired differences with its {matrix.interval}.",
+        *(part for metric in matrix.metrics for part in _difference_part(matrix, metric)),
+        "## Classes",
+        *(part for metric in matrix.metrics for part in _class_part(matrix, metric)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _difference_part(matrix: Matrix, metric: str) -> list[str]:
+    rival = matrix.best_hand_made(metric)
+    heads = {matrix.reference: f"to {matrix.reference}"}
+    if rival is not None:
+        heads[rival] = f"to {rival}, the best hand-made"
+    rows = []
+    for name in matrix.names:
+        found = {other: matrix.difference(name, other, metric) for _, other in opponents(matrix, name, metric)}
+        rows.append([name, *(points(found[other]) if other in found else "" for other in heads)])
+    return [f"### {metric}", markdown_rows(["loss", *heads.values()], rows)]
+
+
+def _class_part(matrix: Matrix, metric: str) -> list[str]:
+    rows = [
+        [label, *(spread(matrix.of_class(name, metric, label)) for name in matrix.names)] for label in matrix.classes
+    ]
+    if not any(matrix.of_class(name, metric, label).n for name in matrix.names for label in matrix.classes):
+        return [f"### {metric}", "Has no score of its own for each class."]
+    return [f"### {metric}", markdown_rows(["class", *matrix.names], rows)]
+
+
+def latex(matrix: Matrix, about: About) -> str:
+    """The matrix as a table for a paper; needs booktabs."""
+    head, rows = rows_of(matrix, r"\textbf{{{}}}")
+    lines = [" & ".join(_tex(cell) for cell in row) + r" \\" for row in rows]
+    mixed = f" {about.mixed}" if about.mixed else ""
+    caption = f"{about.data}, {about.split}, {len(matrix.seeds)} seeds.{mixed} {' '.join(legend(matrix))}"
+    return "\n".join(
+        [
+            r"% needs \usepackage{booktabs}",
+            r"\begin{table}",
+            r"  \centering",
+            rf"  \caption{{{_tex(caption)}}}",
+            rf"  \begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
+            r"    \toprule",
+            "    " + " & ".join(_tex(cell) for cell in head) + r" \\",
+            r"    \midrule",
+            *(f"    {line}" for line in lines),
+            r"    \bottomrule",
+            r"  \end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def _tex(text: str) -> str:
+    """Escape for LaTeX, but for the bold face that `rows_of` put there."""
+    if text.startswith(r"\textbf{"):
+        inside, _, rest = text.removeprefix(r"\textbf{").partition("}")
+        return rf"\textbf{{{_tex(inside)}}}{_tex(rest)}"
+    for character in "&%$#_{}":
+        text = text.replace(character, "\\" + character)
+    text = text.replace("~", r"\textasciitilde{}").replace("±", r"$\pm$").replace("–", "--").replace("*", r"$\cdot$")
+    for mark, command in LATEX.items():
+        text = text.replace(mark, f"$^{{{command}}}$")
+    return text

@@ -1,0 +1,128 @@
+"""The result of a comparison as numbers: losses by metrics by seeds, and how sure their differences are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
+
+from autoseg.errors import unknown_name
+from autoseg.evidence.comparison.bootstrap import Bootstrap
+from autoseg.evidence.comparison.contenders import Contender
+from autoseg.metrics import higher_is_better, parse
+from autoseg.search.paired import Paired, Summary, paired, summary
+from autoseg.search.records import COMPLETE, TrialRecord
+
+
+def score(scores: Mapping[str, float], metric: str, of: str = "") -> float:
+    """The score of a metric or of a sum of metrics, or of one class of it; NaN if it was not scored."""
+    return sum(weight * scores.get(name + of, math.nan) for weight, name in parse(metric))
+
+
+class Matrix:
+    """Losses by metrics by seeds.
+
+    Args:
+        among: the losses, in the order of the tables.
+        metrics: names or sums, likewise.
+        seeds: likewise.
+        reference: name of the loss all others are compared with.
+        records: of all trainings, in any order.
+        classes: names of the classes.
+        bootstrap: None: intervals are over seeds; else over seeds and images, for the metrics that it covers.
+
+    Raises:
+        InputError: a metric that was not scored.
+    """
+
+    def __init__(
+        self,
+        among: Sequence[Contender],
+        metrics: Sequence[str],
+        seeds: Sequence[int],
+        reference: str,
+        records: Sequence[TrialRecord],
+        classes: Sequence[str],
+        bootstrap: Bootstrap | None = None,
+    ) -> None:
+        self.among, self.metrics, self.seeds = tuple(among), tuple(metrics), tuple(seeds)
+        self.reference, self.classes = reference, tuple(classes)
+        self._records = {record.key: record for record in records}
+        self._check_scored()
+        self._bootstrap = bootstrap
+        complete = [key for key, record in self._records.items() if record.state == COMPLETE]
+        self.without_images = (
+            {metric: reason for metric in self.metrics if (reason := bootstrap.missing(metric, complete))}
+            if bootstrap is not None
+            else {}
+        )  # metrics whose intervals had to stay those over seeds, and why
+        self._differences: dict[tuple[str, str, str], Paired] = {}
+
+    def _check_scored(self) -> None:
+        complete = [record.scores for record in self._records.values() if record.state == COMPLETE]
+        for scores in complete[:1]:
+            for name in (term for metric in self.metrics for _, term in parse(metric)):
+                if name not in scores:
+                    raise unknown_name("metrics", name, [scored for scored in scores if "/" not in scored])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the losses."""
+        return tuple(loss.name for loss in self.among)
+
+    def row(self, name: str) -> list[TrialRecord]:
+        """The trainings of a loss, by seed."""
+        return [self._records[name, seed] for seed in self.seeds]
+
+    def cell(self, name: str, metric: str) -> Summary:
+        """A loss under a metric."""
+        return summary([score(record.scores, metric) for record in self.row(name)])
+
+    def of_class(self, name: str, metric: str, label: str) -> Summary:
+        """A loss under a metric, one class alone; empty for metrics that pool the classes."""
+        return summary([score(record.scores, metric, f"/{label}") for record in self.row(name)])
+
+    def seconds(self, name: str) -> float:
+        """Median time of a training (a worker's first one includes its start); NaN if none completed."""
+        times = [record.seconds for record in self.row(name) if record.state == COMPLETE]
+        return median(times) if times else math.nan
+
+    def best(self, metric: str, among: Callable[[Contender], bool] = lambda loss: True) -> str | None:
+        """The loss with the best mean (for errors the lowest); None if none of these has a score."""
+        means = {loss.name: self.cell(loss.name, metric).mean for loss in self.among if among(loss)}
+        known = {name: mean for name, mean in means.items() if not math.isnan(mean)}
+        sign = 1 if higher_is_better(metric) else -1
+        return max(known, key=lambda name: sign * known[name], default=None)
+
+    def leaders(self, metric: str) -> tuple[str, ...]:
+        """Every loss with the best mean: several where they tie to the last digit, none if there is no score."""
+        best = self.best(metric)
+        if best is None:
+            return ()
+        top = self.cell(best, metric).mean
+        return tuple(name for name in self.names if self.cell(name, metric).mean == top)
+
+    def best_hand_made(self, metric: str) -> str | None:
+        """The best loss that no search has found: the one to beat.
+
+        Chosen by the very scores it is then compared with, so it may owe something to luck: comparisons with it err
+        on its side.
+        """
+        return self.best(metric, lambda loss: not loss.searched)
+
+    def difference(self, name: str, other: str, metric: str) -> Paired:
+        """A loss against another, paired by seed."""
+        key = (name, other, metric)
+        if key not in self._differences:
+            found = paired(self.cell(name, metric).values, self.cell(other, metric).values)
+            if self._bootstrap is not None and metric not in self.without_images:
+                found = self._bootstrap.widen(found, name, other, self.seeds, metric)
+            self._differences[key] = found
+        return self._differences[key]
+
+    @property
+    def interval(self) -> str:
+        """What the intervals of the differences are, in words."""
+        if self._bootstrap is None or len(self.without_images) == len(self.metrics):
+            return "95 % paired t interval over seeds"
+        return "95 % bootstrap interval over seeds and images"

@@ -1,0 +1,187 @@
+"""A comparison as text: every cell as CSV, the paper-style matrix for the terminal, who is best in a sentence."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+from collections.abc import Iterable, Sequence
+
+from autoseg.evidence.comparison.matrix import Matrix, score
+from autoseg.metrics import higher_is_better
+from autoseg.search.paired import LEAST_SEEDS, Paired, Summary
+from autoseg.search.records import percent
+
+HAND_MADE = "best hand-made"
+UP, DOWN, DAGGER, DOUBLE_DAGGER = "↑", "↓", "†", "‡"
+
+
+def points(difference: Paired) -> str:
+    """A difference with its interval, in percentage points: "+1.2 [0.3, 2.1]"."""
+    if math.isnan(difference.mean):
+        return "–"
+    interval = "" if math.isnan(difference.low) else f" [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
+    return f"{100 * difference.mean:+.1f}{interval}"
+
+
+def marks(matrix: Matrix, name: str, metric: str) -> str:
+    """↑ or ↓: surely above or below the reference; † or ‡: the best hand-made loss."""
+    rival = matrix.best_hand_made(metric)
+    found = ""
+    for other, above, below in ((matrix.reference, UP, DOWN), (rival, DAGGER, DOUBLE_DAGGER)):
+        if other is not None and other != name:
+            difference = matrix.difference(name, other, metric)
+            if difference.significant:
+                found += above if difference.mean > 0 else below
+    return found
+
+
+def cells(matrix: Matrix) -> str:
+    """CSV, a line per training: its state, time and every score as a share of 1 (empty: there is none)."""
+    records = [record for name in matrix.names for record in matrix.row(name)]
+    scores = list(dict.fromkeys(name for record in records for name in record.scores))
+    sums = [metric for metric in matrix.metrics if metric not in scores]
+    head = ["loss", "kind", "seed", "state", "seconds", "attempts", *sums, *scores]
+    lines: list[list[object]] = [
+        [r.name, r.kind, r.seed, r.state, round(r.seconds, 3), r.attempts]
+        + [number(score(r.scores, metric)) for metric in sums]
+        + [number(r.scores.get(name, math.nan)) for name in scores]
+        for r in records
+    ]
+    return csv_text([head, *lines])
+
+
+def differences(matrix: Matrix) -> str:
+    """CSV, a line per loss, metric and opponent: mean difference, interval, whether it is marked."""
+    lines: list[list[object]] = [["metric", "loss", "against", "role", "seeds", "mean", "low", "high", "marked"]]
+    for metric in matrix.metrics:
+        for name in matrix.names:
+            for role, other in opponents(matrix, name, metric):
+                d = matrix.difference(name, other, metric)
+                lines.append(
+                    [metric, name, other, role, d.n, *map(number, (d.mean, d.low, d.high)), int(d.significant)]
+                )
+    return csv_text(lines)
+
+
+def opponents(matrix: Matrix, name: str, metric: str) -> list[tuple[str, str]]:
+    """(role, loss) of what a loss is compared with, itself left out."""
+    roles = [("reference", matrix.reference), (HAND_MADE, matrix.best_hand_made(metric))]
+    return [(role, other) for role, other in roles if other is not None and other != name]
+
+
+def legend(matrix: Matrix, best: str = "bold") -> list[str]:
+    """How to read the matrix, in sentences; `best` is how the best mean looks."""
+    texts = [f"Percent, mean ± standard deviation over seeds; {best}: the best mean."]
+    if errors := [metric for metric in matrix.metrics if not higher_is_better(metric)]:
+        texts.append(f"Lower is better for {', '.join(errors)}.")
+    texts += [
+        f"Intervals of {metric} are t intervals over seeds: {reason}."
+        for metric, reason in matrix.without_images.items()
+    ]
+    if len(matrix.seeds) < LEAST_SEEDS:
+        return [*texts, f"Nothing is marked: that takes {LEAST_SEEDS} seeds or more."]
+    return [
+        *texts,
+        f"{UP} {DOWN}: above or below {matrix.reference}; {DAGGER} {DOUBLE_DAGGER}: above or below the best hand-made "
+        f"loss of the column ({matrix.interval} excludes zero; not corrected for the number of cells).",
+    ]
+
+
+def rows_of(matrix: Matrix, bold: str = "{}") -> tuple[list[str], list[list[str]]]:
+    """Head and rows of the matrix: losses by metrics, time, failures if any; `bold` is put around the best."""
+    best = {metric: matrix.leaders(metric) for metric in matrix.metrics}
+    rows = []
+    for name in matrix.names:
+        texts = []
+        for metric in matrix.metrics:
+            text = spread(matrix.cell(name, metric))
+            texts.append((bold.format(text) if name in best[metric] else text) + marks(matrix, name, metric))
+        rows.append([name, *texts, seconds(matrix, name), failed(matrix, name)])
+    head = ["loss", *matrix.metrics, "s / run", "failed"]
+    if not any(row[-1] for row in rows):
+        return head[:-1], [row[:-1] for row in rows]
+    return head, rows
+
+
+def spread(cell: Summary) -> str:
+    """Mean ± std in percent."""
+    return f"{percent(cell.mean)} ± {percent(cell.std)}" if cell.n > 1 else percent(cell.mean)
+
+
+def seconds(matrix: Matrix, name: str) -> str:
+    """Seconds of a training."""
+    value = matrix.seconds(name)
+    return "–" if math.isnan(value) else f"{value:.3g}"
+
+
+def failed(matrix: Matrix, name: str) -> str:
+    """How many trainings of a loss did not complete; empty if none."""
+    count = sum(record.state != "complete" for record in matrix.row(name))
+    return f"{count} of {len(matrix.seeds)}" if count else ""
+
+
+def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table as lines of text, its first column to the left, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    return [
+        "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]).rstrip()
+        for line in [head, *rows]
+    ]
+
+
+def markdown_rows(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown, aligned as `aligned` does."""
+    named = [[_literal(name), *cells] for name, *cells in rows]
+    lines = [list(map(_literal, head)), ["---", *["---:"] * (len(head) - 1)], *named]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _literal(name: str) -> str:
+    """A name that Markdown shows as it is: the stars of "0.25*ce+0.75*jml" are no emphasis, no class is markup."""
+    return re.sub(r"([\\|*<`\[])", r"\\\1", " ".join(name.split()))
+
+
+def sentences(matrix: Matrix) -> list[str]:
+    """For each metric, who is best and by how much."""
+    return [_sentence(matrix, metric) for metric in matrix.metrics]
+
+
+def _sentence(matrix: Matrix, metric: str) -> str:
+    leaders = matrix.leaders(metric)
+    if not leaders:
+        return f"{metric}: no training completed."
+    best, *tied = leaders
+    found = {other: role for role, other in opponents(matrix, best, metric) if other not in tied}  # or both in one
+    if not found and (next_best := matrix.best(metric, lambda loss: loss.name not in leaders)) is not None:
+        found = {next_best: "next"}
+    against = [_against(matrix, best, other, role, metric) for other, role in found.items()]
+    who = f"{', '.join(leaders)} tie" if tied else f"{best} is best"
+    return "; ".join([f"{metric}: {who} with {spread(matrix.cell(best, metric))}", *against]) + "."
+
+
+def _against(matrix: Matrix, best: str, other: str, role: str, metric: str) -> str:
+    difference = matrix.difference(best, other, metric)
+    title = f"{other} (the best hand-made)" if role == HAND_MADE else other
+    if difference.significant:
+        return f"{points(difference)} to {title}"
+    why = "the interval holds zero" if difference.n >= LEAST_SEEDS else f"too few seeds to say: {difference.n}"
+    return f"{points(difference)} to {title}, {why}"
+
+
+def number(value: float) -> str:
+    """Eight digits; NaN is empty."""
+    return "" if math.isnan(value) else f"{value:.8g}"
+
+
+def csv_text(lines: Sequence[Sequence[object]]) -> str:
+    """Rows as CSV. A name that a spreadsheet would take for a formula, such as a class "=1+1", has a ' before it."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([[_no_formula(cell) for cell in line] for line in lines])
+    return text.getvalue()
+
+
+def _no_formula(cell: object) -> object:
+    number = re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", cell) if isinstance(cell, str) else None
+    return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r") and not number else cell

@@ -1,0 +1,187 @@
+"""Takes a found loss out of autoseg: a card, an mmsegmentation config, a Python file or a program for torch alone."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autoseg.errors import InputError, unknown_name
+from autoseg.evidence.export.gather import Gathered
+from autoseg.evidence.sampled import coefficients
+from autoseg.losses import LossCard
+from autoseg.metrics.base import Metric
+from autoseg.surrogates.loss import SurrogateLoss
+
+FORMATS = ("json", "mmseg", "python", "torch_export")
+_FORMULA = ("__init__", "reset", "sums", "scores", "weights")  # what a loss needs of a metric
+
+_PYTHON = '''"""{title}
+
+Found by autoseg; needs torch only. Use:
+
+    from {module} import build_loss
+    loss = build_loss(num_classes={num_classes})
+    value = loss(logits, labels)  # (N, C, H, W) float, (N, H, W) integer -> scalar
+"""
+
+from __future__ import annotations
+
+{imports}
+
+
+{body}
+
+
+def build_loss(num_classes: int = {num_classes}, ignore_index: int = {ignore_index}) -> FoundLoss:
+    """The loss, for any number of classes."""
+    options = MetricOptions(num_classes, ignore_index, tolerance={tolerance}, drop_background={drop_background})
+    terms = [
+{terms}
+    ]
+    return FoundLoss(terms, absent={absent!r}, eps={eps!r}, loss_weight={loss_weight!r})
+'''
+
+_MMSEG = """# {title}
+# Take the # from the next line, name your own config there, and train with this file:
+# _base_ = ["deeplabv3plus_....py"]
+custom_imports = dict(imports=["autoseg.mmseg"], allow_failed_imports=False)
+model = dict(
+    decode_head=dict(loss_decode=dict(_delete_=True, type="AutoSegLoss", loss="{{{{ fileDirname }}}}/{card}"{own}))
+)
+# If your network has an auxiliary head, it takes the same loss at 0.4 with:
+# model["auxiliary_head"] = dict(loss_decode=dict(model["decode_head"]["loss_decode"], loss_weight=0.4))
+"""
+
+
+def as_files(card: LossCard, format: str, target: Path, imports: Sequence[str] = ()) -> dict[Path, str | bytes]:
+    """The content of every file of an export.
+
+    Args:
+        card: the loss.
+        format: one of `FORMATS`.
+        target: the main file; a config's card stands beside it under the same name.
+        imports: the user's own modules that a config must name, files by absolute paths: those the user has named now,
+            never those that a card says it was made with.
+
+    Raises:
+        InputError: unknown format, or a Python file that could not be imported by its name.
+    """
+    if format == "json":
+        return {target: card.as_json()}
+    if format == "mmseg":
+        beside = target.with_suffix(".json")
+        own = f", imports={list(imports)!r}" if imports else ""
+        return {target: _MMSEG.format(title=title(card), card=beside.name, own=own), beside: card.as_json()}
+    if format == "python":
+        if not target.stem.isidentifier():
+            raise InputError("-o", "a name that Python can import, such as found_loss.py", f"'{target.name}'")
+        return {target: as_python(card, target.stem)}
+    if format == "torch_export":
+        return {target: as_program(card)}
+    raise unknown_name("--format", format, FORMATS)
+
+
+def title(card: LossCard) -> str:
+    """One line that says what the loss is."""
+    state = "confirmed with fresh seeds" if card.confirmed else "not confirmed"
+    return f"Surrogate loss for {card.metric}, space {card.space['name']}, {state}."
+
+
+def as_python(card: LossCard, module: str) -> str:
+    """One self-contained module with `build_loss(num_classes, ignore_index)`.
+
+    Args:
+        card: the loss.
+        module: the file's name without `.py`, for its usage example.
+    """
+    loss = card.build(card.num_classes or 2)
+    if not isinstance(loss, SurrogateLoss):
+        raise InputError("format", "json or mmseg for a loss made of several", "python", "Only curves become one file.")
+    kinds = [type(metric) for _, metric in loss.terms]
+    lineage = {base for kind in kinds for base in kind.__mro__ if issubclass(base, Metric)}
+    gathered = Gathered("autoseg", {base.__name__: _FORMULA for base in lineage})
+    for kind in kinds:
+        gathered.add(kind.__module__, kind.__name__)
+    for name in ("MetricOptions", "FoundLoss"):
+        gathered.add("autoseg.metrics.base" if name == "MetricOptions" else "autoseg.evidence.export.standalone", name)
+    options = loss.options
+    return _PYTHON.format(
+        title=title(card),
+        module=module,
+        imports="\n".join(sorted(gathered.imports, key=lambda line: (line.split()[1], line))),
+        body=gathered.body,
+        terms="\n".join(_term(loss, weight, metric) for weight, metric in loss.terms),
+        num_classes=options.num_classes,
+        ignore_index=options.ignore_index,
+        tolerance=options.tolerance,
+        drop_background=options.drop_background,
+        absent=loss.absent,
+        eps=loss.eps,
+        loss_weight=loss.loss_weight,
+    )
+
+
+def _term(loss: SurrogateLoss, weight: float, metric: Metric) -> str:
+    """Source of one `Term`; numbers are written so that they read back exactly."""
+    keys = loss.space.keys(metric.name)
+    curves = {key: _rows(loss, name) for key, name in keys.items()}
+    score = None if loss.space.score is None else _rows(loss, loss.space.qualified(metric.name, "score"))
+    rows = "".join(f"                {key!r}: {value!r},\n" for key, value in curves.items())
+    return (
+        f"        Term(\n            {weight!r},\n            {type(metric).__name__}(options),\n"
+        f"            {{\n{rows}            }},\n            {score!r},\n        ),"
+    )
+
+
+def _rows(loss: SurrogateLoss, curve: str) -> list[list[float]]:
+    rows: list[list[float]] = coefficients(loss)[curve].double().tolist()
+    return rows
+
+
+def as_program(card: LossCard) -> bytes:
+    """The content of a `.pt2` file: `torch.export.load(file).module()(logits, labels)` is the loss.
+
+    It needs torch alone and no Python source. Logits (N, C, H, W) float32 and labels (N, H, W) int64, on the CPU; C is
+    the card's, N, H and W are free. Labels are not checked. Gradients flow to the logits. Checked with torch 2.15 for
+    the paper's six metrics in the default space: loss and gradient equal those of the loss itself, at sizes other than
+    the one it was made at. Making one takes half a minute to some minutes of CPU.
+
+    TorchScript is not offered. With torch 2.15 `torch.jit.script` refuses the curves' table ("Cannot create dict for
+    key type '(str, str)'") and `torch.jit.trace` cannot save their own backward ("Could not export Python function
+    call").
+
+    Raises:
+        InputError: a loss that is not made of curves alone, or one that does not know its number of classes.
+    """
+    if card.num_classes is None:
+        raise InputError("--format", "json, python or mmseg for a card without a number of classes", "torch_export")
+    loss = card.build(validate=False)
+    if getattr(loss, "surrogate", None) is not loss:
+        raise InputError("--format", "json or mmseg for a loss made of several", "torch_export")
+    loss.fused = False  # a fused pass has its own backward, which a program cannot hold
+    side = 2 * (card.options.get("tolerance", 5) + 8)
+    logits = torch.randn(2, card.num_classes, side, side + 1)
+    labels = torch.randint(0, card.num_classes, (2, side, side + 1))
+    free: Any = torch.export.Dim.DYNAMIC
+    shapes = ({0: free, 2: free, 3: free}, {0: free, 1: free, 2: free})
+    program = torch.export.export(_Plain(loss), (logits, labels), dynamic_shapes=shapes)
+    file = io.BytesIO()
+    torch.export.save(program.run_decompositions(), file)
+    return file.getvalue()
+
+
+class _Plain(nn.Module):
+    """The loss of float32 logits and int64 labels alone: what a program takes."""
+
+    def __init__(self, loss: nn.Module) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        value: Tensor = self.loss(logits, labels)
+        return value

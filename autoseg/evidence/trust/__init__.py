@@ -1,0 +1,1 @@
+"""Whether a proxy ranks losses as longer training does: `rankings` trains and judges by `agreement`; `documents`."""

@@ -1,0 +1,226 @@
+"""Proxy trust: does a short training rank losses as a fuller one does, and may a cheaper one be used instead?
+
+Candidates spread over a search's rewards, and its rivals, are trained again: under the same proxy with another seed,
+under cheaper proxies, and for longer. Two seeds of one proxy do not rank alike either (six very different losses once
+had a tau of .6), so that is what a cheaper proxy is judged against, not 1. The candidates were picked by the search's
+own scores, so the row of its own seed may owe something to luck; all other rows have seeds of their own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+from typing import TYPE_CHECKING, Any
+
+from autoseg.errors import InputError
+from autoseg.evidence.trust.agreement import LEAST, Agreement, agreement, tau_difference
+from autoseg.execution import Executor
+from autoseg.search.bench import train_list
+from autoseg.search.candidate import CandidateTask
+from autoseg.search.observer import Observer
+from autoseg.search.records import COMPLETE, TrialRecord
+from autoseg.search.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from autoseg.search.candidate import Train
+
+STUDY = "trust"
+PROXY, AGAIN, FULL = "proxy", "proxy, another seed", "fuller training"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A loss whose place in the rankings is looked at."""
+
+    name: str  # as in the search's ledger
+    kind: str  # "candidate" or "rival"
+    theta: tuple[float, ...] | None  # raw θ; None for a hand-made loss
+    score: float  # the target's with the search's own seed; NaN if it was not trained with that
+    seconds: float  # what that took
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        """What a `CandidateTask` builds it from."""
+        return {"loss": self.name} if self.theta is None else {"theta": list(self.theta)}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to train."""
+
+    name: str  # "proxy", "proxy, another seed", a change of the proxy such as "proxy.iters=75", or "fuller training"
+    seeds: tuple[int, ...]  # of its trainings; the mean over them ranks
+
+
+@dataclass(frozen=True)
+class TrustTask:
+    """What the workers run."""
+
+    task: CandidateTask  # builds the losses and checks the scores
+    trains: Mapping[str, Train]  # variant to training
+    jobs: Mapping[str, tuple[str, dict[str, Any]]]  # name of a training to its variant and the payload of its loss
+
+    def __call__(self, payload: dict[str, Any], device: str) -> dict[str, float]:
+        """Scores of `{"loss": name of a training, "seed": n}`."""
+        variant, loss = self.jobs[payload["loss"]]
+        task = dataclasses.replace(self.task, train=self.trains[variant])
+        return task({**loss, "seed": payload["seed"]}, device)
+
+
+def spread(history: Sequence[TrialRecord], metric: str, count: int) -> list[Entry]:
+    """Candidates of a search at even steps from its lowest to its highest score, best first.
+
+    Raises:
+        InputError: fewer than two candidates of different θ completed.
+    """
+    known = {r.theta: r for r in reversed(history) if r.state == COMPLETE and r.kind == "candidate"}
+    left = sorted(known.values(), key=lambda r: (-r.scores[metric], r.number))
+    if len(left) < 2:
+        raise InputError("RUN", "a search with two or more candidates", f"{len(left)} that completed")
+    top, bottom = left[0].scores[metric], left[-1].scores[metric]
+    count = min(count, len(left))
+    chosen = []
+    for step in range(count):
+        wanted = top - (top - bottom) * step / max(count - 1, 1)
+        nearest = min(left, key=lambda r: abs(r.scores[metric] - wanted))
+        left.remove(nearest)
+        chosen.append(nearest)
+    chosen.sort(key=lambda r: -r.scores[metric])
+    return [Entry(r.name, r.kind, r.theta, r.scores[metric], r.seconds) for r in chosen]
+
+
+def plan(entries: Sequence[Entry], variants: Sequence[Variant]) -> list[TrialRecord]:
+    """All trainings but those the search has done itself."""
+    return [
+        TrialRecord(-1, index, variant.name, training(variant.name, entry.name), None, seed)
+        for variant in variants
+        for seed in variant.seeds
+        for index, entry in enumerate(entries)
+        if variant.name != PROXY or math.isnan(entry.score)
+    ]
+
+
+def training(variant: str, entry: str) -> str:
+    """Name of a training in the ledger."""
+    return f"{variant}: {entry}"
+
+
+def train_all(
+    folder: RunFolder, planned: Sequence[TrialRecord], metric: str, executor: Executor, observer: Observer
+) -> list[TrialRecord]:
+    """Train what the ledger of `folder` does not have yet; errors as in `train_list`."""
+    return train_list(folder, STUDY, planned, lambda scores: scores[metric], executor, observer)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A variant against the fuller training."""
+
+    name: str  # of the variant
+    cost: float  # seconds of a training relative to the proxy's
+    full: Agreement  # its agreement with the fuller training
+    share: float  # its tau as a share of that between two seeds of the proxy
+    worse: bool  # whether its tau is surely below that of the proxy with another seed
+
+
+class Trust:
+    """The rankings of all variants.
+
+    Args:
+        entries: the losses.
+        variants: how they were trained.
+        records: of all trainings.
+    """
+
+    def __init__(self, entries: Sequence[Entry], variants: Sequence[Variant], records: Sequence[TrialRecord]) -> None:
+        self.entries, self.variants, self.records = tuple(entries), tuple(variants), tuple(records)
+        self._done = {record.key: record for record in records if record.state == COMPLETE}
+
+    def scores(self, variant: Variant) -> list[float]:
+        """Mean score over the variant's seeds, an entry each; NaN where one did not complete."""
+        return [self._score(variant, entry) for entry in self.entries]
+
+    def _score(self, variant: Variant, entry: Entry) -> float:
+        if variant.name == PROXY and not math.isnan(entry.score):
+            return entry.score
+        found = [self._done.get((training(variant.name, entry.name), seed)) for seed in variant.seeds]
+        return fmean(math.nan if record is None else record.reward for record in found)
+
+    def of(self, name: str) -> Variant:
+        """A variant by name."""
+        return next(variant for variant in self.variants if variant.name == name)
+
+    @property
+    def seed_to_seed(self) -> Agreement:
+        """The yardstick: how alike two seeds of the proxy rank."""
+        return agreement(self.scores(self.of(PROXY)), self.scores(self.of(AGAIN)))
+
+    def rows(self) -> list[Row]:
+        """The proxy, then the cheaper ones, the cheapest last."""
+        unit, yard = self._seconds(self.of(AGAIN)), self.seed_to_seed.tau.value
+        full, again = self.scores(self.of(FULL)), self.scores(self.of(AGAIN))
+        rows = []
+        for variant in self.variants:
+            if variant.name != FULL:
+                scores = self.scores(variant)
+                found = agreement(scores, full)
+                worse = variant.name not in (PROXY, AGAIN) and tau_difference(again, scores, full).low > 0
+                cost = 1.0 if variant.name == PROXY else self._seconds(variant) / unit
+                rows.append(Row(variant.name, cost, found, found.tau.value / yard if yard > 0 else math.nan, worse))
+        return sorted(rows, key=lambda row: (row.name not in (PROXY, AGAIN), -row.cost))
+
+    @property
+    def full_cost(self) -> float:
+        """Seconds of a fuller training relative to the proxy's."""
+        return self._seconds(self.of(FULL)) / self._seconds(self.of(AGAIN))
+
+    def _seconds(self, variant: Variant) -> float:
+        times = [record.seconds for record in self._done.values() if record.kind == variant.name]
+        return median(times) if times else math.nan
+
+
+def verdict(rows: Sequence[Row]) -> str:
+    """In two sentences: whether the proxy ranks as the fuller training does, and which cheaper one may, or what to do.
+
+    A ranking is sure where the interval of tau is above zero. A cheaper proxy may be used if it is sure and agrees with
+    the fuller training no less than the proxy does with the worse of its two seeds.
+    """
+    proxies = [row for row in rows if row.name in (PROXY, AGAIN)]
+    fewest = min(row.full.n for row in rows)
+    if fewest < LEAST:
+        return (
+            f"Whether the proxy ranks losses as the fuller training does cannot be told: that takes {LEAST} losses or "
+            f"more, here {fewest}. Take more candidates (candidates=N), from a search that has them."
+        )
+    taus = " and ".join("–" if math.isnan(v := row.full.tau.value) else f"{v:.2f}" for row in proxies)
+    if not any(row.full.tau.low > 0 for row in proxies):
+        return (
+            f"The proxy does not surely rank losses as the fuller training does (tau {taus} with two seeds), so no "
+            "cheaper one can be judged. Look at more candidates (candidates=N), or search with a longer proxy."
+        )
+    return f"The proxy ranks losses as the fuller training does: tau {taus} with two seeds. {_cheaper(rows, proxies)}"
+
+
+def _cheaper(rows: Sequence[Row], proxies: Sequence[Row]) -> str:
+    """Which cheaper proxy may take the place of one that is sure."""
+    needed = min(row.full.tau.value for row in proxies)
+    cheaper = [row for row in rows if row not in proxies]
+    usable = [row for row in cheaper if row.full.tau.low > 0 and row.full.tau.value >= needed]
+    if usable:
+        best = min(usable, key=lambda row: row.cost)
+        return (
+            f"{best.name} may be used: at {best.cost:.2f} of the cost it agrees with the fuller training at tau "
+            f"{best.full.tau.value:.2f}. Name it in the next search."
+        )
+    if not cheaper:
+        return "No cheaper one was tried."
+    if all(row.worse for row in cheaper):
+        return "None of the cheaper proxies may be used: each surely agrees less."
+    nearest = max(cheaper, key=lambda row: row.full.tau.value)
+    return (
+        "Whether a cheaper proxy may be used cannot be told: none agrees as well; the nearest is "
+        f"{nearest.name} with {nearest.full.tau.value:.2f}, not surely less."
+    )

@@ -1,0 +1,205 @@
+"""Totals of pointwise functions of softmax in one pass over the logits, without C-fold one-hot tensors.
+
+On the CPU, see `passes` for the kinds of totals. The pass walks through blocks of pixels that stay in the cache; sums
+are float32 within a block and float64 across blocks. Kept for backward, each of the logits' size: p, and p g'(p) for
+each total everywhere. One of them becomes the gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from autoseg.surrogates.fast.cpu.pieces import ROOM, pieces_of, room_for, total, value_and_slope
+from autoseg.surrogates.fast.once import once
+from autoseg.surrogates.fast.passes import Bound, Own, Pixels
+
+BLOCK = 2**17  # numbers of a block, C times its pixels
+OWN = 2**16  # pixels at a time of what is one number a pixel
+LOG2E = 1.4426950408889634
+
+
+def totals(logits: Tensor, work: Bound) -> Tensor:
+    """All totals of a pass, (len(work), N, C) float64; differentiable once in the logits.
+
+    Args:
+        logits: (N, C, H, W) on the CPU; half precision is computed in float32.
+        work: what to compute.
+    """
+    return _Totals.apply(logits, work)
+
+
+class _Totals(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, work: Bound) -> Tensor:
+        ctx.work, needed = work, logits.requires_grad
+        result, kept = _forward(logits, work, needed)
+        if needed:
+            ctx.kept = kept
+            ctx.save_for_backward(logits)
+        return result
+
+    @staticmethod
+    @once
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (logits,) = ctx.saved_tensors
+        kept, ctx.kept = ctx.kept, None  # the gradient takes one's place: fresh memory costs a fifth of a pass
+        if kept is None:  # asked for a second time
+            kept = _forward(logits, ctx.work, True)[1]
+        return _backward(ctx.work, kept, grad).view(logits.shape).to(logits.dtype), None
+
+
+@dataclass
+class _Kept:
+    """What backward needs, and uses up.
+
+    Attributes:
+        probs: (N, C, P) softmax.
+        steep: p g'(p), (N, C, P) of each total everywhere.
+        own_steep: the same, (N P,) of each own total.
+    """
+
+    probs: Tensor
+    steep: list[Tensor]
+    own_steep: list[Tensor] = field(default_factory=list)
+
+
+def _work_dtype(logits: Tensor) -> torch.dtype:
+    return torch.float64 if logits.dtype == torch.float64 else torch.float32
+
+
+def _cut(x: Tensor, c: int) -> list[Tensor]:
+    """An (N, …, P) tensor in blocks of about BLOCK / C pixels, image by image.
+
+    An image's blocks are of one size, and their rows begin at the same place of a cache line.
+    """
+    step = -(-x.shape[-1] // max(1, round(c * x.shape[-1] / BLOCK)))
+    return [block for image in x.unbind(0) for block in image.split(max(16, -(-step // 16) * 16), -1)]
+
+
+def _forward(logits: Tensor, work: Bound, slopes: bool) -> tuple[Tensor, _Kept]:
+    """The totals, and what backward needs; steepness only if asked for."""
+    x, dtype = logits.flatten(2), _work_dtype(logits)
+    result = x.new_zeros(len(work), *x.shape[:2], dtype=torch.float64)
+    kept = _Kept(x.new_empty(x.shape, dtype=dtype), [])
+    kept.steep = [torch.empty_like(kept.probs) for _ in work.everywhere] if slopes else []
+    found = [x.new_empty(len(x), 1, x.shape[2], dtype=dtype) for _ in work.own]
+    _walk(x, work, kept, found, result)
+    while found:  # none lives longer than it is read
+        kept.own_steep += _own(work.own[-len(found)], found.pop(0).view(-1), result)
+    return result, kept
+
+
+def _walk(x: Tensor, work: Bound, kept: _Kept, found: list[Tensor], result: Tensor) -> None:
+    """Block by block: softmax, the totals everywhere, and for each class map the probability (N, 1, P) of its class."""
+    (n, c), dtype = x.shape[:2], kept.probs.dtype
+    curves = [pieces_of(each.curve, dtype) for each in work.everywhere]
+    masks = [
+        None if m is None else _cut(numbers(m.flatten(1), dtype), c) for m in (e.pixels.mask for e in work.everywhere)
+    ]
+    own = [(_cut(_rows(each), c), _cut(out, c)) for each, out in zip(work.own, found, strict=True)]
+    steep = [_cut(each, c) for each in kept.steep]
+    blocks = list(zip(_cut(x, c), _cut(kept.probs, c), strict=True))
+    buffers = kept.probs.new_empty(ROOM * max((p.numel() for _, p in blocks), default=0) if work.everywhere else 0)
+    for b, (logit, p) in enumerate(blocks):
+        softmax(logit, p)
+        for ids, out in own:
+            torch.gather(p, 0, ids[b].clamp_min(0), out=out[b])
+        room = room_for(p, buffers) if work.everywhere else []
+        for k, each in enumerate(work.everywhere):
+            counts, slope = masks[k], steep[k][b] if steep else None
+            mask = None if counts is None else counts[b]
+            result[each.at, b * n // len(blocks)] += total(p, curves[k], mask, slope, room)
+            if slope is not None:
+                slope.mul_(p) if mask is None else slope.mul_(p).mul_(mask)
+
+
+def _own(own: Own[Tensor, Pixels], probs: Tensor, result: Tensor) -> list[Tensor]:
+    """Own totals of (N P,) probabilities of each pixel's class, into `result`; p g'(p) of each curve."""
+    n, c = result.shape[1:]
+    index, out = bins(own.pixels.classes, c).split(OWN), []
+    for curve, at in own.curves:
+        assert curve is not None  # pixels are counted without a pass
+        pieces, steep = pieces_of(curve, probs.dtype), torch.empty_like(probs)
+        sums = result.new_zeros(n * (c + 1))
+        for ids, p, to in zip(index, probs.split(OWN), steep.split(OWN), strict=True):
+            value, slope = value_and_slope(p, pieces)
+            sums.index_add_(0, ids, value.double())
+            torch.mul(slope, p, out=to)
+        result[at] = sums.view(n, c + 1)[:, :-1]
+        out.append(steep)
+    return out
+
+
+def softmax(x: Tensor, out: Tensor) -> None:
+    """Softmax over the first dimension, in `out`'s dtype, by powers of 2, which take half the time of those of e.
+
+    The largest logit's rounding is that of a factor common to all classes.
+    """
+    highest = x.amax(0).to(out.dtype).mul_(-LOG2E)
+    torch.add(highest, x, alpha=LOG2E, out=out).exp2_()
+    out.div_(out.sum(0))
+
+
+def numbers(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """0 and 1 of a bool tensor, read as bytes, an eighth of the time that torch takes for bools."""
+    return mask.view(torch.uint8).to(dtype)
+
+
+def _rows(own: Own[Tensor, Pixels]) -> Tensor:
+    """(N, 1, P) classes, negative where a pixel has none."""
+    return own.pixels.classes.flatten(1).unsqueeze(1)
+
+
+def bins(classes: Tensor, num_classes: int) -> Tensor:
+    """(N P,) int32 index of each pixel's total among (N, C + 1), the last of an image is for pixels without a class."""
+    index = classes.flatten(1).int()
+    index.masked_fill_(index < 0, num_classes)
+    first = (num_classes + 1) * torch.arange(len(index), dtype=torch.int32, device=index.device)
+    return index.add_(first.unsqueeze(1)).view(-1)
+
+
+def _backward(work: Bound, kept: _Kept, grad: Tensor) -> Tensor:
+    """Gradient (N, C, P) in the logits: p (d - sum_c p d) with d = dL/dp. It takes the place of what was kept."""
+    probs, steep = kept.probs, kept.steep
+    n, c = probs.shape[:2]
+    weights = grad.to(probs.dtype)
+    own = [(_cut(ids, c), _cut(pull, c)) for ids, pull in own_gradients(work, kept.own_steep, weights)]
+    weight = [weights[each.at].unsqueeze(-1) for each in work.everywhere]
+    blocks = list(zip(_cut(probs, c), *(_cut(each, c) for each in steep), strict=True))
+    for b, (p, *steepness) in enumerate(blocks):
+        image, pull = b * n // len(blocks), None
+        for k, each in enumerate(steepness):
+            pull = each.mul_(weight[k][image]) if pull is None else pull.addcmul_(each, weight[k][image])
+        if pull is None:  # only own totals: p (0 - sum) now, their part is added then
+            pull = p.mul_(-torch.stack([values[b] for _, values in own]).sum(0))
+        for ids, values in own:
+            pull.scatter_add_(0, ids[b].clamp_min(0), values[b])
+        if steepness:
+            pull.addcmul_(p, pull.sum(0), value=-1)
+    return steep[0] if steep else probs
+
+
+def own_gradients(work: Bound, steep: Sequence[Tensor], weights: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """For each class map: (N, 1, P) classes to add to, negative without one, and p dL/dp there, 0 without one.
+
+    Args:
+        work: the pass.
+        steep: (N P,) p g'(p) of every own total.
+        weights: (len(work), N, C) gradients of the results.
+    """
+    out, slopes = [], iter(steep)
+    for own in work.own:
+        index, pull = bins(own.pixels.classes, weights.shape[2]), None
+        for (_, at), slope in zip(own.curves, slopes, strict=False):
+            each = F.pad(weights[at], (0, 1)).view(-1).index_select(0, index).mul_(slope)
+            pull = each if pull is None else pull.add_(each)
+        assert pull is not None
+        rows = _rows(own)
+        out.append((rows, pull.view_as(rows)))
+    return out

@@ -1,0 +1,123 @@
+"""What one pass over the logits computes, whoever runs it: `cpu.fused`, `cpu.native_pass` or `gpu.launches`.
+
+Three kinds of total cover every formula whose prediction planes are not eroded or dilated:
+
+    everywhere: T[n, c] = sum over pixels i that count of g(p_c(n, i)),
+    own:        T[n, c] = sum over pixels i of class c of g(p_c(n, i)),
+    counts:     T[n, c] = how many pixels of class c there are,
+
+since S(p AND y) = own(gA) and S(p OR y) = everywhere(gO) - own(gO) + counts. Kernels are given the latter as one total:
+everywhere, but 1 instead of g(p_c) where c is the pixel's own class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from autoseg.metrics.maps import NO_CLASS
+
+CurveT = TypeVar("CurveT")  # coefficients (K, 6), see `curves.prepare`; of a pass that knows no batch their key
+PixelsT = TypeVar("PixelsT", bound=Any)  # `Pixels`; of a pass that knows no batch what they are of it
+
+
+@dataclass(frozen=True, eq=False)
+class Pixels:
+    """Pixels that count, and the class of each. Kernels read `ids` and `within`, the other passes what is made of them.
+
+    Attributes:
+        ids: (N, H, W) integer; pixels with an id outside [0, C) do not count. None: all do, and none has a class.
+        within: (N, H, W) bool; pixels outside do not count. None: all are within.
+        num_classes: C.
+    """
+
+    ids: Tensor | None
+    within: Tensor | None
+    num_classes: int
+
+    @cached_property
+    def mask(self) -> Tensor | None:
+        """(N, H, W) bool, None where it is known that all count; on a GPU asking would wait."""
+        mask = self.within
+        if self.ids is not None:
+            known = (self.ids >= 0) & (self.ids < self.num_classes)
+            mask = known if mask is None else known & mask
+        return None if mask is None or (mask.device.type == "cpu" and bool(mask.all())) else mask
+
+    @cached_property
+    def classes(self) -> Tensor:
+        """(N, H, W) int64, `NO_CLASS` where a pixel does not count."""
+        assert self.ids is not None
+        ids = self.ids.long()
+        return ids if self.mask is None else torch.where(self.mask, ids, NO_CLASS)
+
+
+@dataclass(frozen=True, eq=False)
+class Everywhere(Generic[CurveT, PixelsT]):
+    """A total of the first kind.
+
+    Attributes:
+        curve: g.
+        pixels: those that count.
+        at: its place among the pass's results.
+        own: pixels that count as 1 in the total of their class, whatever their probability; for kernels only.
+    """
+
+    curve: CurveT
+    pixels: PixelsT
+    at: int
+    own: PixelsT | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Own(Generic[CurveT, PixelsT]):
+    """Totals of the other kinds, of the same pixels.
+
+    Attributes:
+        pixels: with their classes.
+        curves: (g, place among the pass's results) of each total; for kernels None instead of g: pixels are counted.
+    """
+
+    pixels: PixelsT
+    curves: list[tuple[CurveT | None, int]] = field(default_factory=list)
+
+
+@dataclass
+class Pass(Generic[CurveT, PixelsT]):
+    """What one pass computes; its results are in the order in which they were added."""
+
+    everywhere: list[Everywhere[CurveT, PixelsT]] = field(default_factory=list)
+    own: list[Own[CurveT, PixelsT]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.everywhere) + sum(len(own.curves) for own in self.own)
+
+    def add_everywhere(self, curve: CurveT, pixels: PixelsT, own: PixelsT | None = None) -> int:
+        """The place of its result."""
+        self.everywhere.append(Everywhere(curve, pixels, len(self), own))
+        return len(self) - 1
+
+    def add_own(self, curve: CurveT | None, pixels: PixelsT) -> int:
+        """The place of its result."""
+        place = len(self)
+        group = next((own for own in self.own if own.pixels == pixels), None)
+        if group is None:
+            group = Own(pixels)
+            self.own.append(group)
+        group.curves.append((curve, place))
+        return place
+
+    def of(self, curve: Callable[[CurveT], Tensor], pixels: Callable[[PixelsT], Pixels]) -> Pass[Tensor, Pixels]:
+        """The same pass of a batch; for the passes on a CPU."""
+        return Pass(
+            [Everywhere(curve(each.curve), pixels(each.pixels), each.at) for each in self.everywhere],
+            [Own(pixels(own.pixels), [(curve(g), at) for g, at in own.curves if g is not None]) for own in self.own],
+        )
+
+
+Bound = Pass[Tensor, Pixels]  # of a batch

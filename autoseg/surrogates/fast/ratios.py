@@ -1,0 +1,92 @@
+"""Whether a metric is the mean of one ratio of its totals, so that a kernel can compute it (`gpu.kernels.score`)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from numbers import Real
+
+from autoseg.metrics.base import Metric
+
+Row = tuple[float, ...]  # factors of totals
+
+
+class _Sum:
+    """A sum of totals as a formula writes it; what is no sum of totals raises."""
+
+    def __init__(self, factors: Row, pooled: bool = False) -> None:
+        self.factors, self.pooled = factors, pooled
+
+    def __add__(self, other: object) -> _Sum:
+        if not isinstance(other, _Sum) or other.pooled != self.pooled:
+            return NotImplemented
+        return _Sum(tuple(a + b for a, b in zip(self.factors, other.factors, strict=True)), self.pooled)
+
+    def __sub__(self, other: object) -> _Sum:
+        return self + other * -1 if isinstance(other, _Sum) else NotImplemented
+
+    def __mul__(self, factor: object) -> _Sum:
+        if not isinstance(factor, Real):
+            return NotImplemented
+        return _Sum(tuple(a * float(factor) for a in self.factors), self.pooled)
+
+    __rmul__ = __mul__
+
+    def __bool__(self) -> bool:
+        raise TypeError("nobody knows its value")
+
+    def sum(self, dim: int, keepdim: bool = False) -> _Sum:
+        """Over the classes."""
+        if dim != -1 or not keepdim or self.pooled:
+            raise TypeError("not the sum over the classes")
+        return _Sum(self.factors, pooled=True)
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Scores (a T) / (b T) of totals T, and their weights.
+
+    Attributes:
+        rows: factors of the totals: a, b, and in the weights; two rows where weights are equal.
+        pooled: whether totals are added up over the classes first.
+        label: the place of how much of each class the labels have.
+    """
+
+    rows: tuple[Row, ...]
+    pooled: bool
+    label: int
+
+
+def ratio_of(metric: Metric, places: Mapping[str, int], count: int, counts: Collection[int]) -> Ratio | None:
+    """The ratio that a metric is; None: it is another formula.
+
+    Args:
+        metric: its `scores` and `weights` are read with sums instead of numbers.
+        places: of its totals among those of the pass.
+        count: how many totals the pass has.
+        counts: those that are of labels alone.
+    """
+    totals = {name: _Sum(tuple(float(at == k) for k in range(count))) for name, at in places.items()}
+    noted: list[tuple[_Sum, _Sum]] = []
+    mark = object()
+
+    def ratio(numerator: _Sum, denominator: _Sum, empty: float = math.nan) -> object:
+        noted.append((numerator, denominator))
+        return mark
+
+    equal = type(metric).weights is Metric.weights
+    try:
+        score = metric.scores(totals, ratio)  # type: ignore[arg-type]
+        weights = [] if equal else [metric.weights(totals)]  # type: ignore[arg-type]
+    except Exception:  # whatever a formula does with what is no tensor
+        return None
+    parts = [*noted[0], *weights] if score is mark and len(noted) == 1 else []
+    sums = [part for part in parts if isinstance(part, _Sum)]
+    if not sums or len(sums) < len(parts) or len({part.pooled for part in sums}) > 1:
+        return None
+    if sums[0].pooled and equal:  # one score, as many weights as classes
+        return None
+    if any(factor and at not in counts for part in sums[2:] for at, factor in enumerate(part.factors)):
+        return None  # weights would have a gradient
+    return Ratio(tuple(part.factors for part in sums), sums[0].pooled, places["label"])

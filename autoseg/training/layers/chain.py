@@ -1,0 +1,173 @@
+"""Chains of convolution, batch normalisation and activation with few passes over their maps, on a CPU.
+
+Layer by layer, maps are written by a convolution, read for their statistics, read and written again to be normalised,
+and read by the next convolution; going backward twice as often. Here a convolution hands on its maps as they are, with
+their statistics, which it takes while they are in the cache; whoever reads them normalises and clamps on the way. So a
+map is written once and read once, and as often going backward. A whole chain is one call and one function to autograd:
+layers of their own would cost Python more than the small maps of a proxy cost the processor.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from autoseg.training.layers import native
+from autoseg.training.layers.native import Bounds
+from autoseg.training.layers.normalization import EIGHT, FastBatchNorm
+from autoseg.training.layers.pointwise import PointwiseConv
+
+LAST = torch.channels_last
+POINTWISE, DEPTHWISE, DENSE = range(3)  # of `links.h`
+
+
+@dataclass(frozen=True)
+class Link:
+    """A convolution, the batch normalisation after it, and the bounds its activation clamps to."""
+
+    conv: nn.Conv2d
+    norm: FastBatchNorm
+    bounds: Bounds
+
+    @cached_property
+    def kind(self) -> int | None:
+        """The number of its function in C++; None: there is none for it.
+
+        There are some for 1x1 convolutions, 3x3 depthwise ones, and 3x3 ones without stride and dilation from 32
+        channels on, where they win over oneDNN's; all without bias.
+        """
+        conv = self.conv
+        if conv.bias is not None or conv.in_channels % EIGHT or conv.out_channels % EIGHT:
+            return None
+        if isinstance(conv, PointwiseConv):
+            return POINTWISE
+        if conv.kernel_size != (3, 3) or conv.padding_mode != "zeros" or conv.padding != conv.dilation:
+            return None
+        if conv.groups == conv.in_channels == conv.out_channels:
+            return DEPTHWISE if len({*conv.stride}) == len({*conv.dilation}) == 1 else None
+        wide = conv.groups == 1 and min(conv.in_channels, conv.out_channels) >= 32
+        return DENSE if wide and conv.stride == conv.dilation == (1, 1) else None
+
+    def suits(self) -> bool:
+        """Whether there is a function for it."""
+        return self.kind is not None
+
+
+def usable(links: Sequence[Link], maps: Tensor) -> bool:
+    """Whether these links, all of which suit, can be run on these maps in one go, now."""
+    several = maps.shape[0] > 1 or all(side > 2 for side in maps.shape[2:])  # strides leave more than one
+    channels = [maps.shape[1], *(link.conv.out_channels for link in links)] if maps.ndim == 4 else []
+    return (  # of what does not fit, the layers themselves tell
+        maps.device.type == "cpu"
+        and several
+        and maps.numel() > 0
+        and [link.conv.in_channels for link in links] == channels[:-1]
+        and [link.norm.num_features for link in links] == channels[1:]
+        and maps.is_contiguous(memory_format=LAST)
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+        and all(link.norm.training and _plain(maps, link.conv, link.norm) for link in links)
+        and native.library() is not None
+    )
+
+
+def _plain(maps: Tensor, conv: nn.Conv2d, norm: FastBatchNorm) -> bool:
+    same = maps.dtype == conv.weight.dtype == norm.weight.dtype == torch.float32
+    watched = any(each._forward_hooks or each._forward_pre_hooks or each._backward_hooks for each in (conv, norm))
+    return same and not watched
+
+
+def run(links: Sequence[Link], maps: Tensor, added: Tensor | None = None) -> Tensor:
+    """All links one after the other, in training: (N, C, H, W) to (N, D, h, w), to which `added` is added."""
+    parameters = [each for link in links for each in (link.conv.weight, link.norm.weight, link.norm.bias)]
+    result: Tensor = _Chain.apply(links, maps, added, *parameters)
+    return result
+
+
+class _Link(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("kind", "in", "out", "stride", "dilation")),
+        ("weight", ctypes.c_void_p),
+        ("norm", native.Norm),
+        ("statistics", native.Statistics),
+        ("batches", ctypes.c_void_p),
+        ("maps", ctypes.c_void_p),
+    ]
+
+
+class _Gradients(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_void_p) for name in ("weight", "norm_weight", "norm_bias")]
+
+
+class _Chain(torch.autograd.Function):
+    """Links, the maps before and what is added to those after them, and the parameters of the links, to maps."""
+
+    @staticmethod
+    def forward(ctx: Any, links: Sequence[Link], maps: Tensor, added: Tensor | None, *given: Tensor) -> Tensor:
+        parameters = [each.contiguous(memory_format=LAST) if each.ndim == 4 else each for each in given]
+        statistics = maps.new_empty(2 * sum(link.conv.out_channels for link in links))
+        between = _empty_maps(links, maps)
+        added = None if added is None else added.contiguous(memory_format=LAST)
+        result = torch.empty_like(between[-1])
+        described = _described(links, parameters, statistics, between)
+        native.call("chain", described, *_sizes(links, maps), maps, added, result)
+        ctx.save_for_backward(maps, statistics, *between, *parameters)
+        ctx.links = links
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        links = ctx.links
+        maps, statistics, *rest = ctx.saved_tensors
+        between, parameters = rest[: len(links)], rest[len(links) :]
+        grad = grad.contiguous(memory_format=LAST)
+        to_maps = torch.empty_like(maps) if ctx.needs_input_grad[1] else None
+        to_parameters = [torch.empty_like(each) for each in parameters]
+        where = [each.data_ptr() for each in to_parameters]
+        gradients = (_Gradients * len(links))(*(_Gradients(*where[i : i + 3]) for i in range(0, len(where), 3)))
+        described = _described(links, parameters, statistics, between)
+        native.call("chain_back", described, *_sizes(links, maps), maps, grad, gradients, to_maps)
+        return None, to_maps, grad if ctx.needs_input_grad[2] else None, *to_parameters
+
+
+def _sizes(links: Sequence[Link], maps: Tensor) -> tuple[Any, ...]:
+    """How many links, the size of the maps before them, how many threads."""
+    images, _, height, width = maps.shape
+    shape = (ctypes.c_int64 * 3)(images, height, width)
+    return ctypes.c_int64(len(links)), shape, torch.get_num_threads()
+
+
+def _empty_maps(links: Sequence[Link], maps: Tensor) -> list[Tensor]:
+    """Room for what each convolution gives."""
+    images, _, height, width = maps.shape
+    result = []
+    for link in links:
+        stride, channels = link.conv.stride[0], link.conv.out_channels
+        height, width = (height - 1) // stride + 1, (width - 1) // stride + 1
+        result.append(torch.empty((images, channels, height, width), memory_format=LAST))
+    return result
+
+
+def _described(
+    links: Sequence[Link], parameters: Sequence[Tensor], statistics: Tensor, between: Sequence[Tensor]
+) -> Any:
+    """The links as the C++ knows them; their statistics are kept one after the other, mean and 1 / deviation."""
+    result, at = (_Link * len(links))(), statistics.data_ptr()
+    for i, (link, maps) in enumerate(zip(links, between, strict=True)):
+        conv, norm, channels = link.conv, link.norm, link.conv.out_channels
+        weight, scale, bias = (each.data_ptr() for each in parameters[3 * i : 3 * i + 3])
+        mean, inverse, at = at, at + 4 * channels, at + 8 * channels
+        result[i] = _Link(
+            link.kind, conv.in_channels, channels, conv.stride[0], conv.dilation[0], weight,
+            native.Norm(mean, inverse, scale, bias, *link.bounds),
+            native.statistics(mean, inverse, norm), native.address(norm.num_batches_tracked), maps.data_ptr(),
+        )  # fmt: skip
+    return result
