@@ -30,7 +30,9 @@ def searched_loss(
         InputError: θ does not fit the space, or the space's loss cannot be built.
     """
     if space.loss == "surrogate":
-        return space.build_loss(theta, num_classes, ignore_index, **options)
+        return SurrogateLoss.from_theta(
+            space.metric, theta, num_classes, space=space, ignore_index=ignore_index, **options
+        )
     return SearchedLoss(space, theta, num_classes, ignore_index, **options)
 
 
@@ -73,8 +75,10 @@ class SearchedLoss(nn.Module):
         parts: dict[str, nn.Module] = {}
         if space.has_surrogate:
             curves = space.curves_only()
-            own = self.theta[: curves.dim]
-            self.surrogate = curves.build_loss(own, num_classes, ignore_index, **options)
+            options["ignore_index"] = ignore_index
+            self.surrogate = SurrogateLoss.from_theta(
+                space.metric, self.theta[: curves.dim], num_classes, space=curves, **options
+            )
             parts["surrogate"] = self.surrogate
         text = space.loss_text(self.theta)
         self.loss = build_loss(text, num_classes=num_classes, ignore_index=ignore_index, parts=parts)

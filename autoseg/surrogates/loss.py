@@ -62,7 +62,7 @@ class SurrogateLoss(nn.Module):
         compiled: whether that pass is compiled, see `compile`.
 
     Raises:
-        InputError: unknown metric, or control points that do not fit the space.
+        InputError: unknown metric, control points that do not fit the space, or a space with other losses in it.
     """
 
     def __init__(
@@ -90,6 +90,10 @@ class SurrogateLoss(nn.Module):
             raise InputError("absent", "include or skip", repr(absent))
         if validate not in ("auto", True, False):
             raise InputError("validate", "auto, True or False", repr(validate))
+        if space.loss != "surrogate":
+            raise InputError(
+                "space", "curves alone", f"the loss {space.loss!r}", "autoseg.losses.searched_loss builds it."
+            )
         self.space = space if space.metric == metric else space.bound_to(metric)
         self.absent = absent or self.space.absent
         self.eps, self.loss_weight, self.validate = eps, loss_weight, validate

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,9 +20,6 @@ from autoseg import metrics
 from autoseg.errors import InputError
 from autoseg.metrics.logic import curves_of
 from autoseg.surrogates.freedom import Array, CurveSpec, Scalar
-
-if TYPE_CHECKING:
-    from autoseg.surrogates.loss import SurrogateLoss
 
 _PLACEHOLDER = re.compile(r"\{(1-)?(\w+)\}")  # {a} or {1-a} in a space's loss
 SCORE_MAX_SLOPE = 100.0  # a class that scores 0 is pulled up at most this hard (about that of -log(score + .001))
@@ -175,21 +172,6 @@ class SearchSpace:
         for curve, part in self.split(array).items():
             self.curves[curve].check(part, curve)
         return array
-
-    def build_loss(self, theta: Any, num_classes: int, ignore_index: int = 255, **options: Any) -> SurrogateLoss:
-        """The surrogate loss of raw θ. `options` are those of `SurrogateLoss`.
-
-        Raises:
-            InputError: the space mixes the surrogate with other losses; `autoseg.losses.searched_loss` builds those.
-        """
-        if self.loss != "surrogate":
-            hint = "autoseg.losses.searched_loss builds it."
-            raise InputError("space", "curves alone", f"the loss {self.loss!r}", hint)
-        from autoseg.surrogates.loss import SurrogateLoss
-
-        return SurrogateLoss.from_theta(
-            self.metric, theta, num_classes, space=self, ignore_index=ignore_index, **options
-        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data that `from_dict` reads back."""

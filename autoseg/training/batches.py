@@ -10,7 +10,8 @@ from torch import Tensor
 
 from autoseg.data import Augment
 from autoseg.data.augment import Numbers
-from autoseg.training.frozen import Features, Stored
+from autoseg.training.frozen import Stored
+from autoseg.training.models import Features
 
 Batch = tuple[Tensor | Features, Tensor, dict[str, Tensor]]
 

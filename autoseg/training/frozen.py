@@ -11,11 +11,9 @@ import json
 import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from safetensors import safe_open
@@ -23,29 +21,13 @@ from torch import Tensor
 
 from autoseg.data.once import BYTES, head
 from autoseg.errors import InputError
-
-if TYPE_CHECKING:
-    from autoseg.training.models import Segmentor
-    from autoseg.training.precision import Precision
+from autoseg.training.models import Features, Segmentor
+from autoseg.training.precision import Precision
 
 KINDS = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 GB = 1e9
 TRAIN, SCORED = "train", "scored"
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Features:
-    """What a backbone makes of a batch; takes the place of the images."""
-
-    # (N, c, h, w) float, one per output of the backbone, None where no head reads it; without gradient
-    maps: tuple[Tensor | None, ...]
-    size: tuple[int, int]  # (H, W) of the images
-
-    def to(self, *, memory_format: torch.memory_format) -> Features:
-        """Itself: the maps have the layout the network was frozen with."""
-        del memory_format
-        return self
 
 
 class Stored:

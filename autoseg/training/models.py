@@ -11,6 +11,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
@@ -19,7 +20,6 @@ from torch import Tensor, nn
 from autoseg.config import ModelConfig
 from autoseg.errors import InputError
 from autoseg.mmconfigs import config_path, mmengine_config
-from autoseg.training.frozen import Features
 from autoseg.training.imports import left_out
 from autoseg.training.layers.depthwise import DilatedDepthwise
 from autoseg.training.layers.normalization import FastBatchNorm
@@ -30,6 +30,20 @@ from autoseg.training.weights import load_backbone
 log = logging.getLogger(__name__)
 
 PRETRAINED = ("Pretrained", "Pretrained_Part")  # the second is BEiT's; mmengine unpickles what they name
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a backbone makes of a batch; takes the place of the images."""
+
+    # (N, c, h, w) float, one per output of the backbone, None where no head reads it; without gradient
+    maps: tuple[Tensor | None, ...]
+    size: tuple[int, int]  # (H, W) of the images
+
+    def to(self, *, memory_format: torch.memory_format) -> Features:
+        """Itself: the maps have the layout the network was frozen with."""
+        del memory_format
+        return self
 
 
 class Segmentor(nn.Module):

@@ -23,7 +23,7 @@ from autoseg.errors import InputError, unknown_name
 from autoseg.losses.base import SegLoss
 from autoseg.losses.smoothing import label_boundary
 from autoseg.metrics.maps import one_hot
-from autoseg.training.frozen import Features
+from autoseg.training.models import Features
 from autoseg.training.precision import Precision
 from autoseg.training.weights import load_network
 

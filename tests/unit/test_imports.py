@@ -14,6 +14,7 @@ import autoseg
 from autoseg import imports
 from autoseg.cli import main
 from autoseg.errors import InputError
+from autoseg.losses import searched_loss
 from autoseg.losses.build import LOSSES
 from autoseg.metrics.base import registry
 
@@ -93,7 +94,7 @@ def test_a_card_never_imports_what_it_names(tmp_path: Path, capsys: pytest.Captu
     own = own_code.write(tmp_path)
     imports.load([str(own)])
     space = autoseg.build_space("f2")
-    loss = space.build_loss(space.identity, num_classes=2)
+    loss = searched_loss(space, space.identity, num_classes=2)
     autoseg.save_loss(loss, tmp_path / "loss.json", provenance={"imports": [str(own)]})
     registry().pop("f2")  # type: ignore[attr-defined]
     assert main(["export", str(tmp_path / "loss.json"), "-o", str(tmp_path / "out.json")]) == 2

@@ -16,7 +16,7 @@ from autoseg.cli import main
 from autoseg.errors import InputError
 from autoseg.evidence.export.files import as_files, as_python
 from autoseg.evidence.export.gather import Gathered, _unqualified
-from autoseg.losses import LossCard, load_loss
+from autoseg.losses import LossCard, load_loss, searched_loss
 from autoseg.metrics import searchable
 from autoseg.surrogates import build_space
 
@@ -47,7 +47,7 @@ print(json.dumps(out))
 def card_of(metric: str, space: str, seed: int = 0) -> LossCard:
     bound = build_space(space, metric=metric)
     theta = np.random.default_rng(seed).random(bound.dim)
-    return LossCard.of(bound.build_loss(theta, 4, tolerance=2, drop_background=True))
+    return LossCard.of(searched_loss(bound, theta, 4, tolerance=2, drop_background=True))
 
 
 def batch() -> dict[str, torch.Tensor]:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from autoseg.evidence import figures, sampled
+from autoseg.losses import searched_loss
 from autoseg.surrogates import SurrogateLoss, build_space
 
 REWARDS = [[0.2, 0.3, math.nan], [0.25, 0.4, 0.35], [math.nan] * 3]
@@ -50,7 +51,7 @@ def test_confirmation_names_every_loss_and_writes_its_mean():
 @pytest.mark.parametrize(("metric", "space"), [("miou", "paper"), ("gacc", "default"), ("miou+0.5*bf1", "default")])
 def test_curves_and_surfaces_of_a_loss(metric, space):
     bound = build_space(space, metric=metric)
-    loss = bound.build_loss(np.linspace(0.1, 0.9, bound.dim), 3)
+    loss = searched_loss(bound, np.linspace(0.1, 0.9, bound.dim), 3)
     points = sampled.curve_points(loss)
     assert list(points) == list(bound.curves)
     for line in points.values():

@@ -50,7 +50,7 @@ def batches(seed: int = 0) -> list[tuple[torch.Tensor, torch.Tensor]]:
 def test_a_program_gives_the_same_loss_and_gradient_without_autoseg(tmp_path: Path) -> None:
     space = build_space("default", metric="macc+0.5*bf1")
     theta = np.random.default_rng(0).random(space.dim)
-    card = LossCard.of(space.build_loss(theta, 4, tolerance=2, drop_background=True))
+    card = LossCard.of(searched_loss(space, theta, 4, tolerance=2, drop_background=True))
     (tmp_path / "loss.pt2").write_bytes(as_program(card))
     torch.save(batches(), tmp_path / "batches.pt")
     done = subprocess.run(
@@ -74,6 +74,6 @@ def test_what_cannot_become_a_program() -> None:
     with pytest.raises(InputError, match="a loss made of several"):
         as_program(mixed)
     plain = build_space("default", metric="miou")
-    unknown = LossCard.of(plain.build_loss(plain.identity, 2), num_classes=None)
+    unknown = LossCard.of(searched_loss(plain, plain.identity, 2), num_classes=None)
     with pytest.raises(InputError, match="without a number of classes"):
         as_program(unknown)

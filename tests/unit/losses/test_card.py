@@ -10,12 +10,12 @@ import torch
 
 import autoseg
 from autoseg.errors import InputError
-from autoseg.losses import LossCard
+from autoseg.losses import LossCard, searched_loss
 
 
 def some_loss(name: str = "default-biou", seed: int = 0):
     space = autoseg.build_space(name)
-    return space.build_loss(np.random.default_rng(seed).random(space.dim), num_classes=3, tolerance=2)
+    return searched_loss(space, np.random.default_rng(seed).random(space.dim), num_classes=3, tolerance=2)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def values(*losses):
 def test_identity_curves_and_run_folders_are_losses_like_any_other(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     space = autoseg.build_space("default", metric="biou")
-    plain = space.build_loss(space.identity, 3, tolerance=2)
+    plain = searched_loss(space, space.identity, 3, tolerance=2)
     own = {"tolerance": 2, "space": "default"}
     built = [
         autoseg.load_loss("identity/biou", num_classes=3, tolerance=2),

@@ -9,7 +9,7 @@ import torch
 import autoseg
 from autoseg.errors import InputError
 from autoseg.losses import LossCard, LossSum, SearchedLoss, searched_loss
-from autoseg.surrogates import SearchSpace
+from autoseg.surrogates import SearchSpace, SurrogateLoss
 
 C = 3
 NAMES = ["ce-mix-biou", "lmp-miou", "ctl-miou"]
@@ -27,7 +27,7 @@ def test_the_mix_is_the_sum_it_says():
     theta[-1] = 0.3
     loss = searched_loss(space, theta, C, tolerance=1)
     logits, labels = batch()
-    curves = space.curves_only().build_loss(theta[:6], C, tolerance=1)
+    curves = searched_loss(space.curves_only(), theta[:6], C, tolerance=1)
     expected = 0.3 * autoseg.build_loss("ce", num_classes=C)(logits, labels) + 0.7 * curves(logits, labels)
     assert float(loss(logits, labels)) == pytest.approx(float(expected), abs=1e-12)
     assert loss.surrogate is not None
@@ -79,4 +79,4 @@ def test_a_searched_loss_in_a_sum_is_told_what_it_is_told_alone():
 def test_curves_alone_are_asked_for_elsewhere():
     space = autoseg.build_space("ce-mix-miou")
     with pytest.raises(InputError, match="searched_loss"):
-        space.build_loss(space.identity, C)
+        SurrogateLoss.from_theta("miou", space.identity, C, space=space)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import autoseg
+from autoseg.losses import searched_loss
 from autoseg.metrics import base
 
 
@@ -47,6 +48,6 @@ def test_everything_follows_from_the_formula(fbeta):
     space = autoseg.build_space("f2")
     assert list(space.curves) == ["and", "or"] and space.dim == 12
     logits = torch.randn(2, 3, 20, 20, requires_grad=True)
-    space.build_loss(space.identity, num_classes=3)(logits, labels).backward()
+    searched_loss(space, space.identity, num_classes=3)(logits, labels).backward()
     assert logits.grad.any()
     assert autoseg.build_space("default-f2+miou").dim == 12

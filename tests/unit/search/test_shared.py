@@ -24,7 +24,7 @@ from autoseg.search.rungs import Rungs, Watch
 from autoseg.search.shared import described, had_moments
 from autoseg.search.timing import TimedTask
 from autoseg.training import Segmentor, Training
-from autoseg.training.frozen import Features
+from autoseg.training.models import Features
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import autoseg
+from autoseg.losses import searched_loss
 from autoseg.metrics import base
 from autoseg.metrics.windows import window_max
 from autoseg.surrogates import CurveSpec
@@ -35,7 +36,7 @@ def test_equals_the_reference(name, space):
     space = autoseg.build_space(space, metric=name)
     for seed in range(2):
         theta = np.random.default_rng(seed).random(space.dim)
-        loss = space.build_loss(theta, num_classes=C, tolerance=2, drop_background=bool(seed % 2))
+        loss = searched_loss(space, theta, num_classes=C, tolerance=2, drop_background=bool(seed % 2))
         assert_same(loss, *batch(seed))
 
 
@@ -43,7 +44,7 @@ def test_equals_the_reference(name, space):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_equals_the_reference_in_every_precision(name, dtype):
     space = autoseg.build_space("default", metric=name)
-    loss = space.build_loss(0.2 + 0.6 * np.random.default_rng(1).random(space.dim), num_classes=C, tolerance=2)
+    loss = searched_loss(space, 0.2 + 0.6 * np.random.default_rng(1).random(space.dim), num_classes=C, tolerance=2)
     assert_same(loss, *batch(1, dtype))
 
 
@@ -51,7 +52,7 @@ def test_equals_the_reference_in_every_precision(name, dtype):
 @given(st.lists(st.floats(0, 1) | st.sampled_from([0.0, 0.5, 1.0]), min_size=12, max_size=12))
 def test_equals_the_reference_for_any_theta(theta):
     space = autoseg.build_space("paper-miou")
-    loss = space.build_loss(np.array(theta), num_classes=C)
+    loss = searched_loss(space, np.array(theta), num_classes=C)
     logits, labels = batch(2)
     loss.fused = False
     _, scale = value_and_gradient(loss, logits, labels)
@@ -66,7 +67,7 @@ def test_the_greatest_of_two_equal_edges_is_a_kink():
     than float32 has, so that it goes to the other one; float64 does the same when a logit moves by a thousandth.
     """
     space = autoseg.build_space("paper-unconstrained", metric="bf1")
-    loss = space.build_loss(np.random.default_rng(0).random(space.dim), num_classes=C, tolerance=2)
+    loss = searched_loss(space, np.random.default_rng(0).random(space.dim), num_classes=C, tolerance=2)
     logits, labels = batch(0)
     value, grad = value_and_gradient(loss, logits, labels)
     for step, smooth in ((-1e-4, True), (-1e-3, False)):
@@ -118,7 +119,7 @@ def test_a_formula_with_every_kind_of_total(monkeypatch):
 
     for space in SPACES:
         bound = autoseg.build_space(space, metric="mixed")
-        loss = bound.build_loss(0.1 + 0.8 * np.random.default_rng(3).random(bound.dim), num_classes=C)
+        loss = searched_loss(bound, 0.1 + 0.8 * np.random.default_rng(3).random(bound.dim), num_classes=C)
         assert_same(loss, *batch(4))
         loss.compiled = any(map(shutil.which, ["c++", "g++", "clang++"]))
         assert_same(loss, *batch(4, torch.float32))
@@ -132,7 +133,7 @@ def test_labels_of_many_classes_are_bits_of_several_words(classes):
     labels = torch.randint(0, classes, (1, 10, 11))
     labels[0, :2, :3] = 255
     space = autoseg.build_space("bf1")
-    loss = space.build_loss(np.full(space.dim, 0.4), num_classes=classes, tolerance=2)
+    loss = searched_loss(space, np.full(space.dim, 0.4), num_classes=classes, tolerance=2)
     assert_same(loss, logits, labels)
 
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 import autoseg
 from autoseg import metrics
 from autoseg.errors import InputError
+from autoseg.losses import searched_loss
 from autoseg.surrogates import published
 from autoseg.surrogates.logic import CurveLogic
 
@@ -158,7 +159,7 @@ SPACES = ["paper-miou", "paper-fwiou", "paper-dice", "paper-macc", "paper-gacc",
 def test_gradcheck(name):
     space = autoseg.build_space(name)
     theta = 0.2 + 0.6 * np.random.default_rng(0).random(space.dim)
-    loss = space.build_loss(theta, num_classes=3, tolerance=1)
+    loss = searched_loss(space, theta, num_classes=3, tolerance=1)
     logits, labels = batch(5, n=1, c=3, size=(4, 8), void=False, dtype=torch.float64)
     logits, labels = logits[..., :3, 2:7], labels[:, :3, 2:7].clone()
     labels[:, 0, :2] = 255
@@ -172,7 +173,7 @@ def test_extreme_logits_stay_finite(name, dtype):
     space = autoseg.build_space(name)
     _, labels = batch(1)
     for theta in (space.identity, np.zeros(space.dim), np.ones(space.dim)):
-        loss = space.build_loss(theta, num_classes=C, tolerance=1)
+        loss = searched_loss(space, theta, num_classes=C, tolerance=1)
         for scale in (0.0, 1.0, 1e4):
             logits = (scale * torch.randn(2, C, 16, 20)).to(dtype).requires_grad_()
             value = loss(logits, labels)
@@ -257,7 +258,7 @@ def test_score_curve_has_a_finite_gradient_at_zero():
     space = autoseg.build_space("default-miou")
     theta = space.identity.copy()
     theta[-2:] = [0.0, 1.0]  # as steep at 0 as the space allows
-    loss = space.build_loss(theta, num_classes=2)
+    loss = searched_loss(space, theta, num_classes=2)
     labels = torch.ones(1, 4, 4, dtype=torch.long)
     logits = torch.zeros(1, 2, 4, 4)
     logits[:, 0] = 60.0
@@ -281,7 +282,7 @@ def test_identity_curves_are_soft_jaccard():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["default-miou", "paper-biou", "paper-bf1"])
 def test_compiles_without_graph_breaks(name):
-    loss = autoseg.build_space(name).build_loss(autoseg.build_space(name).identity, num_classes=C)
+    loss = searched_loss(autoseg.build_space(name), autoseg.build_space(name).identity, num_classes=C)
     logits, labels = batch(7)
     plain, leaf = logits.clone().requires_grad_(), logits.clone().requires_grad_()
     compiled = torch.compile(loss, fullgraph=True)

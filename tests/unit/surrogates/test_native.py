@@ -11,6 +11,7 @@ from agreement import ALL, SPACES, C, assert_same, batch, value_and_gradient
 
 import autoseg
 from autoseg.errors import InputError
+from autoseg.losses import searched_loss
 from autoseg.surrogates.fast.cpu import native, native_pass
 
 pytestmark = pytest.mark.skipif(not any(map(shutil.which, ["c++", "g++", "clang++"])), reason="needs a C++ compiler")
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.skipif(not any(map(shutil.which, ["c++", "g++", "clang+
 def build(name, space="default", seed=0, **options):
     space = autoseg.build_space(space, metric=name)
     theta = 0.1 + 0.8 * np.random.default_rng(seed).random(space.dim)
-    return space.build_loss(theta, num_classes=options.pop("num_classes", C), tolerance=2, compile=True, **options)
+    return searched_loss(space, theta, num_classes=options.pop("num_classes", C), tolerance=2, compile=True, **options)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -113,8 +114,8 @@ def test_without_a_compiler_the_user_is_told_what_to_do(monkeypatch):
 def test_steep_curves_do_not_magnify_the_rounding_of_softmax(compiled):
     """The worst θ found: from logits minus a rounded logsumexp, softmax gave gradients 1.9e-4 from float64."""
     space = autoseg.build_space("paper", metric="miou+0.5*bf1")
-    loss = space.build_loss(
-        np.random.default_rng(1).random(space.dim), num_classes=C, tolerance=2, drop_background=True
+    loss = searched_loss(
+        space, np.random.default_rng(1).random(space.dim), num_classes=C, tolerance=2, drop_background=True
     )
     loss.compiled = compiled
     logits, labels = batch(1, torch.float32)

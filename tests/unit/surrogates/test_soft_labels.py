@@ -12,6 +12,7 @@ from torch.nn import functional as F
 import autoseg
 from autoseg import metrics
 from autoseg.errors import InputError
+from autoseg.losses import searched_loss
 
 C = 4
 NAMES = [*(f"paper-{m}" for m in metrics.searchable()), "default-biou", "default-miou+0.5*bf1"]
@@ -20,7 +21,7 @@ NAMES = [*(f"paper-{m}" for m in metrics.searchable()), "default-biou", "default
 def make(name: str, seed: int, **options):
     space = autoseg.build_space(name)
     theta = 0.1 + 0.8 * np.random.default_rng(seed).random(space.dim)
-    return space.build_loss(theta, num_classes=C, tolerance=1, **options)
+    return searched_loss(space, theta, num_classes=C, tolerance=1, **options)
 
 
 def soft_batch(seed: int, void: bool = True):

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import autoseg
+from autoseg.losses import searched_loss
 from autoseg.metrics.logic import Logic
 from autoseg.metrics.maps import MapLogic
 from autoseg.surrogates import loss as loss_module
@@ -59,7 +60,7 @@ def differences(name, space, seed=0, c=C, size=SIZE, dtype=torch.float32, form="
         logits, labels = logits.transpose(2, 3), labels.transpose(1, 2)
     elif form == "sliced":
         logits, labels = logits[:, :, ::2, 1:], labels[:, ::2, 1:]
-    return compared(space.build_loss(theta, num_classes=c, tolerance=1), logits, labels)
+    return compared(searched_loss(space, theta, num_classes=c, tolerance=1), logits, labels)
 
 
 def compared(loss, logits, labels):
@@ -150,7 +151,7 @@ def test_any_theta(interpreter, theta):
 
 
 def with_theta(theta):
-    return compared(autoseg.build_space("paper-miou").build_loss(np.array(theta), num_classes=C), *batch(2, n=1))
+    return compared(searched_loss(autoseg.build_space("paper-miou"), np.array(theta), num_classes=C), *batch(2, n=1))
 
 
 @pytest.mark.slow
@@ -463,7 +464,7 @@ def test_on_a_gpu_equals_the_reference(name, spaces, dtype):
     for space in spaces if dtype == torch.float32 else ["default"]:
         space = autoseg.build_space(space, metric=name)
         theta = 0.2 + 0.6 * np.random.default_rng(0).random(space.dim)
-        loss = space.build_loss(theta, num_classes=21, tolerance=2).cuda()
+        loss = searched_loss(space, theta, num_classes=21, tolerance=2).cuda()
         logits, labels = (t.cuda() for t in batch(0, 21, (64, 48), dtype))
         for each in (logits, logits.to(memory_format=torch.channels_last)):
             with warnings.catch_warnings():
