@@ -1,4 +1,11 @@
-"""(logits, labels) to one finite scalar, for every hand-made loss; one registry for all losses."""
+"""(logits, labels) to one finite scalar, for every hand-made loss; one registry for all losses.
+
+* `base`: what a hand-made loss is, handed one checked `batch`; a file for each kind: `pixelwise`, `region`, `lovasz`,
+  `jdt`, `lmp`, `smoothing`, `boundary` and `shape` (with `distances`), `ssim`;
+* `build`: the text a user writes (`expression`) to a loss: by its name, a sum, or as `named` has it: a `card`, a
+  published surrogate, identity curves. `searched` is what a θ means where it also sets weights and options;
+* `compiling`, `late`, `ranks`, `frequency`: a loss compiled, before the classes are known, over GPUs; class weights.
+"""
 
 from __future__ import annotations
 

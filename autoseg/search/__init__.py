@@ -1,4 +1,13 @@
-"""The search: the loop (`loop.py`), its ledger, its run folder, the proxy task and the environment.
+"""The search: ask for θ, train, tell the reward, confirm.
+
+* `loop`: the whole of it; read it first. `bench` gets a round's trainings done, `reward` makes a number of scores,
+  `confirm` trains the best again with fresh seeds, beside their rivals; `rungs` stop hopeless ones, `timing` says how
+  long it will take, `observer` is who is told;
+* `ledger`: every training in `trials.db`, as `records`; `run_folder` is where it lies, `publish` writes the card of the
+  best there, `older` knows runs of earlier versions;
+* `candidate`: what a worker does, from a payload to a loss to scores; `proxy` is our training in it, with what
+  trainings of one seed have `shared` and the `keepsakes` that a report shows; `own` are a user's metrics and losses;
+* `api`, `env`: the search from Python, and as a gymnasium environment. `paired` says how sure differences are.
 
 `autoseg.search` is also the name of the function that runs a search (`api.search`); a function and a package cannot
 share a name in Python, so the package is callable.
