@@ -8,8 +8,8 @@ from typing import Any
 
 from autoseg.errors import InputError, unknown_name
 from autoseg.imports import OWN
-from autoseg.losses.build import LOSSES
 from autoseg.losses.card import LossCard
+from autoseg.losses.registry import LOSSES
 from autoseg.losses.searched import SearchedLoss, searched_loss
 from autoseg.metrics import parse as parse_metric
 from autoseg.surrogates import SurrogateLoss, build_space, published

@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from autoseg.errors import unknown_name
 from autoseg.losses.base import TakesExtra
-from autoseg.losses.build import build_loss
+from autoseg.losses.expression import Term, parse
+from autoseg.losses.registry import LOSSES, hand_made
+from autoseg.losses.sums import summed
 from autoseg.metrics import MetricOptions
 from autoseg.surrogates import SearchSpace, SurrogateLoss
 
@@ -80,8 +83,15 @@ class SearchedLoss(nn.Module):
                 space.metric, self.theta[: curves.dim], num_classes, space=curves, **options
             )
             parts["surrogate"] = self.surrogate
-        text = space.loss_text(self.theta)
-        self.loss = build_loss(text, num_classes=num_classes, ignore_index=ignore_index, parts=parts)
+
+        def make(term: Term) -> nn.Module:
+            if term.name in parts:
+                return parts[term.name]
+            if term.name not in LOSSES:
+                raise unknown_name("loss of the space", term.name, ["surrogate", *LOSSES])
+            return hand_made(term.name, num_classes, ignore_index, term.options)
+
+        self.loss = summed(parse(space.loss_text(self.theta)), make)
 
     @property
     def metric(self) -> str:

@@ -36,8 +36,8 @@ class SearchSpace:
         score: freedom of the score curve, None for none (the paper). Its ends are always fixed.
         shared: one curve per operation for all its operands.
         absent: "include" averages over all classes (the paper's release), "skip" over those the batch's labels have.
-        loss: what is trained with: "surrogate", or a text as `build_loss` reads it with "surrogate" among its losses
-            or without, and {name} or {1-name} where a scalar stands: "{a}*ce+{1-a}*surrogate".
+        loss: what is trained with: "surrogate", or a sum of hand-made losses with "surrogate" among them or without,
+            and {name} or {1-name} where a scalar stands: "{a}*ce+{1-a}*surrogate". It names no file: a card is whole.
         scalars: those numbers, last in θ.
     """
 
@@ -151,7 +151,7 @@ class SearchSpace:
         return {scalar.name: float(decoded[i]) for i, scalar in self._places()}
 
     def loss_text(self, theta: Any) -> str:
-        """The space's loss with the scalars of θ (d,) filled in, as `build_loss` reads it."""
+        """The space's loss with the scalars of θ (d,) filled in."""
         values = self.scalar_values(theta)
         fill = {True: lambda v: 1 - v, False: lambda v: v}
         return _PLACEHOLDER.sub(lambda m: repr(round(fill[bool(m[1])](values[m[2]]), 12)), self.loss)

@@ -15,7 +15,7 @@ from autoseg import imports
 from autoseg.cli import main
 from autoseg.errors import InputError
 from autoseg.losses import searched_loss
-from autoseg.losses.build import LOSSES
+from autoseg.losses.registry import LOSSES
 from autoseg.metrics.base import registry
 
 

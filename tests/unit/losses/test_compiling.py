@@ -7,7 +7,7 @@ import torch
 
 import autoseg
 from autoseg.errors import InputError
-from autoseg.losses import build_loss, compiled_loss
+from autoseg.losses import LossSum, build_loss, compiled_loss
 from autoseg.losses.compiling import WORTH_BUILDING
 from autoseg.surrogates.fast.cpu import native
 
@@ -38,7 +38,7 @@ def test_a_surrogate(choice, pixels, device, expected):
 
 def test_a_surrogate_within_a_sum():
     part = surrogate()
-    loss = build_loss("0.5*ce+0.5*mine", num_classes=4, parts={"mine": part})
+    loss = LossSum([0.5, 0.5], [build_loss("ce", num_classes=4), part])
     assert compiled_loss(loss, "on", 1, CPU) is loss and part.compiled
 
 

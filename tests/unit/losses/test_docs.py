@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from autoseg.losses import build_loss, loss_names
-from autoseg.losses.build import LOSSES, option_names
+from autoseg.losses.registry import LOSSES, option_names
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "losses.md").read_text(encoding="utf-8")
 SHARED = {"validate", "reduction", "classes", "class_weight", "smooth", "gamma", "log"}

@@ -80,3 +80,12 @@ def test_curves_alone_are_asked_for_elsewhere():
     space = autoseg.build_space("ce-mix-miou")
     with pytest.raises(InputError, match="searched_loss"):
         SurrogateLoss.from_theta("miou", space.identity, C, space=space)
+
+
+def test_a_space_mixes_hand_made_losses_and_names_no_file(tmp_path):
+    """A card that named another one would be half a card wherever it goes."""
+    autoseg.save_loss(autoseg.load_loss("asl2021/miou", num_classes=C), tmp_path / "other.json")
+    ce_mix = autoseg.build_space("ce-mix-miou").to_dict()
+    space = SearchSpace.from_dict(ce_mix | {"loss": f"{{a}}*{tmp_path}/other.json+{{1-a}}*surrogate"})
+    with pytest.raises(InputError, match=r"loss of the space: expected one of .*other\.json"):
+        searched_loss(space, space.identity, C)

@@ -1,0 +1,87 @@
+"""The hand-made losses by name, a user's own among them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from autoseg.errors import InputError, unknown_name
+from autoseg.losses.base import SegLoss
+from autoseg.losses.boundary import Boundary, DistancePenalizedCrossEntropy, UnetCrossEntropy
+from autoseg.losses.jdt import CompatibleTverskyLoss, DiceSemimetricLoss, JaccardMetricLoss
+from autoseg.losses.lmp import LossMaxPooling
+from autoseg.losses.lovasz import Lovasz
+from autoseg.losses.pixelwise import (
+    CrossEntropy,
+    Focal,
+    MeanSquaredError,
+    Ohem,
+    WeightedCrossEntropy,
+    WeightedMeanSquaredError,
+)
+from autoseg.losses.region import Dice, DiceSquared, FocalTversky, Jaccard, Tversky
+from autoseg.losses.shape import ShapePrior
+from autoseg.losses.smoothing import BoundarySmoothCrossEntropy, SmoothCrossEntropy
+from autoseg.losses.ssim import Ssim
+from autoseg.metrics.base import check_own, is_ours
+
+ALL: tuple[type[SegLoss], ...] = (
+    CrossEntropy, WeightedCrossEntropy, UnetCrossEntropy, Focal, Ohem, SmoothCrossEntropy,
+    BoundarySmoothCrossEntropy, Dice, DiceSquared, Jaccard, Tversky, FocalTversky, Lovasz,
+    MeanSquaredError, WeightedMeanSquaredError, Boundary, DistancePenalizedCrossEntropy, Ssim, ShapePrior,
+    JaccardMetricLoss, DiceSemimetricLoss, CompatibleTverskyLoss, LossMaxPooling,
+)  # fmt: skip
+LOSSES: dict[str, type[SegLoss]] = {loss.name: loss for loss in ALL}
+
+RESERVED = ("identity", "surrogate")  # words that mean something else where a loss is named
+
+
+def loss_names() -> list[str]:
+    """Names of all hand-made losses."""
+    return list(LOSSES)
+
+
+def own_losses() -> tuple[type[SegLoss], ...]:
+    """The user's, in the order in which they were registered."""
+    return tuple(loss for loss in LOSSES.values() if not is_ours(loss))
+
+
+def register_loss(cls: type[SegLoss]) -> type[SegLoss]:
+    """Class decorator: makes a hand-made loss known by its `name`, to `build_loss` and every command.
+
+    Raises:
+        InputError: it is no `SegLoss`, has no name and summary, a name that cannot be typed, or that of one of ours.
+    """
+    if not (isinstance(cls, type) and issubclass(cls, SegLoss)):
+        raise InputError("register_loss", "a subclass of autoseg.SegLoss", repr(cls))
+    check_own(cls, "loss", {**LOSSES, **dict.fromkeys(RESERVED, SegLoss)})
+    LOSSES[cls.name] = cls
+    return cls
+
+
+def describe() -> list[tuple[str, str, str]]:
+    """(name, one line, source) of every hand-made loss, for `autoseg losses`."""
+    return [(loss.name, loss.summary, loss.source) for loss in LOSSES.values()]
+
+
+def hand_made(name: str, num_classes: int, ignore_index: int, options: Mapping[str, Any]) -> SegLoss:
+    """One of `LOSSES`.
+
+    Raises:
+        InputError: an unknown option, or a value out of range.
+    """
+    loss = LOSSES[name]
+    known = option_names(loss)
+    for option in options:
+        if option not in known:
+            raise unknown_name(f"option of {name}", option, known)
+    return loss(num_classes, ignore_index=ignore_index, **options)
+
+
+def option_names(loss: type[SegLoss]) -> list[str]:
+    """Options that the loss's constructor takes, its base classes' included."""
+    named = inspect.Parameter.KEYWORD_ONLY
+    owners = [owner for owner in loss.__mro__ if issubclass(owner, SegLoss)]
+    parameters = [p for owner in owners for p in inspect.signature(owner.__init__).parameters.values()]
+    return sorted({p.name for p in parameters if p.kind is named} - {"ignore_index"})

@@ -1,0 +1,71 @@
+"""Weighted sums of losses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from autoseg.losses.base import TakesExtra
+from autoseg.losses.expression import Term
+
+
+def summed(terms: Sequence[Term], make: Callable[[Term], nn.Module]) -> nn.Module:
+    """The sum of terms; one loss alone with weight 1 is itself."""
+    losses = [make(term) for term in terms]
+    if len(terms) == 1 and terms[0].weight == 1:
+        return losses[0]
+    return LossSum([term.weight for term in terms], losses)
+
+
+class LossSum(nn.Module):
+    """A weighted sum of losses, itself a loss.
+
+    Args:
+        weights: one non-negative number per loss.
+        losses: hand-made losses, surrogates or any loss(logits, labels).
+
+    Attributes:
+        replayable: as of every `SegLoss`; its losses speak for themselves.
+    """
+
+    replayable = True
+
+    def __init__(self, weights: Sequence[float], losses: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.weights = tuple(weights)
+        self.losses = nn.ModuleList(losses)
+
+    def prepare(self, labels: Tensor) -> dict[str, Tensor]:
+        """What its losses need beside the labels; keys carry the place of the loss in the sum."""
+        return {
+            f"{place}.{key}": value
+            for place, loss in enumerate(self.losses)
+            if isinstance(loss, TakesExtra)
+            for key, value in loss.prepare(labels).items()
+        }
+
+    def set_progress(self, progress: float) -> None:
+        """Tells its losses how far the training is, 0 to 1."""
+        for loss in self.losses:
+            if isinstance(loss, TakesExtra):
+                loss.set_progress(progress)
+
+    def forward(self, logits: Tensor, labels: Tensor, extra: Mapping[str, Tensor] | None = None) -> Tensor:
+        """The weighted sum, a scalar; arguments as in `SegLoss.forward`."""
+        values = []
+        for place, (weight, loss) in enumerate(zip(self.weights, self.losses, strict=True)):
+            if isinstance(loss, TakesExtra):
+                values.append(weight * loss(logits, labels, _of_place(extra, place)))
+            else:
+                values.append(weight * loss(logits, labels))
+        return torch.stack(values).sum()
+
+
+def _of_place(extra: Mapping[str, Tensor] | None, place: int) -> dict[str, Tensor] | None:
+    """The extra inputs of the loss at one place of a sum; None if nothing was prepared."""
+    if extra is None:
+        return None
+    head = f"{place}."
+    return {key.removeprefix(head): value for key, value in extra.items() if key.startswith(head)}
