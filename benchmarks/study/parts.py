@@ -10,7 +10,7 @@ from pathlib import Path
 from autoseg import cli
 from autoseg.cli import faults
 from autoseg.files import write_atomic
-from benchmarks.study import efficiency, savings, surface
+from benchmarks.study import efficiency, savings, savings_table, surface
 from benchmarks.study.plan import Study
 
 
@@ -50,7 +50,7 @@ def parts_of(study: Study, folder: Path, workers: str) -> Iterator[Part]:
         compare = partial(_compare, settings, folder / study.name / "found", how, table)
         yield Part("comparison of the losses found", table, len(losses) * study.seeds, compare)
     table = folder / f"{study.name}-savings.md"
-    save = partial(savings.write, runs["random"], folder / study.name / "savings", study.spread, workers, table)
+    save = partial(_save, runs["random"], folder / study.name / "savings", study.spread, workers, table)
     yield Part("savings", table, len(savings.ENTRANTS) * study.spread + savings.BARES, save)
 
 
@@ -65,6 +65,15 @@ def _compare(settings: list[str], run: Path, how: list[str], file: Path) -> None
     _autoseg("compare", settings, run, how)
     write_atomic(file.with_suffix(".csv"), (run / "table.csv").read_text(encoding="utf-8"))
     write_atomic(file, (run / "table.md").read_text(encoding="utf-8"))
+
+
+def _save(run: Path, folder: Path, count: int, workers: str, file: Path) -> None:
+    """The cheaper trainings of a search's candidates; their table is kept in `file`, and they beside it as CSV."""
+    recorded = file.with_suffix(".csv")
+    savings.keep(run, folder, count, workers, recorded)
+    told = savings_table.table(savings_table.load(recorded))
+    print(told)
+    write_atomic(file, told + "\n")
 
 
 def _autoseg(command: str, settings: list[str], run: Path, how: list[str]) -> None:

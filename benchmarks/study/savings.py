@@ -54,26 +54,21 @@ class Timed:
         return Watched({**scores, CPU: time.process_time() - start}, getattr(scores, "rungs", {}))
 
 
-def write(run: Path, folder: Path, count: int, workers: str, to: Path) -> None:
-    """Train what `folder` does not have yet; prints the table and writes it to `to`, all trainings beside it as CSV.
+def keep(run: Path, folder: Path, count: int, workers: str, to: Path) -> None:
+    """Train what `folder` does not have yet; all trainings are written to `to` as CSV.
 
     Args:
         run: of a finished random search; it is only read.
         folder: of the trainings.
         count: candidates.
         workers: "auto", or how many.
-        to: a Markdown file.
+        to: the file.
     """
-    from benchmarks.study.savings_table import load, table
-
     source = Source.open(run)
     known = (folder / "config.yaml").is_file()  # the search may have gone on since: the candidates stay
     entries = kept_entries(folder) if known else source.candidates(count)
     records = train(source, entries, _planned(entries, second_seed(source.search)), folder, workers)
-    write_atomic(to.with_suffix(".csv"), as_csv(entries, records, source.search.metric))
-    told = table(load(to.with_suffix(".csv")))
-    print(told)
-    write_atomic(to, told + "\n")
+    write_atomic(to, as_csv(entries, records, source.search.metric))
 
 
 def second_seed(search: SearchConfig) -> int:

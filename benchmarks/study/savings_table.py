@@ -57,7 +57,7 @@ class Results:
 
 
 def load(path: Path) -> Results:
-    """Read what `keep` has written."""
+    """Read what `savings.keep` has written."""
     with path.open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     by: dict[str, dict[str, dict[str, str]]] = {}
