@@ -1,4 +1,11 @@
-"""Metrics: each one formula over AND, OR and boundaries, exact with hard logic, a surrogate with curves."""
+"""Metrics: each one formula over AND, OR and boundaries, exact with hard logic, a surrogate with curves.
+
+* `logic`: the words a formula is written in; `base`: what every metric shares, its registry among it;
+* the formulas: `region`, `boundary`, `binary`, averaged over images in `per_image` and over the `worst` of them;
+  `sums` weighs several, `calibration` is of probabilities and no target;
+* `maps`: the exact logic, which counts; it looks through `windows`, of whole numbers in `bits`;
+* `images`: what each image contributes, kept for statistics.
+"""
 
 from __future__ import annotations
 
