@@ -35,14 +35,14 @@ class FirstStep:
 def start(data: dict[str, Any], workers: str) -> None:
     """Print when the first worker made its first step, and how much memory the largest needed."""
     from autoseg.cli.ahead import standby
-    from autoseg.cli.compose import compose
+    from autoseg.cli.configuration.compose import compose
     from autoseg.config import DataConfig, SearchConfig
     from autoseg.execution import Job, ProcessExecutor
 
     config = compose("search", SearchConfig, ["model=deeplabv3plus_mobilenet_v2", f"workers={workers}"])
     config.data = DataConfig(**data)
     with standby(config, config.proxy.threads) as waiting:
-        from autoseg.cli.one_search import build
+        from autoseg.cli.jobs.search import build
 
         build(config)
         with ProcessExecutor(FirstStep(data), waiting.slots, standby=waiting) as executor:

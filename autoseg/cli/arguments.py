@@ -20,7 +20,7 @@ def imports_in(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     words = [word for word in argv if word.startswith(f"{IMPORTS}=")]
     if not words:
         return [], list(argv)
-    from autoseg.cli.compose import value_of  # Hydra, for its grammar: only if there is something to read
+    from autoseg.cli.configuration.compose import value_of  # Hydra, for its grammar: only if there is something to read
 
     value = value_of(words[-1])
     names = [value] if isinstance(value, str) else value

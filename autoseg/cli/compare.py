@@ -1,6 +1,6 @@
 """`autoseg compare`: from the command line to a checked configuration, and to workers that import while we do.
 
-Nothing heavy is imported here, so that the workers start first. `one_comparison.py` is the whole way from there on.
+Nothing heavy is imported here, so that the workers start first. `jobs/comparison.py` is the whole way from there on.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 
-from autoseg.cli import compose, stored
 from autoseg.cli.ahead import standby, uninterrupted
 from autoseg.cli.arguments import Arguments
-from autoseg.cli.check import absolute_paths, check
-from autoseg.cli.resume import is_comparison, like, resumed
-from autoseg.cli.typed import typed_keys
+from autoseg.cli.configuration import compose, stored
+from autoseg.cli.configuration.check import absolute_paths, check
+from autoseg.cli.configuration.overrides import typed_keys
+from autoseg.cli.configuration.resume import is_comparison, like, resumed
 from autoseg.config import CompareConfig
 from autoseg.errors import InputError
 
@@ -78,7 +78,7 @@ def run_one(config: CompareConfig, *, start: bool = True) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped cluster job ends as Ctrl-C does
     with standby(config, config.proxy.threads, start=start) as workers:
         with uninterrupted():
-            from autoseg.cli.one_comparison import compare  # here: torch, while the workers import theirs
+            from autoseg.cli.jobs.comparison import compare  # here: torch, while the workers import theirs
         return compare(config, workers)
 
 

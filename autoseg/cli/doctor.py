@@ -15,7 +15,7 @@ import psutil
 from packaging.requirements import Requirement
 
 from autoseg.cli.arguments import Arguments
-from autoseg.cli.compose import compose, options
+from autoseg.cli.configuration.compose import compose, options
 from autoseg.config import DataConfig, SearchConfig
 from autoseg.errors import InputError
 from autoseg.imports import load

@@ -45,8 +45,8 @@ def run(command: str, argv: list[str]) -> int:
     paths = [Path(text).expanduser() for text in given.runs]
     target = _target(given.file, paths)
 
-    from autoseg.cli.named import require
-    from autoseg.cli.repeat import command_for  # torch, Hydra: only once the arguments are right
+    from autoseg.cli.configuration.named_code import require
+    from autoseg.cli.configuration.repeat import command_for  # torch, Hydra: only once the arguments are right
     from autoseg.evidence.report.page import report
     from autoseg.evidence.report.read import open_runs
 
@@ -71,10 +71,10 @@ def run(command: str, argv: list[str]) -> int:
 
 
 def _configs_in(words: list[str]) -> tuple[dict[str, str], list[str]]:
-    """As `named.configs_in`, which is imported only if there is something to read."""
+    """As `configs_in`, which is imported only if there is something to read."""
     if not any(word.startswith(f"{DATA}=") for word in words):
         return {}, words
-    from autoseg.cli.named import configs_in
+    from autoseg.cli.configuration.named_code import configs_in
 
     return configs_in(words)
 

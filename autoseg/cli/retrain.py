@@ -11,13 +11,13 @@ from typing import Any
 
 import yaml
 
-from autoseg.cli import compose, stored
 from autoseg.cli.arguments import Arguments
-from autoseg.cli.check import absolute_paths, check
+from autoseg.cli.configuration import compose, stored
+from autoseg.cli.configuration.check import absolute_paths, check
+from autoseg.cli.configuration.named_code import again
+from autoseg.cli.configuration.overrides import typed, typed_keys
+from autoseg.cli.configuration.resume import resumed
 from autoseg.cli.faults import INTERRUPTED
-from autoseg.cli.named import again
-from autoseg.cli.resume import resumed
-from autoseg.cli.typed import typed, typed_keys
 from autoseg.config import RetrainConfig
 from autoseg.errors import InputError
 from autoseg.evidence.comparison.contenders import Contender, built_from, contender, keep_cards, warnings_about

@@ -1,18 +1,18 @@
 """`autoseg search`: from the command line to checked configurations, and to workers that import while we do.
 
-Nothing heavy is imported here, so that the workers start first. `one_search.py` is the whole way from there on.
+Nothing heavy is imported here, so that the workers start first. `jobs/search.py` is the whole way from there on.
 """
 
 from __future__ import annotations
 
 import signal
 
-from autoseg.cli import compose, stored
 from autoseg.cli.ahead import standby, uninterrupted
 from autoseg.cli.arguments import Arguments
-from autoseg.cli.check import absolute_paths, check
-from autoseg.cli.resume import resumed
-from autoseg.cli.typed import typed_keys
+from autoseg.cli.configuration import compose, stored
+from autoseg.cli.configuration.check import absolute_paths, check
+from autoseg.cli.configuration.overrides import typed_keys
+from autoseg.cli.configuration.resume import resumed
 from autoseg.config import SearchConfig
 from autoseg.errors import InputError
 
@@ -55,7 +55,7 @@ def run(command: str, argv: list[str]) -> int:
     if len(configs) > 1 and any(config.run_dir is not None for config in configs):
         raise InputError("run_dir", "none with -m", configs[0].run_dir, "Each search makes its own in runs/.")
     if given.cfg or len(configs) > 1:  # a sweep of days shall not end at a word that could have been read before it
-        from autoseg.cli.one_search import build, named
+        from autoseg.cli.jobs.search import build, named
 
         for config in configs:
             (named if given.cfg else build)(config)
@@ -76,5 +76,5 @@ def run_one(config: SearchConfig) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped cluster job ends as Ctrl-C does
     with standby(config, config.proxy.threads) as workers:
         with uninterrupted():
-            from autoseg.cli.one_search import search  # here: torch and Optuna, while the workers import theirs
+            from autoseg.cli.jobs.search import search  # here: torch and Optuna, while the workers import theirs
         return search(config, workers)

@@ -1,6 +1,6 @@
 """`autoseg trust`: from the command line to a checked configuration, and to workers that import while we do.
 
-Nothing heavy is imported here, so that the workers start first. `one_trust.py` is the whole way from there on.
+Nothing heavy is imported here, so that the workers start first. `jobs/trust.py` is the whole way from there on.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ import signal
 from collections.abc import Mapping
 from pathlib import Path
 
-from autoseg.cli import compose, stored
 from autoseg.cli.ahead import standby, uninterrupted
 from autoseg.cli.arguments import Arguments
-from autoseg.cli.check import check_ranges
-from autoseg.cli.named import configs_in, require
-from autoseg.cli.resume import resumed, searched
-from autoseg.cli.typed import typed_keys
+from autoseg.cli.configuration import compose, stored
+from autoseg.cli.configuration.check import check_ranges
+from autoseg.cli.configuration.named_code import configs_in, require
+from autoseg.cli.configuration.overrides import typed_keys
+from autoseg.cli.configuration.resume import resumed, searched
 from autoseg.config import TrustConfig
 from autoseg.errors import InputError
 from autoseg.imports import located
@@ -81,5 +81,5 @@ def run_one(config: TrustConfig, named: Mapping[str, str]) -> int:
     require(source, {**named, "imports": config.imports}, config.run)
     with standby(config, source.proxy.threads) as workers:
         with uninterrupted():
-            from autoseg.cli.one_trust import trust  # here: torch and Optuna, while the workers import theirs
+            from autoseg.cli.jobs.trust import trust  # here: torch and Optuna, while the workers import theirs
         return trust(config, workers)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from autoseg.cli import compose, one_search
-from autoseg.cli.check import check
+from autoseg.cli.configuration import compose
+from autoseg.cli.configuration.check import check
+from autoseg.cli.jobs import search as search_job
 from autoseg.config import SearchConfig
 from autoseg.training import build_model
 
@@ -50,7 +51,7 @@ class Study:
         """
         config = compose.compose("search", SearchConfig, self.search("random"))
         check(config)
-        build_model(config.model, one_search.build(config).data.num_classes, seed=0)
+        build_model(config.model, search_job.build(config).data.num_classes, seed=0)
 
 
 def full(data: str, weights: str) -> list[Study]:

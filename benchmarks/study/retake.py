@@ -14,8 +14,9 @@ import argparse
 import csv
 from pathlib import Path
 
-from autoseg.cli import compose, one_search
-from autoseg.cli.trust_source import Source
+from autoseg.cli.configuration import compose
+from autoseg.cli.jobs import search as search_job
+from autoseg.cli.jobs.trust_source import Source
 from autoseg.config import SearchConfig
 from autoseg.evidence.comparison.tables import csv_text
 from autoseg.evidence.trust.rankings import Entry, Variant
@@ -54,7 +55,7 @@ def retake(study: Study, training: str, recorded: Path, folder: Path, workers: s
         workers: "auto", or how many.
     """
     config = compose.compose("search", SearchConfig, [*study.search("random"), f"executor={study.executor}"])
-    parts = one_search.build(config)
+    parts = search_job.build(config)
     source = Source(recorded, config, parts.data, parts.space)
     file = f"{study.name}-savings.csv"
     with (recorded / file).open(encoding="utf-8") as lines:

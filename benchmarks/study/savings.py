@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from autoseg.cli import grid
 from autoseg.cli.ahead import standby
-from autoseg.cli.trust_source import Source, kept_entries, plain_entries
+from autoseg.cli.jobs import running
+from autoseg.cli.jobs.trust_source import Source, kept_entries, plain_entries
 from autoseg.config import ProxyConfig, SearchConfig, TrustConfig
 from autoseg.evidence.comparison.tables import csv_text
 from autoseg.evidence.trust.rankings import Entry, TrustTask, Variant, plan, train_all
@@ -87,7 +87,7 @@ def train(
     with (
         standby(config, search.proxy.threads) as workers_ahead,
         RunFolder.create_or_open(folder, kept, kept) as home,
-        grid.executor(config, workers_ahead, task, search.metric, home) as (executor, observers),
+        running.executor(config, workers_ahead, task, search.metric, home) as (executor, observers),
     ):
         return train_all(home, planned, search.metric, executor, observers)
 

@@ -75,8 +75,8 @@ def test_killed_resumed_added_to_and_refused(tmp_path, capsys):
 @pytest.fixture
 def a_search(tmp_path, monkeypatch):
     """A search's folder as far as its configuration."""
-    from autoseg.cli.compose import compose
-    from autoseg.cli.stored import plain
+    from autoseg.cli.configuration.compose import compose
+    from autoseg.cli.configuration.stored import plain
     from autoseg.config import SearchConfig
     from autoseg.search.run_folder import RunFolder
 

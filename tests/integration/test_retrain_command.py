@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from autoseg.cli import main
-from autoseg.cli.compose import compose
+from autoseg.cli.configuration.compose import compose
 from autoseg.config import SearchConfig
 from autoseg.training import build_model
 from autoseg.training.weights import load_network

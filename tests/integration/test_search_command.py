@@ -154,7 +154,7 @@ def test_wrong_input_found_after_the_workers_were_started_ends_them(tmp_path, mo
         workers.extend(psutil.Process().children())
         raise InputError("space", "one", "none")
 
-    monkeypatch.setattr("autoseg.cli.one_search.build_space", build)
+    monkeypatch.setattr("autoseg.cli.jobs.search.build_space", build)
     assert main(["search", *TINY, f"data.cache_dir={tmp_path}/cache", "workers=2"]) == 2
     assert capsys.readouterr().err == "autoseg: space: expected one, got none.\n"
     assert len(workers) == 2 and psutil.wait_procs(workers, timeout=30)[1] == [] and list(tmp_path.glob("runs/*")) == []
@@ -162,9 +162,9 @@ def test_wrong_input_found_after_the_workers_were_started_ends_them(tmp_path, mo
 
 def kept_run(folder: Path) -> Path:
     """A run folder as far as its configuration, made without training anything."""
-    from autoseg.cli.compose import compose
-    from autoseg.cli.one_search import build, fingerprint
-    from autoseg.cli.stored import plain
+    from autoseg.cli.configuration.compose import compose
+    from autoseg.cli.configuration.stored import plain
+    from autoseg.cli.jobs.search import build, fingerprint
     from autoseg.config import SearchConfig
     from autoseg.search.run_folder import RunFolder
 

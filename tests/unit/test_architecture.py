@@ -87,7 +87,7 @@ def test_text_is_utf_8_whatever_the_locale():
         [(f"autoseg.cli.{command}", ["torch", "optuna", "scipy"]) for command in ("search", "compare", "trust")],
         [
             ("autoseg.surrogates", ["mmseg", "hydra", "wandb", "optuna"]),
-            ("autoseg.cli.one_search", ["mmseg", "matplotlib", "scipy.special", "stable_baselines3"]),
+            ("autoseg.cli.jobs.search", ["mmseg", "matplotlib", "scipy.special", "stable_baselines3"]),
         ],
     ],
 )
@@ -113,7 +113,7 @@ def test_a_training_brings_along_no_compiler_and_no_sharding():
     """They would cost every worker 10 s and 190 MB."""
     code = """
 import sys, torch
-from autoseg.cli.compose import compose
+from autoseg.cli.configuration.compose import compose
 from autoseg.config import DataConfig, ProxyConfig, SearchConfig
 from autoseg.losses import build_loss
 from autoseg.search.proxy import ProxyTask

@@ -9,10 +9,10 @@ import shlex
 import pytest
 import yaml
 
-from autoseg.cli import compose as hydra
-from autoseg.cli import stored
-from autoseg.cli.check import check
-from autoseg.cli.typed import quoted
+from autoseg.cli.configuration import compose as hydra
+from autoseg.cli.configuration import stored
+from autoseg.cli.configuration.check import check
+from autoseg.cli.configuration.overrides import quoted
 from autoseg.config import CompareConfig, RetrainConfig, SearchConfig
 from autoseg.errors import InputError
 

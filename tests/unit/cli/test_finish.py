@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from autoseg.cli import finish
+from autoseg.cli.jobs import finish
 from autoseg.search.confirm import compare, sentence
 from autoseg.search.records import Finding, Row, SearchResult
 

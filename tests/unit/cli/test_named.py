@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from autoseg.cli import compare, compose, main, retrain, search, stored, trust
-from autoseg.cli.named import again, own_configs
+from autoseg.cli import compare, main, retrain, search, trust
+from autoseg.cli.configuration import compose, stored
+from autoseg.cli.configuration.named_code import again, own_configs
 from autoseg.config import CompareConfig, RetrainConfig, SearchConfig, TrustConfig
 from autoseg.errors import InputError
 from autoseg.mmconfigs import located, mmengine_config, shipped

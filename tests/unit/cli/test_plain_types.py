@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from autoseg.cli import compose, stored
-from autoseg.cli.plain_types import refuse_code
-from autoseg.cli.resume import like, resumed, searched
+from autoseg.cli.configuration import compose, stored
+from autoseg.cli.configuration.plain_types import refuse_code
+from autoseg.cli.configuration.resume import like, resumed, searched
 from autoseg.config import CompareConfig, ModelConfig, RetrainConfig, SearchConfig
 from autoseg.errors import InputError
 from autoseg.search.run_folder import RunFolder

@@ -8,8 +8,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from autoseg.cli import compare, compose, stored
-from autoseg.cli.resume import resumed
+from autoseg.cli import compare
+from autoseg.cli.configuration import compose, stored
+from autoseg.cli.configuration.resume import resumed
 from autoseg.config import CompareConfig, SearchConfig
 from autoseg.errors import InputError
 from autoseg.search.run_folder import RunFolder

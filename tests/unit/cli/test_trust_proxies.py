@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from autoseg.cli.one_trust import _proxies
+from autoseg.cli.jobs.trust import _proxies
 from autoseg.config import ProxyConfig, SearchConfig, TrustConfig
 from autoseg.errors import InputError
 from autoseg.evidence.trust.rankings import FULL, PROXY

@@ -13,8 +13,8 @@ from PIL import Image
 from tiny_network import TINY
 from torch import Tensor, nn
 
-from autoseg.cli import compose, stored
-from autoseg.cli.repeat import command_for
+from autoseg.cli.configuration import compose, stored
+from autoseg.cli.configuration.repeat import command_for
 from autoseg.config import CompareConfig, DataConfig, ModelConfig, ProxyConfig, SearchConfig
 from autoseg.evidence.comparison.contenders import Contender
 from autoseg.evidence.comparison.matrix import Matrix

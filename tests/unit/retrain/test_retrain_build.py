@@ -11,7 +11,7 @@ import torch
 from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
 
-from autoseg.cli import compose
+from autoseg.cli.configuration import compose
 from autoseg.cli.retrain import expand
 from autoseg.config import RetrainConfig
 from autoseg.errors import InputError

@@ -14,7 +14,7 @@ from test_train import MEAN, PROXY, STD, Toy, bright_squares
 from torch import Tensor, nn
 
 import autoseg
-from autoseg.cli.compose import compose
+from autoseg.cli.configuration.compose import compose
 from autoseg.config import SearchConfig
 from autoseg.data import Augment
 from autoseg.losses import build_loss, loss_names

@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from autoseg.cli.typed import typed
+from autoseg.cli.configuration.overrides import typed
 from autoseg.config import CompareConfig, SearchConfig, TrustConfig
 from autoseg.execution import Executor, Standby, Task, build_executor
 from autoseg.search.observer import Observers
@@ -60,7 +60,7 @@ def resumable(command: str, path: Path, work: Callable[[], T], code: str) -> T |
         command: that is to be typed.
         path: the run.
         work: what may be interrupted.
-        code: of `named.again`.
+        code: of `named_code.again`.
     """
     try:
         return work()

@@ -7,8 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from autoseg.cli import compose, stored
-from autoseg.cli.typed import typed
+from autoseg.cli.configuration import compose, stored
+from autoseg.cli.configuration.overrides import typed
 from autoseg.config import CompareConfig, SearchConfig
 from autoseg.errors import InputError
 from autoseg.evidence.comparison.contenders import CARDS

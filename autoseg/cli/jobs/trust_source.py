@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from autoseg.cli.resume import searched
+from autoseg.cli.configuration.resume import searched
 from autoseg.config import ProxyConfig, SearchConfig
 from autoseg.data import SegData, open_data
 from autoseg.errors import InputError

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from autoseg.cli import stored
-from autoseg.cli.named import at, own_configs, require, require_imports
-from autoseg.cli.plain_types import refuse_code
+from autoseg.cli.configuration import stored
+from autoseg.cli.configuration.named_code import at, own_configs, require, require_imports
+from autoseg.cli.configuration.plain_types import refuse_code
 from autoseg.config import CompareConfig, RetrainConfig, SearchConfig, TrustConfig
 from autoseg.errors import InputError
 from autoseg.search.run_folder import read_config

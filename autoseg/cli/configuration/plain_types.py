@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from autoseg.cli.named import at
+from autoseg.cli.configuration.named_code import at
 from autoseg.errors import InputError
 
 SCOPES = "mmseg|mmengine|mmcv|mmpretrain|mmdet"  # whose registries a name may be looked up in

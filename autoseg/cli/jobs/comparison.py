@@ -9,11 +9,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from autoseg.cli import grid, stored
+from autoseg.cli.configuration import stored
+from autoseg.cli.configuration.named_code import again
+from autoseg.cli.configuration.overrides import and_imports
+from autoseg.cli.configuration.resume import is_comparison
 from autoseg.cli.faults import INTERRUPTED
-from autoseg.cli.named import again
-from autoseg.cli.resume import is_comparison
-from autoseg.cli.typed import and_imports
+from autoseg.cli.jobs import running
 from autoseg.config import CompareConfig
 from autoseg.data import SegData, open_data, remarks_on
 from autoseg.errors import InputError, unknown_name
@@ -66,7 +67,7 @@ def compare(config: CompareConfig, workers: Standby) -> int:
     odd = remarks_on(parts.data, config.data, config.proxy.crop)
     for text in [*odd, *warnings_about(parts.among, config.metrics, parts.data.num_classes, parts.seeds)]:
         print(f"warning: {text}")
-    found = grid.resumable("compare", parts.path, lambda: _compare(config, parts, workers), again(config))
+    found = running.resumable("compare", parts.path, lambda: _compare(config, parts, workers), again(config))
     if found is None:
         return INTERRUPTED
     heading = f"{config.data.name}, {parts.split} split, {len(parts.seeds)} seeds"
@@ -84,7 +85,7 @@ def _compare(config: CompareConfig, parts: Parts, workers: Standby) -> Matrix:
         made_with.same_code(folder, formulas(names(), words_of(parts.among)))
         made_with.note(folder)
         work = task(config, parts, keep_cards(parts.among, folder.path))
-        with grid.executor(config, workers, work, shown, folder) as (executor, observers):
+        with running.executor(config, workers, work, shown, folder) as (executor, observers):
             print(f"Comparing {len(parts.among)} losses with {len(parts.seeds)} seeds in {folder.path}")
             records = run_comparison(folder, parts.among, parts.seeds, shown, executor, observers)
         found, told = matrix(config, parts, records), about(config, parts, records)

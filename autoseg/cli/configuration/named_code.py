@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from autoseg.cli.typed import and_imports, typed
+from autoseg.cli.configuration.overrides import and_imports, typed
 from autoseg.errors import InputError
 from autoseg.mmconfigs import shipped
 
@@ -65,7 +65,7 @@ def configs_in(overrides: list[str]) -> tuple[dict[str, str], list[str]]:
     Raises:
         InputError: not in Hydra's grammar.
     """
-    from autoseg.cli.compose import value_of
+    from autoseg.cli.configuration.compose import value_of
 
     words = {text: text.partition("=")[0] for text in overrides if text.partition("=")[0] in CONFIGS}
     return {key: str(value_of(text)) for text, key in words.items()}, [text for text in overrides if text not in words]

@@ -1,4 +1,4 @@
-"""From what the user typed to a checked, typed configuration: with `typed.py` all that knows Hydra.
+"""From what the user typed to a checked, typed configuration: with `overrides.py` all that knows Hydra.
 
 `configs/` is installed as the package `autoseg.conf`; every file in it is merged into a dataclass of
 `autoseg.config`, so an unknown key or a wrong type is found before anything starts.
@@ -23,8 +23,8 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from autoseg.cli.stored import explain, keys
-from autoseg.cli.typed import mended, quoted
+from autoseg.cli.configuration.overrides import mended, quoted
+from autoseg.cli.configuration.stored import explain, keys
 from autoseg.errors import InputError, unknown_name
 
 T = TypeVar("T")

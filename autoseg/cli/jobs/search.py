@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from autoseg.cli import finish, grid, stored
+from autoseg.cli.configuration import stored
+from autoseg.cli.configuration.named_code import again
 from autoseg.cli.faults import INTERRUPTED
-from autoseg.cli.named import again
+from autoseg.cli.jobs import finish, running
 from autoseg.config import SearchConfig, SearchSettings
 from autoseg.controllers import Controller, build_controller
 from autoseg.data import SegData, open_data, remarks_on
@@ -55,7 +56,7 @@ def search(config: SearchConfig, workers: Standby) -> int:
     for text in remarks_on(parts.data, config.data, config.proxy.crop):
         print(f"warning: {text}")
     path = Path(config.run_dir) if config.run_dir else new_run_path(Path("runs"), config.metric, config.data.name)
-    result = grid.resumable("search", path, lambda: _search(config, parts, path, workers), again(config))
+    result = running.resumable("search", path, lambda: _search(config, parts, path, workers), again(config))
     if result is None:
         return INTERRUPTED
     for line in [*finish.table(result), sentence(result), *finish.next_step(path, config.imports)]:
@@ -153,7 +154,7 @@ def _executor(config: SearchConfig, task: TimedTask, workers: Standby, folder: R
     keepsakes = Keepsakes(str(folder.path), fresh_seeds(config.seed, 1)[0])  # of the confirmation's trainings
     proxy = replace(task.proxy, shared=str(folder.path / SHARED))
     task = TimedTask(replace(task.task, train=proxy, keepsakes=keepsakes), proxy)
-    return grid.build(config, workers, task, folder)
+    return running.build(config, workers, task, folder)
 
 
 def fingerprint(config: SearchConfig, parts: Parts) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from autoseg.cli import stored
+from autoseg.cli.configuration import stored
 from autoseg.config import CompareConfig, ProxyConfig, RetrainConfig, SearchConfig, TrustConfig
 from autoseg.errors import InputError, unknown_name
 from autoseg.imports import located

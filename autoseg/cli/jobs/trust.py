@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from autoseg.cli import compose, grid, stored
-from autoseg.cli.check import check
+from autoseg.cli.configuration import compose, stored
+from autoseg.cli.configuration.check import check
+from autoseg.cli.configuration.named_code import again
 from autoseg.cli.faults import INTERRUPTED
-from autoseg.cli.named import again
-from autoseg.cli.trust_source import Source, kept_entries, plain_entries
+from autoseg.cli.jobs import running
+from autoseg.cli.jobs.trust_source import Source, kept_entries, plain_entries
 from autoseg.config import ProxyConfig, SearchConfig, TrustConfig
 from autoseg.errors import InputError
 from autoseg.evidence.trust.documents import lines, write
@@ -60,7 +61,7 @@ def trust(config: TrustConfig, workers: Standby) -> int:
     load(config.imports)
     parts = build(config)
     code = again(dataclasses.replace(parts.search, imports=config.imports))
-    found = grid.resumable("trust", parts.path, lambda: _trained(config, parts, workers), code)
+    found = running.resumable("trust", parts.path, lambda: _trained(config, parts, workers), code)
     if found is None:
         return INTERRUPTED
     search, proxy = parts.search, parts.search.proxy
@@ -83,7 +84,7 @@ def _trained(config: TrustConfig, parts: Parts, workers: Standby) -> Trust:
     planned = plan(parts.entries, parts.variants)
     with (
         _folder(config, parts) as folder,
-        grid.executor(config, workers, task(parts), metric, folder) as (executor, observers),
+        running.executor(config, workers, task(parts), metric, folder) as (executor, observers),
     ):
         print(
             f"{len(parts.entries)} losses of {Path(config.run).name}, {len(planned)} trainings "

@@ -6,7 +6,7 @@ import math
 import shlex
 from pathlib import Path
 
-from autoseg.cli.typed import and_imports
+from autoseg.cli.configuration.overrides import and_imports
 from autoseg.config import PAPER_METRICS
 from autoseg.losses import LossCard
 from autoseg.metrics import names
