@@ -4,29 +4,38 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from autoseg.errors import InputError
 
 IMPORTS = "imports"
 
 
-def imports_in(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """What `imports=[my_metrics.py]` names, and the other words, of a command that takes no other key.
+def code_named(command: str, argv: Sequence[str], keys: Sequence[str] = (IMPORTS,)) -> tuple[dict[str, Any], list[str]]:
+    """The user's own code that a command without further keys is given, and its other words.
+
+    Args:
+        command: the subcommand, for messages.
+        argv: what was typed, `imports=[my_metrics.py]` among it.
+        keys: those that name code: `imports`, a list of names, and those of configs, a path each.
+
+    Returns:
+        What is named, by keys, `imports` always among them; the words left.
 
     Raises:
-        InputError: not a list of names.
+        InputError: not in Hydra's grammar, or of `imports` not a list of names.
     """
-    words = [word for word in argv if word.startswith(f"{IMPORTS}=")]
-    if not words:
-        return [], list(argv)
-    from autoseg.cli.configuration.compose import value_of  # Hydra, for its grammar: only if there is something to read
+    words = [word for word in argv if "=" in word and word.partition("=")[0] in keys]
+    named: dict[str, Any] = {IMPORTS: []}
+    for word in words:
+        from autoseg.cli.configuration.overrides import parse  # Hydra, for its grammar: only if there is something
 
-    value = value_of(words[-1])
-    names = [value] if isinstance(value, str) else value
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise InputError(IMPORTS, "a list like [my_metrics.py]", words[-1].partition("=")[2])
-    return names, [word for word in argv if word not in words]
+        key, _, text = word.partition("=")
+        value = parse(word, command).value()
+        named[key] = str(value) if key != IMPORTS else [value] if isinstance(value, str) else value
+        if key == IMPORTS and not (isinstance(named[key], list) and all(isinstance(name, str) for name in named[key])):
+            raise InputError(IMPORTS, "a list like [my_metrics.py]", text)
+    return named, [word for word in argv if word not in words]
 
 
 class Arguments(argparse.ArgumentParser):

@@ -1,6 +1,6 @@
 """`autoseg compare`: from the command line to a checked configuration, and to workers that import while we do.
 
-Nothing heavy is imported here, so that the workers start first. `jobs/comparison.py` is the whole way from there on.
+Nothing heavy is imported here, so that the workers start first. `jobs/compare.py` is the whole way from there on.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from autoseg.cli.arguments import Arguments
 from autoseg.cli.configuration import compose, stored
 from autoseg.cli.configuration.check import absolute_paths, check
 from autoseg.cli.configuration.overrides import typed_keys
-from autoseg.cli.configuration.resume import is_comparison, like, resumed
+from autoseg.cli.configuration.resume import like, resumed
 from autoseg.config import CompareConfig
 from autoseg.errors import InputError
 
@@ -57,7 +57,6 @@ def run(command: str, argv: list[str]) -> int:
     if config.resume is not None:
         if config.like is not None:
             raise InputError("like", "none beside resume", config.like, "The run keeps its own budget.")
-        is_comparison(Path(config.resume).expanduser())
         config = resumed(config, typed, (*FREE, "model", "proxy") if config.force else FREE)
     elif config.like is not None:
         config = like(config, typed)
@@ -78,7 +77,7 @@ def run_one(config: CompareConfig, *, start: bool = True) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped cluster job ends as Ctrl-C does
     with standby(config, config.proxy.threads, start=start) as workers:
         with uninterrupted():
-            from autoseg.cli.jobs.comparison import compare  # here: torch, while the workers import theirs
+            from autoseg.cli.jobs.compare import compare  # here: torch, while the workers import theirs
         return compare(config, workers)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from autoseg.cli.arguments import Arguments, imports_in
+from autoseg.cli.arguments import IMPORTS, Arguments, code_named
 from autoseg.errors import InputError, unknown_name
 from autoseg.files import write_atomic
 from autoseg.imports import load, located
@@ -35,7 +35,7 @@ def run(command: str, argv: list[str]) -> int:
     parser.add_argument("run", metavar="RUN")
     parser.add_argument("--format", default="json")
     parser.add_argument("-o", dest="file")
-    own, words = imports_in(argv)
+    named, words = code_named(command, argv)
     given = parser.parse_args(words)
     if given.format not in SUFFIX:
         raise unknown_name("--format", given.format, SUFFIX)
@@ -46,13 +46,13 @@ def run(command: str, argv: list[str]) -> int:
     from autoseg.losses import LossCard
     from autoseg.losses.named import card_path
 
-    load(own)
+    load(named[IMPORTS])
     card = LossCard.load(card_path(given.run) or given.run)
     default = slug(card.metric).replace("-", "_").replace(".", "_") + "_loss" + SUFFIX[given.format]
     target = Path(given.file).expanduser() if given.file else Path(default)
     if not target.parent.is_dir():
         raise InputError("-o", "a file in an existing folder", str(target))
-    for path, content in as_files(card, given.format, target, located(own)).items():
+    for path, content in as_files(card, given.format, target, located(named[IMPORTS])).items():
         try:
             write_atomic(path, content)
         except OSError as error:

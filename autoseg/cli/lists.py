@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from autoseg.cli.arguments import Arguments, imports_in
+from autoseg.cli.arguments import IMPORTS, Arguments, code_named
 from autoseg.imports import load
 
 HELP = {
@@ -37,9 +37,9 @@ usage: autoseg spaces [imports=[FILE.py]]
 
 def run(command: str, argv: list[str]) -> int:
     """Print the list that `command` names."""
-    own, words = imports_in(argv)
+    named, words = code_named(command, argv)
     Arguments(command, HELP[command]).parse_args(words)
-    load(own)
+    load(named[IMPORTS])
     rows = list(_LISTS[command]())
     width = max(len(name) for name, _ in rows)
     for name, text in rows:

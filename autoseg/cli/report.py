@@ -6,7 +6,7 @@ import errno
 from collections.abc import Sequence
 from pathlib import Path
 
-from autoseg.cli.arguments import Arguments, imports_in
+from autoseg.cli.arguments import IMPORTS, Arguments, code_named
 from autoseg.errors import InputError
 from autoseg.files import write_atomic
 from autoseg.imports import load
@@ -39,8 +39,7 @@ def run(command: str, argv: list[str]) -> int:
     parser.add_argument("runs", metavar="RUN", nargs="+")
     parser.add_argument("-o", dest="file")
     parser.add_argument("--force", action="store_true")
-    own, words = imports_in(argv)
-    named, words = _configs_in(words)
+    named, words = code_named(command, argv, (IMPORTS, DATA))
     given = parser.parse_intermixed_args(words)
     paths = [Path(text).expanduser() for text in given.runs]
     target = _target(given.file, paths)
@@ -51,8 +50,8 @@ def run(command: str, argv: list[str]) -> int:
     from autoseg.evidence.report.read import open_runs
 
     for path in paths:
-        require(read_config(path), {**named, "imports": own}, path, [DATA])
-    load(own)
+        require(read_config(path), named, path, [DATA])
+    load(named[IMPORTS])
     runs = open_runs(paths, force=given.force)
     text = report(runs, [command_for(run.config, run.path) for run in runs])
     content = text.encode(errors="replace")  # names may have half a character in them
@@ -68,15 +67,6 @@ def run(command: str, argv: list[str]) -> int:
             print(f"note: {one.path} is not finished; the report says so.")
     print(f"wrote {target} ({len(content) / 1e6:.1f} MB)")
     return 0
-
-
-def _configs_in(words: list[str]) -> tuple[dict[str, str], list[str]]:
-    """As `configs_in`, which is imported only if there is something to read."""
-    if not any(word.startswith(f"{DATA}=") for word in words):
-        return {}, words
-    from autoseg.cli.configuration.named_code import configs_in
-
-    return configs_in(words)
 
 
 def _target(file: str | None, paths: Sequence[Path]) -> Path:

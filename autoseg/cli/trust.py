@@ -10,16 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from autoseg.cli.ahead import standby, uninterrupted
-from autoseg.cli.arguments import Arguments
+from autoseg.cli.arguments import Arguments, code_named
 from autoseg.cli.configuration import compose, stored
 from autoseg.cli.configuration.check import check_ranges
-from autoseg.cli.configuration.named_code import configs_in, require
+from autoseg.cli.configuration.named_code import CONFIGS, require
 from autoseg.cli.configuration.overrides import typed_keys
 from autoseg.cli.configuration.resume import resumed, searched
 from autoseg.config import TrustConfig
 from autoseg.errors import InputError
 from autoseg.imports import located
-from autoseg.search.run_folder import read_config
 
 HELP = """
 Says whether a search's proxy ranks losses as a fuller training does, or which cheaper one may.
@@ -50,13 +49,11 @@ def run(command: str, argv: list[str]) -> int:
     parser.add_argument("words", nargs="*")
     given = parser.parse_intermixed_args(argv)
     runs = [word for word in given.words if "=" not in word]
-    named, overrides = configs_in([word for word in given.words if "=" in word])
+    named, overrides = code_named(command, [word for word in given.words if "=" in word], CONFIGS)
     config = compose.compose("trust", TrustConfig, overrides)
     if config.resume is not None:
         if runs:
             raise InputError("RUN", "none beside resume", runs[0])
-        if "run" not in read_config(Path(config.resume).expanduser()):
-            raise InputError("resume", "the folder of a trust run", config.resume)
         config = resumed(config, typed_keys(overrides), FREE)
     elif len(runs) != 1:
         raise InputError("RUN", "the folder of one search", " ".join(runs) or "none", "Type autoseg trust --help.")

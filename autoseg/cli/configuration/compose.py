@@ -17,13 +17,12 @@ import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_module
 from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from autoseg.cli.configuration.overrides import mended, quoted
+from autoseg.cli.configuration.overrides import parse, quoted
 from autoseg.cli.configuration.stored import explain, keys
 from autoseg.errors import InputError, unknown_name
 
@@ -59,24 +58,15 @@ def compose_sweep(name: str, schema: type[T], overrides: list[str], *, sweep: bo
     """
     axes: list[list[str]] = []
     for text in overrides:
-        override = _parse(name, text)
+        override = parse(text, name)
         if not override.is_sweep_override():
             axes.append([_checked(override, schema)])
         elif not sweep:
             raise _several(override, keys(schema), text)
         else:
             values = override.sweep_string_iterator()
-            axes.append([_checked(_parse(name, f"{override.key_or_group}={v}"), schema) for v in values])
+            axes.append([_checked(parse(f"{override.key_or_group}={v}", name), schema) for v in values])
     return [_build(name, schema, list(row)) for row in itertools.product(*axes)]
-
-
-def value_of(text: str) -> Any:
-    """The value of one `key=value`.
-
-    Raises:
-        InputError: not in Hydra's grammar.
-    """
-    return _parse("search", text).value()
 
 
 def changed(name: str, config: T, overrides: Sequence[str]) -> T:
@@ -92,7 +82,7 @@ def changed(name: str, config: T, overrides: Sequence[str]) -> T:
     """
     data, schema = OmegaConf.structured(config), type(config)
     for text in overrides:
-        override = _parse(name, text)
+        override = parse(text, name)
         _checked(override, schema)
         try:
             OmegaConf.update(data, override.key_or_group, override.value())
@@ -141,17 +131,6 @@ def _several(override: Override, known: dict[str, Any], text: str) -> InputError
         return InputError(key, "a list in brackets", value, f"Type {key}=[{value}].")
     hint = f"Add -m to run one search for each, or quote a value that holds a comma: {quoted(text)}"
     return InputError(key, "one value", f"several: {value}", hint)
-
-
-def _parse(name: str, text: str) -> Override:
-    try:
-        return OverridesParser.create().parse_override(text)
-    except HydraException as error:
-        key, equals, value = text.partition("=")
-        if not equals or not key.lstrip("+").replace(".", "").replace("_", "").isalnum():
-            raise InputError("argument", "key=value", repr(text), f"Type autoseg {name} --help.") from error
-        hint = f"Quote it, for the shell and for Hydra: {mended(text)}"
-        raise InputError(key, "a value in Hydra's grammar", repr(value), hint) from error
 
 
 def _checked(override: Override, schema: type) -> str:

@@ -1,12 +1,16 @@
-"""Code that a run was made with: modules of its user's own and configs of mmengine's.
+"""Code that a run names: modules of its user's own, configs of mmengine's, and dotted names in its open mappings.
 
 A run folder says as text what it was made with, and may come from anybody. Reading one never executes code: whoever
 goes on with it names that code again, on the command line. Configs that mmsegmentation ships are code too, and trusted.
+`type: subprocess.call` in an open mapping is to mmengine what `_target_` is to Hydra: a user who types it means it, but
+from a run only names of registries are taken.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,9 @@ from autoseg.errors import InputError
 from autoseg.mmconfigs import shipped
 
 CONFIGS = ("config", "model.config", "data.mmseg_config")  # keys that take files of Python
+SCOPES = "mmseg|mmengine|mmcv|mmpretrain|mmdet"  # whose registries a name may be looked up in
+REGISTERED = re.compile(rf"((?:{SCOPES})\.[A-Z])?\w+")
+OPEN = ("overrides", "model.overrides")  # where anything at all may stand
 
 
 def own_configs(config: Any, keys: Sequence[str] = CONFIGS) -> dict[str, str]:
@@ -59,16 +66,20 @@ def require_imports(recorded: Any, named: Any, where: object) -> None:
         raise _missing("imports", f"[{','.join(recorded)}]", and_imports(recorded).strip(), where)
 
 
-def configs_in(overrides: list[str]) -> tuple[dict[str, str], list[str]]:
-    """The configs that overrides name, by their keys, and the other overrides, for a command without such keys.
+def refuse_code(config: Any, where: Path) -> None:
+    """Refuse a run's configuration in which an open mapping names what is in no registry.
+
+    Args:
+        config: as it was read from the run.
+        where: the run.
 
     Raises:
-        InputError: not in Hydra's grammar.
+        InputError: it does.
     """
-    from autoseg.cli.configuration.compose import value_of
-
-    words = {text: text.partition("=")[0] for text in overrides if text.partition("=")[0] in CONFIGS}
-    return {key: str(value_of(text)) for text, key in words.items()}, [text for text in overrides if text not in words]
+    for field in OPEN:
+        for key, value in _code_in(at(config, field), field):
+            hint = "It would run code that the run chose. Register it in a file, and name that: imports=[FILE.py]."
+            raise InputError(key, "the name of a registered part", f"{value!r} in {where}", hint)
 
 
 def _missing(key: str, code: str, words: str, where: object) -> InputError:
@@ -81,3 +92,27 @@ def at(config: Any, key: str) -> Any:
     for part in key.split("."):
         config = config.get(part) if isinstance(config, Mapping) else getattr(config, part, None)
     return config
+
+
+def _code_in(node: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """The keys below a node by which mmengine would import something, with their values."""
+    if isinstance(node, list | tuple):
+        for item in node:
+            yield from _code_in(item, path)
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            leaf = str(key).rpartition(".")[2]  # mmengine takes dotted keys apart
+            if (
+                (leaf == "type" and isinstance(value, str) and _is_code(value))
+                or (leaf in ("_scope_", "default_scope") and value not in SCOPES.split("|"))
+                or "custom_imports" in str(key).split(".")
+            ):
+                yield f"{path}.{key}", value
+            yield from _code_in(value, f"{path}.{key}")
+
+
+def _is_code(name: str) -> bool:
+    """Whether mmengine would find a name by importing it: a path into a package, or a module."""
+    if REGISTERED.fullmatch(name) is None:
+        return True
+    return "." not in name and find_spec(name) is not None

@@ -1,4 +1,4 @@
-"""Overrides as they must be typed for their values to arrive, through the shell and through Hydra's grammar."""
+"""One `key=value` in Hydra's grammar: read, and written as it must be typed to arrive through the shell and Hydra."""
 
 from __future__ import annotations
 
@@ -8,7 +8,26 @@ from typing import Any
 
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
+
+from autoseg.errors import InputError
+
+
+def parse(text: str, command: str) -> Override:
+    """An override as Hydra reads it.
+
+    Raises:
+        InputError: not in its grammar; the hint says how to quote it, or names the command's help.
+    """
+    try:
+        return OverridesParser.create().parse_override(text)
+    except HydraException as error:
+        key, equals, value = text.partition("=")
+        if not equals or not key.lstrip("+").replace(".", "").replace("_", "").isalnum():
+            raise InputError("argument", "key=value", repr(text), f"Type autoseg {command} --help.") from error
+        hint = f"Quote it, for the shell and for Hydra: {mended(text)}"
+        raise InputError(key, "a value in Hydra's grammar", repr(value), hint) from error
 
 
 def typed(key: str, value: Any) -> str:

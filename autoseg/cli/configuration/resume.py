@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from autoseg.cli.configuration import stored
-from autoseg.cli.configuration.named_code import at, own_configs, require, require_imports
-from autoseg.cli.configuration.plain_types import refuse_code
+from autoseg.cli.configuration.named_code import at, own_configs, refuse_code, require, require_imports
 from autoseg.config import CompareConfig, RetrainConfig, SearchConfig, TrustConfig
 from autoseg.errors import InputError
 from autoseg.search.run_folder import read_config
@@ -20,6 +19,31 @@ FREE = ("workers", "device", "tracker", "executor", "search.rounds")  # nothing 
 NAMED_ANEW = "imports"  # whatever a run says of these, only those on the command line are imported
 
 T = TypeVar("T", SearchConfig, CompareConfig, RetrainConfig, TrustConfig)
+
+RUNS: dict[type, tuple[str, tuple[str, ...]]] = {  # what its folder is called, and the keys by which it is known
+    SearchConfig: ("the folder of a search by command", ("metric", "search", "proxy", "data")),
+    CompareConfig: ("the folder of a comparison", ("losses",)),
+    TrustConfig: ("the folder of a trust run", ("run",)),
+    RetrainConfig: ("the work dir of autoseg retrain", ("train", "loss")),
+}
+
+
+def written(path: Path, schema: type, field: str = "resume") -> dict[str, Any]:
+    """The configuration in a run's folder, plain, once it is sure that a run of this schema is in it.
+
+    Args:
+        path: the folder.
+        schema: of its command.
+        field: where the user named it.
+
+    Raises:
+        InputError: no run folder, or one of something else.
+    """
+    kept = read_config(path)
+    expected, keys = RUNS[schema]
+    if not all(key in kept for key in keys):
+        raise InputError(field, expected, f"{path}, which is of something else")
+    return kept
 
 
 def resumed(given: T, typed: list[str], free: Sequence[str] = FREE) -> T:
@@ -37,12 +61,12 @@ def resumed(given: T, typed: list[str], free: Sequence[str] = FREE) -> T:
         InputError: not a run folder, one with code that is not typed, or a typed key would make it another search.
     """
     run = Path(str(given.resume)).expanduser()
-    written = read_config(run)
-    kept: T = stored.load(type(given), written)
+    begun = written(run, type(given))
+    kept: T = stored.load(type(given), begun)
     refuse_code(kept, run)
     require(kept, {key: at(given, key) for key in typed}, run)
-    if later := stored.lacking(type(given), written):
-        values = ", ".join(f"{key}={_get(kept, key)}" for key in later)
+    if later := stored.lacking(type(given), begun):
+        values = ", ".join(f"{key}={at(kept, key)}" for key in later)
         told = f"note: {run} was begun by an earlier version; what that did not know is as it was then: {values}"
         print(told, file=sys.stderr)  # --cfg prints the configuration alone
     if had_moments(run / SHARED):
@@ -51,7 +75,7 @@ def resumed(given: T, typed: list[str], free: Sequence[str] = FREE) -> T:
     for key in typed:
         if key in ("resume", "run_dir", *own_configs(kept)):
             continue
-        old, new = (None, key) if key == "experiment" else (_get(kept, key), _get(given, key))
+        old, new = (None, key) if key == "experiment" else (at(kept, key), at(given, key))
         if any(key == name or key.startswith(f"{name}.") for name in (*free, NAMED_ANEW)):
             _set(kept, key, new)
         elif old != new and (key == "experiment" or dataclasses.is_dataclass(old)):
@@ -63,26 +87,13 @@ def resumed(given: T, typed: list[str], free: Sequence[str] = FREE) -> T:
     return dataclasses.replace(kept, resume=str(run), run_dir=str(run))
 
 
-def is_comparison(path: Path) -> None:
-    """Refuse a folder that is of no comparison.
-
-    Raises:
-        InputError: it is none.
-    """
-    if "losses" not in read_config(path):
-        raise InputError("run folder", "one of a comparison", f"{path}, which is of a search")
-
-
 def searched(run: Path) -> SearchConfig:
     """The configuration of a search by command.
 
     Raises:
         InputError: not the folder of such a search.
     """
-    kept = read_config(run)
-    if not all(key in kept for key in ("metric", "search", "proxy", "data")):
-        raise InputError("RUN", "the folder of a search by command", f"{run}, which is of something else")
-    config = stored.load(SearchConfig, kept)
+    config = stored.load(SearchConfig, written(run, SearchConfig, "RUN"))
     refuse_code(config, run)
     return config
 
@@ -114,7 +125,7 @@ def like(given: CompareConfig, typed: Sequence[str]) -> CompareConfig:
     for key in typed:
         key = "space.name" if key == "space" else key
         if key.partition(".")[0] in BUDGET:
-            _set(taken, key, _get(given, key))
+            _set(taken, key, at(given, key))
     require(taken, {key: at(given, key) for key in typed}, run)
     if "metrics" not in typed and isinstance(kept.get("metric"), str):
         taken.metrics = [kept["metric"]]
@@ -124,12 +135,6 @@ def like(given: CompareConfig, typed: Sequence[str]) -> CompareConfig:
 _FIRST = {"data": "root", "model": "weights", "proxy": "iters"}
 
 
-def _get(config: Any, key: str) -> Any:
-    for part in key.split("."):
-        config = config[part] if isinstance(config, dict) else getattr(config, part)
-    return config
-
-
 def _set(config: Any, key: str, value: Any) -> None:
     parent, _, leaf = key.rpartition(".")
-    setattr(_get(config, parent) if parent else config, leaf, value)
+    setattr(at(config, parent) if parent else config, leaf, value)

@@ -1,5 +1,4 @@
-"""What a command does once its configuration is checked: data, losses, workers, a run folder, and what is said of it.
+"""What a command does once its configuration is checked: the whole way to an ended run, and what is said of it.
 
-One module for each command that trains, with `named` (names alone), `build` (everything before a training) and the
-whole way. Their commands import them late, in `ahead.uninterrupted`: they bring torch.
+One module for each command that trains, of the same name. They bring torch: commands import them last.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import tomllib
 from pathlib import Path
 
@@ -13,6 +14,20 @@ def listed() -> dict[str, Path]:
     tools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
     moved = tools["package-dir"]
     return {name: ROOT / moved.get(name, name.replace(".", "/")) for name in tools["packages"]}
+
+
+def test_commands_rest_on_jobs_and_jobs_on_configurations():
+    beside = {"configuration": {"configuration"}, "jobs": {"configuration", "jobs", "faults"}}
+    for room, allowed in beside.items():
+        for file in (ROOT / "autoseg/cli" / room).glob("*.py"):
+            named = [
+                f"{node.module}.{alias.name}"
+                for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+                if isinstance(node, ast.ImportFrom)
+                for alias in node.names
+            ]
+            taken = {name.split(".")[2] for name in named if name.startswith("autoseg.cli.")}
+            assert taken <= allowed, f"{room}/{file.name} imports {sorted(taken - allowed)}"
 
 
 def test_every_package_is_listed():

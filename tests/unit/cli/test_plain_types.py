@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from autoseg.cli.configuration import compose, stored
-from autoseg.cli.configuration.plain_types import refuse_code
+from autoseg.cli.configuration.named_code import refuse_code
 from autoseg.cli.configuration.resume import like, resumed, searched
 from autoseg.config import CompareConfig, ModelConfig, RetrainConfig, SearchConfig
 from autoseg.errors import InputError

@@ -12,7 +12,7 @@ from typing import Any
 from autoseg.cli.configuration import stored
 from autoseg.cli.configuration.named_code import again
 from autoseg.cli.configuration.overrides import and_imports
-from autoseg.cli.configuration.resume import is_comparison
+from autoseg.cli.configuration.resume import written
 from autoseg.cli.faults import INTERRUPTED
 from autoseg.cli.jobs import running
 from autoseg.config import CompareConfig
@@ -102,7 +102,7 @@ def _folder(config: CompareConfig, parts: Parts) -> RunFolder:
     fixed = fingerprint(config, parts)
     if not (parts.path / "config.yaml").is_file():
         return RunFolder.create(parts.path, stored.plain(kept), fixed)
-    is_comparison(parts.path)
+    written(parts.path, CompareConfig, "run_dir")
     folder = RunFolder.open(parts.path, budgets.admit(parts.path, fixed, config.force))
     try:
         budgets.note(folder, fixed)

@@ -1,0 +1,171 @@
+"""One full training: joins the rooms. Read `retrain` for the way from a configuration to scores."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from autoseg.cli.configuration import stored
+from autoseg.cli.configuration.named_code import again
+from autoseg.cli.configuration.overrides import typed
+from autoseg.cli.faults import INTERRUPTED
+from autoseg.config import RetrainConfig
+from autoseg.errors import InputError
+from autoseg.evidence.comparison.contenders import Contender, built_from, contender, keep_cards, warnings_about
+from autoseg.files import write_atomic
+from autoseg.imports import load
+from autoseg.losses import build_loss
+from autoseg.losses.ranks import rank_local
+from autoseg.metrics import parse
+from autoseg.retrain import launch
+from autoseg.search.records import percent
+from autoseg.search.run_folder import SCHEMA, new_run_path, only_own_files, writable
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training, as all ranks agree on it."""
+
+    loss: Contender  # what is trained with
+    text: str  # the same as `AutoSegLoss` takes it: cards are files of the work dir
+    work_dir: Path  # mmengine's
+    cfg: Any  # the mmengine config
+    classes: int  # how many the network tells apart
+
+
+def named(config: RetrainConfig) -> None:
+    """Refuse what a configuration names and nobody knows.
+
+    Raises:
+        InputError: a module that cannot be imported, an unknown metric.
+    """
+    load(config.imports)
+    for metric in config.metrics:
+        parse(metric)
+
+
+def retrain(config: RetrainConfig) -> int:
+    """One training, from its configuration to its scores; returns the exit status."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped cluster job ends as Ctrl-C does
+    device = launch.choose_device(config.device)
+    started_by = launch.launcher()
+    launch.join(started_by, device)
+    with warnings.catch_warnings():  # about parts of theirs that are not used here
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"mm(cv|engine|seg)\b")
+        status = _train(config, build(config, started_by, device))
+    launch.leave()  # not after an error: the other ranks may be waiting
+    return status
+
+
+def build(config: RetrainConfig, started_by: str, device: str) -> Job:
+    """Everything a training needs; writes its work dir with configuration and cards.
+
+    Raises:
+        InputError: an unknown loss, network or data set, files that are missing, a work dir that is taken.
+    """
+    from autoseg.retrain.build import build_config, main_head  # mmengine: only once the device is chosen
+    from autoseg.retrain.checkpoint import last_checkpoint, read_checkpoint
+    from autoseg.retrain.loaders import check_files
+
+    rank, ranks = launch.ranks()
+    loss = contender(config.loss, (config.metrics or ["miou"])[0])
+    default = new_run_path(Path("runs"), "retrain", config.data.name if config.config is None else _model_name(config))
+    work_dir = Path(launch.agree(str(Path(config.run_dir or default).absolute())))
+    if config.resume is not None:
+        only_own_files(work_dir)
+        read_checkpoint(last_checkpoint(work_dir), "resume")
+    elif (work_dir / "last_checkpoint").exists() and rank == 0:
+        words = typed("resume", str(work_dir)) + again(config)
+        raise InputError("run_dir", "a new folder", f"{work_dir}, which holds a run", f"Go on with it: {words}")
+    text = built_from(loss, work_dir)
+    cfg = build_config(config, text, str(work_dir), launcher=started_by, device=device, ranks=ranks)
+    classes = int(main_head(cfg.model)["num_classes"])
+    if not loss.cards:
+        build_loss(text, num_classes=classes)  # a wrong name is said now
+    if config.config is None and rank == 0:
+        check_files(config.data, work_dir)
+    if rank == 0 and config.resume is None:
+        kept = stored.plain(dataclasses.replace(config, loss=text))
+        with writable(work_dir):
+            keep_cards([loss], work_dir)
+            write_atomic(work_dir / "config.yaml", yaml.safe_dump({"schema": SCHEMA, **kept}, sort_keys=False))
+    return Job(loss, text, work_dir, cfg, classes)
+
+
+def _train(config: RetrainConfig, job: Job) -> int:
+    from autoseg.retrain.runner import is_main, run, write_scores
+
+    ranks = launch.ranks()[1]
+    if is_main():
+        for line in introduction(config, job, ranks):
+            print(line, flush=True)
+    try:
+        scores = run(job.cfg)
+    except KeyboardInterrupt:
+        if is_main():
+            words = typed("resume", str(_shown(job.work_dir))) + again(config)
+            kept = (job.work_dir / "last_checkpoint").is_file()
+            todo = (
+                f"Go on from the last checkpoint with: autoseg retrain {words}"
+                if kept
+                else "There is no checkpoint yet."
+            )
+            print(f"\nInterrupted. {todo}")
+        return INTERRUPTED
+    if is_main():
+        iters = job.cfg.train_cfg.get("max_iters")
+        about = {
+            "loss": job.loss.name,
+            "data": None if config.config else config.data.name,
+            "model": _model_name(config),
+        }
+        path = write_scores(job.work_dir, scores, {**about, "iterations": iters, "seed": config.seed})
+        for line in conclusion(config, job, scores, path):
+            print(line)
+    return 0
+
+
+def introduction(config: RetrainConfig, job: Job, ranks: int) -> list[str]:
+    """What is trained, and what makes it less than it seems."""
+    lines = [f"warning: {text}" for text in warnings_about([job.loss], config.metrics, job.classes, [])]
+    local = rank_local(build_loss(job.text, num_classes=job.classes)) if not job.loss.cards else []
+    if ranks > 1 and local:
+        lines.append(f"warning: {', '.join(local)} cannot count over several GPUs; each works on its own batch")
+    verb = "Going on with" if config.resume is not None else "Training"
+    many = f" on {ranks} processes" if ranks > 1 else ""
+    data = "" if config.config is not None else f" on {config.data.name}"
+    what = f"{verb} {_model_name(config)} with loss {job.loss.name}{data}, {job.classes} classes{many}"
+    return [*lines, what, f"Work dir: {_shown(job.work_dir)}"]
+
+
+def conclusion(config: RetrainConfig, job: Job, scores: dict[str, dict[str, float]], path: Path) -> list[str]:
+    """The scores in percent, where things are, and what to type next."""
+    width = max(len(split) for split in scores)
+    lines = [
+        f"{split:<{width}}  " + "  ".join(f"{name} {percent(value)}" for name, value in found.items())
+        for split, found in scores.items()
+    ]
+    last = (job.work_dir / "last_checkpoint").read_text(encoding="utf-8").strip()
+    own = _shown(job.work_dir)
+    checkpoint = own / Path(last).name
+    return [
+        *lines,
+        f"Scores: {_shown(path)}   checkpoint: {checkpoint}",
+        f'Use it: mmseg.apis.init_model("{own}/retrain.py", "{checkpoint}")',
+        *([] if job.loss.name == "ce" else ["Next: the same command with loss=ce says what the loss brings."]),
+    ]
+
+
+def _shown(path: Path) -> Path:
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def _model_name(config: RetrainConfig) -> str:
+    return config.model.name if config.config is None else Path(config.config).stem
