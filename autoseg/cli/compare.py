@@ -62,6 +62,9 @@ def run(command: str, argv: list[str]) -> int:
         config = like(config, typed)
     check(config)
     if given.cfg:
+        from autoseg.cli.jobs.compare import named
+
+        named(config)
         print(stored.as_yaml(config), end="")
         return 0
     return run_one(config, start=not _shown_again(config, typed))

@@ -6,7 +6,6 @@ Nothing heavy is imported here, so that the workers start first. `jobs/trust.py`
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping
 from pathlib import Path
 
 from autoseg.cli.ahead import standby, uninterrupted
@@ -61,22 +60,21 @@ def run(command: str, argv: list[str]) -> int:
         config.run = str(Path(runs[0]).expanduser().absolute())
     check_ranges(config)
     config.imports = located(config.imports)
-    if given.cfg:
-        print(stored.as_yaml(config), end="")
-        return 0
-    return run_one(config, named)
-
-
-def run_one(config: TrustConfig, named: Mapping[str, str]) -> int:
-    """From a configuration, and the configs of the search that are named again, to a verdict; returns the exit status.
-
-    Raises:
-        InputError: the search was made with code that is not named.
-    """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped cluster job ends as Ctrl-C does
     source = searched(Path(config.run))
     require(source, {**named, "imports": config.imports}, config.run)
-    with standby(config, source.proxy.threads) as workers:
+    if given.cfg:
+        from autoseg.cli.jobs.trust import named as check_names
+
+        check_names(config)
+        print(stored.as_yaml(config), end="")
+        return 0
+    return run_one(config, source.proxy.threads)
+
+
+def run_one(config: TrustConfig, threads: int) -> int:
+    """From a configuration to a verdict, by workers of so many threads; returns the exit status."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped cluster job ends as Ctrl-C does
+    with standby(config, threads) as workers:
         with uninterrupted():
             from autoseg.cli.jobs.trust import trust  # here: torch and Optuna, while the workers import theirs
         return trust(config, workers)

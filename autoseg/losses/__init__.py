@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from autoseg.losses.base import SegLoss, TakesExtra
-from autoseg.losses.build import build_loss
+from autoseg.losses.build import build_loss, check_text
 from autoseg.losses.card import LossCard, save_loss
 from autoseg.losses.compiling import compiled_loss
 from autoseg.losses.frequency import class_weights
@@ -21,6 +21,6 @@ from autoseg.losses.searched import SearchedLoss, searched_loss
 from autoseg.losses.sums import LossSum
 
 __all__ = [
-    "LossCard", "LossSum", "SearchedLoss", "SegLoss", "TakesExtra", "build_loss", "class_weights", "compiled_loss",
-    "describe", "load_loss", "loss_names", "own_losses", "register_loss", "save_loss", "searched_loss",
+    "LossCard", "LossSum", "SearchedLoss", "SegLoss", "TakesExtra", "build_loss", "check_text", "class_weights",
+    "compiled_loss", "describe", "load_loss", "loss_names", "own_losses", "register_loss", "save_loss", "searched_loss",
 ]  # fmt: skip

@@ -9,9 +9,10 @@ from typing import Any
 from torch import nn
 
 from autoseg.errors import InputError
+from autoseg.losses.card import LossCard
 from autoseg.losses.expression import Term, parse
-from autoseg.losses.named import IDENTITY, identity_of, load_loss
-from autoseg.losses.registry import LOSSES, hand_made
+from autoseg.losses.named import IDENTITY, card_path, identity_of, load_loss
+from autoseg.losses.registry import LOSSES, check_options, hand_made
 from autoseg.losses.sums import summed
 
 
@@ -41,10 +42,7 @@ def build_loss(
     Raises:
         InputError: unknown name or option, or a malformed sum.
     """
-    if os.path.exists(spec) or identity_of(spec) is not None:  # may hold characters that sums use
-        terms = [Term(1.0, spec)]
-    else:
-        terms = parse(spec)
+    terms = terms_of(spec)
     own = sorted(set(options) - {"validate"})
     if len(terms) > 1 and own:
         hint = f"Put it into the brackets of one loss, as in {terms[0].name}({own[0]}=...)."
@@ -61,3 +59,33 @@ def _build_term(
         return hand_made(term.name, num_classes, ignore_index, options)
     usual = identity if term.name.startswith(f"{IDENTITY}/") else {}
     return load_loss(term.name, num_classes=num_classes, ignore_index=ignore_index, **{**usual, **options})
+
+
+def terms_of(text: str) -> list[Term]:
+    """The losses of a sum; paths and "identity/METRIC" may hold characters that sums use, and are one by themselves.
+
+    Raises:
+        InputError: malformed.
+    """
+    whole = os.path.exists(text) or identity_of(text) is not None
+    return [Term(1.0, text)] if whole else parse(text)
+
+
+def check_text(text: str) -> None:
+    """Refuse what can be built for no number of classes; errors as in `check_term`, or a malformed sum."""
+    for term in terms_of(text):
+        check_term(term)
+
+
+def check_term(term: Term) -> None:
+    """Refuse a loss of a sum that can be built for no number of classes: its name or an option is not known.
+
+    Raises:
+        InputError: that; or it is a card that cannot be read.
+    """
+    if term.name in LOSSES:
+        check_options(term.name, term.options)
+    elif (card := card_path(term.name)) is not None:
+        LossCard.load(card)
+    else:
+        load_loss(term.name, num_classes=2, **term.options)  # curves fit any number

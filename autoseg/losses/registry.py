@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from autoseg.errors import InputError, unknown_name
@@ -71,12 +71,20 @@ def hand_made(name: str, num_classes: int, ignore_index: int, options: Mapping[s
     Raises:
         InputError: an unknown option, or a value out of range.
     """
-    loss = LOSSES[name]
-    known = option_names(loss)
+    check_options(name, options)
+    return LOSSES[name](num_classes, ignore_index=ignore_index, **options)
+
+
+def check_options(name: str, options: Iterable[str]) -> None:
+    """Refuse options that one of `LOSSES` does not have.
+
+    Raises:
+        InputError: the first of them.
+    """
+    known = option_names(LOSSES[name])
     for option in options:
         if option not in known:
             raise unknown_name(f"option of {name}", option, known)
-    return loss(num_classes, ignore_index=ignore_index, **options)
 
 
 def option_names(loss: type[SegLoss]) -> list[str]:

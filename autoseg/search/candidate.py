@@ -74,15 +74,19 @@ class CandidateTask:
         return build_loss(text, num_classes=num_classes, ignore_index=ignore, identity=self.options)
 
     def check_rivals(self, settings: SearchSettings) -> None:
-        """Build every hand-made loss the search will need, so that a wrong name is told before hours of work.
+        """Look at every hand-made loss the search will need, so that a wrong name is told before hours of work.
 
         Raises:
             InputError: an unknown loss among the rivals or in the floor, or a malformed floor.
         """
+        from autoseg.losses import check_text
+
         floor = Floor.parse(settings.floor).rival if settings.floor is not None else None
         for name in dict.fromkeys([*settings.confirm.rivals, floor]):
             if name is not None and name != "identity":
-                self._build({"loss": name, "seed": 0}, self.num_classes or 2)
+                check_text(name)
+                if self.num_classes is not None:
+                    self._build({"loss": name, "seed": 0}, self.num_classes)
 
     def _named(self, returned: object) -> dict[str, float]:
         if isinstance(returned, Mapping):

@@ -62,7 +62,6 @@ class Parts:
 
 def compare(config: CompareConfig, workers: Standby) -> int:
     """From a configuration and workers without a task to its tables; returns the exit status."""
-    load(config.imports)
     parts = build(config)
     odd = remarks_on(parts.data, config.data, config.proxy.crop)
     for text in [*odd, *warnings_about(parts.among, config.metrics, parts.data.num_classes, parts.seeds)]:
@@ -113,27 +112,37 @@ def _folder(config: CompareConfig, parts: Parts) -> RunFolder:
     return folder
 
 
-def build(config: CompareConfig) -> Parts:
-    """Everything a comparison needs; nothing has been written yet, except the image cache.
+def named(config: CompareConfig) -> tuple[list[int], list[Contender], str, Path]:
+    """Seeds, losses, the name of the reference and the folder that a configuration names, without a look at its data.
 
     Raises:
-        InputError: an unknown loss, metric, split or reference; seeds or data that cannot be used.
+        InputError: an unknown loss, metric, space or reference, or seeds that are none.
     """
-    seeds = parse_seeds(config.seeds)
+    load(config.imports)
     for metric in config.metrics:
         parse(metric)
     if not config.metrics or len(set(config.metrics)) < len(config.metrics):
         raise InputError("metrics", "one or more, each once", config.metrics)
+    build_space(config.space.name, metric="miou")
     path = Path(config.run_dir) if config.run_dir else new_run_path(Path("runs"), "compare", config.data.name)
     home = path if (path / "config.yaml").is_file() else None
+    among = contenders(config.losses, config.metrics, home)
+    return parse_seeds(config.seeds), among, find("reference", config.reference, among).name, path
+
+
+def build(config: CompareConfig) -> Parts:
+    """Everything a comparison needs; nothing has been written yet, except the image cache.
+
+    Raises:
+        InputError: as in `named`; data or a split that cannot be used, a loss that does not fit them.
+    """
+    seeds, among, reference, path = named(config)
     data = open_data(config.data, config.proxy.size)
     recipe = Recipe(data.num_classes, data.ignore_index, config.space.name, config.boundary_options)
-    among = contenders(config.losses, config.metrics, recipe, home)
     for loss in among:
         if not loss.cards:  # a surrogate takes labels of every kind
             check_loss(recipe.build(loss.kept), config.proxy.labels, "losses")
-    reference = find("reference", config.reference, among)
-    return Parts(data, _split(config.split, data), seeds, recipe, among, reference.name, path)
+    return Parts(data, _split(config.split, data), seeds, recipe, among, reference, path)
 
 
 def task(config: CompareConfig, parts: Parts, texts: Mapping[str, str]) -> ComparisonTask:

@@ -43,11 +43,12 @@ def named(config: RetrainConfig) -> None:
     """Refuse what a configuration names and nobody knows.
 
     Raises:
-        InputError: a module that cannot be imported, an unknown metric.
+        InputError: a module that cannot be imported, an unknown metric or loss.
     """
     load(config.imports)
     for metric in config.metrics:
         parse(metric)
+    contender(config.loss, (config.metrics or ["miou"])[0])
 
 
 def retrain(config: RetrainConfig) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from autoseg.data import SegData, open_data, remarks_on
 from autoseg.errors import InputError, unknown_name
 from autoseg.execution import Executor, Standby
 from autoseg.imports import load
+from autoseg.losses import check_text
 from autoseg.metrics import build_metric, higher_is_better, names, parse
 from autoseg.search.api import start
 from autoseg.search.candidate import CandidateTask
@@ -75,7 +75,8 @@ def build(config: SearchConfig) -> Parts:
     proxy = ProxyTask.of(config, [*names(), config.metric])
     options = config.boundary_options
     task = CandidateTask(config.metric, space.to_dict(), data.num_classes, proxy, data.ignore_index, options)
-    _check_rivals(config, task, proxy.metrics)
+    for name in _rivals(config):
+        check_loss(task.build({"loss": name}), config.proxy.labels, "search.confirm.rivals")
     return Parts(data, space, controller, TimedTask(task, proxy))
 
 
@@ -83,7 +84,7 @@ def named(config: SearchConfig) -> tuple[SearchSpace, Controller]:
     """What a configuration names, without a look at its data.
 
     Raises:
-        InputError: an unknown metric, space or controller.
+        InputError: an unknown metric, space or controller; a rival or a floor that is not known.
     """
     load(config.imports)
     build_metric(config.metric, num_classes=2)
@@ -91,23 +92,22 @@ def named(config: SearchConfig) -> tuple[SearchSpace, Controller]:
     controller = build_controller(
         config.controller.name, space.dim, start(space), seed=config.seed, **config.controller.options
     )
+    if config.search.floor is not None:
+        metric, scores = Floor.parse(config.search.floor).metric, [*names(), config.metric]
+        if metric not in scores:
+            raise unknown_name("search.floor", metric, scores)
+        if not higher_is_better(metric):
+            hint = "A floor is kept from below."
+            raise InputError("search.floor", "a metric where higher is better", metric, hint)
+    for name in _rivals(config):
+        check_text(name)
     return space, controller
 
 
-def _check_rivals(config: SearchConfig, task: CandidateTask, scores: Sequence[str]) -> None:
-    """Refuse now what the search would only meet at its end: the losses it is compared with, and its floor."""
-    rivals = list(config.search.confirm.rivals)
-    if config.search.floor is not None:
-        floor = Floor.parse(config.search.floor)
-        if floor.metric not in scores:
-            raise unknown_name("search.floor", floor.metric, scores)
-        if not higher_is_better(floor.metric):
-            hint = "A floor is kept from below."
-            raise InputError("search.floor", "a metric where higher is better", floor.metric, hint)
-        rivals += [floor.rival] if floor.rival is not None else []
-    for name in rivals:
-        if name != "identity":
-            check_loss(task.build({"loss": name}), config.proxy.labels, "search.confirm.rivals")
+def _rivals(config: SearchConfig) -> list[str]:
+    """The hand-made losses that the search would only meet at its end: those it is compared with, and its floor's."""
+    floor = Floor.parse(config.search.floor).rival if config.search.floor is not None else None
+    return [name for name in (*config.search.confirm.rivals, floor) if name not in (None, "identity")]
 
 
 def _search(config: SearchConfig, parts: Parts, path: Path, workers: Standby) -> SearchResult:

@@ -11,6 +11,7 @@ from typing import Any
 from autoseg.cli.configuration import compose, stored
 from autoseg.cli.configuration.check import check
 from autoseg.cli.configuration.named_code import again
+from autoseg.cli.configuration.resume import searched
 from autoseg.cli.faults import INTERRUPTED
 from autoseg.cli.jobs import running
 from autoseg.cli.jobs.trust_source import Source, kept_entries, plain_entries
@@ -58,7 +59,6 @@ class Parts:
 
 def trust(config: TrustConfig, workers: Standby) -> int:
     """From a configuration and workers without a task to a verdict; returns the exit status."""
-    load(config.imports)
     parts = build(config)
     code = again(dataclasses.replace(parts.search, imports=config.imports))
     found = running.resumable("trust", parts.path, lambda: _trained(config, parts, workers), code)
@@ -105,20 +105,29 @@ def build(config: TrustConfig) -> Parts:
     """Everything that is needed; the search is only read.
 
     Raises:
-        InputError: not the folder of such a search, data that has changed since, or a change that is not of a proxy.
+        InputError: as in `named`; data that has changed since.
     """
-    source = Source.open(Path(config.run))
+    proxies, source = named(config), Source.open(Path(config.run))
     search = source.search
     path = Path(config.run_dir) if config.run_dir else new_run_path(Path("runs"), "trust", search.data.name)
     if (path / "config.yaml").is_file():  # the search may have gone on since: the losses stay
         entries = kept_entries(path)
     else:
         entries = [*source.candidates(config.candidates), *_rivals(source)]
-    proxies = _proxies(config, search)
     seeds = fresh_seeds(search.seed, search.search.confirm.seeds + 1 + config.full.seeds)[search.search.confirm.seeds :]
     variants = [Variant(PROXY, (search.seed,)), Variant(AGAIN, (seeds[0],))]
     variants += [Variant(name, (seeds[0],)) for name in proxies if name not in (PROXY, AGAIN, FULL)]
     return Parts(source, entries, [*variants, Variant(FULL, tuple(seeds[1:]))], proxies, path)
+
+
+def named(config: TrustConfig) -> dict[str, ProxyConfig]:
+    """Every variant's way to train, by what a configuration names, without a look at the search's data.
+
+    Raises:
+        InputError: not the folder of a search by command, or a change that is not of a proxy.
+    """
+    load(config.imports)
+    return _proxies(config, searched(Path(config.run)))
 
 
 def _rivals(source: Source) -> list[Entry]:

@@ -14,8 +14,9 @@ from torch import nn
 
 from autoseg.errors import InputError
 from autoseg.losses import LossCard, build_loss
+from autoseg.losses.build import check_term, terms_of
 from autoseg.losses.expression import parse
-from autoseg.losses.named import IDENTITY, card_path, identity_of
+from autoseg.losses.named import IDENTITY, card_path
 from autoseg.metrics import parse as parse_metric
 from autoseg.search.run_folder import slug
 from autoseg.surrogates import published
@@ -56,19 +57,16 @@ class Recipe:
         return build_loss(text, num_classes=self.num_classes, ignore_index=self.ignore_index, identity=own)
 
 
-def contenders(
-    texts: Sequence[str], metrics: Sequence[str], recipe: Recipe, home: Path | None = None
-) -> list[Contender]:
-    """The losses of a comparison, checked.
+def contenders(texts: Sequence[str], metrics: Sequence[str], home: Path | None = None) -> list[Contender]:
+    """The losses of a comparison, each known by name.
 
     Args:
         texts: as typed: names, sums, "identity" (of the first metric), "identity/<metric>", cards, run folders.
         metrics: that are compared.
-        recipe: builds every loss once, so that a mistake is found before anything is trained.
         home: an existing comparison, whose own cards "cards/<name>.json" are meant first.
 
     Raises:
-        InputError: fewer than two losses, one twice, or one that cannot be built.
+        InputError: fewer than two losses, one twice, or one that nobody knows.
     """
     found = [contender(text, metrics[0], home) for text in texts]
     if len(found) < 2:
@@ -76,9 +74,6 @@ def contenders(
     names = [one.name for one in found]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise InputError("losses", "each loss once", f"{', '.join(twice)} more than once")
-    for one in found:
-        if not one.cards:  # a card was built when it was read
-            recipe.build(one.kept)
     return found
 
 
@@ -109,25 +104,30 @@ def built_from(contender: Contender, home: Path) -> str:
 
 
 def contender(text: str, metric: str, home: Path | None = None) -> Contender:
-    """One loss from what was typed; `metric` is that of "identity" alone, `home` as in `contenders`."""
+    """One loss from what was typed; `metric` is that of "identity" alone, `home` as in `contenders`.
+
+    Raises:
+        InputError: a sum that cannot be read, a name or an option in it that is not known, a card that is none.
+    """
     text = text.strip()
     path = text if os.path.exists(text) else None  # may hold characters that sums use
     text = path or "".join(text.split())
-    whole = path is not None or identity_of(text) is not None
-    terms = [text] if whole else [term.name for term in parse(text)]
     if text == IDENTITY:
         parse_metric(metric)
         return Contender(f"{IDENTITY}/{metric}", text, f"{IDENTITY}/{metric}", searched=False)
     cards, name, kept = {}, text, text
-    for term in dict.fromkeys(terms):
-        file = home / term if home is not None and (home / term).is_file() else card_path(term)
+    terms = terms_of(text)
+    for term in terms:
+        own = home / term.name if home is not None else None
+        file = own if own is not None and own.is_file() else card_path(term.name)
         if file is None:
+            check_term(term)
             continue
         card = LossCard.load(file)
         label = _label(card)
         cards[label] = card
-        name, kept = _replaced(name, term, label), _replaced(kept, term, f"{CARDS}/{label}.json")
-    searched = bool(cards) or any(term in published() for term in terms)
+        name, kept = _replaced(name, term.name, label), _replaced(kept, term.name, f"{CARDS}/{label}.json")
+    searched = bool(cards) or any(term.name in published() for term in terms)
     return Contender(name, text, kept, searched, cards)
 
 

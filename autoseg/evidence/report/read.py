@@ -147,7 +147,7 @@ def _comparison(path: Path, config: dict[str, Any], fixed: dict[str, Any]) -> Co
     classes, seeds = _classes(list(known.values())), parse_seeds(config["seeds"])
     options: dict[str, int] = {key: fixed[key] for key in ("tolerance", "drop_background") if key in fixed}
     recipe = Recipe(len(classes) or 2, space=config["space"]["name"], options=options)
-    among = contenders(config["losses"], config["metrics"], recipe, home=path)
+    among = contenders(config["losses"], config["metrics"], path)
     reference = find("reference", config["reference"], among).name
     records = [known.get(record.key, record) for record in planned(among, seeds)]
     open_seeds = {record.seed for record in records if record.state == RUNNING}

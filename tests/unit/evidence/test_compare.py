@@ -73,7 +73,7 @@ def compare(
 ) -> tuple[list[TrialRecord], Counting]:
     """Compare in a new folder, or go on in an old one."""
     exists = (path / "config.yaml").exists()
-    among = contenders(losses, ["miou"], RECIPE)
+    among = contenders(losses, ["miou"])
     with RunFolder.open(path, {}) if exists else RunFolder.create(path, {"losses": losses}, {}) as folder:
         executor = Counting(ComparisonTask(keep_cards(among, path), RECIPE, train))
         return run_comparison(folder, among, list(seeds), "miou", executor, Observer()), executor
@@ -81,7 +81,7 @@ def compare(
 
 def trained(losses: list[str] = LOSSES, seeds: tuple[int, ...] = (1, 2), train: Any = toy) -> list[TrialRecord]:
     """The same without a folder."""
-    among = contenders(losses, ["miou"], RECIPE)
+    among = contenders(losses, ["miou"])
     task = ComparisonTask({loss.name: loss.kept for loss in among}, RECIPE, train)
     plan = [TrialRecord(-1, 0, "hand-made", loss.name, None, seed) for seed in seeds for loss in among]
     jobs = [Job(str(number), record.payload) for number, record in enumerate(plan)]
@@ -94,7 +94,7 @@ def trained(losses: list[str] = LOSSES, seeds: tuple[int, ...] = (1, 2), train: 
 def matrix_of(records: list[TrialRecord], losses: list[str] = LOSSES, **changes: Any) -> Matrix:
     seeds = list(dict.fromkeys(record.seed for record in records))
     options = {"metrics": ["miou", "biou"], "seeds": seeds, "reference": "ce", "classes": ["road", "sky"], **changes}
-    return Matrix(contenders(losses, ["miou"], RECIPE), records=records, **options)
+    return Matrix(contenders(losses, ["miou"]), records=records, **options)
 
 
 def a_card(path: Path, metric: str = "miou", classes: int = 3, **about: Any) -> Path:
@@ -137,12 +137,12 @@ def test_duplicate_seeds_are_refused() -> None:
 )
 def test_losses_that_cannot_be_compared_are_refused(losses: list[str], words: str) -> None:
     with pytest.raises(InputError) as refused:
-        contenders(losses, ["miou"], RECIPE)
+        contenders(losses, ["miou"])
     assert words in str(refused.value)
 
 
 def test_the_reference_is_one_of_the_losses() -> None:
-    among = contenders(["lovasz", "identity", "0.5*ce + 0.5*jml"], ["biou"], RECIPE)
+    among = contenders(["lovasz", "identity", "0.5*ce + 0.5*jml"], ["biou"])
     assert find("reference", "identity", among).name == "identity/biou"
     assert find("reference", "0.5*ce+ 0.5*jml", among).name == "0.5*ce+0.5*jml"
     with pytest.raises(InputError, match="reference: expected one of the losses: lovasz"):
@@ -152,14 +152,14 @@ def test_the_reference_is_one_of_the_losses() -> None:
 def test_what_was_searched_and_what_was_not(tmp_path: Path) -> None:
     card = a_card(tmp_path / "loss.json")
     losses = ["ce", "identity", "asl2021/miou", str(card), f"0.5*ce+0.5*{card}"]
-    among = contenders(losses, ["miou"], RECIPE)
+    among = contenders(losses, ["miou"])
     assert [c.searched for c in among] == [False, False, True, True, True]
     assert among[3].name.startswith("miou-") and among[4].name == f"0.5*ce+0.5*{among[3].name}"
     assert among[3].kept == f"cards/{among[3].name}.json"
 
 
 def test_identity_curves_in_a_sum_have_the_options_of_the_comparison() -> None:
-    among = contenders(["0.5*ce+0.5*identity/biou", "identity/biou+0.5*miou"], ["miou"], RECIPE)
+    among = contenders(["0.5*ce+0.5*identity/biou", "identity/biou+0.5*miou"], ["miou"])
     assert [c.searched for c in among] == [False, False]
     first, second = (RECIPE.build(contender.kept) for contender in among)
     assert first.losses[1].options.tolerance == second.options.tolerance == 3
@@ -173,26 +173,26 @@ def test_a_card_whose_name_ends_as_another_does_is_another(tmp_path: Path) -> No
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
-        (sum_of_two, _) = contenders(["a.json+b/a.json", "ce"], ["miou"], RECIPE)
+        (sum_of_two, _) = contenders(["a.json+b/a.json", "ce"], ["miou"])
     kept = keep_cards([sum_of_two], tmp_path / "run")[sum_of_two.name]
     assert len(RECIPE.build(kept).losses) == 2 and card.exists()
 
 
 def test_a_run_folder_means_its_card_and_another_content_is_another_loss(tmp_path: Path) -> None:
     card = a_card(tmp_path / "loss.json")
-    (first,) = contenders([str(tmp_path), "ce"], ["miou"], RECIPE)[:1]
+    (first,) = contenders([str(tmp_path), "ce"], ["miou"])[:1]
     save_loss(SurrogateLoss.from_theta("miou", [0.4] * SurrogateLoss("miou", 3).space.dim, 3), card)
-    (second,) = contenders([str(card), "ce"], ["miou"], RECIPE)[:1]
+    (second,) = contenders([str(card), "ce"], ["miou"])[:1]
     assert first.name != second.name
 
 
 def test_a_comparison_keeps_its_cards(tmp_path: Path) -> None:
     card = a_card(tmp_path / "loss.json")
-    among = contenders([str(card), f"ce+{card}"], ["miou"], RECIPE)
+    among = contenders([str(card), f"ce+{card}"], ["miou"])
     home = tmp_path / "run"
     texts = keep_cards(among, home)
     card.unlink()
-    again = contenders([c.kept for c in among], ["miou"], RECIPE, home)
+    again = contenders([c.kept for c in among], ["miou"], home)
     assert [c.name for c in again] == [c.name for c in among]
     assert isinstance(RECIPE.build(texts[among[0].name]), SurrogateLoss)
     assert len(RECIPE.build(texts[among[1].name]).losses) == 2
@@ -201,14 +201,14 @@ def test_a_comparison_keeps_its_cards(tmp_path: Path) -> None:
 def test_warnings_about_found_losses(tmp_path: Path) -> None:
     scores = {"confirm": {"mean": {"biou": 0.5}, "seeds": [1003, 9]}}
     card = a_card(tmp_path / "loss.json", "biou", classes=6, scores=scores)
-    among = contenders(["ce", str(card)], ["miou"], RECIPE)
+    among = contenders(["ce", str(card)], ["miou"])
     texts = " ".join(warnings_about(among, ["miou"], 3, [1003]))
     assert "searched for biou, which is not among metrics" in texts
     assert "6 classes, the data has 3" in texts and "not confirmed" in texts and "seed 1003" in texts
     fine = a_card(tmp_path / "fine.json", confirmed=True)
-    among = contenders(["ce", str(fine), "asl2021/miou"], ["miou+0.5*biou"], RECIPE)
+    among = contenders(["ce", str(fine), "asl2021/miou"], ["miou+0.5*biou"])
     assert warnings_about(among, ["miou+0.5*biou"], 3, [1003]) == []
-    (published,) = warnings_about(contenders(["ce", "asl2021/bf1"], ["miou"], RECIPE), ["miou"], 3, [1])
+    (published,) = warnings_about(contenders(["ce", "asl2021/bf1"], ["miou"]), ["miou"], 3, [1])
     assert "asl2021/bf1 was searched for bf1" in published
 
 
@@ -379,7 +379,7 @@ def test_below_five_seeds_nothing_is_marked() -> None:
 
 def test_latex_escapes_what_names_may_hold() -> None:
     losses = ["ce", "boundary_smooth_ce"]
-    among = contenders(losses, ["miou"], RECIPE)
+    among = contenders(losses, ["miou"])
     records = [TrialRecord(-1, 0, "hand-made", name, None, 1, "complete", {"miou": 0.5}) for name in losses]
     text = latex(Matrix(among, ["miou"], [1], "ce", records, []), About("my_data & co", "val", 3, "50%"))
     assert r"boundary\_smooth\_ce & " in text and r"my\_data \& co" in text

@@ -80,7 +80,7 @@ def compare(path: Path, seeds: int = 5, last: int | None = None, predictions: bo
     path.mkdir()
     card = path.with_suffix(".json")
     save_loss(SurrogateLoss.from_theta("miou", [0.3] * SurrogateLoss("miou", 3).space.dim, 3), card)
-    among = contenders(["ce", "lovasz", str(card)], ["miou"], RECIPE)
+    among = contenders(["ce", "lovasz", str(card)], ["miou"])
     data = DataConfig(count=[6, 3, 4], cache_dir=str(path.parent / "cache"))
     config = CompareConfig([c.kept for c in among], ["miou", "biou"], seeds, data=data, space=SpaceConfig("default"))
     config.proxy.size = list(SIZE)

@@ -1,0 +1,72 @@
+"""`--cfg` prints no configuration that the command itself would refuse, as far as that needs no data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from autoseg.cli import main
+from autoseg.cli.configuration import compose, stored
+from autoseg.config import SearchConfig
+from autoseg.search.run_folder import RunFolder
+
+FOCAL = "focal(alpha=[0.1,0.2,0.3,0.4,0.5])"  # as many numbers as the data has classes, which nobody has looked at
+
+
+@pytest.fixture
+def typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """For each command what it can print; the data has no root."""
+    monkeypatch.chdir(tmp_path)
+    data = ["data=ade20k", "data.kind=folder"]
+    config = compose.compose("search", SearchConfig, [*data, "metric=biou"])
+    RunFolder.create(tmp_path / "run", stored.plain(config), {}).close()
+    return {
+        "search": [*data, f"search.confirm.rivals=['{FOCAL}']"],
+        "compare": [*data, f"losses=[ce,'0.5*ce+{FOCAL}',identity]"],
+        "retrain": [*data, f"loss='{FOCAL}'"],
+        "trust": ["run"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("command", "wrong", "said"),
+    [
+        ("search", "metric=miuo", "miou"),
+        ("search", "space=papr", "paper"),
+        ("search", "controller.options.lrr=1", "lrr"),
+        ("search", "search.confirm.rivals=[lovas]", "lovasz"),
+        ("search", "search.confirm.rivals=['tversky(alpa=1)']", "alpha"),
+        ("search", "search.floor='miuo>=0.4'", "miou"),
+        ("search", "search.floor='ece>=0.4'", "higher is better"),
+        ("search", "search.floor='miou>=0.9*lovas'", "lovasz"),
+        ("compare", "losses=[ce,lovas]", "lovasz"),
+        ("compare", "losses=[ce,jml+identity/mio]", "miou"),
+        ("compare", "losses=[ce]", "at least two"),
+        ("compare", "metrics=[miou,mio]", "miou"),
+        ("compare", "reference=dice", "reference"),
+        ("compare", "seeds=[1,1]", "each seed once"),
+        ("compare", "space=papr", "paper"),
+        ("compare", "imports=[nowhere.py]", "nowhere.py"),
+        ("retrain", "loss=lovas", "lovasz"),
+        ("retrain", "loss=nowhere/loss.json", "existing file"),
+        ("retrain", "metrics=[mio]", "miou"),
+        ("trust", "cheaper=['iters=3']", "cheaper"),
+        ("trust", "cheaper=['proxy.itres=3']", "proxy.iters"),
+        ("trust", "full.iters=2", "full.iters"),
+    ],
+)
+def test_a_name_that_nobody_knows_is_refused(
+    command: str, wrong: str, said: str, typed: dict[str, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, *typed[command], wrong, "--cfg"]) == 2
+    told = capsys.readouterr()
+    assert told.out == "" and said in told.err and told.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["search", "compare", "retrain", "trust"])
+def test_what_only_the_data_can_tell_is_left_to_it(
+    command: str, typed: dict[str, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, *typed[command], "--cfg"]) == 0, capsys.readouterr().err
+    assert capsys.readouterr().out.count("\n") > 3
