@@ -23,6 +23,7 @@ from autoseg.search.own import Knowing
 from autoseg.search.publish import CardPublisher
 from autoseg.search.records import SearchResult
 from autoseg.search.run_folder import RunFolder, new_run_path
+from autoseg.search.shares import Shares
 from autoseg.surrogates import build_space
 from autoseg.surrogates.space import SearchSpace
 
@@ -83,8 +84,9 @@ def search(
         metric: the target, e.g. "biou" or "miou+0.5*bf1".
         train: `train(loss, seed, device)`: trains with `loss` (logits (N, C, H, W), labels (N, H, W) int64) and
             returns the score to maximise, or {name: score} with one called `metric`, as shares of 1 (0.43, which is
-            shown as 43.0, not 43). Judge it on images held out of the training set, not on your validation set. All
-            candidates get the same seed: use it for weights and batches. Sent to the workers by cloudpickle.
+            shown as 43.0, not 43; the first that is none is warned of). Judge it on images held out of the training
+            set, not on your validation set. All candidates get the same seed: use it for weights and batches. Sent to
+            the workers by cloudpickle.
         num_classes: C; None: as many as the logits have that `train` hands to the loss.
         space: a space's name, the path of a .yaml file, or a `SearchSpace`.
         controller: "gp", "tpe", "cmaes", "ppo" (the paper's), "random", or one made by `build_controller`.
@@ -106,7 +108,7 @@ def search(
         ignore_index: id of the pixels that do not count.
         tolerance: boundary metrics, pixels.
         drop_background: boundary metrics, class 0 has no boundary of its own.
-        observer: told what happens; see `autoseg.search.observer`.
+        observer: told what happens, until it fails; see `autoseg.search.observer`.
 
     Returns:
         The winner and the table it was chosen from; its card is `loss.json` in the run folder.
@@ -156,7 +158,8 @@ def search(
             path / "loss.json", bound, num_classes, ignore_index, options, {"autoseg": version("autoseg"), "seed": seed}
         )
         problem = Problem(metric, bound.names, bound.identity.tolist(), seed)
-        return run_search(folder, problem, chosen, executor, settings, publish, observer or Observers())
+        observers = Observers([Shares(metric), *([] if observer is None else [observer])])
+        return run_search(folder, problem, chosen, executor, settings, publish, observers)
 
 
 def start(space: SearchSpace) -> list[float]:

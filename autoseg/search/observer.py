@@ -126,6 +126,7 @@ class Observers(Observer):
                 logger.warning("%s failed and is told nothing more", type(member).__name__, exc_info=True)
 
 
+# Every event of `Observer`, the next one that is added too: one that is forgotten here would reach nobody, unsaid.
 for _event in (name for name in vars(Observer) if not name.startswith("_")):
     setattr(Observers, _event, partialmethod(Observers._tell, _event))
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import math
 import os
+import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,44 @@ def test_the_search_around_ones_own_training(quick_path: Path) -> None:
     assert again == result
     with pytest.raises(InputError, match="seed: expected 0, as when the run began, got 1"):
         autoseg.search("miou", my_train, num_classes=3, run_dir=run, inline=True, seed=1, **SMALL)
+
+
+@pytest.mark.parametrize(
+    ("metric", "score", "said"),
+    [
+        ("miou", 43.0, "returned 43 for miou, which lies between 0 and 1: .* shown as 4300 %"),
+        ("miou", -0.2, "returned -0.2 for miou, .* shown as -20 %"),
+        ("miou+0.5*bf1", 1.6, r"between 0 and 1\.5"),
+        ("miou+0.5*bf1", 1.4, None),
+        ("miou", 1.0, None),
+        ("psnr", 43.0, None),
+    ],
+)
+def test_a_score_that_is_no_share_is_told_once_and_the_search_goes_on(
+    quick_path: Path, monkeypatch: pytest.MonkeyPatch, metric: str, score: float, said: str | None
+) -> None:
+    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
+
+    @autoseg.register_metric
+    class Psnr(base.registry()["gacc"]):  # a metric of the user's own may have any range
+        name, summary = "psnr", "of any size"
+
+    def train(loss: nn.Module, seed: int, device: str) -> dict[str, float]:
+        return {metric: score, "seconds": 17.0}
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        result = autoseg.search(metric, train, num_classes=3, run_dir=quick_path / "run", inline=True, **SMALL)
+    assert result.best.reward == score
+    found = [str(one.message) for one in told if "train() returned" in str(one.message)]
+    assert len(found) == (said is not None) and all(re.search(said or "", text) for text in found)
+
+
+@pytest.mark.parametrize("num_classes", [None, 3])
+def test_a_rival_with_a_number_for_each_class(quick_path: Path, num_classes: int | None) -> None:
+    own: dict[str, Any] = {**SMALL, "rivals": ["focal(alpha=[0.1,0.2,0.3])"], "num_classes": num_classes}
+    result = autoseg.search("miou", my_train, run_dir=quick_path / "run", inline=True, **own)
+    assert {row.name for row in result.rows} >= {"focal(alpha=[0.1,0.2,0.3])"}
 
 
 @pytest.mark.parametrize("wrong", [{"rivals": ["crossentropy"]}, {"floor": "miou>=0.9*lovas"}, {"floor": "miou"}])
