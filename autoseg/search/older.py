@@ -8,8 +8,10 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from autoseg.config import BEFORE, ConfirmConfig, FullConfig, ModelConfig, ProxyConfig
+from autoseg.errors import InputError
 
-TEXT = "text"  # of a model.config of the user's own: runs that were begun without this key may have any
+TEXT, RESOLVED = "text", "resolved"  # of a model.config of the user's own: runs begun without these may have any
+OWN_MODEL = (f"model.{TEXT}", f"model.{RESOLVED}")
 SECTIONS = {"model": ModelConfig, "proxy": ProxyConfig, "confirm": ConfirmConfig, "full": FullConfig}
 
 
@@ -29,6 +31,9 @@ def as_today(fixed: Mapping[str, Any]) -> dict[str, Any]:
             found[name] = _over(usual, found[name])
         elif any(key.startswith(f"{name}.") for key in found):
             found = _over({f"{name}.{key}": value for key, value in usual.items()}, found)
+    for keys, head in ((found, "model."), (found.get("model"), "")):
+        if isinstance(keys, dict) and head + RESOLVED in keys:  # what a config defines says more than its text
+            keys.pop(head + TEXT, None)
     if isinstance(found.get("space"), dict):
         from autoseg.surrogates.space import SearchSpace  # torch: whoever compares spaces has it
 
@@ -46,6 +51,17 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any], at: str = "") -
             yield from differences(one, other, f"{at}{key}.")
         elif one != other:
             yield at + key, one, other
+
+
+def text_in(fixed: Mapping[str, Any]) -> Any:
+    """The digest of a model.config's text in a fingerprint, flat or by sections; `...` if it has none."""
+    return fixed.get(OWN_MODEL[0], fixed.get("model", {}).get(TEXT, ...))
+
+
+def another_network(file: str, hint: str) -> InputError:
+    """What is said of a model.config that no longer defines what it did."""
+    changed = f"another: {file}, or a file it inherits from, has changed"
+    return InputError("model.config", f"the network that {file} defined when the run began", changed, hint)
 
 
 def _usual(name: str, section: type) -> dict[str, Any]:

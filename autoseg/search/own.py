@@ -1,17 +1,21 @@
-"""A user's own metrics and losses go with the task into the workers, which have never imported the file they are in."""
+"""A user's own metrics and losses go with the task into the workers, which have never imported the file they are in.
+
+And what of a user's own code a run depends on, as digests for its fingerprint.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import inspect
+import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from autoseg.errors import InputError
 from autoseg.execution import Task
-from autoseg.mmconfigs import config_path, shipped
-from autoseg.search.older import TEXT
+from autoseg.mmconfigs import config_path, mmengine_config, shipped
+from autoseg.search.older import RESOLVED, TEXT
 
 if TYPE_CHECKING:  # the search process holds tasks without torch
     from autoseg.losses import SegLoss
@@ -62,11 +66,12 @@ def formulas(metrics: Collection[str], losses: Collection[str] = ()) -> dict[str
 
     own: dict[str, type] = {f"formula of {one.name}": one for one in own_metrics() if one.name in metrics}
     own |= {f"formula of the loss {one.name}": one for one in own_losses() if one.name in losses}
-    return {name: hashlib.sha256(inspect.getsource(kind).encode()).hexdigest()[:12] for name, kind in own.items()}
+    return {name: _digest(inspect.getsource(kind).encode()) for name, kind in own.items()}
 
 
 def text_of(config: str) -> dict[str, str]:
-    """A digest of the text of a `model.config` that mmsegmentation does not ship, for a run's fingerprint.
+    """Digests of a `model.config` that mmsegmentation does not ship, for a run's fingerprint: of its text, and of its
+    network with what it inherits from other files.
 
     Raises:
         InputError: there is no such config, or it cannot be read.
@@ -75,6 +80,33 @@ def text_of(config: str) -> dict[str, str]:
         return {}
     file = config_path(config, "model.config")
     try:
-        return {TEXT: hashlib.sha256(file.read_bytes()).hexdigest()[:12]}
+        return {TEXT: _digest(file.read_bytes()), RESOLVED: resolved(config, "model.config")}
     except OSError as error:
         raise InputError("model.config", "a file that can be read", f"{file}: {error.strerror}") from error
+
+
+DEFINES = {  # what a config is read for
+    "model.config": ("model",),
+    "data.mmseg_config": ("train_dataloader", "val_dataloader", "test_dataloader"),
+    "config": ("model", "train_dataloader", "train_cfg", "optim_wrapper", "param_scheduler"),
+}
+
+
+def resolved(config: str, field: str) -> str:
+    """A digest of what a config defines, with what it inherits from other files. It is executed.
+
+    Args:
+        config: a name of mmsegmentation's, or a path.
+        field: where the user named it, which says what it is read for.
+
+    Raises:
+        InputError: there is no such config, or it cannot be read.
+    """
+    whole = mmengine_config(config_path(config, field), field).to_dict()
+    defined = {key: whole.get(key) for key in DEFINES[field]}
+    text = json.dumps(defined, skipkeys=True, default=lambda one: getattr(one, "__qualname__", type(one).__qualname__))
+    return _digest(text.encode())
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:12]

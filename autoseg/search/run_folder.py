@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from autoseg.errors import InputError
 from autoseg.files import UNWRITABLE, no_space, write_atomic
-from autoseg.search.older import TEXT, as_today, differences
+from autoseg.search.older import OWN_MODEL, another_network, as_today, differences, text_in
 
 SCHEMA = 1
 NO_ACCESS = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EEXIST)
@@ -70,7 +70,7 @@ class RunFolder:
         read_config(path)
         folder = cls(path, _locked(path))
         try:
-            _compare(read_fingerprint(path), as_today(fingerprint))
+            _compare(read_fingerprint(path), as_today(fingerprint), fingerprint)
         except InputError:
             folder.close()
             raise
@@ -224,10 +224,14 @@ def writable(path: Path) -> Iterator[None]:
         raise InputError(*UNWRITABLE, f"{path}: {error.strerror}") from error
 
 
-def _compare(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def _compare(then: Mapping[str, Any], now: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Refuse another fingerprint than the run's; `now` is the `given` one as of today."""
     for key, old, new in differences(then, now):
-        if old is ... and key == f"model.{TEXT}":
-            continue
+        if key in OWN_MODEL:
+            new = text_in(given) if key == OWN_MODEL[0] else new
+            if ... in (old, new) or old == new:  # begun without the key; or of another model.config, which tells itself
+                continue
+            raise another_network(given["model"]["config"], "Take back the change, or start a new run.")
         if new is ...:
             hint = "The run is of another version of autoseg: go on with that one."
             raise InputError(key, "a key that this version knows", f"a run that has {old!r} for it", hint)

@@ -20,11 +20,11 @@ NAMED_ANEW = "imports"  # whatever a run says of these, only those on the comman
 
 T = TypeVar("T", SearchConfig, CompareConfig, RetrainConfig, TrustConfig)
 
-RUNS: dict[type, tuple[str, tuple[str, ...]]] = {  # what its folder is called, and the keys by which it is known
-    SearchConfig: ("the folder of a search by command", ("metric", "search", "proxy", "data")),
-    CompareConfig: ("the folder of a comparison", ("losses",)),
-    TrustConfig: ("the folder of a trust run", ("run",)),
-    RetrainConfig: ("the work dir of autoseg retrain", ("train", "loss")),
+RUNS: dict[type, tuple[str, tuple[str, ...]]] = {  # what it is called, and the keys by which its folder is known
+    SearchConfig: ("a search by command", ("metric", "search", "proxy", "data")),
+    CompareConfig: ("a comparison", ("losses",)),
+    TrustConfig: ("a trust run", ("run",)),
+    RetrainConfig: ("a training by autoseg retrain", ("train", "loss")),
 }
 
 
@@ -37,12 +37,13 @@ def written(path: Path, schema: type, field: str = "resume") -> dict[str, Any]:
         field: where the user named it.
 
     Raises:
-        InputError: no run folder, or one of something else.
+        InputError: no run folder, or one of another kind.
     """
     kept = read_config(path)
-    expected, keys = RUNS[schema]
-    if not all(key in kept for key in keys):
-        raise InputError(field, expected, f"{path}, which is of something else")
+    found = [kind for kind, (_, keys) in RUNS.items() if all(key in kept for key in keys)]
+    if schema not in found:
+        got = RUNS[found[0]][0] if found else "a search from Python"
+        raise InputError(field, f"the folder of {RUNS[schema][0]}", f"{path}, which is of {got}")
     return kept
 
 

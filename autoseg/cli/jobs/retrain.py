@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import signal
 import warnings
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 import yaml
 
 from autoseg.cli.configuration import stored
-from autoseg.cli.configuration.named_code import again
+from autoseg.cli.configuration.named_code import again, own_configs
 from autoseg.cli.configuration.overrides import typed
 from autoseg.cli.faults import INTERRUPTED
 from autoseg.config import RetrainConfig
@@ -24,8 +25,11 @@ from autoseg.losses import build_loss
 from autoseg.losses.ranks import rank_local
 from autoseg.metrics import parse
 from autoseg.retrain import launch
+from autoseg.search.own import resolved
 from autoseg.search.records import percent
-from autoseg.search.run_folder import SCHEMA, new_run_path, only_own_files, writable
+from autoseg.search.run_folder import SCHEMA, new_run_path, only_own_files, read_json, writable
+
+DIGESTS = "configs.json"  # of the user's own configs, in the work dir
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,7 @@ def build(config: RetrainConfig, started_by: str, device: str) -> Job:
     work_dir = Path(launch.agree(str(Path(config.run_dir or default).absolute())))
     if config.resume is not None:
         only_own_files(work_dir)
+        _same_configs(config, work_dir)
         read_checkpoint(last_checkpoint(work_dir), "resume")
     elif (work_dir / "last_checkpoint").exists() and rank == 0:
         words = typed("resume", str(work_dir)) + again(config)
@@ -95,8 +100,31 @@ def build(config: RetrainConfig, started_by: str, device: str) -> Job:
         kept = stored.plain(dataclasses.replace(config, loss=text))
         with writable(work_dir):
             keep_cards([loss], work_dir)
+            if own_configs(config):
+                write_atomic(work_dir / DIGESTS, json.dumps(_digests(config)))
             write_atomic(work_dir / "config.yaml", yaml.safe_dump({"schema": SCHEMA, **kept}, sort_keys=False))
     return Job(loss, text, work_dir, cfg, classes)
+
+
+def _digests(config: RetrainConfig) -> dict[str, str]:
+    """Of what the user's own configs define, by their keys."""
+    return {key: resolved(file, key) for key, file in own_configs(config).items()}
+
+
+def _same_configs(config: RetrainConfig, work_dir: Path) -> None:
+    """Refuse to go on with configs that define something else than when the training began, in whatever file.
+
+    Raises:
+        InputError: they do. A training that an earlier version began has nothing to compare with.
+    """
+    then = read_json(work_dir / DIGESTS) if (work_dir / DIGESTS).exists() else {}
+    now = _digests(config)
+    for key in then.keys() & now.keys():
+        if then[key] != now[key]:
+            file = own_configs(config)[key]
+            changed = f"another: {file}, or a file it inherits from, has changed"
+            hint = "It would be another training. Take back the change, or start a new one."
+            raise InputError(key, f"what {file} defined when {_shown(work_dir)} was begun", changed, hint)
 
 
 def _train(config: RetrainConfig, job: Job) -> int:

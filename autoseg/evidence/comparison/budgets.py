@@ -14,7 +14,7 @@ from typing import Any
 from autoseg.errors import InputError
 from autoseg.evidence.comparison.made_with import read_list, recorded
 from autoseg.files import write_atomic
-from autoseg.search.older import as_today
+from autoseg.search.older import OWN_MODEL, another_network, as_today
 from autoseg.search.records import RUNNING, TrialRecord
 from autoseg.search.run_folder import RunFolder, read_fingerprint
 
@@ -36,7 +36,7 @@ def admit(path: Path, budget: Budget, force: bool) -> Budget:
         InputError: they would, and it is not forced or cannot be.
     """
     then = read_fingerprint(path)
-    now = as_today(budget)
+    now = {**budget, **as_today(budget)}  # of a run of an earlier version, all that it knew
     other = [key for key in now if key in then and then[key] != now[key]]
     fixed = [key for key in other if not key.startswith(FORCIBLE)]
     if other and (fixed or not force):
@@ -46,6 +46,8 @@ def admit(path: Path, budget: Budget, force: bool) -> Budget:
             if fixed
             else "Give the old value, make a new run folder, or add force=true: the table then says so."
         )
+        if key in OWN_MODEL:
+            raise another_network(budget["model.config"], hint.replace("Give the old value", "Take back the change"))
         raise InputError(key, f"{then[key]!r}, as when the run began", repr(now[key]), hint)
     return {**budget, **{key: then[key] for key in other}}
 
@@ -57,7 +59,7 @@ def note(folder: RunFolder, budget: Budget) -> None:
         InputError: trainings of the budget before have no result yet.
     """
     known, now = _read(folder.path), as_today(budget)
-    if known[-1]["budget"] == now:
+    if not _different(known[-1]["budget"], now):
         return
     records = recorded(folder)
     if waiting := sum(record.state == RUNNING for record in records):
@@ -75,7 +77,7 @@ def described(path: Path, records: Sequence[TrialRecord]) -> str:
         place = next(i for i, entry in enumerate(known) if entry["budget"] == budget)
         used.setdefault(place, {}).setdefault(record.name, []).append(record.seed)
     budgets = {place: known[place]["budget"] for place in used}
-    keys = sorted({key for b in budgets.values() for key in b if any(b[key] != o.get(key) for o in budgets.values())})
+    keys = sorted({key for one in budgets.values() for other in budgets.values() for key in _different(one, other)})
     if not keys:
         return ""
     split = {name for place in used for name in used[place] if sum(name in names for names in used.values()) > 1}
@@ -89,6 +91,11 @@ def described(path: Path, records: Sequence[TrialRecord]) -> str:
         for place in sorted(used)
     ]
     return f"Not one budget: {'; '.join(parts)}. Differences between these are not of the losses alone."
+
+
+def _different(one: Budget, other: Budget) -> list[str]:
+    """The keys in which two budgets differ. One that an earlier version did not know, `as_today` has where it can."""
+    return [key for key in one if key in other and one[key] != other[key]]
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

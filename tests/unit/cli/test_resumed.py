@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from safetensors.torch import save_file
 from autoseg.cli import compare
 from autoseg.cli.configuration import compose, stored
 from autoseg.cli.configuration.resume import resumed
-from autoseg.config import CompareConfig, SearchConfig
+from autoseg.config import CompareConfig, RetrainConfig, SearchConfig, TrustConfig
 from autoseg.errors import InputError
 from autoseg.search.run_folder import RunFolder
 from autoseg.search.shared import SHARED
@@ -40,6 +41,26 @@ def test_candidates_of_another_kind_of_warm_up_are_told(tmp_path: Path, capsys: 
     save_file({"optimizer.0.exp_avg": torch.zeros(1)}, run / SHARED / "warmup-seed-0-a.safetensors")
     resumed(given, [])
     assert "kept its moments after the warm-up" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "run", "said"),
+    [
+        (SearchConfig(), CompareConfig(losses=["ce"]), "a search by command, got .* which is of a comparison"),
+        (CompareConfig(), SearchConfig(), "a comparison, got .* which is of a search"),
+        (TrustConfig(), RetrainConfig(loss="ce"), "a trust run, got .* which is of a training"),
+        (
+            RetrainConfig(loss="ce"),
+            TrustConfig(run="r"),
+            "a training by autoseg retrain, got .* which is of a trust run",
+        ),
+    ],
+)
+def test_a_run_of_another_kind_is_told_as_that(tmp_path: Path, given: Any, run: Any, said: str) -> None:
+    RunFolder.create(tmp_path, stored.plain(run), {}).close()
+    given.resume = str(tmp_path)
+    with pytest.raises(InputError, match=f"resume: expected the folder of {said}"):
+        resumed(given, ["resume"])
 
 
 @pytest.mark.parametrize(
