@@ -1,11 +1,12 @@
 """Workers that start before their command imports: both sides import at the same time, and Ctrl-C ends both.
 
-A command that trains is two modules: a light one, which reads what was typed and starts the workers here, and one with
-all the rest, which is imported inside `uninterrupted`.
+Such a command is two modules: a light one, which reads what was typed, and one of the same name in `jobs` with all the
+rest, which is imported here, once the workers have started.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
@@ -17,6 +18,23 @@ from autoseg.config import CompareConfig, SearchConfig, TrustConfig
 from autoseg.execution import Standby, slots
 from autoseg.imports import reachable
 from autoseg.search.proxy import import_all
+
+
+def job(name: str, config: SearchConfig | CompareConfig | TrustConfig, threads: int, *, start: bool = True) -> int:
+    """The whole of a command from its checked configuration on; returns the exit status.
+
+    Args:
+        name: of the command, of its module in `jobs`, and of the function there.
+        config: what is done.
+        threads: of each worker.
+        start: as in `standby`.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped cluster job ends as Ctrl-C does
+    with standby(config, threads, start=start) as workers:
+        with uninterrupted():
+            done = getattr(importlib.import_module(f"autoseg.cli.jobs.{name}"), name)  # torch and Optuna
+        status: int = done(config, workers)
+        return status
 
 
 def standby(config: SearchConfig | CompareConfig | TrustConfig, threads: int, *, start: bool = True) -> Standby:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -50,6 +51,12 @@ class Arguments(argparse.ArgumentParser):
         super().__init__(prog=f"autoseg {command}", allow_abbrev=False)
         self._help_text = help_text
 
+    def keys(self, argv: Sequence[str]) -> argparse.Namespace:
+        """Read the words of a command that has a configuration, `words`, and `--cfg`, which `shown` answers."""
+        self.add_argument("--cfg", action="store_true")
+        self.add_argument("words", nargs="*")
+        return self.parse_intermixed_args(argv)
+
     def format_help(self) -> str:
         """The command's own text."""
         return self._help_text.strip("\n") + "\n"
@@ -61,3 +68,17 @@ class Arguments(argparse.ArgumentParser):
             InputError: always.
         """
         raise InputError(self.prog, "arguments as in its --help", message, f"Type {self.prog} --help.")
+
+
+def shown(command: str, *configs: Any) -> int:
+    """Print configurations, once everything they name is known to exist; returns the exit status.
+
+    Raises:
+        InputError: the command would refuse one of them.
+    """
+    from autoseg.cli.configuration import stored
+
+    for config in configs:
+        importlib.import_module(f"autoseg.cli.jobs.{command}").named(config)
+    print("---\n".join(stored.as_yaml(config) for config in configs), end="")
+    return 0

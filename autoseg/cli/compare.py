@@ -5,13 +5,12 @@ Nothing heavy is imported here, so that the workers start first. `jobs/compare.p
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 
-from autoseg.cli.ahead import standby, uninterrupted
-from autoseg.cli.arguments import Arguments
-from autoseg.cli.configuration import compose, stored
+from autoseg.cli import ahead
+from autoseg.cli.arguments import Arguments, shown
+from autoseg.cli.configuration import compose
 from autoseg.cli.configuration.check import absolute_paths, check
 from autoseg.cli.configuration.overrides import typed_keys
 from autoseg.cli.configuration.resume import like, resumed
@@ -46,13 +45,10 @@ FREE = ("losses", "metrics", "seeds", "reference", "interval", "workers", "devic
 
 def run(command: str, argv: list[str]) -> int:
     """Compose and compare."""
-    parser = Arguments(command, HELP)
-    parser.add_argument("--cfg", action="store_true")
-    parser.add_argument("overrides", nargs="*")
-    given = parser.parse_intermixed_args(argv)
-    _refuse(given.overrides)
-    config = compose.compose("compare", CompareConfig, given.overrides)
-    typed = typed_keys(given.overrides)
+    given = Arguments(command, HELP).keys(argv)
+    _refuse(given.words)
+    config = compose.compose("compare", CompareConfig, given.words)
+    typed = typed_keys(given.words)
     absolute_paths(config)
     if config.resume is not None:
         if config.like is not None:
@@ -62,26 +58,8 @@ def run(command: str, argv: list[str]) -> int:
         config = like(config, typed)
     check(config)
     if given.cfg:
-        from autoseg.cli.jobs.compare import named
-
-        named(config)
-        print(stored.as_yaml(config), end="")
-        return 0
-    return run_one(config, start=not _shown_again(config, typed))
-
-
-def run_one(config: CompareConfig, *, start: bool = True) -> int:
-    """One comparison, from its configuration to its tables; returns the exit status.
-
-    Args:
-        config: of the comparison.
-        start: whether workers start before it is known what there is to train.
-    """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped cluster job ends as Ctrl-C does
-    with standby(config, config.proxy.threads, start=start) as workers:
-        with uninterrupted():
-            from autoseg.cli.jobs.compare import compare  # here: torch, while the workers import theirs
-        return compare(config, workers)
+        return shown(command, config)
+    return ahead.job(command, config, config.proxy.threads, start=not _shown_again(config, typed))
 
 
 def _shown_again(config: CompareConfig, typed: Sequence[str]) -> bool:

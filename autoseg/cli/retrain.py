@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from autoseg.cli.arguments import Arguments
-from autoseg.cli.configuration import compose, stored
+from autoseg.cli.arguments import Arguments, shown
+from autoseg.cli.configuration import compose
 from autoseg.cli.configuration.check import absolute_paths, check
 from autoseg.cli.configuration.overrides import typed_keys
 from autoseg.cli.configuration.resume import resumed
@@ -39,11 +39,8 @@ OF_A_CONFIG = ("model.weights", "data.root")  # of these groups, what goes besid
 
 def run(command: str, argv: list[str]) -> int:
     """Compose and train."""
-    parser = Arguments(command, HELP)
-    parser.add_argument("--cfg", action="store_true")
-    parser.add_argument("overrides", nargs="*")
-    given = parser.parse_intermixed_args(argv)
-    overrides = expand(given.overrides)
+    given = Arguments(command, HELP).keys(argv)
+    overrides = expand(given.words)
     config = compose.compose("retrain", RetrainConfig, overrides)
     typed = typed_keys(overrides)
     absolute_paths(config)
@@ -52,12 +49,10 @@ def run(command: str, argv: list[str]) -> int:
     elif config.config is not None:
         _refuse_beside_config(typed)
     check(config)
-    from autoseg.cli.jobs.retrain import named, retrain  # torch: only once the arguments are right
-
-    named(config)
     if given.cfg:
-        print(stored.as_yaml(config), end="")
-        return 0
+        return shown(command, config)
+    from autoseg.cli.jobs.retrain import retrain  # torch: only once the arguments are right
+
     return retrain(config)
 
 

@@ -5,11 +5,9 @@ Nothing heavy is imported here, so that the workers start first. `jobs/search.py
 
 from __future__ import annotations
 
-import signal
-
-from autoseg.cli.ahead import standby, uninterrupted
-from autoseg.cli.arguments import Arguments
-from autoseg.cli.configuration import compose, stored
+from autoseg.cli import ahead
+from autoseg.cli.arguments import Arguments, shown
+from autoseg.cli.configuration import compose
 from autoseg.cli.configuration.check import absolute_paths, check
 from autoseg.cli.configuration.overrides import typed_keys
 from autoseg.cli.configuration.resume import resumed
@@ -41,40 +39,28 @@ def run(command: str, argv: list[str]) -> int:
     """Compose, then search once per combination of values."""
     parser = Arguments(command, HELP)
     parser.add_argument("-m", "--multirun", action="store_true")
-    parser.add_argument("--cfg", action="store_true")
-    parser.add_argument("overrides", nargs="*")
-    given = parser.parse_intermixed_args(argv)
-    configs = compose.compose_sweep("search", SearchConfig, given.overrides, sweep=given.multirun)
+    given = parser.keys(argv)
+    configs = compose.compose_sweep("search", SearchConfig, given.words, sweep=given.multirun)
     for config in configs:
         absolute_paths(config)
     if any(config.resume is not None for config in configs):
-        typed = typed_keys(given.overrides)
+        typed = typed_keys(given.words)
         configs = [resumed(config, typed) for config in configs]
     for config in configs:
         check(config)
     if len(configs) > 1 and any(config.run_dir is not None for config in configs):
         raise InputError("run_dir", "none with -m", configs[0].run_dir, "Each search makes its own in runs/.")
-    if given.cfg or len(configs) > 1:  # a sweep of days shall not end at a word that could have been read before it
-        from autoseg.cli.jobs.search import build, named
+    if given.cfg:
+        return shown(command, *configs)
+    if len(configs) > 1:  # a sweep of days shall not end at a word that could have been read before it
+        from autoseg.cli.jobs.search import build
 
         for config in configs:
-            (named if given.cfg else build)(config)
-    if given.cfg:
-        print("---\n".join(stored.as_yaml(config) for config in configs), end="")
-        return 0
+            build(config)
     for number, config in enumerate(configs, start=1):
         if len(configs) > 1:
             print(f"[{number}/{len(configs)}] metric={config.metric} data={config.data.name} seed={config.seed}")
-        status = run_one(config)
+        status = ahead.job(command, config, config.proxy.threads)
         if status:
             return status
     return 0
-
-
-def run_one(config: SearchConfig) -> int:
-    """One search, from its configuration to the found loss; returns the exit status."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped cluster job ends as Ctrl-C does
-    with standby(config, config.proxy.threads) as workers:
-        with uninterrupted():
-            from autoseg.cli.jobs.search import search  # here: torch and Optuna, while the workers import theirs
-        return search(config, workers)

@@ -5,12 +5,11 @@ Nothing heavy is imported here, so that the workers start first. `jobs/trust.py`
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 
-from autoseg.cli.ahead import standby, uninterrupted
-from autoseg.cli.arguments import Arguments, code_named
-from autoseg.cli.configuration import compose, stored
+from autoseg.cli import ahead
+from autoseg.cli.arguments import Arguments, code_named, shown
+from autoseg.cli.configuration import compose
 from autoseg.cli.configuration.check import check_ranges
 from autoseg.cli.configuration.named_code import CONFIGS, require
 from autoseg.cli.configuration.overrides import typed_keys
@@ -43,10 +42,7 @@ FREE = ("cheaper", "workers", "device", "executor", "timeout_s", "retries")
 
 def run(command: str, argv: list[str]) -> int:
     """Compose and look."""
-    parser = Arguments(command, HELP)
-    parser.add_argument("--cfg", action="store_true")
-    parser.add_argument("words", nargs="*")
-    given = parser.parse_intermixed_args(argv)
+    given = Arguments(command, HELP).keys(argv)
     runs = [word for word in given.words if "=" not in word]
     named, overrides = code_named(command, [word for word in given.words if "=" in word], CONFIGS)
     config = compose.compose("trust", TrustConfig, overrides)
@@ -63,18 +59,5 @@ def run(command: str, argv: list[str]) -> int:
     source = searched(Path(config.run))
     require(source, {**named, "imports": config.imports}, config.run)
     if given.cfg:
-        from autoseg.cli.jobs.trust import named as check_names
-
-        check_names(config)
-        print(stored.as_yaml(config), end="")
-        return 0
-    return run_one(config, source.proxy.threads)
-
-
-def run_one(config: TrustConfig, threads: int) -> int:
-    """From a configuration to a verdict, by workers of so many threads; returns the exit status."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped cluster job ends as Ctrl-C does
-    with standby(config, threads) as workers:
-        with uninterrupted():
-            from autoseg.cli.jobs.trust import trust  # here: torch and Optuna, while the workers import theirs
-        return trust(config, workers)
+        return shown(command, config)
+    return ahead.job(command, config, source.proxy.threads)

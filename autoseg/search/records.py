@@ -34,11 +34,12 @@ class TrialRecord:
     """One training in the ledger: planned before it runs, with its result afterwards.
 
     Args:
-        round: the controller's round it was asked in; -1 outside the rounds.
+        round: the controller's round it was asked in, from 0; -1 outside the rounds. People are shown it from 1.
         index: its place in the round, or among the entries of the confirmation.
         kind: "candidate" (a θ of the search) or "rival" (identity curves, a hand-made loss).
-        name: what is trained: "candidate 3.5" (round 3, index 5), "mean 8" (the controller's after 8 rounds),
-            "identity", or the name of a hand-made loss. With the seed, it is unique in a study.
+        name: what is trained: "candidate 3.5" (`round` 3, `index` 5: the sixth of the fourth), "mean 8" (the
+            controller's after 8 rounds), "identity", or the name of a hand-made loss. With the seed, it is unique in a
+            study.
         theta: raw θ in [0, 1]^d; None for a hand-made loss.
         seed: seed of the training.
         state: "running" (no result yet), "complete", "pruned" (stopped early), "diverged", "failed" or "timeout".

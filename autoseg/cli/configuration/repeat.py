@@ -33,7 +33,7 @@ def command_for(config: Mapping[str, Any], run: Path) -> str:
         return "autoseg.search(...) in Python, with the arguments above: this run was started with its own training."
     if strange := stored.strange(SCHEMAS[kind], config):
         return f"not known: config.yaml is of another version ({', '.join(strange)})"
-    wanted = _leaves(stored.plain(stored.load(SCHEMAS[kind], dict(config))))
+    wanted = stored.leaves(stored.plain(stored.load(SCHEMAS[kind], dict(config))))
     try:
         if "losses" in wanted:
             wanted["losses"] = [text.replace(f"{CARDS}/", f"{run / CARDS}/") for text in wanted["losses"]]
@@ -67,15 +67,4 @@ def _differing(kind: str, groups: list[str], wanted: dict[str, Any]) -> list[str
 
 @cache
 def _composed(kind: str, *overrides: str) -> dict[str, Any]:
-    return _leaves(stored.plain(compose.compose(kind, SCHEMAS[kind], list(overrides))))
-
-
-def _leaves(tree: Mapping[str, Any], head: str = "") -> dict[str, Any]:
-    """Dotted keys to values; open dictionaries (`controller.options`) are descended into as well."""
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict) and value:
-            found |= _leaves(value, f"{head}{key}.")
-        else:
-            found[head + str(key)] = value
-    return found
+    return stored.leaves(stored.plain(compose.compose(kind, SCHEMAS[kind], list(overrides))))

@@ -63,15 +63,19 @@ def _literal(node: Any) -> Any:
 
 def lacking(schema: type, data: Mapping[str, Any]) -> list[str]:
     """The keys of a schema that a run of an earlier version has no value for."""
-    return [key for key in keys(schema) if not _has(data, key.split("."))]
+    there = leaves(data)
+    return [key for key in keys(schema) if not any(f"{leaf}.".startswith(f"{key}.") for leaf in there)]
 
 
-def _has(data: Any, path: list[str]) -> bool:
-    for part in path:
-        if not isinstance(data, Mapping) or part not in data:
-            return False
-        data = data[part]
-    return True
+def leaves(tree: Mapping[str, Any], head: str = "") -> dict[str, Any]:
+    """Dotted keys to values; open dictionaries (`controller.options`) are descended into as well."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            found |= leaves(value, f"{head}{key}.")
+        else:
+            found[head + str(key)] = value
+    return found
 
 
 def strange(schema: type, data: Mapping[str, Any]) -> list[str]:

@@ -43,8 +43,8 @@ class Job:
     classes: int  # how many the network tells apart
 
 
-def named(config: RetrainConfig) -> None:
-    """Refuse what a configuration names and nobody knows.
+def named(config: RetrainConfig) -> Contender:
+    """The loss that a configuration names, once all else that it names is known too.
 
     Raises:
         InputError: a module that cannot be imported, an unknown metric or loss.
@@ -52,7 +52,7 @@ def named(config: RetrainConfig) -> None:
     load(config.imports)
     for metric in config.metrics:
         parse(metric)
-    contender(config.loss, (config.metrics or ["miou"])[0])
+    return contender(config.loss, (config.metrics or ["miou"])[0])
 
 
 def retrain(config: RetrainConfig) -> int:
@@ -79,7 +79,7 @@ def build(config: RetrainConfig, started_by: str, device: str) -> Job:
     from autoseg.retrain.loaders import check_files
 
     rank, ranks = launch.ranks()
-    loss = contender(config.loss, (config.metrics or ["miou"])[0])
+    loss = named(config)
     default = new_run_path(Path("runs"), "retrain", config.data.name if config.config is None else _model_name(config))
     work_dir = Path(launch.agree(str(Path(config.run_dir or default).absolute())))
     if config.resume is not None:

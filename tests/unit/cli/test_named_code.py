@@ -86,8 +86,7 @@ def test_named_again_it_is_the_same_file(mine: Path, monkeypatch: pytest.MonkeyP
     other = mine.with_name("other.py")
     shutil.copy(mine, other)
     went: list[object] = []
-    monkeypatch.setattr(search, "run_one", lambda config: went.append(config.model.config) or 0)
-    monkeypatch.setattr(compare, "run_one", lambda config, start: went.append(config.model.config) or 0)
+    monkeypatch.setattr("autoseg.cli.ahead.job", lambda _, config, *__, **___: went.append(config.model.config) or 0)
     monkeypatch.chdir(mine.parent)
     search.run("search", [f'resume="{run}"', "model.config=mine.py"])
     compare.run("compare", [f'like="{run}"', "losses=[ce]", "model.config=./other.py"])  # a budget may be changed
@@ -100,7 +99,7 @@ def test_named_again_it_is_the_same_file(mine: Path, monkeypatch: pytest.MonkeyP
 def test_a_run_is_begun_with_paths_that_hold_everywhere(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(mine.parent)
     began: list[SearchConfig | RetrainConfig] = []
-    monkeypatch.setattr(search, "run_one", lambda config: began.append(config) or 0)
+    monkeypatch.setattr("autoseg.cli.ahead.job", lambda _, config, *__: began.append(config) or 0)
     monkeypatch.setattr("autoseg.cli.jobs.retrain.retrain", lambda config: began.append(config) or 0)
     search.run("search", [*TINY, "model.config=mine.py", 'data.mmseg_config="../own configs/mine.py"'])
     retrain.run("retrain", ["loss=ce", "config=mine.py"])

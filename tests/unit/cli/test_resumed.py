@@ -23,7 +23,7 @@ def test_a_finished_comparison_that_is_shown_again_starts_no_workers(
 ) -> None:
     run, started = tmp_path / "run", []
     RunFolder.create(run, stored.plain(compose.compose("compare", CompareConfig, ["losses=[ce]"])), {}).close()
-    monkeypatch.setattr(compare, "run_one", lambda config, start=True: started.append(start) or 0)
+    monkeypatch.setattr("autoseg.cli.ahead.job", lambda *_, start: started.append(start) or 0)
     for words in ([], ["table"], ["table", "metrics=[biou]"], ["table", "losses=[ce,dice]"], ["table", "seeds=7"]):
         if "table" in words:
             (run / "table.csv").touch()
