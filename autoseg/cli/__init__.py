@@ -1,7 +1,11 @@
 """The console command `autoseg`: finds the subcommand, runs it, turns errors into exit statuses.
 
-Nothing heavy is imported here: each subcommand is one module with `HELP` and `run(argv) -> int`, imported
-when it is called, so that `autoseg --help` answers at once.
+* a module for each command, `search` to `doctor`, with `HELP` and `run(command, argv) -> int`; `arguments` reads their
+  words, `ahead` starts workers before anything heavy is imported, `faults` is what is said when a command fails;
+* `configuration`: from those words, or from a stored run, to a checked configuration;
+* `jobs`: from there to an ended run, for the commands that train.
+
+Nothing heavy is imported here, and a command's module when it is called, so that `autoseg --help` answers at once.
 """
 
 from __future__ import annotations
