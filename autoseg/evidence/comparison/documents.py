@@ -14,6 +14,7 @@ from autoseg.evidence.comparison.tables import (
     cells,
     differences,
     legend,
+    literal,
     markdown_rows,
     opponents,
     points,
@@ -22,7 +23,14 @@ from autoseg.evidence.comparison.tables import (
 )
 from autoseg.files import write_atomic
 
-LATEX = {UP: r"\uparrow", DOWN: r"\downarrow", DAGGER: r"\dagger", DOUBLE_DAGGER: r"\ddagger"}
+SUPERSCRIPTS = {UP: r"\uparrow", DOWN: r"\downarrow", DAGGER: r"\dagger", DOUBLE_DAGGER: r"\ddagger"}
+COMMANDS = {"~": "asciitilde", "^": "asciicircum", "\\": "backslash", "<": "less", ">": "greater", "|": "bar"}
+LATEX = str.maketrans(
+    {character: "\\" + character for character in "&%$#_{}"}
+    | {character: rf"\text{command}{{}}" for character, command in COMMANDS.items()}
+    | {mark: f"$^{{{command}}}$" for mark, command in SUPERSCRIPTS.items()}
+    | {"±": r"$\pm$", "–": "--", "*": r"$\cdot$"}
+)
 
 
 @dataclass(frozen=True)
@@ -58,11 +66,13 @@ def markdown(matrix: Matrix, about: About) -> str:
     """The whole comparison for people: matrix, intervals, classes, how to read it."""
     parts = [
         "# Comparison of losses",
-        f"{about.data}, {about.split} split ({about.images} images). {about.budget}. "
-        f"{len(matrix.seeds)} seeds ({', '.join(map(str, matrix.seeds))}), shared by all losses.",
-        *([f"**{about.mixed}**"] if about.mixed else []),
+        literal(
+            f"{about.data}, {about.split} split ({about.images} images). {about.budget}. "
+            f"{len(matrix.seeds)} seeds ({', '.join(map(str, matrix.seeds))}), shared by all losses."
+        ),
+        *([f"**{literal(about.mixed)}**"] if about.mixed else []),
         markdown_rows(*rows_of(matrix, "**{}**")),
-        " ".join(legend(matrix)),
+        literal(" ".join(legend(matrix))),
         *(f"`{name}` is {source}." for name, source in about.sources),
         f"Versions: {about.versions}.",
         "## Differences",
@@ -83,7 +93,7 @@ def _difference_part(matrix: Matrix, metric: str) -> list[str]:
     for name in matrix.names:
         found = {other: matrix.difference(name, other, metric) for _, other in opponents(matrix, name, metric)}
         rows.append([name, *(points(found[other]) if other in found else "" for other in heads)])
-    return [f"### {metric}", markdown_rows(["loss", *heads.values()], rows)]
+    return [f"### {literal(metric)}", markdown_rows(["loss", *heads.values()], rows)]
 
 
 def _class_part(matrix: Matrix, metric: str) -> list[str]:
@@ -91,8 +101,8 @@ def _class_part(matrix: Matrix, metric: str) -> list[str]:
         [label, *(spread(matrix.of_class(name, metric, label)) for name in matrix.names)] for label in matrix.classes
     ]
     if not any(matrix.of_class(name, metric, label).n for name in matrix.names for label in matrix.classes):
-        return [f"### {metric}", "Has no score of its own for each class."]
-    return [f"### {metric}", markdown_rows(["class", *matrix.names], rows)]
+        return [f"### {literal(metric)}", "Has no score of its own for each class."]
+    return [f"### {literal(metric)}", markdown_rows(["class", *matrix.names], rows)]
 
 
 def latex(matrix: Matrix, about: About) -> str:
@@ -125,9 +135,4 @@ def _tex(text: str) -> str:
     if text.startswith(r"\textbf{"):
         inside, _, rest = text.removeprefix(r"\textbf{").partition("}")
         return rf"\textbf{{{_tex(inside)}}}{_tex(rest)}"
-    for character in "&%$#_{}":
-        text = text.replace(character, "\\" + character)
-    text = text.replace("~", r"\textasciitilde{}").replace("±", r"$\pm$").replace("–", "--").replace("*", r"$\cdot$")
-    for mark, command in LATEX.items():
-        text = text.replace(mark, f"$^{{{command}}}$")
-    return text
+    return " ".join(text.split()).translate(LATEX)

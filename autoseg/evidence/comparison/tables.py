@@ -133,14 +133,14 @@ def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def markdown_rows(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table in Markdown, aligned as `aligned` does."""
-    named = [[_literal(name), *cells] for name, *cells in rows]
-    lines = [list(map(_literal, head)), ["---", *["---:"] * (len(head) - 1)], *named]
+    named = [[literal(name), *cells] for name, *cells in rows]
+    lines = [list(map(literal, head)), ["---", *["---:"] * (len(head) - 1)], *named]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _literal(name: str) -> str:
-    """A name that Markdown shows as it is: the stars of "0.25*ce+0.75*jml" are no emphasis, no class is markup."""
-    return re.sub(r"([\\|*<`\[])", r"\\\1", " ".join(name.split()))
+def literal(text: str) -> str:
+    """A text that Markdown shows as it is: the stars of "0.25*ce+0.75*jml" are no emphasis, no class is markup."""
+    return re.sub(r"([\\|*<`\[&$~]|(?<!\w)_|_(?!\w))", r"\\\1", " ".join(text.split()))
 
 
 def sentences(matrix: Matrix) -> list[str]:

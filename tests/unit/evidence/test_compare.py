@@ -18,7 +18,16 @@ from autoseg.evidence.comparison.compare import ComparisonTask, counts_file, par
 from autoseg.evidence.comparison.contenders import Recipe, contenders, find, keep_cards, warnings_about
 from autoseg.evidence.comparison.documents import About, latex, markdown, write
 from autoseg.evidence.comparison.matrix import Matrix
-from autoseg.evidence.comparison.tables import aligned, cells, csv_text, differences, markdown_rows, rows_of, sentences
+from autoseg.evidence.comparison.tables import (
+    aligned,
+    cells,
+    csv_text,
+    differences,
+    literal,
+    markdown_rows,
+    rows_of,
+    sentences,
+)
 from autoseg.execution import InlineExecutor, Job, Outcome
 from autoseg.losses import save_loss
 from autoseg.search.ledger import Ledger
@@ -386,10 +395,29 @@ def test_latex_escapes_what_names_may_hold() -> None:
     assert text.count("{") == text.count("}") and text.count(r"\begin") == text.count(r"\end")
 
 
+def test_latex_escapes_what_paths_may_hold() -> None:
+    """Values of keys stand in the caption where budgets differ; an empty line there ends LaTeX's argument."""
+    records = [TrialRecord(-1, 0, "hand-made", name, None, 1, "complete", {"miou": 0.5}) for name in ("ce", "jml")]
+    matrix = Matrix(contenders(["ce", "jml"], ["miou"], RECIPE), ["miou"], [1], "ce", records, [])
+    text = latex(matrix, About("toy", "val", 3, "b", mixed="jml with C:\\a^b\n\n<c>|~d"))
+    shown = r"jml with C:\textbackslash{}a\textasciicircum{}b \textless{}c\textgreater{}\textbar{}\textasciitilde{}d"
+    assert shown in text
+
+
+def test_markdown_shows_sums_as_they_were_typed_outside_its_tables_too() -> None:
+    metric, reference = "0.5*miou+0.5*biou", "0.25*ce+0.75*jml"
+    matrix = matrix_of(trained(seeds=(1, 2, 3, 4, 5)), metrics=[metric], reference=reference)
+    text = markdown(matrix, About("a_b _c_", "val", 7, "b", mixed=f"Not one budget: {reference} with x"))
+    starred = [line for line in text.splitlines() if "*ce" in line or "*miou" in line]
+    assert len(starred) > 5 and all(r"\*ce" in line or r"\*miou" in line for line in starred)
+    assert r"a_b \_c\_, val split" in text
+
+
 def test_names_are_no_markup_and_no_formulas() -> None:
     text = markdown_rows(["loss", "0.25*ce+0.75*jml"], [["a|<b>\n[x](y)", "**1.0**"]])
     assert text.splitlines()[0] == r"| loss | 0.25\*ce+0.75\*jml |"
     assert text.splitlines()[2:] == [r"| a\|\<b> \[x](y) | **1.0** |"]
+    assert literal("a&amp;b $x_1$ ~~c~~ _d_ e_f") == r"a\&amp;b \$x_1\$ \~\~c\~\~ \_d\_ e_f"
     row = csv_text([["=1+1", "@x", "-cmd", "-0.5", "+1e-07", "", "ce", -2, 0.5]])
     assert row == "'=1+1,'@x,'-cmd,-0.5,+1e-07,,ce,-2,0.5\n"
 
