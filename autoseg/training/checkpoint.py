@@ -52,8 +52,7 @@ def read_pth(path: str | Path, field: str, map_location: Any = "cpu") -> Any:
     Raises:
         InputError: no such file, or one that holds anything but weights and plain data.
     """
-    if not Path(path).is_file():
-        raise InputError(field, "a file of weights", f"{path}, which does not exist")
+    check_file(path, field)
     try:
         with torch.serialization.safe_globals(_harmless()), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of torch, about the pickle's protocol
@@ -65,12 +64,28 @@ def read_pth(path: str | Path, field: str, map_location: Any = "cpu") -> Any:
         raise InputError(field, "weights and plain data", f"{path} ({_reason(error)})", hint) from error
 
 
+def check_file(path: str | Path, field: str) -> None:
+    """Refuse what is no file.
+
+    Raises:
+        InputError: there is nothing of that name, or a folder.
+    """
+    if not Path(path).is_file():
+        why = "is a folder" if Path(path).is_dir() else "does not exist"
+        raise InputError(field, "a file of weights", f"{path}, which {why}")
+
+
 def _reason(error: Exception) -> str:
     """Why a file was refused, without torch's advice to open it all the same."""
-    if isinstance(error, KeyError | IndexError):
+    if isinstance(error, KeyError | IndexError | EOFError):
         return "no file of torch.save"
-    said = str(error).partition("WeightsUnpickler error: ")[2].strip().splitlines()
-    return said[0].partition(" by default")[0] if said else first_line(error).partition(". In PyTorch")[0]
+    said, first = str(error), first_line(error)
+    if first.startswith("PytorchStreamReader"):
+        return "damaged or not complete"
+    never = "Trying to load "  # of a module that torch never takes
+    blocked = [line.removeprefix(never).rstrip(".") for line in said.splitlines() if line.startswith(never)]
+    found = said.partition("WeightsUnpickler error: ")[2].strip().splitlines() or blocked
+    return found[0].partition(" by default")[0] if found else first.partition(". In PyTorch")[0]
 
 
 def last_checkpoint(work_dir: Path, field: str = "resume") -> Path:

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from autoseg.errors import InputError
 from autoseg.files import replacing
-from autoseg.training.checkpoint import first_line, last_checkpoint, read_pth
+from autoseg.training.checkpoint import check_file, first_line, last_checkpoint, read_pth
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ def load_network(model: nn.Module, path: str, field: str) -> None:
         field: where the user named it.
 
     Raises:
-        InputError: no such file, more than weights and plain data, or names or shapes that do not fit.
+        InputError: no such file, more than weights and plain data, or names, shapes or types that do not fit.
     """
     if Path(path).is_dir():
         path = str(last_checkpoint(Path(path), field))
@@ -57,7 +58,7 @@ def load_backbone(backbone: nn.Module, path: str) -> None:
         path: a `.safetensors` file, or one saved by torch that holds nothing but tensors.
 
     Raises:
-        InputError: no such file, not plain weights, or names or shapes that do not fit.
+        InputError: no such file, not plain weights, or names, shapes or types that do not fit.
     """
     found = _backbone_part(read_tensors(path), backbone)
     _fill(backbone, found, "model.weights", path, "Check that model.config and the file are of the same network.")
@@ -68,8 +69,10 @@ def _fill(module: nn.Module, found: dict[str, Tensor], field: str, path: str, hi
     wanted = module.state_dict()
     missing = [k for k in wanted if k not in found and not k.endswith("num_batches_tracked")]
     unknown = [k for k in found if k not in wanted]
-    shapes = [k for k in found if k in wanted and found[k].shape != wanted[k].shape]
-    problems = {"missing": missing, "not in the network": unknown, "of another shape": shapes}
+    both = [k for k in found if k in wanted]
+    shapes = [k for k in both if found[k].shape != wanted[k].shape]
+    kinds = [k for k in both if not _same_kind(found[k], wanted[k])]
+    problems = {"missing": missing, "not in the network": unknown, "of another shape": shapes, "of another type": kinds}
     said = [
         f"{len(keys)} {what} ({', '.join(keys[:3])}{', …' * (len(keys) > 3)})"
         for what, keys in problems.items()
@@ -80,25 +83,35 @@ def _fill(module: nn.Module, found: dict[str, Tensor], field: str, path: str, hi
     module.load_state_dict(found, strict=False)
 
 
+def _same_kind(found: Tensor, wanted: Tensor) -> bool:
+    """Whether numbers can be copied: any precision will do, but quantised weights, say, would be other numbers."""
+    plain = found.layout == torch.strided and not found.is_meta
+    return plain and found.is_floating_point() == wanted.is_floating_point() and not found.is_complex()
+
+
 def read_tensors(path: str, field: str = "model.weights") -> dict[str, Tensor]:
     """The tensors of a weights file by name; nothing in the file is executed.
 
     Raises:
         InputError: the file is missing or holds something else than weights and plain data.
     """
-    if not path.endswith(".safetensors"):
-        content = read_pth(path, field)
-    elif not Path(path).is_file():
-        raise InputError(field, "a file of weights", f"{path}, which does not exist")
-    else:
+    if path.endswith(".safetensors"):
+        check_file(path, field)
         try:
             return dict(load_file(path))
         except (SafetensorError, OSError) as error:
             raise InputError(field, "a file that holds tensors", f"{path} ({first_line(error)})") from error
+    content = read_pth(path, field)
     state: Any = content.get("state_dict", content) if isinstance(content, Mapping) else None
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, Mapping) or not all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()
+    ):
         raise InputError(field, "a state dict: tensors by name", f"{path}, which holds something else")
     return dict(state)
+
+
+def _is_named_tensor(item: tuple[Any, Any]) -> bool:
+    return isinstance(item[0], str) and isinstance(item[1], Tensor)
 
 
 def _backbone_part(state: dict[str, Tensor], backbone: nn.Module) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import pickle
 import warnings
 from pathlib import Path
@@ -56,6 +57,16 @@ def test_names_and_shapes_that_do_not_fit_are_one_error(tmp_path: Path) -> None:
         assert said in str(error.value)
 
 
+def test_any_precision_fits_but_no_other_kind_of_number(tmp_path: Path) -> None:
+    state = wanted()
+    torch.save({**state, "0.weight": state["0.weight"].double(), "0.bias": state["0.bias"].half()}, tmp_path / "a.pth")
+    load_backbone(small(), str(tmp_path / "a.pth"))
+    for other in (state["0.weight"].char(), state["0.weight"].cfloat(), state["0.weight"].to_sparse()):
+        torch.save({**state, "0.weight": other}, tmp_path / "a.pth")
+        with pytest.raises(InputError, match=r"model\.weights.*1 of another type \(0\.weight\)"):
+            load_backbone(small(), str(tmp_path / "a.pth"))
+
+
 class Trap:
     """Runs code when unpickled; nothing here may ever do that."""
 
@@ -63,13 +74,22 @@ class Trap:
         return exec, ("raise SystemExit('a weights file was executed')",)
 
 
-@pytest.mark.parametrize("content", ["trap", "text", "hello", "list", "empty"])
+class Blocked:
+    """The same, of a module that torch says another sentence about."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("exit 1",)
+
+
+@pytest.mark.parametrize("content", ["trap", "text", "hello", "list", "empty", "numbered"])
 def test_a_file_that_is_no_weights_is_refused_and_not_run(tmp_path: Path, content: str) -> None:
     path = tmp_path / "weights.pth"
     if content == "trap":
         path.write_bytes(pickle.dumps({"0.weight": Trap()}))
     elif content == "list":
         torch.save([torch.ones(1)], path)
+    elif content == "numbered":
+        torch.save({0: torch.ones(1)}, path)
     else:
         path.write_text({"text": "not weights", "hello": "hello"}.get(content, ""))
     with warnings.catch_warnings():
@@ -89,3 +109,21 @@ def test_what_stands_beside_the_weights_is_not_run_either(tmp_path: Path) -> Non
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         load_backbone(small(), str(tmp_path / "none.pth"))
+
+
+@pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])
+def test_a_folder_in_the_place_of_a_file(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(InputError, match="which is a folder"):
+        load_backbone(small(), str(tmp_path / name))
+
+
+def test_a_refusal_says_why_in_a_few_words(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save(wanted(), path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(InputError, match=r"\(damaged or not complete\)"):
+        load_backbone(small(), str(path))
+    torch.save({"state_dict": Blocked()}, path)
+    with pytest.raises(InputError, match=r"unsupported GLOBAL \w+\.system"):
+        load_backbone(small(), str(path))
