@@ -64,7 +64,7 @@ def warm_up(training: Training, iters: int, num_classes: int, ignore_index: int,
         path: of the state that trainings with this seed share, made if missing; None: train, and keep nothing.
 
     Raises:
-        InputError: cross-entropy diverges, or no space on the disk.
+        InputError: cross-entropy diverges, no space on the disk, or a file there that is not such a state.
     """
     from safetensors.torch import load_file, save_file
 
@@ -88,10 +88,11 @@ def warm_up(training: Training, iters: int, num_classes: int, ignore_index: int,
     if path is None:
         train()
         return
-    with no_space(path):
-        made_once(path, make)
-    if training.iteration == 0:
-        restore(training, load_file(path))
+    with _usable("proxy.warmup", path):
+        with no_space(path):
+            made_once(path, make)
+        if training.iteration == 0:
+            restore(training, load_file(path))
 
 
 def features(
@@ -104,14 +105,33 @@ def features(
     """What a frozen backbone makes of all that trainings with one seed see; arguments as in `training.frozen.write`.
 
     Raises:
-        InputError: it would take more than `most_gb`, or than there is space on the disk.
+        InputError: it would take more than `most_gb`, or than there is space on the disk; or a file there that holds
+            no features.
     """
     from autoseg.data.once import made_once
     from autoseg.training.frozen import Stored, write
 
-    with no_space(path):
-        made_once(path, lambda draft: write(draft, model, shown, precision, most_gb))
-    return Stored(path, precision.device)
+    with _usable("proxy.backbone", path):
+        with no_space(path):
+            made_once(path, lambda draft: write(draft, model, shown, precision, most_gb))
+        return Stored(path, precision.device)
+
+
+@contextlib.contextmanager
+def _usable(field: str, path: Path) -> Iterator[None]:
+    """Stop a run at a kept file that cannot be read: no candidate is to blame, and all others would meet it too."""
+    from safetensors import SafetensorError
+    from torch import OutOfMemoryError
+
+    there = path.exists()
+    try:
+        yield
+    except (SafetensorError, OSError, KeyError, TypeError, RuntimeError) as error:
+        if not there or isinstance(error, OutOfMemoryError):
+            raise
+        got = f"{path} ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
+        hint = "Delete it and go on: it is made again."
+        raise InputError(field, "a whole file of what trainings with one seed share", got, hint) from error
 
 
 def had_moments(folder: Path) -> bool:

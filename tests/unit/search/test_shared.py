@@ -136,6 +136,30 @@ def test_a_warm_up_of_an_earlier_version_is_known_by_its_moments(task: ProxyTask
     assert had_moments(tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["warmup", "features"])
+@pytest.mark.parametrize("damage", ["truncated", "of something else", "a folder"])
+def test_a_damaged_file_stops_the_run_and_is_made_again_once_deleted(
+    task: ProxyTask, tmp_path: Path, kind: str, damage: str
+) -> None:
+    change = {"backbone": "frozen", "warmup": 0} if kind == "features" else {}
+    sharing = replace(task, proxy=replace(task.proxy, **change), shared=str(tmp_path))
+    scores = sharing(CrossEntropy(), 5)
+    (file,) = tmp_path.glob(f"{kind}-*.safetensors")
+    if damage == "truncated":
+        file.write_bytes(file.read_bytes()[:5000])
+    elif damage == "of something else":
+        save_file({"x": torch.zeros(1)}, file)
+    else:
+        file.unlink()
+        file.mkdir()
+    field = "proxy.backbone" if kind == "features" else "proxy.warmup"
+    with pytest.raises(InputError, match=rf"{field}: expected .*{file.name}.*Delete it") as told:
+        sharing(CrossEntropy(), 5)
+    assert len(str(told.value).splitlines()) == 1
+    file.rmdir() if file.is_dir() else file.unlink()
+    assert sharing(CrossEntropy(), 5) == scores
+
+
 def test_a_warm_up_that_diverges_is_nobodys_loss(task: ProxyTask, tmp_path: Path) -> None:
     wild = replace(task, proxy=replace(task.proxy, lr=1e30), shared=str(tmp_path))
     with pytest.raises(InputError, match=r"proxy\.warmup: expected a training that goes well with cross-entropy"):
