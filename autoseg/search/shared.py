@@ -66,7 +66,7 @@ def warm_up(training: Training, iters: int, num_classes: int, ignore_index: int,
     Raises:
         InputError: cross-entropy diverges, no space on the disk, or a file there that is not such a state.
     """
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file, save
 
     from autoseg.data.once import made_once
     from autoseg.losses import build_loss
@@ -83,7 +83,7 @@ def warm_up(training: Training, iters: int, num_classes: int, ignore_index: int,
 
     def make(draft: Path) -> None:
         train()
-        save_file(state(training), draft)
+        draft.write_bytes(save(state(training)))  # `save_file` would say of a full disk that the tensors are wrong
 
     if path is None:
         train()

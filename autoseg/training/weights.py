@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from autoseg.errors import InputError
-from autoseg.files import replacing
+from autoseg.files import write_atomic
 from autoseg.training.checkpoint import check_file, first_line, last_checkpoint, read_pth
 
 log = logging.getLogger(__name__)
@@ -22,9 +22,13 @@ CLASSIFIERS = ("fc.", "classifier.", "head.")  # of the ImageNet network a backb
 
 
 def save_network(model: nn.Module, path: str) -> None:
-    """Write a network's weights as `.safetensors`, whole or not at all."""
-    with replacing(Path(path)) as draft:
-        save_file({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, draft)
+    """Write a network's weights as `.safetensors`, whole or not at all.
+
+    Raises:
+        InputError: no space on the disk.
+    """
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    write_atomic(Path(path), save(state))
 
 
 def load_network(model: nn.Module, path: str, field: str) -> None:

@@ -160,6 +160,16 @@ def test_a_damaged_file_stops_the_run_and_is_made_again_once_deleted(
     assert sharing(CrossEntropy(), 5) == scores
 
 
+def test_a_full_disk_stops_the_run_instead_of_failing_a_candidate(
+    task: ProxyTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = tmp_path / "full"  # a link: whatever replaces the file it is told replaces this one
+    full.symlink_to("/dev/full")
+    monkeypatch.setattr("autoseg.data.once.made_once", lambda path, make: make(full))
+    with pytest.raises(InputError, match=r"disk: expected space for warmup-seed-5-.* make room and resume"):
+        replace(task, shared=str(tmp_path))(CrossEntropy(), 5)
+
+
 def test_a_warm_up_that_diverges_is_nobodys_loss(task: ProxyTask, tmp_path: Path) -> None:
     wild = replace(task, proxy=replace(task.proxy, lr=1e30), shared=str(tmp_path))
     with pytest.raises(InputError, match=r"proxy\.warmup: expected a training that goes well with cross-entropy"):
