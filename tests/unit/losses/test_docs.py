@@ -44,3 +44,10 @@ def test_examples_on_the_page_are_losses() -> None:
     table = PAGE.split("## Which one")[1].split("## Pixel")[0]
     for spec in re.findall(r"`([^`]+)`", table):
         build_loss(spec, num_classes=3)
+
+
+def test_the_page_on_soft_labels_names_the_losses_that_take_them() -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "soft_labels.md").read_text(encoding="utf-8")
+    (named,) = re.findall(r"Searched surrogates and `([a-z_ ]+)` take soft labels", page)
+    losses = {name: build_loss(name, num_classes=3) for name in loss_names()}
+    assert set(named.split()) == {name for name, loss in losses.items() if loss.soft_labels or loss.multilabel}
