@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shlex
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from autoseg.evidence.comparison.contenders import Contender
 from autoseg.evidence.comparison.matrix import Matrix
 from autoseg.evidence.report import gradient, of_comparison
 from autoseg.evidence.report.gallery import difference, most_different
+from autoseg.evidence.report.page import PACKAGE
 from autoseg.evidence.report.theme import BLUE, DARK, GREY, ORANGE, colours
 from autoseg.losses import build_loss
 from autoseg.search import keepsakes
@@ -197,3 +200,15 @@ def test_the_table_shows_what_was_searched_and_what_is_best() -> None:
     among = [Contender("ce", "ce", "ce", False), Contender("found", "found", "found", True)]
     table = of_comparison._table(Matrix(among, ["miou"], [1], "ce", records, []))
     assert [[cell.tone for cell in row] for row in table.rows] == [["", "", "quiet"], ["mine", "best", "quiet"]]
+
+
+def test_on_paper_the_page_has_nothing_to_click() -> None:
+    css = files(PACKAGE).joinpath("page.css").read_text(encoding="utf-8")
+    (rules,) = re.findall(r"@media print \{(.*)\}\s*\Z", css, re.DOTALL)
+    hidden = {
+        name.strip()
+        for names, what in re.findall(r"([^{}]+)\{([^}]*)\}", rules)
+        if "none" in what
+        for name in names.split(",")
+    }
+    assert hidden == {"nav", ".choose"} and ".lines" not in rules
