@@ -10,7 +10,7 @@ from pathlib import Path
 
 from autoseg.errors import InputError
 
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 UNWRITABLE = ("run folder", "a folder that can be written")
 
 

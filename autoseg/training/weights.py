@@ -76,7 +76,11 @@ def _fill(module: nn.Module, found: dict[str, Tensor], field: str, path: str, hi
     both = [k for k in found if k in wanted]
     shapes = [k for k in both if found[k].shape != wanted[k].shape]
     kinds = [k for k in both if not _same_kind(found[k], wanted[k])]
-    problems = {"missing": missing, "not in the network": unknown, "of another shape": shapes, "of another type": kinds}
+    broken = [k for k in both if k not in kinds and not bool(found[k].isfinite().all())]
+    problems = {
+        "missing": missing, "not in the network": unknown, "of another shape": shapes, "of another type": kinds,
+        "with NaN or infinity": broken,
+    }  # fmt: skip
     said = [
         f"{len(keys)} {what} ({', '.join(keys[:3])}{', …' * (len(keys) > 3)})"
         for what, keys in problems.items()

@@ -398,7 +398,7 @@ def test_latex_escapes_what_names_may_hold() -> None:
 def test_latex_escapes_what_paths_may_hold() -> None:
     """Values of keys stand in the caption where budgets differ; an empty line there ends LaTeX's argument."""
     records = [TrialRecord(-1, 0, "hand-made", name, None, 1, "complete", {"miou": 0.5}) for name in ("ce", "jml")]
-    matrix = Matrix(contenders(["ce", "jml"], ["miou"], RECIPE), ["miou"], [1], "ce", records, [])
+    matrix = Matrix(contenders(["ce", "jml"], ["miou"]), ["miou"], [1], "ce", records, [])
     text = latex(matrix, About("toy", "val", 3, "b", mixed="jml with C:\\a^b\n\n<c>|~d"))
     shown = r"jml with C:\textbackslash{}a\textasciicircum{}b \textless{}c\textgreater{}\textbar{}\textasciitilde{}d"
     assert shown in text

@@ -127,3 +127,12 @@ def test_a_refusal_says_why_in_a_few_words(tmp_path: Path) -> None:
     torch.save({"state_dict": Blocked()}, path)
     with pytest.raises(InputError, match=r"unsupported GLOBAL \w+\.system"):
         load_backbone(small(), str(path))
+
+
+def test_weights_that_are_no_numbers_are_one_error(tmp_path: Path) -> None:
+    """Of a diverged training: every candidate would diverge, and the search go on to its end."""
+    state = wanted()
+    state["0.weight"][0, 0] = torch.nan
+    torch.save(state, tmp_path / "bad.pth")
+    with pytest.raises(InputError, match=r"model\.weights.*1 with NaN or infinity \(0\.weight\)"):
+        load_backbone(small(), str(tmp_path / "bad.pth"))
