@@ -189,6 +189,9 @@ class SearchConfig(Scored):
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
 
 
+FORCIBLE = ("model.", "proxy.")  # of a comparison, by `force`: how a network is trained; all else says what is scored
+
+
 @dataclass
 class CompareConfig(Scored):
     """All of `autoseg compare`: every loss with every seed under one budget."""

@@ -56,8 +56,10 @@ def test_killed_resumed_added_to_and_refused(tmp_path, capsys):
 
     assert cli.main(["compare", *tiny, f"run_dir={cut}", "proxy.iters=4"]) == 2
     assert "proxy.iters: expected 3, as when the run began, got 4" in capsys.readouterr().err
-    assert cli.main(["compare", f"resume={cut}", "tolerance=1"]) == 2
-    assert "tolerance" in capsys.readouterr().err
+    for key, forcible in (("tolerance=1", False), ("proxy.iters=4", True)):
+        assert cli.main(["compare", f"resume={cut}", key]) == 2
+        said = capsys.readouterr().err
+        assert key.split("=")[0] in said and ("force=true" in said) is forcible
 
     more = [*tiny, f"run_dir={cut}", "proxy.iters=4", "losses=[ce,jml]", "force=true"]
     assert cli.main(["compare", *more, "interval=bootstrap", "metrics=[miou,ece]"]) == 0

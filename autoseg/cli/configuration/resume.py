@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from autoseg.cli.configuration import stored
 from autoseg.cli.configuration.named_code import at, own_configs, refuse_code, require, require_imports
-from autoseg.config import CompareConfig, RetrainConfig, SearchConfig, TrustConfig
+from autoseg.config import FORCIBLE, CompareConfig, RetrainConfig, SearchConfig, TrustConfig
 from autoseg.errors import InputError
 from autoseg.search.run_folder import read_config
 from autoseg.search.shared import SHARED, had_moments
@@ -84,6 +84,8 @@ def resumed(given: T, typed: list[str], free: Sequence[str] = FREE) -> T:
             raise InputError(key, "none beside resume", "one", f"{hint} {', '.join(free)}.")
         elif old != new:
             hint = f"A resumed run takes new values of {', '.join(free)}."
+            if isinstance(kept, CompareConfig) and key.startswith(FORCIBLE):
+                hint += " With force=true it adds trainings under another budget: its table then says so."
             raise InputError(key, f"{old!r}, as when the run began", repr(new), hint)
     return dataclasses.replace(kept, resume=str(run), run_dir=str(run))
 

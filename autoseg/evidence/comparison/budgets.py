@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from autoseg.config import FORCIBLE
 from autoseg.errors import InputError
 from autoseg.evidence.comparison.made_with import read_list, recorded
 from autoseg.files import write_atomic
@@ -18,7 +19,6 @@ from autoseg.search.older import OWN_MODEL, another_network, as_today
 from autoseg.search.records import RUNNING, TrialRecord
 from autoseg.search.run_folder import RunFolder, read_fingerprint
 
-FORCIBLE = ("model.", "proxy.")  # how a network is trained; all else says what is scored
 NAME = "budgets.json"
 
 Budget = Mapping[str, Any]
