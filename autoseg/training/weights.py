@@ -118,10 +118,6 @@ def read_tensors(path: str, field: str = "model.weights") -> dict[str, Tensor]:
     return dict(state)
 
 
-def _is_named_tensor(item: tuple[Any, Any]) -> bool:
-    return isinstance(item[0], str) and isinstance(item[1], Tensor)
-
-
 def _backbone_part(state: dict[str, Tensor], backbone: nn.Module) -> dict[str, Tensor]:
     if any(key.startswith("backbone.") for key in state):
         return {k.removeprefix("backbone."): v for k, v in state.items() if k.startswith("backbone.")}
