@@ -28,7 +28,7 @@ class Lovasz(SegLoss):
     """
 
     name = "lovasz"
-    summary = "Lovász extension of the Jaccard loss; the strongest hand-made rival in short trainings"
+    summary = "Lovász extension of the Jaccard loss; among the strongest hand-made rivals in short trainings"
     source = "Berman et al., CVPR 2018, arXiv 1705.08790"
     rank_local = True  # sorts the pixels of the batch
 
