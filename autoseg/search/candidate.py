@@ -81,12 +81,10 @@ class CandidateTask:
         """
         from autoseg.losses import check_text
 
-        floor = Floor.parse(settings.floor).rival if settings.floor is not None else None
-        for name in dict.fromkeys([*settings.confirm.rivals, floor]):
-            if name is not None and name != "identity":
-                check_text(name)
-                if self.num_classes is not None:
-                    self._build({"loss": name, "seed": 0}, self.num_classes)
+        for name in hand_made_rivals(settings):
+            check_text(name)
+            if self.num_classes is not None:
+                self._build({"loss": name, "seed": 0}, self.num_classes)
 
     def _named(self, returned: object) -> dict[str, float]:
         if isinstance(returned, Mapping):
@@ -97,3 +95,13 @@ class CandidateTask:
         if isinstance(returned, Real) or getattr(returned, "ndim", None) == 0:  # a number, 0-d array or tensor
             return {self.metric: float(returned)}  # type: ignore[arg-type]
         raise InputError("train()", "a score or {name: score} as its result", repr(returned))
+
+
+def hand_made_rivals(settings: SearchSettings) -> list[str]:
+    """The losses that a search would only meet at its end, each once: those it is compared with, and its floor's.
+
+    Raises:
+        InputError: a malformed floor.
+    """
+    floor = Floor.parse(settings.floor).rival if settings.floor is not None else None
+    return [name for name in dict.fromkeys([*settings.confirm.rivals, floor]) if name not in (None, "identity")]

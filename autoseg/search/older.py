@@ -58,10 +58,10 @@ def text_in(fixed: Mapping[str, Any]) -> Any:
     return fixed.get(OWN_MODEL[0], fixed.get("model", {}).get(TEXT, ...))
 
 
-def another_network(file: str, hint: str) -> InputError:
-    """What is said of a model.config that no longer defines what it did."""
+def changed_config(field: str, file: str, hint: str) -> InputError:
+    """What is said of a config of the user's own, named by `field`, that no longer defines what it did."""
     changed = f"another: {file}, or a file it inherits from, has changed"
-    return InputError("model.config", f"the network that {file} defined when the run began", changed, hint)
+    return InputError(field, f"what {file} defined when the run began", changed, hint)
 
 
 def _usual(name: str, section: type) -> dict[str, Any]:

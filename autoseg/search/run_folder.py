@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from autoseg.errors import InputError
 from autoseg.files import UNWRITABLE, no_space, write_atomic
-from autoseg.search.older import OWN_MODEL, another_network, as_today, differences, text_in
+from autoseg.search.older import OWN_MODEL, as_today, changed_config, differences, text_in
 
 SCHEMA = 1
 NO_ACCESS = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EEXIST)
@@ -231,7 +231,7 @@ def _compare(then: Mapping[str, Any], now: Mapping[str, Any], given: Mapping[str
             new = text_in(given) if key == OWN_MODEL[0] else new
             if ... in (old, new) or old == new:  # begun without the key; or of another model.config, which tells itself
                 continue
-            raise another_network(given["model"]["config"], "Take back the change, or start a new run.")
+            raise changed_config("model.config", given["model"]["config"], "Take back the change, or start a new run.")
         if new is ...:
             hint = "The run is of another version of autoseg: go on with that one."
             raise InputError(key, "a key that this version knows", f"a run that has {old!r} for it", hint)

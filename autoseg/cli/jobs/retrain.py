@@ -25,6 +25,7 @@ from autoseg.losses import build_loss
 from autoseg.losses.ranks import rank_local
 from autoseg.metrics import parse
 from autoseg.retrain import launch
+from autoseg.search.older import changed_config
 from autoseg.search.own import resolved
 from autoseg.search.records import percent
 from autoseg.search.run_folder import SCHEMA, new_run_path, only_own_files, read_json, writable
@@ -121,10 +122,8 @@ def _same_configs(config: RetrainConfig, work_dir: Path) -> None:
     now = _digests(config)
     for key in then.keys() & now.keys():
         if then[key] != now[key]:
-            file = own_configs(config)[key]
-            changed = f"another: {file}, or a file it inherits from, has changed"
             hint = "It would be another training. Take back the change, or start a new one."
-            raise InputError(key, f"what {file} defined when {_shown(work_dir)} was begun", changed, hint)
+            raise changed_config(key, own_configs(config)[key], hint)
 
 
 def _train(config: RetrainConfig, job: Job) -> int:

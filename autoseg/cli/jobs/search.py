@@ -21,7 +21,7 @@ from autoseg.imports import load
 from autoseg.losses import check_text
 from autoseg.metrics import build_metric, higher_is_better, names, parse
 from autoseg.search.api import start
-from autoseg.search.candidate import CandidateTask
+from autoseg.search.candidate import CandidateTask, hand_made_rivals
 from autoseg.search.confirm import fresh_seeds, sentence
 from autoseg.search.keepsakes import Keepsakes
 from autoseg.search.loop import Problem, run_search
@@ -75,7 +75,7 @@ def build(config: SearchConfig) -> Parts:
     proxy = ProxyTask.of(config, [*names(), config.metric])
     options = config.boundary_options
     task = CandidateTask(config.metric, space.to_dict(), data.num_classes, proxy, data.ignore_index, options)
-    for name in _rivals(config):
+    for name in hand_made_rivals(config.search):
         check_loss(task.build({"loss": name}), config.proxy.labels, "search.confirm.rivals")
     return Parts(data, space, controller, TimedTask(task, proxy))
 
@@ -99,15 +99,9 @@ def named(config: SearchConfig) -> tuple[SearchSpace, Controller]:
         if not higher_is_better(metric):
             hint = "A floor is kept from below."
             raise InputError("search.floor", "a metric where higher is better", metric, hint)
-    for name in _rivals(config):
+    for name in hand_made_rivals(config.search):
         check_text(name)
     return space, controller
-
-
-def _rivals(config: SearchConfig) -> list[str]:
-    """The hand-made losses that the search would only meet at its end: those it is compared with, and its floor's."""
-    floor = Floor.parse(config.search.floor).rival if config.search.floor is not None else None
-    return [name for name in (*config.search.confirm.rivals, floor) if name not in (None, "identity")]
 
 
 def _search(config: SearchConfig, parts: Parts, path: Path, workers: Standby) -> SearchResult:

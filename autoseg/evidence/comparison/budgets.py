@@ -15,7 +15,7 @@ from autoseg.config import FORCIBLE
 from autoseg.errors import InputError
 from autoseg.evidence.comparison.made_with import read_list, recorded
 from autoseg.files import write_atomic
-from autoseg.search.older import OWN_MODEL, another_network, as_today
+from autoseg.search.older import OWN_MODEL, as_today, changed_config
 from autoseg.search.records import RUNNING, TrialRecord
 from autoseg.search.run_folder import RunFolder, read_fingerprint
 
@@ -47,7 +47,8 @@ def admit(path: Path, budget: Budget, force: bool) -> Budget:
             else "Give the old value, make a new run folder, or add force=true: the table then says so."
         )
         if key in OWN_MODEL:
-            raise another_network(budget["model.config"], hint.replace("Give the old value", "Take back the change"))
+            hint = hint.replace("Give the old value", "Take back the change")
+            raise changed_config("model.config", budget["model.config"], hint)
         raise InputError(key, f"{then[key]!r}, as when the run began", repr(now[key]), hint)
     return {**budget, **{key: then[key] for key in other}}
 
