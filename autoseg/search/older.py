@@ -60,8 +60,9 @@ def text_in(fixed: Mapping[str, Any]) -> Any:
 
 def changed_config(field: str, file: str, hint: str) -> InputError:
     """What is said of a config of the user's own, named by `field`, that no longer defines what it did."""
+    defined = "the network that" if field == "model.config" else "what"
     changed = f"another: {file}, or a file it inherits from, has changed"
-    return InputError(field, f"what {file} defined when the run began", changed, hint)
+    return InputError(field, f"{defined} {file} defined when the run began", changed, hint)
 
 
 def _usual(name: str, section: type) -> dict[str, Any]:
