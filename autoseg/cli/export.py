@@ -48,7 +48,7 @@ def run(command: str, argv: list[str]) -> int:
 
     load(named[IMPORTS])
     card = LossCard.load(card_path(given.run) or given.run)
-    default = slug(card.metric).replace("-", "_").replace(".", "_") + "_loss" + SUFFIX[given.format]
+    default = slug(card.target).replace("-", "_").replace(".", "_") + "_loss" + SUFFIX[given.format]
     target = Path(given.file).expanduser() if given.file else Path(default)
     if not target.parent.is_dir():
         raise InputError("-o", "a file in an existing folder", str(target))

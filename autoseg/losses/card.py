@@ -42,7 +42,7 @@ class LossCard:
     """A found loss with its provenance; plain data.
 
     Attributes:
-        metric: as users type it.
+        metric: whose surrogate it is, as users type it.
         num_classes: of the data it was searched on, None if that is not known; curves fit any number.
         space: the search space, as `SearchSpace.to_dict`.
         theta: raw numbers in [0, 1]^d.
@@ -65,6 +65,11 @@ class LossCard:
     scores: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     schema: int = SCHEMA
+
+    @property
+    def target(self) -> str:
+        """The metric it was searched for: that whose surrogate it is, unless the search trained with another's."""
+        return str(self.provenance.get("target", self.metric))
 
     @classmethod
     def of(cls, loss: SurrogateLoss | SearchedLoss, **about: Any) -> LossCard:

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from autoseg.errors import InputError
 from autoseg.metrics import binary, boundary, calibration, region  # noqa: F401  (importing registers them)
 from autoseg.metrics.base import Metric, MetricOptions, is_ours, register_metric, registry, update_all
 from autoseg.metrics.logic import Logic, Plane, curves_of
@@ -17,8 +18,8 @@ from autoseg.metrics.worst import find_metric
 
 __all__ = [
     "Logic", "Metric", "MetricOptions", "MetricSum", "Plane",
-    "build_metric", "curves_of", "find_metric", "higher_is_better", "names", "own_metrics", "parse", "parse_target",
-    "register_metric", "searchable", "update_all",
+    "build_metric", "curves_of", "find_metric", "higher_is_better", "is_known", "names", "own_metrics", "parse",
+    "parse_target", "register_metric", "searchable", "update_all",
 ]  # fmt: skip
 
 
@@ -35,6 +36,15 @@ def own_metrics() -> tuple[type[Metric], ...]:
 def searchable() -> list[str]:
     """Names of the metrics that have a surrogate and can be a search's target."""
     return [name for name, metric in registry().items() if metric.searchable]
+
+
+def is_known(spec: str) -> bool:
+    """Whether it is a metric or a sum of metrics."""
+    try:
+        parse(spec)
+    except InputError:
+        return False
+    return True
 
 
 def higher_is_better(name: str) -> bool:

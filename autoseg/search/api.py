@@ -10,8 +10,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from autoseg.config import ConfirmConfig, SearchSettings
 from autoseg.controllers import Controller, build_controller
 from autoseg.errors import InputError
@@ -24,13 +22,11 @@ from autoseg.search.publish import CardPublisher
 from autoseg.search.records import SearchResult
 from autoseg.search.run_folder import RunFolder, new_run_path
 from autoseg.search.shares import Shares
-from autoseg.surrogates import build_space
+from autoseg.search.target import space_of, start
 from autoseg.surrogates.space import SearchSpace
 
 if TYPE_CHECKING:
     from autoseg.search.candidate import Train
-
-EDGE = 0.02  # a policy's mean must lie inside the cube; some identity coordinates of unconstrained spaces do not
 
 
 def _check_train(train: object) -> None:
@@ -81,14 +77,15 @@ def search(
     A `run_dir` that holds a run is gone on with: the same call after a crash or an interruption continues it.
 
     Args:
-        metric: the target, e.g. "biou" or "miou+0.5*bf1".
+        metric: the target, e.g. "biou" or "miou+0.5*bf1"; with a `space` that names a metric, any score of `train`.
         train: `train(loss, seed, device)`: trains with `loss` (logits (N, C, H, W), labels (N, H, W) int64) and
             returns the score to maximise, or {name: score} with one called `metric`, as shares of 1 (0.43, which is
             shown as 43.0, not 43; the first that is none is warned of). Judge it on images held out of the training
             set, not on your validation set. All candidates get the same seed: use it for weights and batches. Sent to
             the workers by cloudpickle.
         num_classes: C; None: as many as the logits have that `train` hands to the loss.
-        space: a space's name, the path of a .yaml file, or a `SearchSpace`.
+        space: a space's name, the path of a .yaml file, or a `SearchSpace`; one that names a metric ("default-miou")
+            trains with that one's surrogate, whatever the target is.
         controller: "gp", "tpe", "cmaes", "ppo" (the paper's), "random", or one made by `build_controller`.
         run_dir: the run folder; default: a new one in `runs/`.
         rounds: how often the controller learns.
@@ -118,7 +115,7 @@ def search(
         AutosegError: no candidate completed.
     """
     _check_train(train)
-    bound = _space(space, metric)
+    bound = space_of(space, metric)
     options = {"tolerance": tolerance, "drop_background": drop_background}
     task = CandidateTask(metric, bound.to_dict(), num_classes, train, ignore_index, options)
     chosen = (
@@ -154,18 +151,8 @@ def search(
                 log=folder.log,
             )
         )
-        publish = CardPublisher(
-            path / "loss.json", bound, num_classes, ignore_index, options, {"autoseg": version("autoseg"), "seed": seed}
-        )
+        about = {"target": metric, "autoseg": version("autoseg"), "seed": seed}
+        publish = CardPublisher(path / "loss.json", bound, num_classes, ignore_index, options, about)
         problem = Problem(metric, bound.names, bound.identity.tolist(), seed)
         observers = Observers([Shares(metric), *([] if observer is None else [observer])])
         return run_search(folder, problem, chosen, executor, settings, publish, observers)
-
-
-def start(space: SearchSpace) -> list[float]:
-    """Where a search begins: the identity curves, kept `EDGE` inside the cube."""
-    return [float(x) for x in np.clip(space.identity, EDGE, 1.0 - EDGE)]
-
-
-def _space(space: str | SearchSpace, metric: str) -> SearchSpace:
-    return build_space(space, metric=metric) if isinstance(space, str) else space.bound_to(metric)

@@ -108,13 +108,13 @@ def make_env(cfg: SearchConfig | Mapping[str, Any]) -> SearchEnv:
     from autoseg.losses import searched_loss
     from autoseg.metrics import names
     from autoseg.search.proxy import ProxyTask
-    from autoseg.surrogates import build_space
+    from autoseg.search.target import space_of
 
     config = cfg if isinstance(cfg, SearchConfig) else _read(cfg)
     if (floor := config.search.floor) is not None:
         raise InputError("search.floor", "null for an environment", floor, "Use autoseg search.")
     device = slots(1, config.device)[0]
-    space = build_space(config.space.name, metric=config.metric)
+    space = space_of(config.space.name, config.metric)
     data = open_data(config.data, config.proxy.size)
     task = ProxyTask.of(config, [*names(), config.metric])
 

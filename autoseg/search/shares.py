@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 
-from autoseg.metrics import own_metrics, parse
+from autoseg.metrics import is_known, own_metrics, parse
 from autoseg.search.observer import Observer, Progress
 from autoseg.search.records import COMPLETE, TrialRecord, percent
 
@@ -14,17 +14,17 @@ SLACK = 1e-6  # a mean of scores that are 1 may be a little more
 class Shares(Observer):
     """Warns of the first score of the target that lies outside what its metric can be. The search goes on.
 
-    A metric of the user's own may have any range, and so nothing is said of it, nor of the scores beside the target.
+    A score of the user's own may have any range, and so nothing is said of it, nor of scores beside the target.
 
     Args:
         metric: the target, a name or a sum.
     """
 
     def __init__(self, metric: str) -> None:
-        terms = parse(metric)
+        terms = parse(metric) if is_known(metric) else []
         own = {one.name for one in own_metrics()}
         self._metric, self._top = metric, sum(weight for weight, _ in terms)
-        self._told = any(name in own for _, name in terms)
+        self._told = not terms or any(name in own for _, name in terms)
 
     def trained(self, record: TrialRecord, progress: Progress) -> None:
         """Look at its score."""

@@ -108,14 +108,6 @@ def _scalars(fields: dict[str, Any], where: str) -> tuple[Scalar, ...]:
         raise InputError(f"search space {where}", "scalars {name: {low, high, start}}", f"{fields} ({error})") from None
 
 
-def _is_metric(name: str) -> bool:
-    try:
-        metrics.parse(name)
-    except InputError:
-        return False
-    return True
-
-
 def _find(name: str, metric: str | None) -> tuple[dict[str, Any], str, str]:
     """(content, stem, metric) of a space's name."""
     if name.endswith((".yaml", ".yml")):
@@ -127,9 +119,9 @@ def _find(name: str, metric: str | None) -> tuple[dict[str, Any], str, str]:
         return _read_packaged(name), name, _needed(metric, name)
     for stem in sorted(_packaged(), key=len, reverse=True):
         tail = name.removeprefix(stem + "-")
-        if tail != name and _is_metric(tail):
+        if tail != name and metrics.is_known(tail):
             return _read_packaged(stem), stem, tail
-    if _is_metric(name):
+    if metrics.is_known(name):
         return _read_packaged("paper"), "paper", name
     known = [*space_names(), *(each for each, kind in metrics.base.registry().items() if kind.searchable)]
     raise unknown_name("space", name, known, "Or the path of a .yaml file.")

@@ -24,6 +24,7 @@ from autoseg.evidence.comparison.compare import COUNTS, ComparisonTask, counts_f
 from autoseg.evidence.comparison.contenders import (
     Contender,
     Recipe,
+    cards_of,
     contenders,
     find,
     keep_cards,
@@ -188,9 +189,8 @@ def about(config: CompareConfig, parts: Parts, records: list[TrialRecord]) -> Ab
         f"{proxy.batch_size} crops of {proxy.crop} px, images of {proxy.size[0]}x{proxy.size[1]} px"
     )
     sources = [
-        (name, f"cards/{name}.json, searched for {card.metric}, found in run {card.provenance.get('run', 'unknown')}")
-        for contender in parts.among
-        for name, card in contender.cards.items()
+        (name, f"cards/{name}.json, searched for {card.target}, found in run {card.provenance.get('run', 'unknown')}")
+        for name, card in cards_of(parts.among).items()
     ]
     mixed = budgets.described(parts.path, records)
     made = made_with.described(parts.path, sum(record.state != RUNNING for record in records))

@@ -27,7 +27,7 @@ def draw(result: SearchResult, theta_names: list[str]) -> None:
     loss = card.build(card.num_classes or 2).surrogate
     drawn = {"reward": figures.reward_by_round(rewards, result.metric)}
     if loss is not None:
-        drawn["curves"] = figures.curves(sampled.curve_points(loss), sampled.published_points(result.metric))
+        drawn["curves"] = figures.curves(sampled.curve_points(loss), sampled.published_points(card.metric))
         drawn["surfaces"] = figures.surfaces(sampled.operands(loss))
     if result.rows:
         scores = {row.name: row.values for row in result.rows}

@@ -20,7 +20,6 @@ from autoseg.execution import Executor, Standby
 from autoseg.imports import load
 from autoseg.losses import check_text
 from autoseg.metrics import build_metric, higher_is_better, names, parse
-from autoseg.search.api import start
 from autoseg.search.candidate import CandidateTask, hand_made_rivals
 from autoseg.search.confirm import fresh_seeds, sentence
 from autoseg.search.keepsakes import Keepsakes
@@ -33,9 +32,10 @@ from autoseg.search.reward import Floor
 from autoseg.search.run_folder import RunFolder, new_run_path
 from autoseg.search.rungs import NONE
 from autoseg.search.shared import SHARED, described
+from autoseg.search.target import space_of, start
 from autoseg.search.timing import TimedTask, seconds_per_training
 from autoseg.search.versions import versions
-from autoseg.surrogates import SearchSpace, build_space
+from autoseg.surrogates import SearchSpace
 from autoseg.tracking import build_observers
 from autoseg.training import check_loss
 
@@ -88,7 +88,7 @@ def named(config: SearchConfig) -> tuple[SearchSpace, Controller]:
     """
     load(config.imports)
     build_metric(config.metric, num_classes=2)
-    space = build_space(config.space.name, metric=config.metric)
+    space = space_of(config.space.name, config.metric)
     controller = build_controller(
         config.controller.name, space.dim, start(space), seed=config.seed, **config.controller.options
     )
@@ -155,7 +155,7 @@ def fingerprint(config: SearchConfig, parts: Parts) -> dict[str, Any]:
     """All that must be the same when a run is resumed, as flat plain data."""
     return {
         "metric": config.metric,
-        **formulas([name for _, name in parse(config.metric)]),
+        **formulas({name for target in (config.metric, parts.space.metric) for _, name in parse(target)}),
         "seed": config.seed,
         "candidates": config.search.candidates,
         "floor": config.search.floor,
@@ -180,6 +180,7 @@ def _stopping(settings: SearchSettings) -> dict[str, Any]:
 def provenance(config: SearchConfig, data: SegData) -> dict[str, Any]:
     """Where a found loss comes from, for its card."""
     return {
+        "target": config.metric,
         "data": {"name": config.data.name, "fingerprint": data.fingerprint, "classes": data.classes},
         "model": config.model.name,
         "proxy": asdict(config.proxy),

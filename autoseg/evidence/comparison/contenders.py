@@ -17,6 +17,7 @@ from autoseg.losses import LossCard, build_loss
 from autoseg.losses.build import check_term, terms_of
 from autoseg.losses.expression import parse
 from autoseg.losses.named import IDENTITY, card_path
+from autoseg.metrics import is_known
 from autoseg.metrics import parse as parse_metric
 from autoseg.search.run_folder import slug
 from autoseg.surrogates import published
@@ -90,11 +91,15 @@ def find(field: str, text: str, among: Sequence[Contender]) -> Contender:
     raise InputError(field, "one of the losses: " + ", ".join(names), repr(text), "Add it to losses, or name another.")
 
 
+def cards_of(among: Sequence[Contender]) -> dict[str, LossCard]:
+    """All cards in them by name, each once."""
+    return {name: card for one in among for name, card in one.cards.items()}
+
+
 def keep_cards(among: Sequence[Contender], home: Path) -> dict[str, str]:
     """Copy all cards into the comparison's folder; returns what each contender is built from, by name."""
-    for contender in among:
-        for name, card in contender.cards.items():
-            card.save(home / CARDS / f"{name}.json")
+    for name, card in cards_of(among).items():
+        card.save(home / CARDS / f"{name}.json")
     return {contender.name: built_from(contender, home) for contender in among}
 
 
@@ -138,13 +143,12 @@ def _replaced(text: str, term: str, by: str) -> str:
 
 def _label(card: LossCard) -> str:
     content = json.dumps([card.metric, card.space, card.theta, card.options], sort_keys=True)
-    return f"{slug(card.metric)}-{hashlib.sha256(content.encode()).hexdigest()[:6]}"
+    return f"{slug(card.target)}-{hashlib.sha256(content.encode()).hexdigest()[:6]}"
 
 
 def words_of(among: Sequence[Contender]) -> set[str]:
     """All that may name a hand-made loss in any of them, those that a card mixes with its curves too."""
-    cards = [card for one in among for card in one.cards.values()]
-    texts = [*(one.kept for one in among), *(str(card.space.get("loss")) for card in cards)]
+    texts = [*(one.kept for one in among), *(str(card.space.get("loss")) for card in cards_of(among).values())]
     return {word for text in texts for word in re.findall(r"\w+", text)}
 
 
@@ -156,7 +160,7 @@ def warnings_about(
     compared = {term for metric in metrics for _, term in parse_metric(metric)}
     for contender in among:
         for target in _targets(contender):
-            if not compared & {term for _, term in parse_metric(target)}:
+            if not (is_known(target) and compared & {term for _, term in parse_metric(target)}):
                 texts.append(f"{contender.name} was searched for {target}, which is not among metrics")
         for card in contender.cards.values():
             if card.num_classes not in (None, num_classes):
@@ -172,7 +176,7 @@ def _targets(contender: Contender) -> list[str]:
     """The metrics that the searched losses in it were searched for."""
     names = [term.name for term in parse(contender.kept)] if contender.searched else []
     targets = [published()[name]["metric"] for name in names if name in published()]
-    return [*targets, *(card.metric for card in contender.cards.values())]
+    return [*targets, *(card.target for card in contender.cards.values())]
 
 
 def _seeds_of(card: LossCard) -> set[int]:

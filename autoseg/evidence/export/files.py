@@ -89,7 +89,7 @@ def as_files(card: LossCard, format: str, target: Path, imports: Sequence[str] =
 def title(card: LossCard) -> str:
     """One line that says what the loss is."""
     state = "confirmed with fresh seeds" if card.confirmed else "not confirmed"
-    return f"Surrogate loss for {card.metric}, space {card.space['name']}, {state}."
+    return f"Surrogate loss for {card.target}, space {card.space['name']}, {state}."
 
 
 def as_python(card: LossCard, module: str) -> str:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import zip_longest
 
-from autoseg.evidence.comparison.contenders import built_from
+from autoseg.evidence.comparison.contenders import built_from, cards_of
 from autoseg.evidence.comparison.matrix import Matrix
 from autoseg.evidence.comparison.tables import legend, rows_of, sentences, spread
 from autoseg.evidence.report import plots
@@ -145,9 +145,8 @@ def _trainings(run: ComparisonRun) -> Section:
 
 
 def _about_the_losses(run: ComparisonRun, hues: dict[str, str]) -> list[Section]:
-    cards = [(name, card) for loss in run.among for name, card in loss.cards.items()]
-    sections = []
-    for number, (name, card) in enumerate(cards):
+    cards, sections = cards_of(run.among), []
+    for number, (name, card) in enumerate(cards.items()):
         title = f" of {name}" if len(cards) > 1 else ""
         sections += found_sections(card, str(number or ""), title)
     recipe = replace(run.recipe, num_classes=TWO)

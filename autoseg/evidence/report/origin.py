@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 from autoseg.evidence.comparison import made_with
+from autoseg.evidence.comparison.contenders import cards_of
 from autoseg.evidence.report import plots
 from autoseg.evidence.report.blocks import Block, Cell, Code, Facts, Plot, Section, Table, Text
 from autoseg.evidence.report.read import ComparisonRun, Run, SearchRun
@@ -98,13 +99,12 @@ def _settings(controller: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 
 def _of_comparison(run: ComparisonRun) -> list[tuple[str, str]]:
-    cards = [(name, card) for loss in run.among for name, card in loss.cards.items()]
     found = [
         (
             f"loss {name}",
-            f"cards/{name}.json, searched for {card.metric} in run {card.provenance.get('run', 'unknown')}",
+            f"cards/{name}.json, searched for {card.target} in run {card.provenance.get('run', 'unknown')}",
         )
-        for name, card in cards
+        for name, card in cards_of(run.among).items()
     ]
     return [
         ("versions", made_with.described(run.path, len(run.done))),

@@ -100,6 +100,45 @@ def test_wrong_rivals_are_told_before_the_search(quick_path: Path, wrong: dict[s
     assert not (quick_path / "run").exists()
 
 
+def test_a_score_without_a_formula_is_searched_for_with_the_surrogate_of_a_metric(quick_path: Path) -> None:
+    def train(loss: nn.Module, seed: int, device: str) -> dict[str, float]:
+        return {"depth": my_train(loss, seed, device)["miou"]}
+
+    with pytest.raises(InputError, match=r"metric: expected one of .*, got 'depth'.*space=default-miou"):
+        autoseg.search("depth", train, num_classes=3, run_dir=quick_path / "run", inline=True, **SMALL)
+    own: dict[str, Any] = {**SMALL, "num_classes": 3, "inline": True}
+    named = autoseg.search("depth", train, run_dir=quick_path / "run", space="default-miou", **own)
+    built = autoseg.search("depth", train, run_dir=quick_path / "built", space=SPACE, **own)
+    direct = autoseg.search("miou", my_train, run_dir=quick_path / "direct", **own)
+    assert named.best == built.best and named.best.theta == direct.best.theta
+    card = LossCard.load(quick_path / "run" / "loss.json")
+    assert (card.target, card.metric) == ("depth", "miou")
+
+
+def test_a_metric_may_be_searched_for_with_more_than_its_own_surrogate(quick_path: Path) -> None:
+    """Boundaries say nothing of what lies inside: their search may train with regions too."""
+    asked: dict[str, Any] = {**SMALL, "num_classes": 3, "inline": True, "space": "default-biou+miou"}
+
+    def train(loss: nn.Module, seed: int, device: str) -> dict[str, float]:
+        return {"biou": my_train(loss, seed, device)["miou"], "miou": 0.0}
+
+    found = autoseg.search("biou", train, run_dir=quick_path / "run", **asked)
+    loss = autoseg.load_loss(str(quick_path / "run"), 3)
+    assert found.metric == "biou" and loss.metric == "biou+miou" and len(found.best.theta) == 12
+    operations, scores = loss.theta[:8].reshape(2, 4), loss.theta[8:].reshape(2, 2)  # of biou, then of miou
+    parts = [
+        autoseg.SurrogateLoss.from_theta(name, [*operations[at], *scores[at]], 3, space=f"default-{name}")
+        for at, name in enumerate(("biou", "miou"))
+    ]
+    logits, labels = torch.randn(2, 3, 16, 16), torch.randint(0, 3, (2, 16, 16))
+    torch.testing.assert_close(loss(logits, labels), sum(part(logits, labels) for part in parts))
+
+
+def test_an_error_is_not_maximised(quick_path: Path) -> None:
+    with pytest.raises(InputError, match="metric: expected a score, higher is better, got ece, an error"):
+        autoseg.search("ece", my_train, run_dir=quick_path / "run", inline=True, space="default-miou", **SMALL)
+
+
 @pytest.mark.slow  # two processes that import torch
 def test_in_workers_it_comes_out_the_same(quick_path: Path) -> None:
     inline = autoseg.search("miou", my_train, num_classes=3, run_dir=quick_path / "a", inline=True, **SMALL)

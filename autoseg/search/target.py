@@ -1,0 +1,47 @@
+"""What a search maximises, and the surrogate it trains with: the target's own, or that of what its space names."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from autoseg.errors import InputError
+from autoseg.metrics import higher_is_better, is_known
+from autoseg.surrogates import build_space
+from autoseg.surrogates.space import SearchSpace
+
+EDGE = 0.02  # a policy's mean must lie inside the cube; some identity coordinates of unconstrained spaces do not
+
+
+def space_of(space: str | SearchSpace, target: str) -> SearchSpace:
+    """The space of a search for `target`.
+
+    A space that names a metric has the curves of that one, whatever the target is: "default-biou+miou" trains with
+    what is inside regions too, and "default-miou" with a target that has no surrogate.
+
+    Args:
+        space: "default", "default-biou+miou", the path of a .yaml file, or a `SearchSpace`.
+        target: a metric or a sum; with a space that names one, any score that a training returns.
+
+    Raises:
+        InputError: an unknown space, a target without a surrogate where the space names none, or an error, which is
+            better when lower.
+    """
+    bound = _named(space, target) if isinstance(space, str) else space
+    if is_known(target) and not higher_is_better(target):
+        raise InputError("metric", "a score, higher is better", f"{target}, an error", "A search maximises.")
+    return bound
+
+
+def _named(space: str, target: str) -> SearchSpace:
+    try:
+        return build_space(space, metric=target)
+    except InputError as error:
+        if error.field != "metric":
+            raise
+        hint = f"{error.hint} Any score can be searched for with another metric's surrogate: space={space}-miou."
+        raise InputError(error.field, error.expected, error.got, hint.strip()) from None
+
+
+def start(space: SearchSpace) -> list[float]:
+    """Where a search begins: the identity curves, kept `EDGE` inside the cube."""
+    return [float(x) for x in np.clip(space.identity, EDGE, 1.0 - EDGE)]
