@@ -102,8 +102,9 @@ def test_a_network_of_ones_own(tmp_path: Path) -> None:
     own.write_text(own.read_text() + "# changed\n")
     assert autoseg(there, "search", "resume=../run", f"model.config={own}")[0] == 0  # what it says, not how
     own.write_text(own.read_text() + "model['decode_head']['dropout_ratio'] = 0.5\n")
-    status, said = autoseg(there, "search", "resume=../run", f"model.config={own}")
-    assert status == 2 and "model.config: expected the network that" in said, said
+    for command in (["search", "resume=../run"], ["trust", "../run"]):
+        status, said = autoseg(there, *command, f"model.config={own}")
+        assert status == 2 and "model.config: expected the network that" in said, said
 
 
 @pytest.mark.slow
