@@ -13,6 +13,7 @@ from autoseg.cli.configuration import stored
 from autoseg.config import CompareConfig, ProxyConfig, RetrainConfig, SearchConfig, TrustConfig
 from autoseg.errors import InputError, unknown_name
 from autoseg.imports import located
+from autoseg.mmconfigs import config_path
 from autoseg.mmconfigs import located as located_config
 from autoseg.search.rungs import NONE, PRUNERS, Rungs, build_pruner
 
@@ -69,6 +70,7 @@ def check(config: Config) -> None:
     if not 0 < config.data.holdout < 1:
         raise InputError("data.holdout", "a share between 0 and 1", config.data.holdout)
     _check_sizes(config)
+    config_path(config.model.config, "model.config")
     if not isinstance(config, RetrainConfig):
         _check_savings(config.proxy)
     if isinstance(config, SearchConfig) and config.search.pruner != NONE:
