@@ -3,6 +3,7 @@
     sum  = term { "+" term }
     term = factor { "*" factor }          exactly one factor is a loss, the others are numbers
     factor = number | name [ "(" options ")" ] | "(" sum ")"
+    name   = a word or a path; in quotes one with blanks and the like
 
 Options are keyword arguments with literal values; nothing is ever evaluated.
 """
@@ -19,6 +20,7 @@ from autoseg.errors import InputError
 
 NUMBER = re.compile(r"(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?(?![\w/.])")
 NAME = re.compile(r"[\w./~][\w./~-]*")  # names of losses and cards, paths of cards
+QUOTED = re.compile(r"""(["'])(?P<name>.+?)\1""")
 WORDS = {"inf": math.inf, "true": True, "false": False, "none": None}
 HELP = 'Write for example "ce", "0.25*ce+0.75*jml" or "tversky(alpha=0.3,beta=0.7)".'
 
@@ -44,6 +46,11 @@ def parse(text: str) -> list[Term]:
     if reader.at < len(text):
         raise reader.error("the end or an operator + or *")
     return terms
+
+
+def quoted(name: str) -> str:
+    """A name as a sum can have it: in quotes if it must be."""
+    return name if NAME.fullmatch(name) else f"'{name}'" if '"' in name else f'"{name}"'
 
 
 class _Reader:
@@ -108,7 +115,7 @@ class _Reader:
         number = self.match(NUMBER)
         if number:
             return float(number)
-        name = self.match(NAME)
+        name = self.match(NAME) or self.match(QUOTED)[1:-1]
         if not name:
             raise self.error("a loss, a number or a bracket")
         return [Term(1.0, name, self.read_options(name) if self.take("(") else {})]

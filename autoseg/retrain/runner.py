@@ -48,8 +48,6 @@ def run(cfg: Config) -> Scores:
     with contextlib.redirect_stdout(io.StringIO()):  # mmsegmentation prints which of its parts it does without
         model_registry()
         import_modules_from_strings(**cfg.custom_imports)
-    if cfg.resume:
-        _check_resumed(cfg)
     get_temp_dir()  # ours is removed when we end: one that a loader's worker makes stays where the worker is terminated
     runner = QuietRunner.from_cfg(cfg)
     kept = LastScores()
@@ -77,14 +75,16 @@ def write_scores(work_dir: Path, scores: Scores, about: dict[str, Any]) -> Path:
     return path
 
 
-def _check_resumed(cfg: Config) -> None:
-    """Look at the checkpoint before mmengine does."""
-    path = checkpoint.last_checkpoint(Path(cfg.work_dir))
-    checkpoint.read_checkpoint(path, "resume")
-
-
 class QuietRunner(Runner):
     """mmengine's Runner whose terminal shows progress only (whole dumps go to its log file), and that names files."""
+
+    _load_from: str | None
+
+    def load_or_resume(self) -> None:
+        """See `Runner`, which takes a checkpoint where it was written: a work dir that was moved has its own."""
+        if self._resume and self._load_from is None:
+            self._load_from = str(checkpoint.last_checkpoint(Path(self.work_dir)))
+        super().load_or_resume()
 
     def build_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader[Any]:
         """See `Runner`, where it is static.

@@ -90,7 +90,7 @@ def test_a_network_of_ones_own(tmp_path: Path) -> None:
     theirs = shipped("_base_/models/deeplabv3plus_r50-d8.py")
     assert theirs is not None
     own.write_text(theirs.read_text())
-    status, said = autoseg(tmp_path, "search", *TINY, "model.config=net.py", "run_dir=run")
+    status, said = autoseg(tmp_path, "search", *TINY, "model=tiny", "model.config=net.py", "run_dir=run")
     assert status == 0, said
     for command in (["search", "resume=../run"], ["trust", "../run"], ["compare", "losses=[ce,dice]", "like=../run"]):
         status, said = autoseg(there, *command)

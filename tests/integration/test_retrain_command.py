@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import autoseg
 from autoseg.cli import main
 from autoseg.cli.configuration.compose import compose
 from autoseg.config import SearchConfig
@@ -42,8 +44,9 @@ def test_a_training_leaves_a_work_dir_goes_on_and_refuses_what_is_no_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    run = tmp_path / "run"
-    words = ["loss=0.5*ce+0.5*asl2021/miou", *SMALL, "train.ema=0.1", f"run_dir={run}"]
+    run = tmp_path / "a run (1)"  # no name that a sum of losses may have as it is
+    autoseg.save_loss(autoseg.load_loss("asl2021/miou", 7), "mine.json")
+    words = ["loss=0.5*ce+0.5*mine.json", *SMALL, "train.ema=0.1", f'run_dir="{run}"']
     assert retrain(*words, "train.iters=4", "train.val_interval=2") == 0
     said = capsys.readouterr().out
     scores = json.loads((run / "scores.json").read_text())
@@ -59,11 +62,15 @@ def test_a_training_leaves_a_work_dir_goes_on_and_refuses_what_is_no_checkpoint(
 
     assert retrain(*words) == 2
     assert "resume=" in capsys.readouterr().err
-    assert retrain(f"resume={run}", "train.lr=1") == 2
+    assert retrain(f'resume="{run}"', "train.lr=1") == 2
     assert "train.lr" in capsys.readouterr().err
 
-    before = weights(run, "iter_4.pth")
+    (tmp_path / "mine.json").unlink()  # its copy goes with the run, wherever that is moved
     (run / "last_checkpoint").write_text(str(run / "iter_2.pth"))
+    left, run = run, shutil.copytree(run, tmp_path / "moved")
+    shutil.rmtree(left / "cards")
+    (left / "iter_2.pth").unlink()
+    before = weights(run, "iter_4.pth")
     (run / "iter_4.pth").unlink()
     assert retrain(f"resume={run}") == 0
     assert "resumed epoch: 0, iter: 2" in capsys.readouterr().out

@@ -71,7 +71,11 @@ def check(config: Config) -> None:
         raise InputError("data.holdout", "a share between 0 and 1", config.data.holdout)
     _check_sizes(config)
     config_path(config.model.config, "model.config")
-    if not isinstance(config, RetrainConfig):
+    if isinstance(config, RetrainConfig):
+        warmup, iters = config.train.warmup_iters, config.train.iters
+        if config.config is None and warmup >= iters:
+            raise InputError("train.warmup_iters", f"fewer than the {iters} of train.iters", warmup, "0 is none.")
+    else:
         _check_savings(config.proxy)
     if isinstance(config, SearchConfig) and config.search.pruner != NONE:
         _check_rungs(config)

@@ -11,6 +11,7 @@ import importlib.resources
 import itertools
 from collections.abc import Sequence
 from dataclasses import fields
+from pathlib import PurePath
 from typing import Any, TypeVar, cast, get_origin
 
 import yaml
@@ -19,7 +20,7 @@ from hydra import initialize_config_module
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from autoseg.cli.configuration.overrides import parse, quoted
@@ -116,12 +117,30 @@ def _build(name: str, schema: type[T], overrides: list[str]) -> T:
     ConfigStore.instance().store(name=f"{name}_schema", node=schema)
     try:
         with initialize_config_module("autoseg.conf", version_base="1.3", job_name="autoseg"):
-            config = OmegaConf.to_object(hydra_compose(name, overrides=overrides))
+            composed = hydra_compose(name, overrides=overrides)
+        _own_files(composed, [parse(text, name) for text in overrides])
+        config = OmegaConf.to_object(composed)
     except (HydraException, OmegaConfBaseException) as error:
         raise explain(error, schema, dict(text.split("=", 1) for text in overrides)) or error from error
     if not isinstance(config, schema):
         raise TypeError(f"configs/{name}.yaml does not begin with {name}_schema")
     return config
+
+
+def _own_files(config: DictConfig, overrides: Sequence[Override]) -> None:
+    """A network or data set that is typed as a config, without a preset, is that one: nothing of the usual preset's.
+
+    Without this `model.config=PATH` alone would be the preset's changes on another network.
+    """
+    given = {override.key_or_group: override for override in overrides}
+    if "model.config" in given and "model" not in given:
+        config.model.overrides = {}
+        for key, override in given.items():
+            if key.startswith("model.overrides"):
+                OmegaConf.update(config, key, override.value(), force_add=True)
+    for section, key in (("model", "model.config"), ("data", "data.mmseg_config")):
+        if given.keys().isdisjoint({section, f"{section}.name"}) and key in given and given[key].value() is not None:
+            config[section].name = PurePath(str(given[key].value())).stem
 
 
 def _several(override: Override, known: dict[str, Any], text: str) -> InputError:

@@ -51,6 +51,8 @@ def _overrides(kind: str, wanted: dict[str, Any]) -> list[str]:
         for group, name in names.items()
         if name != usual[f"{group}.name"] and name in compose.options(group)
     ]
+    if "model.config" in wanted and wanted["model.name"] not in compose.options("model"):
+        groups.append(typed("model.config", wanted["model.config"]))  # which no preset's changes go with
     best = groups + _differing(kind, groups, wanted)
     if any(text.startswith("proxy.") for text in best):
         choices = [[*groups, f"proxy={name}"] for name in compose.options("proxy")]

@@ -53,7 +53,7 @@ def named(config: RetrainConfig) -> Contender:
     load(config.imports)
     for metric in config.metrics:
         parse(metric)
-    return contender(config.loss, (config.metrics or ["miou"])[0])
+    return contender(config.loss, (config.metrics or ["miou"])[0], Path(config.resume) if config.resume else None)
 
 
 def retrain(config: RetrainConfig) -> int:
@@ -98,7 +98,7 @@ def build(config: RetrainConfig, started_by: str, device: str) -> Job:
     if config.config is None and rank == 0:
         check_files(config.data, work_dir)
     if rank == 0 and config.resume is None:
-        kept = stored.plain(dataclasses.replace(config, loss=text))
+        kept = stored.plain(dataclasses.replace(config, loss=loss.kept))
         with writable(work_dir):
             keep_cards([loss], work_dir)
             if own_configs(config):

@@ -15,7 +15,7 @@ from torch import nn
 from autoseg.errors import InputError
 from autoseg.losses import LossCard, build_loss
 from autoseg.losses.build import check_term, terms_of
-from autoseg.losses.expression import parse
+from autoseg.losses.expression import parse, quoted
 from autoseg.losses.named import IDENTITY, card_path
 from autoseg.metrics import is_known
 from autoseg.metrics import parse as parse_metric
@@ -105,7 +105,13 @@ def keep_cards(among: Sequence[Contender], home: Path) -> dict[str, str]:
 
 def built_from(contender: Contender, home: Path) -> str:
     """The text a contender is built from, once `keep_cards` has put its cards into the comparison's folder."""
-    return contender.kept.replace(f"{CARDS}/", f"{home / CARDS}/") if contender.cards else contender.kept
+    paths = {f"{CARDS}/{name}.json": str(home / CARDS / f"{name}.json") for name in contender.cards}
+    if contender.kept in paths:
+        return paths[contender.kept]
+    text = contender.kept
+    for kept, path in paths.items():
+        text = _replaced(text, kept, quoted(path))
+    return text
 
 
 def contender(text: str, metric: str, home: Path | None = None) -> Contender:

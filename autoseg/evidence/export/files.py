@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from autoseg.surrogates.loss import SurrogateLoss
 
 FORMATS = ("json", "mmseg", "python", "torch_export")
 _FORMULA = ("__init__", "reset", "sums", "scores", "weights")  # what a loss needs of a metric
+
+_UNPRINTED = re.compile(r"[^\w.+*() /-]")  # the title becomes a part of code, whatever a card says
 
 _PYTHON = '''"""{title}
 
@@ -89,7 +92,8 @@ def as_files(card: LossCard, format: str, target: Path, imports: Sequence[str] =
 def title(card: LossCard) -> str:
     """One line that says what the loss is."""
     state = "confirmed with fresh seeds" if card.confirmed else "not confirmed"
-    return f"Surrogate loss for {card.target}, space {card.space['name']}, {state}."
+    target, space = (_UNPRINTED.sub("_", str(text)) for text in (card.target, card.space["name"]))
+    return f"Surrogate loss for {target}, space {space}, {state}."
 
 
 def as_python(card: LossCard, module: str) -> str:

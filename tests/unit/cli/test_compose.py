@@ -197,6 +197,18 @@ def test_rungs_after_the_warm_up_are_taken():
     check(composed("search.pruner=percentile", "proxy.iters=90", "proxy.warmup=30", "search.rungs=[0.35,0.5]"))
 
 
+def test_a_config_alone_is_that_network_and_no_preset_on_another() -> None:
+    theirs = "_base_/models/pspnet_r50-d8.py"
+    model = composed(f"model.config={theirs}", "experiment=camvid").model
+    assert (model.name, model.config, model.overrides) == ("pspnet_r50-d8", theirs, {})
+    model = composed("model.overrides.decode_head.channels=64", f"model.config={theirs}", "model.name=mine").model
+    assert (model.name, model.overrides) == ("mine", {"decode_head": {"channels": 64}})
+    both = composed("model=tiny", f"model.config={theirs}").model  # the user's own doing
+    assert (both.name, both.overrides) == ("tiny", composed("model=tiny").model.overrides)
+    data = composed("data.kind=mmseg", "data.mmseg_config=_base_/datasets/ade20k.py").data
+    assert data.name == "ade20k" and composed("data=camvid", "data.mmseg_config=null").data.name == "camvid"
+
+
 def test_a_sweep_is_the_product_in_order():
     configs = hydra.compose_sweep(
         "search", SearchConfig, ["metric=miou,biou", "seed=range(0,2)", "data=builtin"], sweep=True

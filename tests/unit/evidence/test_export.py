@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +102,16 @@ def test_every_metric_can_be_exported(metric, space):
     exec(compile(as_python(card, "x"), "x.py", "exec"), sys.modules["found_loss_in_memory"].__dict__)
     found = sys.modules.pop("found_loss_in_memory").__dict__["build_loss"](num_classes=4)
     assert found(**batch()).item() == pytest.approx(values(card)[0][0], rel=1e-6)
+
+
+@pytest.mark.parametrize("said", ['x"""\nraise SystemExit(3)\n"""', "x\nraise SystemExit(3)", "\\"])
+def test_what_a_card_says_does_not_become_code(said: str, tmp_path: Path) -> None:
+    card = card_of("miou", "default")
+    card = replace(card, provenance={"target": said}, space={**card.space, "name": said})
+    for format in ("python", "mmseg"):
+        for path, content in as_files(card, format, tmp_path / f"{format}.py").items():
+            path.write_text(str(content))
+        runpy.run_path(str(tmp_path / f"{format}.py"))
 
 
 def test_bad_labels_are_refused_by_the_exported_file_too(tmp_path):

@@ -156,6 +156,7 @@ def test_a_training_that_leaves_predictions_scores_the_same(tmp_path: Path) -> N
         ("search", ["experiment=smoke", "metric=biou", "seed=3"]),
         ("search", ["metric=miou+0.5*bf1", "controller=cmaes", "space=paper", "search.floor='miou>=0.9*ce'"]),
         ("search", ["data=folder", "data.root=/my images", "data.classes=[road, 'a b']", "proxy=paper"]),
+        ("search", ["model.config=_base_/models/pspnet_r50-d8.py", "model.overrides.decode_head.channels=64"]),
         ("compare", ["losses=[ce,0.25*ce+0.75*jml]", "metrics=[miou,biou]", "seeds=[3,4]", "proxy.size=[96,128]"]),
     ],
 )

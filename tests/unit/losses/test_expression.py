@@ -27,6 +27,7 @@ LABELS = torch.randint(0, 3, (1, 4, 4), generator=torch.Generator().manual_seed(
         ("jml(reduction={D:1,'I':-1},log=True)", [Term(1, "jml", {"reduction": {"D": 1, "I": -1}, "log": True})]),
         ("wce(class_weight=[1,(2)])", [Term(1, "wce", {"class_weight": [1, 2]})]),
         ("ce()", [Term(1, "ce")]),
+        ('0.5*ce+0.5*"a (b)/c\'s.json"', [Term(0.5, "ce"), Term(0.5, "a (b)/c's.json")]),
         (
             "0.5*asl2021/miou-log+runs/miou-camvid-2/loss.json*.5",
             [Term(0.5, "asl2021/miou-log"), Term(0.5, "runs/miou-camvid-2/loss.json")],
