@@ -68,6 +68,8 @@ def test_killed_resumed_added_to_and_refused(tmp_path, capsys):
     assert "ece are t intervals over seeds: ece does not add up over images" in out
     assert "**Not one budget" in (cut / "table.md").read_text()
     assert "bootstrap interval over seeds and images" in (cut / "table.md").read_text()
+    assert cli.main(["report", str(cut), "-o", str(tmp_path / "page.html")]) == 0
+    assert "with its 95 % bootstrap interval over seeds and images" in (tmp_path / "page.html").read_text()
     assert cli.main(["compare", f"resume={cut}"]) == 0  # what was forced stays so
     assert "Not one budget" in capsys.readouterr().out
     assert cli.main(["compare", *more, "tolerance=1"]) == 2

@@ -19,8 +19,7 @@ from autoseg.config import CompareConfig
 from autoseg.data import SegData, open_data, remarks_on
 from autoseg.errors import InputError, unknown_name
 from autoseg.evidence.comparison import budgets, made_with
-from autoseg.evidence.comparison.bootstrap import Bootstrap
-from autoseg.evidence.comparison.compare import COUNTS, ComparisonTask, counts_file, parse_seeds, run_comparison
+from autoseg.evidence.comparison.compare import COUNTS, ComparisonTask, bootstrap_of, parse_seeds, run_comparison
 from autoseg.evidence.comparison.contenders import (
     Contender,
     Recipe,
@@ -37,7 +36,6 @@ from autoseg.evidence.comparison.tables import aligned, legend, rows_of, sentenc
 from autoseg.execution import Standby
 from autoseg.imports import load
 from autoseg.metrics import MetricOptions, names, parse
-from autoseg.metrics.images import load_parts
 from autoseg.search.keepsakes import Keepsakes
 from autoseg.search.own import formulas, text_of
 from autoseg.search.proxy import ProxyTask
@@ -171,11 +169,8 @@ def matrix(config: CompareConfig, parts: Parts, records: list[TrialRecord]) -> M
     """Scores of all trainings, and the differences between the losses."""
     bootstrap = None
     if config.interval == "bootstrap":
-        terms = {name for metric in config.metrics for _, name in parse(metric)}
         options = MetricOptions(parts.data.num_classes, parts.data.ignore_index, **config.boundary_options)
-        bootstrap = Bootstrap(
-            lambda loss, seed: load_parts(counts_file(parts.path / COUNTS, loss, seed), terms), options
-        )
+        bootstrap = bootstrap_of(parts.path, config.metrics, options)
     return Matrix(
         parts.among, config.metrics, parts.seeds, parts.reference, records, parts.data.classes, bootstrap
     )  # fmt: skip

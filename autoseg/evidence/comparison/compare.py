@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoseg.errors import InputError
+from autoseg.evidence.comparison.bootstrap import Bootstrap
 from autoseg.evidence.comparison.contenders import Contender, Recipe
 from autoseg.evidence.comparison.matrix import score
 from autoseg.execution import Executor
+from autoseg.metrics import MetricOptions, parse
+from autoseg.metrics.images import load_parts
 from autoseg.search.bench import train_list
 from autoseg.search.keepsakes import Keepsakes
 from autoseg.search.observer import Observer
@@ -35,6 +38,12 @@ FIRST_SEED = 1001  # of seeds given by their number: none that a search with an 
 def counts_file(folder: Path, name: str, seed: int) -> Path:
     """Where the counts of a training are; a name that every file system takes."""
     return folder / f"{slug(name)}-{hashlib.sha256(name.encode()).hexdigest()[:6]}-{seed}.npz"
+
+
+def bootstrap_of(folder: Path, metrics: Sequence[str], options: MetricOptions) -> Bootstrap:
+    """The bootstrap over the images of a comparison's trainings; `options` are those of its metrics."""
+    terms = {name for metric in metrics for _, name in parse(metric)}
+    return Bootstrap(lambda loss, seed: load_parts(counts_file(folder / COUNTS, loss, seed), terms), options)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from autoseg.search.records import COMPLETE, percent
 
 LONG = 30  # rows of a table that is closed at first
 FOREST = (
-    "Difference to the reference and to the best hand-made loss of the metric, paired by seed, with its 95 % interval. "
+    "Difference to the reference and to the best hand-made loss of the metric, paired by seed, with its {}. "
     "A filled dot is marked, a hollow one is not."
 )
 
@@ -100,7 +100,7 @@ def _of_matrix(matrix: Matrix, hues: dict[str, str]) -> list[Section]:
     )
     return [
         Section("scores", "Scores", [_table(matrix), Text(" ".join(legend(matrix)), "note"), *others, Grid(dots, 330)]),
-        Section("differences", "Differences", [Text(FOREST, "note"), key, Grid(forests, 330)]),
+        Section("differences", "Differences", [Text(FOREST.format(matrix.interval), "note"), key, Grid(forests, 330)]),
         *_classes(matrix),
     ]
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from autoseg.errors import InputError
-from autoseg.evidence.comparison.compare import STUDY, parse_seeds, planned
+from autoseg.evidence.comparison.compare import STUDY, bootstrap_of, parse_seeds, planned
 from autoseg.evidence.comparison.contenders import Contender, Recipe, contenders, find
 from autoseg.evidence.comparison.matrix import Matrix
 from autoseg.losses import LossCard
+from autoseg.metrics import MetricOptions
 from autoseg.search.confirm import conclude, fresh_seeds, settings_of, tabulate, trainings
 from autoseg.search.ledger import Ledger
 from autoseg.search.loop import found
@@ -145,14 +146,21 @@ def _comparison(path: Path, config: dict[str, Any], fixed: dict[str, Any]) -> Co
         known = {record.key: record for record in ledger.records(STUDY)}
     _some_complete(path, list(known.values()))
     classes, seeds = _classes(list(known.values())), parse_seeds(config["seeds"])
-    options: dict[str, int] = {key: fixed[key] for key in ("tolerance", "drop_background") if key in fixed}
+    options: dict[str, Any] = {key: fixed[key] for key in ("tolerance", "drop_background") if key in fixed}
     recipe = Recipe(len(classes) or 2, space=config["space"]["name"], options=options)
     among = contenders(config["losses"], config["metrics"], path)
     reference = find("reference", config["reference"], among).name
     records = [known.get(record.key, record) for record in planned(among, seeds)]
     open_seeds = {record.seed for record in records if record.state == RUNNING}
     whole = [seed for seed in seeds if seed not in open_seeds]
-    matrix = Matrix(among, config["metrics"], whole, reference, records, classes) if whole else None
+    bootstrap = None
+    if config.get("interval") == "bootstrap":
+        bootstrap = bootstrap_of(
+            path,
+            config["metrics"],
+            MetricOptions(recipe.num_classes, config["data"]["ignore_index"], **options),
+        )
+    matrix = Matrix(among, config["metrics"], whole, reference, records, classes, bootstrap) if whole else None
     return ComparisonRun(
         path, config, fixed, records, len(records),
         among, recipe, config["metrics"], seeds, matrix, reference, classes,
