@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that only a GPU can show: tests first, then the figures of benchmarks/, the most wanted first.
+# What only a GPU can show: its tests, then figures of benchmarks/, the most wanted first; others are named as PARTs.
 #   scripts/on_a_gpu.sh OUT [PART:SECONDS ...]
 # Needs no network and no installed autoseg. Each part has a limit and its log; what it has come to by then is in OUT, and
 # the end of each log is shown last. The defaults take ten minutes at most.
