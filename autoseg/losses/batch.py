@@ -115,8 +115,9 @@ def check_batch(
         okay = _soft_values_fit(labels, valid, multilabel)
         expected = "soft labels in [0, 1]" + ("" if multilabel else " whose rows sum to 1, or to 0 where ignored")
     else:
+        labels = labels.long()  # first: a number that 8 bits do not hold would equal another
         valid = labels != ignore_index
-        ids = labels.long().masked_fill(~valid, 0)
+        ids = labels.masked_fill(~valid, 0)
         binary = multilabel and num_classes == 1
         checked = Batch(logits, ids[:, None].to(logits.dtype) if binary else ids, valid, {})
         end = 2 if binary else num_classes

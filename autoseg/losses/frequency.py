@@ -34,7 +34,8 @@ def class_weights(labels: Tensor, scheme: str, num_classes: int, ignore_index: i
     pixels = torch.zeros(num_classes, dtype=torch.int64)  # of each class
     around = torch.zeros(num_classes, dtype=torch.int64)  # of the images that show it
     for image in labels:
-        ids = image[image != ignore_index].long()
+        ids = image.long()
+        ids = ids[ids != ignore_index]
         found = torch.bincount(ids.flatten(), minlength=num_classes)[:num_classes].cpu()
         pixels += found
         around += found.sum() * (found > 0)

@@ -15,7 +15,9 @@ from autoseg.metrics import parse as parse_metric
 from autoseg.surrogates import SurrogateLoss, build_space, published
 
 IDENTITY = "identity"
-OPTIONS = set(inspect.signature(SurrogateLoss).parameters) - {"metric", "num_classes", "control_points", "space"}
+OPTIONS = set(inspect.signature(SurrogateLoss).parameters) - {
+    "metric", "num_classes", "control_points", "space", "parameterization",
+}  # fmt: skip
 
 
 def load_loss(

@@ -67,7 +67,9 @@ class RegionLoss(SegLoss):
         if classes not in ("auto", "present", "all"):
             raise InputError("classes", "auto, present or all", repr(classes))
         self.classes, self.log = classes, log
-        weights = class_vector(class_weight or [1.0] * num_classes, num_classes, "class_weight")
+        weights = class_vector(
+            [1.0] * num_classes if class_weight is None else class_weight, num_classes, "class_weight"
+        )
         self.register_buffer("class_weight", weights, persistent=False)
 
     def parts(self, p: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:

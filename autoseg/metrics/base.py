@@ -68,7 +68,8 @@ class MetricOptions:
         """Labels as formulas read them: (N, H, W) integer, void pixels with the id `void`."""
         if self.void == self.ignore_index:
             return labels
-        return labels.long().masked_fill(labels == self.ignore_index, self.void)
+        labels = labels.long()
+        return labels.masked_fill(labels == self.ignore_index, self.void)
 
 
 def check_ids(ids: Tensor, what: str, options: MetricOptions, ignore: bool) -> None:
@@ -77,7 +78,7 @@ def check_ids(ids: Tensor, what: str, options: MetricOptions, ignore: bool) -> N
         raise InputError(what, "integer class ids", f"{ids.dtype}", "Pass argmax(1) of logits, or .long().")
     wrong = (ids < 0) | (ids >= options.num_classes)
     if ignore:
-        wrong &= ids != options.ignore_index
+        wrong &= ids.long() != options.ignore_index  # 8 bits would make another number of one they do not hold
     if wrong.any():
         found = sorted(set(ids[wrong].unique().tolist()))[:5]
         also = f" or ignore_index {options.ignore_index}" if ignore else ""

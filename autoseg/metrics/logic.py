@@ -101,8 +101,9 @@ class Logic:
 class _CurveNotes(Logic):
     """Notes the soft operands of every AND and OR instead of computing anything."""
 
-    def __init__(self) -> None:
+    def __init__(self, num_classes: int) -> None:
         super().__init__()
+        self._classes = num_classes
         self.keys: dict[tuple[str, str], None] = {}  # (op, operand), in order of appearance
 
     def _note(self, op: str, *operands: Plane) -> None:
@@ -125,21 +126,24 @@ class _CurveNotes(Logic):
         return plane
 
     def total(self, a: Plane, within: Plane | Region | None = None, void: bool = False) -> Tensor:
-        return torch.ones(2, dtype=torch.float64)
+        return torch.ones(self._classes, dtype=torch.float64)
 
 
-def curves_of(formula: Callable[[Plane, Plane, Logic], object], shared: bool = False) -> dict[tuple[str, str], str]:
+def curves_of(
+    formula: Callable[[Plane, Plane, Logic], object], shared: bool = False, num_classes: int = 2
+) -> dict[tuple[str, str], str]:
     """Which curves a formula needs, found by reading it.
 
     Args:
         formula: a metric's `sums`.
         shared: one curve per operation for all its operands.
+        num_classes: C of that metric.
 
     Returns:
         {(operation, operand): curve name} in order of appearance. A curve is named after its operation ("and"),
         and after its operand too ("and_p", "and_eroded") where the operation has several.
     """
-    notes = _CurveNotes()
+    notes = _CurveNotes(num_classes)
     formula(notes.pred, notes.label, notes)
     operands: dict[str, int] = {}
     for op, _ in notes.keys:

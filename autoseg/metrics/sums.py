@@ -41,7 +41,7 @@ def parse(spec: str) -> list[tuple[float, str]]:
     if any(not weight > 0 for weight, _ in terms):
         raise InputError("metric", "weights above 0", repr(spec))
     errors = [name for _, name in terms if not find_metric(name).higher_is_better]
-    if errors and len(terms) > 1:
+    if errors and (len(terms) > 1 or terms[0][0] != 1):
         raise InputError("metric", "a sum of scores, higher is better", f"{errors[0]} in it", "Give it by itself.")
     return terms
 

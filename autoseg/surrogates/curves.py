@@ -43,13 +43,16 @@ def prepare(points: Tensor, max_slope: float = math.inf) -> Tensor:
 
     Args:
         points: (2K+1, 2) float64 Bezier points with their ends, x sorted.
-        max_slope: bound on the slope at the left end: the first control point is moved right to keep it.
+        max_slope: bound on the slope at the left end: the first control point is moved right to keep it, and the knot
+            after it where it would be too near.
 
     Returns:
         (K, 6) float64: left x, right x, control's relative x, and the three ordinates of each piece.
     """
     pieces = (len(points) - 1) // 2
-    x, y = _spread(points[:, 0].double(), pieces), points[:, 1].double()
+    x, y = points[:, 0].double().clone(), points[:, 1].double()
+    x[2:-1] = torch.maximum(x[2:-1], (y[2] - y[0]) / max_slope)
+    x = _spread(x, pieces)
     x[1] = torch.maximum(x[1], ((y[1] - y[0]) / max_slope).clamp(max=float(x[2])))
     left, control, right = x[0:-1:2], x[1::2], x[2::2]
     width = right - left

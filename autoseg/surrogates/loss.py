@@ -117,12 +117,13 @@ class SurrogateLoss(nn.Module):
         theta: Any,
         num_classes: int,
         space: SearchSpace | str | None = None,
+        parameterization: str | None = None,
         **options: Any,
     ) -> Self:
         """From raw θ in [0, 1]^d, what a controller proposes; `options` are those of the class."""
         metrics.parse(metric)
         if not isinstance(space, SearchSpace):
-            space = build_space(space or metric, metric=metric)
+            space = build_space(space or metric, parameterization, metric=metric)
         loss = cls(metric, num_classes, control_points=space.decode(theta), space=space, **options)
         loss.theta = space.check_theta(theta)  # exactly what was asked, not a round trip
         return loss
@@ -212,7 +213,7 @@ class SurrogateLoss(nn.Module):
                 f"(N, {c}, H, W) and (N, H, W), or soft labels (N, {c}, H, W)",
                 f"{(*logits.shape,)} and {(*labels.shape,)}",
             )
-        if self.validate is False or torch.compiler.is_compiling():
+        if self.validate is False or (self.validate == "auto" and torch.compiler.is_compiling()):
             return
         if self.validate is True or labels.device.type == "cpu":
             check_soft(labels, c) if soft else check_ids(labels, "labels", self.options, ignore=True)

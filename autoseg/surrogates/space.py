@@ -22,6 +22,7 @@ from autoseg.metrics.logic import curves_of
 from autoseg.surrogates.freedom import Array, CurveSpec, Scalar
 
 _PLACEHOLDER = re.compile(r"\{(1-)?(\w+)\}")  # {a} or {1-a} in a space's loss
+MANY = 256  # classes that a formula is read with, which may name some by their number
 SCORE_MAX_SLOPE = 100.0  # a class that scores 0 is pulled up at most this hard (about that of -log(score + .001))
 
 
@@ -78,9 +79,9 @@ class SearchSpace:
 
     def keys(self, term: str) -> dict[tuple[str, str], str]:
         """{(operation, operand): curve name} of one term of the metric, read off its formula."""
-        metric = metrics.build_metric(term, num_classes=2)
+        metric = metrics.build_metric(term, num_classes=MANY)
         assert isinstance(metric, metrics.Metric)
-        found = curves_of(metric.sums, self.shared)
+        found = curves_of(metric.sums, self.shared, MANY)
         return {key: self.qualified(term, curve) for key, curve in found.items()}
 
     @property

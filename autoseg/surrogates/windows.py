@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
 from autoseg.metrics.windows import shifts, slide
 
@@ -94,15 +93,6 @@ def eroded(x: Tensor, px: int, outside: float) -> Tensor:
 def _extreme(x: Tensor, px: int, largest: bool, fill: float) -> Tensor:
     if px == 0:
         return x
-    if torch.compiler.is_exporting():  # a function with its own backward cannot be written to a file
-        return _pooled(x if largest else -x, px, fill if largest else -fill) * (1 if largest else -1)
     for dim in (-1, -2):
         x = _Slide.apply(x, px, dim, largest, fill)
     return x
-
-
-def _pooled(x: Tensor, px: int, fill: float) -> Tensor:
-    """Maximum over windows by torch's own pooling."""
-    side = 2 * px + 1
-    padded = F.pad(x, (px,) * 4, value=fill)
-    return F.max_pool2d(F.max_pool2d(padded, (1, side), 1), (side, 1), 1)

@@ -190,6 +190,10 @@ def build_targets(proxy: ProxyConfig, num_classes: int, model: nn.Module, precis
     """
     soft = proxy.soft
     match proxy.labels:
+        case "pseudo" if num_classes > UNLABELLED:
+            raise InputError(
+                "proxy.labels", f"another use than pseudo with more than {UNLABELLED} classes", num_classes
+            )
         case "hard":
             return Targets()
         case "smooth":

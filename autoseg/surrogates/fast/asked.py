@@ -34,16 +34,17 @@ def is_map(plane: Plane) -> bool:
 
 
 class _Notes(Logic):
-    """Notes every total and answers with ones."""
+    """Notes every total and answers with ones, one for each class."""
 
-    def __init__(self, like: Logic) -> None:
+    def __init__(self, like: Logic, num_classes: int) -> None:
         super().__init__(like.pred, like.label)
+        self._classes = num_classes
         self.asked: list[Asked] = []
         self.given: list[Tensor] = []
 
     def total(self, a: Plane, within: Plane | Region | None = None, void: bool = False) -> Tensor:
         self.asked.append(Asked(a, within, void))
-        self.given.append(torch.ones(2, dtype=torch.float64))
+        self.given.append(torch.ones(self._classes, dtype=torch.float64))
         return self.given[-1]
 
 
@@ -58,12 +59,12 @@ class _Answers(Logic):
         return next(self._totals)
 
 
-def asked_by(formula: Formula, logic: Logic) -> tuple[list[Asked], dict[str, int] | None]:
+def asked_by(formula: Formula, logic: Logic, num_classes: int) -> tuple[list[Asked], dict[str, int] | None]:
     """The totals that `formula` asks for, in order, and which of them each of its results is, None if it computes.
 
     `curves.curves_of` reads formulas the same way.
     """
-    notes = _Notes(logic)
+    notes = _Notes(logic, num_classes)
     results = formula(notes.pred, notes.label, notes)
     given = {id(total): at for at, total in enumerate(notes.given)}
     if not all(id(total) in given for total in results.values()):

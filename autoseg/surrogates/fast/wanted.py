@@ -53,6 +53,7 @@ class Wanted:
     Args:
         formula: what is read.
         kernels: whether kernels take the pass (`gpu.launches`), which know more kinds of totals.
+        num_classes: C.
 
     Attributes:
         asked: its totals, in order.
@@ -66,10 +67,10 @@ class Wanted:
     layout: Layout[Key, Where] | None = None
     ratio: Ratio | None = None
 
-    def __init__(self, formula: Formula, kernels: bool) -> None:
+    def __init__(self, formula: Formula, kernels: bool, num_classes: int = 2) -> None:
         self.formula, self.kernels = formula, kernels
         self.logic, self.work = Logic(), Pass[Key, Where]()
-        self.asked, self.names = asked_by(formula, self.logic)
+        self.asked, self.names = asked_by(formula, self.logic, num_classes)
         self._counts: dict[Where, Made] = {}
         self.made = [self._counting(each) or self._pointwise(each) for each in self.asked]
 
@@ -125,7 +126,7 @@ class Wanted:
 
 def wanted_by(metric: Metric, kernels: bool) -> Wanted:
     """What a metric's formula wants, and the ratio that its score is."""
-    wanted = Wanted(metric.sums, kernels)
+    wanted = Wanted(metric.sums, kernels, metric.options.num_classes)
     if kernels and not metric.per_image and wanted.places is not None:
         counts = [at for own in wanted.work.own for curve, at in own.curves if curve is None]
         wanted.ratio = ratio_of(metric, wanted.places, len(wanted.work), counts)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from autoseg.errors import InputError
 from autoseg.losses import SegLoss, build_loss, describe, loss_names
+from autoseg.metrics import build_metric
 from autoseg.optimizers import PlainAdam
 
 C = 4
@@ -224,3 +225,18 @@ def test_extra_without_what_a_loss_needs() -> None:
     logits, labels = sample()
     with pytest.raises(InputError, match="extra of boundary: expected signed_distance"):
         build("boundary")(logits, labels, {})
+
+
+@pytest.mark.parametrize("name", ["ce", "jml", "identity/miou"])
+def test_labels_of_8_bits_are_those_of_64(name):
+    logits = torch.randn(1, 171, 8, 8)
+    labels = torch.full((1, 8, 8), 156)
+    loss = build_loss(name, num_classes=171, ignore_index=-100)
+    torch.testing.assert_close(loss(logits, labels.to(torch.uint8)), loss(logits, labels))
+    metric = build_metric("miou", 171, ignore_index=-100)
+    metric.update(labels, labels.to(torch.uint8))
+    assert metric.compute() == 1
+    with pytest.raises(InputError, match="labels"):
+        build_loss(name, num_classes=3, ignore_index=-1)(
+            torch.randn(1, 3, 8, 8), torch.full((1, 8, 8), 255, dtype=torch.uint8)
+        )

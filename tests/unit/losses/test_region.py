@@ -161,3 +161,9 @@ def test_training_on_jml_reaches_a_soft_label() -> None:
 def test_bad_options_are_named(spec: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         build_loss(spec, num_classes=C)
+
+
+def test_class_weights_may_be_a_tensor():
+    logits, labels = torch.randn(2, 3, 8, 8), torch.randint(0, 3, (2, 8, 8))
+    weighed = build_loss("jml", num_classes=3, class_weight=torch.ones(3))
+    torch.testing.assert_close(weighed(logits, labels), build_loss("jml", num_classes=3)(logits, labels))

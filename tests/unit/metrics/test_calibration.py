@@ -146,3 +146,8 @@ def test_directions() -> None:
     with pytest.raises(InputError, match="by itself"):
         autoseg.build_metric("miou+ece", C)
     assert Floor.parse("ece>=0.1").metric == "ece"  # refused where metrics are known, see the search command
+
+
+def test_a_weighted_error_is_no_sum_of_scores():
+    with pytest.raises(InputError, match="ece"):
+        autoseg.build_metric("0.5*ece", 3)

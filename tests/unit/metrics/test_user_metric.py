@@ -51,3 +51,29 @@ def test_everything_follows_from_the_formula(fbeta):
     searched_loss(space, space.identity, num_classes=3)(logits, labels).backward()
     assert logits.grad.any()
     assert autoseg.build_space("default-f2+miou").dim == 12
+
+
+class Weighed(autoseg.Metric):
+    """A formula that knows how many classes there are, and names one by its number."""
+
+    name, summary = "weighed", "IoU without class 0"
+
+    def sums(self, p, y, logic):
+        counts = torch.ones(self.options.num_classes, dtype=torch.float64)
+        counts[0] = 0
+        both, label = logic.total(logic.and_(p, y)), logic.total(y)
+        assert label[self.options.num_classes - 1] >= 0
+        return {"and": counts.to(both) * both, "or": logic.total(logic.or_(p, y)), "label": label}
+
+    def scores(self, s, ratio):
+        return ratio(s["and"], s["or"])
+
+
+def test_a_formula_may_know_the_classes(monkeypatch):
+    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
+    autoseg.register_metric(Weighed)
+    logits, labels = torch.randn(2, 5, 12, 12), torch.randint(0, 5, (2, 12, 12))
+    loss = autoseg.SurrogateLoss("weighed", 5)
+    fused = loss(logits, labels)
+    loss.fused = False
+    torch.testing.assert_close(fused, loss(logits, labels))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import autoseg
 from autoseg.surrogates import CurveSpec, published
-from autoseg.surrogates.curves import evaluate
+from autoseg.surrogates.curves import evaluate, prepare
 
 unit = st.floats(0, 1, allow_nan=False)
 specs = st.builds(CurveSpec, st.just("bezier"), st.integers(1, 3)) | st.builds(
@@ -112,3 +112,13 @@ def test_published_curves(name, curve):
     loss = autoseg.load_loss(name, num_classes=3)
     g = evaluate(torch.tensor(TABLE_X), loss._curve(curve))
     assert g.tolist() == pytest.approx(TABLE[name, curve], abs=6e-5)
+
+
+@pytest.mark.parametrize("narrow", [[0.001, 0.5, 0.002, 0.8, 0.6, 0.9], [0.0, 0.9, 0.001, 0.95, 0.5, 1.0]])
+def test_a_bounded_slope_makes_no_cliff(narrow):
+    points = torch.tensor([0.0, 0.0, *narrow, 1.0, 1.0], dtype=torch.float64).reshape(-1, 2)
+    rows = prepare(points, max_slope=100.0)
+    x = torch.linspace(0, 1, 20001, dtype=torch.float64)
+    y = evaluate(x, rows)
+    steps = y.diff() / x.diff()
+    assert steps.min() >= 0 and steps.max() <= 100 + 1e-6 and y[0] == 0 and y[-1] == 1

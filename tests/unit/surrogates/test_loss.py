@@ -346,3 +346,8 @@ def test_labels_out_of_range_raise(bad):
     with pytest.raises(InputError, match=f"also {bad}"):
         autoseg.SurrogateLoss("miou", C)(logits, labels)
     assert autoseg.SurrogateLoss("miou", C, validate=False)(logits, labels).isfinite()
+
+
+def test_from_theta_takes_the_parameterization():
+    loss = autoseg.SurrogateLoss.from_theta("miou", [0.3] * 12, 4, parameterization="linear")
+    assert loss.space.curve.family == "linear"
