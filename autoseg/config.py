@@ -129,7 +129,7 @@ class SearchSettings:
     rounds: int = 8
     candidates: int = 8
     floor: str | None = None  # e.g. "miou>=0.9*ce": below it a candidate's reward is cut
-    timeout_s: float | None = None  # per candidate; None: ten times the first one's time, at least 600 s
+    timeout_s: float | None = None  # per training; None: ten times the longest so far, at least 600 s
     retries: int = 1  # fresh attempts after a worker died or hung
     confirm: ConfirmConfig = field(default_factory=ConfirmConfig)
     pruner: str = "none"  # none | median | percentile: stops candidates that score below earlier rounds' at a rung

@@ -17,8 +17,8 @@ from autoseg.execution.job import Attempt, Job, Outcome, State, Task
 from autoseg.execution.process import WorkerProcess
 from autoseg.execution.standby import Standby
 
-LEAST_LIMIT_S = 600.0  # automatic time limit: ten times the longest job so far, at least this ...
-FIRST_LIMIT_S = 4 * 3600.0  # ... and this while no job has ended that tells how long one takes
+LEAST_LIMIT_S = 600.0  # automatic time limit: ten times the longest job of its kind so far, at least this ...
+FIRST_LIMIT_S = 4 * 3600.0  # ... and this while none of its kind has ended, to tell how long one takes
 START_LIMIT_S = 300.0  # for a worker to import and unpickle the task
 START_TRIES = 3
 POLL_S = 1.0  # a death is seen at once on the pipe, unless a surviving child holds it open
@@ -37,7 +37,7 @@ class ProcessExecutor:
         task: called in the workers as `task(payload, device)`; sent to each of them once, by cloudpickle.
         slots: the device of each worker, "cpu" or "cuda:<index>" (see `slots()`).
         threads: CPU threads per worker; part of what makes a score reproducible.
-        timeout_s: time limit of one attempt; None: ten times the longest completed job, at least 600 s.
+        timeout_s: time limit of one attempt; None: ten times the longest completed job of its kind, at least 600 s.
         retries: fresh attempts after a worker died, hung or ran out of memory; an exception is not retried.
         log: file for the workers' output; None: dropped.
         standby: workers for the same slots and threads that have been started already; None: there are none.
@@ -62,7 +62,7 @@ class ProcessExecutor:
         self._slots, self._threads, self._log = list(slots), threads, log
         self._timeout_s, self._retries = timeout_s, retries
         self._standby = standby
-        self._longest_s: float | None = None
+        self._longest_s: dict[str, float] = {}  # by kind of job
         self._crew: dict[int, WorkerProcess] = {}  # by the index of the slot
         self._false_starts = 0
 
@@ -131,7 +131,7 @@ class ProcessExecutor:
         worker.job = None
         outcome = dataclasses.replace(message.outcome, attempts=attempts, device=worker.slot)
         if outcome.state == "complete":
-            self._longest_s = max(outcome.seconds, self._longest_s or 0.0)
+            self._longest_s[job.kind] = max(outcome.seconds, self._longest_s.get(job.kind, 0.0))
         if outcome.state == "failed" and (message.out_of_memory or worker.slot != "cpu"):
             worker.kill()  # an error on a GPU can leave its context unusable for the next job
             self._hire(index)
@@ -162,7 +162,8 @@ class ProcessExecutor:
             return START_LIMIT_S if not worker.ready else float("inf")
         if self._timeout_s is not None:
             return self._timeout_s
-        return FIRST_LIMIT_S if self._longest_s is None else max(LEAST_LIMIT_S, 10 * self._longest_s)
+        longest_s = self._longest_s.get(worker.job.kind)
+        return FIRST_LIMIT_S if longest_s is None else max(LEAST_LIMIT_S, 10 * longest_s)
 
     def _patience(self) -> float:
         """Seconds until the next look at the workers, at the latest."""

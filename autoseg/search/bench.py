@@ -57,7 +57,8 @@ class Bench:
         records = {record.key: self._recorded(study, record) for record in plan}
         jobs = {str(r.number): r for r in records.values() if r.state == RUNNING}
         extra = {} if rungs is None else rungs.payload()
-        for job, outcome in self.executor.run([Job(key, {**r.payload, **extra}) for key, r in jobs.items()]):
+        planned = [Job(key, {**r.payload, **extra}, r.kind) for key, r in jobs.items()]
+        for job, outcome in self.executor.run(planned):
             gained = reward(outcome.scores) if outcome.state == COMPLETE else float("nan")
             if outcome.state == PRUNED and rungs is not None:
                 gained = rungs.expected(list(outcome.rungs.values()))

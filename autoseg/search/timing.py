@@ -51,8 +51,8 @@ def seconds_per_training(executor: Executor, theta: Sequence[float], seed: int) 
         seed: of the trainings; nothing of them is kept.
     """
     payload = {"timing": True, "theta": list(theta), "seed": seed}
-    outcomes = [outcome for _, outcome in executor.run([Job(f"timing {i}", payload) for i in range(executor.workers)])]
-    seconds = [outcome.scores["seconds"] for outcome in outcomes if outcome.state == COMPLETE]
+    jobs = [Job(f"timing {i}", payload, "timing") for i in range(executor.workers)]  # too short to limit a training
+    seconds = [outcome.scores["seconds"] for _, outcome in executor.run(jobs) if outcome.state == COMPLETE]
     return fmean(seconds) if seconds else None
 
 

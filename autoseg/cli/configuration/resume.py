@@ -15,7 +15,9 @@ from autoseg.errors import InputError
 from autoseg.search.run_folder import read_config
 from autoseg.search.shared import SHARED, had_moments
 
-FREE = ("workers", "device", "tracker", "executor", "search.rounds")  # nothing of the search depends on them
+FREE = (  # nothing that a search has found so far depends on them
+    "workers", "device", "tracker", "executor", "search.rounds", "search.timeout_s", "search.retries",
+)  # fmt: skip
 NAMED_ANEW = "imports"  # whatever a run says of these, only those on the command line are imported
 
 T = TypeVar("T", SearchConfig, CompareConfig, RetrainConfig, TrustConfig)

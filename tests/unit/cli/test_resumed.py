@@ -73,3 +73,11 @@ def test_a_whole_group_beside_resume_is_refused_in_words(tmp_path: Path, group: 
     with pytest.raises(InputError, match="expected none beside resume, got one") as told:
         resumed(given, [group.partition("=")[0]])
     assert "Config(" not in str(told.value)
+
+
+def test_a_resumed_search_takes_a_new_time_limit(tmp_path: Path) -> None:
+    RunFolder.create(tmp_path, stored.plain(compose.compose("search", SearchConfig, [])), {}).close()
+    given = compose.compose("search", SearchConfig, ["search.timeout_s=7200", "search.retries=0"])
+    given.resume = str(tmp_path)
+    goes_on = resumed(given, ["search.timeout_s", "search.retries"]).search
+    assert (goes_on.timeout_s, goes_on.retries) == (7200, 0)

@@ -135,6 +135,15 @@ def test_a_worker_that_hangs_is_killed_with_its_children(tmp_path: Path) -> None
         assert fine.state == "complete"
 
 
+def test_an_automatic_limit_is_set_by_jobs_of_the_same_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autoseg.execution.processes.LEAST_LIMIT_S", 0.5)
+    hang = {"do": "hang", "pids": str(tmp_path / "pids")}
+    with ProcessExecutor(toy, ["cpu"], retries=0) as executor:
+        jobs = [Job("a", {}, "short"), Job("b", {"do": "doze"}, "long"), Job("c", hang, "short")]
+        found = {job.key: outcome.state for job, outcome in executor.run(jobs)}
+    assert found == {"a": "complete", "b": "complete", "c": "timeout"}
+
+
 def test_what_a_task_leaves_behind_ends_with_the_worker() -> None:
     with ProcessExecutor(toy, ["cpu"]) as executor:
         ((_, outcome),) = executor.run([Job("a", {"do": "leave a child"})])

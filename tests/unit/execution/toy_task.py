@@ -40,6 +40,8 @@ def toy(payload: dict[str, Any], device: str) -> Mapping[str, float]:
             child = subprocess.Popen(["sleep", "600"])
             Path(payload["pids"]).write_text(f"{os.getpid()} {child.pid}")
             time.sleep(600)
+        case "doze":
+            time.sleep(2)
         case "leave a child":
             child = subprocess.Popen(["sleep", "600"])
             return {"child": child.pid}

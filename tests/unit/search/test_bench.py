@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from sqlalchemy import event
 from toy_search import NAMES, ToyTask
 
-from autoseg.execution import InlineExecutor
+from autoseg.execution import InlineExecutor, Job, Outcome
 from autoseg.search.bench import Bench
 from autoseg.search.ledger import Ledger
 from autoseg.search.observer import Observer
 from autoseg.search.records import TrialRecord
+from autoseg.search.timing import seconds_per_training
 
 
 def plan(round: int, count: int = 4) -> list[TrialRecord]:
@@ -86,3 +88,20 @@ def test_the_first_of_equals_wins_whichever_ends_first(quick_path: Path) -> None
         bench.train("search", plan(0), lambda scores: 0.5)
         best = bench.best
     assert best is not None and best.index == 0
+
+
+def test_a_measurement_is_not_of_the_kind_of_a_training(quick_path: Path) -> None:
+    """Else it would limit them: it takes a moment, whatever they take."""
+
+    class Kinds(InlineExecutor):
+        seen: ClassVar[list[list[str]]] = []
+
+        def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
+            self.seen.append([job.kind for job in jobs])
+            return super().run(jobs)
+
+    with Ledger(quick_path / "trials.db", NAMES) as ledger:
+        executor = Kinds(lambda payload, device: {"seconds": 1.0, "biou": 0.5})
+        assert seconds_per_training(executor, (0.5, 0.5, 0.5), 5) == 1.0
+        Bench(ledger, executor, Observer(), 2).train("search", plan(0, 2), lambda scores: scores["biou"])
+    assert executor.seen == [["timing"], ["candidate", "candidate"]]
