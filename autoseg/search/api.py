@@ -15,7 +15,7 @@ from autoseg.controllers import Controller, build_controller
 from autoseg.errors import InputError
 from autoseg.execution import build_executor, slots
 from autoseg.search.candidate import CandidateTask
-from autoseg.search.loop import Problem, run_search
+from autoseg.search.loop import Problem, check_size, run_search
 from autoseg.search.observer import Observer, Observers
 from autoseg.search.own import Knowing
 from autoseg.search.publish import CardPublisher
@@ -123,6 +123,7 @@ def search(
     )
     confirm = ConfirmConfig(confirm_top, confirm_seeds, list(rivals))
     settings = SearchSettings(rounds, candidates, floor, timeout_s, retries, confirm)
+    check_size(settings)
     task.check_rivals(settings)
     fixed = {
         "metric": metric,
@@ -139,7 +140,7 @@ def search(
     }
     path = Path(run_dir) if run_dir is not None else new_run_path(Path("runs"), metric, "custom")
     with ExitStack() as stack:
-        folder = stack.enter_context(RunFolder.create_or_open(path, {**fixed, "rounds": rounds}, fixed))
+        folder = stack.enter_context(RunFolder.create_or_open(path, {**fixed, "rounds": rounds}, fixed, rounds))
         executor = stack.enter_context(
             build_executor(
                 "inline" if inline else "processes",

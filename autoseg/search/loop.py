@@ -50,7 +50,7 @@ def run_search(
     """Search, or go on with a search that was interrupted.
 
     Args:
-        folder: the locked run folder; its checkpoints and ledger say where to go on.
+        folder: the locked run folder, opened for these rounds; its checkpoints and ledger say where to go on.
         problem: what is searched.
         controller: new; a saved state is loaded into it.
         executor: its task takes `TrialRecord.payload` and returns scores.
@@ -62,10 +62,10 @@ def run_search(
         InputError: the folder is damaged or not of this search; the floor cannot be read; no space on the disk.
         AutosegError: no candidate completed.
     """
-    _check(settings)
+    check_size(settings)
     with Ledger(folder.trials, problem.names) as ledger:
         bench = Bench(ledger, executor, observer, _trainings(settings, controller))
-        first = _go_on(folder, controller, settings, ledger)
+        first = _go_on(folder, controller, ledger)
         observer.started(_plan(folder, problem, settings, bench, first))
         reward = _reward(bench, problem, settings)
         for round in range(first, settings.rounds):
@@ -89,21 +89,23 @@ def run_search(
     return result
 
 
-def _check(settings: SearchSettings) -> None:
+def check_size(settings: SearchSettings) -> None:
+    """Refuse a search without rounds or candidates.
+
+    Raises:
+        InputError: it has none.
+    """
     for field in ("rounds", "candidates"):
         if getattr(settings, field) < 1:
             raise InputError(f"search.{field}", "at least 1", getattr(settings, field))
 
 
-def _go_on(folder: RunFolder, controller: Controller, settings: SearchSettings, ledger: Ledger) -> int:
+def _go_on(folder: RunFolder, controller: Controller, ledger: Ledger) -> int:
     """Load the last saved state, if there is one; returns the round to go on with."""
     saved = folder.last_checkpoint()
     if saved is None:
         return 0
     round, state = saved
-    if round > settings.rounds:
-        hint = "A resumed run may have more rounds, not fewer."
-        raise InputError("search.rounds", f"at least {round}, which are done", settings.rounds, hint)
     controller.load_brief_state(state, _rounds(ledger.records("search"), round))
     return round
 

@@ -61,27 +61,37 @@ class RunFolder:
         return folder
 
     @classmethod
-    def open(cls, path: Path, fingerprint: Mapping[str, Any]) -> Self:
-        """Lock an existing run folder, to go on with the run.
+    def open(cls, path: Path, fingerprint: Mapping[str, Any], rounds: int | None = None) -> Self:
+        """Lock an existing run folder, to go on with the run. Nothing of the run has been changed when this returns.
+
+        Args:
+            path: the folder.
+            fingerprint: as in `create`.
+            rounds: how many a search is to have; None: it is none.
 
         Raises:
-            InputError: not a run folder, of another version, in use, not writable, or `fingerprint` is not what it was.
+            InputError: not a run folder, of another version, in use, not writable, or `fingerprint` is not what it was;
+                fewer rounds than are done, or the last checkpoint is damaged.
         """
         read_config(path)
         folder = cls(path, _locked(path))
         try:
             _compare(read_fingerprint(path), as_today(fingerprint), fingerprint)
+            if rounds is not None:
+                folder._check_rounds(rounds)
         except InputError:
             folder.close()
             raise
         return folder
 
     @classmethod
-    def create_or_open(cls, path: Path, config: Mapping[str, Any], fingerprint: Mapping[str, Any]) -> Self:
+    def create_or_open(
+        cls, path: Path, config: Mapping[str, Any], fingerprint: Mapping[str, Any], rounds: int | None = None
+    ) -> Self:
         """Make a new run folder, or go on with the run that is in it; arguments and errors as in these two."""
         if not (path / "config.yaml").is_file():
             return cls.create(path, config, fingerprint)
-        folder = cls.open(path, fingerprint)
+        folder = cls.open(path, fingerprint, rounds)
         folder.write_config(config)
         return folder
 
@@ -120,6 +130,12 @@ class RunFolder:
         if content.get("schema") != SCHEMA or not isinstance(state, dict) or not isinstance(round, int):
             raise InputError(str(paths[-1]), f"a controller checkpoint, version {SCHEMA}", "another file", hint)
         return round, state
+
+    def _check_rounds(self, rounds: int) -> None:
+        saved = self.last_checkpoint()
+        if saved is not None and saved[0] > rounds:
+            hint = "A resumed run may have more rounds, not fewer."
+            raise InputError("search.rounds", f"at least {saved[0]}, which are done", rounds, hint)
 
     def close(self) -> None:
         """Unlock it."""

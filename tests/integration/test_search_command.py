@@ -161,7 +161,7 @@ def test_wrong_input_found_after_the_workers_were_started_ends_them(tmp_path, mo
 
 
 def kept_run(folder: Path) -> Path:
-    """A run folder as far as its configuration, made without training anything."""
+    """A run folder with its configuration and the checkpoint after two rounds, made without training anything."""
     from autoseg.cli.configuration.compose import compose
     from autoseg.cli.configuration.stored import plain
     from autoseg.cli.jobs.search import build, fingerprint
@@ -169,7 +169,8 @@ def kept_run(folder: Path) -> Path:
     from autoseg.search.run_folder import RunFolder
 
     config = compose("search", SearchConfig, [*TINY, f"data.cache_dir={folder}/cache"])
-    RunFolder.create(folder / "run", plain(config), fingerprint(config, build(config))).close()
+    with RunFolder.create(folder / "run", plain(config), fingerprint(config, build(config))) as run:
+        run.save_checkpoint(2, {})
     return folder / "run"
 
 
@@ -217,6 +218,7 @@ def test_wrong_input_is_one_message_and_leaves_no_run(typed, words, tmp_path, mo
         (["metric=biou"], ["metric", "miou"]),
         (["model=deeplabv3plus_r18"], ["model"]),
         (["experiment=builtin"], ["experiment"]),
+        (["search.rounds=1", "executor=inline"], ["search.rounds", "at least 2, which are done"]),
     ],
 )
 def test_a_resumed_run_refuses_to_become_another_search(typed, words, tmp_path, capsys):

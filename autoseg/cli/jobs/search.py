@@ -139,7 +139,7 @@ def _folder(config: SearchConfig, parts: Parts, path: Path) -> RunFolder:
     plain, fixed = stored.plain(config), fingerprint(config, parts)
     if config.resume is None:
         return RunFolder.create(path, plain, fixed)
-    folder = RunFolder.open(path, fixed)
+    folder = RunFolder.open(path, fixed, config.search.rounds)
     folder.write_config(plain)
     return folder
 

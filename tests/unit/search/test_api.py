@@ -55,6 +55,17 @@ def test_the_search_around_ones_own_training(quick_path: Path) -> None:
         autoseg.search("miou", my_train, num_classes=3, run_dir=run, inline=True, seed=1, **SMALL)
 
 
+def test_rounds_that_are_refused_change_nothing(quick_path: Path) -> None:
+    run = quick_path / "run"
+    kept = autoseg.search("miou", my_train, num_classes=3, run_dir=run, inline=True, **SMALL)
+    before = (run / "config.yaml").read_text()
+    for rounds, least in ((1, "at least 2, which are done"), (0, "at least 1")):
+        with pytest.raises(InputError, match=rf"search\.rounds: expected {least}, got {rounds}"):
+            autoseg.search("miou", my_train, num_classes=3, run_dir=run, inline=True, **{**SMALL, "rounds": rounds})
+        assert (run / "config.yaml").read_text() == before
+    assert autoseg.search("miou", my_train, num_classes=3, run_dir=run, inline=True, **SMALL) == kept
+
+
 @pytest.mark.parametrize(
     ("metric", "score", "said"),
     [

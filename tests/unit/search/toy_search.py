@@ -149,9 +149,8 @@ def search(
     controller: Any = None,
 ) -> SearchResult:
     """Search in a new folder, or go on in an old one."""
-    exists = (path / "config.yaml").exists()
     fixed = {"metric": "biou", "candidates": options.candidates}
-    with RunFolder.open(path, fixed) if exists else RunFolder.create(path, {"metric": "biou"}, fixed) as folder:
+    with RunFolder.create_or_open(path, {"metric": "biou"}, fixed, options.rounds) as folder:
         return run_search(
             folder,
             problem,
