@@ -23,7 +23,7 @@ class Bench:
         total: all trainings of the run, for the progress.
 
     Attributes:
-        done: how many trainings have a result, of all studies.
+        done: how many trainings have a result, of all studies; of the confirmation those that `train` was given.
         best: the candidate with the highest reward; of equals, the first.
     """
 
@@ -31,9 +31,10 @@ class Bench:
         self.ledger, self.executor, self.observer, self.total = ledger, executor, observer, total
         # Kept up to date rather than counted anew, so that a round costs the same after any history.
         self.done, self._seconds = 0, 0.0
+        self._counted: set[tuple[str, tuple[str, int]]] = set()
         self.best: TrialRecord | None = None
-        for study in ledger.studies:
-            for record in ledger.records(study):
+        for study in ledger.studies:  # of a confirmation what is planned anew: others may be of an earlier one
+            for record in ledger.records(study) if study != "confirm" else ():
                 self._count(study, record)
 
     def train(
@@ -55,6 +56,8 @@ class Bench:
             InputError: the ledger has another θ under the same name, so that it is not this search's.
         """
         records = {record.key: self._recorded(study, record) for record in plan}
+        for record in records.values():
+            self._count(study, record)
         jobs = {str(r.number): r for r in records.values() if r.state == RUNNING}
         extra = {} if rungs is None else rungs.payload()
         planned = [Job(key, {**r.payload, **extra}, r.kind) for key, r in jobs.items()]
@@ -79,8 +82,9 @@ class Bench:
         return found
 
     def _count(self, study: str, record: TrialRecord) -> None:
-        if record.state == RUNNING:
+        if record.state == RUNNING or (study, record.key) in self._counted:
             return
+        self._counted.add((study, record.key))
         self.done += 1
         self._seconds += record.seconds
         if study == "search" and record.state == COMPLETE:

@@ -17,7 +17,7 @@ import numpy as np
 from autoseg.config import PAPER_METRICS
 from autoseg.search.bench import Bench
 from autoseg.search.paired import paired, summary
-from autoseg.search.records import COMPLETE, Comparison, Finding, Row, SearchResult, TrialRecord, percent
+from autoseg.search.records import COMPLETE, RUNNING, Comparison, Finding, Row, SearchResult, TrialRecord, percent
 
 WRECKED = 0.5  # share of the reference's score below which another metric counts as wrecked
 
@@ -47,8 +47,12 @@ def finalists(history: Sequence[TrialRecord], top: int, mean: Sequence[float] | 
     chosen = list({record.theta: record for record in reversed(ranked)}.values())[::-1]
     chosen = sorted(chosen, key=lambda r: -r.reward)[:top]
     if mean is not None and tuple(mean) not in {record.theta for record in chosen}:
-        chosen.append(TrialRecord(-1, -1, "candidate", f"mean {rounds}", tuple(mean), 0))
+        chosen.append(TrialRecord(-1, -1, "candidate", _mean_name(rounds), tuple(mean), 0))
     return chosen
+
+
+def _mean_name(rounds: int) -> str:
+    return f"mean {rounds}"
 
 
 def confirm(
@@ -103,6 +107,37 @@ def trainings(config: Mapping[str, Any], floor: int, confirmation: int = 0, mean
     entries = confirm["top"] + len(set(confirm["rivals"])) + mean
     confirmation = confirmation or (entries * confirm["seeds"] if confirm["top"] else 0)
     return int(settings["rounds"] * settings["candidates"] + floor + confirmation)
+
+
+def confirmation_of(
+    config: Mapping[str, Any], history: Sequence[TrialRecord], recorded: Sequence[TrialRecord]
+) -> tuple[list[TrialRecord], int]:
+    """The trainings of the confirmation that belongs to all rounds.
+
+    A search that is given more rounds after its end keeps those of its earlier confirmation in the ledger, with losses
+    that are no finalists any more.
+
+    Args:
+        config: as in `trainings`, with the search's seed.
+        history: records of the candidates.
+        recorded: all records of study "confirm".
+
+    Returns:
+        Those of `recorded` in the order of their plan, none before the last round is over; and how many there will be
+        in all, 0 before each of them is recorded.
+    """
+    settings = settings_of(config)
+    rounds, options = settings["rounds"], settings["confirm"]
+    over = sum(record.state != RUNNING for record in history) >= rounds * settings["candidates"]
+    if not (over and options["top"] and options["seeds"]):
+        return [], 0
+    known = {record.key: record for record in recorded}
+    seeds, mean = fresh_seeds(config["seed"], options["seeds"]), _mean_name(rounds)
+    names = [record.name for record in finalists(history, options["top"], None, rounds)]
+    names += [mean] if (mean, seeds[0]) in known else []
+    plan = [(name, seed) for seed in seeds for name in [*names, *dict.fromkeys(options["rivals"])]]
+    found = [known[key] for key in plan if key in known]
+    return found, len(plan) if len(found) == len(plan) else 0
 
 
 def conclude(run_dir: Path, metric: str, best: Finding, rows: Sequence[Row], seeds: Sequence[int]) -> SearchResult:

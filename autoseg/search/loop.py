@@ -19,10 +19,10 @@ from autoseg.controllers import Controller
 from autoseg.errors import AutosegError, InputError
 from autoseg.execution import Executor
 from autoseg.search.bench import Bench
-from autoseg.search.confirm import conclude, confirm, finalists, fresh_seeds, rival, trainings
+from autoseg.search.confirm import conclude, confirm, confirmation_of, finalists, fresh_seeds, rival, trainings
 from autoseg.search.ledger import Ledger
 from autoseg.search.observer import Observer, Plan, RoundSummary
-from autoseg.search.records import COMPLETE, FAILED, Finding, SearchResult, TrialRecord, by_round
+from autoseg.search.records import COMPLETE, FAILED, RUNNING, Finding, SearchResult, TrialRecord, by_round
 from autoseg.search.reward import Floor, Reward
 from autoseg.search.run_folder import RunFolder
 from autoseg.search.rungs import Rungs
@@ -64,9 +64,11 @@ def run_search(
     """
     check_size(settings)
     with Ledger(folder.trials, problem.names) as ledger:
-        bench = Bench(ledger, executor, observer, _trainings(settings, controller))
         first = _go_on(folder, controller, ledger)
-        observer.started(_plan(folder, problem, settings, bench, first))
+        total, done = _trainings(ledger, problem, settings, mean=_mean(controller) is not None)
+        bench = Bench(ledger, executor, observer, total)
+        size = settings.rounds, settings.candidates, executor.workers
+        observer.started(Plan(folder.path, problem.metric, *size, total, done, first))
         reward = _reward(bench, problem, settings)
         for round in range(first, settings.rounds):
             folder.save_checkpoint(round, controller.brief_state())
@@ -165,11 +167,10 @@ def _mean(controller: Controller) -> tuple[float, ...] | None:
     return None if mean is None else tuple(float(x) for x in mean)
 
 
-def _trainings(settings: SearchSettings, controller: Controller) -> int:
+def _trainings(ledger: Ledger, problem: Problem, settings: SearchSettings, mean: bool) -> tuple[int, int]:
+    """How many there are in all, and how many of them have a result; `mean` as in `trainings`."""
+    history, config = ledger.records("search"), {**asdict(settings), "seed": problem.seed}
+    confirmation, planned = confirmation_of(config, history, ledger.records("confirm"))
     floor = settings.floor is not None and Floor.parse(settings.floor).rival is not None
-    return trainings(asdict(settings), floor, mean=_mean(controller) is not None)
-
-
-def _plan(folder: RunFolder, problem: Problem, settings: SearchSettings, bench: Bench, first: int) -> Plan:
-    workers, done = bench.executor.workers, bench.done
-    return Plan(folder.path, problem.metric, settings.rounds, settings.candidates, workers, bench.total, done, first)
+    recorded = [*ledger.records("floor"), *history, *confirmation]
+    return trainings(config, floor, planned, mean), sum(record.state != RUNNING for record in recorded)

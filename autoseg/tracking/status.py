@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 from autoseg.errors import InputError
-from autoseg.search.confirm import settings_of, trainings
+from autoseg.search.confirm import confirmation_of, settings_of, trainings
 from autoseg.search.ledger import STUDIES, Ledger
 from autoseg.search.observer import RoundSummary, estimate
 from autoseg.search.records import COMPLETE, RUNNING, TrialRecord
@@ -40,7 +40,7 @@ class Status:
     kind: str  # "search", "compare" or "trust"
     config: Mapping[str, Any]  # its configuration, plain data
     state: str  # "waiting" (nothing planned yet), "running", "finished" or "dead" (its process is gone)
-    studies: Mapping[str, tuple[TrialRecord, ...]]  # all trainings by study
+    studies: Mapping[str, tuple[TrialRecord, ...]]  # all trainings by study, but for those of an earlier confirmation
     total: int  # of all trainings there will be, as far as is known
     since: float  # Unix time of the last thing that happened
     silent: bool = False  # it runs on another machine and has been quiet for longer than a run should be
@@ -96,10 +96,12 @@ def read_status(path: Path) -> Status | None:
     config = read_config(path)
     kind = "compare" if "losses" in config else "trust" if "run" in config else "search"
     studies = _studies(path / "trials.db", _OWN[kind], tuple(_times(path)))
-    planned = {study: len(records) for study, records in studies.items()}
-    total = sum(planned.values())
+    total = sum(len(records) for records in studies.values())
     if kind == "search":
-        total = trainings(config, planned.get("floor", 0), planned.get("confirm", 0))
+        floor, search, recorded = (studies.get(study, ()) for study in ("floor", "search", "confirm"))
+        confirmation, planned = confirmation_of(config, search, recorded)
+        studies = {**studies, "confirm": tuple(confirmation)}
+        total = trainings(config, len(floor), planned)
     since = max(_times(path))
     records = [record for records in studies.values() for record in records]
     done = sum(record.state != RUNNING for record in records)

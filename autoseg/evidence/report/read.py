@@ -13,7 +13,7 @@ from autoseg.evidence.comparison.contenders import Contender, Recipe, contenders
 from autoseg.evidence.comparison.matrix import Matrix
 from autoseg.losses import LossCard
 from autoseg.metrics import MetricOptions
-from autoseg.search.confirm import conclude, fresh_seeds, settings_of, tabulate, trainings
+from autoseg.search.confirm import conclude, confirmation_of, fresh_seeds, settings_of, tabulate, trainings
 from autoseg.search.ledger import Ledger
 from autoseg.search.loop import found
 from autoseg.search.older import differences
@@ -57,7 +57,7 @@ class SearchRun(Run):
     metric: str  # the target
     space: SearchSpace  # of θ
     search: Sequence[TrialRecord]  # records of the candidates
-    confirmation: Sequence[TrialRecord]  # those of the confirmation
+    confirmation: Sequence[TrialRecord]  # those of the confirmation of all rounds, in the order of its plan
     result: SearchResult  # what it concludes, so far if it is not finished
     card: LossCard | None  # `loss.json`; None if there is none yet
 
@@ -118,12 +118,13 @@ def _some_complete(path: Path, records: Sequence[TrialRecord]) -> None:
 def _search(path: Path, config: dict[str, Any], fixed: dict[str, Any]) -> SearchRun:
     space, metric = SearchSpace.from_dict(fixed["space"]), str(fixed["metric"])
     with Ledger(path / "trials.db", space.names, read_only=True) as ledger:
-        floor, search, confirmation = (ledger.records(study) for study in ("floor", "search", "confirm"))
+        floor, search, recorded = (ledger.records(study) for study in ("floor", "search", "confirm"))
     _some_complete(path, search)
+    confirmation, planned = confirmation_of(config, search, recorded)
     records = [*floor, *search, *confirmation]
     card = LossCard.load(path / "loss.json") if (path / "loss.json").is_file() else None
-    result = _conclude(path, fixed, search, confirmation)
-    total = trainings(config, len(floor), len(confirmation))
+    result = _conclude(path, fixed, search, confirmation if planned else ())
+    total = trainings(config, len(floor), planned)
     return SearchRun(path, config, fixed, records, total, metric, space, search, confirmation, result, card)
 
 

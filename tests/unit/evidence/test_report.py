@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 import shutil
@@ -14,12 +15,13 @@ import numpy as np
 import pytest
 import toy_runs
 import yaml
+from torch import nn
 
 import autoseg.cli as cli
 from autoseg.errors import InputError
 from autoseg.evidence.report import gradient
 from autoseg.evidence.report.page import report
-from autoseg.evidence.report.read import open_runs
+from autoseg.evidence.report.read import SearchRun, open_run, open_runs
 from autoseg.search.run_folder import RunFolder
 
 
@@ -157,6 +159,28 @@ def test_an_unfinished_confirmation_has_no_winner_yet(toys: Path) -> None:
         toy_runs.search(toys / "unconfirmed", toy_runs.Fragile(last=9))
     page = page_of(toys / "unconfirmed")
     assert "Not finished: 8 of " in page.text and "Under way: 2 of " in page.text
+
+
+def test_a_search_with_more_rounds_shows_nothing_of_its_earlier_confirmation(toys: Path) -> None:
+    """Of the search's own seed later trainings are better, of the fresh ones earlier."""
+    run, calls = toys / "extended", itertools.count()
+
+    def train(loss: nn.Module, seed: int, device: str) -> dict[str, float]:
+        if (now := next(calls)) == 14:  # before the first of the new confirmation
+            raise KeyboardInterrupt
+        return {"miou": 0.5 + (now if seed == 0 else -now) / 100}
+
+    toy_runs.search(run, train, rounds=1)
+    assert open_run(run).result.best.name == "candidate 0.2"
+    with pytest.raises(KeyboardInterrupt):
+        toy_runs.search(run, train)
+    cut = open_run(run)
+    assert not cut.finished and not cut.result.best.confirmed
+    toy_runs.search(run, train)
+    whole = open_run(run)
+    assert isinstance(whole, SearchRun) and whole.card is not None and whole.finished
+    assert whole.result.best.name == whole.card.provenance["candidate"] == "candidate 1.2"
+    assert {row.name for row in whole.result.rows} == {"candidate 1.2", "identity", "ce", "lovasz"}
 
 
 def test_an_unfinished_comparison_uses_the_seeds_that_are_whole(toys: Path) -> None:

@@ -226,7 +226,12 @@ def test_what_the_observer_is_told(copied: Path, whole: SearchResult, told: Reco
     assert told.of("finished") == [whole]
     resumed = Recorder()
     search(copied, settings(rounds=4), observer=resumed)
-    assert (resumed.of("started")[0].done, resumed.of("started")[0].first_round) == (17, 3)
+    assert (resumed.of("started")[0].done, resumed.of("started")[0].first_round) == (9, 3)
+    progress = [progress for _, progress in resumed.of("trained")]
+    assert (progress[-1].done, {p.total for p in progress}) == (20, {20})  # the earlier confirmation is none of them
+    finished = Recorder()
+    search(copied, settings(rounds=4), observer=finished)
+    assert (finished.of("started")[0].done, finished.of("started")[0].total) == (20, 20)
 
 
 def test_an_observer_that_fails_does_not_stop_the_search(quick_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from autoseg.cli.watch import Watch, summary
 from autoseg.execution import Outcome
+from autoseg.search.confirm import fresh_seeds
 from autoseg.search.ledger import STUDIES, Ledger
 from autoseg.search.records import TrialRecord
 from autoseg.search.run_folder import RunFolder
@@ -25,6 +26,7 @@ CONFIRM = {"top": 1, "seeds": 1, "rivals": ["ce"]}
 CONFIGS: dict[str, dict[str, Any]] = {
     "search": {
         "metric": "miou",
+        "seed": 0,
         "search": {"rounds": 1, "candidates": 2, "confirm": CONFIRM},
         "controller": {"name": "ppo"},
     },
@@ -46,6 +48,14 @@ def fill(path: Path, kind: str, done: int, waiting: int, study: str = "") -> Non
                     ledger.finish(study or kind, record, Outcome("complete", {"miou": 0.1 * i}, 2.0), 0.1 * i)
 
 
+def confirm(path: Path, *names: str) -> None:
+    """The trainings of a confirmation, done."""
+    with RunFolder.open(path, {}) as folder, Ledger(folder.trials, ()) as ledger:
+        for name in names:
+            record = ledger.add("confirm", TrialRecord(-1, 0, "candidate", name, None, fresh_seeds(0, 1)[0]))
+            ledger.finish("confirm", record, Outcome("complete", {"miou": 0.5}, 2.0), 0.5)
+
+
 def owned_by(path: Path, pid: int, host: str = "") -> None:
     (path / "owner.json").write_text(json.dumps({"pid": pid, "host": host or socket.gethostname()}))
 
@@ -65,10 +75,25 @@ def test_a_run_that_goes_on(kind: str, tmp_path: Path) -> None:
 def test_a_search_ends_with_its_confirmation(tmp_path: Path) -> None:
     fill(tmp_path / "run", "search", 2, 0)
     assert read_status(tmp_path / "run").state == GOING  # type: ignore[union-attr]
-    fill(tmp_path / "run", "search", 3, 0, "confirm")
+    confirm(tmp_path / "run", "candidate 0.1", "mean 1", "ce")
     status = read_status(tmp_path / "run")
     assert status is not None and (status.state, status.total) == (FINISHED, 5)
     assert status.best is not None and status.best.name == "candidate 0.1"
+
+
+def test_an_earlier_confirmation_ends_no_search_with_more_rounds(tmp_path: Path) -> None:
+    run, search = tmp_path / "run", CONFIGS["search"]["search"]
+    fill(run, "search", 2, 0)
+    confirm(run, "candidate 0.0", "mean 0", "ce")  # of another number of rounds
+    status = read_status(run)
+    assert status is not None and (status.state, status.total, len(status.done)) == (GOING, 5, 3)
+    confirm(run, "candidate 0.1", "mean 1")
+    status = read_status(run)
+    assert status is not None and (status.state, status.total, len(status.done)) == (FINISHED, 5, 5)
+    with RunFolder.open(run, {}) as folder:
+        folder.write_config({**CONFIGS["search"], "search": {**search, "rounds": 2}})
+    status = read_status(run)  # which losses it will confirm is not known yet
+    assert status is not None and (status.state, status.total, len(status.done)) == (GOING, 7, 2)
 
 
 @pytest.mark.parametrize(("kind", "result"), [("compare", "table.csv"), ("trust", "trust.csv")])
