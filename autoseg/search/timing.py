@@ -58,7 +58,10 @@ def seconds_per_training(executor: Executor, theta: Sequence[float], seed: int) 
 
 def expected_seconds(plan: Plan, per_training: float) -> float:
     """Seconds of what a plan still has to do: rounds wait for their slowest, the rest fills all workers."""
-    rounds = plan.rounds - plan.first_round
-    waves = rounds * math.ceil(plan.candidates / plan.workers)
-    waves += math.ceil((plan.total - plan.rounds * plan.candidates) / plan.workers)
-    return waves * per_training
+    left, begun, waves = plan.total - plan.done, plan.done - plan.first_round * plan.candidates, 0
+    for _ in range(plan.first_round, plan.rounds):
+        of_round = plan.candidates - min(begun, plan.candidates)
+        begun -= plan.candidates - of_round
+        left -= of_round
+        waves += math.ceil(of_round / plan.workers)
+    return (waves + math.ceil(left / plan.workers)) * per_training

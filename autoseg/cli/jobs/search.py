@@ -37,6 +37,7 @@ from autoseg.search.timing import TimedTask, seconds_per_training
 from autoseg.search.versions import versions
 from autoseg.surrogates import SearchSpace
 from autoseg.tracking import build_observers
+from autoseg.tracking.status import FINISHED, read_status
 from autoseg.training import check_loss
 
 
@@ -122,7 +123,8 @@ def _search(config: SearchConfig, parts: Parts, path: Path, workers: Standby) ->
         observers = build_observers(config.tracker, folder.path, folder.log, stored.plain(config))
         stack.callback(observers.close)
         try:
-            observers.expect(seconds_per_training(executor, problem.identity, config.seed))
+            if not _over(folder.path):
+                observers.expect(seconds_per_training(executor, problem.identity, config.seed))
         except InputError:  # what only a worker could see, e.g. weights that do not fit: there is no run yet
             if config.resume is None:
                 shutil.rmtree(folder.path)
@@ -132,6 +134,12 @@ def _search(config: SearchConfig, parts: Parts, path: Path, workers: Standby) ->
         result = run_search(folder, problem, parts.controller, executor, config.search, publish, observers)
         finish.draw(result, space.names)
     return result
+
+
+def _over(path: Path) -> bool:
+    """Whether nothing of the search in a run folder is left to train."""
+    status = read_status(path)
+    return status is not None and status.state == FINISHED
 
 
 def _folder(config: SearchConfig, parts: Parts, path: Path) -> RunFolder:

@@ -14,6 +14,7 @@ from rich.console import Console
 from autoseg.config import TrackerConfig
 from autoseg.search.observer import Observer, Observers, Plan, Progress, RoundSummary
 from autoseg.search.records import Finding, SearchResult, TrialRecord, duration, percent
+from autoseg.search.timing import expected_seconds
 from autoseg.tracking import Log, Terminal, build_observers
 from autoseg.tracking.log import candidate_values
 
@@ -63,6 +64,22 @@ def test_plain_lines_when_not_a_terminal(tmp_path):
     assert any("candidate 0.1" in line and "diverged: the loss is nan [1]" in line for line in lines)
     assert any("mean 40.0" in line and "failed 1" in line and "60 s left" in line for line in lines)
     assert any("lovasz is better [really]" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("done", "first", "waves"),
+    [
+        (0, 0, 3 * 2 + 4),
+        (10, 2, 1 + 4),  # the floor's rival and a candidate of the third round
+        (13, 3, 3),  # the confirmation
+        (16, 3, 2),
+        (19, 3, 0),
+        (13, 1, 3),  # checkpoints were deleted: two rounds are replayed
+    ],
+)
+def test_what_is_done_takes_no_time(tmp_path: Path, done: int, first: int, waves: int) -> None:
+    plan = Plan(tmp_path, "miou", rounds=3, candidates=4, workers=2, total=12 + 1 + 6, done=done, first_round=first)
+    assert expected_seconds(plan, 5.0) == 5.0 * waves
 
 
 def test_a_terminal_gets_a_live_bar(tmp_path):
