@@ -129,11 +129,11 @@ class Ledger:
         finished = dataclasses.replace(
             record,
             state=state,
-            scores=dict(outcome.scores),
+            scores={_writable(name): score for name, score in outcome.scores.items()},
             reward=reward if done else math.nan,
             seconds=outcome.seconds,
             attempts=outcome.attempts,
-            error=outcome.error or _reason(state, outcome),
+            error=_writable(outcome.error) or _reason(state, outcome),
             ended=time.time(),
             rungs=dict(outcome.rungs),
         )
@@ -244,6 +244,11 @@ class Ledger:
 def _said(error: BaseException) -> str:
     """What the database said; Optuna has words of its own for every failure."""
     return f"{error} {error.__cause__ or ''}"
+
+
+def _writable(text: str) -> str:
+    """The text with an escape for each half of a character, as Python makes them of file names that are not UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _check_kinds(record: TrialRecord) -> None:

@@ -115,6 +115,17 @@ def test_a_failure_is_a_state_and_has_no_value(quick_path: Path, state: str) -> 
     assert trial.state == optuna.trial.TrialState.FAIL and trial.value is None
 
 
+def test_half_a_character_in_what_a_training_said_leaves_the_file_readable(quick_path: Path) -> None:
+    """Such as the name of a file that is not UTF-8, in the error of the user's own code."""
+    path = quick_path / "trials.db"
+    with Ledger(path, NAMES) as ledger:
+        said = outcome(scores={"biou": 0.5, "caf\udce9": 0.5}, error="no caf\udce9.jpg")
+        done = ledger.finish("search", ledger.add("search", PLANNED), said, 0.5)
+    with Ledger(path, NAMES) as again:
+        assert again.records("search") == [done]
+    assert done.error == r"no caf\udce9.jpg" and list(done.scores) == ["biou", r"caf\udce9"]
+
+
 def test_a_reward_that_is_not_finite_is_a_divergence(quick_path: Path) -> None:
     with Ledger(quick_path / "trials.db", NAMES) as ledger:
         done = ledger.finish("search", ledger.add("search", PLANNED), outcome(), math.inf)
