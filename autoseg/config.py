@@ -43,7 +43,7 @@ class DataConfig:
 class ModelConfig:
     """The network (`model=`): an mmsegmentation config plus changes to its `model` dict."""
 
-    name: str = "tiny"
+    name: str = "deeplabv3plus_r50"
     config: str = "_base_/models/deeplabv3plus_r50-d8.py"  # a path, or one of the configs inside mmsegmentation
     overrides: dict[str, Any] = field(default_factory=dict)  # merged into its `model`, mmengine's rules (_delete_)
     weights: str | None = None  # backbone weights: a state dict (.pth read without unpickling code, or .safetensors)

@@ -6,6 +6,7 @@ are no workers and no ledger here, every training runs in this process: for a re
 
 from __future__ import annotations
 
+import importlib.resources
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, cast
@@ -19,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from autoseg.config import SearchConfig
 from autoseg.controllers.base import FloatArray, check_integer, check_thetas
 from autoseg.errors import Diverged, InputError, unknown_name
+from autoseg.imports import load
 
 Float32 = npt.NDArray[np.float32]
 Score = Callable[[FloatArray], float | Mapping[str, float]]
@@ -98,10 +100,11 @@ def make_env(cfg: SearchConfig | Mapping[str, Any]) -> SearchEnv:
     """The environment of a search: real space, real proxy, reward = `metric` on the held-out part of train.
 
     Args:
-        cfg: a configuration, or what differs from the default, e.g. `{"metric": "biou", "proxy": {"iters": 50}}`.
+        cfg: a configuration, or what differs from the default, e.g. `{"metric": "biou", "proxy": {"iters": 50}}`; a
+            `{"model": {"name": "segformer_b0"}}` is that of `model=segformer_b0`, unless it has a `config` of its own.
 
     Raises:
-        InputError: an unknown key, a wrong value, missing data.
+        InputError: an unknown key, a wrong value, missing data, a module of `imports` that cannot be imported.
     """
     from autoseg.data import open_data
     from autoseg.execution import slots
@@ -111,6 +114,7 @@ def make_env(cfg: SearchConfig | Mapping[str, Any]) -> SearchEnv:
     from autoseg.search.target import space_of
 
     config = cfg if isinstance(cfg, SearchConfig) else _read(cfg)
+    load(config.imports)
     if (floor := config.search.floor) is not None:
         raise InputError("search.floor", "null for an environment", floor, "Use autoseg search.")
     device = slots(1, config.device)[0]
@@ -128,8 +132,22 @@ def make_env(cfg: SearchConfig | Mapping[str, Any]) -> SearchEnv:
 def _read(changes: Mapping[str, Any]) -> SearchConfig:
     """The default configuration with some keys changed."""
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(SearchConfig), dict(changes))
-        return cast(SearchConfig, OmegaConf.to_object(merged))
+        usual = OmegaConf.merge(OmegaConf.structured(SearchConfig), {"model": _network(changes.get("model", {}))})
+        return cast(SearchConfig, OmegaConf.to_object(OmegaConf.merge(usual, dict(changes))))
     except OmegaConfBaseException as error:
         problem = str(error).splitlines()[0]
         raise InputError("configuration", "keys and types of SearchConfig", problem) from error
+
+
+def _network(section: Any) -> Any:
+    """What a section of the network changes: a file of `configs/model`, by default that of the command line's default.
+
+    The schema's own default is no file's, since whatever it had would be merged into every other network.
+    """
+    if not isinstance(section, Mapping) or "config" in section:
+        return {}
+    folder, name = importlib.resources.files("autoseg.conf") / "model", str(section.get("name", "tiny"))
+    known = sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    if name not in known:
+        raise unknown_name("model.name", name, known)
+    return OmegaConf.create((folder / f"{name}.yaml").read_text(encoding="utf-8"))

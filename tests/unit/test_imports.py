@@ -100,3 +100,9 @@ def test_a_card_never_imports_what_it_names(tmp_path: Path, capsys: pytest.Captu
     assert main(["export", str(tmp_path / "loss.json"), "-o", str(tmp_path / "out.json")]) == 2
     assert f"imports=[{own}]" in capsys.readouterr().err
     assert not (tmp_path / "out.json").exists()
+
+
+def test_an_environment_knows_a_metric_of_the_users_own(tmp_path: Path) -> None:
+    own, data = own_code.write(tmp_path), {"count": [4, 2, 2], "cache_dir": str(tmp_path)}
+    wanted = {"metric": "f2", "imports": [str(own)], "device": "cpu", "data": data, "proxy": {"size": [48, 64]}}
+    assert autoseg.make_env(wanted).metric == "f2"

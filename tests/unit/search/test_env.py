@@ -11,6 +11,8 @@ import pytest
 import stable_baselines3.common.env_checker
 from stable_baselines3 import PPO
 
+from autoseg.cli.configuration.compose import compose
+from autoseg.config import ModelConfig, SearchConfig
 from autoseg.controllers.base import FloatArray
 from autoseg.errors import Diverged, InputError
 from autoseg.search.env import Score, SearchEnv, make_env
@@ -118,11 +120,40 @@ def test_wrong_input_of_the_user_is_passed_on() -> None:
         ({"metric": "moiu"}, "miou"),
         ({"search": {"floor": "miou>=0.9*ce"}}, r"search\.floor"),
         ({"device": "cuda:77"}, "device"),
+        ({"model": {"name": "tinny"}}, r"model\.name.*tiny"),
+        ({"imports": ["none.py"]}, "imports"),
     ],
 )
 def test_wrong_configuration_is_refused(changes: dict[str, Any], complaint: str) -> None:
     with pytest.raises(InputError, match=complaint):
         make_env(changes)
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ({}, []),
+        ({"name": "segformer_b0"}, ["model=segformer_b0"]),
+        ({"overrides": {"decode_head": {"channels": 8}}}, ["model.overrides.decode_head.channels=8"]),
+    ],
+)
+def test_the_network_is_that_of_the_command_line(
+    section: dict[str, Any], words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[SearchConfig] = []
+    monkeypatch.setattr("autoseg.search.proxy.ProxyTask.of", lambda config, _: made.append(config))
+    data = {"count": [4, 2, 2], "cache_dir": str(tmp_path)}
+    make_env({"device": "cpu", "data": data, "proxy": {"size": [48, 64]}, "model": section})
+    assert made[0].model == compose("search", SearchConfig, words).model
+
+
+def test_a_network_of_the_users_own_has_nothing_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[SearchConfig] = []
+    monkeypatch.setattr("autoseg.search.proxy.ProxyTask.of", lambda config, _: made.append(config))
+    data = {"count": [4, 2, 2], "cache_dir": str(tmp_path)}
+    own = {"name": "mine", "config": "mine.py", "overrides": {"decode_head": {"channels": 8}}}
+    make_env({"device": "cpu", "data": data, "proxy": {"size": [48, 64]}, "model": own})
+    assert made[0].model == ModelConfig(**own)
 
 
 @pytest.mark.slow
