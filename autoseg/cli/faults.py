@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import logging
+import contextlib
 import os
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from autoseg.files import NO_SPACE
 
 _HEAD = "Traceback (most recent call last):"  # in a worker's own words; its last line says what happened
 FAULT, INPUT, INTERRUPTED = 1, 2, 130
+_LOG = "_log_of_its_run"  # attribute of an error
 
 
 def report(error: BaseException) -> int:
@@ -66,14 +68,19 @@ def _disk_is_full(error: BaseException) -> bool:
     return "database or disk is full" in str(error)  # how SQLite says it, through every wrapper
 
 
+def came_in(error: BaseException, log: Path) -> None:
+    """Remember in which run's work an error came about: its traceback belongs to that run's log."""
+    setattr(error, _LOG, log)
+
+
 def _keep_traceback(error: BaseException) -> Path:
-    """Append the traceback to the run's log, or to a fresh file where there is no run yet."""
-    text = "".join(traceback.format_exception(error))
-    for handler in logging.getLogger("autoseg").handlers:
-        if isinstance(handler, logging.FileHandler):
-            logging.getLogger("autoseg").error(text)
-            return Path(handler.baseFilename)
+    """Append the traceback to the log of its run, or to a fresh file where there is none."""
+    text, log = "".join(traceback.format_exception(error)), getattr(error, _LOG, None)
+    if log is not None and log.is_file():
+        with contextlib.suppress(OSError), log.open("a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} ERROR   {text}")
+            return Path(log)
     descriptor, name = tempfile.mkstemp(prefix="autoseg-", suffix=".log", text=True)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+    with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(text)
     return Path(name)

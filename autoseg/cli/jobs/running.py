@@ -7,6 +7,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from autoseg.cli import faults
 from autoseg.cli.configuration.overrides import typed
 from autoseg.config import CompareConfig, SearchConfig, TrustConfig
 from autoseg.execution import Executor, Standby, Task, build_executor
@@ -56,6 +57,8 @@ def build(
 def resumable(command: str, path: Path, work: Callable[[], T], code: str) -> T | None:
     """Do `work` on the run in `path`; None if the user interrupts it, who is then told how to go on.
 
+    The log of the run gets the traceback of a fault, which `faults.report` sees when the run is closed already.
+
     Args:
         command: that is to be typed.
         path: the run.
@@ -68,3 +71,6 @@ def resumable(command: str, path: Path, work: Callable[[], T], code: str) -> T |
         words = typed("resume", str(path)) + code
         print(f"\nInterrupted; nothing finished is lost. Go on with: autoseg {command} {words}")
         return None
+    except Exception as error:
+        faults.came_in(error, path / "log.txt")
+        raise

@@ -6,13 +6,16 @@ import errno
 import subprocess
 import sys
 import types
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 import autoseg.cli as cli
+from autoseg.cli.jobs import running
 from autoseg.errors import AutosegError, InputError
+from autoseg.tracking.lines import Quieter
 
 TRACE = "Traceback (most recent call last):"
 PROGRAM = Path(sys.executable).with_name("autoseg")
@@ -82,6 +85,21 @@ def test_errors_become_exit_statuses(error, status, words, capsys, monkeypatch):
         kept = Path(message.split()[-1])
         assert "RuntimeError: boom" in kept.read_text()
         kept.unlink()
+
+
+def test_the_traceback_of_a_fault_goes_to_the_log_of_its_run(tmp_path, capsys, monkeypatch):
+    log = tmp_path / "log.txt"
+
+    def work() -> int:
+        with closing(Quieter(log)):
+            raise RuntimeError("boom")
+
+    broken = types.SimpleNamespace(run=lambda *_: running.resumable("search", tmp_path, work, ""))
+    monkeypatch.setitem(cli.COMMANDS, "broken", ("broken_command", "for this test"))
+    monkeypatch.setitem(sys.modules, "broken_command", broken)
+    assert cli.main(["broken"]) == 1
+    assert capsys.readouterr().err.endswith(f"The traceback is in {log}\n")
+    assert f"ERROR   {TRACE}" in log.read_text() and log.read_text().endswith("RuntimeError: boom\n")
 
 
 def test_the_installed_command_works_from_an_empty_folder(tmp_path):
