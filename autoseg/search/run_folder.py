@@ -10,7 +10,7 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,6 +22,7 @@ from autoseg.files import UNWRITABLE, no_space, write_atomic
 from autoseg.search.older import OWN_MODEL, as_today, changed_config, differences, text_in
 
 SCHEMA = 1
+KINDS = {"search": "a search", "compare": "a comparison", "trust": "a trust run", "retrain": "a training by retrain"}
 NO_ACCESS = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EEXIST)
 
 
@@ -178,6 +179,26 @@ def read_config(path: Path) -> dict[str, Any]:
         hint = "It was written by another version of autoseg; use that one."
         raise InputError("run folder", f"version {SCHEMA}", f"version {schema} in {path}", hint)
     return dict(content)
+
+
+def kind_of(config: Mapping[str, Any], path: Path, among: Collection[str], field: str = "RUN") -> str:
+    """Which command's run it is that has this configuration: one of `KINDS`.
+
+    Args:
+        config: as `read_config` gives it.
+        path: of the run.
+        among: the kinds that will do.
+        field: where the user named the run.
+
+    Raises:
+        InputError: it is of another kind.
+    """
+    marks = {"compare": {"losses"}, "trust": {"run"}, "retrain": {"train", "loss"}}
+    kind = next((kind for kind, keys in marks.items() if keys <= config.keys()), "search")
+    if kind not in among:
+        expected = " or ".join(KINDS[one] for one in among)
+        raise InputError(field, f"the folder of {expected}", f"{path}, which is of {KINDS[kind]}")
+    return kind
 
 
 def read_fingerprint(path: Path) -> dict[str, Any]:

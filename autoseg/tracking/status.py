@@ -22,14 +22,14 @@ from autoseg.search.confirm import confirmation_of, settings_of, trainings
 from autoseg.search.ledger import STUDIES, Ledger
 from autoseg.search.observer import RoundSummary, estimate
 from autoseg.search.records import COMPLETE, RUNNING, TrialRecord
-from autoseg.search.run_folder import began, read_config
+from autoseg.search.run_folder import began, kind_of, read_config
 from autoseg.tracking.terminal import round_text
 
 WAITING, GOING, FINISHED, DEAD = "waiting", "running", "finished", "dead"
 SILENT_S, SILENT_TIMES = 600.0, 5.0  # a run on another machine may be dead after this long, or this many trainings
 RECENT = 20  # trainings that say how many run at the same time
 
-_OWN = {"compare": ("compare",), "trust": ("trust",), "search": STUDIES}  # study names of each kind of run
+_OWN = {"search": STUDIES, "compare": ("compare",), "trust": ("trust",)}  # study names of each kind of run
 _RESULT = {"compare": "table.csv", "trust": "trust.csv"}
 
 
@@ -89,12 +89,12 @@ def read_status(path: Path) -> Status | None:
     """The state of a run; None before its folder is a run's.
 
     Raises:
-        InputError: the folder cannot be read, or is another version's.
+        InputError: the folder cannot be read, or is another version's or of a kind that has no ledger.
     """
     if not (path / "config.yaml").is_file():
         return None
     config = read_config(path)
-    kind = "compare" if "losses" in config else "trust" if "run" in config else "search"
+    kind = kind_of(config, path, _OWN)
     studies = _studies(path / "trials.db", _OWN[kind], tuple(_times(path)))
     total = sum(len(records) for records in studies.values())
     if kind == "search":

@@ -12,6 +12,7 @@ from autoseg.cli.configuration.overrides import typed
 from autoseg.config import CompareConfig, SearchConfig
 from autoseg.errors import InputError
 from autoseg.evidence.comparison.contenders import CARDS
+from autoseg.search.run_folder import kind_of
 
 OMITTED = ("run_dir", "resume", "workers", "device")  # a repetition is a new run, wherever it takes place
 SCHEMAS: dict[str, type] = {"search": SearchConfig, "compare": CompareConfig}
@@ -26,9 +27,9 @@ def command_for(config: Mapping[str, Any], run: Path) -> str:
         run: its folder, which has the cards of a comparison.
 
     Raises:
-        InputError: values of another kind than a configuration has.
+        InputError: values of another kind than a configuration has, or of another kind of run.
     """
-    kind = "compare" if "losses" in config else "search"
+    kind = kind_of(config, run, SCHEMAS)
     if "data" not in config:
         return "autoseg.search(...) in Python, with the arguments above: this run was started with its own training."
     if strange := stored.strange(SCHEMAS[kind], config):

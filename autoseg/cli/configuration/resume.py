@@ -12,7 +12,7 @@ from autoseg.cli.configuration import stored
 from autoseg.cli.configuration.named_code import at, own_configs, refuse_code, require, require_imports
 from autoseg.config import FORCIBLE, CompareConfig, RetrainConfig, SearchConfig, TrustConfig
 from autoseg.errors import InputError
-from autoseg.search.run_folder import read_config
+from autoseg.search.run_folder import kind_of, read_config
 from autoseg.search.shared import SHARED, had_moments
 
 FREE = (  # nothing that a search has found so far depends on them
@@ -22,12 +22,13 @@ NAMED_ANEW = "imports"  # whatever a run says of these, only those on the comman
 
 T = TypeVar("T", SearchConfig, CompareConfig, RetrainConfig, TrustConfig)
 
-RUNS: dict[type, tuple[str, tuple[str, ...]]] = {  # what it is called, and the keys by which its folder is known
-    SearchConfig: ("a search by command", ("metric", "search", "proxy", "data")),
-    CompareConfig: ("a comparison", ("losses",)),
-    TrustConfig: ("a trust run", ("run",)),
-    RetrainConfig: ("a training by autoseg retrain", ("train", "loss")),
+RUNS: dict[type, str] = {
+    SearchConfig: "search",
+    CompareConfig: "compare",
+    TrustConfig: "trust",
+    RetrainConfig: "retrain",
 }
+BY_COMMAND = {"search", "proxy", "data"}  # what a search from Python lacks
 
 
 def written(path: Path, schema: type, field: str = "resume") -> dict[str, Any]:
@@ -42,10 +43,8 @@ def written(path: Path, schema: type, field: str = "resume") -> dict[str, Any]:
         InputError: no run folder, or one of another kind.
     """
     kept = read_config(path)
-    found = [kind for kind, (_, keys) in RUNS.items() if all(key in kept for key in keys)]
-    if schema not in found:
-        got = RUNS[found[0]][0] if found else "a search from Python"
-        raise InputError(field, f"the folder of {RUNS[schema][0]}", f"{path}, which is of {got}")
+    if kind_of(kept, path, [RUNS[schema]], field) == "search" and not kept.keys() >= BY_COMMAND:
+        raise InputError(field, "the folder of a search by command", f"{path}, which is of a search from Python")
     return kept
 
 

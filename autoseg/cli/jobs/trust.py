@@ -11,7 +11,7 @@ from typing import Any
 from autoseg.cli.configuration import compose, stored
 from autoseg.cli.configuration.check import check
 from autoseg.cli.configuration.named_code import again
-from autoseg.cli.configuration.resume import searched
+from autoseg.cli.configuration.resume import searched, written
 from autoseg.cli.faults import INTERRUPTED
 from autoseg.cli.jobs import running
 from autoseg.cli.jobs.trust_source import Source, kept_entries, plain_entries
@@ -124,9 +124,12 @@ def named(config: TrustConfig) -> dict[str, ProxyConfig]:
     """Every variant's way to train, by what a configuration names, without a look at the search's data.
 
     Raises:
-        InputError: not the folder of a search by command, or a change that is not of a proxy.
+        InputError: not the folder of a search by command, a change that is not of a proxy, or a `run_dir` of another
+            kind of run.
     """
     load(config.imports)
+    if config.run_dir and (Path(config.run_dir) / "config.yaml").is_file():
+        written(Path(config.run_dir), TrustConfig, "run_dir")
     return _proxies(config, searched(Path(config.run)))
 
 

@@ -18,7 +18,7 @@ from autoseg.search.ledger import Ledger
 from autoseg.search.loop import found
 from autoseg.search.older import differences
 from autoseg.search.records import COMPLETE, RUNNING, SearchResult, TrialRecord
-from autoseg.search.run_folder import read_config, read_fingerprint
+from autoseg.search.run_folder import kind_of, read_config, read_fingerprint
 from autoseg.surrogates.space import SearchSpace
 
 OF_A_SEARCH = ("metric", "seed", "candidates", "floor", "confirm", "space", "controller")  # all else is its budget
@@ -84,12 +84,12 @@ def open_run(path: Path) -> SearchRun | ComparisonRun:
     """Read a run folder.
 
     Raises:
-        InputError: it is none, it is damaged, or none of its trainings has completed.
+        InputError: it is none, it is of another kind, it is damaged, or none of its trainings has completed.
     """
     config = read_config(path)
-    fixed = read_fingerprint(path)
+    kind, fixed = kind_of(config, path, ("search", "compare")), read_fingerprint(path)
     try:
-        run = _comparison(path, config, fixed) if "losses" in config else _search(path, config, fixed)
+        run = _comparison(path, config, fixed) if kind == "compare" else _search(path, config, fixed)
     except InputError:
         raise
     except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:

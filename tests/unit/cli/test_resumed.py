@@ -46,13 +46,13 @@ def test_candidates_of_another_kind_of_warm_up_are_told(tmp_path: Path, capsys: 
 @pytest.mark.parametrize(
     ("given", "run", "said"),
     [
-        (SearchConfig(), CompareConfig(losses=["ce"]), "a search by command, got .* which is of a comparison"),
+        (SearchConfig(), CompareConfig(losses=["ce"]), "a search, got .* which is of a comparison"),
         (CompareConfig(), SearchConfig(), "a comparison, got .* which is of a search"),
         (TrustConfig(), RetrainConfig(loss="ce"), "a trust run, got .* which is of a training"),
         (
             RetrainConfig(loss="ce"),
             TrustConfig(run="r"),
-            "a training by autoseg retrain, got .* which is of a trust run",
+            "a training by retrain, got .* which is of a trust run",
         ),
     ],
 )

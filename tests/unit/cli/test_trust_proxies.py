@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from autoseg.cli.jobs.trust import _proxies
-from autoseg.config import ProxyConfig, SearchConfig, TrustConfig
+from autoseg.cli.configuration import stored
+from autoseg.cli.jobs.trust import _proxies, named
+from autoseg.config import CompareConfig, ProxyConfig, SearchConfig, TrustConfig
 from autoseg.errors import InputError
 from autoseg.evidence.trust.rankings import FULL, PROXY
+from autoseg.search.run_folder import RunFolder
 
 SAVING = SearchConfig(proxy=ProxyConfig(iters=80, warmup=40, backbone="frozen"))
 
@@ -28,3 +32,11 @@ def test_savings_can_be_tried():
     ]  # fmt: skip
     with pytest.raises(InputError, match=r"proxy\.warmup: expected fewer than the 250"):
         _proxies(TrustConfig(cheaper=["proxy.warmup=250"]), SearchConfig())
+
+
+@pytest.mark.parametrize("kind", [SearchConfig(), CompareConfig(losses=["ce"])])
+def test_a_folder_of_another_kind_is_not_gone_on_with(kind: SearchConfig | CompareConfig, tmp_path: Path) -> None:
+    for name, config in (("searched", SearchConfig()), ("other", kind)):
+        RunFolder.create(tmp_path / name, stored.plain(config), {}).close()
+    with pytest.raises(InputError, match=r"^run_dir: expected the folder of a trust run, got .* which is of a "):
+        named(TrustConfig(run=str(tmp_path / "searched"), run_dir=str(tmp_path / "other")))

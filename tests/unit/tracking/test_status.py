@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from autoseg.cli.watch import Watch, summary
+from autoseg.errors import InputError
+from autoseg.evidence.report.read import open_run
 from autoseg.execution import Outcome
 from autoseg.search.confirm import fresh_seeds
 from autoseg.search.ledger import STUDIES, Ledger
@@ -141,6 +143,13 @@ def test_a_clock_that_is_set_makes_no_living_process_dead(tmp_path: Path) -> Non
     owner = json.loads((run / "owner.json").read_text())
     (run / "owner.json").write_text(json.dumps({**owner, "began": owner["began"] - 1}))  # an earlier process's number
     assert read_status(run).state == DEAD  # type: ignore[union-attr]
+
+
+def test_a_full_training_is_told_as_that(tmp_path: Path) -> None:
+    RunFolder.create(tmp_path / "run", {"loss": "ce", "train": {"iters": 1}}, {}).close()
+    for read in (read_status, open_run):
+        with pytest.raises(InputError, match=r"^RUN: expected the folder of a search or .*which is of a training by"):
+            read(tmp_path / "run")
 
 
 def test_before_anything_is_planned(tmp_path: Path) -> None:
