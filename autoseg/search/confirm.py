@@ -163,6 +163,7 @@ def conclude(run_dir: Path, metric: str, best: Finding, rows: Sequence[Row], see
 
 def _row(records: Sequence[TrialRecord], target: str) -> Row:
     complete = [record for record in records if record.state == COMPLETE]
+    shared = [name for name in (complete[0].scores if complete else ()) if all(name in r.scores for r in complete)]
     values = [record.scores[target] if record.state == COMPLETE else math.nan for record in records]
     return Row(
         **vars(summary(values)),
@@ -170,7 +171,7 @@ def _row(records: Sequence[TrialRecord], target: str) -> Row:
         kind=records[0].kind,
         theta=records[0].theta,
         reward=fmean(record.reward for record in complete) if complete else math.nan,
-        scores={name: fmean(r.scores[name] for r in complete) for name in (complete[0].scores if complete else ())},
+        scores={name: fmean(r.scores[name] for r in complete) for name in shared},  # a user's own may come sometimes
     )
 
 

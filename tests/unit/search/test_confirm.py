@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from autoseg.search.confirm import compare, finalists, trainings, warnings_about, winner
+from autoseg.search.confirm import compare, finalists, tabulate, trainings, warnings_about, winner
 from autoseg.search.records import Row, TrialRecord, by_round
 
 
@@ -38,6 +38,17 @@ def test_the_winner_has_the_best_mean_and_completed_trainings() -> None:
     assert winner([lucky, steady, row("ce", 0.8, 0.8, kind="rival")]) == steady
     assert winner([steady, row("fragile", 0.9, math.nan)]) == steady
     assert winner([row("dead", math.nan, math.nan)]) is None
+
+
+def test_a_score_that_some_seeds_lack_has_no_mean() -> None:
+    told: list[dict[str, float]] = [{"biou": 0.5, "rare": 0.1, "f": 1.0}, {"f": 3.0, "biou": 0.7}, {}]
+    records = [
+        TrialRecord(-1, 0, "candidate", "c", (0.5,), seed, "complete" if scores else "diverged", scores, reward=0.5)
+        for seed, scores in enumerate(told)
+    ]
+    for order in (records, records[::-1]):
+        (found,) = tabulate(order, "biou")
+        assert found.scores == {"biou": pytest.approx(0.6), "f": 2.0} and found.n == 2
 
 
 def test_differences_are_paired_and_marked_from_five_seeds_on() -> None:
