@@ -121,6 +121,8 @@ def search(
     chosen = (
         build_controller(controller, bound.dim, start(bound), seed=seed) if isinstance(controller, str) else controller
     )
+    if chosen.settings.dim != bound.dim:
+        raise InputError("controller", f"one of the space's {bound.dim} numbers", f"one of {chosen.settings.dim}")
     confirm = ConfirmConfig(confirm_top, confirm_seeds, list(rivals))
     settings = SearchSettings(rounds, candidates, floor, timeout_s, retries, confirm)
     check_size(settings)

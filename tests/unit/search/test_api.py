@@ -41,6 +41,13 @@ def test_a_training_that_cannot_be_called_is_refused_at_once(quick_path: Path, t
     assert not (quick_path / "run").exists()
 
 
+def test_a_controller_of_another_space_is_refused_at_once(quick_path: Path) -> None:
+    options = {**SMALL, "controller": autoseg.build_controller("random", SPACE.dim + 1)}
+    with pytest.raises(InputError, match=f"controller: expected one of the space's {SPACE.dim} numbers, got one of"):
+        autoseg.search("miou", my_train, run_dir=quick_path / "run", inline=True, **options)
+    assert not (quick_path / "run").exists()
+
+
 def test_the_search_around_ones_own_training(quick_path: Path) -> None:
     run = quick_path / "run"
     result = autoseg.search("miou", my_train, num_classes=3, run_dir=run, inline=True, **SMALL)
