@@ -6,7 +6,7 @@ import importlib.metadata
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,6 +18,7 @@ from autoseg.cli.arguments import Arguments
 from autoseg.cli.configuration.compose import compose, options
 from autoseg.config import DataConfig, SearchConfig
 from autoseg.errors import InputError
+from autoseg.execution.devices import cpu_cores
 from autoseg.imports import load
 
 HELP = """
@@ -63,7 +64,8 @@ def findings(config: SearchConfig) -> Iterator[Finding]:
     yield Finding("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     yield from packages()
     yield from devices()
-    yield from memory_and_disk(Path(config.run_dir or ".").expanduser())
+    cache = config.data.cache_dir or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    yield from memory_and_disk({"runs": Path(config.run_dir or ".").expanduser(), "cache": Path(cache).expanduser()})
     yield own_code(config.imports)
     yield target(config.metric)
     yield from data_folders(config.data)
@@ -123,7 +125,7 @@ def devices() -> Iterator[Finding]:
     """CPU cores and GPUs, as torch sees them."""
     import torch
 
-    yield Finding("cpu", "ok", f"{len(os.sched_getaffinity(0))} cores usable")
+    yield Finding("cpu", "ok", f"{cpu_cores()} cores usable")
     if not torch.cuda.is_available():
         yield Finding("gpu", "note", "none that torch can use; searches run on the CPU (device=cpu)")
     for index in range(torch.cuda.device_count()):
@@ -131,14 +133,13 @@ def devices() -> Iterator[Finding]:
         yield Finding("gpu", "ok", f"cuda:{index} {properties.name}, {properties.total_memory / 2**30:.0f} GB")
 
 
-def memory_and_disk(run_dir: Path) -> Iterator[Finding]:
-    """Free memory, and free space where runs and the image cache are written."""
+def memory_and_disk(places: Mapping[str, Path]) -> Iterator[Finding]:
+    """Free memory, and free space in the places where runs and the image cache are written."""
     free = psutil.virtual_memory().available / 2**30
     if free >= MIN_MEMORY_GB:
         yield Finding("memory", "ok", f"{free:.1f} GB free")
     else:
         yield Finding("memory", "missing", f"{free:.1f} GB free; a worker needs about {MIN_MEMORY_GB:g} GB")
-    places = {"runs": run_dir, "cache": Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")}
     for name, place in places.items():
         existing = next(parent for parent in [place.absolute(), *place.absolute().parents] if parent.is_dir())
         space = shutil.disk_usage(existing).free / 2**30

@@ -43,6 +43,8 @@ def run(command: str, argv: list[str]) -> int:
     configs = compose.compose_sweep("search", SearchConfig, given.words, sweep=given.multirun)
     for config in configs:
         absolute_paths(config)
+        if config.resume is not None and len(configs) > 1:
+            raise InputError("resume", "none with -m", config.resume, "A run goes on by itself.")
     if any(config.resume is not None for config in configs):
         typed = typed_keys(given.words)
         configs = [resumed(config, typed) for config in configs]

@@ -54,6 +54,8 @@ def run(command: str, argv: list[str]) -> int:
         raise InputError("RUN", "the folder of one search", " ".join(runs) or "none", "Type autoseg trust --help.")
     else:
         config.run = str(Path(runs[0]).expanduser().absolute())
+    if config.run_dir is not None:
+        config.run_dir = str(Path(config.run_dir).expanduser())
     check_ranges(config)
     config.imports = located(config.imports)
     source = searched(Path(config.run))

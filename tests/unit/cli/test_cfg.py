@@ -70,3 +70,11 @@ def test_what_only_the_data_can_tell_is_left_to_it(
 ) -> None:
     assert main([command, *typed[command], "--cfg"]) == 0, capsys.readouterr().err
     assert capsys.readouterr().out.count("\n") > 3
+
+
+def test_the_folder_of_a_trust_run_may_begin_with_the_home_folder(
+    typed: dict[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert main(["trust", *typed["trust"], 'run_dir="~/trust"', "--cfg"]) == 0
+    assert f"run_dir: {tmp_path}/trust\n" in capsys.readouterr().out

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 import autoseg.cli as cli
+from autoseg.cli import doctor
 from autoseg.cli.jobs import running
 from autoseg.errors import AutosegError, InputError
 from autoseg.tracking.lines import Quieter
@@ -115,6 +116,19 @@ def test_doctor_says_what_is_missing(tmp_path, capsys):
     assert cli.main(["doctor", "data.kind=folder", f"data.root={tmp_path}"]) == 2
     out = capsys.readouterr().out
     assert "missing" in out and str(tmp_path / "img_dir" / "train") in out
+
+
+def test_doctor_counts_the_cores_and_looks_at_the_cache_that_a_search_would_use(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("autoseg.execution.devices.Path.read_text", lambda *_, **__: "100000 100000")  # of a container
+    assert "1 cores usable" in next(doctor.devices()).text
+    monkeypatch.undo()
+    cli.main(["doctor", f"data.cache_dir={tmp_path}/kept"])
+    assert f"in {tmp_path} (for cache)" in capsys.readouterr().out
+
+
+def test_a_sweep_of_runs_to_go_on_with_is_refused_by_the_key_that_was_typed(capsys):
+    assert cli.main(["search", "-m", "resume=a,b"]) == 2
+    assert "autoseg: resume: expected none with -m, got a." in capsys.readouterr().err
 
 
 def test_doctor_looks_at_masks_and_classes(tmp_path, capsys):
