@@ -136,11 +136,6 @@ class Comparison(Paired):
 
     rival: str
 
-    @property
-    def beats(self) -> bool:
-        """The mean difference is positive."""
-        return self.mean > 0
-
 
 @dataclass(frozen=True)
 class SearchResult:
