@@ -155,7 +155,7 @@ def test_wrong_input_found_after_the_workers_were_started_ends_them(tmp_path, mo
         workers.extend(psutil.Process().children())
         raise InputError("space", "one", "none")
 
-    monkeypatch.setattr("autoseg.cli.jobs.search.build_space", build)
+    monkeypatch.setattr("autoseg.cli.jobs.search.space_of", build)
     assert main(["search", *TINY, f"data.cache_dir={tmp_path}/cache", "workers=2"]) == 2
     assert capsys.readouterr().err == "autoseg: space: expected one, got none.\n"
     assert len(workers) == 2 and psutil.wait_procs(workers, timeout=30)[1] == [] and list(tmp_path.glob("runs/*")) == []
