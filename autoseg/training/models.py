@@ -10,7 +10,7 @@ import copy
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -141,8 +141,9 @@ def build_model(config: ModelConfig, num_classes: int, seed: int) -> Segmentor:
     with torch.random.fork_rng(devices=[]), _quiet():
         torch.manual_seed(seed)
         try:
-            network = model_registry().build(settings)
-            network.init_weights()
+            with _in_mmseg():
+                network = model_registry().build(settings)
+                network.init_weights()
         except (TypeError, ValueError, KeyError, AssertionError) as error:
             hint = "Check model.overrides."
             got = f"{config.config} ({error})"
@@ -230,6 +231,14 @@ def model_registry() -> Any:
         import mmseg.models  # noqa: F401  (importing registers them)
         from mmseg.registry import MODELS
     return MODELS
+
+
+def _in_mmseg() -> AbstractContextManager[Any]:
+    """Where mmcv finds mmsegmentation's own layers by name, as under its Runner: the upsampling of U-Net is one."""
+    from mmengine.registry import DefaultScope
+
+    scope: AbstractContextManager[Any] = DefaultScope.overwrite_default_scope("mmseg")
+    return scope
 
 
 @contextmanager

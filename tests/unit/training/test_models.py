@@ -41,6 +41,13 @@ def test_every_preset_gives_logits_at_image_size(name: str) -> None:
     assert main.shape == (2, 5, 64, 96) and main.dtype == torch.float32 and main.isfinite().all()
 
 
+def test_layers_that_mmsegmentation_alone_has_are_found() -> None:
+    small = {"backbone": {"base_channels": 4}, "decode_head": {"in_channels": 4, "channels": 4}, "auxiliary_head": None}
+    config = ModelConfig("unet", "_base_/models/fcn_unet_s5-d16.py", {"pretrained": None, **small})
+    (main,) = build_model(config, num_classes=3, seed=0).eval()(torch.randn(1, 3, 32, 32))
+    assert main.shape == (1, 3, 32, 32)
+
+
 def test_heads_and_backbone_share_no_parameter_and_miss_none() -> None:
     model = build_model(preset("deeplabv3plus_r18"), num_classes=3, seed=0)
     proxy = ProxyConfig(lr=0.1, head_lr_mult=10.0, optimizer="sgd")
