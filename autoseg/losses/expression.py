@@ -20,7 +20,7 @@ from autoseg.errors import InputError
 
 NUMBER = re.compile(r"(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?(?![\w/.])")
 NAME = re.compile(r"[\w./~][\w./~-]*")  # names of losses and cards, paths of cards
-QUOTED = re.compile(r"""(["'])(?P<name>.+?)\1""")
+QUOTED = re.compile(r"""(["']).+?\1""")
 WORDS = {"inf": math.inf, "true": True, "false": False, "none": None}
 HELP = 'Write for example "ce", "0.25*ce+0.75*jml" or "tversky(alpha=0.3,beta=0.7)".'
 

@@ -156,11 +156,8 @@ def _comparison(path: Path, config: dict[str, Any], fixed: dict[str, Any]) -> Co
     whole = [seed for seed in seeds if seed not in open_seeds]
     bootstrap = None
     if config.get("interval") == "bootstrap":
-        bootstrap = bootstrap_of(
-            path,
-            config["metrics"],
-            MetricOptions(recipe.num_classes, config["data"]["ignore_index"], **options),
-        )
+        of_metrics = MetricOptions(recipe.num_classes, config["data"]["ignore_index"], **options)
+        bootstrap = bootstrap_of(path, config["metrics"], of_metrics)
     matrix = Matrix(among, config["metrics"], whole, reference, records, classes, bootstrap) if whole else None
     return ComparisonRun(
         path, config, fixed, records, len(records),
