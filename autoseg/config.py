@@ -141,8 +141,9 @@ class SearchSettings:
 class ExecutorConfig:
     """Where candidates run (`executor=`)."""
 
-    name: str = "processes"  # inline | processes
+    name: str = "processes"  # inline | processes | ray
     per_device: int = 1  # workers per GPU
+    address: str = "auto"  # ray: HOST:PORT of the cluster's head, or auto: the one that runs on this machine
 
 
 @dataclass

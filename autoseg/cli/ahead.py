@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 from autoseg.cli.faults import INTERRUPTED
 from autoseg.config import CompareConfig, SearchConfig, TrustConfig
-from autoseg.execution import Standby, slots
+from autoseg.execution import Standby, places
 from autoseg.imports import reachable
 from autoseg.search.proxy import import_all
 
@@ -38,7 +38,7 @@ def job(name: str, config: SearchConfig | CompareConfig | TrustConfig, threads: 
 
 
 def standby(config: SearchConfig | CompareConfig | TrustConfig, threads: int, *, start: bool = True) -> Standby:
-    """The workers of a command, started unless it has none or may not need them.
+    """The workers of a command, started unless it has no processes or may not need them.
 
     Args:
         config: how they are run.
@@ -46,11 +46,12 @@ def standby(config: SearchConfig | CompareConfig | TrustConfig, threads: int, *,
         start: False: there is probably nothing to train; if there is, its executor starts workers itself.
 
     Raises:
-        InputError: `workers` or `device` cannot be had.
+        InputError: `workers` or `device` cannot be had, or there is no cluster.
     """
     reachable(config.imports)
-    devices = slots(config.workers, config.device, config.executor.per_device, threads)
-    return Standby(devices, threads, import_all, start=start and config.executor.name != "inline")
+    where = config.executor
+    devices = places(where.name, where.address)(config.workers, config.device, where.per_device, threads)
+    return Standby(devices, threads, import_all, start=start and where.name == "processes")
 
 
 @contextmanager

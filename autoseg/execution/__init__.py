@@ -1,4 +1,4 @@
-"""Runs a picklable task on workers: in this process, or one spawned process per device slot.
+"""Runs a picklable task on workers: in this process, one spawned process per device slot, or actors of a Ray cluster.
 
 The room's promise: a worker that dies, hangs, diverges or raises is an `Outcome` with its reason, never an
 exception in the search; torch is imported by the workers only, after their device has been chosen.
@@ -6,8 +6,8 @@ exception in the search; torch is imported by the workers only, after their devi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from autoseg.execution.devices import slots
 from autoseg.execution.inline import InlineExecutor
@@ -17,12 +17,53 @@ from autoseg.execution.standby import Standby
 
 __all__ = [
     "Executor", "InlineExecutor", "Job", "Outcome", "ProcessExecutor", "Standby", "Task", "Watched", "build_executor",
-    "slots",
+    "places", "slots",
 ]  # fmt: skip
 
 
-def build_executor(name: str, task: Task, devices: Sequence[str], *, retries: int = 1, **options: Any) -> Executor:
-    """The executor called "inline" (one device, this process) or "processes"; `options` are those of the latter."""
+def places(name: str, address: str = "auto") -> Callable[[str | int, str, int, int], list[str]]:
+    """What gives the devices of an executor's workers (`slots`, or the like of a cluster, which is then connected to).
+
+    Raises:
+        InputError: there is no such cluster.
+    """
+    if name != "ray":
+        return slots
+    from autoseg.execution.cluster import cluster_slots, connect
+
+    connect(address)
+    return cluster_slots
+
+
+def build_executor(
+    name: str,
+    task: Task,
+    devices: Sequence[str],
+    *,
+    threads: int = 1,
+    timeout_s: float | None = None,
+    retries: int = 1,
+    log: Path | None = None,
+    standby: Standby | None = None,
+) -> Executor:
+    """The executor called "inline" (one device, this process), "processes" or "ray".
+
+    Args:
+        name: which.
+        task: what it runs.
+        devices: of its `places`.
+        threads: per worker; this process keeps its own.
+        timeout_s: as in `ProcessExecutor`; without effect in this process.
+        retries: fresh attempts after a worker died, hung or ran out of memory.
+        log: file for the workers' output.
+        standby: processes that have been started already.
+    """
     if name == "inline":
         return InlineExecutor(task, devices[0], retries=retries)
-    return ProcessExecutor(task, devices, retries=retries, **options)
+    if name == "ray":
+        from autoseg.execution.cluster import RayExecutor
+
+        return RayExecutor(task, devices, threads=threads, timeout_s=timeout_s, retries=retries, log=log)
+    return ProcessExecutor(
+        task, devices, threads=threads, timeout_s=timeout_s, retries=retries, log=log, standby=standby
+    )

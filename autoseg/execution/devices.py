@@ -27,13 +27,23 @@ def slots(workers: str | int = "auto", device: str = "auto", per_device: int = 1
     devices = _devices(device)
     if str(workers) == "auto":
         return devices * per_device if devices else ["cpu"] * max(1, cpu_cores() // max(1, threads))
+    count = number_of(workers)
+    return [devices[i % len(devices)] for i in range(count)] if devices else ["cpu"] * count
+
+
+def number_of(workers: str | int) -> int:
+    """How many workers were asked for.
+
+    Raises:
+        InputError: no number, or fewer than one.
+    """
     try:
         count = int(workers)
     except ValueError:
         count = 0
     if count < 1:
         raise InputError("workers", '"auto" or a number from 1 on', repr(workers))
-    return [devices[i % len(devices)] for i in range(count)] if devices else ["cpu"] * count
+    return count
 
 
 def _devices(device: str) -> list[str]:

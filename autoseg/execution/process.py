@@ -10,16 +10,15 @@ import sys
 import time
 from multiprocessing.connection import Pipe
 from pathlib import Path
-from typing import Any
 
+from autoseg.execution.crew import Worker
 from autoseg.execution.devices import visible_gpus
-from autoseg.execution.job import Attempt, Job
+from autoseg.execution.job import Attempt
 
 LEAVE_S = 3.0
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
-class WorkerProcess:
+class WorkerProcess(Worker):
     """One spawned interpreter that is given a task, then does one job of it at a time.
 
     A plain subprocess, not `multiprocessing.Process`: that would run the user's main script again in every
@@ -33,11 +32,7 @@ class WorkerProcess:
     """
 
     def __init__(self, slot: str, threads: int, log: Path | None = None, prepare: bytes | None = None) -> None:
-        self.slot = slot
-        self.ready = False
-        self.job: Job | None = None
-        self.attempts = 0
-        self.since = time.monotonic()
+        super().__init__(slot)
         self.pipe, theirs = Pipe()
         device = "cpu" if slot == "cpu" else "cuda:0"  # the only one it sees
         code = f"import sys; sys.path[:] = {sys.path!r}; from autoseg.execution.worker import main; "
@@ -54,26 +49,15 @@ class WorkerProcess:
         theirs.close()
         self._send(prepare)
 
-    def give(self, task: bytes, log: Path | None) -> None:
-        """Hand over the task, pickled, and the file that its output is appended to; it is ready once it has both."""
-        self.since = time.monotonic()
-        self._send((task, log))
-
-    def start(self, job: Job, attempts: int) -> None:
-        """Hand over a job; this is its attempt number `attempts`."""
-        self.job, self.attempts, self.since = job, attempts, time.monotonic()
-        self._send(job.payload)
-
-    def _send(self, message: Any) -> None:
+    def _send(self, message: object) -> None:
         try:
             self.pipe.send(message)
         except OSError:  # it is dead; the next look at it tells
             self.ready = False
 
-    @property
-    def idle(self) -> bool:
-        """Ready for a job."""
-        return self.ready and self.job is None and not self.dead()
+    def spoke(self) -> bool:
+        """Whether there is a message; at the end of the pipe too, which `hear` raises."""
+        return self.pipe.poll()
 
     def hear(self) -> Attempt | str | None:
         """The next message (see `worker.main`), which must be there; EOFError if the worker is dead."""
@@ -113,9 +97,12 @@ class WorkerProcess:
 def _environment(slot: str, threads: int) -> dict[str, str]:
     """What the worker's libraries read when they wake up: threads, and the one device it may see."""
     gpu = "" if slot == "cpu" else visible_gpus()[int(slot.partition(":")[2])]
-    count = str(threads)
-    own = {"CUDA_VISIBLE_DEVICES": gpu, "PYTHONUNBUFFERED": "1"}
-    return {**os.environ, **dict.fromkeys(THREAD_VARIABLES, count), **own}
+    return {**os.environ, **thread_variables(threads), "CUDA_VISIBLE_DEVICES": gpu, "PYTHONUNBUFFERED": "1"}
+
+
+def thread_variables(threads: int) -> dict[str, str]:
+    """What numerical libraries read to know how many threads they may start."""
+    return dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
 
 
 def _in_words(code: int) -> str:

@@ -47,15 +47,23 @@ def main(handle: int, device: str) -> None:
 
 
 def _serve(task: bytes, log: Path | None, payloads: Iterator[Any], pipe: Connection[Any, Any], device: str) -> None:
-    try:
-        _write_to(log)
-        loaded: Task = pickle.loads(task)
-    except Exception:
-        pipe.send(traceback.format_exc())
+    loaded = load(task, log)
+    if isinstance(loaded, str):
+        pipe.send(loaded)
         return
     pipe.send(None)
     for payload in payloads:
         _answer(pipe, attempt(loaded, payload, device))
+
+
+def load(task: bytes, log: Path | None) -> Task | str:
+    """The task, or the traceback if it cannot be unpickled; from then on output goes to `log`."""
+    try:
+        _write_to(log)
+        loaded: Task = pickle.loads(task)
+        return loaded
+    except Exception:
+        return traceback.format_exc()
 
 
 def _write_to(log: Path | None) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from autoseg.config import ConfirmConfig, SearchSettings
 from autoseg.controllers import Controller, build_controller
 from autoseg.errors import InputError
-from autoseg.execution import build_executor, slots
+from autoseg.execution import build_executor, places
 from autoseg.search.candidate import CandidateTask
 from autoseg.search.loop import Problem, check_size, run_search
 from autoseg.search.observer import Observer, Observers
@@ -61,6 +61,7 @@ def search(
     threads: int = 1,
     per_device: int = 1,
     inline: bool = False,
+    cluster: str | None = None,
     timeout_s: float | None = None,
     retries: int = 1,
     floor: str | None = None,
@@ -96,6 +97,7 @@ def search(
         threads: CPU threads per worker.
         per_device: workers that share a GPU, with workers="auto".
         inline: train in this process, without workers (for debugging).
+        cluster: train on the machines of a Ray cluster: "HOST:PORT" of its head, or "auto": the one that runs here.
         timeout_s: per training; None: ten times the longest one so far, at least 600 s.
         retries: fresh attempts after a worker died or hung.
         floor: e.g. "miou>=0.9*ce": below it a candidate's reward is cut.
@@ -140,14 +142,16 @@ def search(
         "floor": floor,
         "confirm": asdict(confirm),
     }
+    kind = "inline" if inline else "processes" if cluster is None else "ray"
+    devices = places(kind, cluster or "auto")(workers, device, per_device, threads)
     path = Path(run_dir) if run_dir is not None else new_run_path(Path("runs"), metric, "custom")
     with ExitStack() as stack:
         folder = stack.enter_context(RunFolder.create_or_open(path, {**fixed, "rounds": rounds}, fixed, rounds))
         executor = stack.enter_context(
             build_executor(
-                "inline" if inline else "processes",
+                kind,
                 Knowing(task),
-                slots(workers, device, per_device, threads),
+                devices,
                 threads=threads,
                 timeout_s=timeout_s,
                 retries=retries,

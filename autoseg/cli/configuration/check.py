@@ -45,7 +45,7 @@ _ONE_OF: Mapping[str, tuple[str, ...]] = {
     "proxy.labels": ("hard", "smooth", "boundary_smooth", "distill", "annotators", "pseudo"),
     "search.pruner": PRUNERS,
     "interval": ("t", "bootstrap"),
-    "executor.name": ("inline", "processes"),
+    "executor.name": ("inline", "processes", "ray"),
     "tracker.wandb": ("disabled", "offline", "online"),
     "train.optimizer": ("adamw", "sgd"),
     "train.amp": ("off", "auto", "fp16", "bf16"),

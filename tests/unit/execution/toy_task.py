@@ -40,6 +40,12 @@ def toy(payload: dict[str, Any], device: str) -> Mapping[str, float]:
             child = subprocess.Popen(["sleep", "600"])
             Path(payload["pids"]).write_text(f"{os.getpid()} {child.pid}")
             time.sleep(600)
+        case "wait":  # on a cluster: say on which machine, then wait for a file
+            from ray import get_runtime_context
+
+            Path(payload["machine"]).write_text(f"{get_runtime_context().get_node_id()} {os.getpid()}")
+            while not Path(payload["go"]).exists():
+                time.sleep(0.02)
         case "doze":
             time.sleep(2)
         case "leave a child":

@@ -1,0 +1,255 @@
+"""The executor on several machines: a worker is an actor of a running Ray cluster, which chooses the machine.
+
+The same loop as with processes (`crew`): Ray is asked to start actors, to carry messages and to tell who died. All
+machines have the same packages, and see the run folder and the data under the same paths.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autoseg.errors import InputError
+from autoseg.execution.crew import Crew, Worker
+from autoseg.execution.devices import number_of
+from autoseg.execution.job import Attempt, Task, attempt
+from autoseg.execution.process import thread_variables
+from autoseg.execution.worker import load
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
+
+INSTALL = 'Install it on all machines: pip install "ray>=2.49".'
+START = "Start one: ray start --head here, ray start --address=THIS_MACHINE:6379 on the others."
+
+
+def connect(address: str = "auto") -> None:
+    """Connect this process to a cluster, unless it is connected already.
+
+    Args:
+        address: "HOST:PORT" of its head, or "auto": the one that runs on this machine, or that RAY_ADDRESS names.
+
+    Raises:
+        InputError: Ray is not installed, or there is no such cluster.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise InputError("executor", "an installed Ray", "none", INSTALL) from None
+    if ray.is_initialized():
+        return
+    on_term = signal.getsignal(signal.SIGTERM)
+    try:
+        _knock(address)
+        ray.init(address, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
+    except (OSError, RuntimeError, ValueError) as error:
+        first = str(error).strip().partition("\n")[0].rstrip(".")
+        raise InputError("executor.address", "a running Ray cluster", f"{address} ({first})", START) from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_term)  # Ray puts its own there
+
+
+def _knock(address: str) -> None:
+    """Fail if nobody answers where the cluster should be: Ray would go on trying for minutes."""
+    address = os.environ.get("RAY_ADDRESS") or address
+    if address == "auto":
+        latest = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")
+        if not latest.is_file():
+            return  # Ray looks for one among the processes, and says so if there is none
+        address = latest.read_text(encoding="utf-8").strip()
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host, int(port)), timeout=10).close()
+
+
+def cluster_slots(
+    workers: str | int = "auto", device: str = "auto", per_device: int = 1, threads: int = 1
+) -> list[str]:
+    """One device kind per worker, of the cluster that this process is connected to.
+
+    Args:
+        workers: how many, or "auto": `per_device` for each GPU; on CPU, each machine's cores divided by `threads`.
+        device: "auto" (GPUs if there are any), "cpu" or "cuda"; which of them is Ray's to choose.
+        per_device: workers that share one GPU.
+        threads: CPU threads each worker may use.
+
+    Returns:
+        "cpu" or "cuda" for each worker.
+
+    Raises:
+        InputError: a GPU where there is none, an unknown device, fewer than one worker.
+    """
+    import ray
+
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputError("device", "auto, cpu or cuda on a cluster", repr(device), "Ray chooses which.")
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    gpus = sum(int(has.get("GPU", 0)) for has in machines)
+    if device == "cuda" and not gpus:
+        raise InputError("device", "a device of the cluster (no GPU)", repr(device), "Use device=cpu.")
+    kind = "cuda" if gpus and device != "cpu" else "cpu"
+    if str(workers) != "auto":
+        return [kind] * number_of(workers)
+    if kind == "cuda":
+        return [kind] * (gpus * per_device)
+    return [kind] * max(1, sum(int(has.get("CPU", 0)) // threads for has in machines))
+
+
+class RayWorker(Worker):
+    """One actor, with the same messages as a `WorkerProcess`.
+
+    Args:
+        slot: "cpu" or "cuda".
+        share: of a GPU that it takes, or how many CPU cores.
+        threads: CPU threads for its numerical libraries.
+    """
+
+    def __init__(self, slot: str, share: float, threads: int) -> None:
+        import ray
+
+        super().__init__(slot)
+        takes = {"num_cpus": share} if slot == "cpu" else {"num_cpus": 0, "num_gpus": share}
+        actor = ray.remote(**takes, max_restarts=0)(_Actor)
+        self._actor = actor.remote(sys.path, os.getcwd(), slot, threads)
+        self._reply: ObjectRef[Any] | None = None
+        self._end = "was stopped"
+
+    def _send(self, message: object) -> None:
+        self._reply = self._actor.answer.remote(message)
+
+    @property
+    def reply(self) -> ObjectRef[Any] | None:
+        """What it owes an answer to."""
+        return self._reply
+
+    def spoke(self) -> bool:
+        """Whether there is an answer, or its actor has died."""
+        import ray
+
+        return self._reply is not None and bool(ray.wait([self._reply], timeout=0)[0])
+
+    def hear(self) -> Attempt | str | None:
+        """The answer, which must be there; EOFError if the actor is dead, `InputError` if it does not see a folder."""
+        import ray
+
+        reply, self._reply = self._reply, None
+        try:
+            message = ray.get(reply)
+        except ray.exceptions.RayError as error:
+            self._end = f"died: {' '.join(str(error).split())}"
+            raise EOFError from error
+        if isinstance(message, InputError):
+            raise message
+        return message
+
+    def dead(self) -> bool:
+        """False: that an idle actor has died is only seen when it is given something to do."""
+        return False
+
+    def kill(self) -> str:
+        """Kill the actor, with the processes it started. Returns how it had ended, in words."""
+        import ray
+
+        with contextlib.suppress(ray.exceptions.RayError):
+            ray.kill(self._actor)
+        return self._end
+
+    def leave(self) -> None:
+        """Let an idle actor end by itself; kill one at work, or one that no machine has had room for."""
+        if self.idle:
+            self._actor.__ray_terminate__.remote()
+        else:
+            self.kill()
+
+
+class RayExecutor(Crew[RayWorker]):
+    """Runs jobs on actors of the cluster that this process is connected to.
+
+    A machine that is lost costs its trainings an attempt; its workers are started again where there is room, at once or
+    when there is, while the others go on.
+
+    Args:
+        task: called in the workers as `task(payload, device)`; sent to each of them once, by cloudpickle.
+        slots: of `cluster_slots`.
+        threads: CPU threads per worker; part of what makes a score reproducible.
+        timeout_s: as in `Crew`.
+        retries: as in `Crew`.
+        log: file for the workers' output, in a folder that all machines see; None: dropped.
+
+    Raises:
+        WorkerError: from `run`, if the task does not arrive in the workers.
+        InputError: from `run`, if the task raises it, or a machine does not see the folders of the run.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        slots: Sequence[str],
+        *,
+        threads: int = 1,
+        timeout_s: float | None = None,
+        retries: int = 1,
+        log: Path | None = None,
+    ) -> None:
+        super().__init__(task, slots, timeout_s=timeout_s, retries=retries, log=None if log is None else log.absolute())
+        self._threads, self._share = threads, _share(slots, threads)
+
+    def _new(self, index: int) -> RayWorker:
+        return RayWorker(self._slots[index], self._share, self._threads)
+
+    def _wait(self, workers: Sequence[RayWorker], seconds: float) -> None:
+        import ray
+
+        ray.wait([worker.reply for worker in workers if worker.reply is not None], timeout=seconds)
+
+    def _limit(self, worker: RayWorker) -> float:
+        """One that waits for room keeps nobody waiting while others have a place."""
+        waits = worker.job is None and not worker.ready
+        return float("inf") if waits and any(one.ready for one in self._crew.values()) else super()._limit(worker)
+
+
+def _share(slots: Sequence[str], threads: int) -> float:
+    """What one of the workers takes of a GPU, or of the cores, so that all of them have room."""
+    import ray
+
+    has = ray.cluster_resources()
+    if slots[0] == "cpu":
+        return min(threads, has.get("CPU", threads) / len(slots))
+    return min(1.0, has["GPU"] / len(slots))
+
+
+class _Actor:
+    """What runs on a machine of the cluster: the side of `worker.main`."""
+
+    def __init__(self, path: list[str], folder: str, slot: str, threads: int) -> None:
+        sys.path[:] = path
+        os.environ.update(thread_variables(threads))
+        if slot == "cpu":
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        self._device = "cpu" if slot == "cpu" else "cuda:0"  # the only one that Ray lets it see
+        self._folder = folder
+        self._task: Task | None = None
+
+    def answer(self, message: Any) -> Attempt | InputError | str | None:
+        """To the task and its log: None, or why it cannot be loaded. To a payload: the attempt."""
+        if self._task is not None:
+            return attempt(self._task, message, self._device)
+        task, log = message
+        for folder in (self._folder, *(() if log is None else (log.parent,))):
+            if not Path(folder).is_dir():
+                got = f"{folder}, which {socket.gethostname()} does not"
+                hint = "Start the command, and put the run, on a file system that they share."
+                return InputError("run_dir", "a folder that all machines of the cluster see", got, hint)
+        os.chdir(self._folder)  # paths of the run may be relative to it
+        loaded = load(task, log)
+        if isinstance(loaded, str):
+            return loaded
+        self._task = loaded
+        return None

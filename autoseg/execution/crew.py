@@ -1,0 +1,229 @@
+"""What an executor does, wherever its workers are: hand out jobs, see who died or hangs, put another in its place."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Generic, Self, TypeVar
+
+import cloudpickle
+
+from autoseg.errors import AutosegError
+from autoseg.execution.job import Attempt, Job, Outcome, State, Task
+
+LEAST_LIMIT_S = 600.0  # automatic time limit: ten times the longest job of its kind so far, at least this ...
+FIRST_LIMIT_S = 4 * 3600.0  # ... and this while none of its kind has ended, to tell how long one takes
+START_LIMIT_S = 300.0  # for a worker to import and unpickle the task
+START_TRIES = 3
+POLL_S = 1.0
+
+Result = tuple[Job, Outcome]
+
+
+class WorkerError(AutosegError):
+    """The workers cannot run the task at all: it does not unpickle there, or they die before they have it."""
+
+
+class Worker(ABC):
+    """The hold on one worker, which is given a task and then does one job of it at a time.
+
+    Args:
+        slot: "cpu" or "cuda:<index>"; the device it computes on.
+    """
+
+    def __init__(self, slot: str) -> None:
+        self.slot = slot
+        self.ready = False  # it has its task
+        self.job: Job | None = None
+        self.attempts = 0
+        self.since = time.monotonic()
+
+    def give(self, task: bytes, log: Path | None) -> None:
+        """Hand over the task, pickled, and the file that its output is appended to; it is ready once it has both."""
+        self.since = time.monotonic()
+        self._send((task, log))
+
+    def start(self, job: Job, attempts: int) -> None:
+        """Hand over a job; this is its attempt number `attempts`."""
+        self.job, self.attempts, self.since = job, attempts, time.monotonic()
+        self._send(job.payload)
+
+    @property
+    def idle(self) -> bool:
+        """Ready for a job."""
+        return self.ready and self.job is None and not self.dead()
+
+    @abstractmethod
+    def _send(self, message: object) -> None:
+        """Send the task with its log, later a payload. Does not fail if the worker is dead: the next look tells."""
+
+    @abstractmethod
+    def spoke(self) -> bool:
+        """Whether `hear` has something to return or raise."""
+
+    @abstractmethod
+    def hear(self) -> Attempt | str | None:
+        """The next message (see `worker.main`), which must be there; EOFError if the worker is dead."""
+
+    @abstractmethod
+    def dead(self) -> bool:
+        """Whether it has ended, as far as that is known without speaking to it."""
+
+    @abstractmethod
+    def kill(self) -> str:
+        """End it at once, with what it started. Returns how it had ended, in words."""
+
+    @abstractmethod
+    def leave(self) -> None:
+        """Let an idle worker end by itself, so that its task closes what it opened; kill it if it stays."""
+
+
+W = TypeVar("W", bound=Worker)
+
+
+class Crew(ABC, Generic[W]):
+    """Runs jobs on one worker per slot. They start with the first run and stay until `close`.
+
+    Args:
+        task: called in the workers as `task(payload, device)`; sent to each of them once, by cloudpickle.
+        slots: the device of each worker, "cpu" or "cuda:<index>".
+        timeout_s: time limit of one attempt; None: ten times the longest completed job of its kind, at least 600 s.
+        retries: fresh attempts after a worker died, hung or ran out of memory; an exception is not retried.
+        log: file for the workers' output; None: dropped.
+
+    Raises:
+        WorkerError: from `run`, if the task does not arrive in the workers.
+        InputError: from `run`, if the task raises it.
+    """
+
+    def __init__(
+        self, task: Task, slots: Sequence[str], *, timeout_s: float | None, retries: int, log: Path | None
+    ) -> None:
+        self._task: bytes = cloudpickle.dumps(task)
+        self._slots, self._log = list(slots), log
+        self._timeout_s, self._retries = timeout_s, retries
+        self._longest_s: dict[str, float] = {}  # by kind of job
+        self._crew: dict[int, W] = {}  # by the index of the slot
+        self._false_starts = 0
+
+    @abstractmethod
+    def _new(self, index: int) -> W:
+        """A worker for a slot, which has no task yet."""
+
+    @abstractmethod
+    def _wait(self, workers: Sequence[W], seconds: float) -> None:
+        """Until one of the workers spoke or died, at most so long."""
+
+    @property
+    def workers(self) -> int:
+        """How many jobs run at the same time."""
+        return len(self._slots)
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[Result]:
+        """Yield every job once with its outcome, as they end. Left early, it kills workers still at work."""
+        waiting = deque((job, 1) for job in jobs)
+        for index in range(min(len(self._slots), len(jobs))):
+            if index not in self._crew:
+                self._hire(index)
+        try:
+            while waiting or any(worker.job for worker in self._crew.values()):
+                for worker in self._crew.values():
+                    if waiting and worker.idle:
+                        worker.start(*waiting.popleft())
+                self._wait(list(self._crew.values()), self._patience())
+                for index in list(self._crew):
+                    yield from self._look(index, waiting)
+        finally:
+            self._dismiss([index for index, worker in self._crew.items() if worker.job])
+
+    def close(self) -> None:
+        """Stop all workers: idle ones leave by themselves, the others are killed."""
+        self._dismiss(list(self._crew))
+
+    def _hire(self, index: int) -> None:
+        """Put a worker on a slot, in the place of the one that was there."""
+        self._crew[index] = self._new(index)
+        self._crew[index].give(self._task, self._log)
+
+    def _dismiss(self, indices: list[int]) -> None:
+        for index in indices:
+            self._crew.pop(index).leave()
+
+    def _look(self, index: int, waiting: deque[tuple[Job, int]]) -> Iterator[Result]:
+        """See what one worker has to say; replace it if it cannot go on."""
+        worker = self._crew[index]
+        try:
+            if worker.spoke():
+                yield from self._heard(index, worker.hear(), waiting)
+            elif worker.dead():
+                raise EOFError
+            elif time.monotonic() - worker.since > self._limit(worker):
+                limit = f"took longer than {self._limit(worker):.0f} s"
+                worker.kill()
+                yield from self._lost(index, "timeout", limit, waiting)
+        except EOFError:
+            yield from self._lost(index, "failed", f"the worker {worker.kill()}", waiting)
+
+    def _heard(self, index: int, message: Attempt | str | None, waiting: deque[tuple[Job, int]]) -> Iterator[Result]:
+        worker = self._crew[index]
+        if isinstance(message, str):
+            raise WorkerError(f"The task cannot be loaded in a worker process:\n{message}")
+        if message is None:
+            worker.ready, self._false_starts = True, 0
+            return
+        if message.wrong_input is not None:
+            raise message.wrong_input
+        job, attempts = worker.job, worker.attempts
+        assert job is not None  # a worker speaks when spoken to
+        worker.job = None
+        outcome = dataclasses.replace(message.outcome, attempts=attempts, device=worker.slot)
+        if outcome.state == "complete":
+            self._longest_s[job.kind] = max(outcome.seconds, self._longest_s.get(job.kind, 0.0))
+        if outcome.state == "failed" and (message.out_of_memory or worker.slot != "cpu"):
+            worker.kill()  # an error on a GPU can leave its context unusable for the next job
+            self._hire(index)
+        if message.out_of_memory and attempts <= self._retries:
+            waiting.appendleft((job, attempts + 1))
+        else:
+            yield job, outcome
+
+    def _lost(self, index: int, state: State, reason: str, waiting: deque[tuple[Job, int]]) -> Iterator[Result]:
+        """A worker is gone: put another in its place, and its job back into the queue or out as a failure."""
+        worker = self._crew[index]
+        if not worker.ready and worker.job is None:
+            self._false_starts += 1
+            if self._false_starts >= START_TRIES:
+                del self._crew[index]
+                raise WorkerError(f"No worker process could start: {reason}. Its output: {self._log or 'not kept'}.")
+        self._hire(index)
+        if worker.job is None:
+            return
+        if worker.attempts <= self._retries:
+            waiting.appendleft((worker.job, worker.attempts + 1))
+        else:
+            seconds = time.monotonic() - worker.since
+            yield worker.job, Outcome(state, {}, seconds, worker.attempts, reason, worker.slot)
+
+    def _limit(self, worker: W) -> float:
+        if worker.job is None:
+            return START_LIMIT_S if not worker.ready else float("inf")
+        if self._timeout_s is not None:
+            return self._timeout_s
+        longest_s = self._longest_s.get(worker.job.kind)
+        return FIRST_LIMIT_S if longest_s is None else max(LEAST_LIMIT_S, 10 * longest_s)
+
+    def _patience(self) -> float:
+        """Seconds until the next look at the workers, at the latest."""
+        now = time.monotonic()
+        left = [self._limit(worker) - (now - worker.since) for worker in self._crew.values()]
+        return max(0.0, min([POLL_S, *left]))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

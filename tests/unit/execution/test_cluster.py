@@ -1,0 +1,125 @@
+"""What only a cluster can do: machines that are lost, that have no room, that do not see the run; the rest is in
+`test_executors`, which runs its contract on a cluster too."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_executors import gone, outcomes, wait_for
+from toy_task import Unloadable, toy
+
+from autoseg.errors import InputError
+from autoseg.execution import Job, places
+from autoseg.execution.cluster import RayExecutor, cluster_slots, connect
+from autoseg.execution.crew import WorkerError
+
+slow = pytest.mark.slow
+
+
+@slow
+def test_one_worker_per_core_of_each_machine(cluster: Any) -> None:
+    assert places("ray")() == cluster_slots(device="cpu") == ["cpu", "cpu"]
+    assert cluster_slots(threads=2) == ["cpu"]  # no machine has two, yet there must be a worker
+    assert cluster_slots(workers=3) == ["cpu"] * 3
+    with pytest.raises(InputError, match=r"device: expected a device of the cluster \(no GPU\)"):
+        cluster_slots(device="cuda")
+    with pytest.raises(InputError, match="device: expected auto, cpu or cuda on a cluster"):
+        cluster_slots(device="cuda:1")
+    with pytest.raises(InputError, match="workers"):
+        cluster_slots(workers="many")
+
+
+@slow
+def test_workers_are_on_both_machines_and_kept_between_runs(cluster: Any) -> None:
+    with RayExecutor(toy, ["cpu", "cpu"], threads=3) as executor:
+        first = outcomes(executor, {"do": "doze"}, {"do": "doze"})
+        again = outcomes(executor, {"do": "environment"})[0]
+    pids = {outcome.scores["pid"] for outcome in first}
+    assert len(pids) == 2 and again.scores["pid"] in pids
+    assert (again.scores["threads"], again.scores["gpu"], again.scores["torch"]) == (3, -1, 0)
+
+
+@slow
+def test_a_worker_that_dies_is_replaced_and_its_job_tried_again(cluster: Any, tmp_path: Path) -> None:
+    with RayExecutor(toy, ["cpu"]) as executor:
+        payload = {"do": "die once", "x": 4, "marker": str(tmp_path / "m")}
+        again, dead, fine = outcomes(executor, payload, {"do": "die"}, {"x": 1})
+    assert (again.state, again.attempts, again.scores["double"]) == ("complete", 2, 8)
+    assert (dead.state, dead.attempts) == ("failed", 2) and dead.error.startswith("the worker died: ")
+    assert fine.state == "complete"
+
+
+@slow
+def test_a_worker_that_hangs_is_killed(cluster: Any, tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    with RayExecutor(toy, ["cpu"], timeout_s=0.5, retries=0) as executor:
+        hung, fine = outcomes(executor, {"do": "hang", "pids": str(pids)}, {"x": 1})
+    assert (hung.state, hung.error, fine.state) == ("timeout", "took longer than 0 s", "complete")
+    assert all(gone(int(pid)) for pid in pids.read_text().split())
+
+
+@slow
+def test_a_task_that_does_not_load_ends_the_run_with_one_error(cluster: Any) -> None:
+    with RayExecutor(Unloadable(), ["cpu", "cpu"]) as executor, pytest.raises(WorkerError) as caught:
+        outcomes(executor, {}, {})
+    assert "there_is_no_such_module" in str(caught.value)
+
+
+@slow
+def test_output_goes_to_the_log(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with RayExecutor(toy, ["cpu"], log=Path("log.txt")) as executor:
+        outcomes(executor, {"do": "say"})
+    assert "hello from the task" in (tmp_path / "log.txt").read_text()
+
+
+@slow
+def test_a_machine_that_does_not_see_the_run_is_named(cluster: Any, tmp_path: Path) -> None:
+    executor = RayExecutor(toy, ["cpu"], log=tmp_path / "run" / "log.txt")
+    with executor, pytest.raises(InputError, match=rf"run_dir: .*all machines of the cluster see, got {tmp_path}/run"):
+        outcomes(executor, {})
+
+
+@slow
+def test_a_lost_machine_costs_its_training_an_attempt_and_the_others_go_on(cluster: Any, tmp_path: Path) -> None:
+    """Its worker waits for a machine with room for it, and holds up nobody."""
+    third = cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    files, go = [tmp_path / str(i) for i in range(3)], tmp_path / "go"
+
+    def lose_one() -> None:
+        try:
+            there = dict(wait_for(file).split() for file in files)  # ids of processes by those of machines
+            assert len(there) == 3
+            cluster.remove_node(third, allow_graceful=False)
+            assert gone(int(there[third.node_id]))
+        finally:
+            go.touch()
+
+    with RayExecutor(toy, ["cpu"] * 3) as executor:
+        threading.Thread(target=lose_one, daemon=True).start()
+        jobs = [Job(file.name, {"do": "wait", "machine": str(file), "go": str(go)}) for file in files]
+        found = {job.key: outcome for job, outcome in executor.run(jobs)}
+    assert {outcome.state for outcome in found.values()} == {"complete"}
+    assert sorted(outcome.attempts for outcome in found.values()) == [1, 1, 2]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere.invalid:6379", "127.0.0.1", "auto"])
+def test_no_cluster_is_one_message(address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")  # of one that has crashed
+    with pytest.raises(InputError, match=r"executor\.address: expected a running Ray cluster, got .*ray start --head"):
+        connect(address)
+
+
+def test_without_ray_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(InputError, match=r"executor: expected an installed Ray, got none\. Install it"):
+        connect()
