@@ -3,7 +3,9 @@ from __future__ import annotations
 import gc
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,3 +34,26 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip("no ../shared/data beside this checkout")
     return path
+
+
+@pytest.fixture(scope="module")
+def machines() -> Iterator[Any]:
+    """A cluster of two machines with one core each, imitated on this one."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    cluster.add_node(num_cpus=1)
+    yield cluster
+    cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def cluster(machines: Any) -> Iterator[Any]:
+    """The same, with this process connected to it."""
+    import ray
+
+    from autoseg.execution.cluster import connect
+
+    connect(machines.address)
+    yield machines
+    ray.shutdown()
