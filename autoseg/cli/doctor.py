@@ -29,6 +29,7 @@ usage: autoseg doctor [KEY=VALUE ...]
 With a data set, its folders are checked too; keys are those of autoseg search:
   autoseg doctor
   autoseg doctor data=camvid data.root=DIR
+  autoseg doctor executor=ray
 
 Exit status: 0 all is there, 2 something is missing.
 """
@@ -64,6 +65,8 @@ def findings(config: SearchConfig) -> Iterator[Finding]:
     yield Finding("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     yield from packages()
     yield from devices()
+    if config.executor.name == "ray":
+        yield cluster(config.executor.address)
     cache = config.data.cache_dir or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     yield from memory_and_disk({"runs": Path(config.run_dir or ".").expanduser(), "cache": Path(cache).expanduser()})
     yield own_code(config.imports)
@@ -131,6 +134,19 @@ def devices() -> Iterator[Finding]:
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
         yield Finding("gpu", "ok", f"cuda:{index} {properties.name}, {properties.total_memory / 2**30:.0f} GB")
+
+
+def cluster(address: str) -> Finding:
+    """The machines of a Ray cluster."""
+    from autoseg.execution.cluster import connect, machines
+
+    try:
+        connect(address)
+    except InputError as error:
+        return Finding("cluster", "missing", str(error))
+    there = machines()
+    cores, gpus = (sum(has[kind] for has in there) for kind in ("CPU", "GPU"))
+    return Finding("cluster", "ok", f"{len(there)} machine(s), {cores} cores, {gpus} GPUs")
 
 
 def memory_and_disk(places: Mapping[str, Path]) -> Iterator[Finding]:

@@ -48,7 +48,7 @@ def connect(address: str = "auto") -> None:
     on_term = signal.getsignal(signal.SIGTERM)
     try:
         _knock(address)
-        ray.init(address, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
+        ray.init(address, log_to_driver=False, logging_level="ERROR")
     except (OSError, RuntimeError, ValueError) as error:
         first = str(error).strip().partition("\n")[0].rstrip(".")
         raise InputError("executor.address", "a running Ray cluster", f"{address} ({first})", START) from error
@@ -86,12 +86,10 @@ def cluster_slots(
     Raises:
         InputError: a GPU where there is none, an unknown device, fewer than one worker.
     """
-    import ray
-
     if device not in ("auto", "cpu", "cuda"):
         raise InputError("device", "auto, cpu or cuda on a cluster", repr(device), "Ray chooses which.")
-    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    gpus = sum(int(has.get("GPU", 0)) for has in machines)
+    there = machines()
+    gpus = sum(has["GPU"] for has in there)
     if device == "cuda" and not gpus:
         raise InputError("device", "a device of the cluster (no GPU)", repr(device), "Use device=cpu.")
     kind = "cuda" if gpus and device != "cpu" else "cpu"
@@ -99,7 +97,15 @@ def cluster_slots(
         return [kind] * number_of(workers)
     if kind == "cuda":
         return [kind] * (gpus * per_device)
-    return [kind] * max(1, sum(int(has.get("CPU", 0)) // threads for has in machines))
+    return [kind] * max(1, sum(has["CPU"] // threads for has in there))
+
+
+def machines() -> list[dict[str, int]]:
+    """CPU cores and GPUs of each machine of the cluster: {"CPU": …, "GPU": …}."""
+    import ray
+
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [{kind: int(has.get(kind, 0)) for kind in ("CPU", "GPU")} for has in alive]
 
 
 class RayWorker(Worker):

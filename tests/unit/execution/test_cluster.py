@@ -12,6 +12,8 @@ import pytest
 from test_executors import gone, outcomes, wait_for
 from toy_task import Unloadable, toy
 
+from autoseg.cli.doctor import Finding
+from autoseg.cli.doctor import cluster as look_at
 from autoseg.errors import InputError
 from autoseg.execution import Job, places
 from autoseg.execution.cluster import RayExecutor, cluster_slots, connect
@@ -34,6 +36,11 @@ def test_one_worker_per_core_of_each_machine(cluster: Any) -> None:
 
 
 @slow
+def test_doctor_says_what_it_has(cluster: Any) -> None:
+    assert look_at(cluster.address) == Finding("cluster", "ok", "2 machine(s), 2 cores, 0 GPUs")
+
+
+@slow
 def test_workers_are_on_both_machines_and_kept_between_runs(cluster: Any) -> None:
     with RayExecutor(toy, ["cpu", "cpu"], threads=3) as executor:
         first = outcomes(executor, {"do": "doze"}, {"do": "doze"})
@@ -41,6 +48,22 @@ def test_workers_are_on_both_machines_and_kept_between_runs(cluster: Any) -> Non
     pids = {outcome.scores["pid"] for outcome in first}
     assert len(pids) == 2 and again.scores["pid"] in pids
     assert (again.scores["threads"], again.scores["gpu"], again.scores["torch"]) == (3, -1, 0)
+
+
+@slow
+def test_each_worker_sees_the_gpu_that_it_was_given(cluster: Any, tmp_path: Path) -> None:
+    node = cluster.add_node(num_cpus=0, num_gpus=2)  # it takes Ray's word for them
+    cluster.wait_for_nodes()
+    try:
+        assert cluster_slots() == cluster_slots(device="cuda") == ["cuda", "cuda"]
+        assert cluster_slots(per_device=2) == ["cuda"] * 4 and cluster_slots(device="cpu") == ["cpu", "cpu"]
+        meet = {"do": "environment", "meet": str(tmp_path), "of": 4}  # all four work at the same time
+        with RayExecutor(toy, ["cuda"] * 4) as executor:
+            found = outcomes(executor, *[meet] * 4)
+        assert sorted(outcome.scores["gpu"] for outcome in found) == [0, 0, 1, 1]
+        assert {(outcome.scores["cuda"], outcome.device) for outcome in found} == {(1, "cuda")}
+    finally:
+        cluster.remove_node(node)
 
 
 @slow
