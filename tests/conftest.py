@@ -39,6 +39,7 @@ def shared_data() -> Path:
 @pytest.fixture(scope="module")
 def machines() -> Iterator[Any]:
     """A cluster of two machines with one core each, imitated on this one."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # it would tell its makers
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})

@@ -107,18 +107,6 @@ def test_interrupted_and_resumed_equals_never_stopped(tmp_path):
 
 
 @pytest.mark.slow
-def test_on_a_cluster_it_equals_that_on_one_machine(tmp_path, machines):
-    there = autoseg(tmp_path, "search", *TINY, "executor=ray", f"executor.address={machines.address}", "run_dir=there")
-    here = autoseg(tmp_path, "search", *TINY, "run_dir=here")
-    assert (there.returncode, here.returncode) == (0, 0), there.stderr + here.stderr
-    assert "on 2 workers" in there.stdout
-    assert rewards(tmp_path / "there") == rewards(tmp_path / "here")
-    assert (tmp_path / "there" / "predictions").is_dir() == (tmp_path / "here" / "predictions").is_dir()
-    again = autoseg(tmp_path, "search", "resume=there", "executor=processes", "search.rounds=3")
-    assert again.returncode == 0, again.stderr
-
-
-@pytest.mark.slow
 def test_interrupted_while_it_imports_leaves_nobody_behind(tmp_path):
     process = subprocess.Popen(
         [PROGRAM, "search", *TINY, "workers=2"],
