@@ -59,7 +59,8 @@ def connect(address: str = "auto") -> None:
 
 def _knock(address: str) -> None:
     """Fail if nobody answers where the cluster should be: Ray would go on trying for minutes."""
-    address = os.environ.get("RAY_ADDRESS") or address
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS", address)
     if address == "auto":
         latest = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")
         if not latest.is_file():

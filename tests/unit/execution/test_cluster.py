@@ -142,6 +142,18 @@ def test_no_cluster_is_one_message(address: str, monkeypatch: pytest.MonkeyPatch
         connect(address)
 
 
+@pytest.mark.parametrize(("typed", "asked"), [("10.0.0.1:7", "10.0.0.1:7"), ("auto", "10.0.0.2:8")])
+def test_a_typed_address_goes_before_the_environment(typed: str, asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(address: tuple[str, int], timeout: float) -> None:
+        raise OSError("nobody at {}:{}".format(*address))
+
+    monkeypatch.setattr("socket.create_connection", nobody)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.2:8")
+    with pytest.raises(InputError, match=rf"got {typed} \(nobody at {asked}\)"):
+        connect(typed)
+
+
 def test_without_ray_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match=r"executor: expected an installed Ray, got none\. Install it"):
