@@ -7,6 +7,7 @@ machines have the same packages, and see the run folder and the data under the s
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import socket
@@ -223,13 +224,12 @@ class RayExecutor(Crew[RayWorker]):
 
 
 def _share(slots: Sequence[str], threads: int) -> float:
-    """What one of the workers takes of a GPU, or of the cores, so that all of them have room."""
-    import ray
-
-    has = ray.cluster_resources()
-    if slots[0] == "cpu":
-        return min(threads, has.get("CPU", threads) / len(slots))
-    return min(1.0, has["GPU"] / len(slots))
+    """What one of the workers takes of the GPUs or cores of its machine, so that all of them have room."""
+    kind, whole = ("CPU", threads) if slots[0] == "cpu" else ("GPU", 1)
+    room = [has[kind] for has in machines()]
+    if sum(has // whole for has in room) >= len(slots):
+        return whole
+    return 1 / math.ceil(len(slots) / max(1, sum(room)))
 
 
 class _Actor:

@@ -16,7 +16,7 @@ from autoseg.cli.doctor import Finding
 from autoseg.cli.doctor import cluster as look_at
 from autoseg.errors import InputError
 from autoseg.execution import Job, places
-from autoseg.execution.cluster import RayExecutor, cluster_slots, connect
+from autoseg.execution.cluster import RayExecutor, _share, cluster_slots, connect
 from autoseg.execution.crew import WorkerError
 
 slow = pytest.mark.slow
@@ -132,6 +132,27 @@ def test_a_lost_machine_costs_its_training_an_attempt_and_the_others_go_on(clust
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere.invalid:6379", "127.0.0.1", "auto"])
+@pytest.mark.parametrize(
+    ("slots", "threads", "cores", "gpus", "share"),
+    [
+        (["cpu"] * 4, 2, [4, 4], [0, 0], 2),
+        (["cpu"] * 3, 1, [1, 1], [0, 0], 1 / 2),  # a third of two cores would leave room for two
+        (["cpu"], 2, [1, 1], [0, 0], 1),  # no machine has two cores
+        (["cuda"] * 3, 1, [8, 8], [2, 1], 1),
+        (["cuda"] * 4, 1, [8, 8], [2, 1], 1 / 2),
+        (["cuda"] * 6, 1, [8], [2], 1 / 3),
+    ],
+)
+def test_all_workers_have_room(
+    slots: list[str], threads: int, cores: list[int], gpus: list[int], share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = [{"CPU": cpu, "GPU": gpu} for cpu, gpu in zip(cores, gpus, strict=True)]
+    monkeypatch.setattr("autoseg.execution.cluster.machines", lambda: there)
+    assert _share(slots, threads) == share
+    kind = "CPU" if slots[0] == "cpu" else "GPU"
+    assert sum(int(has[kind] / share + 1e-9) for has in there) >= len(slots)
+
+
 def test_no_cluster_is_one_message(address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
