@@ -131,7 +131,6 @@ def test_a_lost_machine_costs_its_training_an_attempt_and_the_others_go_on(clust
     assert sorted(outcome.attempts for outcome in found.values()) == [1, 1, 2]
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere.invalid:6379", "127.0.0.1", "auto"])
 @pytest.mark.parametrize(
     ("slots", "threads", "cores", "gpus", "share"),
     [
@@ -153,6 +152,7 @@ def test_all_workers_have_room(
     assert sum(int(has[kind] / share + 1e-9) for has in there) >= len(slots)
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere.invalid:6379", "127.0.0.1", "auto"])
 def test_no_cluster_is_one_message(address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
