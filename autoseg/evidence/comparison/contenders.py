@@ -79,13 +79,15 @@ def contenders(texts: Sequence[str], metrics: Sequence[str], home: Path | None =
 
 
 def find(field: str, text: str, among: Sequence[Contender]) -> Contender:
-    """The contender meant by its name or by what was typed.
+    """The contender meant by its name, by what was typed, or by its card, which a comparison keeps a copy of.
 
     Raises:
         InputError: there is none.
     """
+    file = card_path(text)
+    label = _label(LossCard.load(file)) if file is not None and file.is_file() else None
     for contender in among:
-        if "".join(text.split()) in (contender.name, contender.text):
+        if "".join(text.split()) in (contender.name, contender.text) or label == contender.name:
             return contender
     names = [contender.name for contender in among]
     raise InputError(field, "one of the losses: " + ", ".join(names), repr(text), "Add it to losses, or name another.")

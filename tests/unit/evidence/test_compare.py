@@ -158,6 +158,14 @@ def test_the_reference_is_one_of_the_losses() -> None:
         find("reference", "ce", among)
 
 
+def test_the_reference_may_be_a_card_that_the_comparison_keeps_a_copy_of(tmp_path: Path) -> None:
+    card = a_card(tmp_path / "loss.json")
+    among = contenders(["ce", str(card)], ["miou"])
+    keep_cards(among, tmp_path / "run")
+    resumed = contenders([contender.kept for contender in among], ["miou"], tmp_path / "run")
+    assert find("reference", str(card), resumed) == resumed[1]
+
+
 def test_what_was_searched_and_what_was_not(tmp_path: Path) -> None:
     card = a_card(tmp_path / "loss.json")
     losses = ["ce", "identity", "asl2021/miou", str(card), f"0.5*ce+0.5*{card}"]
