@@ -74,7 +74,7 @@ def _knock(address: str) -> None:
 def cluster_slots(
     workers: str | int = "auto", device: str = "auto", per_device: int = 1, threads: int = 1
 ) -> list[str]:
-    """One device kind per worker, of the cluster that this process is connected to.
+    """One kind of device per worker, of the cluster that this process is connected to.
 
     Args:
         workers: how many, or "auto": `per_device` for each GPU; on CPU, each machine's cores divided by `threads`.
@@ -126,28 +126,23 @@ class RayWorker(Worker):
         takes = {"num_cpus": share} if slot == "cpu" else {"num_cpus": 0, "num_gpus": share}
         actor = ray.remote(**takes, max_restarts=0)(_Actor)
         self._actor = actor.remote(sys.path, os.getcwd(), slot, threads)
-        self._reply: ObjectRef[Any] | None = None
+        self.reply: ObjectRef[Any] | None = None  # what it owes an answer to
         self._end = "was stopped"
 
     def _send(self, message: object) -> None:
-        self._reply = self._actor.answer.remote(message)
-
-    @property
-    def reply(self) -> ObjectRef[Any] | None:
-        """What it owes an answer to."""
-        return self._reply
+        self.reply = self._actor.answer.remote(message)
 
     def spoke(self) -> bool:
         """Whether there is an answer, or its actor has died."""
         import ray
 
-        return self._reply is not None and bool(ray.wait([self._reply], timeout=0)[0])
+        return self.reply is not None and bool(ray.wait([self.reply], timeout=0)[0])
 
     def hear(self) -> Attempt | str | None:
         """The answer, which must be there; EOFError if the actor is dead, `InputError` if it does not see a folder."""
         import ray
 
-        reply, self._reply = self._reply, None
+        reply, self.reply = self.reply, None
         try:
             message = ray.get(reply)
         except ray.exceptions.RayError as error:
@@ -236,7 +231,7 @@ class _Actor:
     """What runs on a machine of the cluster: the side of `worker.main`."""
 
     def __init__(self, path: list[str], folder: str, slot: str, threads: int) -> None:
-        sys.path[:] = path
+        sys.path += [entry for entry in path if entry not in sys.path]  # for modules beside the user's script
         os.environ.update(thread_variables(threads))
         if slot == "cpu":
             os.environ["CUDA_VISIBLE_DEVICES"] = ""

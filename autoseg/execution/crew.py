@@ -32,7 +32,7 @@ class Worker(ABC):
     """The hold on one worker, which is given a task and then does one job of it at a time.
 
     Args:
-        slot: "cpu" or "cuda:<index>"; the device it computes on.
+        slot: the device it computes on: "cpu", "cuda:<index>" or, of a cluster, "cuda".
     """
 
     def __init__(self, slot: str) -> None:
@@ -90,7 +90,7 @@ class Crew(ABC, Generic[W]):
 
     Args:
         task: called in the workers as `task(payload, device)`; sent to each of them once, by cloudpickle.
-        slots: the device of each worker, "cpu" or "cuda:<index>".
+        slots: the device of each worker.
         timeout_s: time limit of one attempt; None: ten times the longest completed job of its kind, at least 600 s.
         retries: fresh attempts after a worker died, hung or ran out of memory; an exception is not retried.
         log: file for the workers' output; None: dropped.

@@ -34,7 +34,7 @@ class Outcome:
     seconds: float = 0.0  # wall-clock time of the last attempt
     attempts: int = 1  # 1, or more after a worker died, hung or ran out of memory
     error: str = ""  # the reason in words, with the traceback where there is one; empty if complete
-    device: str = "cpu"  # the slot it ran on: "cpu" or "cuda:<index>"
+    device: str = "cpu"  # the slot it ran on: "cpu", "cuda:<index>" or, of a cluster, "cuda"
     # scores on the way, by iteration, if the task was asked to look
     rungs: dict[int, float] = field(default_factory=dict)
 
