@@ -50,7 +50,7 @@ def standby(config: SearchConfig | CompareConfig | TrustConfig, threads: int, *,
     """
     reachable(config.imports)
     where = config.executor
-    devices = places(where.name, where.address)(config.workers, config.device, where.per_device, threads)
+    devices = places(where.name, config.workers, config.device, where.per_device, threads, where.address)
     return Standby(devices, threads, import_all, start=start and where.name == "processes")
 
 

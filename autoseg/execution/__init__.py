@@ -6,7 +6,7 @@ exception in the search; torch is imported by the workers only, after their devi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from autoseg.execution.devices import slots
@@ -21,18 +21,25 @@ __all__ = [
 ]  # fmt: skip
 
 
-def places(name: str, address: str = "auto") -> Callable[[str | int, str, int, int], list[str]]:
-    """What gives the devices of an executor's workers (`slots`, or the like of a cluster, which is then connected to).
+def places(
+    name: str,
+    workers: str | int = "auto",
+    device: str = "auto",
+    per_device: int = 1,
+    threads: int = 1,
+    address: str = "auto",
+) -> list[str]:
+    """The device of each worker of an executor: `slots`, or `cluster_slots` of the cluster at an address.
 
     Raises:
-        InputError: there is no such cluster.
+        InputError: they cannot be had, or there is no such cluster, to which this process is connected then.
     """
     if name != "ray":
-        return slots
+        return slots(workers, device, per_device, threads)
     from autoseg.execution.cluster import cluster_slots, connect
 
     connect(address)
-    return cluster_slots
+    return cluster_slots(workers, device, per_device, threads)
 
 
 def build_executor(

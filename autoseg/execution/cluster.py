@@ -14,13 +14,14 @@ import socket
 import sys
 import threading
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoseg.errors import InputError
 from autoseg.execution.crew import Crew, Worker
 from autoseg.execution.devices import number_of
-from autoseg.execution.job import Attempt, Task, attempt
+from autoseg.execution.job import Attempt, Outcome, Task, attempt
 from autoseg.execution.process import thread_variables
 from autoseg.execution.worker import load
 
@@ -129,6 +130,10 @@ class RayWorker(Worker):
         self.reply: ObjectRef[Any] | None = None  # what it owes an answer to
         self._end = "was stopped"
 
+    def give(self, task: bytes, log: Path | None) -> None:
+        """As of any worker; the log by its whole path, since an actor begins in a folder of Ray's."""
+        super().give(task, log and log.absolute())
+
     def _send(self, message: object) -> None:
         self.reply = self._actor.answer.remote(message)
 
@@ -139,17 +144,15 @@ class RayWorker(Worker):
         return self.reply is not None and bool(ray.wait([self.reply], timeout=0)[0])
 
     def hear(self) -> Attempt | str | None:
-        """The answer, which must be there; EOFError if the actor is dead, `InputError` if it does not see a folder."""
+        """The answer, which must be there; EOFError if the actor is dead."""
         import ray
 
         reply, self.reply = self.reply, None
         try:
-            message = ray.get(reply)
+            message: Attempt | str | None = ray.get(reply)
         except ray.exceptions.RayError as error:
             self._end = f"died: {' '.join(str(error).split())}"
             raise EOFError from error
-        if isinstance(message, InputError):
-            raise message
         return message
 
     def dead(self) -> bool:
@@ -178,31 +181,17 @@ class RayExecutor(Crew[RayWorker]):
     A machine that is lost costs its trainings an attempt; its workers are started again where there is room, at once or
     when there is, while the others go on.
 
-    Args:
-        task: called in the workers as `task(payload, device)`; sent to each of them once, by cloudpickle.
-        slots: of `cluster_slots`.
-        threads: CPU threads per worker; part of what makes a score reproducible.
-        timeout_s: as in `Crew`.
-        retries: as in `Crew`.
-        log: file for the workers' output, in a folder that all machines see; None: dropped.
+    Arguments are those of `Crew`, with the slots of `cluster_slots`, and a log in a folder that all machines see.
 
     Raises:
         WorkerError: from `run`, if the task does not arrive in the workers.
         InputError: from `run`, if the task raises it, or a machine does not see the folders of the run.
     """
 
-    def __init__(
-        self,
-        task: Task,
-        slots: Sequence[str],
-        *,
-        threads: int = 1,
-        timeout_s: float | None = None,
-        retries: int = 1,
-        log: Path | None = None,
-    ) -> None:
-        super().__init__(task, slots, timeout_s=timeout_s, retries=retries, log=None if log is None else log.absolute())
-        self._threads, self._share = threads, _share(slots, threads)
+    @cached_property
+    def _share(self) -> float:
+        """Settled once: a worker whose machine is lost waits for room, and does not press in on the others."""
+        return share_of(self._slots, self._threads)
 
     def _new(self, index: int) -> RayWorker:
         return RayWorker(self._slots[index], self._share, self._threads)
@@ -218,7 +207,7 @@ class RayExecutor(Crew[RayWorker]):
         return float("inf") if waits and any(one.ready for one in self._crew.values()) else super()._limit(worker)
 
 
-def _share(slots: Sequence[str], threads: int) -> float:
+def share_of(slots: Sequence[str], threads: int) -> float:
     """What one of the workers takes of the GPUs or cores of its machine, so that all of them have room."""
     kind, whole = ("CPU", threads) if slots[0] == "cpu" else ("GPU", 1)
     room = [has[kind] for has in machines()]
@@ -239,8 +228,8 @@ class _Actor:
         self._folder = folder
         self._task: Task | None = None
 
-    def answer(self, message: Any) -> Attempt | InputError | str | None:
-        """To the task and its log: None, or why it cannot be loaded. To a payload: the attempt."""
+    def answer(self, message: Any) -> Attempt | str | None:
+        """As a `worker.main` to the task and its log, then to each payload; refuses folders that it does not see."""
         if self._task is not None:
             return attempt(self._task, message, self._device)
         task, log = message
@@ -248,7 +237,8 @@ class _Actor:
             if not Path(folder).is_dir():
                 got = f"{folder}, which {socket.gethostname()} does not"
                 hint = "Start the command, and put the run, on a file system that they share."
-                return InputError("run_dir", "a folder that all machines of the cluster see", got, hint)
+                wrong = InputError("run_dir", "a folder that all machines of the cluster see", got, hint)
+                return Attempt(Outcome("failed"), wrong_input=wrong)
         os.chdir(self._folder)  # paths of the run may be relative to it
         loaded = load(task, log)
         if isinstance(loaded, str):

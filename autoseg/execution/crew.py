@@ -91,6 +91,7 @@ class Crew(ABC, Generic[W]):
     Args:
         task: called in the workers as `task(payload, device)`; sent to each of them once, by cloudpickle.
         slots: the device of each worker.
+        threads: CPU threads per worker; part of what makes a score reproducible.
         timeout_s: time limit of one attempt; None: ten times the longest completed job of its kind, at least 600 s.
         retries: fresh attempts after a worker died, hung or ran out of memory; an exception is not retried.
         log: file for the workers' output; None: dropped.
@@ -101,10 +102,17 @@ class Crew(ABC, Generic[W]):
     """
 
     def __init__(
-        self, task: Task, slots: Sequence[str], *, timeout_s: float | None, retries: int, log: Path | None
+        self,
+        task: Task,
+        slots: Sequence[str],
+        *,
+        threads: int = 1,
+        timeout_s: float | None = None,
+        retries: int = 1,
+        log: Path | None = None,
     ) -> None:
         self._task: bytes = cloudpickle.dumps(task)
-        self._slots, self._log = list(slots), log
+        self._slots, self._threads, self._log = list(slots), threads, log
         self._timeout_s, self._retries = timeout_s, retries
         self._longest_s: dict[str, float] = {}  # by kind of job
         self._crew: dict[int, W] = {}  # by the index of the slot

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from multiprocessing.connection import wait
-from pathlib import Path
+from typing import Any
 
 from autoseg.execution.crew import Crew
 from autoseg.execution.job import Task
@@ -18,30 +18,17 @@ class ProcessExecutor(Crew[WorkerProcess]):
     Args:
         task: called in the workers as `task(payload, device)`; sent to each of them once, by cloudpickle.
         slots: the device of each worker, "cpu" or "cuda:<index>" (see `slots()`).
-        threads: CPU threads per worker; part of what makes a score reproducible.
-        timeout_s: time limit of one attempt; None: ten times the longest completed job of its kind, at least 600 s.
-        retries: fresh attempts after a worker died, hung or ran out of memory; an exception is not retried.
-        log: file for the workers' output; None: dropped.
         standby: workers for the same slots and threads that have been started already; None: there are none.
+        options: threads, timeout_s, retries and log, as in `Crew`.
 
     Raises:
         WorkerError: from `run`, if the task does not arrive in the workers.
         InputError: from `run`, if the task raises it.
     """
 
-    def __init__(
-        self,
-        task: Task,
-        slots: Sequence[str],
-        *,
-        threads: int = 1,
-        timeout_s: float | None = None,
-        retries: int = 1,
-        log: Path | None = None,
-        standby: Standby | None = None,
-    ) -> None:
-        super().__init__(task, slots, timeout_s=timeout_s, retries=retries, log=log)
-        self._threads, self._standby = threads, standby
+    def __init__(self, task: Task, slots: Sequence[str], *, standby: Standby | None = None, **options: Any) -> None:
+        super().__init__(task, slots, **options)
+        self._standby = standby
 
     def _new(self, index: int) -> WorkerProcess:
         """One that stands by, or a new one."""

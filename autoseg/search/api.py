@@ -142,8 +142,10 @@ def search(
         "floor": floor,
         "confirm": asdict(confirm),
     }
+    if inline and cluster is not None:
+        raise InputError("cluster", "none with inline=True, which trains in this process", repr(cluster))
     kind = "inline" if inline else "processes" if cluster is None else "ray"
-    devices = places(kind, cluster or "auto")(workers, device, per_device, threads)
+    devices = places(kind, workers, device, per_device, threads, cluster or "auto")
     path = Path(run_dir) if run_dir is not None else new_run_path(Path("runs"), metric, "custom")
     with ExitStack() as stack:
         folder = stack.enter_context(RunFolder.create_or_open(path, {**fixed, "rounds": rounds}, fixed, rounds))

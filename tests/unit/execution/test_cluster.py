@@ -16,7 +16,7 @@ from autoseg.cli.doctor import Finding
 from autoseg.cli.doctor import cluster as look_at
 from autoseg.errors import InputError
 from autoseg.execution import Job, places
-from autoseg.execution.cluster import RayExecutor, _share, cluster_slots, connect
+from autoseg.execution.cluster import RayExecutor, cluster_slots, connect, share_of
 from autoseg.execution.crew import WorkerError
 
 slow = pytest.mark.slow
@@ -24,7 +24,7 @@ slow = pytest.mark.slow
 
 @slow
 def test_one_worker_per_core_of_each_machine(cluster: Any) -> None:
-    assert places("ray")() == cluster_slots(device="cpu") == ["cpu", "cpu"]
+    assert places("ray") == cluster_slots(device="cpu") == ["cpu", "cpu"]
     assert cluster_slots(threads=2) == ["cpu"]  # no machine has two, yet there must be a worker
     assert cluster_slots(workers=3) == ["cpu"] * 3
     with pytest.raises(InputError, match=r"device: expected a device of the cluster \(no GPU\)"):
@@ -147,7 +147,7 @@ def test_all_workers_have_room(
 ) -> None:
     there = [{"CPU": cpu, "GPU": gpu} for cpu, gpu in zip(cores, gpus, strict=True)]
     monkeypatch.setattr("autoseg.execution.cluster.machines", lambda: there)
-    assert _share(slots, threads) == share
+    assert share_of(slots, threads) == share
     kind = "CPU" if slots[0] == "cpu" else "GPU"
     assert sum(int(has[kind] / share + 1e-9) for has in there) >= len(slots)
 

@@ -48,6 +48,12 @@ def test_a_controller_of_another_space_is_refused_at_once(quick_path: Path) -> N
     assert not (quick_path / "run").exists()
 
 
+def test_in_this_process_and_on_a_cluster_is_refused_at_once(quick_path: Path) -> None:
+    with pytest.raises(InputError, match="cluster: expected none with inline=True"):
+        autoseg.search("miou", my_train, run_dir=quick_path / "run", inline=True, cluster="auto", **SMALL)
+    assert not (quick_path / "run").exists()
+
+
 def test_the_search_around_ones_own_training(quick_path: Path) -> None:
     run = quick_path / "run"
     result = autoseg.search("miou", my_train, num_classes=3, run_dir=run, inline=True, **SMALL)
