@@ -95,12 +95,14 @@ def _of_matrix(matrix: Matrix, hues: dict[str, str]) -> list[Section]:
         for metric in matrix.metrics
     ]
     others = [Text(text) for text in sentences(matrix)[1:]]  # the first stands at the top
-    key = Key(
-        [(f"to {matrix.reference}", ORANGE, "solid"), ("to the best hand-made loss of the metric", GREEN, "solid")]
-    )
+    key = [(f"to {matrix.reference}", ORANGE, "solid")]
+    if any(matrix.best_hand_made(metric) not in (None, matrix.reference) for metric in matrix.metrics):
+        key.append(("to the best hand-made loss of the metric", GREEN, "solid"))
     return [
         Section("scores", "Scores", [_table(matrix), Text(" ".join(legend(matrix)), "note"), *others, Grid(dots, 330)]),
-        Section("differences", "Differences", [Text(FOREST.format(matrix.interval), "note"), key, Grid(forests, 330)]),
+        Section(
+            "differences", "Differences", [Text(FOREST.format(matrix.interval), "note"), Key(key), Grid(forests, 330)]
+        ),
         *_classes(matrix),
     ]
 

@@ -21,6 +21,7 @@ from autoseg.config import CompareConfig, DataConfig, ModelConfig, ProxyConfig, 
 from autoseg.evidence.comparison.contenders import Contender
 from autoseg.evidence.comparison.matrix import Matrix
 from autoseg.evidence.report import gradient, of_comparison
+from autoseg.evidence.report.blocks import Key
 from autoseg.evidence.report.gallery import difference, most_different
 from autoseg.evidence.report.page import PACKAGE
 from autoseg.evidence.report.theme import BLUE, DARK, GREY, ORANGE, colours
@@ -201,6 +202,23 @@ def test_the_table_shows_what_was_searched_and_what_is_best() -> None:
     among = [Contender("ce", "ce", "ce", False), Contender("found", "found", "found", True)]
     table = of_comparison._table(Matrix(among, ["miou"], [1], "ce", records, []))
     assert [[cell.tone for cell in row] for row in table.rows] == [["", "", "quiet"], ["mine", "best", "quiet"]]
+
+
+@pytest.mark.parametrize(
+    ("lovasz", "lines"), [(0.3, ["to ce"]), (0.45, ["to ce", "to the best hand-made loss of the metric"])]
+)
+def test_the_differences_name_the_lines_that_are_drawn(lovasz: float, lines: list[str]) -> None:
+    """To the best hand-made loss none is, where that is the reference."""
+    scores = {"ce": 0.4, "lovasz": lovasz, "found": 0.5}
+    records = [
+        TrialRecord(-1, 0, "x", name, None, seed, "complete", {"miou": score + seed / 100})
+        for name, score in scores.items()
+        for seed in (1, 2)
+    ]
+    among = [Contender(name, name, name, name == "found") for name in scores]
+    sections = of_comparison._of_matrix(Matrix(among, ["miou"], [1, 2], "ce", records, []), dict.fromkeys(scores, BLUE))
+    (key,) = [block for block in sections[1].blocks if isinstance(block, Key)]
+    assert [name for name, *_ in key.lines] == lines
 
 
 def test_on_paper_the_page_has_nothing_to_click() -> None:
