@@ -42,8 +42,9 @@ def machines() -> Iterator[Any]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # it would tell its makers
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    cluster.add_node(num_cpus=1)
+    one = {"num_cpus": 1, "num_gpus": 0}
+    cluster = Cluster(initialize_head=True, head_node_args={**one, "include_dashboard": False})
+    cluster.add_node(**one)
     yield cluster
     cluster.shutdown()
 

@@ -51,7 +51,10 @@ def test_workers_are_on_both_machines_and_kept_between_runs(cluster: Any) -> Non
 
 
 @slow
-def test_each_worker_sees_the_gpu_that_it_was_given(cluster: Any, tmp_path: Path) -> None:
+def test_each_worker_sees_the_gpu_that_it_was_given(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)  # Ray refuses GPUs that are hidden from this process
     node = cluster.add_node(num_cpus=0, num_gpus=2)  # it takes Ray's word for them
     cluster.wait_for_nodes()
     try:
@@ -110,7 +113,7 @@ def test_a_machine_that_does_not_see_the_run_is_named(cluster: Any, tmp_path: Pa
 @slow
 def test_a_lost_machine_costs_its_training_an_attempt_and_the_others_go_on(cluster: Any, tmp_path: Path) -> None:
     """Its worker waits for a machine with room for it, and holds up nobody."""
-    third = cluster.add_node(num_cpus=1)
+    third = cluster.add_node(num_cpus=1, num_gpus=0)
     cluster.wait_for_nodes()
     files, go = [tmp_path / str(i) for i in range(3)], tmp_path / "go"
 
