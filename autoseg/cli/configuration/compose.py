@@ -156,7 +156,7 @@ def _checked(override: Override, schema: type) -> str:
     """The override as Hydra shall see it, once its key or group option is known to exist.
 
     `space=NAME` is short for `space.name=NAME`: spaces are files of `search_spaces/`, not configs. Keys
-    inside an open dictionary (`controller.options.lr`) need no `+` here.
+    inside an open dictionary (`controller.options.lr`, `model.overrides={neck: {…}}`) need no `+` here.
     """
     key, value = override.key_or_group, override.value()
     text = (override.input_line or "").lstrip("+")
@@ -171,10 +171,10 @@ def _checked(override: Override, schema: type) -> str:
             raise unknown_name(key, str(value), options(key, schema))
         return text
     known = keys(schema)
+    if any(f"{key}.".startswith(f"{parent}.") for parent, kind in known.items() if get_origin(kind) is dict):
+        return f"++{text}"
     if key in known:
         return text
-    if any(key.startswith(f"{parent}.") for parent, kind in known.items() if get_origin(kind) is dict):
-        return f"++{text}"
     raise InputError("key", _section_of(key, known), repr(key), _nearest(key, known))
 
 

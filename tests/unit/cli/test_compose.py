@@ -73,6 +73,12 @@ def test_open_dictionaries_take_new_keys_without_a_plus():
     assert composed("controller.options.lr=0.3").controller.options["lr"] == 0.3
 
 
+def test_open_dictionaries_take_a_dictionary_with_new_keys():
+    config = composed("model=deeplabv3plus_mobilenet_v2", "model.overrides={neck: {in_channels: [24, 32]}}")
+    assert config.model.overrides["neck"] == {"in_channels": [24, 32]}
+    assert config.model.overrides["backbone"]["type"] == "MobileNetV2"  # as typed key by key, the rest stays
+
+
 def test_plain_data_round_trips_through_yaml():
     config = composed("experiment=smoke", "data.classes=[a,b]", "search.floor='\"miou>=0.9*ce\"'")
     assert stored.load(SearchConfig, yaml.safe_load(yaml.safe_dump(stored.plain(config)))) == config
