@@ -32,6 +32,14 @@ class Diverged(AutosegError):
     """A training produced a loss that is not finite; the candidate is recorded as diverged."""
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether the machine or its GPU had no memory left; by what it says, since CUDA's libraries share no type."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    said = str(error)
+    return isinstance(error, RuntimeError) and ("out of memory" in said or "ALLOC_FAILED" in said)
+
+
 def unknown_name(field: str, got: str, known: Iterable[str], hint: str = "") -> InputError:
     """The error for a name that does not exist: names the nearest known ones, then all of them."""
     names = sorted(known)

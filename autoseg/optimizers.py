@@ -40,4 +40,15 @@ class PlainAdamW(_Plain, AdamW):
 
 
 class PlainSGD(_Plain, SGD):
-    """`torch.optim.SGD`."""
+    """`torch.optim.SGD` without dampening; its momentum begins with zeros.
+
+    torch's fused step begins with memory as it finds it, and goes on with that if a GradScaler skips the first one.
+    """
+
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
+        """See `_Plain.step`."""
+        if not self.state:
+            for group in self.param_groups:
+                for parameter in group["params"] if group["momentum"] else ():
+                    self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return super().step(closure)

@@ -34,7 +34,7 @@ from autoseg.execution.devices import cpu_cores
 from autoseg.search.proxy import ProxyTask
 from autoseg.surrogates import SurrogateLoss, build_space
 from autoseg.training import Batches, build_model, layers
-from autoseg.training.precision import precision_of
+from autoseg.training.precision import precision_of, reproducible
 from autoseg.training.schedule import build_optimizer, rates, set_rates
 from benchmarks import proxy
 from benchmarks.harness import Row
@@ -160,7 +160,12 @@ def in_threads(plan: Plan) -> float:
         with torch.cuda.stream(torch.cuda.Stream()):
             return plan.setting.timed / _length(Training(plan.data, plan.setting)({"number": number}, "cuda"))
 
-    with ThreadPoolExecutor(plan.candidates) as pool:
+    # Round all of them: what the first thread to end puts back for the whole process is then what the others want.
+    device, threads = torch.device("cuda"), plan.setting.proxy.threads
+    with (
+        reproducible(device, 0, threads=threads, deterministic=False),
+        ThreadPoolExecutor(plan.candidates) as pool,
+    ):
         return sum(pool.map(work, range(plan.candidates)))
 
 

@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 out=${1:?"usage: scripts/on_a_gpu.sh OUT [PART:SECONDS ...]"}
 shift
 parts=("$@")
-[ $# -gt 0 ] || parts=(kernels:150 gpu_losses:120 cost:170 training:110)
+[ $# -gt 0 ] || parts=(kernels:240 gpu_losses:130 training:80 cost:130)
 mkdir -p "$out"
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 PYTHON=${PYTHON:-python3}

@@ -6,10 +6,11 @@ import importlib.metadata
 import os
 import platform
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import psutil
 from packaging.requirements import Requirement
@@ -18,8 +19,11 @@ from autoseg.cli.arguments import Arguments
 from autoseg.cli.configuration.compose import compose, options
 from autoseg.config import DataConfig, SearchConfig
 from autoseg.errors import InputError
-from autoseg.execution.devices import cpu_cores
+from autoseg.execution.devices import cpu_cores, visible_gpus
 from autoseg.imports import load
+
+if TYPE_CHECKING:
+    import torch
 
 HELP = """
 Checks versions, devices, data folders, memory and disk, and says what is missing.
@@ -129,11 +133,34 @@ def devices() -> Iterator[Finding]:
     import torch
 
     yield Finding("cpu", "ok", f"{cpu_cores()} cores usable")
-    if not torch.cuda.is_available():
-        yield Finding("gpu", "note", "none that torch can use; searches run on the CPU (device=cpu)")
-    for index in range(torch.cuda.device_count()):
-        properties = torch.cuda.get_device_properties(index)
-        yield Finding("gpu", "ok", f"cuda:{index} {properties.name}, {properties.total_memory / 2**30:.0f} GB")
+    count = len(visible_gpus())  # as a search counts them
+    if not count:
+        yield Finding("gpu", "note", "none; searches run on the CPU")
+    for index in range(count):
+        yield gpu(torch.device("cuda", index))
+
+
+def gpu(device: torch.device) -> Finding:
+    """Whether a GPU can train: one step of a loss, which compiles its kernels where they have not been."""
+    import torch
+
+    from autoseg.surrogates import SurrogateLoss
+    from autoseg.training.precision import check_device
+
+    try:
+        check_device(device)
+        properties = torch.cuda.get_device_properties(device)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            logits = torch.zeros(1, 2, 16, 16, device=device, requires_grad=True)
+            SurrogateLoss("miou", num_classes=2).to(device)(logits, logits.new_zeros((1, 16, 16)).long()).backward()
+    except InputError as error:
+        return Finding("gpu", "missing", str(error))
+    except Exception as error:  # of a driver, a compiler or the GPU itself
+        return Finding("gpu", "missing", f"{device} cannot be used: {type(error).__name__}: {error}")
+    text = f"{device} {properties.name}, {properties.total_memory / 2**30:.0f} GB"
+    slow = [str(warning.message) for warning in said if "Triton" in str(warning.message)]
+    return Finding("gpu", "note", f"{text}; {slow[0]}") if slow else Finding("gpu", "ok", text)
 
 
 def cluster(address: str) -> Finding:

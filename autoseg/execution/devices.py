@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from functools import cache
 from pathlib import Path
 
 from autoseg.errors import InputError
@@ -70,13 +71,13 @@ def visible_gpus() -> list[str]:
         return [str(i) for i in range(present)]
     usable = []
     for name in (part.strip() for part in chosen.split(",")):
-        if name.lstrip("-").isdecimal() and not 0 <= int(name) < present:
-            break  # CUDA ignores everything from the first invalid index on
-        if name and present:
-            usable.append(name)
+        if not (int(name) < present if name.isdecimal() else present and name.startswith(("GPU-", "MIG-"))):
+            break  # CUDA ignores everything from the first invalid name on
+        usable.append(name)
     return usable
 
 
+@cache  # nvidia-smi takes seconds where no other process holds the driver
 def _present_gpus() -> int:
     try:
         listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=True)

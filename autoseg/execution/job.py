@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 
-from autoseg.errors import Diverged, InputError
+from autoseg.errors import Diverged, InputError, out_of_memory
 
 State = Literal["complete", "pruned", "diverged", "failed", "timeout"]
 
@@ -115,6 +115,4 @@ def attempt(task: Task, payload: dict[str, Any], device: str) -> Attempt:
         plain = InputError(error.field, error.expected, str(error.got), error.hint)  # fit for any pipe
         return Attempt(ended("failed", error=traceback.format_exc()), wrong_input=plain)
     except Exception as error:
-        # torch.OutOfMemoryError by name: this module must not wake up torch.
-        out_of_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-        return Attempt(ended("failed", error=traceback.format_exc()), out_of_memory)
+        return Attempt(ended("failed", error=traceback.format_exc()), out_of_memory(error))

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from autoseg.errors import InputError, unknown_name
 
 DEVICES = ("auto", "cpu", "cuda")
+LOCAL_RANKS = {"LOCAL_RANK", "SLURM_LOCALID", "OMPI_COMM_WORLD_LOCAL_RANK"}
 
 
 def launcher() -> str:
@@ -37,6 +38,7 @@ def choose_device(wanted: str) -> str:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         return "cpu"
     if torch.cuda.is_available():
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as in `training.precision`, for mmengine
         return "cuda"
     if wanted == "cuda":
         hint = "device=cpu works everywhere."
@@ -51,6 +53,8 @@ def join(started_by: str, device: str) -> None:
     if device == "cuda":
         from mmengine.dist import init_dist
 
+        if torch.cuda.device_count() == 1:  # Slurm and MPI may show each rank one GPU alone, which is its number 0
+            os.environ.update(dict.fromkeys(LOCAL_RANKS & os.environ.keys(), "0"))
         init_dist(started_by, backend="nccl")
     elif started_by == "pytorch":
         dist.init_process_group("gloo")

@@ -71,13 +71,14 @@ class ProxyTask:
 
         Raises:
             Diverged: the loss became NaN or infinite.
-            InputError: data, model or settings that cannot be used, or a loss that cannot take `proxy.labels`.
+            InputError: data, model, device or settings that cannot be used, or a loss that cannot take `proxy.labels`.
         """
         import torch
 
-        from autoseg.training.precision import precision_of, reproducible
+        from autoseg.training.precision import check_device, precision_of, reproducible
 
         place = torch.device(device)
+        check_device(place)
         precision = precision_of(self.proxy, place)
         with reproducible(place, seed, threads=self.proxy.threads, deterministic=self.proxy.deterministic):
             training = self._train(loss.to(place), seed, precision)

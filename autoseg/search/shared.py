@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autoseg.errors import Diverged, InputError
+from autoseg.errors import Diverged, InputError, out_of_memory
 from autoseg.files import no_space
 
 if TYPE_CHECKING:
@@ -121,13 +121,13 @@ def features(
 def _usable(field: str, path: Path) -> Iterator[None]:
     """Stop a run at a kept file that cannot be read: no candidate is to blame, and all others would meet it too."""
     from safetensors import SafetensorError
-    from torch import OutOfMemoryError
+    from torch import AcceleratorError
 
     there = path.exists()
     try:
         yield
     except (SafetensorError, OSError, KeyError, TypeError, RuntimeError) as error:
-        if not there or isinstance(error, OutOfMemoryError):
+        if not there or out_of_memory(error) or isinstance(error, AcceleratorError):
             raise
         got = f"{path} ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
         hint = "Delete it and go on: it is made again."

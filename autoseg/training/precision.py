@@ -12,6 +12,10 @@ import torch
 from autoseg.config import ProxyConfig
 from autoseg.errors import InputError, unknown_name
 
+# cuBLAS reads it at its first use in a process, and its deterministic kernels refuse to work without it: by the time a
+# deterministic training begins it would be too late.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
 LAYOUTS = {
     "on": torch.channels_last,
     "off": torch.contiguous_format,
@@ -61,6 +65,31 @@ def precision_of(proxy: ProxyConfig, device: torch.device) -> Precision:
     return Precision(device, formats[proxy.amp], LAYOUTS[proxy.channels_last])
 
 
+def check_device(device: torch.device) -> None:
+    """Refuse a GPU that this build of torch cannot use, before a training does so in torch's words.
+
+    Raises:
+        InputError: the driver is too old for it, it was built without CUDA, or without kernels for such a GPU.
+    """
+    if device.type != "cuda":
+        return
+    build, hint = f"torch {torch.__version__}", "Install another build of torch, or use device=cpu."
+    if not torch.cuda.is_available():
+        why = "needs a newer driver" if torch.version.cuda else "was built without CUDA"
+        raise InputError("device", "a GPU that torch can use", f"{device}, for which {build} {why}", hint)
+    capability, made_for = torch.cuda.get_device_capability(device), torch.cuda.get_arch_list()
+    if not any(_runs_on(capability, architecture) for architecture in made_for):
+        got = f"{torch.cuda.get_device_name(device)} (sm_{capability[0]}{capability[1]}), for which {build} has no code"
+        raise InputError("device", f"a GPU of one of {', '.join(made_for)}", got, hint)
+
+
+def _runs_on(capability: tuple[int, int], architecture: str) -> bool:
+    """Whether a GPU runs code for "sm_86" (same major version) or "compute_86", which its driver compiles."""
+    kind, _, number = architecture.rstrip("af").partition("_")
+    version = int(number) // 10, int(number) % 10
+    return version <= capability and (kind == "compute" or version[0] == capability[0])
+
+
 @contextmanager
 def reproducible(device: torch.device, seed: int, *, threads: int, deterministic: bool) -> Iterator[None]:
     """Runs a block with its own random state, thread count and determinism; all three are put back after it.
@@ -71,8 +100,6 @@ def reproducible(device: torch.device, seed: int, *, threads: int, deterministic
     before = torch.get_num_threads()
     flags = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     gpus = [device] if device.type == "cuda" else []
-    if deterministic:  # read by cuBLAS when it starts; needed by its deterministic kernels
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     with torch.random.fork_rng(devices=gpus):
         torch.set_num_threads(threads)
         _use_deterministic(deterministic)

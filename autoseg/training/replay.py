@@ -10,6 +10,7 @@ same memory and without Python, ends as the plain one, bit for bit.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Protocol
 
 import torch
@@ -41,7 +42,7 @@ class Recorder(Protocol):
 
 
 class CudaGraph:
-    """A `torch.cuda.CUDAGraph` of a step, with a stream of its own.
+    """A `torch.cuda.CUDAGraph` of a step, captured beside the current stream.
 
     Raises:
         InputError: the device is no GPU.
@@ -50,7 +51,7 @@ class CudaGraph:
     def __init__(self, device: torch.device) -> None:
         if device.type != "cuda":
             raise InputError(FIELD, "false, or a GPU", f"true on {device.type}", "CUDA graphs are for GPUs alone.")
-        self._device, self._stream = device, torch.cuda.Stream(device)
+        self._device, self._stream = device, _stream(device)
         self._graph = torch.cuda.CUDAGraph()
 
     def warm_up(self, step: Step) -> None:
@@ -70,6 +71,12 @@ class CudaGraph:
     def replay(self) -> None:
         """See `Recorder`."""
         self._graph.replay()
+
+
+@cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all graphs of a process: cuBLAS keeps a workspace for each it has worked on."""
+    return torch.cuda.Stream(device)
 
 
 class Replayed:

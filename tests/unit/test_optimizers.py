@@ -37,6 +37,25 @@ def test_updates_and_state_are_torchs(ours, torchs, options):
         assert torch.equal(mine, theirs)
 
 
+def test_a_first_step_that_is_skipped_leaves_no_momentum():
+    """torch's fused SGD leaves memory as it found it, which deterministic algorithms make NaN."""
+    weights = [torch.ones(3).requires_grad_() for _ in range(2)]
+    first, second = (PlainSGD([weight], lr=0.1, momentum=0.9, fused=True) for weight in weights)
+    torch.use_deterministic_algorithms(True)
+    try:
+        first.found_inf, first.grad_scale = torch.ones(()), torch.ones(())  # as torch.amp.GradScaler tells it
+        weights[0].grad = torch.full((3,), torch.inf)
+        first.step()
+        del first.found_inf, first.grad_scale
+        for weight, optimizer in zip(weights, (first, second), strict=True):
+            weight.grad = torch.arange(3.0)
+            optimizer.step()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert torch.equal(*weights)
+    assert torch.equal(weights[0], 1 - 0.1 * torch.arange(3.0))
+
+
 def test_a_step_does_not_import_torch_compile():
     code = """
 import sys, torch

@@ -8,8 +8,11 @@ import sys
 import types
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 import pytest
+import torch
 from PIL import Image
 
 import autoseg.cli as cli
@@ -124,6 +127,23 @@ def test_doctor_counts_the_cores_and_looks_at_the_cache_that_a_search_would_use(
     monkeypatch.undo()
     cli.main(["doctor", f"data.cache_dir={tmp_path}/kept"])
     assert f"in {tmp_path} (for cache)" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="torch can use the GPU that is here")
+def test_doctor_says_of_a_gpu_that_torch_cannot_use_it(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr("autoseg.execution.devices._present_gpus", lambda: 1)
+    _, gpu = doctor.devices()
+    assert (gpu.topic, gpu.state) == ("gpu", "missing")
+    assert "cuda:0, for which torch" in gpu.text
+
+
+def test_doctor_tries_a_step_on_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(name="H200", total_memory=2**37))
+    assert doctor.gpu(torch.device("cpu")) == doctor.Finding("gpu", "ok", "cpu H200, 128 GB")
+    broken = RuntimeError("no kernel image is available")
+    monkeypatch.setattr("autoseg.surrogates.SurrogateLoss.forward", mock.Mock(side_effect=broken))
+    assert doctor.gpu(torch.device("cpu")).state == "missing"
 
 
 def test_a_sweep_of_runs_to_go_on_with_is_refused_by_the_key_that_was_typed(capsys):

@@ -49,6 +49,7 @@ def test_on_gpus_one_worker_each_or_more(machine: Any) -> None:
         ("-1", []),
         ("0,7,1", ["cuda:0"]),
         ("GPU-abc,GPU-def", ["cuda:0", "cuda:1"]),
+        ("NoDevFiles", []),
     ],
 )
 def test_only_visible_gpus_count(machine: Any, visible: str, expected: list[str]) -> None:
@@ -79,7 +80,9 @@ def test_counts_what_nvidia_smi_lists(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "GPU 0: H200 (UUID: GPU-1)\n  MIG 1g.18gb Device 0: (UUID: MIG-1)\nGPU 1: H200 (UUID: GPU-2)\n"
     done = subprocess.CompletedProcess([], 0, stdout=text)
     monkeypatch.setattr(module.subprocess, "run", lambda *args, **options: done)
+    module._present_gpus.cache_clear()
     assert module._present_gpus() == 2
+    module._present_gpus.cache_clear()
 
 
 def test_at_least_one_core() -> None:

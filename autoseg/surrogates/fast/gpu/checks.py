@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from autoseg.errors import out_of_memory
 from autoseg.metrics.logic import Region
 from autoseg.metrics.maps import NO_CLASS, MapLogic
 from autoseg.surrogates.curves import evaluate, prepare
@@ -40,7 +41,7 @@ def takes(logits: Tensor) -> bool:
 def usable(logits: Tensor, structure: Structure, score: Score | None = None) -> bool:
     """Whether the kernels run and compute right on this device; tried once for each structure, score, dtype and C."""
     c = logits.shape[1]
-    right = _start(logits.device, logits.dtype, c, logits.stride(1) == 1, structure)
+    right = _start(logits.device, logits.dtype, c, logits.stride(1) == 1, structure, score is not None)
     if score is None or not right:
         return right
     pieces = 0 if score.curve is None else len(score.curve)
@@ -60,9 +61,10 @@ def _tried(trial: Callable[..., bool]) -> Callable[..., bool]:
         try:
             with torch.inference_mode(False), torch.enable_grad():
                 right = trial(*args)
-        except torch.cuda.OutOfMemoryError:  # says nothing of the kernels
-            raise
-        except Exception as error:  # a compiler, driver or GPU that will not do it: the reference path will
+        except Exception as error:
+            if out_of_memory(error):  # says nothing of the kernels
+                raise
+            # a compiler, driver or GPU that will not do it: the reference path will
             _warn(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}")
             return False
         if not right:
@@ -74,22 +76,32 @@ def _tried(trial: Callable[..., bool]) -> Callable[..., bool]:
 
 @cache
 @_tried
-def _start(device: torch.device, dtype: torch.dtype, num_classes: int, last: bool, structure: Structure) -> bool:
-    """Whether both kernels give what the definition gives on 16 x 16 pixels; compiling them is what takes time."""
+def _start(
+    device: torch.device, dtype: torch.dtype, num_classes: int, last: bool, structure: Structure, scored: bool
+) -> bool:
+    """Whether both kernels give what the definition gives on 16 x 16 pixels; compiling them is what takes time.
+
+    With `scored` as in `launches.loss`, whose gradient has a factor, else with images kept apart.
+    """
     form = torch.channels_last if last else torch.contiguous_format
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn((1, num_classes, 16, 16), generator=generator).to(dtype)
     work = _trial(structure, num_classes, generator)
-    weights = torch.rand((len(work), 1, num_classes), generator=generator, dtype=torch.float64)
-    given = logits.to(device, memory_format=form, copy=True).requires_grad_()
-    result = launches.totals(given, _planned(work, structure, device), apart=True)
-    (grad,) = torch.autograd.grad((result * weights.to(device)).sum() + 0 * given.sum(), given)
+    weights = torch.rand((len(work), num_classes), generator=generator, dtype=torch.float64)
+    weights = weights if scored else weights.unsqueeze(1)
+    given, plan = logits.to(device, memory_format=form, copy=True).flatten(2), _planned(work, structure, device)
+    result, normalizer = launches.forward(given, plan, apart=not scored)
+    grad = torch.zeros_like(given)
+    if structure.everywhere or structure.hits:  # counts have no gradient
+        factor = torch.ones((), device=device) if scored else None
+        grad = launches.backward(given, normalizer, plan, weights.to(device), factor)
     leaf = logits.double().requires_grad_()
     expected = defined(leaf, work)
-    (steep,) = torch.autograd.grad((expected * weights).sum() + 0 * leaf.sum(), leaf)  # counts have no gradient
+    expected = expected.sum(1) if scored else expected
+    (steep,) = torch.autograd.grad((expected * weights).sum() + 0 * leaf.sum(), leaf)
     bound = TRIAL[dtype] * (float(steep.abs().max()) + 1e-3)  # of one class: the gradient is 0
-    right = torch.allclose(result.detach().cpu(), expected.detach(), 1e-4, 1e-4)
-    return right and float((grad.cpu() - steep).abs().max()) <= bound
+    right = torch.allclose(result.cpu(), expected.detach(), 1e-4, 1e-4)
+    return right and float((grad.view(logits.shape).cpu() - steep).abs().max()) <= bound
 
 
 @cache

@@ -1,0 +1,25 @@
+"""Joining the other ranks, as far as it can be told without a GPU."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import mmengine.dist
+import pytest
+import torch
+
+from autoseg.retrain.launch import join
+
+
+@pytest.mark.parametrize(("gpus", "number"), [(1, "0"), (4, "3")])
+def test_a_rank_that_is_shown_one_gpu_takes_it(monkeypatch: pytest.MonkeyPatch, gpus: int, number: str) -> None:
+    """As under `srun --gpus-per-task=1`, where mmengine would take the GPU of the rank's number on its machine."""
+    taken: dict[str, Any] = {}
+    monkeypatch.setenv("SLURM_LOCALID", "3")
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(mmengine.dist, "init_dist", lambda launcher, backend: taken.update(os.environ))
+    join("slurm", "cuda")
+    assert taken["SLURM_LOCALID"] == number
+    assert "LOCAL_RANK" not in taken
