@@ -41,9 +41,9 @@ def test_doctor_says_what_it_has(cluster: Any) -> None:
 
 
 @slow
-def test_workers_are_on_both_machines_and_kept_between_runs(cluster: Any) -> None:
+def test_workers_are_on_both_machines_and_kept_between_runs(cluster: Any, tmp_path: Path) -> None:
     with RayExecutor(toy, ["cpu", "cpu"], threads=3) as executor:
-        first = outcomes(executor, {"do": "doze"}, {"do": "doze"})
+        first = outcomes(executor, *2 * [{"meet": str(tmp_path), "of": 2}])
         again = outcomes(executor, {"do": "environment"})[0]
     pids = {outcome.scores["pid"] for outcome in first}
     assert len(pids) == 2 and again.scores["pid"] in pids
