@@ -13,11 +13,11 @@ from autoseg.errors import InputError
 HELP = """
 Trains a full model with a loss through mmengine: checkpoints, resume, AMP, EMA, many GPUs, W&B.
 
-usage: autoseg retrain loss=LOSS data=NAME model=NAME [KEY=VALUE ...] [--cfg]
+usage: autoseg retrain [loss=LOSS] [data=NAME] [model=NAME] [KEY=VALUE ...] [--cfg]
        autoseg retrain resume=RUN       goes on from the last checkpoint
        torchrun --nproc-per-node=4 --no-python autoseg retrain ...
 
-  loss=LOSS            a name (autoseg losses), a sum, loss.json, a search's run, identity/miou
+  loss=LOSS            ce, or any of autoseg losses, a sum, loss.json, a search's run, identity/miou
   data=NAME  model=NAME  model.weights=FILE (backbone)  load_from=FILE (whole network)
   config=FILE          a whole mmsegmentation config instead; only its loss and metrics change
   experiment=voc_r101_miou   the paper's recipes: voc_r101, cityscapes_r101, each _METRIC

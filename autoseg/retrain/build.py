@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.runner import Runner
 
 from autoseg.config import ModelConfig, RetrainConfig, TrainConfig
 from autoseg.data.mmseg_source import leaves, settle
-from autoseg.errors import InputError
+from autoseg.errors import InputError, unknown_name
 from autoseg.mmconfigs import config_path, mmengine_config
 from autoseg.retrain.loaders import Datasets, data_loaders, datasets, inference_pipeline
 from autoseg.training.models import localized, network_config
@@ -18,6 +20,10 @@ from autoseg.training.models import localized, network_config
 Node = dict[str, Any]
 IMPORTS = ("autoseg.mmseg", "autoseg.retrain.parts")  # what registers our types
 NAME = "retrain.py"  # the config's file in the work dir
+OF_A_RUNNER = {  # what mmengine's Runner looks up in a config, beside what `build_config` writes
+    *inspect.signature(Runner).parameters, "activation_checkpointing", "compile", "efficient_conv_bn_eval",
+    "find_unused_parameters", "model_wrapper_cfg", "resource_limit", "sync_bn",
+}  # fmt: skip
 COMPLETE = ("model", "train_dataloader", "train_cfg", "optim_wrapper", "val_dataloader", "val_cfg")
 
 
@@ -61,6 +67,9 @@ def build_config(
         wrapper = {"type": "MMDistributedDataParallel", "device_ids": None, "broadcast_buffers": False}
         settings["model_wrapper_cfg"] = wrapper
     result = Config(settings, cfg_text="# made by autoseg retrain\n", filename=NAME)
+    for key in {name.partition(".")[0] for name in config.overrides} - settings.keys() - OF_A_RUNNER:
+        hint = "A variable of your own belongs into a config of your own: config=FILE."
+        raise unknown_name("overrides", key, settings.keys() | OF_A_RUNNER, hint)
     result.merge_from_dict(copy.deepcopy(config.overrides))
     return result
 

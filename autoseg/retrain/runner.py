@@ -42,20 +42,24 @@ def run(cfg: Config) -> Scores:
 
     Raises:
         InputError: weights that cannot be read safely or do not fit; an image or mask that does not; no data where the
-            config says.
+            config says; an option that a part of mmengine's does not have.
     """
     checkpoint.install()
     with contextlib.redirect_stdout(io.StringIO()):  # mmsegmentation prints which of its parts it does without
         model_registry()
         import_modules_from_strings(**cfg.custom_imports)
     get_temp_dir()  # ours is removed when we end: one that a loader's worker makes stays where the worker is terminated
-    runner = QuietRunner.from_cfg(cfg)
     kept = LastScores()
-    runner.register_hook(kept, "LOWEST")
     try:
+        runner = QuietRunner.from_cfg(cfg)
+        runner.register_hook(kept, "LOWEST")
         return _scored(runner, kept)
     except WrongFile as error:
         raise error.error() from error
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        raise InputError("overrides or config", "options that mmengine's parts have", error) from error
 
 
 def _scored(runner: Runner, kept: LastScores) -> Scores:

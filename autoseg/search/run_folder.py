@@ -55,7 +55,8 @@ class RunFolder:
         lock = _locked(path)
         if any(entry.name not in (".lock", "owner.json") for entry in path.iterdir()):
             lock.release()
-            raise InputError("run_dir", "a new or empty folder", str(path), f"To go on with it: resume={path}")
+            hint = "To go on with the run in it, type resume= instead." if (path / "config.yaml").exists() else ""
+            raise InputError("run_dir", "a new or empty folder", str(path), hint)
         folder = cls(path, lock)
         write_atomic(path / "fingerprint.json", json.dumps(fingerprint, indent=1, sort_keys=True))
         folder.write_config(config)  # last: from here on this is a run

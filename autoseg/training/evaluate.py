@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from autoseg.data import normalize
+from autoseg.errors import Diverged
 from autoseg.metrics import Metric, MetricSum, update_all
 from autoseg.training.frozen import Stored
 from autoseg.training.precision import Precision
@@ -69,9 +70,14 @@ def evaluate(model: nn.Module, view: View, labels: Tensor, metrics: Mapping[str,
 
     Returns:
         A score per metric, in 0..1 for the paper's; NaN where nothing could be counted.
+
+    Raises:
+        Diverged: a logit is not finite, as those of finite but huge weights.
     """
     with torch.inference_mode():
         for index, logits in view.logits(model):
+            if not bool(logits.isfinite().all()):
+                raise Diverged("a logit of the trained network is not finite")
             _update(metrics, logits, labels[index].long())
     return {name: float(metric.compute()) for name, metric in metrics.items()}
 

@@ -193,7 +193,9 @@ def kept_run(folder: Path) -> Path:
         (["search.floor=\"mio>=0.5\""], ["search.floor"]),
         (["search.confirm.rivals=[cee]"], ["cee", "ce"]),
         (["resume=nowhere"], ["run folder", "nowhere"]),
-        (["search.rounds=1", "run_dir=full"], ["run_dir", "resume=full"]),
+        (["search.rounds=1", "run_dir=full"], ["run_dir", "new or empty folder, got full."]),
+        (["proxy.size=[0,0]"], ["proxy.size", "at least 16"]),
+        (["proxy.batch_size=1"], ["proxy.batch_size", "at least 2", "Batch norm"]),
     ],
 )  # fmt: skip
 def test_wrong_input_is_one_message_and_leaves_no_run(typed, words, tmp_path, monkeypatch, capsys):

@@ -27,7 +27,7 @@ _AT_LEAST: Mapping[int, tuple[str, ...]] = {
         "train.weight_decay", "train.min_lr", "train.warmup_iters", "train.aux_weight",
     ),
     1: (
-        "proxy.iters", "proxy.batch_size", "proxy.threads", "proxy.eval_batch_size",
+        "proxy.iters", "proxy.threads", "proxy.eval_batch_size",
         "search.rounds", "search.candidates", "executor.per_device", "full.seeds",
         "train.iters", "train.val_interval", "train.keep_checkpoints", "train.batch_size",
     ),
@@ -126,9 +126,6 @@ def absolute_paths(config: Config) -> None:
 
 
 def _check_sizes(config: Config) -> None:
-    if not isinstance(config, RetrainConfig) and config.tolerance >= max([*config.proxy.size, 1]):
-        hint = "It is in pixels at that size; a wider one finds a boundary everywhere, and takes long."
-        raise InputError("tolerance", f"less than the sides of proxy.size={config.proxy.size}", config.tolerance, hint)
     if isinstance(config, RetrainConfig):
         sizes, factors = {"train.size": config.train.size, "train.crop": config.train.crop}, "train.ratio"
     else:
@@ -146,6 +143,17 @@ def _check_sizes(config: Config) -> None:
             raise InputError(key, "three numbers, for red, green and blue", attrgetter(key)(config))
     if min(config.model.std) <= 0:
         raise InputError("model.std", "three numbers above 0", config.model.std)
+    if not isinstance(config, RetrainConfig):
+        _check_proxy_sizes(config)
+
+
+def _check_proxy_sizes(config: SearchConfig | CompareConfig) -> None:
+    proxy = config.proxy
+    if config.tolerance >= max(proxy.size):
+        hint = "It is in pixels at that size; a wider one finds a boundary everywhere, and takes long."
+        raise InputError("tolerance", f"less than the sides of proxy.size={proxy.size}", config.tolerance, hint)
+    if proxy.batch_size < 2:
+        raise InputError("proxy.batch_size", "at least 2", proxy.batch_size, "Batch norm needs more than one image.")
 
 
 def _check_savings(proxy: ProxyConfig) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from autoseg.config import ProxyConfig
 from autoseg.data import Augment
 from autoseg.errors import Diverged, InputError
+from autoseg.metrics import build_metric
 from autoseg.training import Batches, Targets, Training, View, evaluate, loop, predict, train
 from autoseg.training.loop import CHECK_EVERY
 from autoseg.training.precision import Precision, precision_of, reproducible
@@ -314,6 +315,16 @@ def test_evaluation_sees_the_chosen_images_whole_and_restores_the_mode() -> None
     assert model.training
     assert scores[0] == scores[1] == scores[2]
     assert scores[0]["a"] == scores[0]["p"] > 0.9
+
+
+def test_evaluation_of_logits_that_are_not_finite_diverges() -> None:
+    """Also with metrics of probabilities, which refuse such as a fault of their caller."""
+    model, (images, labels) = Toy(), bright_squares()
+    with torch.no_grad():
+        model.main.bias[0] = torch.inf
+    view = View(images, torch.arange(2), precision_of(PROXY, CPU), MEAN, STD, 2)
+    with pytest.raises(Diverged, match="not finite"):
+        evaluate(model, view, labels, {"ece": build_metric("ece", num_classes=2)})
 
 
 def test_evaluation_is_of_the_main_head_in_evaluation_mode_on_normalised_images() -> None:
