@@ -123,7 +123,7 @@ class Augment:
         )
 
     def images(self, images: Tensor, draw: Draw) -> Tensor:
-        """Warp (bilinear), recolour and normalise (B, 3, H, W) uint8 images; outside is the mean colour."""
+        """Warp (bilinear), recolour and normalise (B, 3, H, W) uint8 images; outside is the mean colour, recoloured."""
         mean, std = (_per_channel(tuple(values), images.device) for values in (self.mean, self.std))
         # grid_sample pads with zeros; around the mean, zero is the mean.
         out = F.grid_sample(images - mean, draw.grid, align_corners=False) + mean
@@ -166,4 +166,4 @@ def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
 def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
     """(3, 1, 1) float32, moved to the device once: a transfer in every iteration would wait for the device."""
     with torch.inference_mode(False):  # cached: may be used later where gradients are recorded
-        return torch.tensor(values, device=device)[:, None, None]
+        return torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]

@@ -189,7 +189,10 @@ def _from_file(config: RetrainConfig, device: str, ranks: int) -> Node:
     dropped: list[str] = []
     keep_sync = ranks > 1 and device == "cuda"
     settings["model"] = localized(settings["model"], dropped, sync_bn=keep_sync)
-    if settings.get("test_dataloader") == settings["val_dataloader"] or config.split == "val":
+    own_test = settings.get("test_dataloader") not in (None, settings["val_dataloader"])
+    if config.split == "test" and not own_test:
+        raise InputError("split", "val or auto", "test, which this config does not have beside val")
+    if not own_test or config.split == "val":
         for key in ("test_dataloader", "test_cfg", "test_evaluator"):
             settings.pop(key, None)
     if settings.pop("load_from", None) and config.load_from is None:

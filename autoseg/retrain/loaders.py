@@ -11,11 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from autoseg.config import DataConfig, RetrainConfig, TrainConfig
 from autoseg.data.builtin import CLASSES, SIDE
-from autoseg.data.files import FileSource, open_folder
+from autoseg.data.files import open_folder
 from autoseg.data.mmseg_source import leaves, open_mmseg, settle, splits_of
 from autoseg.data.source import IGNORE
 from autoseg.errors import InputError
@@ -34,9 +32,7 @@ class Datasets:
     ignore_index: int  # id of void pixels, as the masks have it
     splits: dict[str, Node]  # data set of each role, with test pipelines; without `test` if there is none of its own
     loading: list[Node]  # the transforms that load image and labels
-    # (width, height) into which images are fitted; None: for training only, with `own_size`
-    scale: tuple[int, int] | None
-    own_size: tuple[int, int]  # (width, height) images have where they are not fitted into another
+    scale: tuple[int, int] | None  # (width, height) into which images are fitted; None: each keeps its own size
 
 
 def datasets(config: DataConfig) -> Datasets:
@@ -126,12 +122,7 @@ def train_pipeline(train: TrainConfig, data: Datasets) -> list[Node]:
     height, width = train.crop
     steps = [
         *data.loading,
-        {
-            "type": "RandomResize",
-            "scale": _scale(train, data) or data.own_size,
-            "ratio_range": tuple(train.ratio),
-            "keep_ratio": True,
-        },
+        _random_resize(train, data),
         {"type": "RandomCrop", "crop_size": (height, width), "cat_max_ratio": 0.75, "ignore_index": data.ignore_index},
     ]
     if train.flip:
@@ -139,6 +130,13 @@ def train_pipeline(train: TrainConfig, data: Datasets) -> list[Node]:
     if train.photometric:
         steps.append({"type": "PhotoMetricDistortion"})
     return [*steps, {"type": "PackSegInputs"}]
+
+
+def _random_resize(train: TrainConfig, data: Datasets) -> Node:
+    scale, ratio = _scale(train, data), tuple(train.ratio)
+    if scale is None:
+        return {"type": "AutoSegRescale", "ratio_range": ratio}
+    return {"type": "RandomResize", "scale": scale, "ratio_range": ratio, "keep_ratio": True}
 
 
 def test_pipeline(train: TrainConfig, data: Datasets) -> list[Node]:
@@ -177,7 +175,7 @@ def _builtin(config: DataConfig) -> Datasets:
     size = [SIDE, SIDE]
     roles = ["train", "val", *(["test"] if config.count[2] and config.test_split is not None else [])]
     splits = {role: {"type": "AutoSegArrays", "data": data, "size": size, "split": role} for role in roles}
-    return Datasets(list(CLASSES), IGNORE, splits, [], None, (SIDE, SIDE))
+    return Datasets(list(CLASSES), IGNORE, splits, [], None)
 
 
 def _folder(config: DataConfig) -> Datasets:
@@ -204,12 +202,7 @@ def _folder(config: DataConfig) -> Datasets:
         ]
         splits[role] = parts[0] if len(parts) == 1 else {"type": "ConcatDataset", "datasets": parts}
     loading: list[Node] = [{"type": name} for name in LOADING]
-    return Datasets(list(source.classes), config.ignore_index, splits, loading, None, _first_size(source))
-
-
-def _first_size(source: FileSource) -> tuple[int, int]:
-    with Image.open(source.items["train"][0].image) as image:
-        return image.size
+    return Datasets(list(source.classes), config.ignore_index, splits, loading, None)
 
 
 def _mmseg(config: DataConfig) -> Datasets:
@@ -222,7 +215,7 @@ def _mmseg(config: DataConfig) -> Datasets:
             settle(leaf, config)
     scale = None if resize is None else (int(resize["scale"][0]), int(resize["scale"][1]))
     loading = [step for step in pipeline if step["type"] in LOADING]
-    return Datasets(_classes(first), first.get("ignore_index", IGNORE), splits, loading, scale, scale or (2048, 512))
+    return Datasets(_classes(first), first.get("ignore_index", IGNORE), splits, loading, scale)
 
 
 def _classes(leaf: Node) -> list[str]:

@@ -1,13 +1,14 @@
-"""What mmengine builds by name beside `autoseg.mmseg`: built-in data as a data set, and starting weights as a hook."""
+"""What mmengine builds by name beside `autoseg.mmseg`: built-in data, a random resize, starting weights as a hook."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from mmcv.transforms import RandomResize
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmseg.datasets import BaseSegDataset
-from mmseg.registry import DATASETS, HOOKS
+from mmseg.registry import DATASETS, HOOKS, TRANSFORMS
 
 from autoseg.config import DataConfig
 from autoseg.data import open_data
@@ -48,6 +49,25 @@ class AutoSegArrays(BaseSegDataset):
             **info, "img": image, "gt_seg_map": labels, "seg_fields": ["gt_seg_map"], "img_shape": shape,
             "ori_shape": shape,
         }  # fmt: skip
+
+
+@TRANSFORMS.register_module()
+class AutoSegRescale(RandomResize):
+    """`RandomResize` of each image from its own size.
+
+    Args:
+        ratio_range: smallest and largest factor.
+    """
+
+    def __init__(self, ratio_range: tuple[float, float]) -> None:
+        super().__init__(scale=(1, 1), ratio_range=ratio_range, keep_ratio=True)
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """The image and its labels, resized."""
+        height, width = results["img"].shape[:2]
+        self.scale = (width, height)
+        resized: dict[str, Any] = super().transform(results)
+        return resized
 
 
 @HOOKS.register_module()

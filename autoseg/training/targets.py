@@ -225,7 +225,7 @@ def check_loss(loss: nn.Module, labels: str, field: str = "loss") -> None:
     for part in loss.modules():
         if not isinstance(part, SegLoss):
             continue
-        if labels in SOFT and not (part.soft_labels or part.multilabel):
+        if labels in SOFT and (part.multilabel or not part.soft_labels):  # multilabel ones know no void pixel
             hint = "Losses made for soft labels: jml, dml, ctl, ce, mse, and every searched surrogate."
             raise InputError(field, f"one that takes soft labels, for proxy.labels={labels}", part.name, hint)
         if labels == "pseudo" and set(part.extra_keys) - CONSTANTS:

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from mmengine.registry import init_default_scope
@@ -122,10 +123,18 @@ def test_own_folders(tmp_path: Path) -> None:
     assert "test_dataloader" not in cfg and cfg.val_dataloader.dataset.ignore_index == 9
     assert cfg.model.decode_head.ignore_index == 9 == cfg.val_evaluator.ignore_index
     assert cfg.model.data_preprocessor.seg_pad_val == 9
-    resize = next(step for step in parts[0].pipeline if step.type == "RandomResize")
-    assert tuple(resize.scale) == (40, 30)
+    assert {"type": "AutoSegRescale", "ratio_range": (0.5, 2.0)} in parts[0].pipeline
     with pytest.raises(InputError, match="split"):
         built(*words, "split=test")
+
+
+def test_without_a_size_each_image_is_scaled_from_its_own() -> None:
+    from autoseg.retrain.parts import AutoSegRescale
+
+    rescale = AutoSegRescale((2.0, 2.0))
+    for height, width in ((6, 8), (20, 10)):
+        found = rescale({"img": np.zeros((height, width, 3), np.uint8), "gt_seg_map": np.ones((height, width))})
+        assert found["img"].shape[:2] == (2 * height, 2 * width)
 
 
 def test_a_whole_config_keeps_all_but_loss_and_metrics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -138,6 +147,8 @@ def test_a_whole_config_keeps_all_but_loss_and_metrics(tmp_path: Path, capsys: p
     assert cfg.model.backbone.norm_cfg.type == "BN" and "pretrained" not in cfg.model
     assert cfg.val_evaluator.metrics == ["biou"] and cfg.train_dataloader.dataset.data_root == str(tmp_path)
     assert "resnet50_v1c" in capsys.readouterr().out
+    with pytest.raises(InputError, match="split: expected val or auto, got test, which this config does not have"):
+        built(*words, "split=test")
     with pytest.raises(InputError, match="without train_dataloader"):
         built("config=_base_/models/pspnet_r50-d8.py")
 
