@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import importlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from autoseg.errors import InputError
+from autoseg.files import replacing
 
 IMPORTS = "imports"
 
@@ -82,3 +84,17 @@ def shown(command: str, *configs: Any) -> int:
         importlib.import_module(f"autoseg.cli.jobs.{command}").named(config)
     print("---\n".join(stored.as_yaml(config) for config in configs), end="")
     return 0
+
+
+def write_output(path: Path, content: str | bytes) -> None:
+    """Write the file that -o names, or the default of it.
+
+    Raises:
+        InputError: it cannot be written, for whatever reason.
+    """
+    try:
+        with replacing(path) as draft:
+            draft.write_bytes(content.encode() if isinstance(content, str) else content)
+    except OSError as error:
+        got = f"{path} ({error.strerror})"
+        raise InputError("-o", "a file that can be written", got, "Name another file with -o.") from error

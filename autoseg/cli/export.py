@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from autoseg.cli.arguments import IMPORTS, Arguments, code_named
+from autoseg.cli.arguments import IMPORTS, Arguments, code_named, write_output
 from autoseg.errors import InputError, unknown_name
-from autoseg.files import write_atomic
 from autoseg.imports import load, located
 from autoseg.search.run_folder import slug
 
@@ -53,10 +52,7 @@ def run(command: str, argv: list[str]) -> int:
     if not target.parent.is_dir():
         raise InputError("-o", "a file in an existing folder", str(target))
     for path, content in as_files(card, given.format, target, located(named[IMPORTS])).items():
-        try:
-            write_atomic(path, content)
-        except OSError as error:
-            raise InputError("-o", "a place that can be written", f"{path}: {error.strerror}") from error
+        write_output(path, content)
         print(f"wrote {path}")
     if not card.confirmed:
         print("note: the search has not confirmed this loss with fresh seeds (yet).")

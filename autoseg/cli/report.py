@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Sequence
 from pathlib import Path
 
-from autoseg.cli.arguments import IMPORTS, Arguments, code_named
+from autoseg.cli.arguments import IMPORTS, Arguments, code_named, write_output
 from autoseg.errors import InputError
-from autoseg.files import write_atomic
 from autoseg.imports import load
 from autoseg.search.run_folder import read_config
 
@@ -55,13 +53,7 @@ def run(command: str, argv: list[str]) -> int:
     runs = open_runs(paths, force=given.force)
     text = report(runs, [command_for(run.config, run.path) for run in runs])
     content = text.encode(errors="replace")  # names may have half a character in them
-    try:
-        write_atomic(target, content)
-    except OSError as error:
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.EISDIR):
-            hint = "Name another file with -o."
-            raise InputError("-o", "a file that can be written", f"{target} ({error.strerror})", hint) from error
-        raise
+    write_output(target, content)
     for one in runs:
         if not one.finished:
             print(f"note: {one.path} is not finished; the report says so.")

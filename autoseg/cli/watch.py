@@ -185,10 +185,10 @@ class Watch:
     def _go_on(self, status: Status) -> str:
         if status.kind == "search" and "search" not in status.config:
             return f"Go on with the same call of autoseg.search, run_dir={str(self._path)!r}."
-        from autoseg.cli.configuration.overrides import and_imports, typed  # Hydra, for its quoting
+        from autoseg.cli.configuration.named_code import again  # Hydra, for its quoting
+        from autoseg.cli.configuration.overrides import typed
 
-        again = typed("resume", str(self._path)) + and_imports(status.config.get("imports", []))
-        return f"Go on with: autoseg {status.kind} {again}"
+        return f"Go on with: autoseg {status.kind} {typed('resume', str(self._path))}{again(status.config)}"
 
 
 def metric_of(status: Status) -> str:

@@ -164,4 +164,5 @@ def search(
         publish = CardPublisher(path / "loss.json", bound, num_classes, ignore_index, options, about)
         problem = Problem(metric, bound.names, bound.identity.tolist(), seed)
         observers = Observers([Shares(metric), *([] if observer is None else [observer])])
+        stack.callback(observers.close)
         return run_search(folder, problem, chosen, executor, settings, publish, observers)

@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from autoseg.cli.configuration.overrides import parse, quoted
-from autoseg.cli.configuration.stored import explain, keys
+from autoseg.cli.configuration.stored import explain, keys, literal, plain
 from autoseg.errors import InputError, unknown_name
 
 T = TypeVar("T")
@@ -81,7 +81,8 @@ def changed(name: str, config: T, overrides: Sequence[str]) -> T:
     Raises:
         InputError: a key, its type or the grammar is wrong.
     """
-    data, schema = OmegaConf.structured(config), type(config)
+    schema = type(config)
+    data = OmegaConf.merge(OmegaConf.structured(schema), literal(plain(config)))
     for text in overrides:
         override = parse(text, name)
         _checked(override, schema)

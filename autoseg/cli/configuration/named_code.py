@@ -19,6 +19,7 @@ from autoseg.errors import InputError
 from autoseg.mmconfigs import shipped
 
 CONFIGS = ("config", "model.config", "data.mmseg_config")  # keys that take files of Python
+OF_A_REPORT = ("data.mmseg_config",)  # those that `autoseg report` reads, for the images
 SCOPES = "mmseg|mmengine|mmcv|mmpretrain|mmdet"  # whose registries a name may be looked up in
 REGISTERED = re.compile(rf"((?:{SCOPES})\.[A-Z])?\w+")
 OPEN = ("overrides", "model.overrides")  # where anything at all may stand
@@ -30,9 +31,15 @@ def own_configs(config: Any, keys: Sequence[str] = CONFIGS) -> dict[str, str]:
     return {key: file for key, file in named.items() if isinstance(file, str) and shipped(file) is None}
 
 
-def again(config: Any) -> str:
-    """What goes to the end of a command that goes on with a run of this configuration; empty for no such code."""
-    return and_imports(config.imports) + "".join(f" {typed(key, file)}" for key, file in own_configs(config).items())
+def again(config: Any, keys: Sequence[str] = CONFIGS) -> str:
+    """What goes to the end of a command on a run of this configuration, typed or plain; empty for no such code.
+
+    Args:
+        config: as it was read from the run, or as it runs.
+        keys: of the configs that the command reads.
+    """
+    code = own_configs(config, keys).items()
+    return and_imports(at(config, "imports") or []) + "".join(f" {typed(key, file)}" for key, file in code)
 
 
 def require(config: Any, named: Mapping[str, Any], where: object, keys: Sequence[str] = CONFIGS) -> None:

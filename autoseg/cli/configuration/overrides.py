@@ -54,8 +54,7 @@ def quoted(text: str) -> str:
     key, _, value = text.partition("=")
     if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
         value = value[1:-1]
-    inner = value.replace('"', '\\"')
-    return shlex.quote(f'{key}="{inner}"')
+    return shlex.quote(f"{key}={_in_quotes(value)}")
 
 
 def mended(text: str) -> str:
@@ -75,7 +74,13 @@ def _text(key: str, value: str) -> str:
             return plain
     except HydraException:
         pass
-    return quoted(plain)
+    return shlex.quote(f"{key}={_in_quotes(value)}")
+
+
+def _in_quotes(text: str) -> str:
+    """As Hydra reads it back: of backslashes, those before a quote or the end count double."""
+    escaped = re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + ("\\" if found[2] else "") + found[2], text)
+    return f'"{escaped}"'
 
 
 def _flow(value: Any) -> str:
@@ -85,11 +90,11 @@ def _flow(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ",".join(f"{key}:{_flow(one)}" for key, one in value.items()) + "}"
     if isinstance(value, str):
-        return value if _plain(value) else '"' + value.replace('"', '\\"') + '"'
+        return value if _plain(value) else _in_quotes(value)
     return yaml.safe_dump(value).splitlines()[0]
 
 
 def _plain(text: str) -> bool:
     """Whether Hydra reads the text as itself, without quotes."""
-    word = re.fullmatch(r"[A-Za-z_][\w./*+-]*|\d+(\.\d+)?\*[\w./*+-]+", text) is not None
+    word = re.fullmatch(r"[A-Za-z_][\w./*+-]*|\d+(\.\d+)?\*[\w./*+-]+", text, re.ASCII) is not None
     return word and text.lower() not in ("null", "true", "false", "nan", "inf")

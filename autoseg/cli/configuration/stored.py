@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -17,16 +18,13 @@ T = TypeVar("T")
 
 
 def plain(config: Any) -> dict[str, Any]:
-    """A configuration as plain data (dicts, lists, numbers, text), for files."""
-    data = OmegaConf.to_container(OmegaConf.structured(config), resolve=True)
-    if not isinstance(data, dict):
-        raise TypeError(f"not a configuration: {type(config).__name__}")
-    return {str(key): value for key, value in data.items()}
+    """A configuration as plain data (dicts, lists, numbers, text), for files. `${…}` in its text is text."""
+    return asdict(config)
 
 
 def as_yaml(config: Any) -> str:
     """A configuration as YAML text."""
-    return OmegaConf.to_yaml(OmegaConf.structured(config))
+    return yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True)
 
 
 def load(schema: type[T], data: Mapping[str, Any]) -> T:
@@ -43,7 +41,7 @@ def load(schema: type[T], data: Mapping[str, Any]) -> T:
         if key in keys(schema):
             OmegaConf.update(base, key, value)
     try:
-        config = OmegaConf.to_object(OmegaConf.merge(base, _literal(data)))
+        config = OmegaConf.to_object(OmegaConf.merge(base, literal(data)))
     except OmegaConfBaseException as error:
         said = (str(error).splitlines() or [""])[0]
         raise explain(error, schema, {}) or InputError("configuration", "values of the kinds it has", said) from error
@@ -52,12 +50,12 @@ def load(schema: type[T], data: Mapping[str, Any]) -> T:
     return config
 
 
-def _literal(node: Any) -> Any:
+def literal(node: Any) -> Any:
     """Plain data whose text stays what it is: `${oc.env:HOME}` from a run's file looks nothing up."""
     if isinstance(node, Mapping):
-        return {key: _literal(value) for key, value in node.items()}
+        return {key: literal(value) for key, value in node.items()}
     if isinstance(node, list):
-        return [_literal(value) for value in node]
+        return [literal(value) for value in node]
     return re.sub(r"(\\*)\$\{", r"\1\1\\${", node) if isinstance(node, str) else node
 
 

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from autoseg.cli.configuration import stored
-from autoseg.cli.configuration.named_code import again
-from autoseg.cli.configuration.overrides import and_imports
+from autoseg.cli.configuration.named_code import OF_A_REPORT, again
 from autoseg.cli.configuration.resume import written
 from autoseg.cli.faults import INTERRUPTED
 from autoseg.cli.jobs import running
@@ -72,7 +71,7 @@ def compare(config: CompareConfig, workers: Standby) -> int:
     for line in ["", heading, *aligned(*rows_of(found, "{}*")), "", *legend(found, "*"), *sentences(found)]:
         print(line)
     print(f"Tables: {parts.path / 'table.md'}, table.csv, table.tex   figure: {parts.path / 'figures' / 'forest.png'}")
-    print(f"Next: autoseg report {shlex.quote(str(parts.path))}{and_imports(config.imports)}")
+    print(f"Next: autoseg report {shlex.quote(str(parts.path))}{again(config, OF_A_REPORT)}")
     return 0
 
 

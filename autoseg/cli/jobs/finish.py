@@ -6,8 +6,8 @@ import math
 import shlex
 from pathlib import Path
 
-from autoseg.cli.configuration.overrides import and_imports
-from autoseg.config import PAPER_METRICS
+from autoseg.cli.configuration.named_code import OF_A_REPORT, again
+from autoseg.config import PAPER_METRICS, SearchConfig
 from autoseg.losses import LossCard
 from autoseg.metrics import names
 from autoseg.search.ledger import Ledger
@@ -56,11 +56,11 @@ def _line(row: Row, width: int, others: list[str], won: bool) -> str:
     return f"{row.name:<{width}}{spread:>14} {scores}{failed}"
 
 
-def next_step(run_dir: Path, imports: list[str]) -> list[str]:
+def next_step(run_dir: Path, config: SearchConfig) -> list[str]:
     """Where the loss is and what to type next."""
-    run, own = shlex.quote(str(run_dir)), and_imports(imports)
+    run = shlex.quote(str(run_dir))
     return [
         f"The loss: {run_dir / 'loss.json'}   figures: {run_dir / 'figures'}",
-        f"See it: autoseg report {run}{own}",
-        f"Next: autoseg export {run} --format python -o found_loss.py{own}",
+        f"See it: autoseg report {run}{again(config, OF_A_REPORT)}",
+        f"Next: autoseg export {run} --format python -o found_loss.py{again(config, ())}",
     ]

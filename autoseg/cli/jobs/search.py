@@ -60,7 +60,7 @@ def search(config: SearchConfig, workers: Standby) -> int:
     result = running.resumable("search", path, lambda: _search(config, parts, path, workers), again(config))
     if result is None:
         return INTERRUPTED
-    for line in [*finish.table(result), sentence(result), *finish.next_step(path, config.imports)]:
+    for line in [*finish.table(result), sentence(result), *finish.next_step(path, config)]:
         print(line)
     return 0
 

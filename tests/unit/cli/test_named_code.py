@@ -6,10 +6,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from autoseg.cli import compare, main, retrain, search, trust
 from autoseg.cli.configuration import compose, stored
 from autoseg.cli.configuration.named_code import again, own_configs
+from autoseg.cli.configuration.repeat import command_for
 from autoseg.config import CompareConfig, RetrainConfig, SearchConfig, TrustConfig
 from autoseg.errors import InputError
 from autoseg.mmconfigs import located, mmengine_config, shipped
@@ -106,7 +108,8 @@ def test_a_run_is_begun_with_paths_that_hold_everywhere(mine: Path, monkeypatch:
     assert [Path(value).resolve() for value in own_configs(began[0]).values()] == [mine, mine]
     assert own_configs(began[1]) == {"config": str(mine)}
     assert all(Path(value).is_absolute() for value in own_configs(began[0]).values())
-    assert again(began[1]) == f""" 'config="{mine}"'"""
+    assert again(began[1]) == again(stored.plain(began[1])) == f""" 'config="{mine}"'"""
+    assert again(began[1], ["data.mmseg_config"]) == ""
 
 
 def test_an_interpolation_in_a_run_looks_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +117,12 @@ def test_an_interpolation_in_a_run_looks_nothing_up(monkeypatch: pytest.MonkeyPa
     config = compose.compose("search", SearchConfig, TINY)
     for text in ("${oc.env:A_SECRET}", r"\${a}", r"\\${metric}"):
         data = stored.plain(config) | {"metric": text}
-        assert stored.load(SearchConfig, data).metric == text
+        config = stored.load(SearchConfig, data)
+        assert (
+            config.metric == text == stored.plain(config)["metric"] == yaml.safe_load(stored.as_yaml(config))["metric"]
+        )
+        assert compose.changed("search", config, ["seed=1"]).metric == text
+        assert "told" not in command_for(stored.plain(config), Path("run"))
 
 
 def test_a_config_that_is_no_python_is_not_read(tmp_path: Path) -> None:

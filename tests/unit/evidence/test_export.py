@@ -169,7 +169,7 @@ def test_the_command_writes_each_format(tmp_path, monkeypatch, capsys):
         (["run", "--format", "onnx"], "one of json, mmseg, python"),
         (["run", "-o", "missing/x.json"], "existing folder"),
         (["run", "--format", "python", "-o", "my loss.py"], "a name that Python can import"),
-        (["run", "-o", "/proc/loss.json"], "-o: expected a place that can be written"),
+        (["run", "-o", "/proc/loss.json"], "-o: expected a file that can be written"),
         (["cut"], "cut"),
     ],
 )

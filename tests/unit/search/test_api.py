@@ -16,6 +16,7 @@ from autoseg.errors import Diverged, InputError
 from autoseg.losses import LossCard
 from autoseg.metrics import base
 from autoseg.search.candidate import CandidateTask
+from autoseg.search.observer import Observer
 from autoseg.surrogates import build_space
 
 SPACE = build_space("default", metric="miou")
@@ -66,6 +67,24 @@ def test_the_search_around_ones_own_training(quick_path: Path) -> None:
     assert again == result
     with pytest.raises(InputError, match="seed: expected 0, as when the run began, got 1"):
         autoseg.search("miou", my_train, num_classes=3, run_dir=run, inline=True, seed=1, **SMALL)
+
+
+def test_an_observer_is_closed_also_after_an_error(quick_path: Path) -> None:
+    class Closed(Observer):
+        times = 0
+
+        def close(self) -> None:
+            self.times += 1
+
+    def broken(loss: nn.Module, seed: int, device: str) -> float:
+        raise KeyboardInterrupt
+
+    observers = Closed(), Closed()
+    options = {**SMALL, "inline": True, "num_classes": 3}
+    autoseg.search("miou", my_train, observer=observers[0], run_dir=quick_path / "a", **options)
+    with pytest.raises(KeyboardInterrupt):
+        autoseg.search("miou", broken, observer=observers[1], run_dir=quick_path / "b", **options)
+    assert [observer.times for observer in observers] == [1, 1]
 
 
 def test_rounds_that_are_refused_change_nothing(quick_path: Path) -> None:

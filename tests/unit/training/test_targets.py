@@ -208,7 +208,7 @@ def test_losses_for_ids_are_refused_before_training() -> None:
     for name in ("jml", "0.25*ce+0.75*dml", "asl2021/miou"):
         check_loss(autoseg.build_loss(name, num_classes=C), "smooth")
     for name in ("lovasz", "0.5*ce+0.5*lovasz", "ssim(mode=sigmoid)"):
-        with pytest.raises(InputError, match="lovasz|ssim"):
+        with pytest.raises(InputError, match=r"lovasz|ssim"):
             check_loss(autoseg.build_loss(name, num_classes=C), "smooth")
         check_loss(autoseg.build_loss(name, num_classes=C), "pseudo")
     for name in ("unet_ce", "dpce", "boundary"):
