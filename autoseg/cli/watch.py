@@ -36,6 +36,7 @@ Ends with 0 when the run has ended, with 1 if its process is gone before (it say
 
 PATIENCE = 5  # looks in a row that may fail (a file half written, a busy disk) before it is an error
 DEAD_STATUS = 1
+BEGINNING = (".lock", "fingerprint.json")  # what a run folder holds before its config.yaml
 LATEST = 5  # of the trainings that had ended before the watching began, so many are shown
 
 
@@ -55,6 +56,8 @@ def run(command: str, argv: list[str]) -> int:
         meant = f"Did you mean {' or '.join(near)}? " if near else ""
         hint = f"{meant}A run that is yet to begin is waited for in an empty folder: mkdir -p {shlex.quote(str(path))}"
         raise InputError("RUN", "a run folder", f"{path}, which does not exist", hint)
+    if not any((path / name).exists() for name in (*BEGINNING, "config.yaml")) and any(path.iterdir()):
+        raise InputError("RUN", "a run folder, or an empty one in which a run will begin", f"{path}, which is neither")
     from autoseg.tracking.terminal import plain_console  # rich: only once the arguments are right
 
     watch = Watch(path, plain_console())

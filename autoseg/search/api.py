@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from importlib.metadata import version
@@ -15,7 +15,7 @@ from autoseg.controllers import Controller, build_controller
 from autoseg.errors import InputError
 from autoseg.execution import build_executor, places
 from autoseg.search.candidate import CandidateTask
-from autoseg.search.loop import Problem, check_size, run_search
+from autoseg.search.loop import Problem, run_search
 from autoseg.search.observer import Observer, Observers
 from autoseg.search.own import Knowing
 from autoseg.search.publish import CardPublisher
@@ -43,6 +43,13 @@ def _check_train(train: object) -> None:
     except TypeError:
         pass
     raise InputError("train", expected, got, "It trains with that loss and returns the score.")
+
+
+def _check_numbers(from_one: Mapping[str, object], from_zero: Mapping[str, object]) -> None:
+    for least, given in ((1, from_one), (0, from_zero)):
+        for field, value in given.items():
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise InputError(field, f"a whole number from {least} on", repr(value))
 
 
 def search(
@@ -117,6 +124,17 @@ def search(
         AutosegError: no candidate completed.
     """
     _check_train(train)
+    _check_numbers(
+        {"rounds": rounds, "candidates": candidates, "threads": threads, "per_device": per_device},
+        {
+            "seed": seed, "retries": retries, "tolerance": tolerance,
+            "confirm_top": confirm_top, "confirm_seeds": confirm_seeds,
+        },
+    )  # fmt: skip
+    if not isinstance(ignore_index, int):
+        raise InputError("ignore_index", "a whole number", repr(ignore_index))
+    if isinstance(rivals, str):
+        raise InputError("rivals", "names in a list", repr(rivals), f"Type rivals=[{rivals!r}].")
     bound = space_of(space, metric)
     options = {"tolerance": tolerance, "drop_background": drop_background}
     task = CandidateTask(metric, bound.to_dict(), num_classes, train, ignore_index, options)
@@ -127,7 +145,6 @@ def search(
         raise InputError("controller", f"one of the space's {bound.dim} numbers", f"one of {chosen.settings.dim}")
     confirm = ConfirmConfig(confirm_top, confirm_seeds, list(rivals))
     settings = SearchSettings(rounds, candidates, floor, timeout_s, retries, confirm)
-    check_size(settings)
     task.check_rivals(settings)
     fixed = {
         "metric": metric,

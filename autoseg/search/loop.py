@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from autoseg.config import SearchSettings
 from autoseg.controllers import Controller
-from autoseg.errors import AutosegError, InputError
+from autoseg.errors import AutosegError
 from autoseg.execution import Executor
 from autoseg.search.bench import Bench
 from autoseg.search.confirm import conclude, confirm, confirmation_of, finalists, fresh_seeds, rival, trainings
@@ -62,7 +62,6 @@ def run_search(
         InputError: the folder is damaged or not of this search; the floor cannot be read; no space on the disk.
         AutosegError: no candidate completed.
     """
-    check_size(settings)
     with Ledger(folder.trials, problem.names) as ledger:
         first = _go_on(folder, controller, ledger)
         total, done = _trainings(ledger, problem, settings, mean=_mean(controller) is not None)
@@ -89,17 +88,6 @@ def run_search(
         observer.warning(text)
     observer.finished(result)
     return result
-
-
-def check_size(settings: SearchSettings) -> None:
-    """Refuse a search without rounds or candidates.
-
-    Raises:
-        InputError: it has none.
-    """
-    for field in ("rounds", "candidates"):
-        if getattr(settings, field) < 1:
-            raise InputError(f"search.{field}", "at least 1", getattr(settings, field))
 
 
 def _go_on(folder: RunFolder, controller: Controller, ledger: Ledger) -> int:

@@ -86,6 +86,7 @@ def test_ctrl_c_stops_the_watching_and_not_the_run(tmp_path):
         (["runx"], "Did you mean run1? A run that is yet to begin is waited for in an empty folder: mkdir -p runx"),
         (["runx", "--once"], "Did you mean run1?"),
         (["run", "--every", "0"], "--every: expected more than 0"),
+        ([".", "--once"], "RUN: expected a run folder, or an empty one"),
     ],
 )
 def test_what_cannot_be_watched(arguments, words, tmp_path, monkeypatch, capsys):

@@ -49,6 +49,20 @@ def test_a_controller_of_another_space_is_refused_at_once(quick_path: Path) -> N
     assert not (quick_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("rounds", 0, "from 1 on, got 0"), ("candidates", 2.5, "from 1 on, got 2.5"),
+        ("tolerance", -1, "from 0 on, got -1"),
+        ("ignore_index", None, "a whole number, got None"), ("rivals", "ce", "a list, got 'ce'"),
+    ],
+)  # fmt: skip
+def test_wrong_arguments_are_refused_at_once(quick_path: Path, field: str, value: Any, said: str) -> None:
+    with pytest.raises(InputError, match=f"^{field}: expected .*{re.escape(said)}"):
+        autoseg.search("miou", my_train, run_dir=quick_path / "run", inline=True, **(SMALL | {field: value}))
+    assert not (quick_path / "run").exists()
+
+
 def test_in_this_process_and_on_a_cluster_is_refused_at_once(quick_path: Path) -> None:
     with pytest.raises(InputError, match="cluster: expected none with inline=True"):
         autoseg.search("miou", my_train, run_dir=quick_path / "run", inline=True, cluster="auto", **SMALL)

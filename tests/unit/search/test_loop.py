@@ -253,12 +253,6 @@ def test_estimate() -> None:
     assert estimate(30.0, 2, 4, 2) == 30
 
 
-@pytest.mark.parametrize("size", [{"rounds": 0}, {"candidates": 0}])
-def test_a_search_has_rounds_and_candidates(quick_path: Path, size: dict[str, int]) -> None:
-    with pytest.raises(InputError, match=rf"search\.{next(iter(size))}: expected at least 1, got 0"):
-        search(quick_path / "run", settings(**size))
-
-
 def test_fresh_seeds_are_fresh() -> None:
     seeds = fresh_seeds(5, 50)
     assert len(set(seeds)) == 50 and 5 not in seeds
