@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from autoseg.errors import InputError
 from autoseg.losses.batch import VALIDATE, Batch, check_batch
+from autoseg.metrics.base import MetricOptions, check_tensors
 
 
 @runtime_checkable
@@ -57,8 +58,7 @@ class SegLoss(nn.Module, ABC):
 
     def __init__(self, num_classes: int, *, ignore_index: int = 255, validate: bool | str = "auto") -> None:
         super().__init__()
-        if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
-            raise InputError("num_classes", "a positive integer", repr(num_classes))
+        MetricOptions(num_classes, ignore_index)  # refuses them alike
         if validate not in VALIDATE:
             raise InputError("validate", "auto, True or False", repr(validate))
         self.num_classes, self.ignore_index, self.validate = num_classes, ignore_index, validate
@@ -99,7 +99,8 @@ class SegLoss(nn.Module, ABC):
         Raises:
             InputError: labels or extra that do not fit.
         """
-        if labels.is_floating_point() and not (self.soft_labels or self.multilabel):
+        check_tensors(logits=logits, labels=labels)
+        if labels.dim() == 4 and labels.is_floating_point() and not (self.soft_labels or self.multilabel):
             hint = "Losses made for soft labels: jml, dml, ctl, ce, mse."
             raise InputError(f"labels of {self.name}", "integer ids (N, H, W)", "soft labels", hint)
         # Autocast would send convolutions and products back to half precision.
@@ -117,15 +118,24 @@ class SegLoss(nn.Module, ABC):
             prepared = self._extra(batch, labels, extra) if self.extra_keys else {}
             batch = replace(batch, extra=prepared, sync=self.sync_counts)
             value = self.compute(batch)
+            if not isinstance(value, Tensor) or value.dim():
+                got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+                raise InputError(f"compute() of {self.name}", "a scalar tensor as its result", got)
             return torch.where(batch.total(batch.valid) > 0, value, torch.zeros_like(value))
 
     def _extra(self, batch: Batch, labels: Tensor, extra: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
         """The prepared inputs on the logits' device and in their dtype."""
         given = self.prepare(labels.detach().cpu()) if extra is None else extra
-        missing = [key for key in self.extra_keys if key not in given]
-        if missing:
-            hint = "Pass what loss.prepare(labels) returned, cropped and flipped like the image."
+        n, _, h, w = batch.logits.shape
+        hint = "Pass what loss.prepare(labels) returned, cropped and flipped like the image."
+        if not isinstance(given, Mapping):
+            raise InputError(f"extra of {self.name}", " and ".join(self.extra_keys), type(given).__name__, hint)
+        if missing := [key for key in self.extra_keys if key not in given]:
             raise InputError(f"extra of {self.name}", " and ".join(missing), sorted(given), hint)
+        for key in self.extra_keys:
+            shape = tuple(given[key].shape)
+            if len(shape) != 1 and shape != (n, *shape[1:2], h, w):
+                raise InputError(f"extra of {self.name}", f"{key} of shape ({n}, K, {h}, {w}) or (K,)", shape, hint)
         return {key: given[key].to(batch.logits) for key in self.extra_keys}
 
 

@@ -63,7 +63,8 @@ class Batch:
         """(N, H, W) cross-entropy of each pixel in nats, zero where ignored."""
         if self.soft:
             return -(self.target() * self.logits.log_softmax(dim=1)).sum(dim=1)
-        return F.cross_entropy(self.logits, self.labels, reduction="none") * self.valid
+        loss = F.cross_entropy(self.logits, self.labels, reduction="none")
+        return loss.masked_fill(~self.valid, 0)  # where it may be infinite, the stand-in's logit being -inf
 
     def mean(self, values: Tensor) -> Tensor:
         """Mean of (N, H, W) pixel values over the pixels that count; 0 if none does."""

@@ -61,12 +61,16 @@ def _build_term(
     return load_loss(term.name, num_classes=num_classes, ignore_index=ignore_index, **{**usual, **options})
 
 
-def terms_of(text: str) -> list[Term]:
+def terms_of(text: str | os.PathLike[str]) -> list[Term]:
     """The losses of a sum; paths and "identity/METRIC" may hold characters that sums use, and are one by themselves.
 
     Raises:
         InputError: malformed.
     """
+    if isinstance(text, os.PathLike):
+        text = os.fspath(text)
+    if not isinstance(text, str):
+        raise InputError("loss", "a name, a sum of losses, or the path of a card", type(text).__name__)
     whole = os.path.exists(text) or identity_of(text) is not None
     return [Term(1.0, text)] if whole else parse(text)
 

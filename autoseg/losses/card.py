@@ -117,7 +117,7 @@ class LossCard:
         if not path.is_file():
             raise InputError(where, "an existing file", "none there")
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = json.loads(path.read_text(encoding="utf-8-sig"))
         except (ValueError, OSError, RecursionError) as error:
             hint = "It may be cut off; export it again from its run."
             raise InputError(where, "a JSON file", f"{error}", hint) from None

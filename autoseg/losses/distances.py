@@ -9,13 +9,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from autoseg.errors import InputError
+
 FloatMap = NDArray[np.float32]
 IntMap = NDArray[np.int64]
 BoolMap = NDArray[np.bool_]
 
 
 def per_image(labels: Tensor, make: Callable[..., FloatMap], *options: int) -> Tensor:
-    """Stacks make(label map (H, W), *options) -> (K, H, W) over (N, H, W) labels into (N, K, H, W) float32."""
+    """Stacks make(label map (H, W), *options) -> (K, H, W) over (N, H, W) labels into (N, K, H, W) float32.
+
+    Raises:
+        InputError: labels of another kind.
+    """
+    if not isinstance(labels, Tensor) or labels.dim() != 3 or labels.is_floating_point():
+        got = f"{labels.dtype} of shape {(*labels.shape,)}" if isinstance(labels, Tensor) else type(labels).__name__
+        hint = "Of one mask: prepare(mask[None]), of whose maps [0] belongs to it."
+        raise InputError("labels of prepare()", "an integer tensor of shape (N, H, W)", got, hint)
     maps = [torch.from_numpy(make(image.numpy().astype(np.int64), *options)) for image in labels]
     return torch.stack(maps) if maps else torch.empty(0, 0, *labels.shape[1:])
 
@@ -39,6 +49,8 @@ def signed_distance(labels: IntMap, num_classes: int, ignore_index: int) -> Floa
     valid = labels != ignore_index
     maps = np.zeros((num_classes, *labels.shape), np.float32)
     for c in np.unique(labels[valid]):
+        if not 0 <= c < num_classes:
+            raise InputError("labels of prepare()", f"ids in [0, {num_classes}) or the ignore_index {ignore_index}", c)
         inside = labels == c
         others = valid & ~inside
         if others.any():

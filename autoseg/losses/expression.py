@@ -133,6 +133,8 @@ class _Reader:
             call = ast.parse(f"f({inside})", mode="eval").body
             if not isinstance(call, ast.Call) or call.args or any(k.arg is None for k in call.keywords):
                 raise ValueError("not keyword arguments")
+            if len({k.arg for k in call.keywords}) < len(call.keywords):
+                raise ValueError("one of them twice")
             return {str(k.arg): _literal(k.value) for k in call.keywords}
         except (SyntaxError, ValueError) as fault:
             raise InputError(f"options of {name}", "key=value, key=value", repr(inside), HELP) from fault
@@ -142,6 +144,9 @@ def _literal(node: ast.expr) -> Any:
     """A number, string, list or dict of such; a bare word is a string, except inf, true, false and none."""
     if isinstance(node, ast.Name):
         return WORDS.get(node.id.lower(), node.id)
+    words = (ast.BinOp, ast.Sub, ast.Add, ast.Name, ast.Load)
+    if isinstance(node, ast.BinOp) and all(isinstance(part, words) for part in ast.walk(node)):
+        return ast.unparse(node).replace(" ", "")  # the name of a space: paper-biou
     if isinstance(node, ast.List | ast.Tuple):
         return [_literal(item) for item in node.elts]
     if isinstance(node, ast.Dict) and all(key is not None for key in node.keys):

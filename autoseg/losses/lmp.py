@@ -61,10 +61,10 @@ class LossMaxPooling(SegLoss):
             matter and is 0, except that all-zero losses and p = inf give 1/n each.
 
         Raises:
-            InputError: a negative loss or NaN (looked at on the CPU only).
+            InputError: a negative loss (looked at on the CPU only). NaN gives NaN.
         """
         if pixel_losses.device.type == "cpu" and not torch.compiler.is_compiling():
-            if not bool((pixel_losses >= 0).all()):
+            if bool((pixel_losses < 0).any()):
                 raise InputError("pixel losses", "numbers of 0 or more", pixel_losses.min().item())
         valid = torch.ones_like(pixel_losses, dtype=torch.bool) if valid is None else valid
         losses = pixel_losses.double() * valid  # float64: powers q of a thousand and more are taken below

@@ -76,6 +76,8 @@ class WeightedCrossEntropy(SegLoss):
     def compute(self, batch: Batch) -> Tensor:
         """Weighted mean over the valid pixels, in nats."""
         weight = (batch.extra["class_weight"] if self.fixed is None else self.fixed).to(batch.logits)
+        if weight.shape != (self.num_classes,):
+            raise InputError("extra of wce", f"class_weight of shape ({self.num_classes},)", tuple(weight.shape))
         if batch.soft:
             weighted = batch.target() * weight[:, None, None]
             total = batch.total(-weighted * batch.logits.log_softmax(dim=1))

@@ -129,7 +129,9 @@ def _reduction_weights(reduction: str | Mapping[str, float]) -> dict[str, float]
     Raises:
         InputError: an unknown letter, a negative weight, or none above 0.
     """
-    given = {reduction: 1.0} if isinstance(reduction, str) else dict(reduction)
+    given = {reduction: 1.0} if isinstance(reduction, str) else reduction
+    if not isinstance(given, Mapping):
+        raise InputError("reduction", "one of D, I, C, or {letter: weight}", repr(given))
     for letter, weight in given.items():
         if letter not in REDUCTIONS:
             raise unknown_name("reduction", letter, REDUCTIONS)

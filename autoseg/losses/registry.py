@@ -51,11 +51,17 @@ def register_loss(cls: type[SegLoss]) -> type[SegLoss]:
     """Class decorator: makes a hand-made loss known by its `name`, to `build_loss` and every command.
 
     Raises:
-        InputError: it is no `SegLoss`, has no name and summary, a name that cannot be typed, or that of one of ours.
+        InputError: it is no `SegLoss`, has no name and summary, a name that cannot be typed, or that of one of ours, or
+            does not take what all losses do.
     """
     if not (isinstance(cls, type) and issubclass(cls, SegLoss)):
         raise InputError("register_loss", "a subclass of autoseg.SegLoss", repr(cls))
     check_own(cls, "loss", {**LOSSES, **dict.fromkeys(RESERVED, SegLoss)})
+    taken = inspect.signature(cls).parameters
+    shared = "ignore_index" in taken and "validate" in taken
+    if not shared and not any(one.kind is one.VAR_KEYWORD for one in taken.values()):
+        hint = "Pass them on: super().__init__(num_classes, **shared)."
+        raise InputError(f"loss {cls.name}", "an __init__ that takes **shared", str(inspect.signature(cls)), hint)
     LOSSES[cls.name] = cls
     return cls
 

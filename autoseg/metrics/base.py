@@ -33,7 +33,9 @@ def exact_ratio(numerator: Tensor, denominator: Tensor, empty: float = math.nan)
     return torch.where(denominator == 0, empty, numerator / torch.where(denominator == 0, 1.0, denominator))
 
 
-def _whole(value: object, least: int) -> bool:
+def _whole(value: object, least: float) -> bool:
+    if isinstance(value, bool):
+        return False
     return isinstance(value, Integral) and int(value) >= least
 
 
@@ -55,7 +57,9 @@ class MetricOptions:
 
     def __post_init__(self) -> None:
         if not _whole(self.num_classes, least=1):
-            raise InputError("num_classes", "at least 1", self.num_classes)
+            raise InputError("num_classes", "a positive integer", repr(self.num_classes))
+        if not _whole(self.ignore_index, least=-math.inf):
+            raise InputError("ignore_index", "a whole number", repr(self.ignore_index))
         if not _whole(self.tolerance, least=0):
             raise InputError("tolerance", "a whole number of pixels, 0 or more", self.tolerance)
 
@@ -70,6 +74,14 @@ class MetricOptions:
             return labels
         labels = labels.long()
         return labels.masked_fill(labels == self.ignore_index, self.void)
+
+
+def check_tensors(**given: object) -> None:
+    """Raises `InputError` of what is no tensor, such as a model's whole dict of outputs."""
+    for name, value in given.items():
+        if not isinstance(value, Tensor):
+            hint = f"Pass one of its values: {', '.join(map(repr, value))}." if isinstance(value, Mapping) else ""
+            raise InputError(name, "a tensor", type(value).__name__, hint)
 
 
 def check_ids(ids: Tensor, what: str, options: MetricOptions, ignore: bool) -> None:
@@ -93,6 +105,7 @@ def batch_logic(pred: Tensor, labels: Tensor, options: MetricOptions) -> HardLog
     Raises:
         InputError: shapes differ, or an id is out of range.
     """
+    check_tensors(pred=pred, labels=labels)
     if pred.shape != labels.shape or pred.dim() != 3:
         raise InputError("pred, labels", "two (N, H, W) maps of one shape", f"{(*pred.shape,)} and {(*labels.shape,)}")
     check_ids(pred, "pred", options, ignore=False)

@@ -12,11 +12,14 @@ a logic can count `p AND y` from the label's own class alone, without C-fold one
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+from autoseg.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -142,9 +145,19 @@ def curves_of(
     Returns:
         {(operation, operand): curve name} in order of appearance. A curve is named after its operation ("and"),
         and after its operand too ("and_p", "and_eroded") where the operation has several.
+
+    Raises:
+        InputError: a formula of the user's that fails.
     """
     notes = _CurveNotes(num_classes)
-    formula(notes.pred, notes.label, notes)
+    try:
+        formula(notes.pred, notes.label, notes)
+    except Exception as error:
+        if isinstance(error, InputError) or formula.__module__.startswith("autoseg."):
+            raise
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        got = f"{type(error).__name__}: {error} ({at.filename}, line {at.lineno})"
+        raise InputError(formula.__qualname__, "a formula of prediction, label and their logic", got) from error
     operands: dict[str, int] = {}
     for op, _ in notes.keys:
         operands[op] = operands.get(op, 0) + 1

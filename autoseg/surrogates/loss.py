@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from autoseg import metrics
 from autoseg.errors import InputError
-from autoseg.metrics.base import Metric, Sums, check_ids
+from autoseg.metrics.base import Metric, Sums, check_ids, check_tensors
 from autoseg.surrogates import curves
 from autoseg.surrogates.fast.gpu.launches import Score
 from autoseg.surrogates.fast.reading import FusedLogic, by_kernels, fits
@@ -193,6 +193,7 @@ class SurrogateLoss(nn.Module):
         Raises:
             InputError: shapes do not fit, or (see `validate`) an id out of range.
         """
+        check_tensors(logits=logits, labels=labels)
         fused = self.fused and fits(logits, labels)
         self._check(logits, labels, fused)
         if not labels.is_floating_point():
@@ -205,9 +206,9 @@ class SurrogateLoss(nn.Module):
 
     def _check(self, logits: Tensor, labels: Tensor, fused: bool) -> None:
         c = self.options.num_classes
-        shape = (logits.shape[0], c, *logits.shape[2:])
+        shape = (*logits.shape[:1], c, *logits.shape[2:])
         soft = labels.dim() == 4 and labels.is_floating_point()
-        if logits.shape != shape or labels.shape != (shape if soft else (shape[0], *shape[2:])):
+        if logits.dim() != 4 or logits.shape != shape or labels.shape != (shape if soft else (shape[0], *shape[2:])):
             raise InputError(
                 "logits, labels",
                 f"(N, {c}, H, W) and (N, H, W), or soft labels (N, {c}, H, W)",

@@ -1,0 +1,129 @@
+"""What users hand to a loss by mistake is answered in one message, wherever it would have failed or, worse, passed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import autoseg
+from autoseg.errors import InputError
+from autoseg.losses.registry import LOSSES
+
+C = 3
+LOGITS = torch.randn(2, C, 6, 7, generator=torch.Generator().manual_seed(0))
+LABELS = torch.randint(0, C, (2, 6, 7), generator=torch.Generator().manual_seed(0))
+BOUNDARY = autoseg.build_loss("boundary", num_classes=C)
+MAPS: dict[str, Tensor] = BOUNDARY.prepare(LABELS)
+
+
+def built(text: Any, **options: Any) -> Any:
+    return autoseg.build_loss(text, num_classes=C, **options)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (
+            lambda: BOUNDARY.prepare(LABELS[0]),
+            r"labels of prepare\(\): .* \(6, 7\)\. Of one mask: prepare\(mask\[None\]\)",
+        ),
+        (lambda: built("unet_ce").prepare(LABELS.numpy()), "got ndarray"),
+        (lambda: BOUNDARY.prepare(LABELS + 1), r"ids in \[0, 3\) or the ignore_index 255, got 3"),
+        (
+            lambda: BOUNDARY(LOGITS, LABELS, {"signed_distance": MAPS["signed_distance"][:1]}),
+            r"\(2, K, 6, 7\).* got \(1, 3, 6, 7\)",
+        ),
+        (
+            lambda: BOUNDARY(LOGITS, LABELS, MAPS["signed_distance"]),
+            "extra of boundary: expected signed_distance, got Tensor",
+        ),
+        (
+            lambda: built("wce")(LOGITS, LABELS, {"class_weight": torch.ones(2)}),
+            r"class_weight of shape \(3,\), got \(2,\)",
+        ),
+        (lambda: built("lovasz")(LOGITS, LABELS.float()), "labels: expected integer of shape"),
+        (
+            lambda: built("ce")({"out": LOGITS}, LABELS),
+            "logits: expected a tensor, got dict. Pass one of its values: 'out'",
+        ),
+        (lambda: built("asl2021/miou")({"out": LOGITS}, LABELS), "logits: expected a tensor, got dict"),
+        (lambda: built("asl2021/miou")(LOGITS.flatten(2), LABELS.flatten(1)), r"expected \(N, 3, H, W\)"),
+        (
+            lambda: autoseg.build_metric("miou", C).update(LABELS.numpy(), LABELS),
+            "pred: expected a tensor, got ndarray",
+        ),
+        (lambda: built("ce", ignore_index=None), "ignore_index: expected a whole number, got None"),
+        (
+            lambda: autoseg.build_metric("miou", C, ignore_index="255"),
+            "ignore_index: expected a whole number, got '255'",
+        ),
+        (lambda: autoseg.build_metric("miou", "5"), "num_classes: expected a positive integer, got '5'"),
+        (lambda: built(None), "loss: expected a name, a sum of losses, or the path of a card, got NoneType"),
+        (lambda: built("tversky(alpha=0.3,alpha=0.4)"), "options of tversky"),
+        (lambda: built("jml(reduction=[I,C])"), "reduction: expected one of D, I, C"),
+    ],
+)
+def test_mistakes(call: Callable[[], Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        call()
+
+
+def test_names_with_a_hyphen_are_options_without_quotes() -> None:
+    plain, in_quotes = (built(f"identity/biou(space={name})") for name in ("paper-biou", '"paper-biou"'))
+    assert plain.space.name == in_quotes.space.name == "paper-biou"
+
+
+def test_a_path_is_a_loss(tmp_path: Path) -> None:
+    autoseg.save_loss(built("identity/miou"), tmp_path / "loss.json")
+    (tmp_path / "loss.json").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "loss.json").read_bytes())  # an editor's mark
+    assert torch.equal(built(tmp_path / "loss.json")(LOGITS, LABELS), built("identity/miou")(LOGITS, LABELS))
+
+
+@pytest.mark.parametrize("name", ["ce", "lmp", "0.5*ce+0.5*lmp"])
+def test_nan_is_the_loss_of_nan(name: str) -> None:
+    """So that the training, which knows which candidate it is of, says that it diverged."""
+    assert built(name)(LOGITS * torch.nan, LABELS).isnan()
+
+
+def test_a_void_pixel_may_have_any_logits() -> None:
+    logits, labels = LOGITS.clone(), LABELS.clone()
+    logits[0, 0, 0, 0], labels[0, 0, 0] = -torch.inf, 255
+    for name in ("ce", "wce(class_weight=[1,2,3])", "ohem"):
+        assert built(name)(logits, labels).isfinite(), name
+
+
+def test_own_losses_take_what_all_do_and_return_a_scalar(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autoseg.losses.registry.LOSSES", LOSSES.copy())
+
+    class Mapped(autoseg.SegLoss):
+        name, summary = "mapped", "of every pixel"
+
+        def compute(self, batch: Any) -> Tensor:
+            return batch.cross_entropy()
+
+    class Alone(Mapped):
+        name = "alone"
+
+        def __init__(self, num_classes: int) -> None:
+            super().__init__(num_classes)
+
+    with pytest.raises(InputError, match=r"compute\(\) of mapped: expected a scalar tensor .* shape \(2, 6, 7\)"):
+        Mapped(C)(LOGITS, LABELS)
+    with pytest.raises(InputError, match=r"loss alone: expected an __init__ that takes \*\*shared"):
+        autoseg.register_loss(Alone)
+
+
+def test_a_formula_that_fails_is_its_users() -> None:
+    class Typo(autoseg.Metric):
+        name, summary = "typo", "has a fault"
+
+        def sums(self, p: Any, y: Any, logic: Any) -> Any:
+            return {"and": logic.totl(p)}
+
+    with pytest.raises(InputError, match=r"Typo\.sums: .* AttributeError: .*'totl' \(.*test_refusals\.py, line \d+\)"):
+        autoseg.metrics.curves_of(Typo.sums.__get__(object()))
