@@ -160,7 +160,7 @@ class Metric:
         higher_is_better: False for errors, which are reported and never maximised.
         searchable: whether it has a surrogate, so that a search may have it as its target.
         per_image: totals are kept per image, (N, C), and scores averaged over images.
-        adds_over_images: the state is a sum over images, see `update_by_image`.
+        adds_over_images: the state is a sum over images, see `count_by_image`.
     """
 
     name: ClassVar[str]
@@ -209,12 +209,12 @@ class Metric:
         """Adds a batch that several metrics look at: see `update_all`."""
         self._add(self._totals(logic, self.per_image))
 
-    def update_by_image(self, pred: Tensor, labels: Tensor) -> Sums:
-        """As `update`, and returns what each image added to the state: tensors (N, ...) by name, on the CPU.
+    def count_by_image(self, logic: HardLogic) -> Sums:
+        """As `count`, and returns what each image added to the state: tensors (N, ...) by name, on the CPU.
 
         Their sums over any images, given to `score_of`, are the score of these images.
         """
-        totals = self._totals(batch_logic(pred, labels, self.options), per_image=True)
+        totals = self._totals(logic, per_image=True)
         parts = {k: v.cpu() for k, v in self._image_sums(totals).items()}
         self._add({k: v.sum(0) for k, v in parts.items()})
         return parts

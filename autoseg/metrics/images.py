@@ -13,7 +13,8 @@ from torch import Tensor
 
 from autoseg.errors import InputError
 from autoseg.files import replacing
-from autoseg.metrics.base import Metric, Sums
+from autoseg.metrics.base import Metric, MetricOptions, Sums, update_all
+from autoseg.metrics.maps import HardLogic
 
 INDEX = "index"
 
@@ -29,9 +30,18 @@ class ByImage:
         self.metric = metric
         self._batches: list[Sums] = []
 
+    @property
+    def options(self) -> MetricOptions:
+        """What it was told about the data."""
+        return self.metric.options
+
     def update(self, pred: Tensor, labels: Tensor) -> None:
         """See `Metric.update`."""
-        self._batches.append(self.metric.update_by_image(pred, labels))
+        update_all([self], pred, labels)
+
+    def count(self, logic: HardLogic) -> None:
+        """See `Metric.count`."""
+        self._batches.append(self.metric.count_by_image(logic))
 
     def compute(self) -> Tensor:
         """See `Metric.compute`."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from autoseg.data import normalize
 from autoseg.errors import Diverged
 from autoseg.metrics import Metric, MetricSum, update_all
+from autoseg.metrics.images import ByImage
 from autoseg.training.frozen import Stored
 from autoseg.training.precision import Precision
 
@@ -91,12 +92,12 @@ def predict(model: nn.Module, view: View) -> Tensor:
 def _update(metrics: Mapping[str, Score], logits: Tensor, labels: Tensor) -> None:
     pred = logits.argmax(1)
     probs: Tensor | None = None
-    alike: list[Metric | MetricSum] = []
+    alike: list[Metric | MetricSum | ByImage] = []
     for metric in metrics.values():
         if getattr(metric, "needs_probs", False):
             probs = logits.softmax(1) if probs is None else probs
             metric.update_probs(probs, labels)  # type: ignore[attr-defined]
-        elif isinstance(metric, Metric | MetricSum):
+        elif isinstance(metric, Metric | MetricSum | ByImage):
             alike.append(metric)
         else:
             metric.update(pred, labels)
