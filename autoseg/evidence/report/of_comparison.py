@@ -39,7 +39,7 @@ def comparison_page(run: ComparisonRun, slug: str, command: str) -> RunPage:
             *(_of_matrix(run.matrix, hues) if run.matrix else [_trainings(run)]),
             *_about_the_losses(run, hues),
             Section("predictions", "Predictions side by side", _predictions(run)),
-            cost_section(run, hues),
+            cost_section(run, hues, lambda record: record.name),
             origin_section(run, command),
         ],
     )

@@ -35,7 +35,7 @@ def search_page(run: SearchRun, slug: str, command: str) -> RunPage:
             *_confirmation(run),
             *_about_the_loss(run),
             Section("predictions", "Predictions side by side", _predictions(run)),
-            cost_section(run, {"search": BLUE, "confirmation": GREEN}),
+            _cost(run),
             origin_section(run, command),
         ],
     )
@@ -76,6 +76,12 @@ def _rewards(run: SearchRun) -> Section:
     note += "A dot is one short training with the search's own seed; point at it for its scores and θ."
     plot = Plot("", plots.reward_by_round(run.search, run.space.names, run.metric), 420)
     return Section("rewards", "Reward by round", [Text(note, "note"), plot])
+
+
+def _cost(run: SearchRun) -> Section:
+    fresh = {record.seed for record in run.confirmation}  # a floor's own training is of the search, without a round
+    phases = {"search": BLUE, "confirmation": GREEN}
+    return cost_section(run, phases, lambda record: "confirmation" if record.seed in fresh else "search")
 
 
 def _confirmation(run: SearchRun) -> list[Section]:

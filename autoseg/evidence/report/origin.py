@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from statistics import median
 from typing import Any
@@ -22,8 +22,8 @@ def exactly(seconds: float) -> str:
     return f"{seconds:.2g} s" if seconds < 10 else duration(seconds)
 
 
-def cost_section(run: Run, colour_of: Mapping[str, str]) -> Section:
-    """Seconds of every training and their sum; `colour_of` as in `plots.seconds`."""
+def cost_section(run: Run, colour_of: Mapping[str, str], group_of: Callable[[TrialRecord], str]) -> Section:
+    """Seconds of every training and their sum; `colour_of` and `group_of` as in `plots.seconds`."""
     done = run.done
     total = sum(record.seconds for record in done)
     lost = [record for record in done if record.state != COMPLETE]
@@ -35,7 +35,7 @@ def cost_section(run: Run, colour_of: Mapping[str, str]) -> Section:
         ("without a score", str(len(lost))),
     ]
     note = "Wall-clock time of each training's last attempt; a worker's first one includes its start."
-    blocks: list[Block] = [Facts(facts), Plot("Seconds by training", plots.seconds(done, colour_of), 300)]
+    blocks: list[Block] = [Facts(facts), Plot("Seconds by training", plots.seconds(done, colour_of, group_of), 300)]
     if lost:
         blocks.append(_lost(lost))
     return Section("cost", "Cost", [*blocks, Text(note, "note")])

@@ -7,7 +7,7 @@ plotly reads tags in texts.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
 import numpy as np
@@ -206,19 +206,22 @@ def forest_of(matrix: Matrix, metric: str) -> go.Figure:
     return forest(lines)
 
 
-def seconds(records: Sequence[TrialRecord], colour_of: Mapping[str, str]) -> go.Figure:
+def seconds(
+    records: Sequence[TrialRecord], colour_of: Mapping[str, str], group_of: Callable[[TrialRecord], str]
+) -> go.Figure:
     """Time of every training, in the order in which they were planned.
 
     Args:
         records: of all studies, those without a result left out.
         colour_of: what they are grouped by ("search", "confirmation", or a loss) to its colour.
+        group_of: which of these a training belongs to.
     """
     plot = figure(
         xaxis={"title": {"text": "training"}},
         yaxis={"title": {"text": "seconds"}, "rangemode": "tozero"},
         bargap=0.15,
     )
-    groups = [_group(record, colour_of) for record in records]
+    groups = [group_of(record) for record in records]
     for group, colour in colour_of.items():
         mine = [(place, r) for place, (r, of) in enumerate(zip(records, groups, strict=True), start=1) if of == group]
         tips = [f"<b>{label(r.name)}</b>  seed {r.seed}<br>{r.seconds:.3g} s  {label(r.state)}" for _, r in mine]
@@ -229,9 +232,3 @@ def seconds(records: Sequence[TrialRecord], colour_of: Mapping[str, str]) -> go.
             )
         )  # fmt: skip
     return plot
-
-
-def _group(record: TrialRecord, among: Mapping[str, str]) -> str:
-    if record.name in among:
-        return record.name
-    return "search" if record.round >= 0 else "confirmation"

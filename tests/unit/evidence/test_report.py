@@ -19,7 +19,8 @@ from torch import nn
 
 import autoseg.cli as cli
 from autoseg.errors import InputError
-from autoseg.evidence.report import gradient
+from autoseg.evidence.report import gradient, of_search
+from autoseg.evidence.report.blocks import Plot
 from autoseg.evidence.report.page import report
 from autoseg.evidence.report.read import SearchRun, open_run, open_runs
 from autoseg.search.run_folder import RunFolder
@@ -152,6 +153,15 @@ def test_an_unfinished_search_is_rendered_and_says_so(toys: Path, tmp_path: Path
     page = page_of(toys / "cut")
     assert "Not finished: 4 of 14 trainings have a result" in page.text
     assert "not confirmed" in page.text
+
+
+def test_the_training_that_a_floor_refers_to_is_of_the_search(toys: Path) -> None:
+    toy_runs.search(toys / "floored", floor="miou>=0.5*ce")
+    run = open_run(toys / "floored")
+    assert isinstance(run, SearchRun)
+    (plot,) = (block for block in of_search._cost(run).blocks if isinstance(block, Plot))
+    counted = {bars.name: len(bars.x) for bars in plot.figure.data}
+    assert counted == {"search": 1 + len(run.search), "confirmation": len(run.confirmation)}
 
 
 def test_an_unfinished_confirmation_has_no_winner_yet(toys: Path) -> None:
