@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 
 import numpy.typing as npt
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.distributions import Distribution, sum_independent_dims
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.preprocessing import get_action_dim
 from torch import Tensor, nn
@@ -36,11 +35,6 @@ class TruncatedNormal(torch.distributions.Distribution):
         self.loc, self.scale = loc, scale
         self._alpha, self._beta = -loc / scale, (1.0 - loc) / scale  # standardised bounds, alpha <= 0 <= beta
         super().__init__(loc.shape, validate_args=False)
-
-    @property
-    def mode(self) -> Tensor:
-        """(...,): the most likely value, `loc`."""
-        return self.loc
 
     @property
     def mass(self) -> Tensor:
@@ -67,64 +61,11 @@ class TruncatedNormal(torch.distributions.Distribution):
         # Rounding may push the outermost quantiles onto a bound or past it.
         return (self.loc + self.scale * z).clamp(_EDGE, 1.0 - _EDGE)
 
-    def sample(self, sample_shape: Any = ()) -> Tensor:
-        """Draws (*sample_shape, ...) by inverse CDF from torch's global generator; no gradient."""
-        with torch.no_grad():
-            return self.icdf(torch.rand(self._extended_shape(torch.Size(sample_shape)), dtype=self.loc.dtype))
-
-    def entropy(self) -> Tensor:
-        """Differential entropy of each coordinate in nats, (...,)."""
-        low, high = (z * torch.exp(-0.5 * z.square() - _LOG_SQRT_2PI) for z in (self._alpha, self._beta))
-        cut = (low - high) / (2.0 * self.mass)
-        return _LOG_SQRT_2PI + 0.5 + math.log(self.scale) + self.mass.log() + cut
-
-
-class TruncatedNormalDistribution(Distribution):
-    """`TruncatedNormal` as one of SB3's action distributions; log densities are sums over the coordinates."""
-
-    distribution: TruncatedNormal
-
-    def __init__(self, action_dim: int) -> None:
-        super().__init__()
-        self.action_dim = action_dim
-
-    def proba_distribution_net(self) -> nn.Parameter:  # type: ignore[override]  # nothing but a parameter
-        """The learnt part: (d,) logits of the mean, float64, mean = sigmoid(logits), at first 0.5."""
-        return nn.Parameter(torch.zeros(self.action_dim, dtype=torch.float64))
-
-    def proba_distribution(self, mean_logits: Tensor, std: float) -> Self:
-        """Sets the parameters: `mean_logits` (..., d), `std` > 0."""
-        self.distribution = TruncatedNormal(torch.sigmoid(mean_logits), std)
-        return self
-
-    def log_prob(self, actions: Tensor) -> Tensor:
-        """(n,) joint log density of `actions` (n, d)."""
-        return sum_independent_dims(self.distribution.log_prob(actions))
-
-    def entropy(self) -> Tensor:
-        """(n,) entropy in nats."""
-        return sum_independent_dims(self.distribution.entropy())
-
-    def sample(self) -> Tensor:
-        """(n, d) draws, strictly inside (0, 1)."""
-        return self.distribution.sample()
-
-    def mode(self) -> Tensor:
-        """(n, d): sigmoid of the logits, where the density is highest."""
-        return self.distribution.mode
-
-    def actions_from_params(self, mean_logits: Tensor, std: float, deterministic: bool = False) -> Tensor:
-        """Draws (or the mode) for these parameters."""
-        return self.proba_distribution(mean_logits, std).get_actions(deterministic=deterministic)
-
-    def log_prob_from_params(self, mean_logits: Tensor, std: float) -> tuple[Tensor, Tensor]:
-        """Draws for these parameters and their joint log density."""
-        actions = self.actions_from_params(mean_logits, std)
-        return actions, self.log_prob(actions)
-
 
 class TruncatedNormalPolicy(ActorCriticPolicy):
     """A policy that knows nothing but its mean: observations play no part, the value of every state is 0.
+
+    It has what SB3's update asks for; candidates are drawn by the controller, not by SB3's `collect_rollouts`.
 
     Args:
         observation_space: any; a search has no state to observe.
@@ -155,26 +96,19 @@ class TruncatedNormalPolicy(ActorCriticPolicy):
 
     def _build(self, lr_schedule: Callable[[float], float]) -> None:
         """Called by SB3's constructor in place of its networks."""
-        self.truncated = TruncatedNormalDistribution(get_action_dim(self.action_space))
-        self.mean_logits = self.truncated.proba_distribution_net()
+        # mean = sigmoid(logits)
+        self.mean_logits = nn.Parameter(torch.zeros(get_action_dim(self.action_space), dtype=torch.float64))
         options = {"lr": lr_schedule(1.0), **self.optimizer_kwargs}
         self.optimizer = self.optimizer_class([self.mean_logits], **options)
 
-    def get_distribution(self, obs: Any) -> TruncatedNormalDistribution:
+    def get_distribution(self, obs: Any) -> TruncatedNormal:  # type: ignore[override]  # not one of SB3's
         """The distribution of (n, d) actions for n observations."""
-        return self.truncated.proba_distribution(self.mean_logits.expand(len(obs), -1), self.std)
-
-    def forward(self, obs: Tensor, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-        """Actions (n, d), values (n, 1), log densities as `evaluate_actions`."""
-        actions = self.get_distribution(obs).get_actions(deterministic=deterministic)
-        values, log_prob, _ = self.evaluate_actions(obs, actions)
-        return actions, values, log_prob
+        return TruncatedNormal(torch.sigmoid(self.mean_logits.expand(len(obs), -1)), self.std)
 
     def evaluate_actions(self, obs: Any, actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Values (n, 1), log densities (n,) or (n·d,), row by row, and the entropy (n,)."""
-        policy = self.get_distribution(obs)
-        log_prob = policy.distribution.log_prob if self.per_dimension else policy.log_prob
-        return self.predict_values(obs), log_prob(actions).flatten(), policy.entropy()
+        """Values (n, 1), log densities (n,) or (n·d,), row by row, and no entropy: it has no term in the loss."""
+        log_prob = self.get_distribution(obs).log_prob(actions)
+        return self.predict_values(obs), log_prob.flatten() if self.per_dimension else log_prob.sum(dim=1), None
 
     def predict_values(self, obs: Any) -> Tensor:
         """(n, 1) zeros: there is no critic, the baseline stands in its place."""
