@@ -20,7 +20,6 @@ from autoseg.evidence.comparison.matrix import Matrix
 from autoseg.search.paired import LEAST_SEEDS, Paired
 
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#8A8A8A"
-PALETTE = (BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", RED)
 FloatArray = NDArray[np.float64]
 COLUMNS = 3  # of panels
 SHIFT = 0.17  # of the two opponents from the middle of a loss's line

@@ -43,9 +43,10 @@ def rival(name: str, identity: Sequence[float], index: int, seed: int) -> TrialR
 
 def finalists(history: Sequence[TrialRecord], top: int, mean: Sequence[float] | None, rounds: int) -> list[TrialRecord]:
     """The `top` best candidates of different θ, and the controller's mean if it has one."""
-    ranked = sorted((r for r in history if r.state == COMPLETE), key=lambda r: -r.reward)  # stable: first of equals
-    chosen = list({record.theta: record for record in reversed(ranked)}.values())[::-1]
-    chosen = sorted(chosen, key=lambda r: -r.reward)[:top]
+    first: dict[tuple[float, ...] | None, TrialRecord] = {}
+    for record in sorted((r for r in history if r.state == COMPLETE), key=lambda r: -r.reward):  # stable
+        first.setdefault(record.theta, record)
+    chosen = list(first.values())[:top]
     if mean is not None and tuple(mean) not in {record.theta for record in chosen}:
         chosen.append(TrialRecord(-1, -1, "candidate", _mean_name(rounds), tuple(mean), 0))
     return chosen

@@ -1,4 +1,4 @@
-"""The loss that an exported Python file holds. Written here with imports; `export.py` copies what it reaches.
+"""The loss that an exported Python file holds. Written here with imports; `gather.py` copies what it reaches.
 
 It must stay free of everything but torch and the formulas, and gives the same values as `SurrogateLoss`.
 """
