@@ -43,6 +43,7 @@ def out_of_memory(error: BaseException) -> bool:
 def unknown_name(field: str, got: str, known: Iterable[str], hint: str = "") -> InputError:
     """The error for a name that does not exist: names the nearest known ones, then all of them."""
     names = sorted(known)
-    near = difflib.get_close_matches(got, names, n=3, cutoff=0.5)
+    small = {name.lower(): name for name in names}  # CE is a near miss of ce
+    near = [small[name] for name in difflib.get_close_matches(got.lower(), small, n=3, cutoff=0.5)]
     meant = f"Did you mean {' or '.join(near)}? " if near else ""
     return InputError(field, "one of " + ", ".join(names), repr(got), (meant + hint).strip())

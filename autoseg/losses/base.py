@@ -81,6 +81,11 @@ class SegLoss(nn.Module, ABC):
         del labels
         return {}
 
+    def extra_shapes(self, batch: Batch) -> Mapping[str, tuple[int, ...]]:
+        """The shapes that `extra` must have for this batch; keys without one are the loss's own affair."""
+        del batch
+        return {}
+
     def set_progress(self, progress: float) -> None:
         """Tells a loss that changes over training how far it is, 0 at the start and 1 at the end."""
         del progress
@@ -126,16 +131,15 @@ class SegLoss(nn.Module, ABC):
     def _extra(self, batch: Batch, labels: Tensor, extra: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
         """The prepared inputs on the logits' device and in their dtype."""
         given = self.prepare(labels.detach().cpu()) if extra is None else extra
-        n, _, h, w = batch.logits.shape
         hint = "Pass what loss.prepare(labels) returned, cropped and flipped like the image."
         if not isinstance(given, Mapping):
             raise InputError(f"extra of {self.name}", " and ".join(self.extra_keys), type(given).__name__, hint)
         if missing := [key for key in self.extra_keys if key not in given]:
             raise InputError(f"extra of {self.name}", " and ".join(missing), sorted(given), hint)
-        for key in self.extra_keys:
-            shape = tuple(given[key].shape)
-            if len(shape) != 1 and shape != (n, *shape[1:2], h, w):
-                raise InputError(f"extra of {self.name}", f"{key} of shape ({n}, K, {h}, {w}) or (K,)", shape, hint)
+        for key, shape in self.extra_shapes(batch).items():
+            if given[key].shape != shape:
+                got = tuple(given[key].shape)
+                raise InputError(f"extra of {self.name}", f"{key} of shape {tuple(shape)}", got, hint)
         return {key: given[key].to(batch.logits) for key in self.extra_keys}
 
 

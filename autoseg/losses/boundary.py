@@ -51,6 +51,10 @@ class UnetCrossEntropy(SegLoss):
         """`unet_weight` (N, 1, H, W), the pixels' weights w."""
         return {"unet_weight": distances.per_image(labels, self._weights)}
 
+    def extra_shapes(self, batch: Batch) -> dict[str, tuple[int, ...]]:
+        """One weight per pixel."""
+        return {"unet_weight": batch.valid[:, None].shape}
+
     def _weights(self, labels: distances.IntMap) -> distances.FloatMap:
         reach_px = 6 * self.sigma  # beyond it the weight differs from 1 by less than w0 exp(-18)
         first, second = distances.two_nearest_cells(labels, self.background, self.ignore_index, reach_px)
@@ -85,6 +89,10 @@ class DistancePenalizedCrossEntropy(SegLoss):
     def prepare(self, labels: Tensor) -> dict[str, Tensor]:
         """`closeness` (N, 1, H, W) in [0, 1]."""
         return {"closeness": distances.per_image(labels, distances.closeness, self.ignore_index)}
+
+    def extra_shapes(self, batch: Batch) -> dict[str, tuple[int, ...]]:
+        """One number per pixel."""
+        return {"closeness": batch.valid[:, None].shape}
 
     def compute(self, batch: Batch) -> Tensor:
         """Mean over the valid pixels, in nats."""
@@ -127,6 +135,10 @@ class Boundary(SegLoss):
         """`signed_distance` (N, C, H, W) in pixels."""
         made = distances.per_image(labels, distances.signed_distance, self.num_classes, self.ignore_index)
         return {"signed_distance": made}
+
+    def extra_shapes(self, batch: Batch) -> dict[str, tuple[int, ...]]:
+        """One distance per pixel and class."""
+        return {"signed_distance": batch.logits.shape}
 
     def compute(self, batch: Batch) -> Tensor:
         """The mix of both terms."""

@@ -17,7 +17,7 @@ from autoseg.losses.sums import summed
 
 
 def build_loss(
-    spec: str,
+    spec: str | os.PathLike[str],
     *,
     num_classes: int,
     ignore_index: int = 255,
@@ -36,8 +36,8 @@ def build_loss(
         options: the loss's own options; in a sum only what every loss takes (`validate`).
 
     Returns:
-        A module called as loss(logits, labels) or loss(logits, labels, extra), with `prepare(labels)` and
-        `set_progress(share)`.
+        A module called as loss(logits, labels) or loss(logits, labels, extra). Hand-made losses and sums have
+        `prepare(labels)` and `set_progress(share)` too.
 
     Raises:
         InputError: unknown name or option, or a malformed sum.
@@ -70,7 +70,7 @@ def terms_of(text: str | os.PathLike[str]) -> list[Term]:
     if isinstance(text, os.PathLike):
         text = os.fspath(text)
     if not isinstance(text, str):
-        raise InputError("loss", "a name, a sum of losses, or the path of a card", type(text).__name__)
+        raise InputError("loss", "text, such as 0.25*ce+0.75*jml, or a path", type(text).__name__)
     whole = os.path.exists(text) or identity_of(text) is not None
     return [Term(1.0, text)] if whole else parse(text)
 

@@ -21,6 +21,7 @@ from autoseg.errors import InputError
 NUMBER = re.compile(r"(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?(?![\w/.])")
 NAME = re.compile(r"[\w./~][\w./~-]*")  # names of losses and cards, paths of cards
 QUOTED = re.compile(r"""(["']).+?\1""")
+WORD = re.compile(r"[A-Za-z_][\w./-]*")  # a value that needs no quotes
 WORDS = {"inf": math.inf, "true": True, "false": False, "none": None}
 HELP = 'Write for example "ce", "0.25*ce+0.75*jml" or "tversky(alpha=0.3,beta=0.7)".'
 
@@ -130,26 +131,25 @@ class _Reader:
             self.at += 1
         inside = self.text[start : self.at - 1]
         try:
-            call = ast.parse(f"f({inside})", mode="eval").body
+            source = f"f({inside})"
+            call = ast.parse(source, mode="eval").body
             if not isinstance(call, ast.Call) or call.args or any(k.arg is None for k in call.keywords):
                 raise ValueError("not keyword arguments")
-            if len({k.arg for k in call.keywords}) < len(call.keywords):
-                raise ValueError("one of them twice")
-            return {str(k.arg): _literal(k.value) for k in call.keywords}
+            if len(options := {str(k.arg): _literal(k.value, source) for k in call.keywords}) < len(call.keywords):
+                raise ValueError("an option twice")
+            return options
         except (SyntaxError, ValueError) as fault:
-            raise InputError(f"options of {name}", "key=value, key=value", repr(inside), HELP) from fault
+            raise InputError(f"options of {name}", "key=value, key=value, each key once", repr(inside), HELP) from fault
 
 
-def _literal(node: ast.expr) -> Any:
+def _literal(node: ast.expr, source: str) -> Any:
     """A number, string, list or dict of such; a bare word is a string, except inf, true, false and none."""
-    if isinstance(node, ast.Name):
-        return WORDS.get(node.id.lower(), node.id)
-    words = (ast.BinOp, ast.Sub, ast.Add, ast.Name, ast.Load)
-    if isinstance(node, ast.BinOp) and all(isinstance(part, words) for part in ast.walk(node)):
-        return ast.unparse(node).replace(" ", "")  # the name of a space: paper-biou
+    word = ast.get_source_segment(source, node) or ""
+    if isinstance(node, ast.Name | ast.Attribute | ast.BinOp) and WORD.fullmatch(word):  # Python reads a-b as a sum
+        return WORDS.get(word.lower(), word)
     if isinstance(node, ast.List | ast.Tuple):
-        return [_literal(item) for item in node.elts]
+        return [_literal(item, source) for item in node.elts]
     if isinstance(node, ast.Dict) and all(key is not None for key in node.keys):
         pairs = zip(node.keys, node.values, strict=True)
-        return {_literal(key): _literal(value) for key, value in pairs if key is not None}
+        return {_literal(key, source): _literal(value, source) for key, value in pairs if key is not None}
     return ast.literal_eval(node)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from autoseg.errors import unknown_name
+from autoseg.errors import InputError, unknown_name
 
 SCHEMES = ("inverse", "median")
 
@@ -27,10 +27,12 @@ def class_weights(labels: Tensor, scheme: str, num_classes: int, ignore_index: i
         (C,) float32; 1 for a class that never occurs.
 
     Raises:
-        InputError: unknown scheme.
+        InputError: unknown scheme, or labels of another shape.
     """
     if scheme not in SCHEMES:
         raise unknown_name("class_weight", scheme, SCHEMES, "Or give a list with one number per class.")
+    if labels.dim() != 3:
+        raise InputError("labels", "(N, H, W)", tuple(labels.shape), "One mask is mask[None].")
     pixels = torch.zeros(num_classes, dtype=torch.int64)  # of each class
     around = torch.zeros(num_classes, dtype=torch.int64)  # of the images that show it
     for image in labels:

@@ -73,11 +73,13 @@ class WeightedCrossEntropy(SegLoss):
             labels = labels.argmax(dim=1).masked_fill(labels.sum(dim=1) == 0, self.ignore_index)
         return {"class_weight": class_weights(labels, self.scheme, self.num_classes, self.ignore_index)}
 
+    def extra_shapes(self, batch: Batch) -> dict[str, tuple[int, ...]]:
+        """One weight per class, where they are counted."""
+        return {} if self.scheme is None else {"class_weight": (self.num_classes,)}
+
     def compute(self, batch: Batch) -> Tensor:
         """Weighted mean over the valid pixels, in nats."""
         weight = (batch.extra["class_weight"] if self.fixed is None else self.fixed).to(batch.logits)
-        if weight.shape != (self.num_classes,):
-            raise InputError("extra of wce", f"class_weight of shape ({self.num_classes},)", tuple(weight.shape))
         if batch.soft:
             weighted = batch.target() * weight[:, None, None]
             total = batch.total(-weighted * batch.logits.log_softmax(dim=1))

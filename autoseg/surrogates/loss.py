@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import AbstractContextManager, nullcontext
+from numbers import Real
 from typing import Any, Self
 
 import numpy as np
@@ -88,8 +89,11 @@ class SurrogateLoss(nn.Module):
             space = build_space(space or metric, parameterization, metric=metric)
         if absent not in (None, "include", "skip"):
             raise InputError("absent", "include or skip", repr(absent))
-        if validate not in ("auto", True, False):
+        if validate != "auto" and not isinstance(validate, bool):
             raise InputError("validate", "auto, True or False", repr(validate))
+        for field, value in (("eps", eps), ("loss_weight", loss_weight)):
+            if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < math.inf:
+                raise InputError(field, "a number of 0 or more", repr(value))
         if space.loss != "surrogate":
             raise InputError(
                 "space", "curves alone", f"the loss {space.loss!r}", "autoseg.losses.searched_loss builds it."

@@ -27,6 +27,8 @@ LABELS = torch.randint(0, 3, (1, 4, 4), generator=torch.Generator().manual_seed(
         ("jml(reduction={D:1,'I':-1},log=True)", [Term(1, "jml", {"reduction": {"D": 1, "I": -1}, "log": True})]),
         ("wce(class_weight=[1,(2)])", [Term(1, "wce", {"class_weight": [1, 2]})]),
         ("ce()", [Term(1, "ce")]),
+        ("identity/biou(space=paper-biou)", [Term(1, "identity/biou", {"space": "paper-biou"})]),
+        ("a(space=my/s.yaml,b=[x-y,-1e-3])", [Term(1, "a", {"space": "my/s.yaml", "b": ["x-y", -1e-3]})]),
         ('0.5*ce+0.5*"a (b)/c\'s.json"', [Term(0.5, "ce"), Term(0.5, "a (b)/c's.json")]),
         (
             "0.5*asl2021/miou-log+runs/miou-camvid-2/loss.json*.5",
@@ -41,11 +43,17 @@ def test_reads(text: str, terms: list[Term]) -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "ce+", "ce dice", "0.5", "(ce", "ce)", "ce*dice", "-1*ce", "ce-dice", "ce(alpha)", "ce(alpha=1", "ce(**{})",
-     "ce(alpha=__import__('os'))", "ce(a=1)(b=2)", "1e999*ce"],
+     "ce(alpha=__import__('os'))", "ce(a=1)(b=2)", "1e999*ce", "tversky(alpha=0.3,alpha=0.4)", "lmp(p=2-1)"],
 )  # fmt: skip
 def test_refuses_with_one_message(text: str) -> None:
     with pytest.raises(InputError):
         build_loss(text, num_classes=3)
+
+
+@pytest.mark.parametrize("spec", [None, ["ce"], {"ce": 1}, torch.nn.CrossEntropyLoss()])
+def test_a_loss_is_text_or_a_path(spec: object) -> None:
+    with pytest.raises(InputError, match=f"loss: expected text.* got {type(spec).__name__}"):
+        build_loss(spec, num_classes=3)
 
 
 def test_a_sum_is_the_sum() -> None:
@@ -68,6 +76,8 @@ def test_a_sum_hands_extra_inputs_and_progress_to_its_losses() -> None:
 def test_unknown_names_are_answered_with_near_ones() -> None:
     with pytest.raises(InputError, match="Did you mean lovasz"):
         build_loss("0.5*ce+lovas", num_classes=3)
+    with pytest.raises(InputError, match="Did you mean ce"):
+        build_loss("CE", num_classes=3)
     with pytest.raises(InputError, match=r"option of tversky.*Did you mean alpha"):
         build_loss("tversky(alhpa=1)", num_classes=3)
 

@@ -28,6 +28,11 @@ def built(text: Any, **options: Any) -> Any:
 @pytest.mark.parametrize(
     ("call", "said"),
     [
+        (lambda: BOUNDARY(LOGITS, LABELS, {"signed_distance": MAPS["signed_distance"][:, :1]}), r"got \(2, 1, 6, 7\)"),
+        (lambda: built("wce").prepare(LABELS[0]), r"labels: expected \(N, H, W\), got \(6, 7\)"),
+        (lambda: built("identity/miou", eps=-1), "eps: expected a number of 0 or more, got -1"),
+        (lambda: built("identity/miou", loss_weight="a"), "loss_weight: expected a number of 0 or more, got 'a'"),
+        (lambda: built("identity/miou", validate=0), "validate: expected auto, True or False, got 0"),
         (
             lambda: BOUNDARY.prepare(LABELS[0]),
             r"labels of prepare\(\): .* \(6, 7\)\. Of one mask: prepare\(mask\[None\]\)",
@@ -36,7 +41,7 @@ def built(text: Any, **options: Any) -> Any:
         (lambda: BOUNDARY.prepare(LABELS + 1), r"ids in \[0, 3\) or the ignore_index 255, got 3"),
         (
             lambda: BOUNDARY(LOGITS, LABELS, {"signed_distance": MAPS["signed_distance"][:1]}),
-            r"\(2, K, 6, 7\).* got \(1, 3, 6, 7\)",
+            r"\(2, 3, 6, 7\).* got \(1, 3, 6, 7\)",
         ),
         (
             lambda: BOUNDARY(LOGITS, LABELS, MAPS["signed_distance"]),
@@ -63,7 +68,7 @@ def built(text: Any, **options: Any) -> Any:
             "ignore_index: expected a whole number, got '255'",
         ),
         (lambda: autoseg.build_metric("miou", "5"), "num_classes: expected a positive integer, got '5'"),
-        (lambda: built(None), "loss: expected a name, a sum of losses, or the path of a card, got NoneType"),
+        (lambda: built(None), "loss: expected text, such as .* got NoneType"),
         (lambda: built("tversky(alpha=0.3,alpha=0.4)"), "options of tversky"),
         (lambda: built("jml(reduction=[I,C])"), "reduction: expected one of D, I, C"),
     ],
