@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from contextlib import AbstractContextManager, nullcontext
-from numbers import Real
 from typing import Any, Self
 
 import numpy as np
@@ -92,7 +91,7 @@ class SurrogateLoss(nn.Module):
         if validate != "auto" and not isinstance(validate, bool):
             raise InputError("validate", "auto, True or False", repr(validate))
         for field, value in (("eps", eps), ("loss_weight", loss_weight)):
-            if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < math.inf:
+            if isinstance(value, bool) or not isinstance(value, int | float | np.floating) or not 0 <= value < math.inf:
                 raise InputError(field, "a number of 0 or more", repr(value))
         if space.loss != "surrogate":
             raise InputError(
