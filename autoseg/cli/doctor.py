@@ -157,7 +157,8 @@ def gpu(device: torch.device) -> Finding:
     except InputError as error:
         return Finding("gpu", "missing", str(error))
     except Exception as error:  # of a driver, a compiler or the GPU itself
-        return Finding("gpu", "missing", f"{device} cannot be used: {type(error).__name__}: {error}")
+        first_line = str(error).partition("\n")[0]
+        return Finding("gpu", "missing", f"{device} cannot be used: {type(error).__name__}: {first_line}")
     text = f"{device} {properties.name}, {properties.total_memory / 2**30:.0f} GB"
     slow = [str(warning.message) for warning in said if "Triton" in str(warning.message)]
     return Finding("gpu", "note", f"{text}; {slow[0]}") if slow else Finding("gpu", "ok", text)

@@ -195,7 +195,7 @@ class PPOController(Controller):
         self._policy.std = self.std
         uniform = torch.from_numpy(self._rng.random((n, self.settings.dim)))
         with torch.no_grad():
-            thetas = self._policy.get_distribution(uniform).icdf(uniform).numpy()
+            thetas = self._policy.candidates(n).icdf(uniform).numpy()
         if self.settings.baseline == "mean_policy":
             thetas[0] = self.mean
         return thetas

@@ -101,13 +101,13 @@ class TruncatedNormalPolicy(ActorCriticPolicy):
         options = {"lr": lr_schedule(1.0), **self.optimizer_kwargs}
         self.optimizer = self.optimizer_class([self.mean_logits], **options)
 
-    def get_distribution(self, obs: Any) -> TruncatedNormal:  # type: ignore[override]  # not one of SB3's
-        """The distribution of (n, d) actions for n observations."""
-        return TruncatedNormal(torch.sigmoid(self.mean_logits.expand(len(obs), -1)), self.std)
+    def candidates(self, n: int) -> TruncatedNormal:
+        """The distribution of n candidates, (n, d)."""
+        return TruncatedNormal(torch.sigmoid(self.mean_logits.expand(n, -1)), self.std)
 
     def evaluate_actions(self, obs: Any, actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Values (n, 1), log densities (n,) or (n·d,), row by row, and no entropy: it has no term in the loss."""
-        log_prob = self.get_distribution(obs).log_prob(actions)
+        log_prob = self.candidates(len(actions)).log_prob(actions)
         return self.predict_values(obs), log_prob.flatten() if self.per_dimension else log_prob.sum(dim=1), None
 
     def predict_values(self, obs: Any) -> Tensor:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from autoseg.errors import InputError
-from autoseg.losses.batch import VALIDATE, Batch, check_batch
-from autoseg.metrics.base import MetricOptions, check_tensors
+from autoseg.losses.batch import Batch, check_batch
+from autoseg.metrics.base import MetricOptions, check_tensors, check_validate
 
 
 @runtime_checkable
@@ -59,8 +59,7 @@ class SegLoss(nn.Module, ABC):
     def __init__(self, num_classes: int, *, ignore_index: int = 255, validate: bool | str = "auto") -> None:
         super().__init__()
         MetricOptions(num_classes, ignore_index)  # refuses them alike
-        if validate not in VALIDATE:
-            raise InputError("validate", "auto, True or False", repr(validate))
+        check_validate(validate)
         self.num_classes, self.ignore_index, self.validate = num_classes, ignore_index, validate
 
     @abstractmethod

@@ -16,8 +16,6 @@ from autoseg.errors import InputError
 from autoseg.surrogates.ranks import rows_of_ranks, total_over_ranks
 from autoseg.surrogates.soft_labels import ROW_SUM_TOLERANCE
 
-VALIDATE: tuple[bool | str, ...] = ("auto", True, False)
-
 
 @dataclass(frozen=True)
 class Batch:

@@ -76,6 +76,12 @@ class MetricOptions:
         return labels.masked_fill(labels == self.ignore_index, self.void)
 
 
+def check_validate(validate: object) -> None:
+    """Raises `InputError` unless it says when labels are looked at: "auto", True or False (0 and 1 do not)."""
+    if validate != "auto" and not isinstance(validate, bool):
+        raise InputError("validate", "auto, True or False", repr(validate))
+
+
 def check_tensors(**given: object) -> None:
     """Raises `InputError` of what is no tensor, such as a model's whole dict of outputs."""
     for name, value in given.items():

@@ -38,7 +38,6 @@ def choose_device(wanted: str) -> str:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         return "cpu"
     if torch.cuda.is_available():
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as in `training.precision`, for mmengine
         return "cuda"
     if wanted == "cuda":
         hint = "device=cpu works everywhere."

@@ -14,6 +14,7 @@ from autoseg.config import ConfirmConfig, SearchSettings
 from autoseg.controllers import Controller, build_controller
 from autoseg.errors import InputError
 from autoseg.execution import build_executor, places
+from autoseg.metrics.base import MetricOptions
 from autoseg.search.candidate import CandidateTask
 from autoseg.search.loop import Problem, run_search
 from autoseg.search.observer import Observer, Observers
@@ -126,13 +127,9 @@ def search(
     _check_train(train)
     _check_numbers(
         {"rounds": rounds, "candidates": candidates, "threads": threads, "per_device": per_device},
-        {
-            "seed": seed, "retries": retries, "tolerance": tolerance,
-            "confirm_top": confirm_top, "confirm_seeds": confirm_seeds,
-        },
-    )  # fmt: skip
-    if not isinstance(ignore_index, int):
-        raise InputError("ignore_index", "a whole number", repr(ignore_index))
+        {"seed": seed, "retries": retries, "confirm_top": confirm_top, "confirm_seeds": confirm_seeds},
+    )
+    MetricOptions(1 if num_classes is None else num_classes, ignore_index, tolerance)  # refuses what is none
     if isinstance(rivals, str):
         raise InputError("rivals", "names in a list", repr(rivals), f"Type rivals=[{rivals!r}].")
     bound = space_of(space, metric)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from autoseg import metrics
 from autoseg.errors import InputError
-from autoseg.metrics.base import Metric, Sums, check_ids, check_tensors
+from autoseg.metrics.base import Metric, Sums, check_ids, check_tensors, check_validate
 from autoseg.surrogates import curves
 from autoseg.surrogates.fast.gpu.launches import Score
 from autoseg.surrogates.fast.reading import FusedLogic, by_kernels, fits
@@ -88,8 +88,7 @@ class SurrogateLoss(nn.Module):
             space = build_space(space or metric, parameterization, metric=metric)
         if absent not in (None, "include", "skip"):
             raise InputError("absent", "include or skip", repr(absent))
-        if validate != "auto" and not isinstance(validate, bool):
-            raise InputError("validate", "auto, True or False", repr(validate))
+        check_validate(validate)
         for field, value in (("eps", eps), ("loss_weight", loss_weight)):
             if isinstance(value, bool) or not isinstance(value, int | float | np.floating) or not 0 <= value < math.inf:
                 raise InputError(field, "a number of 0 or more", repr(value))

@@ -33,6 +33,7 @@ def built(text: Any, **options: Any) -> Any:
         (lambda: built("identity/miou", eps=-1), "eps: expected a number of 0 or more, got -1"),
         (lambda: built("identity/miou", loss_weight="a"), "loss_weight: expected a number of 0 or more, got 'a'"),
         (lambda: built("identity/miou", validate=0), "validate: expected auto, True or False, got 0"),
+        (lambda: built("ce", validate=0), "validate: expected auto, True or False, got 0"),
         (
             lambda: BOUNDARY.prepare(LABELS[0]),
             r"labels of prepare\(\): .* \(6, 7\)\. Of one mask: prepare\(mask\[None\]\)",

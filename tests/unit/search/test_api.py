@@ -53,7 +53,8 @@ def test_a_controller_of_another_space_is_refused_at_once(quick_path: Path) -> N
     ("field", "value", "said"),
     [
         ("rounds", 0, "from 1 on, got 0"), ("candidates", 2.5, "from 1 on, got 2.5"),
-        ("tolerance", -1, "from 0 on, got -1"),
+        ("tolerance", -1, "0 or more, got -1"),
+        ("num_classes", "3", "a positive integer, got '3'"),
         ("ignore_index", None, "a whole number, got None"), ("rivals", "ce", "a list, got 'ce'"),
     ],
 )  # fmt: skip
