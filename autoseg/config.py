@@ -119,7 +119,7 @@ class ConfirmConfig:
 
     top: int = 3
     seeds: int = 3
-    rivals: list[str] = field(default_factory=lambda: ["identity", "ce", "lovasz"])
+    rivals: list[str] = field(default_factory=lambda: ["identity", "ce", "wce", "tversky", "lovasz"])
 
 
 @dataclass

@@ -75,7 +75,7 @@ def search(
     floor: str | None = None,
     confirm_top: int = 3,
     confirm_seeds: int = 3,
-    rivals: Sequence[str] = ("identity", "ce", "lovasz"),
+    rivals: Sequence[str] = ("identity", "ce", "wce", "tversky", "lovasz"),
     ignore_index: int = 255,
     tolerance: int = 5,
     drop_background: bool = False,
