@@ -8,7 +8,7 @@ changes with every step of a training.
 from __future__ import annotations
 
 import re
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -29,6 +29,9 @@ class Worst(PerImage):
     searchable = False
     adds_over_images = False  # which images are the worst depends on all of them
     share: ClassVar[int]  # q, in percent
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (self.name, vars(self))  # pickle finds no class that is made on demand
 
     def _add(self, sums: Sums) -> None:
         scores = sums["score"] if "score" in sums else self._image_scores(sums)
@@ -68,6 +71,12 @@ def _worst(base: type[PerImage], q: int) -> type[Metric]:
         "share": q,
     }
     return _MADE.setdefault((base, q), type(f"{base.__name__}Q{q}", (Worst, base), members))
+
+
+def _restored(name: str, state: dict[str, Any]) -> Metric:
+    metric = object.__new__(find_metric(name))
+    vars(metric).update(state)
+    return metric
 
 
 def find_metric(name: str) -> type[Metric]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -252,6 +253,21 @@ def test_a_worker_that_saw_nothing_adds_nothing(name):
     assert torch.equal(metric.compute(), before)
     empty.merge(metric)
     assert torch.equal(empty.compute(), before)
+
+
+@pytest.mark.parametrize("name", [*metrics.names(), "miou+0.5*bf1", "miou_i_q25"])
+def test_a_state_travels_between_processes(name):
+    pred, labels = blobs(5)
+    here, twice = (autoseg.build_metric(name, C, tolerance=2) for _ in range(2))
+    update = "update_probs" if name in REGISTRY and REGISTRY[name].needs_probs else "update"
+    given = torch.nn.functional.one_hot(pred, C).movedim(-1, 1).float() if update == "update_probs" else pred
+    getattr(here, update)(given, labels)
+    there = pickle.loads(pickle.dumps(here))
+    assert torch.equal(there.compute(), here.compute())
+    there.merge(here)
+    for _ in range(2):
+        getattr(twice, update)(given, labels)
+    assert torch.equal(there.compute(), twice.compute())
 
 
 @pytest.mark.parametrize("name", ALL)
