@@ -11,10 +11,6 @@ from typing import Any
 
 PAPER_METRICS = ("miou", "fwiou", "macc", "gacc", "biou", "bf1")
 
-# A resumed run may have begun before a key existed. The key then takes its default, so a new key's default must change
-# nothing. If a default does, or may one day, the value that changes nothing is named here.
-BEFORE: dict[str, Any] = {"proxy.cuda_graph": False}
-
 
 @dataclass
 class DataConfig:

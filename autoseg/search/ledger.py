@@ -18,7 +18,6 @@ import sqlite3
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from types import UnionType
 from typing import Any, Self, TypeVar
@@ -200,13 +199,13 @@ class Ledger:
             for trial, step, value in rows("trial_id, step, intermediate_value", "trial_intermediate_values"):
                 rungs[trial][step] = math.nan if value is None else value
             values = dict(tuple(row) for row in rows("trial_id, value", "trial_values"))
-            trials = sorted(rows("number, trial_id, state, datetime_complete", "trials"))
+            trials = sorted(rows("number, trial_id, state", "trials"))
         records = {}
-        for number, trial, state, ended in trials:
+        for number, trial, state in trials:
             self._rows[study, number] = trial
             record = self._record(number, attributes[trial], theta[trial])
             if state != TrialState.RUNNING.name:
-                record = _finished(record, attributes[trial], values.get(trial), ended)
+                record = _finished(record, attributes[trial], values.get(trial))
                 record = dataclasses.replace(record, rungs=dict(sorted(rungs[trial].items())))
             _check_kinds(record)
             records[record.key] = record
@@ -283,13 +282,11 @@ def _reason(state: str, outcome: Outcome) -> str:
     return "the score is not finite"
 
 
-def _finished(record: TrialRecord, attributes: dict[str, Any], value: float | None, ended: str | None) -> TrialRecord:
-    """The record with its result; `ended` is Optuna's time, UTC, for ledgers that have none of ours yet."""
-    stamp = datetime.fromisoformat(ended).replace(tzinfo=UTC).timestamp() if ended else 0.0
-    outcome = {"ended": stamp, **attributes["outcome"]}
+def _finished(record: TrialRecord, attributes: dict[str, Any], value: float | None) -> TrialRecord:
+    """The record with its result."""
     return dataclasses.replace(
         record,
-        **{name: outcome[name] for name in RESULT},
+        **{name: attributes["outcome"][name] for name in RESULT},
         scores={k: math.nan if v is None else v for k, v in attributes["scores"].items()},
         reward=value if value is not None else math.nan,
     )

@@ -9,17 +9,19 @@ import hashlib
 import inspect
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from autoseg.config import ModelConfig
 from autoseg.errors import InputError
 from autoseg.execution import Task
 from autoseg.mmconfigs import config_path, mmengine_config, shipped
-from autoseg.search.older import RESOLVED, TEXT
 
 if TYPE_CHECKING:  # the search process holds tasks without torch
     from autoseg.losses import SegLoss
     from autoseg.metrics import Metric
+
+RESOLVED = "resolved"  # beside the settings of a network: what its config defines, if it is the user's own
 
 
 @dataclass(frozen=True)
@@ -69,20 +71,21 @@ def formulas(metrics: Collection[str], losses: Collection[str] = ()) -> dict[str
     return {name: _digest(inspect.getsource(kind).encode()) for name, kind in own.items()}
 
 
-def text_of(config: str) -> dict[str, str]:
-    """Digests of a `model.config` that mmsegmentation does not ship, for a run's fingerprint: of its text, and of its
-    network with what it inherits from other files.
+def network_of(model: ModelConfig) -> dict[str, Any]:
+    """A network for a run's fingerprint: its settings and, under `RESOLVED`, the digest of a config of the user's own.
 
     Raises:
         InputError: there is no such config, or it cannot be read.
     """
-    if shipped(config) is not None:
-        return {}
-    file = config_path(config, "model.config")
-    try:
-        return {TEXT: _digest(file.read_bytes()), RESOLVED: resolved(config, "model.config")}
-    except OSError as error:
-        raise InputError("model.config", "a file that can be read", f"{file}: {error.strerror}") from error
+    own = shipped(model.config) is None
+    return {**asdict(model), RESOLVED: resolved(model.config, "model.config") if own else None}
+
+
+def changed_config(field: str, file: str, hint: str) -> InputError:
+    """What is said of a config of the user's own, named by `field`, that no longer defines what it did."""
+    defined = "the network that" if field == "model.config" else "what"
+    changed = f"another: {file}, or a file it inherits from, has changed"
+    return InputError(field, f"{defined} {file} defined when the run began", changed, hint)
 
 
 DEFINES = {  # what a config is read for

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from autoseg.errors import InputError
 from autoseg.files import UNWRITABLE, no_space, write_atomic
-from autoseg.search.older import OWN_MODEL, as_today, changed_config, differences, text_in
+from autoseg.search.own import RESOLVED, changed_config
 
 SCHEMA = 1
 KINDS = {"search": "a search", "compare": "a comparison", "trust": "a trust run", "retrain": "a training by retrain"}
@@ -78,7 +78,7 @@ class RunFolder:
         read_config(path)
         folder = cls(path, _locked(path))
         try:
-            _compare(read_fingerprint(path), as_today(fingerprint), fingerprint)
+            _compare(read_fingerprint(path), json.loads(json.dumps(fingerprint)))  # as a file gives it back
             if rounds is not None:
                 folder._check_rounds(rounds)
         except InputError:
@@ -203,12 +203,12 @@ def kind_of(config: Mapping[str, Any], path: Path, among: Collection[str], field
 
 
 def read_fingerprint(path: Path) -> dict[str, Any]:
-    """What may not change between a run and its continuation, as `as_today` gives it. Takes no lock.
+    """What may not change between a run and its continuation. Takes no lock.
 
     Raises:
-        InputError: the file is missing or damaged, or of a version that is not understood.
+        InputError: the file is missing or damaged.
     """
-    return as_today(read_json(path / "fingerprint.json"))
+    return read_json(path / "fingerprint.json")
 
 
 def only_own_files(path: Path) -> None:
@@ -262,20 +262,26 @@ def writable(path: Path) -> Iterator[None]:
         raise InputError(*UNWRITABLE, f"{path}: {error.strerror}") from error
 
 
-def _compare(then: Mapping[str, Any], now: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Refuse another fingerprint than the run's; `now` is the `given` one as of today."""
+def differences(then: Mapping[str, Any], now: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Dotted key and both values, wherever two fingerprints differ; `...` where one has no such key."""
+    for key in [*now, *sorted(then.keys() - now.keys())]:
+        one, other = then.get(key, ...), now.get(key, ...)
+        if isinstance(one, dict) and isinstance(other, dict):
+            yield from differences(one, other, f"{at}{key}.")
+        elif one != other:
+            yield at + key, one, other
+
+
+def _compare(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse another fingerprint than the run's, by the first key that differs."""
     for key, old, new in differences(then, now):
-        if key in OWN_MODEL:
-            new = text_in(given) if key == OWN_MODEL[0] else new
-            if ... in (old, new) or old == new:  # begun without the key; or of another model.config, which tells itself
-                continue
-            raise changed_config("model.config", given["model"]["config"], "Take back the change, or start a new run.")
-        if new is ...:
-            hint = "The run is of another version of autoseg: go on with that one."
-            raise InputError(key, "a key that this version knows", f"a run that has {old!r} for it", hint)
-        was = "none" if old is ... else repr(old)
-        hint = "It would be another search. Give the old value, or start a new run."
-        raise InputError(key, f"{was}, as when the run began", repr(new), hint)
+        if key == f"model.{RESOLVED}":  # of the same model.config, which stands before it
+            raise changed_config("model.config", now["model"]["config"], "Take back the change, or start a new run.")
+        was, given = ("none" if value is ... else repr(value) for value in (old, new))
+        hint = "It would be another search: give the old value, or start a new run."
+        if ... in (old, new):
+            hint = "The run is of another version of autoseg, or it would be another search: start a new one."
+        raise InputError(key, f"{was}, as when the run began", given, hint)
 
 
 def read_json(path: Path, hint: str = "") -> dict[str, Any]:

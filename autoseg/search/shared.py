@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from autoseg.training.precision import Precision
 
 SHARED = "shared"  # folder of a run
-HEADER_BYTES = 100_000_000  # the most that a .safetensors file's own reader takes
 
 
 def place(folder: str, kind: str, seed: int, known: Sequence[Any]) -> Path:
@@ -132,16 +131,6 @@ def _usable(field: str, path: Path) -> Iterator[None]:
         got = f"{path} ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
         hint = "Delete it and go on: it is made again."
         raise InputError(field, "a whole file of what trainings with one seed share", got, hint) from error
-
-
-def had_moments(folder: Path) -> bool:
-    """Whether an earlier version left a warm-up there after which optimisers went on with cross-entropy's moments."""
-    for file in folder.glob("warmup-*.safetensors"):
-        with contextlib.suppress(OSError, ValueError), file.open("rb") as content:  # no torch: the header is JSON
-            size = min(int.from_bytes(content.read(8), "little"), HEADER_BYTES)
-            if any(name.startswith("optimizer.") for name in json.loads(content.read(size))):
-                return True
-    return False
 
 
 def described(folder: Path) -> str:

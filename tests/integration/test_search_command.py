@@ -13,7 +13,6 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from older import make_older
 
 from autoseg.cli import main
 from autoseg.errors import InputError
@@ -90,12 +89,8 @@ def test_interrupted_and_resumed_equals_never_stopped(tmp_path):
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, out + err
     assert "autoseg search resume=cut" in out and "Traceback" not in err
-    make_older(tmp_path / "cut")  # an earlier version may have begun it
     resumed = autoseg(tmp_path, "search", "resume=cut", "tracker=none")
     assert resumed.returncode == 0, resumed.stderr
-    assert [line for line in resumed.stderr.splitlines() if "proxy.cuda_graph=False" in line] == [
-        resumed.stderr.strip()
-    ]
     assert read_config(tmp_path / "cut") == {
         **read_config(tmp_path / "whole"),
         "run_dir": "cut",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +12,6 @@ from autoseg.cli.configuration.named_code import at, own_configs, refuse_code, r
 from autoseg.config import FORCIBLE, CompareConfig, RetrainConfig, SearchConfig, TrustConfig
 from autoseg.errors import InputError
 from autoseg.search.run_folder import kind_of, read_config
-from autoseg.search.shared import SHARED, had_moments
 
 FREE = (  # nothing that a search has found so far depends on them
     "workers", "device", "tracker", "executor", "search.rounds", "search.timeout_s", "search.retries",
@@ -51,9 +49,6 @@ def written(path: Path, schema: type, field: str = "resume") -> dict[str, Any]:
 def resumed(given: T, typed: list[str], free: Sequence[str] = FREE) -> T:
     """The run's own configuration, with those typed keys that a resumed run may change.
 
-    Of a run that an earlier version began, a line says which keys it lacks, and their values now; another, if its
-    trainings went on from a warm-up otherwise than today's do.
-
     Args:
         given: what the command line composes to; `resume` is set.
         typed: the keys the user typed.
@@ -63,17 +58,9 @@ def resumed(given: T, typed: list[str], free: Sequence[str] = FREE) -> T:
         InputError: not a run folder, one with code that is not typed, or a typed key would make it another search.
     """
     run = Path(str(given.resume)).expanduser()
-    begun = written(run, type(given))
-    kept: T = stored.load(type(given), begun)
+    kept: T = stored.load(type(given), written(run, type(given)))
     refuse_code(kept, run)
     require(kept, {key: at(given, key) for key in typed}, run)
-    if later := stored.lacking(type(given), begun):
-        values = ", ".join(f"{key}={at(kept, key)}" for key in later)
-        told = f"note: {run} was begun by an earlier version; what that did not know is as it was then: {values}"
-        print(told, file=sys.stderr)  # --cfg prints the configuration alone
-    if had_moments(run / SHARED):
-        told = "the optimiser kept its moments after the warm-up then, and starts afresh now: their scores differ"
-        print(f"note: {run} has candidates of an earlier version; {told}", file=sys.stderr)
     for key in typed:
         if key in ("resume", "run_dir", *own_configs(kept)):
             continue

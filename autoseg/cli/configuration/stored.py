@@ -11,7 +11,6 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from autoseg.config import BEFORE
 from autoseg.errors import InputError
 
 T = TypeVar("T")
@@ -28,20 +27,18 @@ def as_yaml(config: Any) -> str:
 
 
 def load(schema: type[T], data: Mapping[str, Any]) -> T:
-    """The reverse of `plain`: a typed configuration from a run's plain data. Keys it lacks change nothing (`lacking`).
+    """The reverse of `plain`: a typed configuration from a run's plain data.
 
     Raises:
-        InputError: the data does not fit the schema.
+        InputError: the data does not fit the schema, or lacks one of its keys: another version wrote it.
     """
-    if unknown := strange(schema, data):
-        hint = "It was written by another version of autoseg: go on with that one."
-        raise InputError(", ".join(unknown), "keys that this version knows", "a configuration that has them", hint)
-    base = OmegaConf.structured(schema)
-    for key, value in BEFORE.items():
-        if key in keys(schema):
-            OmegaConf.update(base, key, value)
+    unknown, missing = strange(schema, data), lacking(schema, data)
+    if unknown or missing:
+        expected, got = ("no such key", "it") if unknown else ("this key", "a configuration without it")
+        hint = "The run is of another version of autoseg: use that one, or start a new run."
+        raise InputError(", ".join(unknown or missing), expected, got, hint)
     try:
-        config = OmegaConf.to_object(OmegaConf.merge(base, literal(data)))
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), literal(data)))
     except OmegaConfBaseException as error:
         said = (str(error).splitlines() or [""])[0]
         raise explain(error, schema, {}) or InputError("configuration", "values of the kinds it has", said) from error
@@ -60,7 +57,7 @@ def literal(node: Any) -> Any:
 
 
 def lacking(schema: type, data: Mapping[str, Any]) -> list[str]:
-    """The keys of a schema that a run of an earlier version has no value for."""
+    """The keys of a schema that a run's plain data has no value for."""
     there = leaves(data)
     return [key for key in keys(schema) if not any(f"{leaf}.".startswith(f"{key}.") for leaf in there)]
 

@@ -36,7 +36,7 @@ from autoseg.execution import Standby
 from autoseg.imports import load
 from autoseg.metrics import MetricOptions, names, parse
 from autoseg.search.keepsakes import Keepsakes
-from autoseg.search.own import formulas, text_of
+from autoseg.search.own import formulas, network_of
 from autoseg.search.proxy import ProxyTask
 from autoseg.search.records import RUNNING, TrialRecord
 from autoseg.search.run_folder import RunFolder, new_run_path
@@ -157,7 +157,7 @@ def fingerprint(config: CompareConfig, parts: Parts) -> dict[str, Any]:
     return {
         "data": parts.data.fingerprint,
         "split": parts.split,
-        **{f"model.{key}": value for key, value in (asdict(config.model) | text_of(config.model.config)).items()},
+        **{f"model.{key}": value for key, value in network_of(config.model).items()},
         **{f"proxy.{key}": value for key, value in asdict(config.proxy).items()},
         "space": build_space(config.space.name, metric="miou").to_dict(),
         **config.boundary_options,

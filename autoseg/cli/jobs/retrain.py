@@ -25,8 +25,7 @@ from autoseg.losses import build_loss
 from autoseg.losses.ranks import rank_local
 from autoseg.metrics import parse
 from autoseg.retrain import launch
-from autoseg.search.older import changed_config
-from autoseg.search.own import resolved
+from autoseg.search.own import changed_config, resolved
 from autoseg.search.records import percent
 from autoseg.search.run_folder import SCHEMA, new_run_path, only_own_files, read_json, writable
 
@@ -116,12 +115,12 @@ def _same_configs(config: RetrainConfig, work_dir: Path) -> None:
     """Refuse to go on with configs that define something else than when the training began, in whatever file.
 
     Raises:
-        InputError: they do. A training that an earlier version began has nothing to compare with.
+        InputError: they do.
     """
-    then = read_json(work_dir / DIGESTS) if (work_dir / DIGESTS).exists() else {}
     now = _digests(config)
-    for key in then.keys() & now.keys():
-        if then[key] != now[key]:
+    then = read_json(work_dir / DIGESTS) if now else {}
+    for key in now:
+        if then.get(key) != now[key]:
             hint = "It would be another training. Take back the change, or start a new one."
             raise changed_config(key, own_configs(config)[key], hint)
 

@@ -24,7 +24,7 @@ from autoseg.search.candidate import CandidateTask, hand_made_rivals
 from autoseg.search.confirm import fresh_seeds, sentence
 from autoseg.search.keepsakes import Keepsakes
 from autoseg.search.loop import Problem, run_search
-from autoseg.search.own import formulas, text_of
+from autoseg.search.own import formulas, network_of
 from autoseg.search.proxy import ProxyTask
 from autoseg.search.publish import CardPublisher
 from autoseg.search.records import SearchResult
@@ -171,7 +171,7 @@ def fingerprint(config: SearchConfig, parts: Parts) -> dict[str, Any]:
         **_stopping(config.search),
         "data": parts.data.fingerprint,
         "holdout": config.data.holdout,
-        "model": {**asdict(config.model), **text_of(config.model.config)},
+        "model": network_of(config.model),
         "proxy": asdict(config.proxy),
         "space": parts.space.to_dict(),
         "controller": {"name": config.controller.name, **config.controller.options},

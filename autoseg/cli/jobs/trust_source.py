@@ -15,8 +15,7 @@ from autoseg.errors import InputError
 from autoseg.evidence.trust.rankings import Entry, TrustTask, spread
 from autoseg.search.candidate import CandidateTask
 from autoseg.search.ledger import Ledger
-from autoseg.search.older import RESOLVED, changed_config
-from autoseg.search.own import text_of
+from autoseg.search.own import RESOLVED, changed_config, network_of
 from autoseg.search.proxy import ProxyTask
 from autoseg.search.run_folder import read_fingerprint
 from autoseg.search.shared import SHARED
@@ -53,8 +52,7 @@ class Source:
         data = open_data(search.data, search.proxy.size)
         if data.fingerprint != fixed["data"]:
             raise InputError("data of the search", "the images it had", "others", f"Look into {search.data.root}.")
-        then = fixed["model"].get(RESOLVED, ...)
-        if then not in (..., text_of(search.model.config).get(RESOLVED)):
+        if network_of(search.model)[RESOLVED] != fixed["model"][RESOLVED]:
             raise changed_config("model.config", search.model.config, "Take back the change, or search anew.")
         return cls(run, search, data, SearchSpace.from_dict(fixed["space"]))
 

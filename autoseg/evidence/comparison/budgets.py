@@ -15,7 +15,7 @@ from autoseg.config import FORCIBLE
 from autoseg.errors import InputError
 from autoseg.evidence.comparison.made_with import read_list, recorded
 from autoseg.files import write_atomic
-from autoseg.search.older import OWN_MODEL, as_today, changed_config
+from autoseg.search.own import RESOLVED, changed_config
 from autoseg.search.records import RUNNING, TrialRecord
 from autoseg.search.run_folder import RunFolder, read_fingerprint
 
@@ -36,8 +36,7 @@ def admit(path: Path, budget: Budget, force: bool) -> Budget:
         InputError: they would, and it is not forced or cannot be.
     """
     then = read_fingerprint(path)
-    now = {**budget, **as_today(budget)}  # of a run of an earlier version, all that it knew
-    other = [key for key in now if key in then and then[key] != now[key]]
+    other = [key for key in budget if key in then and then[key] != budget[key]]
     fixed = [key for key in other if not key.startswith(FORCIBLE)]
     if other and (fixed or not force):
         key = (fixed or other)[0]
@@ -46,10 +45,10 @@ def admit(path: Path, budget: Budget, force: bool) -> Budget:
             if fixed
             else "Give the old value, make a new run folder, or add force=true: the table then says so."
         )
-        if key in OWN_MODEL:
+        if key == f"model.{RESOLVED}":
             hint = hint.replace("Give the old value", "Take back the change")
             raise changed_config("model.config", budget["model.config"], hint)
-        raise InputError(key, f"{then[key]!r}, as when the run began", repr(now[key]), hint)
+        raise InputError(key, f"{then[key]!r}, as when the run began", repr(budget[key]), hint)
     return {**budget, **{key: then[key] for key in other}}
 
 
@@ -59,14 +58,14 @@ def note(folder: RunFolder, budget: Budget) -> None:
     Raises:
         InputError: trainings of the budget before have no result yet.
     """
-    known, now = _read(folder.path), as_today(budget)
-    if not _different(known[-1]["budget"], now):
+    known = _read(folder.path)
+    if not _different(known[-1]["budget"], budget):
         return
     records = recorded(folder)
     if waiting := sum(record.state == RUNNING for record in records):
         hint = "Finish it as it was first: resume it without other changes."
         raise InputError("force", "a comparison whose trainings all have a result", f"{waiting} without one", hint)
-    write_atomic(folder.path / NAME, json.dumps([*known, {"from": len(records), "budget": now}], indent=1))
+    write_atomic(folder.path / NAME, json.dumps([*known, {"from": len(records), "budget": budget}], indent=1))
 
 
 def described(path: Path, records: Sequence[TrialRecord]) -> str:
@@ -95,10 +94,9 @@ def described(path: Path, records: Sequence[TrialRecord]) -> str:
 
 
 def _different(one: Budget, other: Budget) -> list[str]:
-    """The keys in which two budgets differ. One that an earlier version did not know, `as_today` has where it can."""
+    """The keys in which two budgets differ."""
     return [key for key in one if key in other and one[key] != other[key]]
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
-    known = read_list(path / NAME, "from", "budget") or [{"from": 0, "budget": read_fingerprint(path)}]
-    return [{**entry, "budget": as_today(entry["budget"])} for entry in known]
+    return read_list(path / NAME, "from", "budget") or [{"from": 0, "budget": read_fingerprint(path)}]

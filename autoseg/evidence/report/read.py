@@ -16,9 +16,8 @@ from autoseg.metrics import MetricOptions
 from autoseg.search.confirm import conclude, confirmation_of, fresh_seeds, settings_of, tabulate, trainings
 from autoseg.search.ledger import Ledger
 from autoseg.search.loop import found
-from autoseg.search.older import differences
 from autoseg.search.records import COMPLETE, RUNNING, SearchResult, TrialRecord
-from autoseg.search.run_folder import kind_of, read_config, read_fingerprint
+from autoseg.search.run_folder import differences, kind_of, read_config, read_fingerprint
 from autoseg.surrogates.space import SearchSpace
 
 OF_A_SEARCH = ("metric", "seed", "candidates", "floor", "confirm", "space", "controller")  # all else is its budget

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import save_file
 
 from autoseg.cli import compare
 from autoseg.cli.configuration import compose, stored
@@ -15,7 +13,6 @@ from autoseg.cli.configuration.resume import resumed
 from autoseg.config import CompareConfig, RetrainConfig, SearchConfig, TrustConfig
 from autoseg.errors import InputError
 from autoseg.search.run_folder import RunFolder
-from autoseg.search.shared import SHARED
 
 
 def test_a_finished_comparison_that_is_shown_again_starts_no_workers(
@@ -29,18 +26,6 @@ def test_a_finished_comparison_that_is_shown_again_starts_no_workers(
             (run / "table.csv").touch()
         compare.run("compare", [f"resume={run}", *words[1:]])
     assert started == [True, False, False, True, True]
-
-
-def test_candidates_of_another_kind_of_warm_up_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run, given = tmp_path / "run", compose.compose("search", SearchConfig, ["proxy.warmup=3"])
-    RunFolder.create(run, stored.plain(given), {}).close()
-    given.resume = str(run)
-    resumed(given, [])
-    assert capsys.readouterr().err == ""
-    (run / SHARED).mkdir()
-    save_file({"optimizer.0.exp_avg": torch.zeros(1)}, run / SHARED / "warmup-seed-0-a.safetensors")
-    resumed(given, [])
-    assert "kept its moments after the warm-up" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -39,17 +39,6 @@ def test_planned_before_it_runs_and_whole_afterwards(quick_path: Path) -> None:
     assert read.ended == done.ended and abs(read.ended - time.time()) < 600
 
 
-def test_the_end_of_a_result_of_an_earlier_version_is_optunas(quick_path: Path) -> None:
-    """Those kept no time of their own; Optuna 5 writes UTC."""
-    path = quick_path / "trials.db"
-    with Ledger(path, NAMES) as ledger:
-        ledger.finish("search", ledger.add("search", PLANNED), outcome(), 0.5)
-    with sqlite3.connect(path) as tables:
-        tables.execute("update trial_user_attributes set value_json = json_remove(value_json, '$.ended')")
-    with Ledger(path, NAMES) as again:
-        assert abs(again.records("search")[0].ended - time.time()) < 600
-
-
 @contextlib.contextmanager
 def locked(path: Path, seconds: float) -> Iterator[None]:
     """Another program writes for so long."""

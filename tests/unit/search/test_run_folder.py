@@ -6,7 +6,6 @@ import re
 import socket
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,7 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from autoseg.config import ProxyConfig, SoftLabelConfig
-from autoseg.controllers import build_controller
 from autoseg.errors import InputError
-from autoseg.search import older
-from autoseg.search.older import as_today
 from autoseg.search.run_folder import RunFolder, new_run_path, read_config, slug
 
 FIXED = {"metric": "biou", "seed": 0, "size": (180, 240)}
@@ -104,33 +99,14 @@ def test_what_would_change_the_search_is_refused(tmp_path: Path, change: dict[st
     RunFolder.open(tmp_path / "run", FIXED).close()  # not left locked
 
 
-OLDER = {"proxy": {"iters": 9}, "controller": {"controller": "tpe", "settings": {"dim": 3}}}
-
-
-def test_what_an_older_run_lacks_is_as_it_was_then(tmp_path: Path) -> None:
-    with RunFolder.create(tmp_path / "run", {}, OLDER):
-        pass
-    tpe = {"controller": "tpe", "settings": asdict(build_controller("tpe", 3).settings)}
-    now = {"proxy": asdict(ProxyConfig(iters=9)), "controller": tpe}
-    RunFolder.open(tmp_path / "run", now).close()
-    for key, value, was in (("iters", 8, "9"), ("cuda_graph", True, "False"), ("warmup", 3, "0")):
-        changed = {**now, "proxy": {**now["proxy"], key: value}}
-        with pytest.raises(InputError, match=rf"proxy\.{key}: expected {was}, as when the run began, got {value}"):
-            RunFolder.open(tmp_path / "run", changed)
-    flat = {"proxy.iters": 9, "proxy.soft": {"eps": 0.3}}
-    assert as_today(flat)["proxy.soft"] == asdict(SoftLabelConfig(eps=0.3)) and as_today(flat)["proxy.lr"] == 5e-4
-
-
-def test_a_default_that_changed_since_is_not_what_an_older_run_meant(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(older.BEFORE, "proxy.lr", 0.125)
-    assert as_today(OLDER)["proxy"]["lr"] == 0.125 and as_today({"proxy": {"lr": 1.0}})["proxy"]["lr"] == 1.0
-
-
-def test_a_key_of_a_later_version_says_so(tmp_path: Path) -> None:
-    with RunFolder.create(tmp_path / "run", {}, {**FIXED, "proxy": {"teleport": 3}}):
-        pass
-    with pytest.raises(InputError, match=r"proxy\.teleport: expected a key that this version knows"):
-        RunFolder.open(tmp_path / "run", {**FIXED, "proxy": {}})
+def test_a_key_of_another_version_is_named(tmp_path: Path) -> None:
+    one, other = {"proxy": {"iters": 9, "teleport": 3}}, {"proxy": {"iters": 9}}
+    RunFolder.create(tmp_path / "one", {}, one).close()
+    RunFolder.create(tmp_path / "other", {}, other).close()
+    with pytest.raises(InputError, match=r"proxy\.teleport: expected 3, as when .* got none\. .* another version"):
+        RunFolder.open(tmp_path / "one", other)
+    with pytest.raises(InputError, match=r"proxy\.teleport: expected none, as when .* got 3\. .* another version"):
+        RunFolder.open(tmp_path / "other", one)
 
 
 def test_a_second_process_is_refused(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from autoseg.errors import InputError
 from autoseg.losses import build_loss
 from autoseg.search.proxy import ProxyTask
 from autoseg.search.rungs import Rungs, Watch
-from autoseg.search.shared import described, had_moments
+from autoseg.search.shared import described
 from autoseg.search.timing import TimedTask
 from autoseg.training import Segmentor, Training
 from autoseg.training.models import Features
@@ -123,17 +123,6 @@ def test_a_warm_up_leaves_no_moments(task: ProxyTask, tmp_path: Path, monkeypatc
     for each in (task, replace(task, shared=str(tmp_path)), replace(task, shared=str(tmp_path))):
         each(CrossEntropy(), 1)
     assert left == [0, 0, 0]
-
-
-def test_a_warm_up_of_an_earlier_version_is_known_by_its_moments(task: ProxyTask, tmp_path: Path) -> None:
-    assert not had_moments(tmp_path / "none") and not had_moments(tmp_path)
-    replace(task, shared=str(tmp_path))(CrossEntropy(), 1)
-    (tmp_path / "warmup-seed-3-torn.safetensors").write_bytes(b"\xff" * 9)
-    assert not had_moments(tmp_path)
-    save_file(
-        {"model.x": torch.zeros(1), "optimizer.0.exp_avg": torch.zeros(1)}, tmp_path / "warmup-seed-2-0.safetensors"
-    )
-    assert had_moments(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["warmup", "features"])
