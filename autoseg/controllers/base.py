@@ -15,7 +15,6 @@ from autoseg.errors import InputError, unknown_name
 
 FloatArray = npt.NDArray[np.float64]
 Round = tuple[FloatArray, FloatArray]  # candidates (n, d) and what was told of them, (n,), NaN for failed
-ELSEWHERE = {"record": "elsewhere"}  # of a state that needs a record of the rounds to be loaded
 
 
 @dataclass(frozen=True)
@@ -103,14 +102,16 @@ class Controller(ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """Plain data (JSON keeps every bit), with the state of every random generator in it."""
-        return {**self._about(), **self._state()}
+        return {**self.brief_state(), **self._record()}
 
     def brief_state(self) -> dict[str, Any]:
         """What of `state_dict()` is not in a record of the rounds: of the same size after any number of them."""
-        return self.state_dict()
+        settings = asdict(self.settings)
+        settings["mean"] = None if settings["mean"] is None else list(settings["mean"])
+        return {"controller": self.name, "settings": settings, "round": self.round, **self._state()}
 
     def load_brief_state(self, state: Mapping[str, Any], rounds: Sequence[Round]) -> None:
-        """Goes on from `brief_state()`, or from a `state_dict()`, which holds its own record.
+        """Goes on from `brief_state()`.
 
         Args:
             state: as saved.
@@ -119,7 +120,7 @@ class Controller(ABC):
         Raises:
             InputError: as `load_state_dict`.
         """
-        self.load_state_dict({**state, **self._told(rounds)} if state.get("record") == ELSEWHERE["record"] else state)
+        self.load_state_dict({**state, **self._record_of(rounds)})
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on from `state_dict()`.
@@ -144,13 +145,12 @@ class Controller(ABC):
             raise InputError("controller state", "what state_dict() returned", repr(error), hint) from error
         vars(self).update(vars(saved))  # all or nothing
 
-    def _about(self) -> dict[str, Any]:
-        settings = asdict(self.settings)
-        settings["mean"] = None if settings["mean"] is None else list(settings["mean"])
-        return {"controller": self.name, "settings": settings, "round": self.round}
+    def _record(self) -> dict[str, Any]:
+        """The part of the state that grows with the rounds, where there is one."""
+        return {}
 
-    def _told(self, rounds: Sequence[Round]) -> dict[str, Any]:
-        """The part of the state that is a record of these rounds, where there is one."""
+    def _record_of(self, rounds: Sequence[Round]) -> dict[str, Any]:
+        """What `_record` is after these rounds."""
         return {}
 
     @abstractmethod
@@ -159,8 +159,9 @@ class Controller(ABC):
     @abstractmethod
     def _learn(self, thetas: FloatArray, rewards: FloatArray) -> None: ...
 
-    @abstractmethod
-    def _state(self) -> dict[str, Any]: ...
+    def _state(self) -> dict[str, Any]:
+        """The rest of the state."""
+        return {}
 
     @abstractmethod
     def _restore(self, state: Mapping[str, Any]) -> None: ...

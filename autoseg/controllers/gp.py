@@ -15,19 +15,10 @@ from typing import Any, ClassVar
 import numpy as np
 import optuna
 
-from autoseg.controllers.base import (
-    ELSEWHERE,
-    Controller,
-    FloatArray,
-    Round,
-    Settings,
-    check_integer,
-    check_rewards,
-    check_thetas,
-)
+from autoseg.controllers.base import Controller, FloatArray, Round, Settings, check_integer, check_rewards, check_thetas
 from autoseg.controllers.replay import worst_for_failed
 
-MOST: int | None = 300  # of those told, what the process sees: its time grows with their cube
+MOST = 300  # of those told, what the process sees: its time grows with their cube
 
 
 @dataclass(frozen=True)
@@ -46,7 +37,7 @@ class GPSettings(Settings):
 
 
 class GPController(Controller):
-    """A study is made anew at every `ask`, of what was told: the record and three numbers are the whole state.
+    """A study is made anew at every `ask`, of what was told: the record and the number of asks are the whole state.
 
     An ask for 8 candidates of 6 numbers takes 1.6 s of a CPU after 300 told, and would take 9 s after 1,000: from there
     on the process sees the `MOST` that `informative` chooses. (docs/search_efficiency.md says what that costs.)
@@ -64,7 +55,6 @@ class GPController(Controller):
         self._asks = 0  # so far: each has random numbers of its own
         self._thetas: list[list[float]] = []
         self._rewards: list[float] = []
-        self._most: int | None = MOST  # None: all, as an earlier version did, whose runs go on so
 
     def _propose(self, n: int) -> FloatArray:
         with quiet(), _one_thread() if self._started else nullcontext():
@@ -95,9 +85,9 @@ class GPController(Controller):
 
     def _seen(self) -> list[int]:
         """Which of those told the process is to see, in their order."""
-        if self._most is None or len(self._rewards) <= self._most:
+        if len(self._rewards) <= MOST:
             return list(range(len(self._rewards)))
-        return informative(np.array(self._thetas), np.array(self._rewards), self._most)
+        return informative(np.array(self._thetas), np.array(self._rewards), MOST)
 
     def _learn(self, thetas: FloatArray, rewards: FloatArray) -> None:
         """A round in which all failed teaches nothing."""
@@ -107,14 +97,12 @@ class GPController(Controller):
             self._rewards += rewards.tolist()
 
     def _state(self) -> dict[str, Any]:
-        told = {"thetas": [list(theta) for theta in self._thetas], "rewards": list(self._rewards)}
-        return {"asks": self._asks, "most": self._most, **told}
+        return {"asks": self._asks}
 
-    def brief_state(self) -> dict[str, Any]:
-        """Without what was told."""
-        return {**self._about(), "asks": self._asks, "most": self._most, **ELSEWHERE}
+    def _record(self) -> dict[str, Any]:
+        return {"thetas": [list(theta) for theta in self._thetas], "rewards": list(self._rewards)}
 
-    def _told(self, rounds: Sequence[Round]) -> dict[str, Any]:
+    def _record_of(self, rounds: Sequence[Round]) -> dict[str, Any]:
         told = [(thetas, worst_for_failed(rewards)) for thetas, rewards in rounds if not np.isnan(rewards).all()]
         return {
             "thetas": [theta for thetas, _ in told for theta in thetas.tolist()],
@@ -122,7 +110,7 @@ class GPController(Controller):
         }
 
     def _restore(self, state: Mapping[str, Any]) -> None:
-        self._asks, self._most = int(state["asks"]), state.get("most")
+        self._asks = int(state["asks"])
         rewards = check_rewards(state["rewards"], len(state["thetas"]))
         self._rewards = rewards.tolist()
         if self._rewards:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from autoseg.controllers.base import ELSEWHERE, Controller, FloatArray, Round, check_rewards, check_thetas
+from autoseg.controllers.base import Controller, FloatArray, Round, check_rewards, check_thetas
 
 
 class Optimizer(Protocol):
@@ -48,14 +48,10 @@ class ReplayController(Controller):
         self._events.append({"thetas": thetas.tolist(), "rewards": told})
         self._optimizer.tell(thetas, worst_for_failed(rewards))
 
-    def _state(self) -> dict[str, Any]:
+    def _record(self) -> dict[str, Any]:
         return {"events": [dict(event) for event in self._events]}
 
-    def brief_state(self) -> dict[str, Any]:
-        """Without the events: the rounds say what they were."""
-        return {**self._about(), **ELSEWHERE}
-
-    def _told(self, rounds: Sequence[Round]) -> dict[str, Any]:
+    def _record_of(self, rounds: Sequence[Round]) -> dict[str, Any]:
         events: list[dict[str, Any]] = []
         for thetas, rewards in rounds:
             events += [{"ask": len(thetas)}, {"thetas": thetas.tolist(), "rewards": rewards.tolist()}]
