@@ -61,12 +61,12 @@ def build_executor(
         devices: of its `places`.
         threads: per worker; this process keeps its own.
         timeout_s: as in `ProcessExecutor`; without effect in this process.
-        retries: fresh attempts after a worker died, hung or ran out of memory.
+        retries: fresh attempts after a worker died, hung or ran out of memory; none in this process.
         log: file for the workers' output.
         standby: processes that have been started already.
     """
     if name == "inline":
-        return InlineExecutor(task, devices[0], retries=retries)
+        return InlineExecutor(task, devices[0])
     if name == "ray":
         from autoseg.execution.cluster import RayExecutor
 

@@ -8,12 +8,12 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Generic, Self, TypeVar
+from typing import Generic, TypeVar
 
 import cloudpickle
 
 from autoseg.errors import AutosegError
-from autoseg.execution.job import Attempt, Job, Outcome, State, Task
+from autoseg.execution.job import Attempt, Executor, Job, Outcome, State, Task
 
 LEAST_LIMIT_S = 600.0  # automatic time limit: ten times the longest job of its kind so far, at least this ...
 FIRST_LIMIT_S = 4 * 3600.0  # ... and this while none of its kind has ended, to tell how long one takes
@@ -85,7 +85,7 @@ class Worker(ABC):
 W = TypeVar("W", bound=Worker)
 
 
-class Crew(ABC, Generic[W]):
+class Crew(Executor, Generic[W]):
     """Runs jobs on one worker per slot. They start with the first run and stay until `close`.
 
     Args:
@@ -229,9 +229,3 @@ class Crew(ABC, Generic[W]):
         now = time.monotonic()
         left = [self._limit(worker) - (now - worker.since) for worker in self._crew.values()]
         return max(0.0, min([POLL_S, *left]))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

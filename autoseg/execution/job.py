@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 import traceback
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 
 from autoseg.errors import Diverged, InputError, out_of_memory
@@ -61,31 +61,26 @@ class Task(Protocol):
         ...
 
 
-class Executor(Protocol):
+class Executor(ABC):
     """Runs jobs. `InputError` raised by the task ends the run: no candidate can be blamed for it."""
 
     @property
+    @abstractmethod
     def workers(self) -> int:
         """How many jobs run at the same time."""
-        ...
 
+    @abstractmethod
     def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
         """Yield every job exactly once with its outcome, in the order in which they end."""
-        ...
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  (not every executor has workers to stop)
         """Stop the workers, also those at work. May be called twice."""
-        ...
 
     def __enter__(self) -> Self:
-        """Return the executor itself."""
-        ...
+        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
-        """Close it."""
-        ...
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 @dataclass(frozen=True)

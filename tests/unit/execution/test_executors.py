@@ -82,11 +82,6 @@ def test_a_divergence_is_its_own_state(executor: Executor) -> None:
     assert (outcome.state, outcome.error) == ("diverged", "loss is nan at iteration 3")
 
 
-def test_out_of_memory_is_tried_again(executor: Executor, tmp_path: Path) -> None:
-    (outcome,) = outcomes(executor, {"do": "out of memory", "x": 2, "marker": str(tmp_path / "m")})
-    assert (outcome.state, outcome.attempts, outcome.scores["double"]) == ("complete", 2, 4)
-
-
 def test_wrong_input_ends_the_run(executor: Executor) -> None:
     with pytest.raises(InputError, match=r"data\.root: expected a folder, got <object.*Give one\."):
         outcomes(executor, {"do": "wrong input"})
@@ -100,6 +95,12 @@ def test_left_early_and_used_again(executor: Executor) -> None:
 
 
 # --- processes only ---
+
+
+def test_out_of_memory_is_tried_again(tmp_path: Path) -> None:
+    with ProcessExecutor(toy, ["cpu"]) as executor:
+        (outcome,) = outcomes(executor, {"do": "out of memory", "x": 2, "marker": str(tmp_path / "m")})
+    assert (outcome.state, outcome.attempts, outcome.scores["double"]) == ("complete", 2, 4)
 
 
 def test_a_worker_that_dies_is_replaced_and_its_job_tried_again(tmp_path: Path) -> None:
