@@ -21,7 +21,7 @@ from torch import Tensor
 from autoseg.config import ModelConfig, ProxyConfig
 from autoseg.data import Augment
 from autoseg.metrics import build_metric
-from autoseg.training import Batches, View, build_model, evaluate, train
+from autoseg.training import Batches, Training, View, build_model, evaluate
 from autoseg.training.precision import precision_of, reproducible
 from benchmarks.harness import Row, seconds
 from benchmarks.proxy import CONFIGS, Spent, Ticking, network
@@ -113,7 +113,7 @@ def measured(plan: Plan) -> Cost:
             images, labels, torch.arange(plan.images), augment,
             extra={}, seed=0, iters=window[1] + 1, batch_size=proxy.batch_size,
         )  # fmt: skip
-        train(model, loss, batches, proxy, precision)
+        Training(model, batches, proxy, precision).run(loss)
         scored = torch.arange(plan.scored)
         view = View(images, scored, precision, plan.model.mean, plan.model.std, proxy.eval_batch_size)
         metrics = {name: build_metric(name, plan.classes) for name in METRICS}

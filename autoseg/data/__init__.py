@@ -6,9 +6,9 @@
 * `holdout`: which training images a search is judged on; `augment`: scale, crop, flip, colours, on the device.
 """
 
-from autoseg.data.augment import Augment, Draw, normalize
+from autoseg.data.augment import Augment, normalize
 from autoseg.data.holdout import split_holdout
 from autoseg.data.remarks import remarks_on
 from autoseg.data.segdata import SegData, open_data, soft_labels
 
-__all__ = ["Augment", "Draw", "SegData", "normalize", "open_data", "remarks_on", "soft_labels", "split_holdout"]
+__all__ = ["Augment", "SegData", "normalize", "open_data", "remarks_on", "soft_labels", "split_holdout"]

@@ -68,27 +68,8 @@ class Augment:
         if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
             raise InputError("proxy.scale", "[low, high] with 0 < low <= high", list(self.scale), "1 leaves the size.")
 
-    def __call__(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Augment one batch.
-
-        Args:
-            images: (B, 3, H, W) uint8.
-            labels: (B, H, W) uint8, on the same device.
-            generator: a CPU generator; seed it from (seed, iteration) to get the same batch again.
-
-        Returns:
-            Images (B, 3, crop, crop) float32, normalised; labels (B, crop, crop) int64, 255 outside.
-        """
-        draw = self.draw(images, generator)
-        return self.images(images, draw), self.nearest(labels, draw).long()
-
-    def draw(self, images: Tensor, generator: torch.Generator) -> Draw:
-        """Draw for a batch of (B, 3, H, W) images; only their number, size and device matter."""
-        numbers = self.numbers(1, len(images), (images.shape[-2], images.shape[-1]), generator).to(images.device)
-        return self.placed(numbers.affine[0], None if numbers.colour is None else numbers.colour[0])
-
     def numbers(self, batches: int, count: int, size: tuple[int, int], generator: torch.Generator) -> Numbers:
-        """Draw for batches of `count` images of (height, width); on the CPU, as if for one batch after the other."""
+        """Draw for batches of `count` images of (height, width), from a CPU generator, one batch after the other."""
         height, width = size
         uniform = torch.rand(batches, 7, count, generator=generator)
         scale_u, y_u, x_u, flip_u = uniform[:, :4].unbind(1)
@@ -123,7 +104,11 @@ class Augment:
         )
 
     def images(self, images: Tensor, draw: Draw) -> Tensor:
-        """Warp (bilinear), recolour and normalise (B, 3, H, W) uint8 images; outside is the mean colour, recoloured."""
+        """Warp (bilinear), recolour and normalise (B, 3, H, W) uint8 images; outside is the mean colour, recoloured.
+
+        Returns:
+            (B, 3, crop, crop) float32.
+        """
         mean, std = (_per_channel(tuple(values), images.device) for values in (self.mean, self.std))
         # grid_sample pads with zeros; around the mean, zero is the mean.
         out = F.grid_sample(images - mean, draw.grid, align_corners=False) + mean

@@ -18,12 +18,12 @@ the batches, and `replay` (`proxy.cuda_graph`) has a GPU repeat a captured itera
 
 from autoseg.training.batches import Batches
 from autoseg.training.evaluate import View, evaluate, predict
-from autoseg.training.loop import Training, train
+from autoseg.training.loop import Training
 from autoseg.training.models import Segmentor, build_model
 from autoseg.training.targets import Targets, build_targets, check_loss
 from autoseg.training.weights import save_network
 
 __all__ = [
     "Batches", "Segmentor", "Targets", "Training", "View",
-    "build_model", "build_targets", "check_loss", "evaluate", "predict", "save_network", "train",
+    "build_model", "build_targets", "check_loss", "evaluate", "predict", "save_network",
 ]  # fmt: skip

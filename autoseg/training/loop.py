@@ -20,24 +20,6 @@ from autoseg.training.targets import Targets
 CHECK_EVERY = 25  # iterations between looks at the loss on a GPU, each of which waits for the device
 
 
-def train(
-    model: nn.Module,
-    loss: nn.Module,
-    batches: Batches,
-    proxy: ProxyConfig,
-    precision: Precision,
-    targets: Targets | None = None,
-) -> list[float]:
-    """Train `model` in place on all of `batches` with one loss: the plain case of `Training`, and its arguments.
-
-    Returns:
-        The loss of every iteration, auxiliary heads included.
-    """
-    training = Training(model, batches, proxy, precision, targets)
-    training.run(loss)
-    return training.finish()
-
-
 class Training:
     """A training that can stop after any iteration, be looked at, or kept (`training.state`) between losses, and go on.
 
@@ -136,8 +118,8 @@ class Training:
 
         return step
 
-    def finish(self) -> list[float]:
-        """The loss of every iteration, once the weights have been looked at too.
+    def finish(self) -> None:
+        """Look at the weights too, after the last iteration.
 
         Raises:
             Diverged: a weight is not finite.
@@ -145,8 +127,6 @@ class Training:
         finite = [weight.isfinite().all() for weight in self.model.state_dict().values()]
         if finite and not bool(torch.stack(finite).all()):  # waits for the device once, not once a weight
             raise Diverged("a weight is not finite after the last iteration")
-        losses: list[float] = self.losses.tolist()
-        return losses
 
 
 def _objective(

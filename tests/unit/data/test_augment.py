@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from autoseg.data import Augment, normalize
-from autoseg.data.augment import _recoloured
+from autoseg.data.augment import Draw, _recoloured
 from autoseg.errors import InputError
 
 MEAN, STD = [120.0, 110.0, 100.0], [50.0, 60.0, 70.0]
@@ -21,6 +21,16 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def drawn(augment: Augment, images: Tensor, generator: torch.Generator) -> Draw:
+    numbers = augment.numbers(1, len(images), (images.shape[-2], images.shape[-1]), generator).to(images.device)
+    return augment.placed(numbers.affine[0], None if numbers.colour is None else numbers.colour[0])
+
+
+def augmented(augment: Augment, images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    draw = drawn(augment, images, generator)
+    return augment.images(images, draw), augment.nearest(labels, draw).long()
+
+
 @pytest.fixture
 def batch() -> tuple[Tensor, Tensor]:
     images = torch.randint(0, 256, (6, 3, 20, 24), generator=generator(), dtype=torch.uint8)
@@ -28,7 +38,7 @@ def batch() -> tuple[Tensor, Tensor]:
 
 
 def test_types_and_sizes(batch: tuple[Tensor, Tensor]) -> None:
-    images, labels = FULL(*batch, generator())
+    images, labels = augmented(FULL, *batch, generator())
     assert (images.shape, images.dtype) == ((6, 3, 16, 16), torch.float32)
     assert (labels.shape, labels.dtype) == ((6, 16, 16), torch.int64)
     assert set(labels.unique().tolist()) <= {0, 1, 2, 3, 4, 255}
@@ -36,26 +46,26 @@ def test_types_and_sizes(batch: tuple[Tensor, Tensor]) -> None:
 
 def test_crop_of_the_whole_image_is_the_image(batch: tuple[Tensor, Tensor]) -> None:
     images, labels = batch[0][..., :20], batch[1][..., :20]
-    out, out_labels = replace(PLAIN, crop=20)(images, labels, generator())
+    out, out_labels = augmented(replace(PLAIN, crop=20), images, labels, generator())
     torch.testing.assert_close(out, normalize(images, MEAN, STD), atol=1e-4, rtol=0)
     assert torch.equal(out_labels, labels.long())
 
 
 def test_same_generator_same_batch_whatever_the_global_state(batch: tuple[Tensor, Tensor]) -> None:
     torch.manual_seed(1)
-    first = FULL(*batch, generator(5))
+    first = augmented(FULL, *batch, generator(5))
     torch.manual_seed(2)
     state = torch.get_rng_state()
-    second = FULL(*batch, generator(5))
+    second = augmented(FULL, *batch, generator(5))
     assert torch.equal(first[0], second[0])
     assert torch.equal(first[1], second[1])
     assert torch.equal(torch.get_rng_state(), state)
-    assert not torch.equal(FULL(*batch, generator(6))[0], first[0])
+    assert not torch.equal(augmented(FULL, *batch, generator(6))[0], first[0])
 
 
 def test_every_sample_has_its_own_draw(batch: tuple[Tensor, Tensor]) -> None:
     same = batch[0][:1].expand(6, -1, -1, -1), batch[1][:1].expand(6, -1, -1)
-    out, _ = FULL(*same, generator())
+    out, _ = augmented(FULL, *same, generator())
     assert all(not torch.equal(out[0], other) for other in out[1:])
 
 
@@ -65,7 +75,7 @@ def test_image_and_label_move_together() -> None:
     labels[:, 10:30, 15:22] = 200
     images = labels[:, None].expand(-1, 3, -1, -1)
     augment = Augment(crop=32, scale=[0.6, 1.6], flip=True, photometric=False, mean=MEAN, std=STD)
-    out, out_labels = augment(images, labels, generator())
+    out, out_labels = augmented(augment, images, labels, generator())
     picture = out[:, 0] * STD[0] + MEAN[0]
     clear = ((picture < 1) | (picture > 199)) & (out_labels != 255)
     assert torch.equal((picture > 100)[clear], (out_labels == 200)[clear])
@@ -73,7 +83,7 @@ def test_image_and_label_move_together() -> None:
 
 
 def test_outside_is_mean_colour_and_ignored(batch: tuple[Tensor, Tensor]) -> None:
-    out, labels = replace(PLAIN, crop=64)(*batch, generator())
+    out, labels = augmented(replace(PLAIN, crop=64), *batch, generator())
     inside = (labels != 255).float()
     assert (inside.sum((1, 2)) == 20 * 24).all()
     outside = F.max_pool2d(inside, 3, stride=1, padding=1) == 0  # one pixel beside the image is a mixture
@@ -85,7 +95,7 @@ def test_scale_is_what_the_image_is_scaled_by() -> None:
     labels[:, 45:55, 45:55] = 1
     images = torch.zeros(1, 3, 100, 100, dtype=torch.uint8)
     for scale in (0.5, 1.0, 2.0):
-        _, out = replace(PLAIN, crop=400, scale=[scale, scale])(images, labels, generator())
+        _, out = augmented(replace(PLAIN, crop=400, scale=[scale, scale]), images, labels, generator())
         assert abs(int((out == 1).sum()) - (10 * scale) ** 2) <= 22 * scale
         assert abs(int((out != 255).sum()) - (100 * scale) ** 2) <= 202 * scale
 
@@ -93,7 +103,7 @@ def test_scale_is_what_the_image_is_scaled_by() -> None:
 def test_flip_mirrors_about_half_of_the_samples() -> None:
     images = torch.arange(16, dtype=torch.uint8).expand(200, 3, 16, 16)
     labels = images[:, 0].contiguous()
-    _, out = replace(PLAIN, flip=True)(images, labels, generator())
+    _, out = augmented(replace(PLAIN, flip=True), images, labels, generator())
     flipped = out[:, 0, 0] == 15
     assert torch.equal(out[flipped][0, 0], torch.arange(15, -1, -1))
     assert 70 < int(flipped.sum()) < 130
@@ -102,18 +112,18 @@ def test_flip_mirrors_about_half_of_the_samples() -> None:
 def test_colours_change_as_kornias_do(batch: tuple[Tensor, Tensor]) -> None:
     from kornia import enhance
 
-    drawn = replace(PLAIN, photometric=True).draw(batch[0], generator())
-    assert drawn.colour is not None
-    brightness, contrast, saturation = drawn.colour
+    draw = drawn(replace(PLAIN, photometric=True), batch[0], generator())
+    assert draw.colour is not None
+    brightness, contrast, saturation = draw.colour
     expected = enhance.adjust_brightness(batch[0] / 255, brightness, clip_output=False)
     expected = enhance.adjust_contrast(expected, contrast)
     expected = enhance.adjust_saturation_with_gray_subtraction(expected, saturation)
-    torch.testing.assert_close(_recoloured(batch[0] / 255, *drawn.colour.view(3, -1, 1, 1, 1)), expected)
+    torch.testing.assert_close(_recoloured(batch[0] / 255, *draw.colour.view(3, -1, 1, 1, 1)), expected)
 
 
 def test_photometric_changes_colours_within_range_and_no_label(batch: tuple[Tensor, Tensor]) -> None:
-    plain, labels = PLAIN(*batch, generator())
-    out, same_labels = replace(PLAIN, photometric=True)(*batch, generator())
+    plain, labels = augmented(PLAIN, *batch, generator())
+    out, same_labels = augmented(replace(PLAIN, photometric=True), *batch, generator())
     assert torch.equal(labels, same_labels)
     assert not torch.allclose(plain, out)
     colours = out * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]
@@ -123,7 +133,7 @@ def test_photometric_changes_colours_within_range_and_no_label(batch: tuple[Tens
 
 def test_further_maps_travel_with_the_label(batch: tuple[Tensor, Tensor]) -> None:
     images, labels = batch
-    draw = FULL.draw(images, generator(3))
+    draw = drawn(FULL, images, generator(3))
     maps = torch.stack([labels.float() / 8, labels.float() + 0.5], dim=1)
     moved = FULL.nearest(maps, draw, outside=0)
     inside = FULL.nearest(labels, draw) != 255
@@ -140,7 +150,7 @@ def test_settings_that_make_no_sense_are_refused(bad: dict[str, Any]) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_gpu_gives_the_same_batch(batch: tuple[Tensor, Tensor]) -> None:
-    images, labels = FULL(*batch, generator())
-    on_gpu, labels_gpu = FULL(batch[0].cuda(), batch[1].cuda(), generator())
+    images, labels = augmented(FULL, *batch, generator())
+    on_gpu, labels_gpu = augmented(FULL, batch[0].cuda(), batch[1].cuda(), generator())
     assert (labels_gpu.cpu() == labels).float().mean() > 0.999
     assert (on_gpu.cpu() - images).abs().mean() < 1e-3

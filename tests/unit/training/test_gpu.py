@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from autoseg.config import ProxyConfig
 from autoseg.data import Augment
 from autoseg.surrogates import SurrogateLoss
-from autoseg.training import Batches, train
+from autoseg.training import Batches, Training
 from autoseg.training.loop import CHECK_EVERY
 from autoseg.training.precision import precision_of, reproducible
 
@@ -73,10 +73,11 @@ def test_the_loop_does_not_wait_for_the_gpu(name: str, optimizer: str) -> None:
     )  # fmt: skip
     try:
         with reproducible(device, 0, threads=1, deterministic=False):
-            losses = train(Toy().to(device), loss, batches, proxy, precision_of(proxy, device))
+            training = Training(Toy().to(device), batches, proxy, precision_of(proxy, device))
+            training.run(loss)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert sum(losses[-5:]) < sum(losses[:5])
+    assert training.losses[-5:].sum() < training.losses[:5].sum()
 
 
 def test_a_cuda_graph_trains_as_the_plain_loop() -> None:
@@ -93,6 +94,6 @@ def test_a_cuda_graph_trains_as_the_plain_loop() -> None:
                 images, labels, torch.arange(len(images)), augment,
                 extra={}, seed=0, iters=proxy.iters, batch_size=proxy.batch_size,
             )  # fmt: skip
-            train(model, loss, batches, proxy, precision_of(proxy, device))
+            Training(model, batches, proxy, precision_of(proxy, device)).run(loss)
         weights.append(model.state_dict())
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())

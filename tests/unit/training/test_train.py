@@ -15,7 +15,7 @@ from autoseg.config import ProxyConfig
 from autoseg.data import Augment
 from autoseg.errors import Diverged, InputError
 from autoseg.metrics import build_metric
-from autoseg.training import Batches, Targets, Training, View, evaluate, loop, predict, train
+from autoseg.training import Batches, Targets, Training, View, evaluate, loop, predict
 from autoseg.training.loop import CHECK_EVERY
 from autoseg.training.precision import Precision, precision_of, reproducible
 from autoseg.training.resize import upsample
@@ -63,6 +63,21 @@ def batches_for(proxy: ProxyConfig, seed: int, extra: dict[str, Tensor] | None =
     )  # fmt: skip
 
 
+def train(
+    model: nn.Module,
+    loss: nn.Module,
+    batches: Batches,
+    proxy: ProxyConfig,
+    precision: Precision,
+    targets: Targets | None = None,
+) -> list[float]:
+    """Train on all batches with one loss; returns the loss of every iteration."""
+    training = Training(model, batches, proxy, precision, targets)
+    training.run(loss)
+    training.finish()
+    return training.losses.tolist()
+
+
 def run(proxy: ProxyConfig, seed: int, loss: nn.Module) -> tuple[nn.Module, list[float]]:
     with reproducible(CPU, seed, threads=1, deterministic=False):
         model = Toy()
@@ -107,7 +122,8 @@ def test_equals_a_loop_written_out_and_may_stop_on_the_way(optimizer: str) -> No
             steps.zero_grad()
             (main + 0.4 * aux).backward()
             steps.step()
-    assert training.finish() == pytest.approx(expected, rel=1e-3)
+    training.finish()
+    assert training.losses.tolist() == pytest.approx(expected, rel=1e-3)
     theirs = plain.state_dict()
     for name, mine in ours.state_dict().items():
         # Batch norm takes a bias before it away: its gradient is rounding, which AdamW makes large.
