@@ -9,9 +9,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from autoseg.errors import InputError, unknown_name
+from autoseg.errors import InputError
 
-USUAL = {"model.config": "_base_/models/*.py", "data.mmseg_config": "_base_/datasets/*.py", "config": "*/*.py"}
+USUAL = {"model.config": "_base_/models/*.py", "data.mmseg_config": "_base_/datasets/*.py", "config": "[!_]*/*.py"}
 
 
 def shipped(config: str) -> Path | None:
@@ -58,9 +58,11 @@ def config_path(config: str, field: str) -> Path:
     folder = _folder()
     if folder is None:
         raise InputError(field, "mmsegmentation installed", "no module mmseg", "Run make setup.")
-    names = [str(path.relative_to(folder)) for path in folder.glob(USUAL[field])]
-    near = difflib.get_close_matches(config, names, n=8 if field == "config" else 40, cutoff=0.3)
-    raise unknown_name(field, config, near or names[:8], "A path to a config of your own works too.")
+    names = sorted(str(path.relative_to(folder)) for path in folder.glob(USUAL[field]))
+    near = difflib.get_close_matches(config, names, n=4) or [name for name in names if Path(config).stem in name][:4]
+    meant = f"Did you mean {', '.join(near)}? " if near else ""
+    expected = f"a file, or the name of a config of mmsegmentation's such as {names[0]}"
+    raise InputError(field, expected, repr(config), f"{meant}There are {len(names)} of that kind in {folder}.")
 
 
 def mmengine_config(path: Path, field: str) -> Any:

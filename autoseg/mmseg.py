@@ -20,7 +20,7 @@ from mmseg.registry import EVALUATOR, HOOKS, METRICS, MODELS
 from torch import Tensor, nn
 
 from autoseg.config import PAPER_METRICS
-from autoseg.errors import InputError
+from autoseg.errors import Diverged, InputError
 from autoseg.imports import load
 from autoseg.losses import TakesExtra, build_loss, loss_names
 from autoseg.losses.ranks import sync_counts as sync
@@ -159,7 +159,12 @@ class AutoSegMetric(BaseMetric):
         return [build_metric(name, *options) for name in self.metrics]
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
-        """Counts each image of a batch by itself, as mmengine drops images by their place in `results`."""
+        """Counts each image of a batch by itself, as mmengine drops images by their place in `results`.
+
+        Raises:
+            InputError: a data set without classes.
+            Diverged: a logit that is not finite, for metrics of probabilities.
+        """
         del data_batch
         if not self.dataset_meta or "classes" not in self.dataset_meta:
             raise InputError("dataset_meta of AutoSegMetric", "the data set's classes", self.dataset_meta)
@@ -169,8 +174,10 @@ class AutoSegMetric(BaseMetric):
             seen = self._build(len(self.dataset_meta["classes"]))
             for metric in seen:
                 if metric.needs_probs:
-                    probs = sample["seg_logits"]["data"].unsqueeze(0).float().softmax(1)
-                    metric.update_probs(probs, label.to(torch.int64))  # type: ignore[union-attr]
+                    logits = sample["seg_logits"]["data"].unsqueeze(0).float()
+                    if not logits.isfinite().all():
+                        raise Diverged("a logit of the trained network is not finite")
+                    metric.update_probs(logits.softmax(1), label.to(torch.int64))  # type: ignore[union-attr]
                 else:
                     metric.update(pred.to(torch.int64), label.to(torch.int64))
             self.results.append(seen)

@@ -97,11 +97,15 @@ class CandidateTask:
         raise InputError("train()", "a score or {name: score} as its result", repr(returned))
 
 
-def hand_made_rivals(settings: SearchSettings) -> list[str]:
-    """The losses that a search would only meet at its end, each once: those it is compared with, and its floor's.
+def hand_made_rivals(settings: SearchSettings) -> dict[str, str]:
+    """The losses that a search would only meet at its end, with the key that names each: its rivals, and its floor's.
 
     Raises:
         InputError: a malformed floor.
     """
     floor = Floor.parse(settings.floor).rival if settings.floor is not None else None
-    return [name for name in dict.fromkeys([*settings.confirm.rivals, floor]) if name not in (None, "identity")]
+    named = dict.fromkeys(settings.confirm.rivals, "search.confirm.rivals")
+    if floor is not None:
+        named.setdefault(floor, "search.floor")
+    named.pop("identity", None)
+    return named

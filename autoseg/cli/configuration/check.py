@@ -73,7 +73,9 @@ def check(config: Config) -> None:
     config_path(config.model.config, "model.config")
     if isinstance(config, RetrainConfig):
         warmup, iters = config.train.warmup_iters, config.train.iters
-        if config.config is None and warmup >= iters:
+        if config.config is not None:
+            config_path(config.config, "config")
+        elif warmup >= iters:
             raise InputError("train.warmup_iters", f"fewer than the {iters} of train.iters", warmup, "0 is none.")
     else:
         _check_savings(config.proxy)

@@ -76,8 +76,8 @@ def build(config: SearchConfig) -> Parts:
     proxy = ProxyTask.of(config, [*names(), config.metric])
     options = config.boundary_options
     task = CandidateTask(config.metric, space.to_dict(), data.num_classes, proxy, data.ignore_index, options)
-    for name in hand_made_rivals(config.search):
-        check_loss(task.build({"loss": name}), config.proxy.labels, "search.confirm.rivals")
+    for name, key in hand_made_rivals(config.search).items():
+        check_loss(task.build({"loss": name}), config.proxy.labels, key)
     return Parts(data, space, controller, TimedTask(task, proxy))
 
 
@@ -100,8 +100,11 @@ def named(config: SearchConfig) -> tuple[SearchSpace, Controller]:
         if not higher_is_better(metric):
             hint = "A floor is kept from below."
             raise InputError("search.floor", "a metric where higher is better", metric, hint)
-    for name in hand_made_rivals(config.search):
-        check_text(name)
+    for name, key in hand_made_rivals(config.search).items():
+        try:
+            check_text(name)
+        except InputError as error:
+            raise InputError(f"{key}, {error.field}", error.expected, error.got, error.hint) from error
     return space, controller
 
 

@@ -35,11 +35,11 @@ def typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str
         ("search", "metric=miuo", "miou"),
         ("search", "space=papr", "paper"),
         ("search", "controller.options.lrr=1", "lrr"),
-        ("search", "search.confirm.rivals=[lovas]", "lovasz"),
+        ("search", "search.confirm.rivals=[lovas]", "search.confirm.rivals, loss"),
         ("search", "search.confirm.rivals=['tversky(alpa=1)']", "alpha"),
         ("search", "search.floor='miuo>=0.4'", "miou"),
         ("search", "search.floor='ece>=0.4'", "higher is better"),
-        ("search", "search.floor='miou>=0.9*lovas'", "lovasz"),
+        ("search", "search.floor='miou>=0.9*lovas'", "search.floor, loss"),
         ("compare", "losses=[ce,lovas]", "lovasz"),
         ("compare", "losses=[ce,jml+identity/mio]", "miou"),
         ("compare", "losses=[ce]", "at least two"),
@@ -62,6 +62,11 @@ def test_a_name_that_nobody_knows_is_refused(
     assert main([command, *typed[command], wrong, "--cfg"]) == 2
     told = capsys.readouterr()
     assert told.out == "" and said in told.err and told.err.count("\n") == 1
+
+
+def test_a_config_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["retrain", "config=nofile.py", "--cfg"]) == 2
+    assert capsys.readouterr().err.startswith("autoseg: config: expected a file, or the name of a config")
 
 
 @pytest.mark.parametrize("command", ["search", "compare", "retrain", "trust"])

@@ -8,7 +8,7 @@ from mmengine.evaluator import Evaluator
 from mmseg.registry import EVALUATOR, HOOKS, METRICS, MODELS
 
 import autoseg.mmseg  # noqa: F401  (registers)
-from autoseg.errors import InputError
+from autoseg.errors import Diverged, InputError
 from autoseg.losses import build_loss, loss_names
 from autoseg.metrics import build_metric
 
@@ -79,6 +79,14 @@ def test_evaluator_equals_the_metric() -> None:
         metric = build_metric(name, 3, tolerance=1)
         metric.update(pred, LABELS)
         assert scores[name] == pytest.approx(metric.compute().item())
+
+
+def test_a_network_without_finite_outputs_has_diverged() -> None:
+    metric = METRICS.build(dict(type="AutoSegMetric", metrics=["ece"]))
+    metric.dataset_meta = {"classes": ("a", "b", "c")}
+    sample = {name: dict(data=LABELS[:1]) for name in ("pred_sem_seg", "gt_sem_seg")}
+    with pytest.raises(Diverged, match="not finite"):
+        metric.process(None, [{**sample, "seg_logits": dict(data=LOGITS[0] * float("nan"))}])
 
 
 def test_a_wrong_metric_is_refused_at_once() -> None:
