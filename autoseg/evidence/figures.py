@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from autoseg.evidence.comparison.matrix import Matrix
+from autoseg.evidence.comparison.matrix import REFERENCE, Matrix
 from autoseg.search.paired import LEAST_SEEDS, Paired
 
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#8A8A8A"
@@ -156,16 +156,15 @@ def forest(matrix: Matrix) -> Figure:
 
 
 def _panel(axes: Axes, matrix: Matrix, metric: str) -> None:
-    rival = matrix.best_hand_made(metric)
     count = len(matrix.names)
     axes.axvline(0, color=GREY, lw=1)
     for line, name in enumerate(matrix.names):
-        for other, colour, shift in ((matrix.reference, BLUE, SHIFT), (rival, ORANGE, -SHIFT)):
-            if other is not None and other != name:
-                _interval(axes, matrix.difference(name, other, metric), count - 1 - line + shift, colour)
+        for role, other in matrix.opponents(name, metric):
+            colour, shift = (BLUE, SHIFT) if role == REFERENCE else (ORANGE, -SHIFT)
+            _interval(axes, matrix.difference(name, other, metric), count - 1 - line + shift, colour)
     axes.set_yticks(range(count), matrix.names[::-1])
     axes.set_ylim(-0.6, count - 0.4)
-    axes.set_title(f"{metric}   (best hand-made: {rival})", fontsize=9)
+    axes.set_title(f"{metric}   (best hand-made: {matrix.best_hand_made(metric)})", fontsize=9)
     axes.set_xlabel("percentage points", fontsize=8)
     axes.tick_params(labelsize=8, left=False)
     axes.spines[["top", "right", "left"]].set_visible(False)

@@ -6,7 +6,6 @@ import inspect
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +23,7 @@ from autoseg.search.records import SearchResult
 from autoseg.search.run_folder import RunFolder, new_run_path
 from autoseg.search.shares import Shares
 from autoseg.search.target import space_of, start
+from autoseg.search.versions import versions
 from autoseg.surrogates.space import SearchSpace
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ def search(
                 log=folder.log,
             )
         )
-        about = {"target": metric, "autoseg": version("autoseg"), "seed": seed}
+        about = {"target": metric, "versions": versions(), "seed": seed}
         publish = CardPublisher(path / "loss.json", bound, num_classes, ignore_index, options, about)
         problem = Problem(metric, bound.names, bound.identity.tolist(), seed)
         observers = Observers([Shares(metric), *([] if observer is None else [observer])])

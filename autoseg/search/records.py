@@ -76,6 +76,11 @@ class TrialRecord:
         return self.name, self.seed
 
     @property
+    def why(self) -> str:
+        """The last line of `error`, which says what happened; empty if nothing did."""
+        return (self.error.strip().splitlines() or [""])[-1]
+
+    @property
     def payload(self) -> dict[str, Any]:
         """What the worker is sent."""
         what = {"loss": self.name} if self.theta is None else {"theta": list(self.theta)}

@@ -26,10 +26,7 @@ class Lines(Observer):
 
 def told(record: TrialRecord, metric: str) -> str:
     """One training in a line: who, what came out, how long it took."""
-    reason = record.error.strip().splitlines()[-1:]
-    came = (
-        f"{metric} {percent(record.reward)}" if record.state == COMPLETE else " ".join([record.state, *reason]).strip()
-    )
+    came = f"{metric} {percent(record.reward)}" if record.state == COMPLETE else f"{record.state} {record.why}".strip()
     return f"{record.name}  seed {record.seed}  {came}  ({duration(record.seconds)})"
 
 

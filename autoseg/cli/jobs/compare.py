@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -17,15 +18,15 @@ from autoseg.cli.jobs import running
 from autoseg.config import CompareConfig
 from autoseg.data import SegData, open_data, remarks_on
 from autoseg.errors import InputError, unknown_name
-from autoseg.evidence.comparison import budgets, made_with
+from autoseg.evidence.comparison import made_with
 from autoseg.evidence.comparison.compare import COUNTS, ComparisonTask, bootstrap_of, parse_seeds, run_comparison
 from autoseg.evidence.comparison.contenders import (
     Contender,
     Recipe,
-    cards_of,
     contenders,
     find,
     keep_cards,
+    sources,
     warnings_about,
     words_of,
 )
@@ -34,7 +35,7 @@ from autoseg.evidence.comparison.matrix import Matrix
 from autoseg.evidence.comparison.tables import aligned, legend, rows_of, sentences
 from autoseg.execution import Standby
 from autoseg.imports import load
-from autoseg.metrics import MetricOptions, names, parse
+from autoseg.metrics import names, parse
 from autoseg.search.keepsakes import Keepsakes
 from autoseg.search.own import formulas, network_of
 from autoseg.search.proxy import ProxyTask
@@ -79,13 +80,14 @@ def _compare(config: CompareConfig, parts: Parts, workers: Standby) -> Matrix:
     """Open the folder, give the workers their task, train, write tables and figure."""
     shown = config.metrics[0]
     with _folder(config, parts) as folder:
-        made_with.same_code(folder, formulas(names(), words_of(parts.among)))
-        made_with.note(folder)
         work = task(config, parts, keep_cards(parts.among, folder.path))
         with running.executor(config, workers, work, shown, folder) as (executor, observers):
             print(f"Comparing {len(parts.among)} losses with {len(parts.seeds)} seeds in {folder.path}")
             records = run_comparison(folder, parts.among, parts.seeds, shown, executor, observers)
-        found, told = matrix(config, parts, records), about(config, parts, records)
+        bootstrap = bootstrap_of(folder.path, config.interval, config.metrics, parts.recipe)
+        classes = parts.data.classes
+        found = Matrix(parts.among, config.metrics, parts.seeds, parts.reference, records, classes, bootstrap)
+        told = about(config, parts, records)
         write(found, told, folder.path)
     if told.mixed:
         print(f"warning: {told.mixed}")
@@ -93,17 +95,19 @@ def _compare(config: CompareConfig, parts: Parts, workers: Standby) -> Matrix:
 
 
 def _folder(config: CompareConfig, parts: Parts) -> RunFolder:
-    """The locked folder: a new one, or a comparison of the same budget."""
+    """The locked folder: a new one, or a comparison of the same budget; what it is gone on with is noted."""
     losses = [contender.kept for contender in parts.among]
     kept = dataclasses.replace(config, losses=losses, reference=parts.reference, resume=None, run_dir=str(parts.path))
-    fixed = fingerprint(config, parts)
-    if not (parts.path / "config.yaml").is_file():
-        return RunFolder.create(parts.path, stored.plain(kept), fixed)
-    written(parts.path, CompareConfig, "run_dir")
-    folder = RunFolder.open(parts.path, budgets.admit(parts.path, fixed, config.force))
+    plain, fixed = stored.plain(kept), fingerprint(config, parts)
+    if (parts.path / "config.yaml").is_file():
+        written(parts.path, CompareConfig, "run_dir")
+        folder = RunFolder.open(parts.path, made_with.admit(parts.path, fixed, config.force))
+    else:
+        folder = RunFolder.create(parts.path, plain, fixed)
     try:
-        budgets.note(folder, fixed)
-        folder.write_config(stored.plain(kept))
+        made_with.same_code(folder, formulas(names(), words_of(parts.among)))
+        made_with.note(folder, fixed)
+        folder.write_config(plain)
     except BaseException:
         folder.close()
         raise
@@ -154,7 +158,7 @@ def task(config: CompareConfig, parts: Parts, texts: Mapping[str, str]) -> Compa
 
 def fingerprint(config: CompareConfig, parts: Parts) -> dict[str, Any]:
     """The budget: all that two trainings must share to stand in one table, as flat plain data."""
-    return {
+    budget = {
         "data": parts.data.fingerprint,
         "split": parts.split,
         **{f"model.{key}": value for key, value in network_of(config.model).items()},
@@ -162,17 +166,8 @@ def fingerprint(config: CompareConfig, parts: Parts) -> dict[str, Any]:
         "space": build_space(config.space.name, metric="miou").to_dict(),
         **config.boundary_options,
     }
-
-
-def matrix(config: CompareConfig, parts: Parts, records: list[TrialRecord]) -> Matrix:
-    """Scores of all trainings, and the differences between the losses."""
-    bootstrap = None
-    if config.interval == "bootstrap":
-        options = MetricOptions(parts.data.num_classes, parts.data.ignore_index, **config.boundary_options)
-        bootstrap = bootstrap_of(parts.path, config.metrics, options)
-    return Matrix(
-        parts.among, config.metrics, parts.seeds, parts.reference, records, parts.data.classes, bootstrap
-    )  # fmt: skip
+    plain: dict[str, Any] = json.loads(json.dumps(budget))  # tuples are lists, as a file gives them back
+    return plain
 
 
 def about(config: CompareConfig, parts: Parts, records: list[TrialRecord]) -> About:
@@ -182,13 +177,9 @@ def about(config: CompareConfig, parts: Parts, records: list[TrialRecord]) -> Ab
         f"{config.model.name}, {len(data.images('train'))} training images, {proxy.iters} iterations of "
         f"{proxy.batch_size} crops of {proxy.crop} px, images of {proxy.size[0]}x{proxy.size[1]} px"
     )
-    sources = [
-        (name, f"cards/{name}.json, searched for {card.target}, found in run {card.provenance.get('run', 'unknown')}")
-        for name, card in cards_of(parts.among).items()
-    ]
-    mixed = budgets.described(parts.path, records)
-    made = made_with.described(parts.path, sum(record.state != RUNNING for record in records))
-    return About(config.data.name, parts.split, len(data.images(parts.split)), budget, tuple(sources), mixed, made)
+    images, mixed = len(data.images(parts.split)), made_with.budgets_of(parts.path, records)
+    made = made_with.versions_of(parts.path, sum(record.state != RUNNING for record in records))
+    return About(config.data.name, parts.split, images, budget, sources(parts.among), mixed, made)
 
 
 def _split(wanted: str, data: SegData) -> str:

@@ -40,8 +40,11 @@ def counts_file(folder: Path, name: str, seed: int) -> Path:
     return folder / f"{slug(name)}-{hashlib.sha256(name.encode()).hexdigest()[:6]}-{seed}.npz"
 
 
-def bootstrap_of(folder: Path, metrics: Sequence[str], options: MetricOptions) -> Bootstrap:
-    """The bootstrap over the images of a comparison's trainings; `options` are those of its metrics."""
+def bootstrap_of(folder: Path, interval: str, metrics: Sequence[str], recipe: Recipe) -> Bootstrap | None:
+    """The bootstrap over the images of a comparison's trainings; None where its intervals are over seeds alone."""
+    if interval != "bootstrap":
+        return None
+    options = MetricOptions(recipe.num_classes, recipe.ignore_index, **recipe.options)
     terms = {name for metric in metrics for _, name in parse(metric)}
     return Bootstrap(lambda loss, seed: load_parts(counts_file(folder / COUNTS, loss, seed), terms), options)
 

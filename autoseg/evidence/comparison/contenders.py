@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -46,7 +47,7 @@ class Recipe:
     ignore_index: int = 255  # id of the pixels that do not count
     space: str = "default"  # name of the search space whose identity curves "identity/<metric>" has
     # of the boundary metrics: tolerance, drop_background; for the identity curves
-    options: Mapping[str, int] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def build(self, text: str) -> nn.Module:
         """A loss from what was typed ("ce", "0.25*ce+0.75*jml", the path of a card, "identity/biou").
@@ -96,6 +97,14 @@ def find(field: str, text: str, among: Sequence[Contender]) -> Contender:
 def cards_of(among: Sequence[Contender]) -> dict[str, LossCard]:
     """All cards in them by name, each once."""
     return {name: card for one in among for name, card in one.cards.items()}
+
+
+def sources(among: Sequence[Contender]) -> dict[str, str]:
+    """Where each card in them comes from, in words."""
+    return {
+        name: f"cards/{name}.json, searched for {card.target}, found in run {card.provenance.get('run', 'unknown')}"
+        for name, card in cards_of(among).items()
+    }
 
 
 def keep_cards(among: Sequence[Contender], home: Path) -> dict[str, str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from autoseg.evidence.comparison.matrix import Matrix
@@ -16,7 +17,6 @@ from autoseg.evidence.comparison.tables import (
     legend,
     literal,
     markdown_rows,
-    opponents,
     points,
     rows_of,
     spread,
@@ -41,7 +41,7 @@ class About:
     split: str  # the images that were scored
     images: int  # how many
     budget: str  # one line: network, iterations, batch, size
-    sources: tuple[tuple[str, str], ...] = ()  # contender name to the file it came from, for found losses
+    sources: Mapping[str, str] = field(default_factory=dict)  # card to where it comes from, for found losses
     mixed: str = ""  # what was trained with which budget, if there are several
     versions: str = "not recorded"  # of the packages it was trained with
 
@@ -73,7 +73,7 @@ def markdown(matrix: Matrix, about: About) -> str:
         *([f"**{literal(about.mixed)}**"] if about.mixed else []),
         markdown_rows(*rows_of(matrix, "**{}**")),
         literal(" ".join(legend(matrix))),
-        *(f"`{name}` is {source}." for name, source in about.sources),
+        *(f"`{name}` is {source}." for name, source in about.sources.items()),
         f"Versions: {about.versions}.",
         "## Differences",
         f"Percentage points, mean of the paired differences with its {matrix.interval}.",
@@ -91,7 +91,7 @@ def _difference_part(matrix: Matrix, metric: str) -> list[str]:
         heads[rival] = f"to {rival}, the best hand-made"
     rows = []
     for name in matrix.names:
-        found = {other: matrix.difference(name, other, metric) for _, other in opponents(matrix, name, metric)}
+        found = {other: matrix.difference(name, other, metric) for _, other in matrix.opponents(name, metric)}
         rows.append([name, *(points(found[other]) if other in found else "" for other in heads)])
     return [f"### {literal(metric)}", markdown_rows(["loss", *heads.values()], rows)]
 

@@ -1,48 +1,115 @@
-"""What a comparison was trained with, where it may not be the same for all: package versions, code of the user's own.
+"""What a comparison was made with, where it may not be the same for all: budget, package versions, code of one's own.
 
-A comparison may be gone on with by others than it was begun with. Lists beside its ledger say what held from which
-training on: here of the versions, in `budgets` of the budgets.
+A comparison is of losses only if all else is equal, and it may be gone on with by others than it was begun with. Adding
+trainings of another network or another schedule is refused unless forced, and is said in the table; scores of other
+images, or of metrics with other options or another formula, never stand in one. Files beside its ledger say after how
+many results which budget and versions held, and what the metrics and losses of one's own were.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from autoseg.config import FORCIBLE
 from autoseg.errors import InputError
 from autoseg.evidence.comparison.compare import STUDY
 from autoseg.files import write_atomic
 from autoseg.search.ledger import Ledger
+from autoseg.search.own import RESOLVED, changed_config
 from autoseg.search.records import RUNNING, TrialRecord
-from autoseg.search.run_folder import RunFolder, read_json
+from autoseg.search.run_folder import RunFolder, read_fingerprint, read_json
 from autoseg.search.versions import told, versions
 
-VERSIONS, FORMULAS = "versions.json", "formulas.json"
+HELD, FORMULAS = "made_with.json", "formulas.json"
+
+Budget = Mapping[str, Any]
 
 
-def note(folder: RunFolder) -> None:
-    """Keep the installed versions, and after how many results they came, if that is new."""
-    known = read_list(folder.path / VERSIONS, "after", "versions")
-    done = sum(record.state != RUNNING for record in recorded(folder))
-    if done and not known:  # of a comparison that was begun without keeping them
-        known = [{"after": 0, "versions": {}}]
-    known = [entry for entry in known if entry["after"] < done]  # of versions that brought no result, nothing is said
-    if not known or known[-1]["versions"] != versions():
-        write_atomic(folder.path / VERSIONS, json.dumps([*known, {"after": done, "versions": versions()}], indent=1))
+def admit(path: Path, budget: Budget, force: bool) -> Budget:
+    """The fingerprint to open a comparison's folder with.
+
+    Args:
+        path: of an existing comparison.
+        budget: of the trainings to come, plain data.
+        force: whether they may have another one than those there are.
+
+    Raises:
+        InputError: they would, and it is not forced or cannot be.
+    """
+    then = read_fingerprint(path)
+    other = [key for key in budget if key in then and then[key] != budget[key]]
+    fixed = [key for key in other if not key.startswith(FORCIBLE)]
+    if other and (fixed or not force):
+        key = (fixed or other)[0]
+        hint = (
+            "Scores of other images or of other options of a metric cannot stand in one table: make a new run folder."
+            if fixed
+            else "Give the old value, make a new run folder, or add force=true: the table then says so."
+        )
+        if key == f"model.{RESOLVED}":
+            hint = hint.replace("Give the old value", "Take back the change")
+            raise changed_config("model.config", budget["model.config"], hint)
+        raise InputError(key, f"{then[key]!r}, as when the run began", repr(budget[key]), hint)
+    return {**budget, **{key: then[key] for key in other}}
 
 
-def described(path: Path, done: int) -> str:
+def note(folder: RunFolder, budget: Budget) -> None:
+    """Keep the budget and the installed versions of the trainings to come, if either is new.
+
+    Raises:
+        InputError: trainings of the budget before have no result yet.
+    """
+    known, now = _held(folder.path), {"budget": budget, "versions": versions()}
+    states = _states(folder)
+    waiting = states.count(RUNNING)
+    if waiting and known and known[-1]["budget"] != budget:
+        hint = "Finish it as it was first: resume it without other changes."
+        raise InputError("force", "a comparison whose trainings all have a result", f"{waiting} without one", hint)
+    done = len(states) - waiting
+    known = [entry for entry in known if entry["after"] < done]  # of what brought no result, nothing is said
+    if not known or {**known[-1], **now} != known[-1]:
+        write_atomic(folder.path / HELD, json.dumps([*known, {"after": done, **now}], indent=1))
+
+
+def versions_of(path: Path, done: int) -> str:
     """The versions in words.
 
     Args:
         path: of the comparison.
         done: how many of its trainings have a result.
     """
-    known = [entry for entry in read_list(path / VERSIONS, "after", "versions") if entry["after"] < done]
-    parts = [f"after {entry['after']} of {done} trainings {told(entry['versions'])}" for entry in known[1:]]
+    known = [entry for entry in _held(path) if entry["after"] < done]
+    later = [entry for before, entry in pairwise(known) if entry["versions"] != before["versions"]]
+    parts = [f"after {entry['after']} of {done} trainings {told(entry['versions'])}" for entry in later]
     return "; ".join([told(known[0]["versions"] if known else {}), *parts])
+
+
+def budgets_of(path: Path, records: Sequence[TrialRecord]) -> str:
+    """One sentence that says which losses had which budget; empty if all had the same."""
+    known = _held(path)
+    budgets: list[Budget] = []
+    used: list[dict[str, list[int]]] = []  # for each budget the losses with their seeds
+    for record in records:
+        budget = [entry["budget"] for entry in known if entry["after"] <= max(record.number, 0)][-1]
+        if budget not in budgets:
+            budgets.append(budget)
+            used.append({})
+        used[budgets.index(budget)].setdefault(record.name, []).append(record.seed)
+    keys = sorted({key for one in budgets for other in budgets for key in one if one[key] != other.get(key)})
+    if not keys:
+        return ""
+    split = {name for of_one in used for name in of_one if sum(name in names for names in used) > 1}
+    parts = []
+    for budget, of_one in zip(budgets, used, strict=True):
+        losses = [
+            f"{name} (seeds {', '.join(map(str, seeds))})" if name in split else name for name, seeds in of_one.items()
+        ]
+        parts.append(f"{', '.join(losses)} with {', '.join(f'{key}={budget.get(key)}' for key in keys)}")
+    return f"Not one budget: {'; '.join(parts)}. Differences between these are not of the losses alone."
 
 
 def same_code(folder: RunFolder, now: Mapping[str, str]) -> None:
@@ -65,26 +132,28 @@ def same_code(folder: RunFolder, now: Mapping[str, str]) -> None:
         write_atomic(file, json.dumps({**known, **now}, indent=1))
 
 
-def read_list(file: Path, number: str, content: str) -> list[dict[str, Any]]:
-    """The entries of such a list, each a whole `number` and a mapping `content`; none if there is no file.
+def _held(path: Path) -> list[dict[str, Any]]:
+    """What held after how many results, in this order; empty before the first training.
 
     Raises:
-        InputError: it is damaged.
+        InputError: the file is damaged.
     """
+    file = path / HELD
     if not file.is_file():
         return []
     try:
         known: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
-        if not all(isinstance(entry[number], int) and isinstance(entry[content], dict) for entry in known):
-            raise ValueError(f"not entries of {number} and {content}")
+        kinds = {"after": int, "budget": dict, "versions": dict}
+        if not all(isinstance(entry[key], kind) for entry in known for key, kind in kinds.items()):
+            raise ValueError(f"not entries of {', '.join(kinds)}")
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(str(file), f"the list of {file.stem} of this comparison", str(error)) from error
+        raise InputError(str(file), "what this comparison was made with", str(error)) from error
     return known
 
 
-def recorded(folder: RunFolder) -> list[TrialRecord]:
-    """All trainings of a comparison so far, in the order in which they were planned."""
+def _states(folder: RunFolder) -> list[str]:
+    """Of all trainings of a comparison so far."""
     if not folder.trials.exists():
         return []
     with Ledger(folder.trials, (), read_only=True, studies=(STUDY,)) as ledger:
-        return ledger.records(STUDY)
+        return [record.state for record in ledger.records(STUDY)]

@@ -13,6 +13,8 @@ from autoseg.metrics import higher_is_better, parse
 from autoseg.search.paired import Paired, Summary, paired, summary
 from autoseg.search.records import COMPLETE, TrialRecord
 
+REFERENCE, HAND_MADE = "reference", "best hand-made"  # what a loss is compared with
+
 
 def score(scores: Mapping[str, float], metric: str, of: str = "") -> float:
     """The score of a metric or of a sum of metrics, or of one class of it; NaN if it was not scored."""
@@ -109,6 +111,11 @@ class Matrix:
         on its side.
         """
         return self.best(metric, lambda loss: not loss.searched)
+
+    def opponents(self, name: str, metric: str) -> list[tuple[str, str]]:
+        """(role, loss) of what a loss is compared with, itself left out; one loss may have both roles."""
+        roles = [(REFERENCE, self.reference), (HAND_MADE, self.best_hand_made(metric))]
+        return [(role, other) for role, other in roles if other is not None and other != name]
 
     def difference(self, name: str, other: str, metric: str) -> Paired:
         """A loss against another, paired by seed."""

@@ -8,13 +8,13 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 
-from autoseg.evidence.comparison.matrix import Matrix, score
+from autoseg.evidence.comparison.matrix import HAND_MADE, REFERENCE, Matrix, score
 from autoseg.metrics import higher_is_better
 from autoseg.search.paired import LEAST_SEEDS, Paired, Summary
 from autoseg.search.records import percent
 
-HAND_MADE = "best hand-made"
 UP, DOWN, DAGGER, DOUBLE_DAGGER = "↑", "↓", "†", "‡"
+MARKS = {REFERENCE: (UP, DOWN), HAND_MADE: (DAGGER, DOUBLE_DAGGER)}  # surely above, surely below
 
 
 def points(difference: Paired) -> str:
@@ -27,13 +27,11 @@ def points(difference: Paired) -> str:
 
 def marks(matrix: Matrix, name: str, metric: str) -> str:
     """↑ or ↓: surely above or below the reference; † or ‡: the best hand-made loss."""
-    rival = matrix.best_hand_made(metric)
     found = ""
-    for other, above, below in ((matrix.reference, UP, DOWN), (rival, DAGGER, DOUBLE_DAGGER)):
-        if other is not None and other != name:
-            difference = matrix.difference(name, other, metric)
-            if difference.significant:
-                found += above if difference.mean > 0 else below
+    for role, other in matrix.opponents(name, metric):
+        difference = matrix.difference(name, other, metric)
+        if difference.significant:
+            found += MARKS[role][difference.mean < 0]
     return found
 
 
@@ -57,18 +55,12 @@ def differences(matrix: Matrix) -> str:
     lines: list[list[object]] = [["metric", "loss", "against", "role", "seeds", "mean", "low", "high", "marked"]]
     for metric in matrix.metrics:
         for name in matrix.names:
-            for role, other in opponents(matrix, name, metric):
+            for role, other in matrix.opponents(name, metric):
                 d = matrix.difference(name, other, metric)
                 lines.append(
                     [metric, name, other, role, d.n, *map(number, (d.mean, d.low, d.high)), int(d.significant)]
                 )
     return csv_text(lines)
-
-
-def opponents(matrix: Matrix, name: str, metric: str) -> list[tuple[str, str]]:
-    """(role, loss) of what a loss is compared with, itself left out."""
-    roles = [("reference", matrix.reference), (HAND_MADE, matrix.best_hand_made(metric))]
-    return [(role, other) for role, other in roles if other is not None and other != name]
 
 
 def legend(matrix: Matrix, best: str = "bold") -> list[str]:
@@ -153,7 +145,7 @@ def _sentence(matrix: Matrix, metric: str) -> str:
     if not leaders:
         return f"{metric}: no training completed."
     best, *tied = leaders
-    found = {other: role for role, other in opponents(matrix, best, metric) if other not in tied}  # or both in one
+    found = {other: role for role, other in matrix.opponents(best, metric) if other not in tied}  # or both in one
     if not found and (next_best := matrix.best(metric, lambda loss: loss.name not in leaders)) is not None:
         found = {next_best: "next"}
     against = [_against(matrix, best, other, role, metric) for other, role in found.items()]

@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 from autoseg.evidence.comparison import made_with
-from autoseg.evidence.comparison.contenders import cards_of
+from autoseg.evidence.comparison.contenders import sources
 from autoseg.evidence.report import plots
 from autoseg.evidence.report.blocks import Block, Cell, Code, Facts, Plot, Section, Table, Text
 from autoseg.evidence.report.read import ComparisonRun, Run, SearchRun
@@ -42,16 +42,8 @@ def cost_section(run: Run, colour_of: Mapping[str, str], group_of: Callable[[Tri
 
 
 def _lost(records: Sequence[TrialRecord]) -> Table:
-    rows = [
-        [Cell(r.name), Cell(str(r.seed)), Cell(r.state), Cell(str(r.attempts)), Cell(_last_line(r.error))]
-        for r in records
-    ]
+    rows = [[Cell(r.name), Cell(str(r.seed)), Cell(r.state), Cell(str(r.attempts)), Cell(r.why)] for r in records]
     return Table(["training", "seed", "state", "attempts", "why"], rows, "Trainings without a score", folded=True)
-
-
-def _last_line(error: str) -> str:
-    lines = error.strip().splitlines()
-    return lines[-1] if lines else ""
 
 
 def origin_section(run: SearchRun | ComparisonRun, command: str) -> Section:
@@ -77,12 +69,10 @@ def _budget(run: Run) -> list[tuple[str, str]]:
 
 
 def _of_search(run: SearchRun) -> list[tuple[str, str]]:
-    about = run.card.provenance if run.card else {}
-    versions = about.get("versions", {"autoseg": about["autoseg"]} if "autoseg" in about else {})
     fresh = sorted({record.seed for record in run.confirmation})
     controller = ", ".join(f"{key} {value}" for key, value in _settings(run.fixed["controller"]))
     return [
-        ("versions", told(versions)),
+        ("versions", told(run.card.provenance.get("versions") if run.card else None)),
         ("seed of the search", str(run.fixed["seed"])),
         ("fresh seeds", ", ".join(map(str, fresh)) or "none"),
         ("space", f"{run.space.name}, {run.space.dim} numbers"),
@@ -99,16 +89,9 @@ def _settings(controller: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 
 def _of_comparison(run: ComparisonRun) -> list[tuple[str, str]]:
-    found = [
-        (
-            f"loss {name}",
-            f"cards/{name}.json, searched for {card.target} in run {card.provenance.get('run', 'unknown')}",
-        )
-        for name, card in cards_of(run.among).items()
-    ]
     return [
-        ("versions", made_with.described(run.path, len(run.done))),
+        ("versions", made_with.versions_of(run.path, len(run.done))),
         ("split", str(run.fixed["split"])),
         ("seeds", ", ".join(map(str, run.seeds))),
-        *found,
+        *((f"loss {name}", source) for name, source in sources(run.among).items()),
     ]

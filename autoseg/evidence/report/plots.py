@@ -105,8 +105,9 @@ def _about(record: TrialRecord, names: Sequence[str], metric: str) -> str:
     theta = [f"{label(name)} {value:.3f}" for name, value in zip(names, record.theta or (), strict=False)]
     head = f"<b>{label(record.name)}</b>  {label(record.state)}  {record.seconds:.3g} s"
     reward = f"reward {percent(record.reward)} ({label(metric)})" if record.state == COMPLETE else ""
-    error = label(record.error.strip().splitlines()[-1], 90) if record.error.strip() else ""
-    return "<br>".join([part for part in (head, reward, error, *_wrapped(scores, 4), *_wrapped(theta, 3)) if part])
+    return "<br>".join(
+        [part for part in (head, reward, label(record.why, 90), *_wrapped(scores, 4), *_wrapped(theta, 3)) if part]
+    )
 
 
 def _wrapped(texts: Sequence[str], number: int) -> list[str]:
@@ -197,12 +198,11 @@ def _interval(name: str, other: str, colour: str, difference: Paired, y: float) 
 
 def forest_of(matrix: Matrix, metric: str) -> go.Figure:
     """Every loss of a comparison against the reference and the best hand-made one, under one metric."""
-    rival = matrix.best_hand_made(metric)
     lines = []
     for name in matrix.names:
-        for other, colour in ((matrix.reference, ORANGE), (rival, GREEN)):
-            if other is not None and other != name and not (colour == GREEN and other == matrix.reference):
-                lines.append((name, other, colour, matrix.difference(name, other, metric)))
+        for other in dict.fromkeys(other for _, other in matrix.opponents(name, metric)):  # one may be both
+            colour = ORANGE if other == matrix.reference else GREEN
+            lines.append((name, other, colour, matrix.difference(name, other, metric)))
     return forest(lines)
 
 

@@ -12,7 +12,6 @@ from autoseg.evidence.comparison.compare import STUDY, bootstrap_of, parse_seeds
 from autoseg.evidence.comparison.contenders import Contender, Recipe, contenders, find
 from autoseg.evidence.comparison.matrix import Matrix
 from autoseg.losses import LossCard
-from autoseg.metrics import MetricOptions
 from autoseg.search.confirm import conclude, confirmation_of, fresh_seeds, settings_of, tabulate, trainings
 from autoseg.search.ledger import Ledger
 from autoseg.search.loop import found
@@ -106,7 +105,7 @@ def _some_complete(path: Path, records: Sequence[TrialRecord]) -> None:
     """
     if any(record.state == COMPLETE for record in records):
         return
-    why = next((f"; the first one {r.state}: {r.error.strip().splitlines()[-1]}" for r in records if r.error), "")
+    why = next((f"; the first one {r.state}: {r.why}" for r in records if r.why), "")
     hint = "Report it once its first training has ended well."
     raise InputError("RUN", "a run with a completed training", f"{path} without any among {len(records)}{why}", hint)
 
@@ -153,10 +152,7 @@ def _comparison(path: Path, config: dict[str, Any], fixed: dict[str, Any]) -> Co
     records = [known.get(record.key, record) for record in planned(among, seeds)]
     open_seeds = {record.seed for record in records if record.state == RUNNING}
     whole = [seed for seed in seeds if seed not in open_seeds]
-    bootstrap = None
-    if config.get("interval") == "bootstrap":
-        of_metrics = MetricOptions(recipe.num_classes, config["data"]["ignore_index"], **options)
-        bootstrap = bootstrap_of(path, config["metrics"], of_metrics)
+    bootstrap = bootstrap_of(path, config["interval"], config["metrics"], recipe)
     matrix = Matrix(among, config["metrics"], whole, reference, records, classes, bootstrap) if whole else None
     return ComparisonRun(
         path, config, fixed, records, len(records),

@@ -13,7 +13,7 @@ import pytest
 from torch import nn
 
 from autoseg.errors import AutosegError, Diverged, InputError
-from autoseg.evidence.comparison import budgets, made_with
+from autoseg.evidence.comparison import made_with
 from autoseg.evidence.comparison.compare import ComparisonTask, counts_file, parse_seeds, run_comparison
 from autoseg.evidence.comparison.contenders import Recipe, contenders, find, keep_cards, warnings_about
 from autoseg.evidence.comparison.documents import About, latex, markdown, write
@@ -272,30 +272,29 @@ def test_a_budget_changes_only_when_all_is_done_and_by_force(tmp_path: Path) -> 
     path = tmp_path / "run"
     RunFolder.create(path, {"losses": []}, old).close()
     with pytest.raises(InputError, match=r"proxy.iters: expected 3, .* got 4.*force=true"):
-        budgets.admit(path, new, force=False)
+        made_with.admit(path, new, force=False)
     with pytest.raises(InputError, match=r"split: expected 'val'.*make a new run folder"):
-        budgets.admit(path, {**new, "split": "test"}, force=True)
+        made_with.admit(path, {**new, "split": "test"}, force=True)
     first = TrialRecord(-1, 0, "hand-made", "ce", None, 1)
     second = TrialRecord(-1, 0, "hand-made", "ce", None, 2)
-    with RunFolder.open(path, budgets.admit(path, old, force=False)) as folder:
+    with RunFolder.open(path, made_with.admit(path, old, force=False)) as folder:
+        made_with.note(folder, old)
         with Ledger(folder.trials, (), studies=("compare",)) as ledger:
             first = ledger.add("compare", first)
             with pytest.raises(InputError, match="1 without one"):
-                budgets.note(folder, new)
+                made_with.note(folder, new)
             first = ledger.finish("compare", first, Outcome("complete", {"miou": 0.5}), 0.5)
-        budgets.note(folder, old)
-        assert not (path / "budgets.json").exists()
-    with RunFolder.open(path, budgets.admit(path, new, force=True)) as folder:
-        budgets.note(folder, new)
-        budgets.note(folder, new)
+    with RunFolder.open(path, made_with.admit(path, new, force=True)) as folder:
+        made_with.note(folder, new)
+        made_with.note(folder, new)
         with Ledger(folder.trials, (), studies=("compare",)) as ledger:
             second = ledger.add("compare", second)
-    text = budgets.described(path, [first, second])
+    text = made_with.budgets_of(path, [first, second])
     assert text.startswith("Not one budget: ce (seeds 1) with proxy.iters=3; ce (seeds 2) with proxy.iters=4.")
-    assert budgets.described(path, [first]) == budgets.described(path, [second]) == ""
-    (path / "budgets.json").write_text("[1]")
-    with pytest.raises(InputError, match="the list of budgets"):
-        budgets.described(path, [first])
+    assert made_with.budgets_of(path, [first]) == made_with.budgets_of(path, [second]) == ""
+    (path / "made_with.json").write_text("[1]")
+    with pytest.raises(InputError, match="what this comparison was made with"):
+        made_with.budgets_of(path, [first])
 
 
 def test_an_own_formula_that_was_edited_in_between_is_refused(tmp_path: Path) -> None:
@@ -321,25 +320,19 @@ def test_versions_are_told_from_the_result_on_that_they_brought(
         installed["torch"] = version
         fresh = not (path / "config.yaml").exists()
         with RunFolder.create(path, {"losses": []}, {}) if fresh else RunFolder.open(path, {}) as folder:
-            made_with.note(folder)
+            made_with.note(folder, {})
             with Ledger(folder.trials, (), studies=("compare",)) as ledger:
                 if seed:
                     record = ledger.add("compare", TrialRecord(-1, 0, "hand-made", "ce", None, seed))
                     ledger.finish("compare", record, Outcome("complete", {"miou": 0.5}), 0.5)
 
-    assert made_with.described(path, 0) == "not recorded"
+    assert made_with.versions_of(path, 0) == "not recorded"
     train_one(1, "2.0")
     train_one(2, "2.0")
-    assert made_with.described(path, 2) == "torch 2.0"
+    assert made_with.versions_of(path, 2) == "torch 2.0"
     train_one(0, "2.1")  # brought no result
     train_one(3, "2.2")
-    assert made_with.described(path, 3) == "torch 2.0; after 2 of 3 trainings torch 2.2"
-    (path / "versions.json").unlink()  # as one that was begun before versions were kept
-    train_one(4, "2.2")
-    assert made_with.described(path, 4) == "not recorded; after 3 of 4 trainings torch 2.2"
-    (path / "versions.json").write_text("[1]")
-    with pytest.raises(InputError, match="the list of versions"):
-        made_with.described(path, 4)
+    assert made_with.versions_of(path, 3) == "torch 2.0; after 2 of 3 trainings torch 2.2"
 
 
 def test_counts_are_kept_where_the_training_can(tmp_path: Path) -> None:

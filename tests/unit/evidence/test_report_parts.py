@@ -18,12 +18,14 @@ from torch import Tensor, nn
 from autoseg.cli.configuration import compose, stored
 from autoseg.cli.configuration.repeat import command_for
 from autoseg.config import CompareConfig, DataConfig, ModelConfig, ProxyConfig, SearchConfig
+from autoseg.errors import InputError
 from autoseg.evidence.comparison.contenders import Contender
 from autoseg.evidence.comparison.matrix import Matrix
 from autoseg.evidence.report import gradient, of_comparison
 from autoseg.evidence.report.blocks import Key
 from autoseg.evidence.report.gallery import difference, most_different
 from autoseg.evidence.report.page import PACKAGE
+from autoseg.evidence.report.read import _some_complete
 from autoseg.evidence.report.theme import BLUE, DARK, GREY, ORANGE, colours
 from autoseg.losses import build_loss
 from autoseg.search import keepsakes
@@ -231,3 +233,13 @@ def test_on_paper_the_page_has_nothing_to_click() -> None:
         for name in names.split(",")
     }
     assert hidden == {"nav", ".choose"} and ".lines" not in rules
+
+
+@pytest.mark.parametrize(
+    ("error", "why"), [("Traceback:\n  a\nValueError: b\n", "ValueError: b"), (" \n", ""), ("", "")]
+)
+def test_why_a_training_failed_is_the_last_line_of_its_error_however_blank(error: str, why: str) -> None:
+    record = TrialRecord(0, 0, "candidate", "candidate 0.0", (0.5,), 1, "failed", error=error)
+    assert record.why == why
+    with pytest.raises(InputError, match=f"among 1{f'; the first one failed: {why}' if why else ''}"):
+        _some_complete(Path("run"), [record])

@@ -10,7 +10,7 @@ import pytest
 from autoseg.cli.jobs.retrain import DIGESTS, _digests, _same_configs
 from autoseg.config import ModelConfig, RetrainConfig
 from autoseg.errors import InputError
-from autoseg.evidence.comparison import budgets
+from autoseg.evidence.comparison import made_with
 from autoseg.files import write_atomic
 from autoseg.search.own import network_of
 from autoseg.search.run_folder import RunFolder
@@ -56,15 +56,13 @@ def test_a_search_looks_at_what_the_network_is(file: Path, tmp_path: Path) -> No
 def test_a_comparison_too_unless_it_is_forced(file: Path, tmp_path: Path) -> None:
     RunFolder.create(tmp_path / "run", {}, compared(file)).close()
     edit(file, "dict(", "dict( ")
-    with RunFolder.open(tmp_path / "run", budgets.admit(tmp_path / "run", compared(file), force=False)) as folder:
-        budgets.note(folder, compared(file))
-    assert not (tmp_path / "run" / budgets.NAME).exists()
+    with RunFolder.open(tmp_path / "run", made_with.admit(tmp_path / "run", compared(file), force=False)) as folder:
+        made_with.note(folder, compared(file))
     edit(file.with_name("base.py"), "depth=18", "depth=50")
     with pytest.raises(InputError, match=r"model\.config: .*has changed.*force=true"):
-        budgets.admit(tmp_path / "run", compared(file), force=False)
-    with RunFolder.open(tmp_path / "run", budgets.admit(tmp_path / "run", compared(file), force=True)) as folder:
-        budgets.note(folder, compared(file))
-    assert (tmp_path / "run" / budgets.NAME).exists()
+        made_with.admit(tmp_path / "run", compared(file), force=False)
+    with RunFolder.open(tmp_path / "run", made_with.admit(tmp_path / "run", compared(file), force=True)) as folder:
+        made_with.note(folder, compared(file))
 
 
 @pytest.mark.parametrize(
