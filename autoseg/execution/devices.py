@@ -38,11 +38,8 @@ def number_of(workers: str | int) -> int:
     Raises:
         InputError: no number, or fewer than one.
     """
-    try:
-        count = int(workers)
-    except ValueError:
-        count = 0
-    if count < 1:
+    count = int(workers) if isinstance(workers, str) and workers.isdecimal() else workers
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         raise InputError("workers", '"auto" or a number from 1 on', repr(workers))
     return count
 

@@ -5,7 +5,7 @@
   their rivals; `rungs` stop hopeless ones, `timing` says how long it will take, `observer` is who is told; `shares`
   warns of a score that is none;
 * `ledger`: every training in `trials.db`, as `records`; `run_folder` is where it lies, `publish` writes the card of the
-  best there, `older` knows runs of earlier versions;
+  best there;
 * `candidate`: what a worker does, from a payload to a loss to scores; `proxy` is our training in it, with what
   trainings of one seed have `shared` and the `keepsakes` that a report shows; `own` are a user's metrics and losses;
 * `api`, `env`: the search from Python, and as a gymnasium environment. `paired` says how sure differences are.

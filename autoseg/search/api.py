@@ -7,14 +7,16 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import UnionType
+from typing import TYPE_CHECKING, get_args
 
 from autoseg.config import ConfirmConfig, SearchSettings
 from autoseg.controllers import Controller, build_controller
+from autoseg.controllers.base import check_number
 from autoseg.errors import InputError
 from autoseg.execution import build_executor, places
 from autoseg.metrics.base import MetricOptions
-from autoseg.search.candidate import CandidateTask
+from autoseg.search.candidate import CandidateTask, hand_made_rivals
 from autoseg.search.loop import Problem, run_search
 from autoseg.search.observer import Observer, Observers
 from autoseg.search.own import Knowing
@@ -22,7 +24,7 @@ from autoseg.search.publish import CardPublisher
 from autoseg.search.records import SearchResult
 from autoseg.search.run_folder import RunFolder, new_run_path
 from autoseg.search.shares import Shares
-from autoseg.search.target import space_of, start
+from autoseg.search.target import check_settings, space_of, start
 from autoseg.search.versions import versions
 from autoseg.surrogates.space import SearchSpace
 
@@ -51,6 +53,13 @@ def _check_numbers(from_one: Mapping[str, object], from_zero: Mapping[str, objec
         for field, value in given.items():
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise InputError(field, f"a whole number from {least} on", repr(value))
+
+
+def _check_kinds(*given: tuple[str, object, type | UnionType]) -> None:
+    for field, value, kind in given:
+        if not isinstance(value, kind):
+            names = [one.__name__.removesuffix("Type") for one in get_args(kind) or (kind,)]  # NoneType is None
+            raise InputError(field, " or ".join(names), repr(value))
 
 
 def search(
@@ -130,8 +139,17 @@ def search(
         {"seed": seed, "retries": retries, "confirm_top": confirm_top, "confirm_seeds": confirm_seeds},
     )
     MetricOptions(1 if num_classes is None else num_classes, ignore_index, tolerance)  # refuses what is none
-    if isinstance(rivals, str):
-        raise InputError("rivals", "names in a list", repr(rivals), f"Type rivals=[{rivals!r}].")
+    _check_kinds(
+        ("metric", metric, str), ("space", space, str | SearchSpace), ("controller", controller, str | Controller),
+        ("run_dir", run_dir, str | Path | None), ("device", device, str), ("inline", inline, bool),
+        ("cluster", cluster, str | None), ("floor", floor, str | None), ("drop_background", drop_background, bool),
+        ("observer", observer, Observer | None),
+    )  # fmt: skip
+    if timeout_s is not None:
+        check_number("timeout_s", timeout_s)
+    if isinstance(rivals, str) or not isinstance(rivals, Sequence):
+        hint = f"Type rivals=[{rivals!r}]." if isinstance(rivals, str) else ""
+        raise InputError("rivals", "names in a list", repr(rivals), hint)
     bound = space_of(space, metric)
     options = {"tolerance": tolerance, "drop_background": drop_background}
     task = CandidateTask(metric, bound.to_dict(), num_classes, train, ignore_index, options)
@@ -142,27 +160,29 @@ def search(
         raise InputError("controller", f"one of the space's {bound.dim} numbers", f"one of {chosen.settings.dim}")
     confirm = ConfirmConfig(confirm_top, confirm_seeds, list(rivals))
     settings = SearchSettings(rounds, candidates, floor, timeout_s, retries, confirm)
-    task.check_rivals(settings)
-    fixed = {
+    check_settings(settings)
+    for name in hand_made_rivals(settings):
+        task.build({"loss": name})
+    saved = chosen.brief_state()
+    about = {
         "metric": metric,
         "seed": seed,
         "num_classes": num_classes,
         "ignore_index": ignore_index,
         **options,
         "space": bound.to_dict(),
-        "controller": {key: value for key, value in chosen.state_dict().items() if key in ("controller", "settings")},
+        "controller": {"name": saved["controller"], "settings": saved["settings"]},
         "threads": threads,
-        "candidates": candidates,
-        "floor": floor,
-        "confirm": asdict(confirm),
     }
+    config = {**about, "search": asdict(settings)}
+    fixed = {**about, "candidates": candidates, "floor": floor, "confirm": asdict(confirm)}
     if inline and cluster is not None:
         raise InputError("cluster", "none with inline=True, which trains in this process", repr(cluster))
     kind = "inline" if inline else "processes" if cluster is None else "ray"
     devices = places(kind, workers, device, per_device, threads, cluster or "auto")
     path = Path(run_dir) if run_dir is not None else new_run_path(Path("runs"), metric, "custom")
     with ExitStack() as stack:
-        folder = stack.enter_context(RunFolder.create_or_open(path, {**fixed, "rounds": rounds}, fixed, rounds))
+        folder = stack.enter_context(RunFolder.create_or_open(path, config, fixed, rounds))
         executor = stack.enter_context(
             build_executor(
                 kind,
@@ -174,8 +194,8 @@ def search(
                 log=folder.log,
             )
         )
-        about = {"target": metric, "versions": versions(), "seed": seed}
-        publish = CardPublisher(path / "loss.json", bound, num_classes, ignore_index, options, about)
+        provenance = {"target": metric, "seed": seed, "versions": versions()}
+        publish = CardPublisher(path / "loss.json", bound, num_classes, ignore_index, options, provenance)
         problem = Problem(metric, bound.names, bound.identity.tolist(), seed)
         observers = Observers([Shares(metric), *([] if observer is None else [observer])])
         stack.callback(observers.close)

@@ -73,19 +73,6 @@ class CandidateTask:
         text, ignore = payload["loss"], self.ignore_index
         return build_loss(text, num_classes=num_classes, ignore_index=ignore, identity=self.options)
 
-    def check_rivals(self, settings: SearchSettings) -> None:
-        """Look at every hand-made loss the search will need, so that a wrong name is told before hours of work.
-
-        Raises:
-            InputError: an unknown loss among the rivals or in the floor, or a malformed floor.
-        """
-        from autoseg.losses import check_text
-
-        for name in hand_made_rivals(settings):
-            check_text(name)
-            if self.num_classes is not None:
-                self._build({"loss": name, "seed": 0}, self.num_classes)
-
     def _named(self, returned: object) -> dict[str, float]:
         if isinstance(returned, Mapping):
             scores = {str(name): float(score) for name, score in returned.items()}

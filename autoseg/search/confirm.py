@@ -86,24 +86,18 @@ def tabulate(records: Sequence[TrialRecord], target: str) -> list[Row]:
     return sorted(rows, key=lambda row: (-row.n, -row.reward if row.n else 0.0))
 
 
-def settings_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Rounds, candidates and confirmation in a search's `config.yaml`: a section, or not in one by `autoseg.search`."""
-    section: Mapping[str, Any] = config.get("search", config)
-    return section
-
-
 def trainings(config: Mapping[str, Any], floor: int, confirmation: int = 0, mean: bool | None = None) -> int:
     """How many trainings a search has in all.
 
     Args:
-        config: its `config.yaml`, or its settings as plain data.
+        config: its `config.yaml`.
         floor: how many of the rival that its floor refers to.
         confirmation: how many of the confirmation; 0: none is planned yet.
         mean: whether its controller has one, which is confirmed too; None: as the controller's name says.
     """
-    settings, controller = settings_of(config), config.get("controller", {})
+    settings = config["search"]
     if mean is None:
-        mean = (controller.get("name") or controller.get("controller")) == "ppo"
+        mean = config["controller"]["name"] == "ppo"
     confirm = settings["confirm"]
     entries = confirm["top"] + len(set(confirm["rivals"])) + mean
     confirmation = confirmation or (entries * confirm["seeds"] if confirm["top"] else 0)
@@ -119,7 +113,7 @@ def confirmation_of(
     that are no finalists any more.
 
     Args:
-        config: as in `trainings`, with the search's seed.
+        config: as in `trainings`.
         history: records of the candidates.
         recorded: all records of study "confirm".
 
@@ -127,7 +121,7 @@ def confirmation_of(
         Those of `recorded` in the order of their plan, none before the last round is over; and how many there will be
         in all, 0 before each of them is recorded.
     """
-    settings = settings_of(config)
+    settings = config["search"]
     rounds, options = settings["rounds"], settings["confirm"]
     over = sum(record.state != RUNNING for record in history) >= rounds * settings["candidates"]
     if not (over and options["top"] and options["seeds"]):

@@ -157,7 +157,7 @@ def _mean(controller: Controller) -> tuple[float, ...] | None:
 
 def _trainings(ledger: Ledger, problem: Problem, settings: SearchSettings, mean: bool) -> tuple[int, int]:
     """How many there are in all, and how many of them have a result; `mean` as in `trainings`."""
-    history, config = ledger.records("search"), {**asdict(settings), "seed": problem.seed}
+    history, config = ledger.records("search"), {"search": asdict(settings), "seed": problem.seed}
     confirmation, planned = confirmation_of(config, history, ledger.records("confirm"))
     floor = settings.floor is not None and Floor.parse(settings.floor).rival is not None
     recorded = [*ledger.records("floor"), *history, *confirmation]

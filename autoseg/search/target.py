@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 
-from autoseg.errors import InputError
+from autoseg.config import SearchSettings
+from autoseg.errors import InputError, unknown_name
+from autoseg.losses import check_text
 from autoseg.metrics import higher_is_better, is_known
+from autoseg.search.candidate import hand_made_rivals
+from autoseg.search.reward import Floor
 from autoseg.surrogates import build_space
 from autoseg.surrogates.space import SearchSpace
 
@@ -40,6 +46,29 @@ def _named(space: str, target: str) -> SearchSpace:
             raise
         hint = f"{error.hint} Any score can be searched for with another metric's surrogate: space=default-miou."
         raise InputError(error.field, error.expected, error.got, hint.strip()) from None
+
+
+def check_settings(settings: SearchSettings, scores: Collection[str] | None = None) -> None:
+    """Look at what a search would only meet at its end, so that a wrong name is told before hours of work.
+
+    Args:
+        settings: with its floor and rivals.
+        scores: of a training, among which the floor's must be; None: they are not known.
+
+    Raises:
+        InputError: a malformed floor, one of an unknown score or of an error; an unknown loss.
+    """
+    if settings.floor is not None:
+        metric = Floor.parse(settings.floor).metric
+        if scores is not None and metric not in scores:
+            raise unknown_name("search.floor", metric, scores)
+        if is_known(metric) and not higher_is_better(metric):
+            raise InputError("search.floor", "a metric where higher is better", metric, "A floor is kept from below.")
+    for name, key in hand_made_rivals(settings).items():
+        try:
+            check_text(name)
+        except InputError as error:
+            raise InputError(f"{key}, {error.field}", error.expected, error.got, error.hint) from error
 
 
 def start(space: SearchSpace) -> list[float]:

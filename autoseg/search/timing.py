@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
@@ -19,26 +18,25 @@ from autoseg.search.records import COMPLETE
 SHORT, LONG = 1, 6  # iterations of the two trainings from whose difference the rest is extrapolated
 
 
-@dataclass(frozen=True)
-class TimedTask:
+class TimedTask(CandidateTask):
     """A candidate task around the proxy that can also say how long it takes."""
 
-    task: CandidateTask  # what the workers run; its `train` is `proxy`
-    proxy: ProxyTask  # the built-in training
+    train: ProxyTask
 
     def __call__(self, payload: dict[str, Any], device: str) -> dict[str, float]:
-        """Scores of a payload; of `{"timing": true, …}` the seconds one whole training would take."""
+        """Scores of a payload; of `{"timing": <payload>}` the seconds one whole training would take."""
         if "timing" not in payload:
-            return self.task(payload, device)
+            return super().__call__(payload, device)
+        payload = payload["timing"]
         self._seconds(SHORT, payload, device)  # imports, data, what candidates share, first use of every kernel
         short, long = (self._seconds(iters, payload, device) for iters in (SHORT, LONG))
         per_iteration = max(0.0, long - short) / (LONG - SHORT)
-        own = self.proxy.proxy.iters - self.proxy.proxy.warmup  # the others are done once, for all
+        own = self.train.proxy.iters - self.train.proxy.warmup  # the others are done once, for all
         return {"seconds": short + per_iteration * max(0, own - SHORT)}
 
     def _seconds(self, iters: int, payload: dict[str, Any], device: str) -> float:
         start = time.monotonic()
-        dataclasses.replace(self.task, train=dataclasses.replace(self.proxy, limit=iters))(payload, device)
+        replace(self, train=replace(self.train, limit=iters))(payload, device)
         return time.monotonic() - start
 
 
@@ -50,7 +48,7 @@ def seconds_per_training(executor: Executor, theta: Sequence[float], seed: int) 
         theta: the loss to measure with, raw θ.
         seed: of the trainings; nothing of them is kept.
     """
-    payload = {"timing": True, "theta": list(theta), "seed": seed}
+    payload = {"timing": {"theta": list(theta), "seed": seed}}
     jobs = [Job(f"timing {i}", payload, "timing") for i in range(executor.workers)]  # too short to limit a training
     seconds = [outcome.scores["seconds"] for _, outcome in executor.run(jobs) if outcome.state == COMPLETE]
     return fmean(seconds) if seconds else None

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 from autoseg.errors import InputError
-from autoseg.search.confirm import confirmation_of, settings_of, trainings
+from autoseg.search.confirm import confirmation_of, trainings
 from autoseg.search.ledger import STUDIES, Ledger
 from autoseg.search.observer import RoundSummary, estimate
 from autoseg.search.records import COMPLETE, RUNNING, TrialRecord
@@ -59,7 +59,7 @@ class Status:
     @property
     def rounds(self) -> int:
         """Of a search."""
-        return int(settings_of(self.config)["rounds"]) if self.kind == "search" else 0
+        return int(self.config["search"]["rounds"]) if self.kind == "search" else 0
 
     @property
     def workers(self) -> int:
@@ -174,6 +174,6 @@ def _owner(path: Path) -> tuple[str, bool | None]:
 def round_line(status: Status, number: int) -> str | None:
     """A finished round in a line; None while it is not."""
     records = [r for r in status.studies.get("search", ()) if r.round == number]
-    if len(records) < int(settings_of(status.config)["candidates"]) or any(r.state == RUNNING for r in records):
+    if len(records) < int(status.config["search"]["candidates"]) or any(r.state == RUNNING for r in records):
         return None
     return round_text(RoundSummary.of(number, records), status.rounds)

@@ -62,8 +62,7 @@ class Terminal(Observer):
     def trained(self, record: TrialRecord, progress: SearchProgress) -> None:
         """Move the bar; say at once if a training went wrong."""
         if record.state not in (COMPLETE, PRUNED):  # of those, the round's line says how many
-            reason = record.error.strip().splitlines()
-            self._say(f"  {record.name} (seed {record.seed}) {record.state}: {reason[-1] if reason else 'no reason'}")
+            self._say(f"  {record.name} (seed {record.seed}) {record.state}: {record.why or 'no reason'}")
         if self._task is not None:
             self._bar.update(self._task, completed=progress.done, description=self._phase(record), note=_note(progress))
 

@@ -26,7 +26,7 @@ RUNS: dict[type, str] = {
     TrustConfig: "trust",
     RetrainConfig: "retrain",
 }
-BY_COMMAND = {"search", "proxy", "data"}  # what a search from Python lacks
+BY_COMMAND = {"proxy", "data"}  # what a search from Python lacks
 
 
 def written(path: Path, schema: type, field: str = "resume") -> dict[str, Any]:

@@ -15,12 +15,11 @@ from autoseg.cli.jobs import finish, running
 from autoseg.config import SearchConfig, SearchSettings
 from autoseg.controllers import Controller, build_controller
 from autoseg.data import SegData, open_data, remarks_on
-from autoseg.errors import InputError, unknown_name
+from autoseg.errors import InputError
 from autoseg.execution import Executor, Standby
 from autoseg.imports import load
-from autoseg.losses import check_text
-from autoseg.metrics import build_metric, higher_is_better, names, parse
-from autoseg.search.candidate import CandidateTask, hand_made_rivals
+from autoseg.metrics import build_metric, names, parse
+from autoseg.search.candidate import hand_made_rivals
 from autoseg.search.confirm import fresh_seeds, sentence
 from autoseg.search.keepsakes import Keepsakes
 from autoseg.search.loop import Problem, run_search
@@ -28,11 +27,10 @@ from autoseg.search.own import formulas, network_of
 from autoseg.search.proxy import ProxyTask
 from autoseg.search.publish import CardPublisher
 from autoseg.search.records import SearchResult
-from autoseg.search.reward import Floor
 from autoseg.search.run_folder import RunFolder, new_run_path
 from autoseg.search.rungs import NONE
 from autoseg.search.shared import SHARED, described
-from autoseg.search.target import space_of, start
+from autoseg.search.target import check_settings, space_of, start
 from autoseg.search.timing import TimedTask, seconds_per_training
 from autoseg.search.versions import versions
 from autoseg.surrogates import SearchSpace
@@ -75,10 +73,10 @@ def build(config: SearchConfig) -> Parts:
     data = open_data(config.data, config.proxy.size)
     proxy = ProxyTask.of(config, [*names(), config.metric])
     options = config.boundary_options
-    task = CandidateTask(config.metric, space.to_dict(), data.num_classes, proxy, data.ignore_index, options)
+    task = TimedTask(config.metric, space.to_dict(), data.num_classes, proxy, data.ignore_index, options)
     for name, key in hand_made_rivals(config.search).items():
         check_loss(task.build({"loss": name}), config.proxy.labels, key)
-    return Parts(data, space, controller, TimedTask(task, proxy))
+    return Parts(data, space, controller, task)
 
 
 def named(config: SearchConfig) -> tuple[SearchSpace, Controller]:
@@ -93,18 +91,7 @@ def named(config: SearchConfig) -> tuple[SearchSpace, Controller]:
     controller = build_controller(
         config.controller.name, space.dim, start(space), seed=config.seed, **config.controller.options
     )
-    if config.search.floor is not None:
-        metric, scores = Floor.parse(config.search.floor).metric, [*names(), config.metric]
-        if metric not in scores:
-            raise unknown_name("search.floor", metric, scores)
-        if not higher_is_better(metric):
-            hint = "A floor is kept from below."
-            raise InputError("search.floor", "a metric where higher is better", metric, hint)
-    for name, key in hand_made_rivals(config.search).items():
-        try:
-            check_text(name)
-        except InputError as error:
-            raise InputError(f"{key}, {error.field}", error.expected, error.got, error.hint) from error
+    check_settings(config.search, [*names(), config.metric])
     return space, controller
 
 
@@ -157,9 +144,8 @@ def _folder(config: SearchConfig, parts: Parts, path: Path) -> RunFolder:
 
 def _executor(config: SearchConfig, task: TimedTask, workers: Standby, folder: RunFolder) -> Executor:
     keepsakes = Keepsakes(str(folder.path), fresh_seeds(config.seed, 1)[0])  # of the confirmation's trainings
-    proxy = replace(task.proxy, shared=str(folder.path / SHARED))
-    task = TimedTask(replace(task.task, train=proxy, keepsakes=keepsakes), proxy)
-    return running.build(config, workers, task, folder)
+    proxy = replace(task.train, shared=str(folder.path / SHARED))
+    return running.build(config, workers, replace(task, train=proxy, keepsakes=keepsakes), folder)
 
 
 def fingerprint(config: SearchConfig, parts: Parts) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from autoseg.evidence.comparison.compare import STUDY, bootstrap_of, parse_seeds
 from autoseg.evidence.comparison.contenders import Contender, Recipe, contenders, find
 from autoseg.evidence.comparison.matrix import Matrix
 from autoseg.losses import LossCard
-from autoseg.search.confirm import conclude, confirmation_of, fresh_seeds, settings_of, tabulate, trainings
+from autoseg.search.confirm import conclude, confirmation_of, fresh_seeds, tabulate, trainings
 from autoseg.search.ledger import Ledger
 from autoseg.search.loop import found
 from autoseg.search.records import COMPLETE, RUNNING, SearchResult, TrialRecord
@@ -62,7 +62,7 @@ class SearchRun(Run):
     @property
     def rounds(self) -> int:
         """All rounds, those to come included."""
-        return int(settings_of(self.config)["rounds"])
+        return int(self.config["search"]["rounds"])
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import yaml
 from torch import nn
 
 import autoseg.cli as cli
-from autoseg.errors import InputError
+from autoseg.errors import AutosegError, Diverged, InputError
 from autoseg.evidence.report import gradient, of_search
 from autoseg.evidence.report.blocks import Plot
 from autoseg.evidence.report.page import report
@@ -228,6 +228,16 @@ def test_a_run_with_nothing_complete_is_refused(toys: Path) -> None:
         toy_runs.search(toys / "nothing", toy_runs.Fragile(last=1))
     with pytest.raises(InputError, match="a run with a completed training"):
         open_runs([toys / "nothing"])
+
+
+def test_a_training_that_failed_without_a_word_is_no_fault_of_the_report(toys: Path) -> None:
+    def silent(loss: object, seed: int, device: str) -> float:
+        raise Diverged(" ")
+
+    with pytest.raises(AutosegError, match="No candidate completed"):
+        toy_runs.search(toys / "silent", silent)
+    with pytest.raises(InputError, match=r"a run with a completed training, got .*silent without any among 6"):
+        open_runs([toys / "silent"])
 
 
 def test_different_budgets_are_refused_unless_forced(

@@ -56,11 +56,17 @@ def test_a_controller_of_another_space_is_refused_at_once(quick_path: Path) -> N
         ("tolerance", -1, "0 or more, got -1"),
         ("num_classes", "3", "a positive integer, got '3'"),
         ("ignore_index", None, "a whole number, got None"), ("rivals", "ce", "a list, got 'ce'"),
+        ("rivals", None, "a list, got None"), ("timeout_s", "soon", "above 0, got 'soon'"),
+        ("timeout_s", 0, "above 0, got 0"), ("floor", 0.5, "str or None, got 0.5"),
+        ("space", None, "str or SearchSpace, got None"), ("controller", 3, "str or Controller, got 3"),
+        ("run_dir", 3, "str or Path or None, got 3"), ("observer", print, "Observer or None, got <built-in"),
+        ("device", 0, "str, got 0"), ("inline", "no", "bool, got 'no'"), ("cluster", 1, "str or None, got 1"),
+        ("workers", 1.5, "from 1 on, got 1.5"), ("workers", None, "from 1 on, got None"),
     ],
 )  # fmt: skip
 def test_wrong_arguments_are_refused_at_once(quick_path: Path, field: str, value: Any, said: str) -> None:
     with pytest.raises(InputError, match=f"^{field}: expected .*{re.escape(said)}"):
-        autoseg.search("miou", my_train, run_dir=quick_path / "run", inline=True, **(SMALL | {field: value}))
+        autoseg.search("miou", my_train, **{"run_dir": quick_path / "run", "inline": True, **SMALL, field: value})
     assert not (quick_path / "run").exists()
 
 
@@ -151,7 +157,10 @@ def test_a_rival_with_a_number_for_each_class(quick_path: Path, num_classes: int
     assert {row.name for row in result.rows} >= {"focal(alpha=[0.1,0.2,0.3])"}
 
 
-@pytest.mark.parametrize("wrong", [{"rivals": ["crossentropy"]}, {"floor": "miou>=0.9*lovas"}, {"floor": "miou"}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"rivals": ["crossentropy"]}, {"floor": "miou>=0.9*lovas"}, {"floor": "miou"}, {"floor": "ece>=0.1"}],
+)
 def test_wrong_rivals_are_told_before_the_search(quick_path: Path, wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError):
         autoseg.search("miou", my_train, num_classes=3, run_dir=quick_path / "run", **SMALL, **wrong)

@@ -94,17 +94,18 @@ def test_losses_that_nothing_tells_apart_are_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "floor", "confirmation", "expected"),
+    ("controller", "changes", "floor", "confirmation", "expected"),
     [
-        ({}, 0, 0, 3 * 4 + 4 * 5),
-        ({}, 1, 7, 3 * 4 + 1 + 7),  # fewer entries than expected: what is recorded counts
-        ({"controller": {"name": "ppo"}}, 0, 0, 3 * 4 + 5 * 5),  # and its mean
-        ({"confirm": {"top": 0, "seeds": 5, "rivals": ["ce"]}}, 1, 0, 3 * 4 + 1),
+        ("gp", {}, 0, 0, 3 * 4 + 4 * 5),
+        ("gp", {}, 1, 7, 3 * 4 + 1 + 7),  # fewer entries than expected: what is recorded counts
+        ("ppo", {}, 0, 0, 3 * 4 + 5 * 5),  # and its mean
+        ("gp", {"confirm": {"top": 0, "seeds": 5, "rivals": ["ce"]}}, 1, 0, 3 * 4 + 1),
     ],
 )
-def test_all_trainings_are_counted(changes: dict[str, Any], floor: int, confirmation: int, expected: int) -> None:
+def test_all_trainings_are_counted(
+    controller: str, changes: dict[str, Any], floor: int, confirmation: int, expected: int
+) -> None:
     confirm = {"top": 2, "seeds": 5, "rivals": ["ce", "lovasz", "ce"]}
-    config = {"rounds": 3, "candidates": 4, "confirm": confirm, **changes}
+    settings = {"rounds": 3, "candidates": 4, "confirm": confirm, **changes}
+    config = {"search": settings, "controller": {"name": controller}}
     assert trainings(config, floor, confirmation) == expected
-    section = {key: config[key] for key in ("rounds", "candidates", "confirm")}
-    assert trainings({**changes, "search": section}, floor, confirmation) == expected  # of the command

@@ -175,8 +175,8 @@ def test_timing_counts_what_each_candidate_trains_itself(task: ProxyTask, monkey
         return 10.0 + iters
 
     monkeypatch.setattr(TimedTask, "_seconds", seconds)
-    timed = TimedTask(None, replace(task, proxy=replace(task.proxy, iters=50, warmup=20)))  # type: ignore[arg-type]
-    assert timed({"timing": True}, "cpu") == {"seconds": 10.0 + 30}
+    timed = TimedTask("miou", {}, 2, replace(task, proxy=replace(task.proxy, iters=50, warmup=20)))
+    assert timed({"timing": {}}, "cpu") == {"seconds": 10.0 + 30}
 
 
 def test_a_file_is_made_once_by_whoever_comes_first(tmp_path: Path) -> None:
