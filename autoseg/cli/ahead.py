@@ -20,38 +20,26 @@ from autoseg.imports import reachable
 from autoseg.search.proxy import import_all
 
 
-def job(name: str, config: SearchConfig | CompareConfig | TrustConfig, threads: int, *, start: bool = True) -> int:
+def job(name: str, config: SearchConfig | CompareConfig | TrustConfig, threads: int) -> int:
     """The whole of a command from its checked configuration on; returns the exit status.
 
     Args:
         name: of the command, of its module in `jobs`, and of the function there.
         config: what is done.
         threads: of each worker.
-        start: as in `standby`.
-    """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped cluster job ends as Ctrl-C does
-    with standby(config, threads, start=start) as workers:
-        with uninterrupted():
-            done = getattr(importlib.import_module(f"autoseg.cli.jobs.{name}"), name)  # torch and Optuna
-        status: int = done(config, workers)
-        return status
-
-
-def standby(config: SearchConfig | CompareConfig | TrustConfig, threads: int, *, start: bool = True) -> Standby:
-    """The workers of a command, started unless it has no processes or may not need them.
-
-    Args:
-        config: how they are run.
-        threads: of each.
-        start: False: there is probably nothing to train; if there is, its executor starts workers itself.
 
     Raises:
         InputError: `workers` or `device` cannot be had, or there is no cluster.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped cluster job ends as Ctrl-C does
     reachable(config.imports)
     where = config.executor
     devices = places(where.name, config.workers, config.device, where.per_device, threads, where.address)
-    return Standby(devices, threads, import_all, start=start and where.name == "processes")
+    with Standby(devices, threads, import_all, start=where.name == "processes") as workers:
+        with uninterrupted():
+            done = getattr(importlib.import_module(f"autoseg.cli.jobs.{name}"), name)  # torch and Optuna
+        status: int = done(config, workers)
+        return status
 
 
 @contextmanager

@@ -5,9 +5,6 @@ Nothing heavy is imported here, so that the workers start first. `jobs/compare.p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-
 from autoseg.cli import ahead
 from autoseg.cli.arguments import Arguments, shown
 from autoseg.cli.configuration import compose
@@ -46,7 +43,6 @@ FREE = ("losses", "metrics", "seeds", "reference", "interval", "workers", "devic
 def run(command: str, argv: list[str]) -> int:
     """Compose and compare."""
     given = Arguments(command, HELP).keys(argv)
-    _refuse(given.words)
     config = compose.compose("compare", CompareConfig, given.words)
     typed = typed_keys(given.words)
     absolute_paths(config)
@@ -59,23 +55,4 @@ def run(command: str, argv: list[str]) -> int:
     check(config)
     if given.cfg:
         return shown(command, config)
-    return ahead.job(command, config, config.proxy.threads, start=not _shown_again(config, typed))
-
-
-def _shown_again(config: CompareConfig, typed: Sequence[str]) -> bool:
-    """Whether a finished comparison is resumed for its tables alone, as far as can be told without its ledger."""
-    return (
-        config.resume is not None
-        and (Path(config.resume) / "table.csv").is_file()
-        and not any(key.split(".")[0] in ("losses", "seeds", "model", "proxy") for key in typed)
-    )
-
-
-def _refuse(overrides: list[str]) -> None:
-    """What another command takes, or a list without its brackets."""
-    for text in overrides:
-        key, _, value = text.partition("=")
-        if key == "seeds" and "," in value and value.lstrip()[:1] not in ("[", '"', "'"):
-            raise InputError(key, "a list in brackets", value, f"Type {key}=[{value}].")
-        if key in ("experiment", "controller", "tracker"):
-            raise InputError("argument", "keys of a comparison", text, "It takes data=, model=, proxy= and executor=.")
+    return ahead.job(command, config, config.proxy.threads)

@@ -10,13 +10,12 @@ from pathlib import Path
 from autoseg.cli import ahead
 from autoseg.cli.arguments import Arguments, code_named, shown
 from autoseg.cli.configuration import compose
-from autoseg.cli.configuration.check import check_ranges
+from autoseg.cli.configuration.check import absolute_paths, check
 from autoseg.cli.configuration.named_code import CONFIGS, require
 from autoseg.cli.configuration.overrides import typed_keys
 from autoseg.cli.configuration.resume import resumed, searched
 from autoseg.config import TrustConfig
 from autoseg.errors import InputError
-from autoseg.imports import located
 
 HELP = """
 Says whether a search's proxy ranks losses as a fuller training does, or which cheaper one may.
@@ -54,10 +53,8 @@ def run(command: str, argv: list[str]) -> int:
         raise InputError("RUN", "the folder of one search", " ".join(runs) or "none", "Type autoseg trust --help.")
     else:
         config.run = str(Path(runs[0]).expanduser().absolute())
-    if config.run_dir is not None:
-        config.run_dir = str(Path(config.run_dir).expanduser())
-    check_ranges(config)
-    config.imports = located(config.imports)
+    absolute_paths(config)
+    check(config)
     source = searched(Path(config.run))
     require(source, {**named, "imports": config.imports}, config.run)
     if given.cfg:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
-from operator import attrgetter
 from pathlib import Path
-from typing import Any
 
 from autoseg.cli.configuration import stored
+from autoseg.cli.configuration.named_code import CONFIGS
+from autoseg.cli.configuration.stored import at, put
 from autoseg.config import CompareConfig, ProxyConfig, RetrainConfig, SearchConfig, TrustConfig
 from autoseg.errors import InputError, unknown_name
 from autoseg.imports import located
@@ -60,13 +60,18 @@ _ABOVE_ZERO = (
 )  # fmt: skip
 
 
-def check(config: Config) -> None:
+PATHS = ("data.root", "data.cache_dir", "model.weights", "proxy.soft.teacher", "load_from")
+
+
+def check(config: Config | TrustConfig) -> None:
     """Refuse values out of range; names that a room knows best are checked by that room.
 
     Raises:
         InputError: the first value that is wrong.
     """
-    check_ranges(config)
+    _check_ranges(config)
+    if isinstance(config, TrustConfig):
+        return
     if not 0 < config.data.holdout < 1:
         raise InputError("data.holdout", "a share between 0 and 1", config.data.holdout)
     _check_sizes(config)
@@ -83,48 +88,39 @@ def check(config: Config) -> None:
         _check_rungs(config)
 
 
-def check_ranges(config: Config | TrustConfig) -> None:
-    """Refuse single values out of range.
-
-    Raises:
-        InputError: the first value that is wrong.
-    """
+def _check_ranges(config: Config | TrustConfig) -> None:
+    """Refuse single values out of range."""
     known = stored.keys(type(config))
     for key in known:
-        value = attrgetter(key)(config)
+        value = at(config, key)
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, float) and not math.isfinite(number):  # nan passes every comparison below
                 raise InputError(key, "a finite number", number)
     for key, least in ((key, least) for least, of in _AT_LEAST.items() for key in of if key in known):
-        value = attrgetter(key)(config)
+        value = at(config, key)
         if value is not None and value < least:
             raise InputError(key, f"at least {least}", value)
     for key in (key for key in _ABOVE_ZERO if key in known):
-        value = attrgetter(key)(config)
+        value = at(config, key)
         if value is not None and value <= 0:
             raise InputError(key, "more than 0", value)
     for key, names in _ONE_OF.items():
-        if key in known and attrgetter(key)(config) not in names:
-            raise unknown_name(key, attrgetter(key)(config), names)
+        if key in known and at(config, key) not in names:
+            raise unknown_name(key, at(config, key), names)
 
 
-def absolute_paths(config: Config) -> None:
+def absolute_paths(config: Config | TrustConfig) -> None:
     """Expand `~` and make the user's paths absolute, so that a run can be resumed from another folder."""
-    paths: list[tuple[Any, str]] = [(config.data, "root"), (config.data, "cache_dir"), (config.model, "weights")]
-    paths += [(config, "load_from")] if isinstance(config, RetrainConfig) else [(config.proxy.soft, "teacher")]
-    for section, key in paths:
-        value = getattr(section, key)
-        if value is not None:
-            setattr(section, key, str(Path(value).expanduser().absolute()))
-    configs: list[tuple[Any, str]] = [(config.model, "config"), (config.data, "mmseg_config"), (config, "config")]
-    for section, key in configs:
-        if (value := getattr(section, key, None)) is not None:
-            setattr(section, key, located_config(value))
+    space = str(at(config, "space.name")).endswith((".yaml", ".yml"))
+    for key in (*PATHS, "space.name") if space else PATHS:
+        if (value := at(config, key)) is not None:
+            put(config, key, str(Path(value).expanduser().absolute()))
+    for key in CONFIGS:
+        if (value := at(config, key)) is not None:
+            put(config, key, located_config(value))
     config.imports = located(config.imports)
     if config.run_dir is not None:
         config.run_dir = str(Path(config.run_dir).expanduser())
-    if not isinstance(config, RetrainConfig) and config.space.name.endswith((".yaml", ".yml")):
-        config.space.name = str(Path(config.space.name).expanduser().absolute())
 
 
 def _check_sizes(config: Config) -> None:
@@ -135,14 +131,14 @@ def _check_sizes(config: Config) -> None:
     for key, size in sizes.items():
         if size is not None and (len(size) != 2 or min(size) < 16):
             raise InputError(key, "[height,width] in pixels, each at least 16", size)
-    scale, count = attrgetter(factors)(config), config.data.count
+    scale, count = at(config, factors), config.data.count
     if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
         raise InputError(factors, "[smallest,largest] factor, both above 0", scale)
     if len(count) != 3 or min(count) < 1:
         raise InputError("data.count", "[train,val,test] images, each at least 1", count)
     for key in ("model.mean", "model.std"):
-        if len(attrgetter(key)(config)) != 3:
-            raise InputError(key, "three numbers, for red, green and blue", attrgetter(key)(config))
+        if len(at(config, key)) != 3:
+            raise InputError(key, "three numbers, for red, green and blue", at(config, key))
     if min(config.model.std) <= 0:
         raise InputError("model.std", "three numbers above 0", config.model.std)
     if not isinstance(config, RetrainConfig):

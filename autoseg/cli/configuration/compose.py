@@ -61,12 +61,12 @@ def compose_sweep(name: str, schema: type[T], overrides: list[str], *, sweep: bo
     for text in overrides:
         override = parse(text, name)
         if not override.is_sweep_override():
-            axes.append([_checked(override, schema)])
+            axes.append([_checked(override, schema, name)])
         elif not sweep:
-            raise _several(override, keys(schema), text)
+            raise _several(override, keys(schema), name)
         else:
             values = override.sweep_string_iterator()
-            axes.append([_checked(parse(f"{override.key_or_group}={v}", name), schema) for v in values])
+            axes.append([_checked(parse(f"{override.key_or_group}={v}", name), schema, name) for v in values])
     return [_build(name, schema, list(row)) for row in itertools.product(*axes)]
 
 
@@ -85,7 +85,7 @@ def changed(name: str, config: T, overrides: Sequence[str]) -> T:
     data = OmegaConf.merge(OmegaConf.structured(schema), literal(plain(config)))
     for text in overrides:
         override = parse(text, name)
-        _checked(override, schema)
+        _checked(override, schema, name)
         try:
             OmegaConf.update(data, override.key_or_group, override.value())
         except OmegaConfBaseException as error:
@@ -110,8 +110,8 @@ def groups(schema: type | None = None) -> list[str]:
     names = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("_"))
     if schema is None:
         return names
-    own = {"experiment", *(field.name for field in fields(schema))}
-    return [name for name in names if name in own]
+    own = {field.name for field in fields(schema)}
+    return [name for name in names if name in own or (name == "experiment" and options(name, schema))]
 
 
 def _build(name: str, schema: type[T], overrides: list[str]) -> T:
@@ -144,16 +144,17 @@ def _own_files(config: DictConfig, overrides: Sequence[Override]) -> None:
             config[section].name = PurePath(str(given[key].value())).stem
 
 
-def _several(override: Override, known: dict[str, Any], text: str) -> InputError:
-    """What to do about `key=a,b`: a list lacks its brackets, or a sweep its -m."""
-    key, value = override.key_or_group, text.partition("=")[2]
-    if get_origin(known.get(key)) is list:
+def _several(override: Override, known: dict[str, Any], command: str) -> InputError:
+    """What to do about `key=a,b`: a list lacks its brackets, or a search its -m."""
+    key, text = override.key_or_group, str(override.input_line)
+    value = text.partition("=")[2]
+    if get_origin(known.get(key)) is list or known.get(key) is Any:  # a list, or what may be one
         return InputError(key, "a list in brackets", value, f"Type {key}=[{value}].")
-    hint = f"Add -m to run one search for each, or quote a value that holds a comma: {quoted(text)}"
-    return InputError(key, "one value", f"several: {value}", hint)
+    sweep = "Add -m to run one search for each, or quote" if command == "search" else "Quote"
+    return InputError(key, "one value", f"several: {value}", f"{sweep} a value that holds a comma: {quoted(text)}")
 
 
-def _checked(override: Override, schema: type) -> str:
+def _checked(override: Override, schema: type, command: str) -> str:
     """The override as Hydra shall see it, once its key or group option is known to exist.
 
     `space=NAME` is short for `space.name=NAME`: spaces are files of `search_spaces/`, not configs. Keys
@@ -176,21 +177,19 @@ def _checked(override: Override, schema: type) -> str:
         return f"++{text}"
     if key in known:
         return text
-    raise InputError("key", _section_of(key, known), repr(key), _nearest(key, known))
+    raise InputError("key", _section_of(key, known), repr(key), _nearest(key, known, command))
 
 
 def _section_of(key: str, known: dict[str, Any]) -> str:
-    """What could have stood there: the keys of the same section, or the top level's."""
+    """What could have stood there: the keys of the same section, or the top level's keys and sections."""
     section = key.rpartition(".")[0]
-    same = [k for k in known if k.rpartition(".")[0] == section]
-    if not same:
-        section, same = "", [k for k in known if "." not in k]
-    return "one of " + ", ".join(same)
+    same = [k for k in known if section and k.rpartition(".")[0] == section]
+    return "one of " + ", ".join(same or dict.fromkeys(k.partition(".")[0] for k in known))
 
 
-def _nearest(key: str, known: dict[str, Any]) -> str:
+def _nearest(key: str, known: dict[str, Any], command: str) -> str:
     leaf = key.rpartition(".")[2]
     near = difflib.get_close_matches(key, known, n=2, cutoff=0.7)
     near += [k for k in known if k not in near and difflib.get_close_matches(leaf, [k.rpartition(".")[2]], cutoff=0.8)]
     meant = f"Did you mean {' or '.join(near[:3])}? " if near else ""
-    return meant + "autoseg search --cfg prints every key."
+    return f"{meant}autoseg {command} --cfg prints every key."

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from autoseg.cli.configuration.overrides import and_imports, typed
+from autoseg.cli.configuration.stored import at
 from autoseg.errors import InputError
 from autoseg.mmconfigs import shipped
 
@@ -92,13 +93,6 @@ def refuse_code(config: Any, where: Path) -> None:
 def _missing(key: str, code: str, words: str, where: object) -> InputError:
     hint = f"It is code, and only what you name is executed: look at it, then add {words} to the command."
     return InputError(key, f"{code}, with which {where} was begun", "none", hint)
-
-
-def at(config: Any, key: str) -> Any:
-    """The value of a dotted key, in a configuration that is typed or plain; None if there is no such key."""
-    for part in key.split("."):
-        config = config.get(part) if isinstance(config, Mapping) else getattr(config, part, None)
-    return config
 
 
 def _code_in(node: Any, path: str) -> Iterator[tuple[str, Any]]:

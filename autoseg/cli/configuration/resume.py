@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from autoseg.cli.configuration import stored
-from autoseg.cli.configuration.named_code import at, own_configs, refuse_code, require, require_imports
+from autoseg.cli.configuration.named_code import own_configs, refuse_code, require, require_imports
+from autoseg.cli.configuration.stored import at, put
 from autoseg.config import FORCIBLE, CompareConfig, RetrainConfig, SearchConfig, TrustConfig
 from autoseg.errors import InputError
 from autoseg.search.run_folder import kind_of, read_config
@@ -66,7 +67,7 @@ def resumed(given: T, typed: list[str], free: Sequence[str] = FREE) -> T:
             continue
         old, new = (None, key) if key == "experiment" else (at(kept, key), at(given, key))
         if any(key == name or key.startswith(f"{name}.") for name in (*free, NAMED_ANEW)):
-            _set(kept, key, new)
+            put(kept, key, new)
         elif old != new and (key == "experiment" or dataclasses.is_dataclass(old)):
             hint = "The run keeps its own; of single keys it takes new values of"
             raise InputError(key, "none beside resume", "one", f"{hint} {', '.join(free)}.")
@@ -116,7 +117,7 @@ def like(given: CompareConfig, typed: Sequence[str]) -> CompareConfig:
     for key in typed:
         key = "space.name" if key == "space" else key
         if key.partition(".")[0] in BUDGET:
-            _set(taken, key, at(given, key))
+            put(taken, key, at(given, key))
     require(taken, {key: at(given, key) for key in typed}, run)
     if "metrics" not in typed and isinstance(kept.get("metric"), str):
         taken.metrics = [kept["metric"]]
@@ -124,8 +125,3 @@ def like(given: CompareConfig, typed: Sequence[str]) -> CompareConfig:
 
 
 _FIRST = {"data": "root", "model": "weights", "proxy": "iters"}
-
-
-def _set(config: Any, key: str, value: Any) -> None:
-    parent, _, leaf = key.rpartition(".")
-    setattr(at(config, parent) if parent else config, leaf, value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -32,7 +32,9 @@ def load(schema: type[T], data: Mapping[str, Any]) -> T:
     Raises:
         InputError: the data does not fit the schema, or lacks one of its keys: another version wrote it.
     """
-    unknown, missing = strange(schema, data), lacking(schema, data)
+    known = keys(schema)
+    there = leaves(data, known)
+    unknown, missing = [key for key in there if key not in known], [key for key in known if key not in there]
     if unknown or missing:
         expected, got = ("no such key", "it") if unknown else ("this key", "a configuration without it")
         hint = "The run is of another version of autoseg: use that one, or start a new run."
@@ -56,38 +58,29 @@ def literal(node: Any) -> Any:
     return re.sub(r"(\\*)\$\{", r"\1\1\\${", node) if isinstance(node, str) else node
 
 
-def lacking(schema: type, data: Mapping[str, Any]) -> list[str]:
-    """The keys of a schema that a run's plain data has no value for."""
-    there = leaves(data)
-    return [key for key in keys(schema) if not any(f"{leaf}.".startswith(f"{key}.") for leaf in there)]
-
-
-def leaves(tree: Mapping[str, Any], head: str = "") -> dict[str, Any]:
-    """Dotted keys to values; open dictionaries (`controller.options`) are descended into as well."""
+def leaves(tree: Mapping[str, Any], whole: Collection[str] = (), head: str = "") -> dict[str, Any]:
+    """Dotted keys to values; of mappings those that are empty, or under a key of `whole`."""
     found: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict) and value:
-            found |= leaves(value, f"{head}{key}.")
+    for name, value in tree.items():
+        key = f"{head}{name}"
+        if isinstance(value, Mapping) and value and key not in whole:
+            found |= leaves(value, whole, f"{key}.")
         else:
-            found[head + str(key)] = value
+            found[key] = value
     return found
 
 
-def strange(schema: type, data: Mapping[str, Any]) -> list[str]:
-    """The dotted keys of a run's plain data that a schema does not know."""
-    return _strange(data, keys(schema))
+def at(config: Any, key: str) -> Any:
+    """The value of a dotted key, in a configuration that is typed or plain; None if there is no such key."""
+    for part in key.split("."):
+        config = config.get(part) if isinstance(config, Mapping) else getattr(config, part, None)
+    return config
 
 
-def _strange(data: Mapping[str, Any], known: Iterable[str], at: str = "") -> list[str]:
-    """The dotted keys of plain data that are not known."""
-    found = []
-    for key, value in data.items():
-        name = f"{at}{key}"
-        if name in known:
-            continue
-        inside = isinstance(value, Mapping) and any(one.startswith(f"{name}.") for one in known)
-        found += _strange(value, known, f"{name}.") if inside else [name]
-    return found
+def put(config: Any, key: str, value: Any) -> None:
+    """Set the value of a dotted key in a typed configuration."""
+    section, _, leaf = key.rpartition(".")
+    setattr(at(config, section) if section else config, leaf, value)
 
 
 def keys(schema: type) -> dict[str, Any]:

@@ -7,25 +7,11 @@ from typing import Any
 
 import pytest
 
-from autoseg.cli import compare
 from autoseg.cli.configuration import compose, stored
 from autoseg.cli.configuration.resume import resumed
 from autoseg.config import CompareConfig, RetrainConfig, SearchConfig, TrustConfig
 from autoseg.errors import InputError
 from autoseg.search.run_folder import RunFolder
-
-
-def test_a_finished_comparison_that_is_shown_again_starts_no_workers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run, started = tmp_path / "run", []
-    RunFolder.create(run, stored.plain(compose.compose("compare", CompareConfig, ["losses=[ce]"])), {}).close()
-    monkeypatch.setattr("autoseg.cli.ahead.job", lambda *_, start: started.append(start) or 0)
-    for words in ([], ["table"], ["table", "metrics=[biou]"], ["table", "losses=[ce,dice]"], ["table", "seeds=7"]):
-        if "table" in words:
-            (run / "table.csv").touch()
-        compare.run("compare", [f"resume={run}", *words[1:]])
-    assert started == [True, False, False, True, True]
 
 
 @pytest.mark.parametrize(
