@@ -40,6 +40,17 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and ("out of memory" in said or "ALLOC_FAILED" in said)
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says first, or its name."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def in_a_line(error: BaseException) -> str:
+    """An error of somebody else's: its name, and what it says first if it says anything."""
+    name, first = type(error).__name__, first_line(error)
+    return name if first == name else f"{name}: {first}"
+
+
 def unknown_name(field: str, got: str, known: Iterable[str], hint: str = "") -> InputError:
     """The error for a name that does not exist: names the nearest known ones, then all of them."""
     names = sorted(known)

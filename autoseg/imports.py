@@ -15,7 +15,7 @@ from pathlib import Path
 
 import cloudpickle
 
-from autoseg.errors import InputError
+from autoseg.errors import InputError, in_a_line
 
 NAME = r"[a-z_][a-z0-9_]*"  # pattern of the name of a metric or loss
 OWN = "One of your own is known once its file is imported: imports=[FILE.py] on the command line."
@@ -105,6 +105,5 @@ def _failed(name: str, error: BaseException) -> InputError:
         if trace.tb_frame.f_code.co_filename == name:
             line = trace.tb_lineno
         trace = trace.tb_next
-    reason = str(error).strip().splitlines()
-    said = f"{type(error).__name__}{': ' + reason[0] if reason else ''}"
-    return InputError("imports", "modules that can be imported", f"{name}{f', line {line}' if line else ''}: {said}")
+    where = f"{name}, line {line}" if line else name
+    return InputError("imports", "modules that can be imported", f"{where}: {in_a_line(error)}")

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from autoseg.errors import InputError
+from autoseg.errors import InputError, in_a_line
 
 USUAL = {"model.config": "_base_/models/*.py", "data.mmseg_config": "_base_/datasets/*.py", "config": "[!_]*/*.py"}
 
@@ -86,10 +86,7 @@ def mmengine_config(path: Path, field: str) -> Any:
         return Config.fromfile(path)
     except Exception as error:  # the file's code may raise anything
         line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
-        said = (str(error).splitlines() or [""])[0]
-        raise InputError(
-            field, "a config that mmengine can read", f"{path}{line}: {type(error).__name__}: {said}"
-        ) from error
+        raise InputError(field, "a config that mmengine can read", f"{path}{line}: {in_a_line(error)}") from error
 
 
 @cache

@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 from autoseg.cli.arguments import Arguments
 from autoseg.cli.configuration.compose import compose, options
 from autoseg.config import DataConfig, SearchConfig
-from autoseg.errors import InputError
+from autoseg.errors import InputError, in_a_line
 from autoseg.execution.devices import cpu_cores, visible_gpus
 from autoseg.imports import load
 
@@ -157,8 +157,7 @@ def gpu(device: torch.device) -> Finding:
     except InputError as error:
         return Finding("gpu", "missing", str(error))
     except Exception as error:  # of a driver, a compiler or the GPU itself
-        first_line = str(error).partition("\n")[0]
-        return Finding("gpu", "missing", f"{device} cannot be used: {type(error).__name__}: {first_line}")
+        return Finding("gpu", "missing", f"{device} cannot be used: {in_a_line(error)}")
     text = f"{device} {properties.name}, {properties.total_memory / 2**30:.0f} GB"
     slow = [str(warning.message) for warning in said if "Triton" in str(warning.message)]
     return Finding("gpu", "note", f"{text}; {slow[0]}") if slow else Finding("gpu", "ok", text)

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from autoseg.errors import AutosegError, InputError
+from autoseg.errors import AutosegError, InputError, in_a_line
 from autoseg.files import NO_SPACE
 
 _HEAD = "Traceback (most recent call last):"  # in a worker's own words; its last line says what happened
@@ -43,9 +43,8 @@ def report(error: BaseException) -> int:
         print(f"autoseg: {short}" + (f"\nMore in {_keep_traceback(error)}" if rest else ""), file=sys.stderr)
         return FAULT
     place = _keep_traceback(error)
-    reason = str(error).strip().splitlines()
     print(
-        f"autoseg: unexpected {type(error).__name__}: {reason[0] if reason else '(no message)'}\n"
+        f"autoseg: unexpected {in_a_line(error)}\n"
         f"This is a fault of autoseg, not of your input. The traceback is in {place}",
         file=sys.stderr,
     )

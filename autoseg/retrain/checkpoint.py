@@ -13,9 +13,7 @@ from typing import Any
 from mmengine.runner import CheckpointLoader
 
 from autoseg.errors import InputError
-from autoseg.training.checkpoint import last_checkpoint, read_pth
-
-__all__ = ["install", "last_checkpoint", "load_from_local", "read_checkpoint"]
+from autoseg.training.checkpoint import read_pth
 
 REMOTE = ("http://", "https://", "modelzoo://", "torchvision://", "open-mmlab://", "openmmlab://", "mmcls://", "s3://")
 

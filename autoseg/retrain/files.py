@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from autoseg.errors import AutosegError, InputError
+from autoseg.errors import AutosegError, InputError, in_a_line
 
 Step = Callable[[dict[str, Any]], dict[str, Any] | None]
 READING = {"LoadImageFromFile": "img_path", "LoadAnnotations": "seg_map_path"}  # and what of an entry names the file
@@ -48,8 +48,8 @@ class Read:
         try:
             found = self.step(entry)
         except Exception as error:
-            got = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-            told = InputError(f"{what} {entry.get(self.key)}", "a readable image", got, "Replace it or remove it.")
+            name, hint = f"{what} {entry.get(self.key)}", "Replace it or remove it."
+            told = InputError(name, "a readable image", in_a_line(error), hint)
             raise WrongFile.of(told) from error
         if found is not None and self.classes is not None:
             self._check(found["gt_seg_map"], entry)

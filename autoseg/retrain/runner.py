@@ -23,7 +23,7 @@ from autoseg.files import write_atomic
 from autoseg.retrain import checkpoint
 from autoseg.retrain.build import main_head
 from autoseg.retrain.files import WrongFile, name_files
-from autoseg.retrain.launch import ranks
+from autoseg.training.checkpoint import last_checkpoint
 from autoseg.training.models import model_registry
 
 SCORES = "scores.json"
@@ -87,7 +87,7 @@ class QuietRunner(Runner):
     def load_or_resume(self) -> None:
         """See `Runner`, which takes a checkpoint where it was written: a work dir that was moved has its own."""
         if self._resume and self._load_from is None:
-            self._load_from = str(checkpoint.last_checkpoint(Path(self.work_dir)))
+            self._load_from = str(last_checkpoint(Path(self.work_dir)))
         super().load_or_resume()
 
     def build_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader[Any]:
@@ -134,8 +134,3 @@ class LastScores(Hook):
         """Called by mmengine's Runner on every rank."""
         del runner
         self.scores = dict(metrics or {})
-
-
-def is_main() -> bool:
-    """Whether this rank writes files and prints."""
-    return ranks()[0] == 0

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import wandb
 
-from autoseg.errors import InputError
+from autoseg.errors import InputError, first_line
 from autoseg.search.observer import Observer, Progress, RoundSummary
 from autoseg.search.records import SearchResult, TrialRecord
 from autoseg.tracking.log import candidate_values
@@ -38,7 +38,7 @@ def reachable(mode: str) -> Mode:
 
 
 def _kept_offline(error: Exception) -> Mode:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    reason = first_line(error)
     logger.warning("W&B cannot be reached, `wandb sync` can send later what is kept in the run's folder: %s", reason)
     return "offline"
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from autoseg.errors import InputError
+from autoseg.errors import InputError, first_line
 
 STATISTICS = ("min", "max", "mean", "current")
 
@@ -100,8 +100,3 @@ def last_checkpoint(work_dir: Path, field: str = "resume") -> Path:
         hint = "The first is written after train.val_interval iterations."
         raise InputError(field, "a work dir with a checkpoint", f"{work_dir}, which has none", hint)
     return work_dir / named
-
-
-def first_line(error: Exception) -> str:
-    """What an error says first, or its name."""
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -12,9 +12,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from autoseg.errors import InputError
+from autoseg.errors import InputError, first_line
 from autoseg.files import write_atomic
-from autoseg.training.checkpoint import check_file, first_line, last_checkpoint, read_pth
+from autoseg.training.checkpoint import check_file, last_checkpoint, read_pth
 
 log = logging.getLogger(__name__)
 

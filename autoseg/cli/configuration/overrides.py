@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 from typing import Any
@@ -26,14 +27,18 @@ def parse(text: str, command: str) -> Override:
         key, equals, value = text.partition("=")
         if not equals or not key.lstrip("+").replace(".", "").replace("_", "").isalnum():
             raise InputError("argument", "key=value", repr(text), f"Type autoseg {command} --help.") from error
-        hint = f"Quote it, for the shell and for Hydra: {mended(text)}"
+        hint = f"Quote it, for the shell and for Hydra: {quoted(text)}"
         raise InputError(key, "a value in Hydra's grammar", repr(value), hint) from error
 
 
 def typed(key: str, value: Any) -> str:
     """`key=value` as the user must type it for `value` to arrive, quoted only where it must be."""
     if isinstance(value, str):
-        return _text(key, value)
+        plain = f"{key}={value}"
+        with contextlib.suppress(HydraException):
+            if OverridesParser.create().parse_override(plain).value() == value and shlex.quote(plain) == plain:
+                return plain
+        return shlex.quote(f"{key}={_in_quotes(value)}")
     if value is None or isinstance(value, bool | int | float):
         return f"{key}={yaml.safe_dump(value).splitlines()[0]}"
     return shlex.quote(f"{key}={_flow(value)}")
@@ -50,31 +55,13 @@ def typed_keys(overrides: list[str]) -> list[str]:
 
 
 def quoted(text: str) -> str:
-    """The override as it must be typed: double quotes for Hydra, single ones around all of it for the shell."""
-    key, _, value = text.partition("=")
-    if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
-        value = value[1:-1]
-    return shlex.quote(f"{key}={_in_quotes(value)}")
-
-
-def mended(text: str) -> str:
-    """An override that Hydra cannot read as it must be typed: quoted whole, or of a list the items that need it."""
+    """An override that Hydra reads otherwise, as it must be typed: quoted whole, or of a list what needs it."""
     key, _, value = text.partition("=")
     if not (value.startswith("[") and value.endswith("]")):
-        return quoted(text)
+        return typed(key, value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'" else value)
     # Commas part the items, but for those in brackets.
     items = re.findall(r"(?:[^,(\[{]|\([^)]*\)|\[[^\]]*\]|\{[^}]*\})+", value[1:-1])
-    return shlex.quote(f"{key}={_flow([item.strip().strip(chr(34)) for item in items])}")
-
-
-def _text(key: str, value: str) -> str:
-    plain = f"{key}={value}"
-    try:
-        if OverridesParser.create().parse_override(plain).value() == value and shlex.quote(plain) == plain:
-            return plain
-    except HydraException:
-        pass
-    return shlex.quote(f"{key}={_in_quotes(value)}")
+    return typed(key, [item.strip().strip(chr(34)) for item in items])
 
 
 def _in_quotes(text: str) -> str:

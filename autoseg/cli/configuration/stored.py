@@ -11,7 +11,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from autoseg.errors import InputError
+from autoseg.errors import InputError, first_line
 
 T = TypeVar("T")
 
@@ -42,8 +42,8 @@ def load(schema: type[T], data: Mapping[str, Any]) -> T:
     try:
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), literal(data)))
     except OmegaConfBaseException as error:
-        said = (str(error).splitlines() or [""])[0]
-        raise explain(error, schema, {}) or InputError("configuration", "values of the kinds it has", said) from error
+        wrong = InputError("configuration", "values of the kinds it has", first_line(error))
+        raise explain(error, schema, {}) or wrong from error
     if not isinstance(config, schema):
         raise TypeError(f"not a {schema.__name__}")
     return config

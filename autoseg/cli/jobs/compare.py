@@ -24,8 +24,8 @@ from autoseg.evidence.comparison.contenders import (
     Contender,
     Recipe,
     contenders,
-    find,
     keep_cards,
+    reference_of,
     sources,
     warnings_about,
     words_of,
@@ -129,7 +129,7 @@ def named(config: CompareConfig) -> tuple[list[int], list[Contender], str, Path]
     path = Path(config.run_dir) if config.run_dir else new_run_path(Path("runs"), "compare", config.data.name)
     home = path if (path / "config.yaml").is_file() else None
     among = contenders(config.losses, config.metrics, home)
-    return parse_seeds(config.seeds), among, find("reference", config.reference, among).name, path
+    return parse_seeds(config.seeds), among, reference_of(config.reference, among).name, path
 
 
 def build(config: CompareConfig) -> Parts:

@@ -75,8 +75,9 @@ def build(config: RetrainConfig, started_by: str, device: str) -> Job:
         InputError: an unknown loss, network or data set, files that are missing, a work dir that is taken.
     """
     from autoseg.retrain.build import build_config, main_head  # mmengine: only once the device is chosen
-    from autoseg.retrain.checkpoint import last_checkpoint, read_checkpoint
+    from autoseg.retrain.checkpoint import read_checkpoint
     from autoseg.retrain.loaders import check_files
+    from autoseg.training.checkpoint import last_checkpoint
 
     rank, ranks = launch.ranks()
     loss = named(config)
@@ -126,16 +127,16 @@ def _same_configs(config: RetrainConfig, work_dir: Path) -> None:
 
 
 def _train(config: RetrainConfig, job: Job) -> int:
-    from autoseg.retrain.runner import is_main, run, write_scores
+    from autoseg.retrain.runner import run, write_scores
 
-    ranks = launch.ranks()[1]
-    if is_main():
+    rank, ranks = launch.ranks()
+    if rank == 0:
         for line in introduction(config, job, ranks):
             print(line, flush=True)
     try:
         scores = run(job.cfg)
     except KeyboardInterrupt:
-        if is_main():
+        if rank == 0:
             words = typed("resume", str(_shown(job.work_dir))) + again(config)
             kept = (job.work_dir / "last_checkpoint").is_file()
             todo = (
@@ -145,7 +146,7 @@ def _train(config: RetrainConfig, job: Job) -> int:
             )
             print(f"\nInterrupted. {todo}")
         return INTERRUPTED
-    if is_main():
+    if rank == 0:
         iters = job.cfg.train_cfg.get("max_iters")
         about = {
             "loss": job.loss.name,

@@ -12,7 +12,7 @@ from autoseg.cli.configuration import stored
 from autoseg.cli.configuration.named_code import again
 from autoseg.cli.faults import INTERRUPTED
 from autoseg.cli.jobs import finish, running
-from autoseg.config import SearchConfig, SearchSettings
+from autoseg.config import SearchConfig
 from autoseg.controllers import Controller, build_controller
 from autoseg.data import SegData, open_data, remarks_on
 from autoseg.errors import InputError
@@ -28,7 +28,6 @@ from autoseg.search.proxy import ProxyTask
 from autoseg.search.publish import CardPublisher
 from autoseg.search.records import SearchResult
 from autoseg.search.run_folder import RunFolder, new_run_path
-from autoseg.search.rungs import NONE
 from autoseg.search.shared import SHARED, described
 from autoseg.search.target import check_settings, space_of, start
 from autoseg.search.timing import TimedTask, seconds_per_training
@@ -157,7 +156,9 @@ def fingerprint(config: SearchConfig, parts: Parts) -> dict[str, Any]:
         "candidates": config.search.candidates,
         "floor": config.search.floor,
         "confirm": asdict(config.search.confirm),
-        **_stopping(config.search),
+        "pruner": config.search.pruner,
+        "rungs": config.search.rungs,
+        "pruner_options": config.search.pruner_options,
         "data": parts.data.fingerprint,
         "holdout": config.data.holdout,
         "model": network_of(config.model),
@@ -166,12 +167,6 @@ def fingerprint(config: SearchConfig, parts: Parts) -> dict[str, Any]:
         "controller": {"name": config.controller.name, **config.controller.options},
         **config.boundary_options,
     }
-
-
-def _stopping(settings: SearchSettings) -> dict[str, Any]:
-    if settings.pruner == NONE:
-        return {}
-    return {"pruner": settings.pruner, "rungs": settings.rungs, "pruner_options": settings.pruner_options}
 
 
 def provenance(config: SearchConfig, data: SegData) -> dict[str, Any]:

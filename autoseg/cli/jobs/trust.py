@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from autoseg.cli.configuration.named_code import again
 from autoseg.cli.configuration.resume import searched, written
 from autoseg.cli.faults import INTERRUPTED
 from autoseg.cli.jobs import running
-from autoseg.cli.jobs.trust_source import Source, kept_entries, plain_entries
+from autoseg.cli.jobs.trust_source import Source
 from autoseg.config import ProxyConfig, SearchConfig, TrustConfig
 from autoseg.errors import InputError
 from autoseg.evidence.trust.documents import lines, write
@@ -35,7 +34,7 @@ from autoseg.imports import load
 from autoseg.metrics import names
 from autoseg.search.confirm import fresh_seeds, rival
 from autoseg.search.records import COMPLETE
-from autoseg.search.run_folder import RunFolder, new_run_path
+from autoseg.search.run_folder import RunFolder, new_run_path, read_fingerprint
 
 LONGER = 4  # times the proxy's iterations
 SHORTER = (2, 4)  # parts of them that are tried
@@ -111,7 +110,8 @@ def build(config: TrustConfig) -> Parts:
     search = source.search
     path = Path(config.run_dir) if config.run_dir else new_run_path(Path("runs"), "trust", search.data.name)
     if (path / "config.yaml").is_file():  # the search may have gone on since: the losses stay
-        entries = kept_entries(path)
+        kept = read_fingerprint(path)["entries"]
+        entries = [Entry(**{**one, "theta": one["theta"] and tuple(one["theta"])}) for one in kept]
     else:
         entries = [*source.candidates(config.candidates), *_rivals(source)]
     seeds = fresh_seeds(search.seed, search.search.confirm.seeds + 1 + config.full.seeds)[search.search.confirm.seeds :]
@@ -141,7 +141,7 @@ def _rivals(source: Source) -> list[Entry]:
     entries = []
     for name in dict.fromkeys(search.search.confirm.rivals):
         planned, found = rival(name, source.space.identity.tolist(), 0, search.seed), known.get(name)
-        score, seconds = (found.scores[search.metric], found.seconds) if found else (math.nan, 0.0)
+        score, seconds = (found.scores[search.metric], found.seconds) if found else (None, 0.0)
         entries.append(Entry(name, "rival", planned.theta, score, seconds))
     return entries
 
@@ -191,5 +191,5 @@ def fingerprint(config: TrustConfig, parts: Parts) -> dict[str, Any]:
         "candidates": config.candidates,
         "full": asdict(config.full),
         "proxy": asdict(parts.search.proxy),
-        "entries": plain_entries(parts.entries),
+        "entries": [asdict(entry) for entry in parts.entries],
     }

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,22 +79,3 @@ class Source:
         data, options = self.data, search.boundary_options  # in the place of `own` comes that of each job
         task = CandidateTask(search.metric, self.space.to_dict(), data.num_classes, own, data.ignore_index, options)
         return TrustTask(task, trains, jobs)
-
-
-def plain_entries(entries: Sequence[Entry]) -> list[dict[str, Any]]:
-    """As a fingerprint keeps them. A score that there is none of is written as null."""
-    return [{**asdict(e), "score": None if math.isnan(e.score) else e.score} for e in entries]
-
-
-def kept_entries(path: Path) -> list[Entry]:
-    """The reverse, from the fingerprint in a run folder."""
-    return [
-        Entry(
-            **{
-                **plain,
-                "theta": None if plain["theta"] is None else tuple(plain["theta"]),
-                "score": math.nan if plain["score"] is None else plain["score"],
-            }
-        )
-        for plain in read_fingerprint(path)["entries"]
-    ]

@@ -79,7 +79,7 @@ def contenders(texts: Sequence[str], metrics: Sequence[str], home: Path | None =
     return found
 
 
-def find(field: str, text: str, among: Sequence[Contender]) -> Contender:
+def reference_of(text: str, among: Sequence[Contender]) -> Contender:
     """The contender meant by its name, by what was typed, or by its card, which a comparison keeps a copy of.
 
     Raises:
@@ -91,7 +91,8 @@ def find(field: str, text: str, among: Sequence[Contender]) -> Contender:
         if "".join(text.split()) in (contender.name, contender.text) or label == contender.name:
             return contender
     names = [contender.name for contender in among]
-    raise InputError(field, "one of the losses: " + ", ".join(names), repr(text), "Add it to losses, or name another.")
+    hint = "Add it to losses, or name another."
+    raise InputError("reference", "one of the losses: " + ", ".join(names), repr(text), hint)
 
 
 def cards_of(among: Sequence[Contender]) -> dict[str, LossCard]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from autoseg.errors import InputError
 from autoseg.evidence.comparison.compare import STUDY, bootstrap_of, parse_seeds, planned
-from autoseg.evidence.comparison.contenders import Contender, Recipe, contenders, find
+from autoseg.evidence.comparison.contenders import Contender, Recipe, contenders, reference_of
 from autoseg.evidence.comparison.matrix import Matrix
 from autoseg.losses import LossCard
 from autoseg.search.confirm import conclude, confirmation_of, fresh_seeds, tabulate, trainings
@@ -148,7 +148,7 @@ def _comparison(path: Path, config: dict[str, Any], fixed: dict[str, Any]) -> Co
     options: dict[str, Any] = {key: fixed[key] for key in ("tolerance", "drop_background") if key in fixed}
     recipe = Recipe(len(classes) or 2, space=config["space"]["name"], options=options)
     among = contenders(config["losses"], config["metrics"], path)
-    reference = find("reference", config["reference"], among).name
+    reference = reference_of(config["reference"], among).name
     records = [known.get(record.key, record) for record in planned(among, seeds)]
     open_seeds = {record.seed for record in records if record.state == RUNNING}
     whole = [seed for seed in seeds if seed not in open_seeds]

@@ -38,7 +38,7 @@ class Entry:
     name: str  # as in the search's ledger
     kind: str  # "candidate" or "rival"
     theta: tuple[float, ...] | None  # raw θ; None for a hand-made loss
-    score: float  # the target's with the search's own seed; NaN if it was not trained with that
+    score: float | None  # the target's with the search's own seed; None if it was not trained with that
     seconds: float  # what that took
 
     @property
@@ -99,7 +99,7 @@ def plan(entries: Sequence[Entry], variants: Sequence[Variant]) -> list[TrialRec
         for variant in variants
         for seed in variant.seeds
         for index, entry in enumerate(entries)
-        if variant.name != PROXY or math.isnan(entry.score)
+        if variant.name != PROXY or entry.score is None
     ]
 
 
@@ -144,7 +144,7 @@ class Trust:
         return [self._score(variant, entry) for entry in self.entries]
 
     def _score(self, variant: Variant, entry: Entry) -> float:
-        if variant.name == PROXY and not math.isnan(entry.score):
+        if variant.name == PROXY and entry.score is not None:
             return entry.score
         found = [self._done.get((training(variant.name, entry.name), seed)) for seed in variant.seeds]
         return fmean(math.nan if record is None else record.reward for record in found)

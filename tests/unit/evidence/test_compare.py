@@ -15,7 +15,7 @@ from torch import nn
 from autoseg.errors import AutosegError, Diverged, InputError
 from autoseg.evidence.comparison import made_with
 from autoseg.evidence.comparison.compare import ComparisonTask, counts_file, parse_seeds, run_comparison
-from autoseg.evidence.comparison.contenders import Recipe, contenders, find, keep_cards, warnings_about
+from autoseg.evidence.comparison.contenders import Recipe, contenders, keep_cards, reference_of, warnings_about
 from autoseg.evidence.comparison.documents import About, latex, markdown, write
 from autoseg.evidence.comparison.matrix import Matrix
 from autoseg.evidence.comparison.tables import (
@@ -152,10 +152,10 @@ def test_losses_that_cannot_be_compared_are_refused(losses: list[str], words: st
 
 def test_the_reference_is_one_of_the_losses() -> None:
     among = contenders(["lovasz", "identity", "0.5*ce + 0.5*jml"], ["biou"])
-    assert find("reference", "identity", among).name == "identity/biou"
-    assert find("reference", "0.5*ce+ 0.5*jml", among).name == "0.5*ce+0.5*jml"
+    assert reference_of("identity", among).name == "identity/biou"
+    assert reference_of("0.5*ce+ 0.5*jml", among).name == "0.5*ce+0.5*jml"
     with pytest.raises(InputError, match="reference: expected one of the losses: lovasz"):
-        find("reference", "ce", among)
+        reference_of("ce", among)
 
 
 def test_the_reference_may_be_a_card_that_the_comparison_keeps_a_copy_of(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_the_reference_may_be_a_card_that_the_comparison_keeps_a_copy_of(tmp_pat
     among = contenders(["ce", str(card)], ["miou"])
     keep_cards(among, tmp_path / "run")
     resumed = contenders([contender.kept for contender in among], ["miou"], tmp_path / "run")
-    assert find("reference", str(card), resumed) == resumed[1]
+    assert reference_of(str(card), resumed) == resumed[1]
 
 
 def test_what_was_searched_and_what_was_not(tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def test_picks_are_spread_over_the_scores_not_over_the_ranks() -> None:
 
 def entries() -> list[Entry]:
     found = [Entry(f"candidate 0.{i}", "candidate", (score,), score + 0.001, 2.0) for i, score in enumerate(RANKED)]
-    return [*found, Entry("ce", "rival", None, math.nan, 0.0)]
+    return [*found, Entry("ce", "rival", None, None, 0.0)]
 
 
 def quality(payload: dict[str, Any]) -> float:
@@ -228,7 +228,7 @@ def judged(full: Sequence[float], **scores: Sequence[float]) -> list[Any]:
     """Rows of made-up scores; `cheap` and `cheaper` beside the proxy's two seeds."""
     names = {"own": PROXY, "again": AGAIN}
     given = {names.get(name, name): list(values) for name, values in {**scores, FULL: full}.items()}
-    losses = [Entry(str(i), "candidate", (float(i),), math.nan, 0.0) for i in range(len(full))]
+    losses = [Entry(str(i), "candidate", (float(i),), None, 0.0) for i in range(len(full))]
     cost = {"cheap": 0.5, "cheaper": 0.25}
     records = [
         TrialRecord(-1, i, name, training(name, str(i)), None, 1, "complete", {"m": v}, v, cost.get(name, 1.0))

@@ -13,6 +13,7 @@ from mmengine.logging import HistoryBuffer
 
 from autoseg.errors import InputError
 from autoseg.retrain import checkpoint
+from autoseg.training.checkpoint import last_checkpoint
 
 
 def test_what_mmengine_writes_is_read(tmp_path: Path) -> None:
@@ -76,4 +77,4 @@ def test_mmengine_reads_through_us(tmp_path: Path) -> None:
 
 def test_no_checkpoint_yet(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="which has none"):
-        checkpoint.last_checkpoint(tmp_path)
+        last_checkpoint(tmp_path)
