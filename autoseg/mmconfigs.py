@@ -11,7 +11,9 @@ from typing import Any
 
 from autoseg.errors import InputError, in_a_line
 
-USUAL = {"model.config": "_base_/models/*.py", "data.mmseg_config": "_base_/datasets/*.py", "config": "[!_]*/*.py"}
+USUAL = {"config": "[!_]*/*.py", "model.config": "_base_/models/*.py", "data.mmseg_config": "_base_/datasets/*.py"}
+KEYS = tuple(USUAL)  # that take such files
+OF_A_REPORT = ("data.mmseg_config",)  # those that `autoseg report` reads, for the images
 
 
 def shipped(config: str) -> Path | None:

@@ -32,14 +32,19 @@ def job(name: str, config: SearchConfig | CompareConfig | TrustConfig, threads: 
         InputError: `workers` or `device` cannot be had, or there is no cluster.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped cluster job ends as Ctrl-C does
-    reachable(config.imports)
-    where = config.executor
-    devices = places(where.name, config.workers, config.device, where.per_device, threads, where.address)
-    with Standby(devices, threads, import_all, start=where.name == "processes") as workers:
+    with standby(config, threads) as workers:
         with uninterrupted():
             done = getattr(importlib.import_module(f"autoseg.cli.jobs.{name}"), name)  # torch and Optuna
         status: int = done(config, workers)
         return status
+
+
+def standby(config: SearchConfig | CompareConfig | TrustConfig, threads: int) -> Standby:
+    """The workers of a command, started unless it has no processes; arguments and errors as in `job`."""
+    reachable(config.imports)
+    where = config.executor
+    devices = places(where.name, config.workers, config.device, where.per_device, threads, where.address)
+    return Standby(devices, threads, import_all, start=where.name == "processes")
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from pathlib import Path
 from autoseg.cli.arguments import IMPORTS, Arguments, code_named, write_output
 from autoseg.errors import InputError
 from autoseg.imports import load
+from autoseg.mmconfigs import OF_A_REPORT
 from autoseg.search.run_folder import read_config
 
 HELP = """
@@ -28,7 +29,6 @@ A search; a search beside the comparison that judged its loss:
 """
 
 NAME = "report.html"
-DATA = "data.mmseg_config"  # of the configs of a run the one that is read here, for its images
 
 
 def run(command: str, argv: list[str]) -> int:
@@ -37,7 +37,7 @@ def run(command: str, argv: list[str]) -> int:
     parser.add_argument("runs", metavar="RUN", nargs="+")
     parser.add_argument("-o", dest="file")
     parser.add_argument("--force", action="store_true")
-    named, words = code_named(command, argv, (IMPORTS, DATA))
+    named, words = code_named(command, argv, (IMPORTS, *OF_A_REPORT))
     given = parser.parse_intermixed_args(words)
     paths = [Path(text).expanduser() for text in given.runs]
     target = _target(given.file, paths)
@@ -48,7 +48,7 @@ def run(command: str, argv: list[str]) -> int:
     from autoseg.evidence.report.read import open_runs
 
     for path in paths:
-        require(read_config(path), named, path, [DATA])
+        require(read_config(path), named, path, OF_A_REPORT)
     load(named[IMPORTS])
     runs = open_runs(paths, force=given.force)
     text = report(runs, [command_for(run.config, run.path) for run in runs])

@@ -11,11 +11,12 @@ from autoseg.cli import ahead
 from autoseg.cli.arguments import Arguments, code_named, shown
 from autoseg.cli.configuration import compose
 from autoseg.cli.configuration.check import absolute_paths, check
-from autoseg.cli.configuration.named_code import CONFIGS, require
+from autoseg.cli.configuration.named_code import require
 from autoseg.cli.configuration.overrides import typed_keys
 from autoseg.cli.configuration.resume import resumed, searched
 from autoseg.config import TrustConfig
 from autoseg.errors import InputError
+from autoseg.mmconfigs import KEYS
 
 HELP = """
 Says whether a search's proxy ranks losses as a fuller training does, or which cheaper one may.
@@ -43,7 +44,7 @@ def run(command: str, argv: list[str]) -> int:
     """Compose and look."""
     given = Arguments(command, HELP).keys(argv)
     runs = [word for word in given.words if "=" not in word]
-    named, overrides = code_named(command, [word for word in given.words if "=" in word], CONFIGS)
+    named, overrides = code_named(command, [word for word in given.words if "=" in word], KEYS)
     config = compose.compose("trust", TrustConfig, overrides)
     if config.resume is not None:
         if runs:

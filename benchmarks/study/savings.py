@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import numpy as np
 
 from autoseg.cli.ahead import standby
 from autoseg.cli.jobs import running
-from autoseg.cli.jobs.trust_source import Source, kept_entries, plain_entries
+from autoseg.cli.jobs.trust_source import Source, kept_entries
 from autoseg.config import ProxyConfig, SearchConfig, TrustConfig
 from autoseg.evidence.comparison.tables import csv_text
 from autoseg.evidence.trust.rankings import Entry, TrustTask, Variant, plan, train_all
@@ -81,7 +81,7 @@ def train(
 ) -> list[TrialRecord]:
     """Results of trainings of `trust.plan`, each of one of our kinds; what `folder` does not have yet is done."""
     search = source.search
-    kept = {"run": str(source.run), "seed": planned[0].seed, "entries": plain_entries(entries)}
+    kept = {"run": str(source.run), "seed": planned[0].seed, "entries": [asdict(entry) for entry in entries]}
     task = Timed(_task(source, entries, planned, folder))
     config = TrustConfig(workers=workers, device="cpu", executor=search.executor)
     with (

@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from autoseg.cli.configuration import stored
-from autoseg.cli.configuration.named_code import CONFIGS
 from autoseg.cli.configuration.stored import at, put
 from autoseg.config import CompareConfig, ProxyConfig, RetrainConfig, SearchConfig, TrustConfig
 from autoseg.errors import InputError, unknown_name
 from autoseg.imports import located
-from autoseg.mmconfigs import config_path
+from autoseg.mmconfigs import KEYS, config_path
 from autoseg.mmconfigs import located as located_config
 from autoseg.search.rungs import NONE, PRUNERS, Rungs, build_pruner
 
@@ -115,7 +114,7 @@ def absolute_paths(config: Config | TrustConfig) -> None:
     for key in (*PATHS, "space.name") if space else PATHS:
         if (value := at(config, key)) is not None:
             put(config, key, str(Path(value).expanduser().absolute()))
-    for key in CONFIGS:
+    for key in KEYS:
         if (value := at(config, key)) is not None:
             put(config, key, located_config(value))
     config.imports = located(config.imports)

@@ -17,22 +17,20 @@ from typing import Any
 from autoseg.cli.configuration.overrides import and_imports, typed
 from autoseg.cli.configuration.stored import at
 from autoseg.errors import InputError
-from autoseg.mmconfigs import shipped
+from autoseg.mmconfigs import KEYS, shipped
 
-CONFIGS = ("config", "model.config", "data.mmseg_config")  # keys that take files of Python
-OF_A_REPORT = ("data.mmseg_config",)  # those that `autoseg report` reads, for the images
 SCOPES = "mmseg|mmengine|mmcv|mmpretrain|mmdet"  # whose registries a name may be looked up in
 REGISTERED = re.compile(rf"((?:{SCOPES})\.[A-Z])?\w+")
 OPEN = ("overrides", "model.overrides")  # where anything at all may stand
 
 
-def own_configs(config: Any, keys: Sequence[str] = CONFIGS) -> dict[str, str]:
+def own_configs(config: Any, keys: Sequence[str] = KEYS) -> dict[str, str]:
     """The configs that a configuration names and mmsegmentation does not ship, by their keys."""
     named = {key: at(config, key) for key in keys}
     return {key: file for key, file in named.items() if isinstance(file, str) and shipped(file) is None}
 
 
-def again(config: Any, keys: Sequence[str] = CONFIGS) -> str:
+def again(config: Any, keys: Sequence[str] = KEYS) -> str:
     """What goes to the end of a command on a run of this configuration, typed or plain; empty for no such code.
 
     Args:
@@ -43,7 +41,7 @@ def again(config: Any, keys: Sequence[str] = CONFIGS) -> str:
     return and_imports(at(config, "imports") or []) + "".join(f" {typed(key, file)}" for key, file in code)
 
 
-def require(config: Any, named: Mapping[str, Any], where: object, keys: Sequence[str] = CONFIGS) -> None:
+def require(config: Any, named: Mapping[str, Any], where: object, keys: Sequence[str] = KEYS) -> None:
     """Refuse a run that was made with code of its user that is not named now.
 
     Args:

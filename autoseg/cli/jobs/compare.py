@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from autoseg.cli.configuration import stored
-from autoseg.cli.configuration.named_code import OF_A_REPORT, again
+from autoseg.cli.configuration.named_code import again
 from autoseg.cli.configuration.resume import written
 from autoseg.cli.faults import INTERRUPTED
 from autoseg.cli.jobs import running
@@ -36,6 +36,7 @@ from autoseg.evidence.comparison.tables import aligned, legend, rows_of, sentenc
 from autoseg.execution import Standby
 from autoseg.imports import load
 from autoseg.metrics import names, parse
+from autoseg.mmconfigs import OF_A_REPORT
 from autoseg.search.keepsakes import Keepsakes
 from autoseg.search.own import formulas, network_of
 from autoseg.search.proxy import ProxyTask

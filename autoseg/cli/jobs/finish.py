@@ -6,10 +6,11 @@ import math
 import shlex
 from pathlib import Path
 
-from autoseg.cli.configuration.named_code import OF_A_REPORT, again
+from autoseg.cli.configuration.named_code import again
 from autoseg.config import PAPER_METRICS, SearchConfig
 from autoseg.losses import LossCard
 from autoseg.metrics import names
+from autoseg.mmconfigs import OF_A_REPORT
 from autoseg.search.ledger import Ledger
 from autoseg.search.records import COMPLETE, Row, SearchResult, by_round, percent
 

@@ -13,7 +13,7 @@ from autoseg.cli.configuration.named_code import again
 from autoseg.cli.configuration.resume import searched, written
 from autoseg.cli.faults import INTERRUPTED
 from autoseg.cli.jobs import running
-from autoseg.cli.jobs.trust_source import Source
+from autoseg.cli.jobs.trust_source import Source, kept_entries
 from autoseg.config import ProxyConfig, SearchConfig, TrustConfig
 from autoseg.errors import InputError
 from autoseg.evidence.trust.documents import lines, write
@@ -34,7 +34,7 @@ from autoseg.imports import load
 from autoseg.metrics import names
 from autoseg.search.confirm import fresh_seeds, rival
 from autoseg.search.records import COMPLETE
-from autoseg.search.run_folder import RunFolder, new_run_path, read_fingerprint
+from autoseg.search.run_folder import RunFolder, new_run_path
 
 LONGER = 4  # times the proxy's iterations
 SHORTER = (2, 4)  # parts of them that are tried
@@ -110,8 +110,7 @@ def build(config: TrustConfig) -> Parts:
     search = source.search
     path = Path(config.run_dir) if config.run_dir else new_run_path(Path("runs"), "trust", search.data.name)
     if (path / "config.yaml").is_file():  # the search may have gone on since: the losses stay
-        kept = read_fingerprint(path)["entries"]
-        entries = [Entry(**{**one, "theta": one["theta"] and tuple(one["theta"])}) for one in kept]
+        entries = kept_entries(path)
     else:
         entries = [*source.candidates(config.candidates), *_rivals(source)]
     seeds = fresh_seeds(search.seed, search.search.confirm.seeds + 1 + config.full.seeds)[search.search.confirm.seeds :]

@@ -79,3 +79,9 @@ class Source:
         data, options = self.data, search.boundary_options  # in the place of `own` comes that of each job
         task = CandidateTask(search.metric, self.space.to_dict(), data.num_classes, own, data.ignore_index, options)
         return TrustTask(task, trains, jobs)
+
+
+def kept_entries(path: Path) -> list[Entry]:
+    """The losses that a run folder has in its fingerprint."""
+    kept = read_fingerprint(path)["entries"]
+    return [Entry(**{**one, "theta": one["theta"] and tuple(one["theta"])}) for one in kept]

@@ -28,7 +28,7 @@ from autoseg.search.records import TrialRecord
 from autoseg.search.run_folder import RunFolder, slug
 
 if TYPE_CHECKING:
-    from autoseg.search.candidate import Train
+    pass
 
 STUDY = "compare"
 COUNTS = "counts"  # folder of a comparison with what each image contributed
@@ -55,22 +55,17 @@ class ComparisonTask:
 
     texts: Mapping[str, str]  # contender name to what it is built from
     recipe: Recipe  # how
-    train: Train  # `train(loss, seed, device)` returns {metric: score}, classes as "<metric>/<class>"
-    keepsakes: Keepsakes | None = None  # which trainings leave predictions behind; only for the built-in training
-    # folder for what each image contributed to each training, if `train` can keep that; None: nowhere
-    counts: str | None = None
+    train: Any  # `train(loss, seed, device)` returns {metric: score}, classes as "<metric>/<class>": a `ProxyTask`
+    keepsakes: Keepsakes | None = None  # which trainings leave predictions behind; None: none
+    counts: str | None = None  # folder for what each image contributed to each training; None: nowhere
 
     def __call__(self, payload: dict[str, Any], device: str) -> Mapping[str, float]:
         """Scores of `{"loss": name, "seed": n}`."""
         loss = self.recipe.build(self.texts[payload["loss"]]).to(device)
         train, seed = self.train if self.keepsakes is None else self.keepsakes.ask(self.train, payload), payload["seed"]
-        if self.counts is not None and hasattr(train, "counts_to"):  # `ProxyTask` has it, a user's function need not
-            file = str(counts_file(Path(self.counts), payload["loss"], seed))
-            train = replace(train, counts_to=file)  # type: ignore[type-var]
-        scores = train(loss, seed, device)
-        if not isinstance(scores, Mapping):
-            raise InputError("train()", "{metric: score} as its result", repr(scores))
-        return scores
+        if self.counts is not None:
+            train = replace(train, counts_to=str(counts_file(Path(self.counts), payload["loss"], seed)))
+        return train(loss, seed, device)
 
 
 def parse_seeds(given: object) -> list[int]:

@@ -72,7 +72,7 @@ def _why(run: Run, reference: str, kept: Sequence[str]) -> str:
     if "data" not in run.config:
         return "Trainings with your own function leave no predictions."
     if not (run.path / FOLDER).is_dir():
-        return "No predictions were kept: the run ended before its confirmation, had none, or is of an older version."
+        return "No predictions were kept: the run ended before its confirmation, or had none."
     return f"Predictions are shown beside those of {reference}; kept are only those of {', '.join(kept) or 'no loss'}."
 
 
