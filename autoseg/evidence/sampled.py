@@ -10,6 +10,7 @@ from autoseg.surrogates import SurrogateLoss, build_space, published
 from autoseg.surrogates.curves import evaluate
 
 FloatArray = NDArray[np.float64]
+STEPS = 61  # of the even grid
 # Denser near the ends, where found curves are steepest.
 _GRID = (1 - torch.cos(torch.linspace(0, torch.pi, 401, dtype=torch.float64))) / 2
 
@@ -27,12 +28,12 @@ def curve_points(loss: SurrogateLoss) -> dict[str, FloatArray]:
     }
 
 
-def operands(loss: SurrogateLoss, steps: int = 61) -> dict[str, tuple[FloatArray, FloatArray]]:
+def operands(loss: SurrogateLoss) -> dict[str, tuple[FloatArray, FloatArray]]:
     """For each AND and OR ("AND", or "bf1 AND" in a sum) the two curves of its operands on an even grid.
 
     An operation between prediction and label has one curve, drawn for both operands as in the paper.
     """
-    grid = torch.linspace(0, 1, steps, dtype=torch.float64)
+    grid = torch.linspace(0, 1, STEPS, dtype=torch.float64)
     values = {name: evaluate(grid, rows.double().cpu()).numpy() for name, rows in coefficients(loss).items()}
     found: dict[str, tuple[FloatArray, FloatArray]] = {}
     for _, metric in loss.terms:

@@ -104,14 +104,11 @@ def options(group: str, schema: type | None = None) -> list[str]:
     return sorted(name for name, given in keys.items() if given <= known)
 
 
-def groups(schema: type | None = None) -> list[str]:
-    """Names of the folders of `configs/`, sorted; with a command's schema, those that it has."""
-    root = importlib.resources.files("autoseg.conf")
-    names = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("_"))
-    if schema is None:
-        return names
-    own = {field.name for field in fields(schema)}
-    return [name for name in names if name in own or (name == "experiment" and options(name, schema))]
+def groups(schema: type) -> list[str]:
+    """Names of the folders of `configs/` that a command has, sorted."""
+    names = {entry.name for entry in importlib.resources.files("autoseg.conf").iterdir() if entry.is_dir()}
+    own = names & {field.name for field in fields(schema)}
+    return sorted(own | {"experiment"} if options("experiment", schema) else own)
 
 
 def _build(name: str, schema: type[T], overrides: list[str]) -> T:

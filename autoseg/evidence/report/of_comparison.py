@@ -47,12 +47,10 @@ def comparison_page(run: ComparisonRun, slug: str, command: str) -> RunPage:
 
 def mine(run: ComparisonRun) -> str | None:
     """The loss the report is about: the best that was searched, else the best of all but the reference."""
-    others = [loss.name for loss in run.among if loss.name != run.reference]
-    searched = [loss.name for loss in run.among if loss.searched and loss.name != run.reference]
-    if run.matrix is None:
-        return next(iter([*searched, *others]), None)
-    wanted = set(searched or others)
-    return run.matrix.best(run.metrics[0], lambda loss: loss.name in wanted) or next(iter([*searched, *others]), None)
+    others = [loss for loss in run.among if loss.name != run.reference]
+    wanted = [loss for loss in others if loss.searched] or others
+    best = run.matrix and run.matrix.best(run.metrics[0], lambda loss: loss in wanted)
+    return best or next((loss.name for loss in wanted), None)
 
 
 def _compared(run: ComparisonRun) -> str:
