@@ -186,7 +186,7 @@ class Watch:
         return str(self._path / files[status.kind])
 
     def _go_on(self, status: Status) -> str:
-        if status.kind == "search" and "search" not in status.config:
+        if status.kind == "search" and "data" not in status.config:  # from Python
             return f"Go on with the same call of autoseg.search, run_dir={str(self._path)!r}."
         from autoseg.cli.configuration.named_code import again  # Hydra, for its quoting
         from autoseg.cli.configuration.overrides import typed

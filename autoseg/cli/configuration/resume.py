@@ -27,7 +27,6 @@ RUNS: dict[type, str] = {
     TrustConfig: "trust",
     RetrainConfig: "retrain",
 }
-BY_COMMAND = {"proxy", "data"}  # what a search from Python lacks
 
 
 def written(path: Path, schema: type, field: str = "resume") -> dict[str, Any]:
@@ -42,7 +41,7 @@ def written(path: Path, schema: type, field: str = "resume") -> dict[str, Any]:
         InputError: no run folder, or one of another kind.
     """
     kept = read_config(path)
-    if kind_of(kept, path, [RUNS[schema]], field) == "search" and not kept.keys() >= BY_COMMAND:
+    if kind_of(kept, path, [RUNS[schema]], field) == "search" and "data" not in kept:
         raise InputError(field, "the folder of a search by command", f"{path}, which is of a search from Python")
     return kept
 

@@ -42,8 +42,7 @@ def search_page(run: SearchRun, slug: str, command: str) -> RunPage:
 
 
 def _searched(run: SearchRun) -> str:
-    controller = run.fixed["controller"]
-    name = controller.get("name") or controller.get("controller") or "a controller"
+    name = run.fixed["controller"]["name"]
     return (
         f"Searched {len(run.search)} losses of the space {run.space.name} ({run.space.dim} numbers) with {name}, "
         f"judged by {run.metric} on {run.data_name}, held-out images."
