@@ -53,6 +53,8 @@ _ONE_OF: Mapping[str, tuple[str, ...]] = {
     "split": ("auto", "val", "test"),
 }
 
+_SIZES, _FACTORS = ("train.size", "train.crop", "proxy.size"), ("train.ratio", "proxy.scale")
+
 _ABOVE_ZERO = (
     "proxy.lr", "proxy.head_lr_mult", "proxy.frozen_gb", "search.timeout_s", "timeout_s",
     "train.lr", "train.head_lr_mult", "train.clip_grad", "train.ema",
@@ -60,52 +62,6 @@ _ABOVE_ZERO = (
 
 
 PATHS = ("data.root", "data.cache_dir", "model.weights", "proxy.soft.teacher", "load_from")
-
-
-def check(config: Config | TrustConfig) -> None:
-    """Refuse values out of range; names that a room knows best are checked by that room.
-
-    Raises:
-        InputError: the first value that is wrong.
-    """
-    _check_ranges(config)
-    if isinstance(config, TrustConfig):
-        return
-    if not 0 < config.data.holdout < 1:
-        raise InputError("data.holdout", "a share between 0 and 1", config.data.holdout)
-    _check_sizes(config)
-    config_path(config.model.config, "model.config")
-    if isinstance(config, RetrainConfig):
-        warmup, iters = config.train.warmup_iters, config.train.iters
-        if config.config is not None:
-            config_path(config.config, "config")
-        elif warmup >= iters:
-            raise InputError("train.warmup_iters", f"fewer than the {iters} of train.iters", warmup, "0 is none.")
-    else:
-        _check_savings(config.proxy)
-    if isinstance(config, SearchConfig) and config.search.pruner != NONE:
-        _check_rungs(config)
-
-
-def _check_ranges(config: Config | TrustConfig) -> None:
-    """Refuse single values out of range."""
-    known = stored.keys(type(config))
-    for key in known:
-        value = at(config, key)
-        for number in value if isinstance(value, list) else [value]:
-            if isinstance(number, float) and not math.isfinite(number):  # nan passes every comparison below
-                raise InputError(key, "a finite number", number)
-    for key, least in ((key, least) for least, of in _AT_LEAST.items() for key in of if key in known):
-        value = at(config, key)
-        if value is not None and value < least:
-            raise InputError(key, f"at least {least}", value)
-    for key in (key for key in _ABOVE_ZERO if key in known):
-        value = at(config, key)
-        if value is not None and value <= 0:
-            raise InputError(key, "more than 0", value)
-    for key, names in _ONE_OF.items():
-        if key in known and at(config, key) not in names:
-            raise unknown_name(key, at(config, key), names)
 
 
 def absolute_paths(config: Config | TrustConfig) -> None:
@@ -122,38 +78,73 @@ def absolute_paths(config: Config | TrustConfig) -> None:
         config.run_dir = str(Path(config.run_dir).expanduser())
 
 
-def _check_sizes(config: Config) -> None:
-    if isinstance(config, RetrainConfig):
-        sizes, factors = {"train.size": config.train.size, "train.crop": config.train.crop}, "train.ratio"
-    else:
-        sizes, factors = {"proxy.size": config.proxy.size}, "proxy.scale"
-    for key, size in sizes.items():
-        if size is not None and (len(size) != 2 or min(size) < 16):
-            raise InputError(key, "[height,width] in pixels, each at least 16", size)
-    scale, count = at(config, factors), config.data.count
-    if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
-        raise InputError(factors, "[smallest,largest] factor, both above 0", scale)
-    if len(count) != 3 or min(count) < 1:
-        raise InputError("data.count", "[train,val,test] images, each at least 1", count)
-    for key in ("model.mean", "model.std"):
-        if len(at(config, key)) != 3:
-            raise InputError(key, "three numbers, for red, green and blue", at(config, key))
-    if min(config.model.std) <= 0:
-        raise InputError("model.std", "three numbers above 0", config.model.std)
+def check(config: Config | TrustConfig) -> None:
+    """Refuse values out of range; names that a room knows best are checked by that room.
+
+    Raises:
+        InputError: the first value that is wrong.
+    """
+    _check_ranges(config)
+    if isinstance(config, TrustConfig):
+        return
+    _check_shared(config)
     if not isinstance(config, RetrainConfig):
-        _check_proxy_sizes(config)
+        _check_proxy(config.proxy, config.tolerance)
+    elif config.config is not None:
+        config_path(config.config, "config")
+    elif config.train.warmup_iters >= config.train.iters:
+        expected = f"fewer than the {config.train.iters} of train.iters"
+        raise InputError("train.warmup_iters", expected, config.train.warmup_iters, "0 is none.")
+    if isinstance(config, SearchConfig) and config.search.pruner != NONE:
+        _check_rungs(config)
 
 
-def _check_proxy_sizes(config: SearchConfig | CompareConfig) -> None:
-    proxy = config.proxy
-    if config.tolerance >= max(proxy.size):
+def _check_ranges(config: Config | TrustConfig) -> None:
+    """Refuse single values out of range; a command lacks some of the keys."""
+    for key in stored.keys(type(config)):
+        value = at(config, key)
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, float) and not math.isfinite(number):  # nan passes every comparison below
+                raise InputError(key, "a finite number", number)
+    for least, keys in _AT_LEAST.items():
+        for key in keys:
+            if (value := at(config, key)) is not None and value < least:
+                raise InputError(key, f"at least {least}", value)
+    for key in _ABOVE_ZERO:
+        if (value := at(config, key)) is not None and value <= 0:
+            raise InputError(key, "more than 0", value)
+    for key, names in _ONE_OF.items():
+        if (value := at(config, key)) is not None and value not in names:
+            raise unknown_name(key, value, names)
+    for key in _SIZES:
+        if (value := at(config, key)) is not None and (len(value) != 2 or min(value) < 16):
+            raise InputError(key, "[height,width] in pixels, each at least 16", value)
+    for key in _FACTORS:
+        if (value := at(config, key)) is not None and (len(value) != 2 or not 0 < value[0] <= value[1]):
+            raise InputError(key, "[smallest,largest] factor, both above 0", value)
+
+
+def _check_shared(config: Config) -> None:
+    """What all but trust have."""
+    data, model = config.data, config.model
+    if not 0 < data.holdout < 1:
+        raise InputError("data.holdout", "a share between 0 and 1", data.holdout)
+    if len(data.count) != 3 or min(data.count) < 1:
+        raise InputError("data.count", "[train,val,test] images, each at least 1", data.count)
+    for key, value in (("model.mean", model.mean), ("model.std", model.std)):
+        if len(value) != 3:
+            raise InputError(key, "three numbers, for red, green and blue", value)
+    if min(model.std) <= 0:
+        raise InputError("model.std", "three numbers above 0", model.std)
+    config_path(model.config, "model.config")
+
+
+def _check_proxy(proxy: ProxyConfig, tolerance: int) -> None:
+    if tolerance >= max(proxy.size):
         hint = "It is in pixels at that size; a wider one finds a boundary everywhere, and takes long."
-        raise InputError("tolerance", f"less than the sides of proxy.size={proxy.size}", config.tolerance, hint)
+        raise InputError("tolerance", f"less than the sides of proxy.size={proxy.size}", tolerance, hint)
     if proxy.batch_size < 2:
         raise InputError("proxy.batch_size", "at least 2", proxy.batch_size, "Batch norm needs more than one image.")
-
-
-def _check_savings(proxy: ProxyConfig) -> None:
     if proxy.warmup >= proxy.iters:
         hint = "It is a part of them; 0 is none."
         raise InputError("proxy.warmup", f"fewer than the {proxy.iters} of proxy.iters", proxy.warmup, hint)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,8 @@ def _compare(config: CompareConfig, parts: Parts, workers: Standby) -> Matrix:
     return found
 
 
-def _folder(config: CompareConfig, parts: Parts) -> RunFolder:
+@contextmanager
+def _folder(config: CompareConfig, parts: Parts) -> Iterator[RunFolder]:
     """The locked folder: a new one, or a comparison of the same budget; what it is gone on with is noted."""
     losses = [contender.kept for contender in parts.among]
     kept = dataclasses.replace(config, losses=losses, reference=parts.reference, resume=None, run_dir=str(parts.path))
@@ -105,14 +107,11 @@ def _folder(config: CompareConfig, parts: Parts) -> RunFolder:
         folder = RunFolder.open(parts.path, made_with.admit(parts.path, fixed, config.force))
     else:
         folder = RunFolder.create(parts.path, plain, fixed)
-    try:
+    with folder:
         made_with.same_code(folder, formulas(names(), words_of(parts.among)))
         made_with.note(folder, fixed)
         folder.write_config(plain)
-    except BaseException:
-        folder.close()
-        raise
-    return folder
+        yield folder
 
 
 def named(config: CompareConfig) -> tuple[list[int], list[Contender], str, Path]:
