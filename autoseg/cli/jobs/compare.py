@@ -108,8 +108,7 @@ def _folder(config: CompareConfig, parts: Parts) -> Iterator[RunFolder]:
     else:
         folder = RunFolder.create(parts.path, plain, fixed)
     with folder:
-        made_with.same_code(folder, formulas(names(), words_of(parts.among)))
-        made_with.note(folder, fixed)
+        made_with.note(folder, fixed, formulas(names(), words_of(parts.among)))
         folder.write_config(plain)
         yield folder
 

@@ -2,8 +2,8 @@
 
 A comparison is of losses only if all else is equal, and it may be gone on with by others than it was begun with. Adding
 trainings of another network or another schedule is refused unless forced, and is said in the table; scores of other
-images, or of metrics with other options or another formula, never stand in one. Files beside its ledger say after how
-many results which budget and versions held, and what the metrics and losses of one's own were.
+images, or of metrics with other options or another formula, never stand in one. A file beside its ledger says after how
+many results what held.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from autoseg.files import write_atomic
 from autoseg.search.ledger import Ledger
 from autoseg.search.own import RESOLVED, changed_config
 from autoseg.search.records import RUNNING, TrialRecord
-from autoseg.search.run_folder import RunFolder, read_fingerprint, read_json
+from autoseg.search.run_folder import RunFolder, read_fingerprint
 from autoseg.search.versions import told, versions
 
-HELD, FORMULAS = "made_with.json", "formulas.json"
+HELD = "made_with.json"
 
 Budget = Mapping[str, Any]
 
@@ -57,20 +57,30 @@ def admit(path: Path, budget: Budget, force: bool) -> Budget:
     return {**budget, **{key: then[key] for key in other}}
 
 
-def note(folder: RunFolder, budget: Budget) -> None:
-    """Keep the budget and the installed versions of the trainings to come, if either is new.
+def note(folder: RunFolder, budget: Budget, formulas: Mapping[str, str]) -> None:
+    """Keep what the trainings to come are made with, if it is new: budget, formulas, and the versions installed.
+
+    Args:
+        folder: of the comparison.
+        budget: as in `admit`.
+        formulas: of `search.own.formulas`: metrics and losses of one's own that it uses.
 
     Raises:
-        InputError: trainings of the budget before have no result yet.
+        InputError: trainings of the budget before have no result yet; a formula was edited since it had a result.
     """
-    known, now = _held(folder.path), {"budget": budget, "versions": versions()}
-    states = _states(folder)
+    known, states = _held(folder.path), _states(folder)
     waiting = states.count(RUNNING)
     if waiting and known and known[-1]["budget"] != budget:
         hint = "Finish it as it was first: resume it without other changes."
         raise InputError("force", "a comparison whose trainings all have a result", f"{waiting} without one", hint)
     done = len(states) - waiting
     known = [entry for entry in known if entry["after"] < done]  # of what brought no result, nothing is said
+    before = known[-1]["formulas"] if known else {}
+    for name, digest in formulas.items():
+        if before.get(name, digest) != digest:
+            hint = "Scores of both cannot stand in one table: undo the edit, or make a new run folder."
+            raise InputError(name, f"{before[name]!r}, as when the comparison first used it", repr(digest), hint)
+    now = {"budget": budget, "versions": versions(), "formulas": {**before, **formulas}}
     if not known or {**known[-1], **now} != known[-1]:
         write_atomic(folder.path / HELD, json.dumps([*known, {"after": done, **now}], indent=1))
 
@@ -112,26 +122,6 @@ def budgets_of(path: Path, records: Sequence[TrialRecord]) -> str:
     return f"Not one budget: {'; '.join(parts)}. Differences between these are not of the losses alone."
 
 
-def same_code(folder: RunFolder, now: Mapping[str, str]) -> None:
-    """Refuse own metrics and losses that were edited since the comparison first used them; others are kept as new.
-
-    Args:
-        folder: of the comparison.
-        now: of `search.own.formulas`.
-
-    Raises:
-        InputError: one was.
-    """
-    file = folder.path / FORMULAS
-    known = read_json(file) if file.exists() else {}
-    for name, digest in now.items():
-        if known.get(name, digest) != digest:
-            hint = "Scores of both cannot stand in one table: undo the edit, or make a new run folder."
-            raise InputError(name, f"{known[name]!r}, as when the comparison first used it", repr(digest), hint)
-    if not now.keys() <= known.keys():
-        write_atomic(file, json.dumps({**known, **now}, indent=1))
-
-
 def _held(path: Path) -> list[dict[str, Any]]:
     """What held after how many results, in this order; empty before the first training.
 
@@ -143,7 +133,7 @@ def _held(path: Path) -> list[dict[str, Any]]:
         return []
     try:
         known: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
-        kinds = {"after": int, "budget": dict, "versions": dict}
+        kinds = {"after": int, "budget": dict, "versions": dict, "formulas": dict}
         if not all(isinstance(entry[key], kind) for entry in known for key, kind in kinds.items()):
             raise ValueError(f"not entries of {', '.join(kinds)}")
     except (OSError, ValueError, TypeError, KeyError) as error:

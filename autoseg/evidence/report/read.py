@@ -145,7 +145,7 @@ def _comparison(path: Path, config: dict[str, Any], fixed: dict[str, Any]) -> Co
         known = {record.key: record for record in ledger.records(STUDY)}
     _some_complete(path, list(known.values()))
     classes, seeds = _classes(list(known.values())), parse_seeds(config["seeds"])
-    options: dict[str, Any] = {key: fixed[key] for key in ("tolerance", "drop_background") if key in fixed}
+    options = {key: fixed[key] for key in ("tolerance", "drop_background")}
     recipe = Recipe(len(classes) or 2, space=config["space"]["name"], options=options)
     among = contenders(config["losses"], config["metrics"], path)
     reference = reference_of(config["reference"], among).name

@@ -278,15 +278,15 @@ def test_a_budget_changes_only_when_all_is_done_and_by_force(tmp_path: Path) -> 
     first = TrialRecord(-1, 0, "hand-made", "ce", None, 1)
     second = TrialRecord(-1, 0, "hand-made", "ce", None, 2)
     with RunFolder.open(path, made_with.admit(path, old, force=False)) as folder:
-        made_with.note(folder, old)
+        made_with.note(folder, old, {})
         with Ledger(folder.trials, (), studies=("compare",)) as ledger:
             first = ledger.add("compare", first)
             with pytest.raises(InputError, match="1 without one"):
-                made_with.note(folder, new)
+                made_with.note(folder, new, {})
             first = ledger.finish("compare", first, Outcome("complete", {"miou": 0.5}), 0.5)
     with RunFolder.open(path, made_with.admit(path, new, force=True)) as folder:
-        made_with.note(folder, new)
-        made_with.note(folder, new)
+        made_with.note(folder, new, {})
+        made_with.note(folder, new, {})
         with Ledger(folder.trials, (), studies=("compare",)) as ledger:
             second = ledger.add("compare", second)
     text = made_with.budgets_of(path, [first, second])
@@ -297,16 +297,19 @@ def test_a_budget_changes_only_when_all_is_done_and_by_force(tmp_path: Path) -> 
         made_with.budgets_of(path, [first])
 
 
-def test_an_own_formula_that_was_edited_in_between_is_refused(tmp_path: Path) -> None:
+def test_an_own_formula_that_was_edited_since_it_had_a_result_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "run"
     with RunFolder.create(path, {"losses": []}, {}) as folder:
-        made_with.same_code(folder, {})
-        assert not (path / "formulas.json").exists()
-        made_with.same_code(folder, {"formula of f2": "aa"})
-        made_with.same_code(folder, {"formula of the loss poly": "bb"})  # a loss that came later
-        made_with.same_code(folder, {"formula of f2": "aa", "formula of the loss poly": "bb"})
+        made_with.note(folder, {}, {"formula of f2": "before anything was trained"})
+        made_with.note(folder, {}, {"formula of f2": "aa"})
+        for seed in (1, 2):
+            with Ledger(folder.trials, (), studies=("compare",)) as ledger:
+                record = ledger.add("compare", TrialRecord(-1, 0, "hand-made", "ce", None, seed))
+                ledger.finish("compare", record, Outcome("complete", {"miou": 0.5}), 0.5)
+            made_with.note(folder, {}, {"formula of the loss poly": "bb"})  # a loss that came later
+        made_with.note(folder, {}, {"formula of f2": "aa", "formula of the loss poly": "bb"})
         with pytest.raises(InputError, match=r"formula of f2: expected 'aa', as when .*, got 'cc'\. Scores of both"):
-            made_with.same_code(folder, {"formula of f2": "cc"})
+            made_with.note(folder, {}, {"formula of f2": "cc"})
 
 
 def test_versions_are_told_from_the_result_on_that_they_brought(
@@ -320,7 +323,7 @@ def test_versions_are_told_from_the_result_on_that_they_brought(
         installed["torch"] = version
         fresh = not (path / "config.yaml").exists()
         with RunFolder.create(path, {"losses": []}, {}) if fresh else RunFolder.open(path, {}) as folder:
-            made_with.note(folder, {})
+            made_with.note(folder, {}, {})
             with Ledger(folder.trials, (), studies=("compare",)) as ledger:
                 if seed:
                     record = ledger.add("compare", TrialRecord(-1, 0, "hand-made", "ce", None, seed))

@@ -87,7 +87,7 @@ def compare(path: Path, seeds: int = 5, last: int | None = None, predictions: bo
     opened = open_data(data, SIZE)
     fixed = {"data": opened.fingerprint, "split": "test", "tolerance": 3, "drop_background": False, "proxy.iters": 3}
     with RunFolder.create(path, asdict(config), fixed) as folder:
-        made_with.note(folder, fixed)
+        made_with.note(folder, fixed, {})
         executor = InlineExecutor(ComparisonTask(keep_cards(among, path), RECIPE, toy))
         run_comparison(folder, among, parse_seeds(seeds), "miou", executor, Observer())
     if predictions:

@@ -57,12 +57,12 @@ def test_a_comparison_too_unless_it_is_forced(file: Path, tmp_path: Path) -> Non
     RunFolder.create(tmp_path / "run", {}, compared(file)).close()
     edit(file, "dict(", "dict( ")
     with RunFolder.open(tmp_path / "run", made_with.admit(tmp_path / "run", compared(file), force=False)) as folder:
-        made_with.note(folder, compared(file))
+        made_with.note(folder, compared(file), {})
     edit(file.with_name("base.py"), "depth=18", "depth=50")
     with pytest.raises(InputError, match=r"model\.config: .*has changed.*force=true"):
         made_with.admit(tmp_path / "run", compared(file), force=False)
     with RunFolder.open(tmp_path / "run", made_with.admit(tmp_path / "run", compared(file), force=True)) as folder:
-        made_with.note(folder, compared(file))
+        made_with.note(folder, compared(file), {})
 
 
 @pytest.mark.parametrize(
