@@ -68,7 +68,7 @@ class Bench:
             done = self.ledger.finish(study, jobs[job.key], outcome, gained)
             records[done.key] = done
             self._count(study, done)
-            self.observer.trained(done, self.progress(study))
+            self.observer.trained(done, self.progress())
         return list(records.values())
 
     def _recorded(self, study: str, planned: TrialRecord) -> TrialRecord:
@@ -92,11 +92,11 @@ class Bench:
             if best is None or (record.reward, -record.number) > (best.reward, -best.number):
                 self.best = record
 
-    def progress(self, phase: str) -> Progress:
+    def progress(self) -> Progress:
         """How far the run is."""
         total = max(self.total, self.done)
         left = estimate(self._seconds, self.done, total - self.done, self.executor.workers)
-        return Progress(phase, self.done, total, self.best, left)
+        return Progress(self.done, total, self.best, left)
 
 
 def train_list(

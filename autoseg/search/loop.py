@@ -75,7 +75,7 @@ def run_search(
             rungs = Rungs.before(round, bench.ledger.records("search"), settings)
             records = bench.train("search", _candidates(round, thetas, problem.seed), reward, rungs)
             controller.tell(thetas, np.array([record.reward for record in records]))
-            observer.round_done(RoundSummary.of(round, records), bench.progress("search"))
+            observer.round_done(RoundSummary.of(round, records), bench.progress())
             best = bench.best
             if best is not None:
                 publish(found(best, problem.seed))

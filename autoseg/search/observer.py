@@ -45,14 +45,12 @@ class Progress:
     """How far a search is.
 
     Args:
-        phase: "floor" (the rival a floor refers to), "search" or "confirm".
         done: trainings with a result.
         total: all trainings, confirmation included.
         best: the candidate with the highest reward so far.
         seconds_left: estimate for the rest of the run; None before anything ended.
     """
 
-    phase: str
     done: int
     total: int
     best: TrialRecord | None

@@ -16,6 +16,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,15 +42,8 @@ def place(folder: str, kind: str, seed: int, known: Sequence[Any]) -> Path:
         seed: of the trainings that share it.
         known: plain data, all else that the content depends on.
     """
-    digest = hashlib.sha256(json.dumps([torch_version(), *known], sort_keys=True).encode()).hexdigest()[:12]
+    digest = hashlib.sha256(json.dumps([version("torch"), *known], sort_keys=True).encode()).hexdigest()[:12]
     return Path(folder) / f"{kind}-seed-{seed}-{digest}.safetensors"
-
-
-def torch_version() -> str:
-    """Of the installed torch, without importing it."""
-    from importlib.metadata import version
-
-    return version("torch")
 
 
 def warm_up(training: Training, iters: int, num_classes: int, ignore_index: int, path: Path | None) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,15 +15,7 @@ from autoseg.metrics.images import ByImage
 from autoseg.training.frozen import Stored
 from autoseg.training.precision import Precision
 
-
-class Score(Protocol):
-    """What a metric must offer to be evaluated; all of `autoseg.metrics` does."""
-
-    def update(self, pred: Tensor, labels: Tensor) -> None:
-        """Adds a batch of predicted and true classes, both (N, H, W) int64."""
-
-    def compute(self) -> Tensor:
-        """0-d score over everything added."""
+Evaluated = Metric | MetricSum | ByImage
 
 
 @dataclass(frozen=True)
@@ -59,7 +50,7 @@ class View:
         model.train(training)
 
 
-def evaluate(model: nn.Module, view: View, labels: Tensor, metrics: Mapping[str, Score]) -> dict[str, float]:
+def evaluate(model: nn.Module, view: View, labels: Tensor, metrics: Mapping[str, Evaluated]) -> dict[str, float]:
     """Score a network on whole images.
 
     Args:
@@ -79,7 +70,7 @@ def evaluate(model: nn.Module, view: View, labels: Tensor, metrics: Mapping[str,
         for index, logits in view.logits(model):
             if not bool(logits.amax(1).isfinite().all()):  # a class that is masked by -inf is none
                 raise Diverged("a logit of the trained network is not finite")
-            _update(metrics, logits, labels[index].long())
+            _update(metrics.values(), logits, labels[index].long())
     return {name: float(metric.compute()) for name, metric in metrics.items()}
 
 
@@ -89,16 +80,10 @@ def predict(model: nn.Module, view: View) -> Tensor:
         return torch.cat([logits.argmax(1).to("cpu", torch.uint8) for _, logits in view.logits(model)])
 
 
-def _update(metrics: Mapping[str, Score], logits: Tensor, labels: Tensor) -> None:
-    pred = logits.argmax(1)
-    probs: Tensor | None = None
-    alike: list[Metric | MetricSum | ByImage] = []
-    for metric in metrics.values():
-        if getattr(metric, "needs_probs", False):
-            probs = logits.softmax(1) if probs is None else probs
-            metric.update_probs(probs, labels)  # type: ignore[attr-defined]
-        elif isinstance(metric, Metric | MetricSum | ByImage):
-            alike.append(metric)
-        else:
-            metric.update(pred, labels)
-    update_all(alike, pred, labels)
+def _update(metrics: Iterable[Evaluated], logits: Tensor, labels: Tensor) -> None:
+    of_probs = [metric for metric in metrics if getattr(metric, "needs_probs", False)]
+    if of_probs:
+        probs = logits.softmax(1)
+        for metric in of_probs:
+            metric.update_probs(probs, labels)  # type: ignore[union-attr]
+    update_all([metric for metric in metrics if metric not in of_probs], logits.argmax(1), labels)

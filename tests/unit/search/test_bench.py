@@ -55,7 +55,7 @@ def test_a_round_looks_at_nothing_of_the_history(quick_path: Path, monkeypatch: 
                 monkeypatch.setattr(ledger, "records", None)  # whoever went through them would fail
             with counted(ledger) as counts:
                 bench.train("search", plan(round), lambda scores: scores["biou"])
-                bench.progress("search")
+                bench.progress()
             told.append(counts)
     assert told[0] == told[1] == told[2]
     assert min(told[0].values()) > 0
@@ -65,11 +65,11 @@ def test_progress_and_best_are_those_of_all_records(quick_path: Path) -> None:
     """Kept up to date or counted anew from the file: the same; equals are decided for the first."""
     with Ledger(quick_path / "trials.db", NAMES) as ledger:
         bench = bench_of(ledger)
-        assert bench.best is None and bench.progress("search").seconds_left is None
+        assert bench.best is None and bench.progress().seconds_left is None
         bench.train("search", [*plan(0), replace(plan(1)[0], theta=(0.95, 0.1, 0.1))], lambda scores: scores["biou"])
         bench.train("confirm", plan(0), lambda scores: 2.0)  # no candidate of the search's rounds
         bench.train("search", plan(100), lambda scores: scores["biou"])  # θ as in round 0
-        best, progress = bench.best, bench.progress("confirm")
+        best, progress = bench.best, bench.progress()
     assert best is not None and best.round == 0
     assert progress.done == 13 and progress.best == best
     with Ledger(quick_path / "trials.db", NAMES) as again:

@@ -218,7 +218,6 @@ def test_what_the_observer_is_told(copied: Path, whole: SearchResult, told: Reco
     assert (plan.total, plan.done, plan.first_round, plan.workers) == (17, 0, 0, 1)
     progress = [progress for _, progress in told.of("trained")]
     assert [p.done for p in progress] == list(range(1, 18)) and all(p.total == 17 for p in progress)
-    assert [p.phase for p in progress] == ["search"] * 9 + ["confirm"] * 8
     assert progress[-1].seconds_left == 0
     summaries = [summary for summary, _ in told.of("round_done")]
     assert [s.round for s in summaries] == [0, 1, 2]

@@ -25,9 +25,9 @@ BAD = TrialRecord(0, 1, "candidate", "candidate 0.1", (0.1,), 7, "diverged", err
 def play(observer: Observer, folder: Path) -> None:
     """A search of one round."""
     observer.started(Plan(folder, "miou", 1, 2, 2, 4, 0, 0))
-    observer.trained(GOOD, Progress("search", 1, 4, GOOD, 90.0))
-    observer.trained(BAD, Progress("search", 2, 4, GOOD, 60.0))
-    observer.round_done(RoundSummary(0, (GOOD, BAD), 0.4, 0.4), Progress("search", 2, 4, GOOD, 60.0))
+    observer.trained(GOOD, Progress(1, 4, GOOD, 90.0))
+    observer.trained(BAD, Progress(2, 4, GOOD, 60.0))
+    observer.round_done(RoundSummary(0, (GOOD, BAD), 0.4, 0.4), Progress(2, 4, GOOD, 60.0))
     observer.confirming(2)
     observer.warning("lovasz is better [really]")
     observer.finished(SearchResult(folder, "miou", Finding("candidate 0.0", (0.5,), 0.4, {"miou": 0.4}, (7,), False)))

@@ -296,26 +296,6 @@ def test_upsampling_equals_interpolate_in_value_and_gradient(align: bool, size: 
     assert torch.allclose(a, b, atol=1e-4)
 
 
-class Counts:
-    """A metric that only looks at what it is given."""
-
-    def __init__(self, needs_probs: bool = False) -> None:
-        self.needs_probs, self.right, self.pixels = needs_probs, 0, 0
-
-    def update(self, pred: Tensor, labels: Tensor) -> None:
-        assert pred.dtype == labels.dtype == torch.int64 and not self.needs_probs
-        self.right += int((pred == labels).sum())
-        self.pixels += labels.numel()
-
-    def update_probs(self, probs: Tensor, labels: Tensor) -> None:
-        assert self.needs_probs and torch.allclose(probs.sum(1), torch.ones(()))
-        self.right += int((probs.argmax(1) == labels).sum())
-        self.pixels += labels.numel()
-
-    def compute(self) -> Tensor:
-        return torch.tensor(self.right / self.pixels)
-
-
 def test_evaluation_sees_the_chosen_images_whole_and_restores_the_mode() -> None:
     model, _ = run(replace(PROXY, iters=60), 0, CrossEntropy())
     images, labels = bright_squares()
@@ -324,13 +304,13 @@ def test_evaluation_sees_the_chosen_images_whole_and_restores_the_mode() -> None
             model.train(),
             View(images, torch.tensor([0, 2, 5]), precision_of(PROXY, CPU), MEAN, STD, size),
             labels,
-            {"a": Counts(), "p": Counts(True)},
+            {name: build_metric(name, num_classes=2) for name in ("gacc", "ece")},
         )
         for size in (1, 2, 16)
     ]
     assert model.training
-    assert scores[0] == scores[1] == scores[2]
-    assert scores[0]["a"] == scores[0]["p"] > 0.9
+    assert scores[0]["gacc"] == scores[1]["gacc"] == scores[2]["gacc"] > 0.9
+    assert [one["ece"] for one in scores] == [pytest.approx(scores[0]["ece"])] * 3 and scores[0]["ece"] < 0.3
 
 
 def test_evaluation_of_logits_that_are_not_finite_diverges() -> None:
