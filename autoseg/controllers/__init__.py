@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-from autoseg.controllers.base import Controller, Settings
+from autoseg.controllers.base import Controller
 from autoseg.errors import unknown_name
 
-__all__ = ["Controller", "Settings", "build_controller", "controller_names", "settings_type"]
+__all__ = ["Controller", "build_controller"]
 
 # Imported on demand: only "ppo" needs stable-baselines3, only "gp" and "tpe" Optuna.
 _CLASSES = {
@@ -19,11 +19,6 @@ _CLASSES = {
     "tpe": ("autoseg.controllers.tpe", "TPEController"),
     "gp": ("autoseg.controllers.gp", "GPController"),
 }
-
-
-def controller_names() -> list[str]:
-    """The names `build_controller` knows."""
-    return sorted(_CLASSES)
 
 
 def build_controller(
@@ -48,19 +43,9 @@ def build_controller(
     Raises:
         InputError: unknown name or option, or a value out of its range.
     """
-    controller = _class(name)
-    settings = {"dim": dim, "mean": mean, "std": std, "seed": seed, **options}
-    return controller(controller.settings_type.read(settings))
-
-
-def settings_type(name: str) -> type[Settings]:
-    """What a controller can be told, as a dataclass; errors as in `build_controller`."""
-    return _class(name).settings_type
-
-
-def _class(name: str) -> type[Controller]:
     if name not in _CLASSES:
         raise unknown_name("controller", str(name), _CLASSES)
     module, class_name = _CLASSES[name]
-    found: type[Controller] = getattr(import_module(module), class_name)
-    return found
+    controller: type[Controller] = getattr(import_module(module), class_name)
+    settings = {"dim": dim, "mean": mean, "std": std, "seed": seed, **options}
+    return controller(controller.settings_type.read(settings))

@@ -19,7 +19,7 @@ MOST, ROUNDS, SEEDS = 128, 40, 10
 SHOWN = (16, 20, 24, 28, 32, 36, 40)  # rounds
 
 
-def winners(surface: Surface, data: Recorded, most: int | None, seeds: int, rounds: int) -> FloatArray:
+def winners(surface: Surface, data: Recorded, most: int, seeds: int, rounds: int) -> FloatArray:
     """The winner's noise-free reward after each round, (seeds, rounds)."""
     usual, gp.MOST = gp.MOST, most
     try:
@@ -33,7 +33,7 @@ def main(seeds: int = SEEDS, rounds: int = ROUNDS) -> None:
     data = load(DATA / "camvid-miou.csv")
     for kind, trees in SURFACES.items():
         surface = Surface(data, trees)
-        whole, cut = (100 * winners(surface, data, most, seeds, rounds) for most in (None, MOST))
+        whole, cut = (100 * winners(surface, data, most, seeds, rounds) for most in (rounds * CANDIDATES, MOST))
         print(f"Surface, {kind}, {seeds} seeds\n")
         print(f"| trainings | all | {MOST} of them | difference |\n|---:|---:|---:|---:|")
         for round in [shown for shown in SHOWN if shown <= rounds]:
