@@ -117,12 +117,9 @@ def _build(name: str, schema: type[T], overrides: list[str]) -> T:
         with initialize_config_module("autoseg.conf", version_base="1.3", job_name="autoseg"):
             composed = hydra_compose(name, overrides=overrides)
         _own_files(composed, [parse(text, name) for text in overrides])
-        config = OmegaConf.to_object(composed)
+        return cast(T, OmegaConf.to_object(composed))
     except (HydraException, OmegaConfBaseException) as error:
         raise explain(error, schema, dict(text.split("=", 1) for text in overrides)) or error from error
-    if not isinstance(config, schema):
-        raise TypeError(f"configs/{name}.yaml does not begin with {name}_schema")
-    return config
 
 
 def _own_files(config: DictConfig, overrides: Sequence[Override]) -> None:

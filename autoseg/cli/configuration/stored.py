@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, fields, is_dataclass
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import yaml
 from omegaconf import OmegaConf
@@ -40,13 +40,10 @@ def load(schema: type[T], data: Mapping[str, Any]) -> T:
         hint = "The run is of another version of autoseg: use that one, or start a new run."
         raise InputError(", ".join(unknown or missing), expected, got, hint)
     try:
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), literal(data)))
+        return cast(T, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), literal(data))))
     except OmegaConfBaseException as error:
         wrong = InputError("configuration", "values of the kinds it has", first_line(error))
         raise explain(error, schema, {}) or wrong from error
-    if not isinstance(config, schema):
-        raise TypeError(f"not a {schema.__name__}")
-    return config
 
 
 def literal(node: Any) -> Any:

@@ -11,14 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from autoseg.errors import InputError, unknown_name
+from autoseg.errors import InputError
 from autoseg.evidence.export.gather import Gathered
 from autoseg.evidence.sampled import coefficients
 from autoseg.losses import LossCard
 from autoseg.metrics.base import Metric
 from autoseg.surrogates.loss import SurrogateLoss
 
-FORMATS = ("json", "mmseg", "python", "torch_export")
 _FORMULA = ("__init__", "reset", "sums", "scores", "weights")  # what a loss needs of a metric
 
 _UNPRINTED = re.compile(r"[^\w.+*() /-]")  # the title becomes a part of code, whatever a card says
@@ -66,13 +65,13 @@ def as_files(card: LossCard, format: str, target: Path, imports: Sequence[str] =
 
     Args:
         card: the loss.
-        format: one of `FORMATS`.
+        format: "json", "mmseg", "python" or "torch_export".
         target: the main file; a config's card stands beside it under the same name.
         imports: the user's own modules that a config must name, files by absolute paths: those the user has named now,
             never those that a card says it was made with.
 
     Raises:
-        InputError: unknown format, or a Python file that could not be imported by its name.
+        InputError: a Python file that could not be imported by its name.
     """
     if format == "json":
         return {target: card.as_json()}
@@ -84,9 +83,7 @@ def as_files(card: LossCard, format: str, target: Path, imports: Sequence[str] =
         if not target.stem.isidentifier():
             raise InputError("-o", "a name that Python can import, such as found_loss.py", f"'{target.name}'")
         return {target: as_python(card, target.stem)}
-    if format == "torch_export":
-        return {target: as_program(card)}
-    raise unknown_name("--format", format, FORMATS)
+    return {target: as_program(card)}
 
 
 def title(card: LossCard) -> str:
