@@ -60,7 +60,8 @@ class Fragile:
 
 def search(path: Path, task: Any = None, **changes: Any) -> None:
     """A search of two rounds with a confirmation, in this process."""
-    options = {"rounds": 2, "candidates": 3, "confirm_seeds": 2, "confirm_top": 1, "tolerance": 3, **changes}
+    options = {"rounds": 2, "candidates": 3, "confirm_seeds": 2, "confirm_top": 1, "tolerance": 3}
+    options |= {"rivals": ["identity", "ce", "lovasz"], **changes}
     if task is None:
         task = train
     autoseg.search("miou", train=task, num_classes=3, run_dir=path, inline=True, **options)
