@@ -237,7 +237,7 @@ def test_a_run_of_a_later_version_is_one_message(tmp_path, capsys):
     for command in (["search", f"resume={run}"], ["trust", str(run)]):
         assert main(command) == 2
         (line,) = capsys.readouterr().err.splitlines()
-        assert line.startswith("autoseg: dream, proxy.teleport: expected keys that this version knows")
+        assert line.startswith("autoseg: dream, proxy.teleport: expected no such key")
 
 
 def test_what_a_resumed_run_may_change(tmp_path, capsys):
