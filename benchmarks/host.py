@@ -62,7 +62,7 @@ def pretend() -> None:
         (torch.cuda, "device_of", lambda _: contextlib.nullcontext()), (torch, "_assert_async", lambda *_: None),
         (checks, "usable", lambda *_: True), (checks, "draws", lambda *_: True),
         (loss, "by_kernels", lambda _: True), (reading, "by_kernels", lambda _: True),
-        (loss, "check_ids", lambda *_, **__: None),
+        (loss, "check_labels", lambda *_, **__: None),
     ]  # fmt: skip
     for place, name, instead in options:
         setattr(place, name, instead)

@@ -43,7 +43,7 @@ def run(command: str, argv: list[str]) -> int:
 
     from autoseg.evidence.export.files import as_files  # torch: only once the arguments are right
     from autoseg.losses import LossCard
-    from autoseg.losses.named import card_path
+    from autoseg.losses.build import card_path
 
     load(named[IMPORTS])
     card = LossCard.load(card_path(given.run) or given.run)

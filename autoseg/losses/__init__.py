@@ -3,19 +3,18 @@
 * `base`: what a hand-made loss is, handed one checked `batch`; a file for each kind: `pixelwise`, `region`, `lovasz`,
   `jdt`, `lmp`, `smoothing`, `boundary` and `shape` (with `distances`), `ssim`;
 * `registry` has them by name; `sums` adds up losses, `searched` is what a θ means, also where it sets weights and
-  options, and a `card` keeps it; `named` is what else has a name: cards, published surrogates, identity curves;
-* `build`: the text a user writes (`expression`) to any of these;
+  options, and a `card` keeps it;
+* `build`: the text a user writes (`expression`) to any of these, published surrogates and identity curves;
 * `compiling`, `late`, `ranks`, `frequency`: a loss compiled, before the classes are known, over GPUs; class weights.
 """
 
 from __future__ import annotations
 
 from autoseg.losses.base import SegLoss, TakesExtra
-from autoseg.losses.build import build_loss, check_text
+from autoseg.losses.build import build_loss, check_text, load_loss
 from autoseg.losses.card import LossCard, save_loss
 from autoseg.losses.compiling import compiled_loss
 from autoseg.losses.frequency import class_weights
-from autoseg.losses.named import load_loss
 from autoseg.losses.registry import describe, loss_names, own_losses, register_loss
 from autoseg.losses.searched import SearchedLoss, searched_loss
 from autoseg.losses.sums import LossSum

@@ -7,12 +7,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import ClassVar, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from autoseg.errors import InputError
+from autoseg.kinds import Judged
 from autoseg.losses.batch import Batch, check_batch
-from autoseg.metrics.base import MetricOptions, check_tensors, check_validate
+from autoseg.metrics.base import MetricOptions
+from autoseg.metrics.labels import Validate, check_shapes, check_tensors
 
 
 @runtime_checkable
@@ -26,16 +29,16 @@ class TakesExtra(Protocol):
         """See `SegLoss.set_progress`."""
 
 
-class SegLoss(nn.Module, ABC):
+class SegLoss(Judged, nn.Module, ABC):
     """A segmentation loss: logits (N, C, H, W) and labels to one finite scalar.
 
     A subclass writes `compute`, and `prepare` if it needs more than the batch's labels. Nothing countable in
-    the batch (every pixel ignored) gives exactly 0 with zero gradient.
+    the batch (every pixel ignored, or none there) gives exactly 0 with zero gradient.
 
     Args:
         num_classes: C.
         ignore_index: id of the pixels that do not count.
-        validate: when label values are checked; see `batch.check_batch`.
+        validate: when label values are checked; see `metrics.labels.check_labels`.
 
     Attributes:
         sync_counts: sums and counts run over all ranks of a distributed training; see `ranks.sync_counts`.
@@ -56,10 +59,9 @@ class SegLoss(nn.Module, ABC):
         """Whether a CUDA graph can repeat a call: no value is looked at on the host, or kept there as progress is."""
         return self.validate is not True
 
-    def __init__(self, num_classes: int, *, ignore_index: int = 255, validate: bool | str = "auto") -> None:
+    def __init__(self, num_classes: int, *, ignore_index: int = 255, validate: Validate = "auto") -> None:
         super().__init__()
         MetricOptions(num_classes, ignore_index)  # refuses them alike
-        check_validate(validate)
         self.num_classes, self.ignore_index, self.validate = num_classes, ignore_index, validate
 
     @abstractmethod
@@ -103,8 +105,8 @@ class SegLoss(nn.Module, ABC):
         Raises:
             InputError: labels or extra that do not fit.
         """
-        check_tensors(logits=logits, labels=labels)
-        if labels.dim() == 4 and labels.is_floating_point() and not (self.soft_labels or self.multilabel):
+        check_shapes(logits, labels, self.num_classes)
+        if labels.is_floating_point() and not (self.soft_labels or self.multilabel):
             hint = "Losses made for soft labels: jml, dml, ctl, ce, mse."
             raise InputError(f"labels of {self.name}", "integer ids (N, H, W)", "soft labels", hint)
         # Autocast would send convolutions and products back to half precision.
@@ -117,7 +119,7 @@ class SegLoss(nn.Module, ABC):
                 validate=self.validate,
                 multilabel=self.multilabel,
             )
-            if not len(labels) and not self.sync_counts:  # no image: nothing that a formula could stack or rank
+            if not labels.numel() and not self.sync_counts:  # no pixel: nothing that a formula could stack or rank
                 return batch.logits.sum()
             prepared = self._extra(batch, labels, extra) if self.extra_keys else {}
             batch = replace(batch, extra=prepared, sync=self.sync_counts)
@@ -135,6 +137,7 @@ class SegLoss(nn.Module, ABC):
             raise InputError(f"extra of {self.name}", " and ".join(self.extra_keys), type(given).__name__, hint)
         if missing := [key for key in self.extra_keys if key not in given]:
             raise InputError(f"extra of {self.name}", " and ".join(missing), sorted(given), hint)
+        check_tensors(**{f"extra {key!r} of {self.name}": given[key] for key in self.extra_keys})
         for key, shape in self.extra_shapes(batch).items():
             if given[key].shape != shape:
                 got = tuple(given[key].shape)
@@ -160,7 +163,7 @@ def check_range(field: str, value: object, low: float, high: float, *, open_low:
     Raises:
         InputError: outside, or no number.
     """
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, int | float | np.floating) and not isinstance(value, bool):
         if low < value <= high or (value == low and not open_low):
             return float(value)
     raise InputError(field, f"a number in {'(' if open_low else '['}{low:g}, {high:g}]", repr(value))

@@ -1,7 +1,4 @@
-"""One checked batch: logits, labels and which pixels count, the same for every loss.
-
-Labels are wrong more often than formulas are, so they are looked at once, here, before any loss sees them.
-"""
+"""One checked batch: logits, labels and which pixels count, the same for every loss."""
 
 from __future__ import annotations
 
@@ -12,9 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from autoseg.errors import InputError
+from autoseg.metrics.labels import Validate, check_labels
 from autoseg.surrogates.ranks import rows_of_ranks, total_over_ranks
-from autoseg.surrogates.soft_labels import ROW_SUM_TOLERANCE
 
 
 @dataclass(frozen=True)
@@ -84,10 +80,10 @@ def check_batch(
     *,
     num_classes: int,
     ignore_index: int,
-    validate: bool | str = "auto",
+    validate: Validate = "auto",
     multilabel: bool = False,
 ) -> Batch:
-    """Checks logits and labels against each other and brings them into one form.
+    """Looks at the labels, and brings logits and labels into one form.
 
     Half-precision logits become float32, because a sum over an image does not fit into 8 or 11 bits.
 
@@ -97,58 +93,21 @@ def check_batch(
             ignored).
         num_classes: C.
         ignore_index: the id of pixels that do not count.
-        validate: "auto" checks values on eager CPU, asserts them on a device without waiting for it, and
-            trusts them under `torch.compile`; True raises everywhere; False trusts.
+        validate: when values are looked at, see `check_labels`.
         multilabel: the loss takes a sigmoid per class. Float labels are C independent masks: rows need not
             sum to 1 and none is ignored. With one class, integer labels are its mask, 0 or 1.
 
     Raises:
-        InputError: shapes, dtypes or values that do not fit.
+        InputError: labels of values that do not fit, see `check_labels`.
     """
-    check_shapes(logits, labels, num_classes)
+    binary = multilabel and num_classes == 1
+    check_labels(labels, 2 if binary else num_classes, ignore_index, validate, multilabel)
     logits = logits if logits.dtype == torch.float64 else logits.float()
     if labels.is_floating_point():
         labels = labels.to(logits.dtype)
         valid = torch.ones_like(labels[:, 0], dtype=torch.bool) if multilabel else labels.sum(dim=1) > 0
-        checked = Batch(logits, labels, valid, {})
-        okay = _soft_values_fit(labels, valid, multilabel)
-        expected = "soft labels in [0, 1]" + ("" if multilabel else " whose rows sum to 1, or to 0 where ignored")
-    else:
-        labels = labels.long()  # first: a number that 8 bits do not hold would equal another
-        valid = labels != ignore_index
-        ids = labels.masked_fill(~valid, 0)
-        binary = multilabel and num_classes == 1
-        checked = Batch(logits, ids[:, None].to(logits.dtype) if binary else ids, valid, {})
-        end = 2 if binary else num_classes
-        low, high = torch.aminmax(ids) if ids.numel() else (ids.sum(), ids.sum())
-        okay = (low >= 0) & (high < end)
-        expected = f"ids in [0, {end}) or the ignore_index {ignore_index}"
-    if validate is False or (validate == "auto" and torch.compiler.is_compiling()):
-        return checked
-    if validate == "auto" and labels.device.type != "cpu":
-        torch._assert_async(okay, f"labels: expected {expected}")
-    elif not bool(okay):
-        shown = labels if labels.is_floating_point() else labels[valid]
-        got = f"values from {shown.min().item():g} to {shown.max().item():g}"
-        raise InputError("labels", expected, got, "Check the masks, num_classes and ignore_index.")
-    return checked
-
-
-def check_shapes(logits: Tensor, labels: Tensor, num_classes: int) -> None:
-    """Raises InputError unless shapes and dtypes of logits and labels belong together."""
-    if logits.dim() != 4 or not logits.is_floating_point() or logits.shape[1] != num_classes:
-        expected = f"float of shape (N, {num_classes}, H, W)"
-        raise InputError("logits", expected, f"{logits.dtype} of shape {tuple(logits.shape)}")
-    n, c, h, w = logits.shape
-    wanted = (n, c, h, w) if labels.is_floating_point() else (n, h, w)
-    if tuple(labels.shape) != wanted or labels.dtype == torch.bool:
-        expected = f"integer of shape {(n, h, w)} or float of shape {(n, c, h, w)}, as the logits are"
-        raise InputError("labels", expected, f"{labels.dtype} of shape {tuple(labels.shape)}")
-
-
-def _soft_values_fit(labels: Tensor, valid: Tensor, multilabel: bool) -> Tensor:
-    """0-d bool: every value in [0, 1] and, unless multilabel, every row sums to 1 or is all zero."""
-    inside = ((labels >= 0) & (labels <= 1)).all()
-    if multilabel:
-        return inside
-    return inside & ((labels.sum(dim=1) - valid.to(labels.dtype)).abs() <= ROW_SUM_TOLERANCE).all()
+        return Batch(logits, labels, valid, {})
+    labels = labels.long()  # first: a number that 8 bits do not hold would equal another
+    valid = labels != ignore_index
+    ids = labels.masked_fill(~valid, 0)
+    return Batch(logits, ids[:, None].to(logits.dtype) if binary else ids, valid, {})

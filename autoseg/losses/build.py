@@ -1,19 +1,29 @@
-"""From the text a user writes to a loss: every hand-made loss by name, surrogates and cards, and sums."""
+"""From the text a user writes to a loss: hand-made ones by name, what has curves by name or card, and sums."""
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from autoseg.errors import InputError
+from autoseg.errors import InputError, unknown_name
+from autoseg.imports import OWN
 from autoseg.losses.card import LossCard
 from autoseg.losses.expression import Term, parse
-from autoseg.losses.named import IDENTITY, card_path, identity_of, load_loss
 from autoseg.losses.registry import LOSSES, check_options, hand_made
+from autoseg.losses.searched import SearchedLoss, searched_loss
 from autoseg.losses.sums import summed
+from autoseg.metrics import parse as parse_metric
+from autoseg.surrogates import SurrogateLoss, build_space, published
+
+IDENTITY = "identity"
+OPTIONS = set(inspect.signature(SurrogateLoss).parameters) - {
+    "metric", "num_classes", "control_points", "space", "parameterization", "ignore_index",
+}  # fmt: skip
 
 
 def build_loss(
@@ -57,6 +67,7 @@ def _build_term(
     options = {**shared, **term.options}
     if term.name in LOSSES:
         return hand_made(term.name, num_classes, ignore_index, options)
+    _check_names(term.name, options)
     usual = identity if term.name.startswith(f"{IDENTITY}/") else {}
     return load_loss(term.name, num_classes=num_classes, ignore_index=ignore_index, **{**usual, **options})
 
@@ -92,4 +103,82 @@ def check_term(term: Term) -> None:
     elif (card := card_path(term.name)) is not None:
         LossCard.load(card)
     else:
+        _check_names(term.name, term.options)
         load_loss(term.name, num_classes=2, **term.options)  # curves fit any number
+
+
+def load_loss(
+    card: str | Path | LossCard, num_classes: int | None = None, **options: Any
+) -> SurrogateLoss | SearchedLoss:
+    """A found loss from a card, or one with curves by its name.
+
+    Args:
+        card: a card; its path, or that of the run folder it is in; or a name: "asl2021/miou" (published),
+            "identity/miou" (g(x) = x, what a search begins with).
+        num_classes: C; by default the card's. Names need it.
+        options: of `SurrogateLoss`, instead of the card's; of "identity/..." also `space`.
+
+    Raises:
+        InputError: an unknown name or option, or a file that is not a valid card.
+    """
+    if isinstance(card, LossCard):
+        return card.build(num_classes, **options)
+    name = str(card)
+    head, _, metric = name.partition("/")
+    _check_names(name, options, {"ignore_index"})
+    path = card_path(name)
+    if path is not None:
+        return LossCard.load(path).build(num_classes, **options)
+    if name not in published() and not (head == IDENTITY and metric):
+        raise _unknown(name)
+    if num_classes is None:
+        raise InputError("num_classes", f"a number of classes for {name}", "none")
+    if head == IDENTITY:
+        space = build_space(options.pop("space", "default"), metric=metric)
+        return searched_loss(space, space.identity, num_classes, **options)
+    entry = published()[name]
+    space = build_space(f"paper-{entry['metric']}")
+    return SurrogateLoss(entry["metric"], num_classes, control_points=entry["control_points"], space=space, **options)
+
+
+def card_path(name: str) -> Path | None:
+    """The card that is meant by its own path or by that of its run folder; None for a name.
+
+    Raises:
+        InputError: a run folder without a card.
+    """
+    path = Path(name).expanduser()
+    if name in LOSSES or name in published():
+        return None
+    if not path.is_dir():
+        return path if path.suffix == ".json" else None
+    if not (path / "loss.json").is_file():
+        hint = "A search writes it after its first round."
+        raise InputError("loss", "a run folder with a loss.json", f"{name} without one", hint)
+    return path / "loss.json"
+
+
+def identity_of(text: str) -> str | None:
+    """The metric of a text that is "identity/METRIC" as a whole, where METRIC may be a sum; None for all else."""
+    head, _, metric = text.partition("/")
+    if head.strip() != IDENTITY:
+        return None
+    try:
+        parse_metric(metric)
+    except InputError:
+        return None
+    return metric
+
+
+def _unknown(name: str) -> InputError:
+    if name == IDENTITY:
+        return InputError("loss", "the metric of the identity curves", repr(name), "For example identity/miou.")
+    hint = "A found loss is the path of its loss.json or of its run folder, identity curves are identity/METRIC. " + OWN
+    return unknown_name("loss", name, [*LOSSES, *published()], hint)
+
+
+def _check_names(name: str, options: Iterable[str], also: Iterable[str] = ()) -> None:
+    """Refuse options that a loss with curves does not have."""
+    known = OPTIONS.union(also, ["space"] if name.startswith(f"{IDENTITY}/") else [])
+    if strange := sorted(set(options) - known):
+        raise unknown_name(f"option of {name}", strange[0], known)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor
 
 from autoseg.errors import InputError, unknown_name
 
-SCHEMES = ("inverse", "median")
+Scheme = Literal["inverse", "median"]
 
 
-def class_weights(labels: Tensor, scheme: str, num_classes: int, ignore_index: int = 255) -> Tensor:
+def class_weights(labels: Tensor, scheme: Scheme, num_classes: int, ignore_index: int = 255) -> Tensor:
     """One weight per class from how often the classes occur.
 
     "inverse": w_c = n / (C' n_c), with n_c pixels of class c, n of all classes and C' classes that occur; the
@@ -29,8 +31,8 @@ def class_weights(labels: Tensor, scheme: str, num_classes: int, ignore_index: i
     Raises:
         InputError: unknown scheme, or labels of another shape.
     """
-    if scheme not in SCHEMES:
-        raise unknown_name("class_weight", scheme, SCHEMES, "Or give a list with one number per class.")
+    if scheme not in get_args(Scheme):
+        raise unknown_name("scheme", scheme, get_args(Scheme))
     if labels.dim() != 3:
         raise InputError("labels", "(N, H, W)", tuple(labels.shape), "One mask is mask[None].")
     pixels = torch.zeros(num_classes, dtype=torch.int64)  # of each class

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from autoseg.errors import InputError
 from autoseg.losses.base import SegLoss
 from autoseg.losses.batch import Batch
 
@@ -32,10 +31,15 @@ class Lovasz(SegLoss):
     source = "Berman et al., CVPR 2018, arXiv 1705.08790"
     rank_local = True  # sorts the pixels of the batch
 
-    def __init__(self, num_classes: int, *, classes: str = "present", per_image: bool = False, **common: Any) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        classes: Literal["present", "all"] = "present",
+        per_image: bool = False,
+        **common: Any,
+    ) -> None:
         super().__init__(num_classes, **common)
-        if classes not in ("present", "all"):
-            raise InputError("classes", "present or all", repr(classes))
         self.classes, self.per_image = classes, per_image
 
     def compute(self, batch: Batch) -> Tensor:

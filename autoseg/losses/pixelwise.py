@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from autoseg.errors import InputError, unknown_name
+from autoseg.errors import InputError
 from autoseg.losses.base import SegLoss, check_range, class_vector
 from autoseg.losses.batch import Batch
-from autoseg.losses.frequency import SCHEMES, class_weights
+from autoseg.losses.frequency import Scheme, class_weights
 
 
 class CrossEntropy(SegLoss):
@@ -53,14 +54,12 @@ class WeightedCrossEntropy(SegLoss):
     soft_labels = True
     fixed: Tensor | None
 
-    def __init__(self, num_classes: int, *, class_weight: str | Sequence[float] = "median", **common: Any) -> None:
+    def __init__(self, num_classes: int, *, class_weight: Scheme | Sequence[float] = "median", **common: Any) -> None:
         super().__init__(num_classes, **common)
-        self.scheme: str | None = None
+        self.scheme: Scheme | None = None
         self.register_buffer("fixed", None, persistent=False)
         if not isinstance(class_weight, str):
             self.fixed = class_vector(class_weight, num_classes, "class_weight")
-        elif class_weight not in SCHEMES:
-            raise unknown_name("class_weight", class_weight, SCHEMES, "Or give a list, one number per class.")
         else:
             self.scheme, self.extra_keys = class_weight, ("class_weight",)
             self.rank_local = True  # where each batch is counted, every rank has weights of its own
@@ -111,21 +110,19 @@ class Focal(SegLoss):
         self,
         num_classes: int,
         *,
-        mode: str = "softmax",
+        mode: Literal["softmax", "sigmoid"] = "softmax",
         gamma: float = 2.0,
         alpha: float | Sequence[float] | None = None,
         **common: Any,
     ) -> None:
         super().__init__(num_classes, **common)
-        if mode not in ("softmax", "sigmoid"):
-            raise InputError("mode", "softmax or sigmoid", repr(mode))
         self.multilabel = mode == "sigmoid"
         self.gamma = check_range("gamma", gamma, 0, math.inf)
         self.register_buffer("alpha", None, persistent=False)
         if alpha is not None and self.multilabel:
             self.alpha = torch.tensor(check_range("alpha", alpha, 0, 1))
         elif alpha is not None:
-            per_class = [float(alpha)] * num_classes if isinstance(alpha, int | float) else alpha
+            per_class = [float(alpha)] * num_classes if isinstance(alpha, int | float | np.floating) else alpha
             self.alpha = class_vector(per_class, num_classes, "alpha")
 
     def compute(self, batch: Batch) -> Tensor:

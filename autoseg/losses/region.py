@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from autoseg.errors import InputError, unknown_name
+from autoseg.errors import InputError
 from autoseg.losses.base import SegLoss, check_range, class_vector
 from autoseg.losses.batch import Batch
 
 PRESENT = 0.01  # a class is present where its label exceeds this
-REDUCTIONS = ("D", "I", "C")
+Letter = Literal["D", "I", "C"]
 
 
 class RegionLoss(SegLoss):
@@ -50,8 +50,8 @@ class RegionLoss(SegLoss):
         *,
         alpha: float | None = None,
         beta: float | None = None,
-        reduction: str | Mapping[str, float] = "D",
-        classes: str = "auto",
+        reduction: Letter | Mapping[Letter, float] = "D",
+        classes: Literal["auto", "present", "all"] = "auto",
         class_weight: Sequence[float] | None = None,
         gamma: float | None = None,
         log: bool = False,
@@ -64,8 +64,6 @@ class RegionLoss(SegLoss):
         self.gamma = check_range("gamma", self.power if gamma is None else gamma, 0, math.inf, open_low=True)
         self.smooth = check_range("smooth", smooth, 0, math.inf, open_low=True)
         self.reduction = _reduction_weights(reduction)
-        if classes not in ("auto", "present", "all"):
-            raise InputError("classes", "auto, present or all", repr(classes))
         self.classes, self.log = classes, log
         weights = class_vector(
             [1.0] * num_classes if class_weight is None else class_weight, num_classes, "class_weight"
@@ -123,18 +121,14 @@ def _mean(values: Tensor, weights: Tensor, dim: int) -> Tensor:
     return (values * weights).sum(dim=dim) / torch.where(total > 0, total, torch.ones_like(total))
 
 
-def _reduction_weights(reduction: str | Mapping[str, float]) -> dict[str, float]:
+def _reduction_weights(reduction: Letter | Mapping[Letter, float]) -> dict[Letter, float]:
     """The weights of the reductions that take part.
 
     Raises:
-        InputError: an unknown letter, a negative weight, or none above 0.
+        InputError: a negative weight, or none above 0.
     """
-    given = {reduction: 1.0} if isinstance(reduction, str) else reduction
-    if not isinstance(given, Mapping):
-        raise InputError("reduction", "one of D, I, C, or {letter: weight}", repr(given))
+    given = reduction if isinstance(reduction, Mapping) else {reduction: 1.0}
     for letter, weight in given.items():
-        if letter not in REDUCTIONS:
-            raise unknown_name("reduction", letter, REDUCTIONS)
         check_range(f"reduction {letter}", weight, 0, math.inf)
     taking_part = {letter: float(weight) for letter, weight in given.items() if weight}
     if not taking_part:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from autoseg.errors import InputError, unknown_name
+from autoseg.kinds import check_kinds
 from autoseg.losses.base import SegLoss
 from autoseg.losses.boundary import Boundary, DistancePenalizedCrossEntropy, UnetCrossEntropy
 from autoseg.losses.jdt import CompatibleTverskyLoss, DiceSemimetricLoss, JaccardMetricLoss
@@ -81,8 +82,8 @@ def hand_made(name: str, num_classes: int, ignore_index: int, options: Mapping[s
     return LOSSES[name](num_classes, ignore_index=ignore_index, **options)
 
 
-def check_options(name: str, options: Iterable[str]) -> None:
-    """Refuse options that one of `LOSSES` does not have.
+def check_options(name: str, options: Mapping[str, Any]) -> None:
+    """Refuse options that one of `LOSSES` does not have, or that are of another kind.
 
     Raises:
         InputError: the first of them.
@@ -91,6 +92,7 @@ def check_options(name: str, options: Iterable[str]) -> None:
     for option in options:
         if option not in known:
             raise unknown_name(f"option of {name}", option, known)
+    check_kinds(LOSSES[name], options)
 
 
 def option_names(loss: type[SegLoss]) -> list[str]:

@@ -51,8 +51,8 @@ class ShapePrior(SegLoss):
         super().__init__(num_classes, **common)
         self.weight = check_range("weight", weight, 0, math.inf)
         for field, value in (("code", code), ("steps", steps)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InputError(field, "a positive whole number", repr(value))
+            if value < 1:
+                raise InputError(field, "a positive whole number", value)
         self.code, self.steps = code, steps
         self._own: dict[str, Tensor] = {}
 

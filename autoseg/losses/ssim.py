@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -40,13 +40,17 @@ class Ssim(SegLoss):
     kernel: Tensor
 
     def __init__(
-        self, num_classes: int, *, mode: str = "softmax", window: int = 11, sigma: float = 1.5, **common: Any
+        self,
+        num_classes: int,
+        *,
+        mode: Literal["softmax", "sigmoid"] = "softmax",
+        window: int = 11,
+        sigma: float = 1.5,
+        **common: Any,
     ) -> None:
         super().__init__(num_classes, **common)
-        if mode not in ("softmax", "sigmoid"):
-            raise InputError("mode", "softmax or sigmoid", repr(mode))
-        if isinstance(window, bool) or not isinstance(window, int) or window < 1 or window % 2 == 0:
-            raise InputError("window", "an odd number of pixels", repr(window))
+        if window < 1 or window % 2 == 0:
+            raise InputError("window", "an odd number of pixels", window)
         check_range("sigma", sigma, 0, math.inf, open_low=True)
         self.multilabel = mode == "sigmoid"
         places = torch.arange(window, dtype=torch.float64) - window // 2

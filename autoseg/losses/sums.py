@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from autoseg.errors import InputError
 from autoseg.losses.base import TakesExtra
 from autoseg.losses.expression import Term
 
@@ -54,6 +55,10 @@ class LossSum(nn.Module):
 
     def forward(self, logits: Tensor, labels: Tensor, extra: Mapping[str, Tensor] | None = None) -> Tensor:
         """The weighted sum, a scalar; arguments as in `SegLoss.forward`."""
+        given: object = extra
+        if not isinstance(given, Mapping | None):
+            hint = "Pass what loss.prepare(labels) returned, cropped and flipped like the image."
+            raise InputError("extra of a sum of losses", "a mapping", type(given).__name__, hint)
         values = []
         for place, (weight, loss) in enumerate(zip(self.weights, self.losses, strict=True)):
             if isinstance(loss, TakesExtra):

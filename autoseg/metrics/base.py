@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from numbers import Integral
 from typing import ClassVar, Protocol, Self
 
 import torch
@@ -14,6 +13,8 @@ from torch import Tensor
 
 from autoseg.errors import InputError
 from autoseg.imports import NAME
+from autoseg.kinds import Judged
+from autoseg.metrics.labels import check_ids, check_tensors
 from autoseg.metrics.logic import Logic, Plane
 from autoseg.metrics.maps import HardLogic
 
@@ -33,14 +34,8 @@ def exact_ratio(numerator: Tensor, denominator: Tensor, empty: float = math.nan)
     return torch.where(denominator == 0, empty, numerator / torch.where(denominator == 0, 1.0, denominator))
 
 
-def _whole(value: object, least: float) -> bool:
-    if isinstance(value, bool):
-        return False
-    return isinstance(value, Integral) and int(value) >= least
-
-
 @dataclass
-class MetricOptions:
+class MetricOptions(Judged):
     """What a metric is told about the data.
 
     Attributes:
@@ -56,11 +51,9 @@ class MetricOptions:
     drop_background: bool = False
 
     def __post_init__(self) -> None:
-        if not _whole(self.num_classes, least=1):
-            raise InputError("num_classes", "a positive integer", repr(self.num_classes))
-        if not _whole(self.ignore_index, least=-math.inf):
-            raise InputError("ignore_index", "a whole number", repr(self.ignore_index))
-        if not _whole(self.tolerance, least=0):
+        if self.num_classes < 1:
+            raise InputError("num_classes", "a positive whole number", self.num_classes)
+        if self.tolerance < 0:
             raise InputError("tolerance", "a whole number of pixels, 0 or more", self.tolerance)
 
     @property
@@ -76,35 +69,6 @@ class MetricOptions:
         return labels.masked_fill(labels == self.ignore_index, self.void)
 
 
-def check_validate(validate: object) -> None:
-    """Raises `InputError` unless it says when labels are looked at: "auto", True or False (0 and 1 do not)."""
-    if validate != "auto" and not isinstance(validate, bool):
-        raise InputError("validate", "auto, True or False", repr(validate))
-
-
-def check_tensors(**given: object) -> None:
-    """Raises `InputError` of what is no tensor, such as a model's whole dict of outputs."""
-    for name, value in given.items():
-        if not isinstance(value, Tensor):
-            hint = f"Pass one of its values: {', '.join(map(repr, value))}." if isinstance(value, Mapping) else ""
-            raise InputError(name, "a tensor", type(value).__name__, hint)
-
-
-def check_ids(ids: Tensor, what: str, options: MetricOptions, ignore: bool) -> None:
-    """Raises `InputError` if any id is no integer, or neither a class nor (for labels) `ignore_index`."""
-    if ids.is_floating_point():
-        raise InputError(what, "integer class ids", f"{ids.dtype}", "Pass argmax(1) of logits, or .long().")
-    wrong = (ids < 0) | (ids >= options.num_classes)
-    if ignore:
-        wrong &= ids.long() != options.ignore_index  # 8 bits would make another number of one they do not hold
-    if wrong.any():
-        found = sorted(set(ids[wrong].unique().tolist()))[:5]
-        also = f" or ignore_index {options.ignore_index}" if ignore else ""
-        hint = "Check num_classes and how the masks were made."
-        got = f"also {', '.join(map(str, found))}"
-        raise InputError(what, f"class ids 0 to {options.num_classes - 1}{also}", got, hint)
-
-
 def batch_logic(pred: Tensor, labels: Tensor, options: MetricOptions) -> HardLogic:
     """The logic of a batch of predicted and true classes, both (N, H, W) integer.
 
@@ -114,8 +78,8 @@ def batch_logic(pred: Tensor, labels: Tensor, options: MetricOptions) -> HardLog
     check_tensors(pred=pred, labels=labels)
     if pred.shape != labels.shape or pred.dim() != 3:
         raise InputError("pred, labels", "two (N, H, W) maps of one shape", f"{(*pred.shape,)} and {(*labels.shape,)}")
-    check_ids(pred, "pred", options, ignore=False)
-    check_ids(labels, "labels", options, ignore=True)
+    check_ids(pred, "pred", options.num_classes)
+    check_ids(labels, "labels", options.num_classes, options.ignore_index)
     return HardLogic(pred.long(), options.without_ignored(labels).long(), options.num_classes)
 
 

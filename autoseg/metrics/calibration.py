@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from autoseg.errors import InputError
-from autoseg.metrics.base import Metric, Sums, check_ids, exact_ratio, register_metric
+from autoseg.metrics.base import Metric, Sums, exact_ratio, register_metric
+from autoseg.metrics.labels import check_ids, check_tensors
 
 BINS = 15
 
@@ -45,13 +46,16 @@ class Calibration(Metric):
         Raises:
             InputError: shapes that do not fit, values outside [0, 1], or an id out of range.
         """
+        check_tensors(probs=probs, labels=labels)
         wanted = (len(labels), self.options.num_classes, *labels.shape[1:])
         if labels.dim() != 3 or tuple(probs.shape) != wanted:
             shapes = f"{(*probs.shape,)} and {(*labels.shape,)}"
             raise InputError("probs, labels", f"(N, {self.options.num_classes}, H, W) and (N, H, W)", shapes)
         if not bool(((probs >= 0) & (probs <= 1 + 1e-6)).all()):
+            if probs.isnan().any():
+                raise InputError("probs", "probabilities in [0, 1]", "NaN", "So were the logits: the network diverged.")
             raise InputError("probs", "probabilities in [0, 1]", "others", "Pass logits.softmax(1).")
-        check_ids(labels, "labels", self.options, ignore=True)
+        check_ids(labels, "labels", self.options.num_classes, self.options.ignore_index)
         valid = labels != self.options.ignore_index
         self._add(self.bins(probs.movedim(1, -1)[valid].T, labels[valid].long()))
 

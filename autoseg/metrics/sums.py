@@ -24,6 +24,8 @@ def parse(spec: str) -> list[tuple[float, str]]:
         InputError: not such a sum, an unknown name, a name twice, an error (lower is better) in a sum, or a weight
             that is not positive.
     """
+    if not isinstance(spec, str):
+        raise InputError("metric", "a name or a sum such as miou+0.5*bf1", repr(spec))
     terms: list[tuple[float, str]] = []
     for part in spec.replace(" ", "").split("+"):
         found = _TERM.fullmatch(part)

@@ -3,34 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from autoseg.errors import InputError
+from autoseg.kinds import Judged
 from autoseg.surrogates import curves
 
-FAMILIES = ("bezier", "linear")
+Family = Literal["bezier", "linear"]
 Array = TypeVar("Array", np.ndarray, Tensor)
 
 
 @dataclass(frozen=True)
-class CurveSpec:
+class CurveSpec(Judged):
     """The freedom of one curve."""
 
-    family: str = "bezier"  # "bezier" (piecewise quadratic) or "linear"
+    family: Family = "bezier"  # "bezier" (piecewise quadratic) or "linear"
     pieces: int = 2  # Bezier pieces K (2K-1 free points) or line segments M (M-1 free points)
     truth_table: bool = True  # ends fixed at (0, 0) and (1, 1); if not, the two end ordinates are free and come last
     monotone: bool = True  # ordinates never fall; if not, they are free in [0, 1]. Abscissae are always sorted
 
     def __post_init__(self) -> None:
-        if self.family not in FAMILIES:
-            raise InputError("parameterization", " or ".join(FAMILIES), repr(self.family))
         least = 1 if self.family == "bezier" else 2
-        if not isinstance(self.pieces, int) or self.pieces < least:
-            raise InputError("pieces", f"an integer, at least {least} for {self.family} curves", self.pieces)
+        if self.pieces < least:
+            raise InputError("pieces", f"at least {least} for {self.family} curves", self.pieces)
 
     @property
     def points(self) -> int:
@@ -126,7 +125,7 @@ def _share(part: np.ndarray, whole: Any) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Scalar:
+class Scalar(Judged):
     """A number beside the curves: an option of a hand-made loss, or a weight of a sum."""
 
     name: str  # as the space's loss names it

@@ -11,22 +11,24 @@ import yaml
 
 from autoseg import metrics
 from autoseg.errors import InputError, unknown_name
-from autoseg.surrogates.freedom import CurveSpec, Scalar
+from autoseg.surrogates.freedom import CurveSpec, Family, Scalar
 from autoseg.surrogates.space import SearchSpace
 
 VERSION = 1
 _FOLDER = "autoseg.search_spaces"
+_LOSSES = "asl2021"  # the file in it that is no space, see `published`
 _KEYS = {"version", "summary", "curve", "score", "shared", "absent", "per_metric", "loss", "scalars"}
 
 
 def space_names() -> dict[str, str]:
     """{name: one line} of the spaces that come with autoseg; each fits any metric."""
-    return {name: str(_read_packaged(name)["summary"]) for name in _packaged() if name != "asl2021"}
+    return {name: str(_read_packaged(name)["summary"]) for name in _packaged()}
 
 
 @cache
 def _packaged() -> tuple[str, ...]:
-    return tuple(sorted(f.name[:-5] for f in files(_FOLDER).iterdir() if f.name.endswith(".yaml")))
+    names = {file.name.removesuffix(".yaml") for file in files(_FOLDER).iterdir() if file.name.endswith(".yaml")}
+    return tuple(sorted(names - {_LOSSES}))
 
 
 @cache
@@ -47,9 +49,8 @@ def _parse(text: str, where: str) -> dict[str, Any]:
 
 def build_space(
     name: str,
-    parameterization: str | None = None,
+    parameterization: Family | None = None,
     metric: str | None = None,
-    **changes: Any,
 ) -> SearchSpace:
     """A search space by name.
 
@@ -58,7 +59,6 @@ def build_space(
             ("default", with `metric`), or the path of a .yaml file (with `metric`).
         parameterization: "bezier" or "linear" instead of the space's own.
         metric: what a space without a metric in its name is for.
-        changes: fields of the curves instead of the space's own: pieces, truth_table, monotone; or shared, absent.
 
     Raises:
         InputError: unknown name, malformed file, or a value out of range.
@@ -72,23 +72,16 @@ def build_space(
         stem = f"{stem}-{parameterization}"
         curve["family"] = parameterization
         curve["pieces"] = 4 if parameterization == "linear" else 2  # three interior points either way
-    whole = {"shared": data.get("shared", False), "absent": data.get("absent", "include")}
-    for key, value in changes.items():
-        if key in whole:
-            whole[key] = value
-        elif key in ("pieces", "truth_table", "monotone"):
-            curve[key] = value
-        else:
-            raise unknown_name("build_space", key, ("pieces", "truth_table", "monotone", *whole))
     score = data.get("score")
     return SearchSpace(
         name=f"{stem}-{metric}",
         metric=metric,
         curve=_curve(curve, stem),
         score=None if score is None else _curve(score, stem),
+        shared=data.get("shared", False),
+        absent=data.get("absent", "include"),
         loss=data.get("loss", "surrogate"),
         scalars=_scalars(data.get("scalars", {}), stem),
-        **whole,
     )
 
 
@@ -110,12 +103,14 @@ def _scalars(fields: dict[str, Any], where: str) -> tuple[Scalar, ...]:
 
 def _find(name: str, metric: str | None) -> tuple[dict[str, Any], str, str]:
     """(content, stem, metric) of a space's name."""
+    if not isinstance(name, str):
+        raise InputError("space", "a name or the path of a .yaml file", repr(name))
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
         if not path.is_file():
             raise InputError("space", "an existing .yaml file", repr(name))
         return _parse(path.read_text(encoding="utf-8"), name), path.stem, _needed(metric, name)
-    if name in _packaged() and name != "asl2021":
+    if name in _packaged():
         return _read_packaged(name), name, _needed(metric, name)
     for stem in sorted(_packaged(), key=len, reverse=True):
         tail = name.removeprefix(stem + "-")
@@ -124,7 +119,9 @@ def _find(name: str, metric: str | None) -> tuple[dict[str, Any], str, str]:
     if metrics.is_known(name):
         return _read_packaged("paper"), "paper", name
     known = [*space_names(), *(each for each, kind in metrics.base.registry().items() if kind.searchable)]
-    raise unknown_name("space", name, known, "Or the path of a .yaml file.")
+    loss = name.replace("-", "/", 1)
+    hint = f"{loss} is a loss." if loss in published() else "Or the path of a .yaml file."
+    raise unknown_name("space", name, known, hint)
 
 
 def _needed(metric: str | None, name: str) -> str:
@@ -136,4 +133,4 @@ def _needed(metric: str | None, name: str) -> str:
 
 def published() -> dict[str, dict[str, Any]]:
     """{"asl2021/miou": {metric, control_points, note}, …}: the losses of the paper's release."""
-    return {f"asl2021/{name}": entry for name, entry in _read_packaged("asl2021")["losses"].items()}
+    return {f"{_LOSSES}/{name}": entry for name, entry in _read_packaged(_LOSSES)["losses"].items()}

@@ -12,19 +12,22 @@ from torch import Tensor, nn
 
 from autoseg import metrics
 from autoseg.errors import InputError
-from autoseg.metrics.base import Metric, Sums, check_ids, check_tensors, check_validate
+from autoseg.kinds import Judged
+from autoseg.metrics.base import Metric, Sums
+from autoseg.metrics.labels import Validate, check_labels, check_shapes
 from autoseg.surrogates import curves
 from autoseg.surrogates.fast.gpu.launches import Score
 from autoseg.surrogates.fast.reading import FusedLogic, by_kernels, fits
 from autoseg.surrogates.fast.wanted import Wanted, wanted_by
+from autoseg.surrogates.freedom import Family
 from autoseg.surrogates.library import build_space
 from autoseg.surrogates.logic import CurveLogic
 from autoseg.surrogates.ranks import rows_of_ranks, total_over_ranks
-from autoseg.surrogates.soft_labels import SoftLabelLogic, check_soft
-from autoseg.surrogates.space import SCORE_MAX_SLOPE, SearchSpace
+from autoseg.surrogates.soft_labels import SoftLabelLogic
+from autoseg.surrogates.space import SCORE_MAX_SLOPE, Absent, SearchSpace
 
 
-class SurrogateLoss(nn.Module):
+class SurrogateLoss(Judged, nn.Module):
     """1 - surrogate of a metric; a weighted sum of such terms for a sum of metrics.
 
     On one-hot input the surrogate equals the exact metric of the batch, for any curves that keep the truth table
@@ -69,39 +72,29 @@ class SurrogateLoss(nn.Module):
         self,
         metric: str,
         num_classes: int,
-        parameterization: str | None = None,
+        parameterization: Family | None = None,
         control_points: Any = None,
         ignore_index: int = 255,
-        absent: str | None = None,
+        absent: Absent | None = None,
         eps: float = 1e-8,
         loss_weight: float = 1.0,
         tolerance: int = 5,
         drop_background: bool = False,
-        validate: bool | str = "auto",
+        validate: Validate = "auto",
         space: SearchSpace | str | None = None,
         compile: bool = False,
     ) -> None:
         super().__init__()
         self.fused, self.compiled = True, compile
-        parsed = metrics.parse(metric)  # before the space, whose message would not be of the metric
-        if not isinstance(space, SearchSpace):
-            space = build_space(space or metric, parameterization, metric=metric)
-        if absent not in (None, "include", "skip"):
-            raise InputError("absent", "include or skip", repr(absent))
-        check_validate(validate)
+        self.space = _space(metric, space, parameterization)
         for field, value in (("eps", eps), ("loss_weight", loss_weight)):
-            if isinstance(value, bool) or not isinstance(value, int | float | np.floating) or not 0 <= value < math.inf:
-                raise InputError(field, "a number of 0 or more", repr(value))
-        if space.loss != "surrogate":
-            raise InputError(
-                "space", "curves alone", f"the loss {space.loss!r}", "autoseg.losses.searched_loss builds it."
-            )
-        self.space = space if space.metric == metric else space.bound_to(metric)
+            if not 0 <= value < math.inf:
+                raise InputError(field, "a number of 0 or more", value)
         self.absent = absent or self.space.absent
         self.eps, self.loss_weight, self.validate = eps, loss_weight, validate
         self.sync_counts = False
         self.terms: list[tuple[float, Metric]] = []
-        for weight, name in parsed:
+        for weight, name in metrics.parse(metric):
             term = metrics.build_metric(name, num_classes, ignore_index, tolerance, drop_background)
             assert isinstance(term, Metric)
             self.terms.append((weight, term))
@@ -119,15 +112,20 @@ class SurrogateLoss(nn.Module):
         theta: Any,
         num_classes: int,
         space: SearchSpace | str | None = None,
-        parameterization: str | None = None,
+        parameterization: Family | None = None,
         **options: Any,
     ) -> Self:
-        """From raw θ in [0, 1]^d, what a controller proposes; `options` are those of the class."""
-        metrics.parse(metric)
-        if not isinstance(space, SearchSpace):
-            space = build_space(space or metric, parameterization, metric=metric)
-        loss = cls(metric, num_classes, control_points=space.decode(theta), space=space, **options)
-        loss.theta = space.check_theta(theta)  # exactly what was asked, not a round trip
+        """From raw θ in [0, 1]^d, what a controller proposes; `options` are those of the class.
+
+        Raises:
+            InputError: as the class, or θ that is none of the space.
+        """
+        space = _space(metric, space, parameterization)
+        raw = space.check_theta(theta)
+        if raw.ndim > 1:
+            raise InputError("theta", f"{space.dim} numbers", f"shape {raw.shape}", "A loss is of one θ.")
+        loss = cls(metric, num_classes, control_points=space.decode(raw), space=space, **options)
+        loss.theta = raw  # exactly what was asked, not a round trip
         return loss
 
     @property
@@ -195,34 +193,20 @@ class SurrogateLoss(nn.Module):
         Raises:
             InputError: shapes do not fit, or (see `validate`) an id out of range.
         """
-        check_tensors(logits=logits, labels=labels)
+        o = self.options
+        check_shapes(logits, labels, o.num_classes)
         fused = self.fused and fits(logits, labels)
-        self._check(logits, labels, fused)
+        if not (fused and by_kernels(logits) and self.validate == "auto"):  # kernels look at what they read
+            check_labels(labels, o.num_classes, o.ignore_index, self.validate)
+        if not labels.numel() and not self.sync_counts:  # no pixel to look around
+            return logits.sum(dtype=logits.dtype if logits.dtype == torch.float64 else torch.float32)
         if not labels.is_floating_point():
-            labels = self.options.without_ignored(labels)
+            labels = o.without_ignored(labels)
         with _without_autocast(logits.device.type):
             dtype = logits.dtype if logits.dtype == torch.float64 else torch.float32
             given = logits if fused else logits.to(dtype).softmax(1)
             parts = [_times(weight, self._term(metric, given, labels, fused)) for weight, metric in self.terms]
             return _times(self.loss_weight, sum(parts[1:], parts[0])).to(dtype)
-
-    def _check(self, logits: Tensor, labels: Tensor, fused: bool) -> None:
-        c = self.options.num_classes
-        shape = (*logits.shape[:1], c, *logits.shape[2:])
-        soft = labels.dim() == 4 and labels.is_floating_point()
-        if logits.dim() != 4 or logits.shape != shape or labels.shape != (shape if soft else (shape[0], *shape[2:])):
-            raise InputError(
-                "logits, labels",
-                f"(N, {c}, H, W) and (N, H, W), or soft labels (N, {c}, H, W)",
-                f"{(*logits.shape,)} and {(*labels.shape,)}",
-            )
-        if self.validate is False or (self.validate == "auto" and torch.compiler.is_compiling()):
-            return
-        if self.validate is True or labels.device.type == "cpu":
-            check_soft(labels, c) if soft else check_ids(labels, "labels", self.options, ignore=True)
-        elif labels.device.type == "cuda" and not soft and not fused:  # the fused pass looks at what it reads
-            known = (labels >= 0) & (labels < c)
-            torch._assert_async((known | (labels == self.options.ignore_index)).all())
 
     def _term(self, metric: Metric, given: Tensor, labels: Tensor, fused: bool) -> Tensor:
         """1 - surrogate of one metric, or 0 if nothing counts; `given` is logits for the fused pass, else softmax."""
@@ -271,6 +255,20 @@ class SurrogateLoss(nn.Module):
 
     def _ratio(self, numerator: Tensor, denominator: Tensor, empty: float = math.nan) -> Tensor:
         return numerator / (denominator + self.eps)
+
+
+def _space(metric: str, space: SearchSpace | str | None, parameterization: Family | None) -> SearchSpace:
+    """The space of a metric's curves that is meant; errors as of `SurrogateLoss`."""
+    metrics.parse(metric)  # before the space, whose message would not be of the metric
+    if isinstance(space, SearchSpace):
+        if parameterization not in (None, space.curve.family):
+            raise InputError("parameterization", f"{space.curve.family}, as of the space", parameterization)
+        space = space if space.metric == metric else space.bound_to(metric)
+    else:
+        space = build_space(space or metric, parameterization, metric=metric)
+    if space.loss != "surrogate":
+        raise InputError("space", "curves alone", f"the loss {space.loss!r}", "autoseg.losses.searched_loss builds it.")
+    return space
 
 
 def _times(weight: float, value: Tensor) -> Tensor:

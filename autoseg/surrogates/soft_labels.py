@@ -20,13 +20,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from autoseg.errors import InputError
 from autoseg.metrics.logic import Plane, Region
 from autoseg.metrics.maps import NO_CLASS
 from autoseg.surrogates.curves import evaluate
 from autoseg.surrogates.logic import CurveLogic
-
-ROW_SUM_TOLERANCE = 1e-2  # labels that went through bf16 are off by this much
 
 
 class SoftLabelLogic(CurveLogic):
@@ -87,15 +84,3 @@ class SoftLabelLogic(CurveLogic):
         if isinstance(within, Plane):
             return self._sum(dense * self._dense(within), self._selected(None, void))
         return self._sum(dense, self._selected(within, void))
-
-
-def check_soft(labels: Tensor, num_classes: int) -> None:
-    """Raises `InputError` unless (N, C, H, W) rows are probabilities summing to 1, or all zero."""
-    total = labels.sum(1, dtype=torch.float32)
-    if ((labels < 0) | (labels > 1)).any() or not ((total - 1).abs().le(ROW_SUM_TOLERANCE) | (total == 0)).all():
-        raise InputError(
-            "soft labels",
-            f"{num_classes} probabilities per pixel that sum to 1, or all 0 for void",
-            f"values from {float(labels.min()):.4g} to {float(labels.max()):.4g}, "
-            f"sums from {float(total.min()):.4g} to {float(total.max()):.4g}",
-        )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,16 +18,18 @@ from torch import Tensor
 
 from autoseg import metrics
 from autoseg.errors import InputError
+from autoseg.kinds import Judged
 from autoseg.metrics.logic import curves_of
 from autoseg.surrogates.freedom import Array, CurveSpec, Scalar
 
 _PLACEHOLDER = re.compile(r"\{(1-)?(\w+)\}")  # {a} or {1-a} in a space's loss
+Absent = Literal["include", "skip"]
 MANY = 256  # classes that a formula is read with, which may name some by their number
 SCORE_MAX_SLOPE = 100.0  # a class that scores 0 is pulled up at most this hard (about that of -log(score + .001))
 
 
 @dataclass(frozen=True)
-class SearchSpace:
+class SearchSpace(Judged):
     """All curves of a metric's surrogate, and how they are used.
 
     Attributes:
@@ -47,7 +49,7 @@ class SearchSpace:
     curve: CurveSpec = field(default_factory=CurveSpec)
     score: CurveSpec | None = None
     shared: bool = False
-    absent: str = "include"
+    absent: Absent = "include"
     loss: str = "surrogate"
     scalars: tuple[Scalar, ...] = ()
 
@@ -57,8 +59,6 @@ class SearchSpace:
             declared = ", ".join(scalar.name for scalar in self.scalars) or "none"
             raise InputError("loss of the space", f"the scalars {declared}, each in braces", repr(self.loss))
         metrics.parse_target(self.metric)  # raises for an unknown metric, and for one without a surrogate
-        if self.absent not in ("include", "skip"):
-            raise InputError("absent", "include or skip", repr(self.absent))
         if self.score is not None and not (self.score.truth_table and self.score.monotone):
             raise InputError("score", "a monotone curve with fixed ends", asdict(self.score))
 
@@ -116,7 +116,7 @@ class SearchSpace:
 
     def check_theta(self, theta: Any) -> np.ndarray:
         """As float64 array (…, d); raises `InputError` for a wrong length or numbers outside [0, 1]."""
-        array = np.asarray(theta, dtype=np.float64)
+        array = _numbers(theta, "theta")
         if array.ndim == 0 or array.shape[-1] != self.dim:
             raise InputError("theta", f"{self.dim} numbers for space {self.name}", f"shape {array.shape}")
         if not np.isfinite(array).all() or (array < 0).any() or (array > 1).any():
@@ -166,8 +166,9 @@ class SearchSpace:
         if isinstance(decoded, dict):
             if set(decoded) != set(self.curves):
                 raise InputError("control_points", "curves " + ", ".join(self.curves), ", ".join(decoded))
-            decoded = np.concatenate([np.asarray(decoded[c], dtype=np.float64).reshape(-1) for c in self.curves])
-        array = np.asarray(decoded, dtype=np.float64).reshape(-1)
+            parts = [_numbers(decoded[curve], f"control_points of {curve}").reshape(-1) for curve in self.curves]
+            decoded = np.concatenate(parts)
+        array = _numbers(decoded, "control_points").reshape(-1)
         if len(array) != self.dim:
             raise InputError("control_points", f"{self.dim} numbers for space {self.name}", len(array))
         for curve, part in self.split(array).items():
@@ -201,3 +202,10 @@ class SearchSpace:
     def bound_to(self, metric: str) -> SearchSpace:
         """The same freedom for another metric."""
         return replace(self, metric=metric)
+
+
+def _numbers(given: Any, field: str) -> np.ndarray:
+    try:
+        return np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(field, "numbers", repr(given)) from None

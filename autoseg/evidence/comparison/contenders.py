@@ -15,9 +15,8 @@ from torch import nn
 
 from autoseg.errors import InputError
 from autoseg.losses import LossCard, build_loss
-from autoseg.losses.build import check_term, terms_of
+from autoseg.losses.build import IDENTITY, card_path, check_term, terms_of
 from autoseg.losses.expression import parse, quoted
-from autoseg.losses.named import IDENTITY, card_path
 from autoseg.metrics import is_known
 from autoseg.metrics import parse as parse_metric
 from autoseg.search.run_folder import slug

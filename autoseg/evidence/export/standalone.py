@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from autoseg.metrics.base import Metric, check_ids
+from autoseg.metrics.base import Metric
+from autoseg.metrics.labels import check_ids
 from autoseg.surrogates.curves import evaluate
 from autoseg.surrogates.logic import CurveLogic
 
@@ -59,7 +60,8 @@ class FoundLoss(nn.Module):
             0-d; 0 with zero gradient if the batch has nothing to count.
         """
         if labels.device.type == "cpu":
-            check_ids(labels, "labels", self.terms[0].metric.options, ignore=True)
+            options = self.terms[0].metric.options
+            check_ids(labels, "labels", options.num_classes, options.ignore_index)
         with torch.autocast(logits.device.type, enabled=False):
             work = logits if logits.dtype == torch.float64 else logits.float()
             probs = work.softmax(1)

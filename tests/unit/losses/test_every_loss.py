@@ -176,7 +176,7 @@ def test_one_hot_soft_labels_equal_hard_ones(spec: str) -> None:
 def test_labels_out_of_range_are_refused() -> None:
     logits, labels = sample()
     labels[1, 2, 2] = C
-    with pytest.raises(InputError, match=r"ids in \[0, 4\) or the ignore_index 255.*0 to 4"):
+    with pytest.raises(InputError, match="labels: expected class ids 0 to 3 or ignore_index 255, got also 4"):
         build("ce")(logits, labels)
     labels[1, 2, 2] = -1
     with pytest.raises(InputError, match="labels"):
@@ -185,7 +185,7 @@ def test_labels_out_of_range_are_refused() -> None:
 
 @pytest.mark.parametrize(
     "labels",
-    [torch.zeros(2, 4, 4, dtype=torch.long), torch.zeros(2, 8, 8), torch.zeros(2, 8, 8, dtype=torch.bool)],
+    [torch.zeros(2, 4, 4, dtype=torch.long), torch.zeros(2, 8, 8), torch.zeros(2, C, 8, 8, dtype=torch.bool)],
 )
 def test_labels_of_the_wrong_form_are_refused(labels: Tensor) -> None:
     logits, _ = sample()

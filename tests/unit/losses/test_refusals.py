@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 import torch
 from torch import Tensor
@@ -31,7 +33,7 @@ def built(text: Any, **options: Any) -> Any:
         (lambda: BOUNDARY(LOGITS, LABELS, {"signed_distance": MAPS["signed_distance"][:, :1]}), r"got \(2, 1, 6, 7\)"),
         (lambda: built("wce").prepare(LABELS[0]), r"labels: expected \(N, H, W\), got \(6, 7\)"),
         (lambda: built("identity/miou", eps=-1), "eps: expected a number of 0 or more, got -1"),
-        (lambda: built("identity/miou", loss_weight="a"), "loss_weight: expected a number of 0 or more, got 'a'"),
+        (lambda: built("identity/miou", loss_weight="a"), "loss_weight: expected a number, got 'a'"),
         (lambda: built("identity/miou", validate=0), "validate: expected auto, True or False, got 0"),
         (lambda: built("ce", validate=0), "validate: expected auto, True or False, got 0"),
         (
@@ -58,7 +60,10 @@ def built(text: Any, **options: Any) -> Any:
             "logits: expected a tensor, got dict. Pass one of its values: 'out'",
         ),
         (lambda: built("asl2021/miou")({"out": LOGITS}, LABELS), "logits: expected a tensor, got dict"),
-        (lambda: built("asl2021/miou")(LOGITS.flatten(2), LABELS.flatten(1)), r"expected \(N, 3, H, W\)"),
+        (
+            lambda: built("asl2021/miou")(LOGITS.flatten(2), LABELS.flatten(1)),
+            r"expected float of shape \(N, 3, H, W\)",
+        ),
         (
             lambda: autoseg.build_metric("miou", C).update(LABELS.numpy(), LABELS),
             "pred: expected a tensor, got ndarray",
@@ -68,15 +73,95 @@ def built(text: Any, **options: Any) -> Any:
             lambda: autoseg.build_metric("miou", C, ignore_index="255"),
             "ignore_index: expected a whole number, got '255'",
         ),
-        (lambda: autoseg.build_metric("miou", "5"), "num_classes: expected a positive integer, got '5'"),
+        (lambda: autoseg.build_metric("miou", "5"), "num_classes: expected a whole number, got '5'"),
         (lambda: built(None), "loss: expected text, such as .* got NoneType"),
         (lambda: built("tversky(alpha=0.3,alpha=0.4)"), "options of tversky"),
-        (lambda: built("jml(reduction=[I,C])"), "reduction: expected one of D, I, C"),
+        (
+            lambda: built("jml(reduction=[I,C])"),
+            r"reduction: expected D, I, C or a mapping to numbers, got \['I', 'C'\]",
+        ),
+        (lambda: built("0.5*ce+0.5*boundary")(LOGITS, LABELS, MAPS["signed_distance"]), "extra of a sum .* got Tensor"),
+        (
+            lambda: BOUNDARY(LOGITS, LABELS, {"signed_distance": [1.0]}),
+            "'signed_distance' of boundary: expected a tensor",
+        ),
+        (lambda: built("asl2021/miou(ignore_index=0)"), "option of asl2021/miou: .* got 'ignore_index'"),
+        (
+            lambda: built("asl2021/miou(tolerance=-1)"),
+            "tolerance: expected a whole number of pixels, 0 or more, got -1",
+        ),
+        (lambda: autoseg.build_metric(3, C), "metric: expected a name or a sum such as .* got 3"),
     ],
 )
 def test_mistakes(call: Callable[[], Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
         call()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("jml(class_weight=inverse)", "class_weight: expected a list of numbers or None, got 'inverse'"),
+        ("wce(class_weight=3)", "class_weight: expected inverse, median or a list of numbers, got 3"),
+        ("wce(class_weight=[1,2,true])", r"class_weight: expected .*, got \[1, 2, True\]"),
+        ("focal(alpha=x)", "alpha: expected a number, a list of numbers or None, got 'x'"),
+        ("lovasz(per_image=yes)", "per_image: expected True or False, got 'yes'"),
+        ("jml(log=1)", "log: expected True or False, got 1"),
+        ("jml(reduction={X:1})", "reduction: expected D, I, C or a mapping to numbers"),
+        ("wmse(background=true)", "background: expected a whole number, got True"),
+        ("boundary_smooth_ce(width=3.5)", "width: expected a whole number, got 3.5"),
+        ("ssim(window=1e3)", "window: expected a whole number, got 1000.0"),
+        ("identity/biou(drop_background=yes)", "drop_background: expected True or False, got 'yes'"),
+        ("asl2021/miou(absent=some)", "absent: expected include, skip or None, got 'some'"),
+        ("identity/miou(space=3)", "space: expected a name or the path of a .yaml file, got 3"),
+    ],
+)
+def test_options_are_of_the_kinds_that_constructors_name(text: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        built(text)
+    with pytest.raises(InputError, match=said):  # before there is data, and so a number of classes
+        autoseg.losses.check_text(text)
+
+
+def test_kinds_are_those_of_an_own_loss_too_where_they_are_known() -> None:
+    class Own(autoseg.SegLoss):
+        name, summary = "own", "with options"
+
+        def __init__(
+            self,
+            num_classes: int,
+            *,
+            file: Path,
+            sizes: tuple[int, int],
+            scale: float = 1.0,
+            free: Any = 0,
+            **shared: Any,
+        ) -> None:
+            super().__init__(num_classes, **shared)
+
+        def compute(self, batch: Any) -> Tensor:
+            return batch.logits.sum()
+
+    given: dict[str, Any] = {"file": "a.npz", "sizes": [3, 5], "scale": numpy.float32(2), "free": "anything"}
+    assert copy.deepcopy(Own(C, **given))(LOGITS, LABELS).isfinite()
+    for wrong in ({"scale": "2"}, {"sizes": 3}, {"validate": "no"}):
+        with pytest.raises(InputError, match=next(iter(wrong))):
+            Own(C, **{**given, **wrong})
+
+
+def test_numbers_may_be_numpys_and_lists_tensors() -> None:
+    plain = built("jml", alpha=0.25, class_weight=[1.0, 2.0, 3.0])(LOGITS, LABELS)
+    for weights in (torch.tensor([1.0, 2.0, 3.0]), numpy.array([1, 2, 3]), (1, 2, 3)):
+        assert built("jml", alpha=numpy.float32(0.25), class_weight=weights)(LOGITS, LABELS) == plain
+
+
+@pytest.mark.parametrize("shape", [(2, C, 0, 7), (2, C, 6, 0), (0, C, 6, 7)])
+@pytest.mark.parametrize("name", [*LOSSES, "identity/miou", "asl2021/bf1", "identity/boundary_iou"])
+def test_no_pixel_is_nothing_to_count(name: str, shape: tuple[int, ...]) -> None:
+    logits = torch.zeros(shape, requires_grad=True)
+    value = built(name)(logits, torch.zeros(shape[0], *shape[2:], dtype=torch.long))
+    value.backward()
+    assert value == 0 and logits.grad is not None
 
 
 def test_names_with_a_hyphen_are_options_without_quotes() -> None:

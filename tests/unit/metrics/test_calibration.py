@@ -117,9 +117,10 @@ def test_uniform_probabilities_of_a_balanced_label_are_calibrated() -> None:
     [
         (lambda m, p, y: m.update(p.argmax(1), y), "update_probs"),
         (lambda m, p, y: m.update_probs(p.log(), y), "softmax"),
-        (lambda m, p, y: m.update_probs(p.masked_fill(p > 0.5, math.nan), y), "softmax"),
         (lambda m, p, y: m.update_probs(p[:, :2], y), r"\(N, 4, H, W\)"),
         (lambda m, p, y: m.update_probs(p, y + 7), "also 7"),
+        (lambda m, p, y: m.update_probs(p * torch.nan, y), "got NaN. So were the logits"),
+        (lambda m, p, y: m.update_probs(p.numpy(), y), "probs: expected a tensor, got ndarray"),
     ],
 )
 def test_bad_input_is_refused(call, words) -> None:

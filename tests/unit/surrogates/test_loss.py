@@ -13,6 +13,7 @@ import autoseg
 from autoseg import metrics
 from autoseg.errors import InputError
 from autoseg.losses import searched_loss
+from autoseg.metrics.labels import check_labels
 from autoseg.surrogates import published
 from autoseg.surrogates.logic import CurveLogic
 
@@ -327,9 +328,9 @@ def test_autocast_is_left():
 @pytest.mark.parametrize(
     ("logits", "labels", "words"),
     [
-        ((1, 3, 8, 8), (1, 8, 8), "(N, 4, H, W)"),
-        ((1, 4, 8, 8), (1, 8, 9), "(N, H, W)"),
-        ((1, 4, 8, 8), (8, 8), "(N, H, W)"),
+        ((1, 3, 8, 8), (1, 8, 8), "logits: expected float of shape (N, 4, H, W)"),
+        ((1, 4, 8, 8), (1, 8, 9), "labels: expected integer of shape (1, 8, 8)"),
+        ((1, 4, 8, 8), (8, 8), "labels: expected integer of shape (1, 8, 8)"),
     ],
 )
 def test_shapes_are_checked(logits, labels, words):
@@ -351,3 +352,36 @@ def test_labels_out_of_range_raise(bad):
 def test_from_theta_takes_the_parameterization():
     loss = autoseg.SurrogateLoss.from_theta("miou", [0.3] * 12, 4, parameterization="linear")
     assert loss.space.curve.family == "linear"
+
+
+def test_theta_and_space_belong_together():
+    miou, linear = autoseg.build_space("miou"), autoseg.build_space("miou", parameterization="linear")
+    for theta, said in (
+        ([0.3] * 24, "theta: expected 12 numbers"),
+        ([[0.3] * 12] * 2, "theta: expected 12 numbers"),
+        ("x", "theta: expected numbers, got 'x'"),
+        ([1.5] * 12, r"theta: expected numbers in \[0, 1\]"),
+    ):
+        with pytest.raises(InputError, match=said):
+            autoseg.SurrogateLoss.from_theta("miou", theta, C)
+    with pytest.raises(InputError, match="theta: expected 24 numbers for space paper-miou"):  # its freedom, for BF1
+        autoseg.SurrogateLoss.from_theta("bf1", miou.identity, C, space=miou)
+    with pytest.raises(InputError, match="parameterization: expected bezier, as of the space, got linear"):
+        autoseg.SurrogateLoss("miou", C, "linear", space=miou)
+    assert autoseg.SurrogateLoss("miou", C, "linear", space=linear).space is linear
+    with pytest.raises(InputError, match="control_points of and: expected numbers"):
+        autoseg.SurrogateLoss("miou", C, control_points={"and": ["a"], "or": []})
+
+
+def test_labels_on_a_gpu_are_asserted_there_soft_ones_too(monkeypatch):
+    """Pretended: what is given to the device's assertion is looked at here."""
+
+    class Cuda(torch.Tensor):
+        device = torch.device("cuda")
+
+    said = []
+    monkeypatch.setattr(torch, "_assert_async", lambda okay, _: said.append(bool(okay)))
+    soft, hard = torch.full((1, C, 2, 2), 1 / C), torch.zeros(1, 2, 2, dtype=torch.long)
+    for labels in (soft, 2 * soft, soft * torch.nan, hard, hard + C, hard + 255):
+        check_labels(labels.as_subclass(Cuda), C, 255, "auto")
+    assert said == [True, False, False, True, False, True]

@@ -45,10 +45,8 @@ def test_the_papers_sizes_and_layout():
     np.testing.assert_allclose(space.identity[:6], [0.25, 0.25, 1 / 3, 1 / 3, 0.5, 0.5])
     np.testing.assert_allclose(space.decode(space.identity)[:6], [0.25, 0.25, 0.5, 0.5, 0.75, 0.75])
     assert list(autoseg.build_space("bf1").curves) == ["and_p", "and_eroded", "or_p", "or_eroded"]
-    assert autoseg.build_space("bf1", pieces=2).dim == 24
     assert autoseg.build_space("miou", parameterization="linear").dim == 12
     assert list(autoseg.build_space("default-biou").curves)[-1] == "score"
-    assert autoseg.build_space("bf1", shared=True).names[-1] == "or.p1.y"
 
 
 def test_without_the_truth_table_the_ends_come_last_in_each_curve():
@@ -75,8 +73,8 @@ def test_published_control_points_are_accepted(name):
         (lambda: autoseg.build_space("default"), ["metric"]),
         (lambda: autoseg.build_space("no/such.yaml", metric="miou"), ["existing"]),
         (lambda: autoseg.build_space("miou", "spline"), ["bezier or linear", "spline"]),
-        (lambda: autoseg.build_space("miou", pieces=0), ["pieces", "0"]),
-        (lambda: autoseg.build_space("miou", piece=2), ["pieces"]),
+        (lambda: autoseg.build_space("asl2021-miou"), ["space: expected one of", "asl2021/miou is a loss."]),
+        (lambda: autoseg.build_space(3), ["space: expected a name", "got 3"]),
         (lambda: autoseg.build_space("miou").decode([0.5] * 11), ["12 numbers", "(11,)"]),
         (lambda: autoseg.build_space("miou").decode([1.5] * 12), ["[0, 1]"]),
         (lambda: autoseg.build_space("miou").decode([float("nan")] * 12), ["[0, 1]"]),
@@ -102,6 +100,8 @@ def test_bad_requests(make, words):
         ("- 1", "mapping"),
         ("version: 1\ncurves: {}\n", "curve"),
         ("version: 1\ncurve: {kind: bezier}\n", "family"),
+        ("version: 1\ncurve: {pieces: 0}\n", "pieces: expected at least 1"),
+        ("version: 1\ncurve: {monotone: sometimes}\n", "monotone: expected True or False, got 'sometimes'"),
         ("version: 1\nscore: {truth_table: false}\n", "fixed ends"),
         ("a: [", "YAML"),
         ("version: 1\nloss: '{a}*ce+{1-b}*surrogate'\nscalars: {a: {}}\n", "scalars a"),
@@ -124,3 +124,5 @@ def test_a_file_of_the_users_own(tmp_path):
     path.write_text("version: 1\nsummary: mine\ncurve: {family: linear, pieces: 3}\nabsent: skip\n")
     space = autoseg.build_space(str(path), metric="dice")
     assert (space.name, space.dim, space.absent) == ("mine-dice", 8, "skip")
+    path.write_text("version: 1\ncurve: {pieces: 2}\nshared: true\n")  # one curve an operation, whatever its operands
+    assert autoseg.build_space(str(path), metric="bf1").dim == 12

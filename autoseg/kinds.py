@@ -1,0 +1,102 @@
+"""Arguments judged by their annotations, before a constructor works with them: one check for all options there are."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from numbers import Integral, Real
+from typing import Any, Literal, Self
+
+from autoseg.errors import InputError
+
+NOUNS = {int: "whole number", float: "number", str: "text"}
+
+
+class Judged:
+    """Base of classes whose constructor refuses arguments of a kind that its annotations do not name.
+
+    Judged are None, flags, numbers, text, `Literal`, lists and mappings; where anything else is named, all passes.
+    """
+
+    def __new__(cls, *args: Any, **options: Any) -> Self:
+        """An object that its constructor has yet to fill.
+
+        Raises:
+            InputError: of the first argument that is of no kind it may be.
+        """
+        check_kinds(cls, dict(zip(_kinds(cls), args, strict=False)) | options)  # type: ignore[arg-type]  # of its own class
+        return super().__new__(cls)
+
+
+def check_kinds(cls: type, given: Mapping[str, object]) -> None:
+    """Refuse arguments of a kind that neither the constructor of a class nor those of its bases name.
+
+    Raises:
+        InputError: the first of them.
+    """
+    for name, kinds in _kinds(cls).items():
+        if name in given and not any(_is(given[name], kind) for kind in kinds):
+            *words, last = dict.fromkeys(map(_word, kinds))
+            raise InputError(name, " or ".join(filter(None, [", ".join(words), last])), repr(given[name]))
+
+
+@cache
+def _kinds(cls: type) -> dict[str, tuple[Any, ...]]:
+    """What each parameter may be, in order; what is passed on to a base is among them."""
+    found: dict[str, tuple[Any, ...]] = {}
+    for owner in cls.__mro__:
+        try:
+            hints = typing.get_type_hints(vars(owner).get("__init__"))
+        except (NameError, TypeError):  # a user's class may name what is not there at run time, or have none
+            continue
+        for name, hint in hints.items():
+            found.setdefault(name, tuple(_alternatives(hint)))
+    return found
+
+
+def _alternatives(hint: Any) -> Iterator[Any]:
+    """The members of a union, words and flags one by one."""
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    for kind in typing.get_args(hint) if union else (hint,):
+        if kind is bool:
+            yield from (Literal[True], Literal[False])
+        elif typing.get_origin(kind) is Literal:
+            yield from (Literal[value] for value in typing.get_args(kind))
+        else:
+            yield kind
+
+
+def _is(value: Any, kind: Any) -> bool:
+    origin, inner = typing.get_origin(kind) or kind, typing.get_args(kind)
+    if origin is Literal:
+        return type(value) is type(inner[0]) and bool(value == inner[0])
+    if origin in (int, float):
+        torch_takes = not isinstance(value, Integral) or abs(int(value)) < 2**63
+        whole = Integral if origin is int else Real
+        return type(value) is not bool and isinstance(value, whole) and torch_takes
+    if origin in (Sequence, list, tuple):
+        members = value.tolist() if hasattr(value, "tolist") else value  # an array, a tensor
+        listed = isinstance(members, Sequence) and not isinstance(members, str)
+        return listed and (len(inner) != 1 or all(_is_any(each, inner[0]) for each in members))
+    if origin in (Mapping, dict):
+        return isinstance(value, Mapping) and (
+            not inner or all(_is_any(k, inner[0]) and _is_any(v, inner[1]) for k, v in value.items())
+        )
+    return isinstance(value, origin) if origin in (str, types.NoneType) else True
+
+
+def _is_any(value: Any, hint: Any) -> bool:
+    return any(_is(value, kind) for kind in _alternatives(hint))
+
+
+def _word(kind: Any) -> str:
+    origin, inner = typing.get_origin(kind) or kind, typing.get_args(kind)
+    if origin is Literal:
+        return str(inner[0])
+    if origin in (Sequence, list, tuple):
+        return "a list" + (f" of {NOUNS[inner[0]]}s" if inner and inner[0] in NOUNS else "")
+    if origin in (Mapping, dict):
+        return "a mapping" + (f" to {NOUNS[inner[1]]}s" if inner and inner[1] in NOUNS else "")
+    return "None" if origin is types.NoneType else "text" if origin is str else f"a {NOUNS[origin]}"

@@ -1,0 +1,99 @@
+"""What logits and labels must be, looked at once before a metric or a loss counts them: labels are wrong more often."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from autoseg.errors import InputError
+
+Validate = Literal["auto"] | bool
+ROW_SUM_TOLERANCE = 1e-2  # soft labels that went through bf16 are off by this much
+
+
+def check_tensors(**given: object) -> None:
+    """Raises `InputError` of what is no tensor, such as a model's whole dict of outputs."""
+    for name, value in given.items():
+        if not isinstance(value, Tensor):
+            hint = f"Pass one of its values: {', '.join(map(repr, value))}." if isinstance(value, Mapping) else ""
+            raise InputError(name, "a tensor", type(value).__name__, hint)
+
+
+def check_shapes(logits: Tensor, labels: Tensor, num_classes: int) -> None:
+    """Raises `InputError` unless shapes and dtypes of logits and labels, hard or soft, belong together."""
+    check_tensors(logits=logits, labels=labels)
+    if logits.dim() != 4 or not logits.is_floating_point() or logits.shape[1] != num_classes:
+        expected = f"float of shape (N, {num_classes}, H, W)"
+        raise InputError("logits", expected, f"{logits.dtype} of shape {tuple(logits.shape)}")
+    n, c, h, w = logits.shape
+    if tuple(labels.shape) != ((n, c, h, w) if labels.is_floating_point() else (n, h, w)):
+        expected = f"integer of shape {(n, h, w)} or float of shape {(n, c, h, w)}, as the logits are"
+        raise InputError("labels", expected, f"{labels.dtype} of shape {tuple(labels.shape)}")
+
+
+def check_labels(
+    labels: Tensor, num_classes: int, ignore_index: int, validate: Validate, multilabel: bool = False
+) -> None:
+    """Looks at the values of hard or soft labels.
+
+    Args:
+        labels: (N, H, W) integer, or (N, C, H, W) float.
+        num_classes: C.
+        ignore_index: the id of pixels that do not count.
+        validate: "auto" checks on the eager CPU, asserts on CUDA without waiting for it, and trusts under
+            `torch.compile`; True raises everywhere; False trusts.
+        multilabel: float labels are C independent masks, whose rows need not sum to 1.
+
+    Raises:
+        InputError: an id that is neither a class nor `ignore_index`, or rows that are no probabilities.
+    """
+    if validate is False or (validate == "auto" and torch.compiler.is_compiling()):
+        return
+    soft = labels.is_floating_point()
+    if validate == "auto" and labels.device.type == "cuda":
+        wrong = _wrong_rows(labels, multilabel) if soft else _wrong_ids(labels, num_classes, ignore_index)
+        torch._assert_async(~wrong.any(), "labels are neither classes, nor ignored, nor probabilities")
+    elif validate is True or labels.device.type == "cpu":
+        if soft:
+            _check_soft(labels, multilabel)
+        else:
+            check_ids(labels, "labels", num_classes, ignore_index)
+
+
+def check_ids(ids: Tensor, what: str, num_classes: int, ignore_index: int | None = None) -> None:
+    """Raises `InputError` if any id is no integer, or neither a class nor `ignore_index`."""
+    if ids.is_floating_point():
+        raise InputError(what, "integer class ids", f"{ids.dtype}", "Pass argmax(1) of logits, or .long().")
+    wrong = _wrong_ids(ids, num_classes, ignore_index)
+    if wrong.any():
+        found = sorted(set(ids[wrong].unique().tolist()))[:5]
+        also = "" if ignore_index is None else f" or ignore_index {ignore_index}"
+        hint = "Check num_classes and how the masks were made."
+        raise InputError(what, f"class ids 0 to {num_classes - 1}{also}", f"also {', '.join(map(str, found))}", hint)
+
+
+def _wrong_ids(ids: Tensor, num_classes: int, ignore_index: int | None) -> Tensor:
+    wrong = (ids < 0) | (ids >= num_classes)
+    if ignore_index is not None:
+        wrong &= ids.long() != ignore_index  # 8 bits would make another number of one they do not hold
+    return wrong
+
+
+def _check_soft(labels: Tensor, multilabel: bool) -> None:
+    if _wrong_rows(labels, multilabel).any():
+        rows = "" if multilabel else " whose rows sum to 1, or to 0 where ignored"
+        sums = labels.sum(1, dtype=torch.float32)
+        got = f"values from {labels.min():.4g} to {labels.max():.4g}, sums from {sums.min():.4g} to {sums.max():.4g}"
+        raise InputError("soft labels", f"probabilities{rows}", got)
+
+
+def _wrong_rows(labels: Tensor, multilabel: bool) -> Tensor:
+    """(N, H, W) bool."""
+    wrong = ~((labels >= 0) & (labels <= 1)).all(1)
+    if multilabel:
+        return wrong
+    sums = labels.sum(1, dtype=torch.float32)
+    return wrong | ~((sums - 1).abs().le(ROW_SUM_TOLERANCE) | (sums == 0))
