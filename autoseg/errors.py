@@ -54,7 +54,11 @@ def in_a_line(error: BaseException) -> str:
 def unknown_name(field: str, got: str, known: Iterable[str], hint: str = "") -> InputError:
     """The error for a name that does not exist: names the nearest known ones, then all of them."""
     names = sorted(known)
-    small = {name.lower(): name for name in names}  # CE is a near miss of ce
+    return InputError(field, "one of " + ", ".join(names), repr(got), f"{did_you_mean(got, names)} {hint}".strip())
+
+
+def did_you_mean(got: str, known: Iterable[str]) -> str:
+    """A hint at the nearest known names, empty if there is none."""
+    small = {name.lower(): name for name in known}  # CE is a near miss of ce
     near = [small[name] for name in difflib.get_close_matches(got.lower(), small, n=3, cutoff=0.5)]
-    meant = f"Did you mean {' or '.join(near)}? " if near else ""
-    return InputError(field, "one of " + ", ".join(names), repr(got), (meant + hint).strip())
+    return f"Did you mean {' or '.join(near)}?" if near else ""

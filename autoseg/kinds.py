@@ -9,7 +9,7 @@ from functools import cache
 from numbers import Integral, Real
 from typing import Any, Literal, Self
 
-from autoseg.errors import InputError
+from autoseg.errors import InputError, did_you_mean
 
 NOUNS = {int: "whole number", float: "number", str: "text"}
 
@@ -39,7 +39,8 @@ def check_kinds(cls: type, given: Mapping[str, object]) -> None:
     for name, kinds in _kinds(cls).items():
         if name in given and not any(_is(given[name], kind) for kind in kinds):
             *words, last = dict.fromkeys(map(_word, kinds))
-            raise InputError(name, " or ".join(filter(None, [", ".join(words), last])), repr(given[name]))
+            hint = did_you_mean(str(given[name]), map(_word, filter(_is_literal, kinds)))
+            raise InputError(name, " or ".join(filter(None, [", ".join(words), last])), repr(given[name]), hint)
 
 
 @cache
@@ -62,7 +63,7 @@ def _alternatives(hint: Any) -> Iterator[Any]:
     for kind in typing.get_args(hint) if union else (hint,):
         if kind is bool:
             yield from (Literal[True], Literal[False])
-        elif typing.get_origin(kind) is Literal:
+        elif _is_literal(kind):
             yield from (Literal[value] for value in typing.get_args(kind))
         else:
             yield kind
@@ -85,6 +86,10 @@ def _is(value: Any, kind: Any) -> bool:
             not inner or all(_is_any(k, inner[0]) and _is_any(v, inner[1]) for k, v in value.items())
         )
     return isinstance(value, origin) if origin in (str, types.NoneType) else True
+
+
+def _is_literal(kind: Any) -> bool:
+    return typing.get_origin(kind) is Literal
 
 
 def _is_any(value: Any, hint: Any) -> bool:

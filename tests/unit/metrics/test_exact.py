@@ -317,7 +317,7 @@ def test_boundary_f1_of_a_class_missed_altogether_is_zero():
         (lambda: autoseg.build_metric("miou+0*bf1", C), ["above 0"]),
         (lambda: autoseg.build_metric("miou+miou", C), ["once"]),
         (lambda: autoseg.build_metric("miou-bf1", C), ["miou+0.5*bf1"]),
-        (lambda: autoseg.build_metric("miou", 0), ["num_classes", "a positive integer"]),
+        (lambda: autoseg.build_metric("miou", 0), ["num_classes", "a positive whole number"]),
         (lambda: autoseg.build_metric("biou", C, tolerance=-1), ["tolerance"]),
         (lambda: autoseg.build_metric("biou", C, tolerance=1.5), ["tolerance", "whole"]),
         (lambda: autoseg.build_metric("miou", 2.5), ["num_classes", "2.5"]),
