@@ -130,7 +130,7 @@ def load_loss(
     if path is not None:
         return LossCard.load(path).build(num_classes, **options)
     if name not in published() and not (head == IDENTITY and metric):
-        raise _unknown(name)
+        raise _unknown(name, num_classes)
     if num_classes is None:
         raise InputError("num_classes", f"a number of classes for {name}", "none")
     if head == IDENTITY:
@@ -170,9 +170,12 @@ def identity_of(text: str) -> str | None:
     return metric
 
 
-def _unknown(name: str) -> InputError:
+def _unknown(name: str, num_classes: int | None) -> InputError:
     if name == IDENTITY:
         return InputError("loss", "the metric of the identity curves", repr(name), "For example identity/miou.")
+    if name in LOSSES:
+        hint = f"Did you mean autoseg.build_loss({name!r}, num_classes={num_classes or '...'})?"
+        return InputError("loss", "a card, or the name of a loss with curves", f"{name!r}, a hand-made loss", hint)
     hint = "A found loss is the path of its loss.json or of its run folder, identity curves are identity/METRIC. " + OWN
     return unknown_name("loss", name, [*LOSSES, *published()], hint)
 

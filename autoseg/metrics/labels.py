@@ -11,6 +11,7 @@ from torch import Tensor
 from autoseg.errors import InputError
 
 Validate = Literal["auto"] | bool
+UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)  # torch stores them, and can do little with them
 ROW_SUM_TOLERANCE = 1e-2  # soft labels that went through bf16 are off by this much
 
 
@@ -67,6 +68,8 @@ def check_ids(ids: Tensor, what: str, num_classes: int, ignore_index: int | None
     """Raises `InputError` if any id is no integer, or neither a class nor `ignore_index`."""
     if ids.is_floating_point():
         raise InputError(what, "integer class ids", f"{ids.dtype}", "Pass argmax(1) of logits, or .long().")
+    if ids.dtype in UNSIGNED:
+        raise InputError(what, "integers that torch compares", f"{ids.dtype}", "Pass .long().")
     wrong = _wrong_ids(ids, num_classes, ignore_index)
     if wrong.any():
         found = sorted(set(ids[wrong].unique().tolist()))[:5]

@@ -45,7 +45,7 @@ class SurrogateLoss(Judged, nn.Module):
         ignore_index: label of void pixels.
         absent: "include" averages over all classes as the paper's release does, "skip" over those the batch's
             labels have; None takes the space's.
-        eps: added to denominators.
+        eps: added to denominators; above 0.
         loss_weight: factor of the result.
         tolerance: boundary metrics, in pixels.
         drop_background: boundary metrics, class 0 has no boundary of its own.
@@ -87,9 +87,10 @@ class SurrogateLoss(Judged, nn.Module):
         super().__init__()
         self.fused, self.compiled = True, compile
         self.space = _space(metric, space, parameterization)
-        for field, value in (("eps", eps), ("loss_weight", loss_weight)):
-            if not 0 <= value < math.inf:
-                raise InputError(field, "a number of 0 or more", value)
+        if not 0 < eps < math.inf:  # a class that is absent is 0 by 0 without it
+            raise InputError("eps", "a number above 0", eps)
+        if not 0 <= loss_weight < math.inf:
+            raise InputError("loss_weight", "a number of 0 or more", loss_weight)
         self.absent = absent or self.space.absent
         self.eps, self.loss_weight, self.validate = eps, loss_weight, validate
         self.sync_counts = False

@@ -178,12 +178,16 @@ def _section_of(key: str, known: dict[str, Any]) -> str:
     """What could have stood there: the keys of the same section, or the top level's keys and sections."""
     section = key.rpartition(".")[0]
     same = [k for k in known if section and k.rpartition(".")[0] == section]
-    return "one of " + ", ".join(same or dict.fromkeys(k.partition(".")[0] for k in known))
+    return "one of " + ", ".join(same or _tops(known))
+
+
+def _tops(known: dict[str, Any]) -> list[str]:
+    return list(dict.fromkeys(key.partition(".")[0] for key in known))
 
 
 def _nearest(key: str, known: dict[str, Any], command: str) -> str:
     leaf = key.rpartition(".")[2]
-    near = difflib.get_close_matches(key, known, n=2, cutoff=0.7)
+    near = difflib.get_close_matches(key, {*known, *_tops(known)}, n=2, cutoff=0.7)
     near += [k for k in known if k not in near and difflib.get_close_matches(leaf, [k.rpartition(".")[2]], cutoff=0.8)]
     meant = f"Did you mean {' or '.join(near[:3])}? " if near else ""
     return f"{meant}autoseg {command} --cfg prints every key."

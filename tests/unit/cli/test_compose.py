@@ -103,6 +103,7 @@ def test_a_run_of_another_version_is_refused_by_the_keys_that_differ():
     [
         ("sed=1", ["'sed'", "Did you mean seed"]),
         ("+sed=1", ["'sed'", "Did you mean seed"]),
+        ("dat=camvid", ["'dat'", "Did you mean data?"]),
         ("search.round=3", ["'search.round'", "search.rounds"]),
         ("rounds=3", ["search.rounds"]),
         ("hydra.run.dir=x", ["'hydra.run.dir'"]),

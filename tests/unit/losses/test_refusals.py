@@ -32,7 +32,18 @@ def built(text: Any, **options: Any) -> Any:
     [
         (lambda: BOUNDARY(LOGITS, LABELS, {"signed_distance": MAPS["signed_distance"][:, :1]}), r"got \(2, 1, 6, 7\)"),
         (lambda: built("wce").prepare(LABELS[0]), r"labels: expected \(N, H, W\), got \(6, 7\)"),
-        (lambda: built("identity/miou", eps=-1), "eps: expected a number of 0 or more, got -1"),
+        (lambda: built("identity/miou", eps=-1), "eps: expected a number above 0, got -1"),
+        (lambda: built("identity/macc", eps=0), "eps: expected a number above 0, got 0"),
+        (lambda: autoseg.load_loss("ce", num_classes=3), r"Did you mean autoseg.build_loss\('ce', num_classes=3\)\?"),
+        (lambda: built("ce")(LOGITS, LABELS.to(torch.uint16)), r"labels: .* got torch.uint16. Pass .long\(\)."),
+        (
+            lambda: built("identity/bf1")(LOGITS, LABELS.to(torch.uint16)),
+            r"labels: .* got torch.uint16. Pass .long\(\).",
+        ),
+        (
+            lambda: autoseg.build_metric("miou", num_classes=C).update(LABELS.to(torch.uint16), LABELS),
+            r"got torch.uint16. Pass .long\(\).",
+        ),
         (lambda: built("identity/miou", loss_weight="a"), "loss_weight: expected a number, got 'a'"),
         (lambda: built("identity/miou", validate=0), "validate: expected auto, True or False, got 0"),
         (lambda: built("ce", validate=0), "validate: expected auto, True or False, got 0"),
