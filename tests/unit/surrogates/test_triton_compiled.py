@@ -91,7 +91,7 @@ class Started(TorchDispatchMode):
 @pytest.mark.parametrize(("name", "bound"), [("miou", 9), ("gacc", 9), ("biou", 11)])
 def test_a_step_asks_little_of_the_host(gpu_of, name, bound, monkeypatch):
     """On a GPU each operation costs the host as much as one on a million numbers. A formula is read in no batch."""
-    monkeypatch.setattr(loss_module, "check_ids", lambda *_, **__: None)  # on a GPU the kernels do
+    monkeypatch.setattr(loss_module, "check_labels", lambda *_, **__: None)  # on a GPU the kernels do
     loss, gpu = autoseg.SurrogateLoss(name, 21, space="default", tolerance=2), gpu_of(90)
     step(gpu, loss, 21, "contiguous")
     monkeypatch.setattr(type(loss.terms[0][1]), "sums", None)
