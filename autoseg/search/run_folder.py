@@ -275,9 +275,9 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any], at: str = "") -
 def _compare(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Refuse another fingerprint than the run's, by the first key that differs."""
     for key, old, new in differences(then, now):
-        if key == f"model.{RESOLVED}":  # of the same model.config, which stands before it
+        if key == f"model.{RESOLVED}" and ... not in (old, new):  # of the same model.config, which stands before it
             raise changed_config("model.config", now["model"]["config"], "Take back the change, or start a new run.")
-        was, given = ("none" if value is ... else repr(value) for value in (old, new))
+        was, given = ("no such key" if value is ... else repr(value) for value in (old, new))
         hint = "It would be another search: give the old value, or start a new run."
         if ... in (old, new):
             hint = "The run is of another version of autoseg, or it would be another search: start a new one."

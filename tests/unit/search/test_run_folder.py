@@ -103,9 +103,12 @@ def test_a_key_of_another_version_is_named(tmp_path: Path) -> None:
     one, other = {"proxy": {"iters": 9, "teleport": 3}}, {"proxy": {"iters": 9}}
     RunFolder.create(tmp_path / "one", {}, one).close()
     RunFolder.create(tmp_path / "other", {}, other).close()
-    with pytest.raises(InputError, match=r"proxy\.teleport: expected 3, as when .* got none\. .* another version"):
+    RunFolder.create(tmp_path / "flat", {}, {"model.name": "r18"}).close()  # as a comparison has it
+    with pytest.raises(InputError, match=r"model\.resolved: expected no such key"):
+        RunFolder.open(tmp_path / "flat", {"model.name": "r18", "model.resolved": None})
+    with pytest.raises(InputError, match=r"proxy\.teleport: expected 3, as when .* got no such key\. .* another"):
         RunFolder.open(tmp_path / "one", other)
-    with pytest.raises(InputError, match=r"proxy\.teleport: expected none, as when .* got 3\. .* another version"):
+    with pytest.raises(InputError, match=r"proxy\.teleport: expected no such key, as when .* got 3\. .* another"):
         RunFolder.open(tmp_path / "other", one)
 
 
