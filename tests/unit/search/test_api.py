@@ -54,7 +54,7 @@ def test_a_controller_of_another_space_is_refused_at_once(quick_path: Path) -> N
     [
         ("rounds", 0, "from 1 on, got 0"), ("candidates", 2.5, "from 1 on, got 2.5"),
         ("tolerance", -1, "0 or more, got -1"),
-        ("num_classes", "3", "a positive integer, got '3'"),
+        ("num_classes", "3", "a whole number, got '3'"),
         ("ignore_index", None, "a whole number, got None"), ("rivals", "ce", "a list, got 'ce'"),
         ("rivals", None, "a list, got None"), ("timeout_s", "soon", "above 0, got 'soon'"),
         ("timeout_s", 0, "above 0, got 0"), ("floor", 0.5, "str or None, got 0.5"),
