@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 PAPER_METRICS = ("miou", "fwiou", "macc", "gacc", "biou", "bf1")
+RIVALS = ("identity", "ce", "wce", "tversky", "lovasz")  # what a search is confirmed beside, unless told otherwise
 
 
 @dataclass
@@ -115,7 +116,7 @@ class ConfirmConfig:
 
     top: int = 3
     seeds: int = 3
-    rivals: list[str] = field(default_factory=lambda: ["identity", "ce", "wce", "tversky", "lovasz"])
+    rivals: list[str] = field(default_factory=lambda: list(RIVALS))
 
 
 @dataclass

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, get_args
 
-from autoseg.config import ConfirmConfig, SearchSettings
+from autoseg.config import RIVALS, ConfirmConfig, SearchSettings
 from autoseg.controllers import Controller, build_controller
 from autoseg.controllers.base import check_number
 from autoseg.errors import InputError
@@ -84,7 +84,7 @@ def search(
     floor: str | None = None,
     confirm_top: int = 3,
     confirm_seeds: int = 3,
-    rivals: Sequence[str] = ("identity", "ce", "wce", "tversky", "lovasz"),
+    rivals: Sequence[str] = RIVALS,
     ignore_index: int = 255,
     tolerance: int = 5,
     drop_background: bool = False,

@@ -9,10 +9,12 @@ the finished matrix.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from torch import nn
 
 from autoseg.errors import InputError
 from autoseg.evidence.comparison.bootstrap import Bootstrap
@@ -26,9 +28,6 @@ from autoseg.search.keepsakes import Keepsakes
 from autoseg.search.observer import Observer
 from autoseg.search.records import TrialRecord
 from autoseg.search.run_folder import RunFolder, slug
-
-if TYPE_CHECKING:
-    pass
 
 STUDY = "compare"
 COUNTS = "counts"  # folder of a comparison with what each image contributed
@@ -55,7 +54,8 @@ class ComparisonTask:
 
     texts: Mapping[str, str]  # contender name to what it is built from
     recipe: Recipe  # how
-    train: Any  # `train(loss, seed, device)` returns {metric: score}, classes as "<metric>/<class>": a `ProxyTask`
+    # `train(loss, seed, device)` returns {metric: score}, classes as "<metric>/<class>"; a dataclass, as `ProxyTask` is
+    train: Callable[[nn.Module, int, str], Mapping[str, float]]
     keepsakes: Keepsakes | None = None  # which trainings leave predictions behind; None: none
     counts: str | None = None  # folder for what each image contributed to each training; None: nowhere
 
@@ -64,7 +64,7 @@ class ComparisonTask:
         loss = self.recipe.build(self.texts[payload["loss"]]).to(device)
         train, seed = self.train if self.keepsakes is None else self.keepsakes.ask(self.train, payload), payload["seed"]
         if self.counts is not None:
-            train = replace(train, counts_to=str(counts_file(Path(self.counts), payload["loss"], seed)))
+            train = replace(train, counts_to=str(counts_file(Path(self.counts), payload["loss"], seed)))  # type: ignore[type-var]
         return train(loss, seed, device)
 
 
