@@ -117,6 +117,7 @@ class ConfirmConfig:
     top: int = 3
     seeds: int = 3
     rivals: list[str] = field(default_factory=lambda: list(RIVALS))
+    iters: int | None = None  # of each of these trainings; None: as many as a candidate's
 
 
 @dataclass

@@ -175,7 +175,7 @@ def search(
         "threads": threads,
     }
     config = {**about, "search": asdict(settings)}
-    fixed = {**about, "candidates": candidates, "floor": floor, "confirm": asdict(confirm)}
+    fixed = {**about, "candidates": candidates, "floor": floor}
     if inline and cluster is not None:
         raise InputError("cluster", "none with inline=True, which trains in this process", repr(cluster))
     kind = "inline" if inline else "processes" if cluster is None else "ray"

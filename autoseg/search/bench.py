@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from autoseg.errors import AutosegError, InputError
 from autoseg.execution import Executor, Job
 from autoseg.search.ledger import Ledger
-from autoseg.search.observer import Observer, Progress, estimate
+from autoseg.search.observer import Amount, Observer, Progress
 from autoseg.search.records import COMPLETE, PRUNED, RUNNING, TrialRecord
 from autoseg.search.run_folder import RunFolder
 from autoseg.search.rungs import Rungs
@@ -20,15 +20,15 @@ class Bench:
         ledger: keeps what is planned and what came out.
         executor: runs it.
         observer: is told.
-        total: all trainings of the run, for the progress.
+        amount: all trainings of the run, for the progress.
 
     Attributes:
         done: how many trainings have a result, of all studies; of the confirmation those that `train` was given.
         best: the candidate with the highest reward; of equals, the first.
     """
 
-    def __init__(self, ledger: Ledger, executor: Executor, observer: Observer, total: int) -> None:
-        self.ledger, self.executor, self.observer, self.total = ledger, executor, observer, total
+    def __init__(self, ledger: Ledger, executor: Executor, observer: Observer, amount: Amount) -> None:
+        self.ledger, self.executor, self.observer, self.amount = ledger, executor, observer, amount
         # Kept up to date rather than counted anew, so that a round costs the same after any history.
         self.done, self._seconds = 0, 0.0
         self._counted: set[tuple[str, tuple[str, int]]] = set()
@@ -43,6 +43,7 @@ class Bench:
         plan: Sequence[TrialRecord],
         reward: Callable[[Mapping[str, float]], float],
         rungs: Rungs | None = None,
+        iters: int | None = None,
     ) -> list[TrialRecord]:
         """Results of the planned trainings, in their order. Those the ledger already has are not run again.
 
@@ -51,6 +52,7 @@ class Bench:
             plan: what is to be trained.
             reward: of a complete training's scores.
             rungs: where they are looked at, and may be stopped; None: nowhere.
+            iters: of each, where they are longer than a candidate's; None: they are not.
 
         Raises:
             InputError: the ledger has another θ under the same name, so that it is not this search's.
@@ -60,6 +62,7 @@ class Bench:
             self._count(study, record)
         jobs = {str(r.number): r for r in records.values() if r.state == RUNNING}
         extra = {} if rungs is None else rungs.payload()
+        extra |= {} if iters is None else {"iters": iters}
         planned = [Job(key, {**r.payload, **extra}, r.kind) for key, r in jobs.items()]
         for job, outcome in self.executor.run(planned):
             gained = reward(outcome.scores) if outcome.state == COMPLETE else float("nan")
@@ -94,9 +97,8 @@ class Bench:
 
     def progress(self) -> Progress:
         """How far the run is."""
-        total = max(self.total, self.done)
-        left = estimate(self._seconds, self.done, total - self.done, self.executor.workers)
-        return Progress(self.done, total, self.best, left)
+        left = self.amount.seconds_left(self.done, self._seconds, self.executor.workers)
+        return Progress(self.done, max(self.amount.total, self.done), self.best, left)
 
 
 def train_list(
@@ -114,7 +116,7 @@ def train_list(
     """
     with Ledger(folder.trials, (), studies=(study,)) as ledger:
         known = {record.key for record in [*ledger.records(study), *plan]}
-        records = Bench(ledger, executor, observer, len(known)).train(study, plan, reward)
+        records = Bench(ledger, executor, observer, Amount(len(known))).train(study, plan, reward)
     if records and all(record.state != COMPLETE for record in records):
         raise AutosegError(f"No training completed. The first one {records[0].state}: {records[0].error}")
     return records

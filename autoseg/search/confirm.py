@@ -16,6 +16,7 @@ import numpy as np
 
 from autoseg.config import PAPER_METRICS
 from autoseg.search.bench import Bench
+from autoseg.search.observer import Amount
 from autoseg.search.paired import paired, summary
 from autoseg.search.records import COMPLETE, RUNNING, Comparison, Finding, Row, SearchResult, TrialRecord, percent
 
@@ -24,10 +25,13 @@ WRECKED = 0.5  # share of the reference's score below which another metric count
 Scorer = Callable[[Mapping[str, float]], float]
 
 
-def fresh_seeds(seed: int, count: int) -> list[int]:
-    """Different seeds for the confirmation, derived from the run's seed and never equal to it."""
+def fresh_seeds(seed: int, count: int, iters: int | None = None) -> list[int]:
+    """Different seeds for the confirmation, derived from the run's seed and never equal to it.
+
+    One of longer trainings (`iters`) has others, so that a ledger can hold several without taking one's for another's.
+    """
     seeds: list[int] = []
-    stream = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, 0xC0F1])))
+    stream = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, 0xC0F1, *([iters] if iters else [])])))
     while len(seeds) < count:
         drawn = int(stream.integers(2**31))
         if drawn != seed and drawn not in seeds:
@@ -57,7 +61,12 @@ def _mean_name(rounds: int) -> str:
 
 
 def confirm(
-    bench: Bench, entries: Sequence[TrialRecord], seeds: Sequence[int], score: Scorer, target: str
+    bench: Bench,
+    entries: Sequence[TrialRecord],
+    seeds: Sequence[int],
+    score: Scorer,
+    target: str,
+    iters: int | None = None,
 ) -> list[Row]:
     """Train every entry with every seed; returns their table, best first.
 
@@ -67,6 +76,7 @@ def confirm(
         seeds: the same for all entries, so that differences are paired.
         score: reward of a training.
         target: name of the target metric among the scores.
+        iters: of each training; None: as many as a candidate's.
     """
     plan = [
         TrialRecord(-1, index, entry.kind, entry.name, entry.theta, seed)
@@ -74,7 +84,7 @@ def confirm(
         for index, entry in enumerate(entries)
     ]
     bench.observer.confirming(len(plan))
-    return tabulate(bench.train("confirm", plan, score), target)
+    return tabulate(bench.train("confirm", plan, score, iters=iters), target)
 
 
 def tabulate(records: Sequence[TrialRecord], target: str) -> list[Row]:
@@ -86,8 +96,8 @@ def tabulate(records: Sequence[TrialRecord], target: str) -> list[Row]:
     return sorted(rows, key=lambda row: (-row.n, -row.reward if row.n else 0.0))
 
 
-def trainings(config: Mapping[str, Any], floor: int, confirmation: int = 0, mean: bool | None = None) -> int:
-    """How many trainings a search has in all.
+def amount_of(config: Mapping[str, Any], floor: int, confirmation: int = 0, mean: bool | None = None) -> Amount:
+    """How much a search trains in all.
 
     Args:
         config: its `config.yaml`.
@@ -101,7 +111,8 @@ def trainings(config: Mapping[str, Any], floor: int, confirmation: int = 0, mean
     confirm = settings["confirm"]
     entries = confirm["top"] + len(set(confirm["rivals"])) + mean
     confirmation = confirmation or (entries * confirm["seeds"] if confirm["top"] else 0)
-    return int(settings["rounds"] * settings["candidates"] + floor + confirmation)
+    longer = confirm["iters"] / config["proxy"]["iters"] if confirm["iters"] else 1.0  # no own training has these
+    return Amount(int(settings["rounds"] * settings["candidates"] + floor + confirmation), confirmation, longer)
 
 
 def confirmation_of(
@@ -109,8 +120,8 @@ def confirmation_of(
 ) -> tuple[list[TrialRecord], int]:
     """The trainings of the confirmation that belongs to all rounds.
 
-    A search that is given more rounds after its end keeps those of its earlier confirmation in the ledger, with losses
-    that are no finalists any more.
+    A search that is given more rounds or another confirmation after its end keeps those of the earlier one in the
+    ledger, some of losses that are no finalists any more.
 
     Args:
         config: as in `trainings`.
@@ -127,7 +138,7 @@ def confirmation_of(
     if not (over and options["top"] and options["seeds"]):
         return [], 0
     known = {record.key: record for record in recorded}
-    seeds, mean = fresh_seeds(config["seed"], options["seeds"]), _mean_name(rounds)
+    seeds, mean = fresh_seeds(config["seed"], options["seeds"], options["iters"]), _mean_name(rounds)
     names = [record.name for record in finalists(history, options["top"], None, rounds)]
     names += [mean] if (mean, seeds[0]) in known else []
     plan = [(name, seed) for seed in seeds for name in [*names, *dict.fromkeys(options["rivals"])]]
@@ -135,7 +146,9 @@ def confirmation_of(
     return found, len(plan) if len(found) == len(plan) else 0
 
 
-def conclude(run_dir: Path, metric: str, best: Finding, rows: Sequence[Row], seeds: Sequence[int]) -> SearchResult:
+def conclude(
+    run_dir: Path, metric: str, best: Finding, rows: Sequence[Row], seeds: Sequence[int], iters: int | None = None
+) -> SearchResult:
     """What a search ends with.
 
     Args:
@@ -144,6 +157,7 @@ def conclude(run_dir: Path, metric: str, best: Finding, rows: Sequence[Row], see
         best: the best candidate of the search, which stands where nothing could be confirmed.
         rows: of the confirmation; none if there was none.
         seeds: of the confirmation.
+        iters: of each of its trainings; None: as many as a candidate's.
     """
     if not rows:
         return SearchResult(run_dir, metric, best)
@@ -151,7 +165,7 @@ def conclude(run_dir: Path, metric: str, best: Finding, rows: Sequence[Row], see
     if won is None:
         text = "no candidate completed its confirmation; the best of the search is kept, unconfirmed"
         return SearchResult(run_dir, metric, best, tuple(rows), warnings=(text,))
-    found = Finding(won.name, won.theta or (), won.reward, won.scores, tuple(seeds), confirmed=True)
+    found = Finding(won.name, won.theta or (), won.reward, won.scores, tuple(seeds), confirmed=True, iters=iters)
     comparisons = tuple(compare(won, row) for row in rows if row.kind == "rival")
     return SearchResult(run_dir, metric, found, tuple(rows), comparisons, tuple(warnings_about(won, rows, metric)))
 
@@ -226,7 +240,8 @@ def sentence(result: SearchResult) -> str:
     against = f"; under the same budget: {beside}" if beside else ""
     ahead = all(mean > other for other in rivals.values())
     found = "Found a loss for" if ahead else "The best loss found is not ahead of every rival for"
-    return f"{found} {result.metric}: {percent(mean)} over {len(best.seeds)} fresh seeds{against}.{_doubt(result)}"
+    over = f"{len(best.seeds)} fresh seeds" + (f" and {best.iters} iterations" if best.iters else "")
+    return f"{found} {result.metric}: {percent(mean)} over {over}{against}.{_doubt(result)}"
 
 
 def _doubt(result: SearchResult) -> str:

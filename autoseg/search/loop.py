@@ -19,9 +19,9 @@ from autoseg.controllers import Controller
 from autoseg.errors import AutosegError
 from autoseg.execution import Executor
 from autoseg.search.bench import Bench
-from autoseg.search.confirm import conclude, confirm, confirmation_of, finalists, fresh_seeds, rival, trainings
+from autoseg.search.confirm import amount_of, conclude, confirm, confirmation_of, finalists, fresh_seeds, rival
 from autoseg.search.ledger import Ledger
-from autoseg.search.observer import Observer, Plan, RoundSummary
+from autoseg.search.observer import Amount, Observer, Plan, RoundSummary
 from autoseg.search.records import COMPLETE, FAILED, RUNNING, Finding, SearchResult, TrialRecord, by_round
 from autoseg.search.reward import Floor, Reward
 from autoseg.search.run_folder import RunFolder
@@ -36,6 +36,7 @@ class Problem:
     names: Sequence[str]  # of the coordinates of θ
     identity: Sequence[float]  # the θ of the identity curves
     seed: int = 0  # of all trainings of the search; those of the confirmation are derived from it
+    iters: int | None = None  # of a candidate's training; None: nobody but the training function knows
 
 
 def run_search(
@@ -64,11 +65,11 @@ def run_search(
     """
     with Ledger(folder.trials, problem.names) as ledger:
         first = _go_on(folder, controller, ledger)
-        total, done = _trainings(ledger, problem, settings, mean=_mean(controller) is not None)
-        bench = Bench(ledger, executor, observer, total)
+        amount, done = _amount(ledger, problem, settings, mean=_mean(controller) is not None)
+        bench = Bench(ledger, executor, observer, amount)
         size = settings.rounds, settings.candidates, executor.workers
-        observer.started(Plan(folder.path, problem.metric, *size, total, done, first))
-        reward = _reward(bench, problem, settings)
+        observer.started(Plan(folder.path, problem.metric, *size, amount, done, first))
+        reward = _reward(bench, problem, settings, problem.seed)
         for round in range(first, settings.rounds):
             folder.save_checkpoint(round, controller.brief_state())
             thetas = controller.ask(settings.candidates)
@@ -113,15 +114,15 @@ def _candidates(round: int, thetas: npt.NDArray[np.float64], seed: int) -> list[
     ]
 
 
-def _reward(bench: Bench, problem: Problem, settings: SearchSettings) -> Reward:
-    """The reward, after training the rival its floor refers to."""
+def _reward(bench: Bench, problem: Problem, settings: SearchSettings, seed: int, iters: int | None = None) -> Reward:
+    """The reward, after training the rival its floor refers to, as long as those that are judged by it."""
     if settings.floor is None:
         return Reward(problem.metric)
     floor = Floor.parse(settings.floor)
     if floor.rival is None:
         return Reward(problem.metric, floor, floor.level(None))
-    plan = [rival(floor.rival, problem.identity, 0, problem.seed)]
-    (record,) = bench.train("floor", plan, Reward(problem.metric))
+    plan = [rival(floor.rival, problem.identity, 0, seed)]
+    (record,) = bench.train("floor", plan, Reward(problem.metric), iters=iters)
     if record.state != COMPLETE:
         raise AutosegError(f"The training of {floor.rival}, which search.floor needs, {record.state}: {record.error}")
     return Reward(problem.metric, floor, floor.level(record.scores))
@@ -141,13 +142,15 @@ def _confirmed(
     if first is None:
         raise AutosegError(f"No candidate completed. The first one {history[0].state}: {history[0].error}")
     best = found(first, problem.seed)
-    seeds = fresh_seeds(problem.seed, settings.confirm.seeds)
+    seeds, iters = fresh_seeds(problem.seed, settings.confirm.seeds, settings.confirm.iters), settings.confirm.iters
     if not seeds or not settings.confirm.top:
         return SearchResult(folder.path, problem.metric, best)
     entries = finalists(history, settings.confirm.top, _mean(controller), settings.rounds)
     entries += [rival(name, problem.identity, 0, problem.seed) for name in dict.fromkeys(settings.confirm.rivals)]
-    rows = confirm(bench, entries, seeds, reward, problem.metric)
-    return conclude(folder.path, problem.metric, best, rows, seeds)
+    if iters is not None:
+        reward = _reward(bench, problem, settings, seeds[0], iters)
+    rows = confirm(bench, entries, seeds, reward, problem.metric, iters)
+    return conclude(folder.path, problem.metric, best, rows, seeds, iters)
 
 
 def _mean(controller: Controller) -> tuple[float, ...] | None:
@@ -155,10 +158,14 @@ def _mean(controller: Controller) -> tuple[float, ...] | None:
     return None if mean is None else tuple(float(x) for x in mean)
 
 
-def _trainings(ledger: Ledger, problem: Problem, settings: SearchSettings, mean: bool) -> tuple[int, int]:
-    """How many there are in all, and how many of them have a result; `mean` as in `trainings`."""
-    history, config = ledger.records("search"), {"search": asdict(settings), "seed": problem.seed}
+def _amount(ledger: Ledger, problem: Problem, settings: SearchSettings, mean: bool) -> tuple[Amount, int]:
+    """How much there is to train in all, and how many have a result; `mean` as in `amount_of`."""
+    history = ledger.records("search")
+    config = {"search": asdict(settings), "seed": problem.seed, "proxy": {"iters": problem.iters}}
     confirmation, planned = confirmation_of(config, history, ledger.records("confirm"))
-    floor = settings.floor is not None and Floor.parse(settings.floor).rival is not None
-    recorded = [*ledger.records("floor"), *history, *confirmation]
-    return trainings(config, floor, planned, mean), sum(record.state != RUNNING for record in recorded)
+    floors, iters = ledger.records("floor"), settings.confirm.iters
+    keys = {record.key for record in floors}
+    if settings.floor is not None and (name := Floor.parse(settings.floor).rival) is not None:  # once for each length
+        keys |= {(name, problem.seed), *([(name, fresh_seeds(problem.seed, 1, iters)[0])] if iters else [])}
+    recorded = [*floors, *history, *confirmation]
+    return amount_of(config, len(keys), planned, mean), sum(record.state != RUNNING for record in recorded)

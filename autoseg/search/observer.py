@@ -16,6 +16,30 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class Amount:
+    """How much a run has to train.
+
+    Args:
+        total: all trainings, confirmation included.
+        confirming: how many of them are the confirmation's; they come last.
+        longer: how many times as long as the others these are.
+    """
+
+    total: int
+    confirming: int = 0
+    longer: float = 1.0
+
+    def up_to(self, done: int) -> float:
+        """The work in the first `done` trainings; that of a candidate's is 1."""
+        return done + (self.longer - 1) * max(0, done - max(0, self.total - self.confirming))
+
+    def seconds_left(self, done: int, seconds: float, workers: int) -> float | None:
+        """Estimate for the rest, when the first `done` trainings took `seconds` together; None after none."""
+        known = self.up_to(done)
+        return seconds / known * (self.up_to(max(self.total, done)) - known) / workers if done else None
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a search is about to do.
 
@@ -25,7 +49,7 @@ class Plan:
         rounds: all rounds, those done included.
         candidates: per round.
         workers: how many trainings run at the same time.
-        total: all trainings, confirmation included.
+        amount: all trainings.
         done: how many of them the ledger already has (a resumed run).
         first_round: the round it goes on with.
     """
@@ -35,9 +59,14 @@ class Plan:
     rounds: int
     candidates: int
     workers: int
-    total: int
+    amount: Amount
     done: int
     first_round: int
+
+    @property
+    def total(self) -> int:
+        """How many trainings there are."""
+        return self.amount.total
 
 
 @dataclass(frozen=True)
@@ -127,8 +156,3 @@ class Observers(Observer):
 # Every event of `Observer`, the next one that is added too: one that is forgotten here would reach nobody, unsaid.
 for _event in (name for name in vars(Observer) if not name.startswith("_")):
     setattr(Observers, _event, partialmethod(Observers._tell, _event))
-
-
-def estimate(seconds: float, done: int, remaining: int, workers: int) -> float | None:
-    """Seconds left for `remaining` trainings that take as long as those `done`, together `seconds`; None after none."""
-    return seconds / done * remaining / workers if done else None

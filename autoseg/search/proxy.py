@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,6 +86,10 @@ class ProxyTask:
             if self.predictions is not None:  # after the scores, which they cannot change
                 self._keep(training.model, precision, Path(self.predictions))
             return scores
+
+    def lasting(self, iters: int) -> ProxyTask:
+        """The same training with another number of iterations."""
+        return replace(self, proxy=replace(self.proxy, iters=iters))
 
     def _train(self, loss: nn.Module, seed: int, precision: Precision) -> Training:
         from autoseg.training import Training, build_targets, check_loss, save_network

@@ -38,11 +38,12 @@ class CardPublisher:
         loss = searched_loss(self.space, finding.theta, self.num_classes or UNKNOWN, self.ignore_index, **self.options)
         means = {name: score if math.isfinite(score) else None for name, score in finding.scores.items()}
         stage = "confirm" if finding.confirmed else "search"
+        length = {"iters": finding.iters} if finding.iters else {}
         card = LossCard.of(
             loss,
             num_classes=self.num_classes,
             confirmed=finding.confirmed,
-            scores={stage: {"mean": means, "seeds": list(finding.seeds)}},
+            scores={stage: {"mean": means, "seeds": list(finding.seeds), **length}},
             provenance={**self.provenance, "candidate": finding.name, "run": self.path.parent.name},
         )
         with no_space(self.path):

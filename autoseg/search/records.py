@@ -106,6 +106,7 @@ class Finding:
         scores: mean of every score over the seeds.
         seeds: what it was trained with.
         confirmed: whether these are the fresh seeds of the confirmation.
+        iters: of each of these trainings, where the confirmation's are longer than the search's; None elsewhere.
     """
 
     name: str
@@ -114,6 +115,7 @@ class Finding:
     scores: dict[str, float]
     seeds: tuple[int, ...]
     confirmed: bool
+    iters: int | None = None
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,18 @@ SHORT, LONG = 1, 6  # iterations of the two trainings from whose difference the 
 
 
 class TimedTask(CandidateTask):
-    """A candidate task around the proxy that can also say how long it takes."""
+    """A candidate task around the proxy that can be longer, and can say how long it takes."""
 
     train: ProxyTask
 
     def __call__(self, payload: dict[str, Any], device: str) -> dict[str, float]:
-        """Scores of a payload; of `{"timing": <payload>}` the seconds one whole training would take."""
+        """Scores of a payload, after its own number of iterations if it has "iters".
+
+        Of `{"timing": <payload>}` the seconds that one whole training would take.
+        """
+        if "iters" in payload:
+            payload = dict(payload)
+            return replace(self, train=self.train.lasting(payload.pop("iters")))(payload, device)
         if "timing" not in payload:
             return super().__call__(payload, device)
         payload = payload["timing"]
@@ -56,7 +62,8 @@ def seconds_per_training(executor: Executor, theta: Sequence[float], seed: int) 
 
 def expected_seconds(plan: Plan, per_training: float) -> float:
     """Seconds of what a plan still has to do: rounds wait for their slowest, the rest fills all workers."""
-    left, begun, waves = plan.total - plan.done, plan.done - plan.first_round * plan.candidates, 0
+    amount, begun, waves = plan.amount, plan.done - plan.first_round * plan.candidates, 0
+    left = amount.up_to(amount.total) - amount.up_to(plan.done)
     for _ in range(plan.first_round, plan.rounds):
         of_round = plan.candidates - min(begun, plan.candidates)
         begun -= plan.candidates - of_round

@@ -18,9 +18,9 @@ from typing import Any
 import psutil
 
 from autoseg.errors import InputError
-from autoseg.search.confirm import confirmation_of, trainings
+from autoseg.search.confirm import amount_of, confirmation_of
 from autoseg.search.ledger import STUDIES, Ledger
-from autoseg.search.observer import RoundSummary, estimate
+from autoseg.search.observer import Amount, RoundSummary
 from autoseg.search.records import COMPLETE, RUNNING, TrialRecord
 from autoseg.search.run_folder import began, kind_of, read_config
 from autoseg.tracking.terminal import round_text
@@ -41,10 +41,15 @@ class Status:
     config: Mapping[str, Any]  # its configuration, plain data
     state: str  # "waiting" (nothing planned yet), "running", "finished" or "dead" (its process is gone)
     studies: Mapping[str, tuple[TrialRecord, ...]]  # all trainings by study, but for those of an earlier confirmation
-    total: int  # of all trainings there will be, as far as is known
+    amount: Amount  # of all trainings there will be, as far as is known
     since: float  # Unix time of the last thing that happened
     silent: bool = False  # it runs on another machine and has been quiet for longer than a run should be
     owner: str = "its process"  # process and machine that last worked in it, in words
+
+    @property
+    def total(self) -> int:
+        """How many trainings there will be."""
+        return self.amount.total
 
     @property
     def records(self) -> list[TrialRecord]:
@@ -82,7 +87,7 @@ class Status:
     def seconds_left(self) -> float | None:
         """Estimate for the rest; None before anything ended."""
         done = self.done
-        return estimate(sum(r.seconds for r in done), len(done), self.total - len(done), self.workers)
+        return self.amount.seconds_left(len(done), sum(r.seconds for r in done), self.workers)
 
 
 def read_status(path: Path) -> Status | None:
@@ -96,25 +101,25 @@ def read_status(path: Path) -> Status | None:
     config = read_config(path)
     kind = kind_of(config, path, _OWN)
     studies = _studies(path / "trials.db", _OWN[kind], tuple(_times(path)))
-    total = sum(len(records) for records in studies.values())
+    amount = Amount(sum(len(records) for records in studies.values()))
     if kind == "search":
         floor, search, recorded = (studies.get(study, ()) for study in ("floor", "search", "confirm"))
         confirmation, planned = confirmation_of(config, search, recorded)
         studies = {**studies, "confirm": tuple(confirmation)}
-        total = trainings(config, len(floor), planned)
+        amount = amount_of(config, len(floor), planned)
     since = max(_times(path))
     records = [record for records in studies.values() for record in records]
     done = sum(record.state != RUNNING for record in records)
     owner, alive = _owner(path)
     state, silent = GOING if records else WAITING, False
-    if records and done >= total and (kind == "search" or (path / _RESULT[kind]).is_file()):
+    if records and done >= amount.total and (kind == "search" or (path / _RESULT[kind]).is_file()):
         state = FINISHED
     elif alive is False:
         state = DEAD
     elif alive is None:
         longest = max((record.seconds for record in records), default=0.0)
         silent = time.time() - since > max(SILENT_S, SILENT_TIMES * longest)
-    return Status(kind, config, state, studies, total, since, silent, owner)
+    return Status(kind, config, state, studies, amount, since, silent, owner)
 
 
 def _times(path: Path) -> list[float]:

@@ -95,8 +95,8 @@ def check(config: Config | TrustConfig) -> None:
     elif config.train.warmup_iters >= config.train.iters:
         expected = f"fewer than the {config.train.iters} of train.iters"
         raise InputError("train.warmup_iters", expected, config.train.warmup_iters, "0 is none.")
-    if isinstance(config, SearchConfig) and config.search.pruner != NONE:
-        _check_rungs(config)
+    if isinstance(config, SearchConfig):
+        _check_search(config)
 
 
 def _check_ranges(config: Config | TrustConfig) -> None:
@@ -151,6 +151,15 @@ def _check_proxy(proxy: ProxyConfig, tolerance: int) -> None:
     if proxy.backbone == "frozen" and proxy.labels in ("distill", "pseudo"):
         hint = "Its teacher looks at the images, of which only the features are kept."
         raise InputError("proxy.backbone", f"trained, with proxy.labels={proxy.labels}", proxy.backbone, hint)
+
+
+def _check_search(config: SearchConfig) -> None:
+    iters = config.search.confirm.iters
+    if iters is not None and iters < config.proxy.iters:
+        hint = "null: as many as a candidate has."
+        raise InputError("search.confirm.iters", f"at least the {config.proxy.iters} of proxy.iters", iters, hint)
+    if config.search.pruner != NONE:
+        _check_rungs(config)
 
 
 def _check_rungs(config: SearchConfig) -> None:

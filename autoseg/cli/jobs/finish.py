@@ -46,8 +46,9 @@ def table(result: SearchResult) -> list[str]:
     width = max(len(row.name) for row in result.rows) + 2
     head = f"{'loss':<{width}}{result.metric:>13}  " + "".join(f"{name:>8}" for name in others)
     lines = [_line(row, width, others, row.name == result.best.name) for row in result.rows]
-    seeds = len(result.rows[0].values)
-    return [f"Same budget, {seeds} fresh seeds, held-out images, percent (mean ± std; * the winner):", head, *lines]
+    seeds, iters = len(result.rows[0].values), result.best.iters
+    budget = f"Same budget of {iters} iterations" if iters else "Same budget"
+    return [f"{budget}, {seeds} fresh seeds, held-out images, percent (mean ± std; * the winner):", head, *lines]
 
 
 def _line(row: Row, width: int, others: list[str], won: bool) -> str:

@@ -97,7 +97,7 @@ def named(config: SearchConfig) -> tuple[SearchSpace, Controller]:
 def _search(config: SearchConfig, parts: Parts, path: Path, workers: Standby) -> SearchResult:
     """Open the run folder, give the workers their task, start trackers, search, draw."""
     space, data = parts.space, parts.data
-    problem = Problem(config.metric, space.names, space.identity.tolist(), config.seed)
+    problem = Problem(config.metric, space.names, space.identity.tolist(), config.seed, config.proxy.iters)
     publish = CardPublisher(
         path / "loss.json",
         space,
@@ -142,7 +142,8 @@ def _folder(config: SearchConfig, parts: Parts, path: Path) -> RunFolder:
 
 
 def _executor(config: SearchConfig, task: TimedTask, workers: Standby, folder: RunFolder) -> Executor:
-    keepsakes = Keepsakes(str(folder.path), fresh_seeds(config.seed, 1)[0])  # of the confirmation's trainings
+    fresh = fresh_seeds(config.seed, 1, config.search.confirm.iters)
+    keepsakes = Keepsakes(str(folder.path), fresh[0])  # of the confirmation's trainings
     proxy = replace(task.train, shared=str(folder.path / SHARED))
     return running.build(config, workers, replace(task, train=proxy, keepsakes=keepsakes), folder)
 
@@ -155,7 +156,6 @@ def fingerprint(config: SearchConfig, parts: Parts) -> dict[str, Any]:
         "seed": config.seed,
         "candidates": config.search.candidates,
         "floor": config.search.floor,
-        "confirm": asdict(config.search.confirm),
         "pruner": config.search.pruner,
         "rungs": config.search.rungs,
         "pruner_options": config.search.pruner_options,

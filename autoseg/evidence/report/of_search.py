@@ -94,6 +94,8 @@ def _confirmation(run: SearchRun) -> list[Section]:
     scores = {row.name: row.values for row in rows}
     height = 110 + 44 * len(rows)
     lead = f"The best candidates and their rivals, trained anew with {len(rows[0].values)} seeds the search never used."
+    if run.result.best.iters:
+        lead += f" Each for {run.result.best.iters} iterations, longer than the candidates of the search."
     blocks: list[Block] = [
         Text(lead, "note"),
         Plot("A dot a seed, a bar the mean", plots.seeds_and_means(scores, run.metric, hues), height),

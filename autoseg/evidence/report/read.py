@@ -12,14 +12,14 @@ from autoseg.evidence.comparison.compare import STUDY, bootstrap_of, parse_seeds
 from autoseg.evidence.comparison.contenders import Contender, Recipe, contenders, reference_of
 from autoseg.evidence.comparison.matrix import Matrix
 from autoseg.losses import LossCard
-from autoseg.search.confirm import conclude, confirmation_of, fresh_seeds, tabulate, trainings
+from autoseg.search.confirm import amount_of, conclude, confirmation_of, fresh_seeds, tabulate
 from autoseg.search.ledger import Ledger
 from autoseg.search.loop import found
 from autoseg.search.records import COMPLETE, RUNNING, SearchResult, TrialRecord
 from autoseg.search.run_folder import differences, kind_of, read_config, read_fingerprint
 from autoseg.surrogates.space import SearchSpace
 
-OF_A_SEARCH = ("metric", "seed", "candidates", "floor", "confirm", "space", "controller")  # all else is its budget
+OF_A_SEARCH = ("metric", "seed", "candidates", "floor", "space", "controller")  # all else is its budget
 
 
 @dataclass(frozen=True)
@@ -121,20 +121,25 @@ def _search(path: Path, config: dict[str, Any], fixed: dict[str, Any]) -> Search
     confirmation, planned = confirmation_of(config, search, recorded)
     records = [*floor, *search, *confirmation]
     card = LossCard.load(path / "loss.json") if (path / "loss.json").is_file() else None
-    result = _conclude(path, fixed, search, confirmation if planned else ())
-    total = trainings(config, len(floor), planned)
+    result = _conclude(path, config, fixed, search, confirmation if planned else ())
+    total = amount_of(config, len(floor), planned).total
     return SearchRun(path, config, fixed, records, total, metric, space, search, confirmation, result, card)
 
 
 def _conclude(
-    path: Path, fixed: dict[str, Any], search: Sequence[TrialRecord], confirmation: Sequence[TrialRecord]
+    path: Path,
+    config: dict[str, Any],
+    fixed: dict[str, Any],
+    search: Sequence[TrialRecord],
+    confirmation: Sequence[TrialRecord],
 ) -> SearchResult:
     """The result; that of the search alone while the confirmation is not over."""
     metric, seed = str(fixed["metric"]), int(fixed["seed"])
     best = found(max((r for r in search if r.state == COMPLETE), key=lambda r: r.reward), seed)
     over = confirmation if all(record.state != RUNNING for record in confirmation) else ()
-    seeds = fresh_seeds(seed, int(fixed["confirm"]["seeds"]))
-    return conclude(path, metric, best, tabulate(over, metric), seeds)
+    options = config["search"]["confirm"]
+    seeds = fresh_seeds(seed, int(options["seeds"]), options["iters"])
+    return conclude(path, metric, best, tabulate(over, metric), seeds, options["iters"])
 
 
 # ------------------------------------------------------------------------------------------ a comparison

@@ -15,7 +15,7 @@ from toy_search import NAMES, ToyTask
 from autoseg.execution import InlineExecutor, Job, Outcome
 from autoseg.search.bench import Bench
 from autoseg.search.ledger import Ledger
-from autoseg.search.observer import Observer
+from autoseg.search.observer import Amount, Observer
 from autoseg.search.records import TrialRecord
 from autoseg.search.timing import seconds_per_training
 
@@ -26,7 +26,7 @@ def plan(round: int, count: int = 4) -> list[TrialRecord]:
 
 
 def bench_of(ledger: Ledger) -> Bench:
-    return Bench(ledger, InlineExecutor(ToyTask(diverge_above=0.9)), Observer(), 1000)
+    return Bench(ledger, InlineExecutor(ToyTask(diverge_above=0.9)), Observer(), Amount(1000))
 
 
 @contextmanager
@@ -86,7 +86,7 @@ def test_the_first_of_equals_wins_whichever_ends_first(quick_path: Path) -> None
             return super().run(list(reversed(jobs)))
 
     with Ledger(quick_path / "trials.db", NAMES) as ledger:
-        bench = Bench(ledger, Backwards(ToyTask()), Observer(), 4)
+        bench = Bench(ledger, Backwards(ToyTask()), Observer(), Amount(4))
         bench.train("search", plan(0), lambda scores: 0.5)
         best = bench.best
     assert best is not None and best.index == 0
@@ -105,5 +105,5 @@ def test_a_measurement_is_not_of_the_kind_of_a_training(quick_path: Path) -> Non
     with Ledger(quick_path / "trials.db", NAMES) as ledger:
         executor = Kinds(lambda payload, device: {"seconds": 1.0, "biou": 0.5})
         assert seconds_per_training(executor, (0.5, 0.5, 0.5), 5) == 1.0
-        Bench(ledger, executor, Observer(), 2).train("search", plan(0, 2), lambda scores: scores["biou"])
+        Bench(ledger, executor, Observer(), Amount(2)).train("search", plan(0, 2), lambda scores: scores["biou"])
     assert executor.seen == [["timing"], ["candidate", "candidate"]]

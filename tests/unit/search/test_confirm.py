@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from autoseg.search.confirm import compare, finalists, tabulate, trainings, warnings_about, winner
+from autoseg.search.confirm import amount_of, compare, finalists, tabulate, warnings_about, winner
+from autoseg.search.observer import Amount
 from autoseg.search.records import Row, TrialRecord, by_round
 
 
@@ -94,18 +95,19 @@ def test_losses_that_nothing_tells_apart_are_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("controller", "changes", "floor", "confirmation", "expected"),
+    ("controller", "changes", "floor", "confirmation", "rounds", "confirming"),
     [
-        ("gp", {}, 0, 0, 3 * 4 + 4 * 5),
-        ("gp", {}, 1, 7, 3 * 4 + 1 + 7),  # fewer entries than expected: what is recorded counts
-        ("ppo", {}, 0, 0, 3 * 4 + 5 * 5),  # and its mean
-        ("gp", {"confirm": {"top": 0, "seeds": 5, "rivals": ["ce"]}}, 1, 0, 3 * 4 + 1),
+        ("gp", {}, 0, 0, 3 * 4, 4 * 5),
+        ("gp", {}, 1, 7, 3 * 4 + 1, 7),  # fewer entries than expected: what is recorded counts
+        ("ppo", {}, 0, 0, 3 * 4, 5 * 5),  # and its mean
+        ("gp", {"confirm": {"top": 0, "seeds": 5, "rivals": ["ce"], "iters": None}}, 1, 0, 3 * 4 + 1, 0),
     ],
 )
 def test_all_trainings_are_counted(
-    controller: str, changes: dict[str, Any], floor: int, confirmation: int, expected: int
+    controller: str, changes: dict[str, Any], floor: int, confirmation: int, rounds: int, confirming: int
 ) -> None:
-    confirm = {"top": 2, "seeds": 5, "rivals": ["ce", "lovasz", "ce"]}
+    confirm = {"top": 2, "seeds": 5, "rivals": ["ce", "lovasz", "ce"], "iters": 30}
     settings = {"rounds": 3, "candidates": 4, "confirm": confirm, **changes}
-    config = {"search": settings, "controller": {"name": controller}}
-    assert trainings(config, floor, confirmation) == expected
+    config = {"search": settings, "controller": {"name": controller}, "proxy": {"iters": 10}}
+    longer = 1.0 if changes else 3.0
+    assert amount_of(config, floor, confirmation) == Amount(rounds + confirming, confirming, longer)

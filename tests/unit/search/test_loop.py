@@ -30,7 +30,7 @@ from autoseg.errors import AutosegError, InputError
 from autoseg.execution import InlineExecutor, ProcessExecutor
 from autoseg.search.confirm import fresh_seeds
 from autoseg.search.ledger import Ledger
-from autoseg.search.observer import Observer, Observers, estimate
+from autoseg.search.observer import Amount, Observer, Observers
 from autoseg.search.records import Finding, SearchResult, TrialRecord
 
 Essence = list[tuple[Any, ...]]
@@ -247,9 +247,41 @@ def test_an_observer_that_fails_does_not_stop_the_search(quick_path: Path) -> No
     assert broken.calls == 1 and len(recorder.of("trained")) == 3
 
 
-def test_estimate() -> None:
-    assert estimate(0.0, 0, 5, 2) is None
-    assert estimate(30.0, 2, 4, 2) == 30
+@pytest.mark.parametrize(
+    ("amount", "done", "seconds", "left"),
+    [
+        (Amount(7), 0, 0.0, None),
+        (Amount(6), 2, 30.0, 15.0 * 4 / 2),
+        (Amount(6, 2, 3.0), 2, 30.0, 15.0 * (2 + 2 * 3) / 2),  # the last two take three times as long
+        (Amount(6, 2, 3.0), 5, 70.0, 10.0 * 3 / 2),
+        (Amount(6, 2, 3.0), 7, 90.0, 0.0),  # more than were expected
+    ],
+)
+def test_estimate(amount: Amount, done: int, seconds: float, left: float | None) -> None:
+    assert amount.seconds_left(done, seconds, workers=2) == left
+
+
+def test_a_longer_confirmation(copied: Path, whole: SearchResult) -> None:
+    problem, told = dataclasses.replace(PROBLEM, iters=10), Recorder()
+    longer, longest = (settings(confirm=ConfirmConfig(1, 2, ["identity", "ce"], iters)) for iters in (25, 40))
+    executor = CountingExecutor(ToyTask())
+    result = search(copied, longer, executor=executor, problem=problem, observer=told)
+    assert len(executor.payloads) == 4 * 2 and all(payload["iters"] == 25 for payload in executor.payloads)
+    assert result.best.iters == 25 and whole.best.iters is None
+    assert not set(result.best.seeds) & set(whole.best.seeds)  # the ledger has the shorter ones too
+    (plan,) = told.of("started")
+    assert (plan.done, plan.amount) == (9, Amount(17, 8, 2.5))
+
+    floored = dataclasses.replace(longest, floor="miou>=0.9*ce")  # a floor's rival is trained as long as what it judges
+    executor = CountingExecutor(ToyTask())
+    search(copied, floored, executor=executor, problem=problem, observer=told)
+    trained = [(payload.get("loss"), payload.get("iters")) for payload in executor.payloads]
+    assert trained[:2] == [("ce", None), ("ce", 40)] and len(trained) == 2 + 4 * 2
+    assert {iters for _, iters in trained[1:]} == {40}
+    assert told.of("started")[1].total == 9 + 2 + 8
+
+    again = CountingExecutor(ToyTask())
+    assert same(search(copied, longer, executor=again, problem=problem), result) and not again.payloads
 
 
 def test_fresh_seeds_are_fresh() -> None:

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from autoseg.config import TrackerConfig
-from autoseg.search.observer import Observer, Observers, Plan, Progress, RoundSummary
+from autoseg.search.observer import Amount, Observer, Observers, Plan, Progress, RoundSummary
 from autoseg.search.records import Finding, SearchResult, TrialRecord, duration, percent
 from autoseg.search.timing import expected_seconds
 from autoseg.tracking import Log, Terminal, build_observers
@@ -24,7 +24,7 @@ BAD = TrialRecord(0, 1, "candidate", "candidate 0.1", (0.1,), 7, "diverged", err
 
 def play(observer: Observer, folder: Path) -> None:
     """A search of one round."""
-    observer.started(Plan(folder, "miou", 1, 2, 2, 4, 0, 0))
+    observer.started(Plan(folder, "miou", 1, 2, 2, Amount(4), 0, 0))
     observer.trained(GOOD, Progress(1, 4, GOOD, 90.0))
     observer.trained(BAD, Progress(2, 4, GOOD, 60.0))
     observer.round_done(RoundSummary(0, (GOOD, BAD), 0.4, 0.4), Progress(2, 4, GOOD, 60.0))
@@ -67,18 +67,20 @@ def test_plain_lines_when_not_a_terminal(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("done", "first", "waves"),
+    ("done", "first", "longer", "waves"),
     [
-        (0, 0, 3 * 2 + 4),
-        (10, 2, 1 + 4),  # the floor's rival and a candidate of the third round
-        (13, 3, 3),  # the confirmation
-        (16, 3, 2),
-        (19, 3, 0),
-        (13, 1, 3),  # checkpoints were deleted: two rounds are replayed
+        (0, 0, 1, 3 * 2 + 4),
+        (0, 0, 2, 3 * 2 + 7),
+        (10, 2, 1, 1 + 4),  # the floor's rival and a candidate of the third round
+        (13, 3, 1, 3),  # the confirmation
+        (16, 3, 1, 2),
+        (16, 3, 4, 6),
+        (19, 3, 1, 0),
+        (13, 1, 1, 3),  # checkpoints were deleted: two rounds are replayed
     ],
 )
-def test_what_is_done_takes_no_time(tmp_path: Path, done: int, first: int, waves: int) -> None:
-    plan = Plan(tmp_path, "miou", rounds=3, candidates=4, workers=2, total=12 + 1 + 6, done=done, first_round=first)
+def test_what_is_done_takes_no_time(tmp_path: Path, done: int, first: int, longer: float, waves: int) -> None:
+    plan = Plan(tmp_path, "miou", 3, 4, workers=2, amount=Amount(12 + 1 + 6, 6, longer), done=done, first_round=first)
     assert expected_seconds(plan, 5.0) == 5.0 * waves
 
 
@@ -91,7 +93,7 @@ def test_a_terminal_gets_a_live_bar(tmp_path):
 def test_a_resumed_search_says_where_it_goes_on(tmp_path):
     text = io.StringIO()
     terminal = Terminal(Console(file=text, force_terminal=False, soft_wrap=True))
-    terminal.started(Plan(tmp_path, "miou", 4, 8, 1, 40, 16, 2))
+    terminal.started(Plan(tmp_path, "miou", 4, 8, 1, Amount(40), 16, 2))
     terminal.close()
     assert "going on after 16 of 40" in text.getvalue()
 

@@ -24,7 +24,7 @@ from autoseg.search.run_folder import RunFolder
 from autoseg.tracking.status import DEAD, FINISHED, GOING, WAITING, read_status
 from autoseg.tracking.terminal import plain_console
 
-CONFIRM = {"top": 1, "seeds": 1, "rivals": ["ce"]}
+CONFIRM = {"top": 1, "seeds": 1, "rivals": ["ce"], "iters": None}
 CONFIGS: dict[str, dict[str, Any]] = {
     "search": {
         "metric": "miou",
