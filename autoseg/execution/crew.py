@@ -170,7 +170,7 @@ class Crew(Executor, Generic[W]):
             elif worker.dead():
                 raise EOFError
             elif time.monotonic() - worker.since > self._limit(worker):
-                limit = f"took longer than {self._limit(worker):.0f} s"
+                limit = f"took longer than {round(self._limit(worker), 1):g} s"
                 worker.kill()
                 yield from self._lost(index, "timeout", limit, waiting)
         except EOFError:

@@ -84,7 +84,7 @@ def test_a_worker_that_hangs_is_killed(cluster: Any, tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     with RayExecutor(toy, ["cpu"], timeout_s=0.5, retries=0) as executor:
         hung, fine = outcomes(executor, {"do": "hang", "pids": str(pids)}, {"x": 1})
-    assert (hung.state, hung.error, fine.state) == ("timeout", "took longer than 0 s", "complete")
+    assert (hung.state, hung.error, fine.state) == ("timeout", "took longer than 0.5 s", "complete")
     assert all(gone(int(pid)) for pid in pids.read_text().split())
 
 

@@ -132,7 +132,7 @@ def test_a_worker_that_hangs_is_killed_with_its_children(tmp_path: Path) -> None
     pids = tmp_path / "pids"
     with ProcessExecutor(toy, ["cpu"], timeout_s=0.5, retries=1) as executor:
         hung, fine = outcomes(executor, {"do": "hang", "pids": str(pids)}, {"x": 1})
-        assert (hung.state, hung.attempts, hung.error) == ("timeout", 2, "took longer than 0 s")
+        assert (hung.state, hung.attempts, hung.error) == ("timeout", 2, "took longer than 0.5 s")
         assert all(gone(int(pid)) for pid in pids.read_text().split())
         assert fine.state == "complete"
 

@@ -92,8 +92,8 @@ def test_the_first_of_equals_wins_whichever_ends_first(quick_path: Path) -> None
     assert best is not None and best.index == 0
 
 
-def test_a_measurement_is_not_of_the_kind_of_a_training(quick_path: Path) -> None:
-    """Else it would limit them: it takes a moment, whatever they take."""
+def test_what_takes_another_time_is_of_another_kind(quick_path: Path) -> None:
+    """Else it would limit the others: a measurement takes a moment, a longer confirmation many times as long."""
 
     class Kinds(InlineExecutor):
         seen: ClassVar[list[list[str]]] = []
@@ -105,5 +105,7 @@ def test_a_measurement_is_not_of_the_kind_of_a_training(quick_path: Path) -> Non
     with Ledger(quick_path / "trials.db", NAMES) as ledger:
         executor = Kinds(lambda payload, device: {"seconds": 1.0, "biou": 0.5})
         assert seconds_per_training(executor, (0.5, 0.5, 0.5), 5) == 1.0
-        Bench(ledger, executor, Observer(), Amount(2)).train("search", plan(0, 2), lambda scores: scores["biou"])
-    assert executor.seen == [["timing"], ["candidate", "candidate"]]
+        bench = Bench(ledger, executor, Observer(), Amount(3))
+        bench.train("search", plan(0, 2), lambda scores: scores["biou"])
+        bench.train("confirm", plan(1, 1), lambda scores: scores["biou"], iters=900)
+    assert executor.seen == [["timing"], ["candidate", "candidate"], ["candidate, 900 iterations"]]
