@@ -18,9 +18,10 @@ from torch import Tensor
 from autoseg.data.source import IGNORE
 from autoseg.errors import InputError
 
-BRIGHTNESS = 32 / 255  # added; these three ranges are those of mmsegmentation's PhotoMetricDistortion,
-CONTRAST = (0.5, 1.5)  # multiplied; whose hue shift is left out: it alone costs more
-SATURATION = (0.5, 1.5)  # mixed with grey; than all the rest on a CPU
+# Ranges of mmsegmentation's PhotoMetricDistortion; its hue shift is left out: on a CPU it costs more than all the rest.
+BRIGHTNESS = 32 / 255  # added
+CONTRAST = (0.5, 1.5)  # multiplied
+SATURATION = (0.5, 1.5)  # mixed with grey
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue in grey, ITU-R BT.601
 
 

@@ -25,7 +25,7 @@ class LossSum(nn.Module):
 
     Args:
         weights: one non-negative number per loss.
-        losses: hand-made losses, surrogates or any loss(logits, labels).
+        losses: hand-made losses and surrogates.
 
     Attributes:
         replayable: as of every `SegLoss`; its losses speak for themselves.
@@ -61,10 +61,7 @@ class LossSum(nn.Module):
             raise InputError("extra of a sum of losses", "a mapping", type(given).__name__, hint)
         values = []
         for place, (weight, loss) in enumerate(zip(self.weights, self.losses, strict=True)):
-            if isinstance(loss, TakesExtra):
-                values.append(weight * loss(logits, labels, _of_place(extra, place)))
-            else:
-                values.append(weight * loss(logits, labels))
+            values.append(weight * loss(logits, labels, _of_place(extra, place)))
         return torch.stack(values).sum()
 
 

@@ -3,7 +3,7 @@
 A metric states its formula once, in these words. What the words mean is decided by the `Logic` that reads it:
 
 * `maps.HardLogic` reads one-hot predictions and counts exactly (int64);
-* `autoseg.surrogates.CurveLogic` reads softmax and replaces each AND and OR by a surface built from curves;
+* `autoseg.surrogates.logic.CurveLogic` reads softmax and replaces each AND and OR by a surface built from curves;
 * `curves_of` only notes which curves the formula needs.
 
 A `Plane` is such a set of C maps over N images, written down but not yet computed: knowing the whole expression,

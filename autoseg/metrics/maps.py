@@ -138,18 +138,17 @@ class HardLogic(MapLogic):
         pred: (N, H, W) int64 predicted classes.
         labels: (N, H, W) int64; ids outside [0, num_classes) are void.
         num_classes: C.
-        per_image: totals are (N, C) instead of (C,).
     """
 
-    def __init__(self, pred: Tensor, labels: Tensor, num_classes: int, per_image: bool = False) -> None:
+    def __init__(self, pred: Tensor, labels: Tensor, num_classes: int) -> None:
         super().__init__(labels, num_classes, per_image=True)  # counted so; summed where not asked for
         self._cache[self.pred] = pred
         self._map(self.label)  # once for all that share it
-        self._apart = per_image
+        self._apart = False
         self._totals: dict[tuple[Plane, Plane | Region | None, bool], Tensor] = {}
 
     def sharing(self, per_image: bool) -> HardLogic:
-        """The same batch for another formula, whose totals are kept per image or not."""
+        """The same batch for another formula; totals are (N, C) with `per_image`, else (C,)."""
         other = copy.copy(self)
         other._apart = per_image
         return other

@@ -5,8 +5,8 @@ Read these and you know what a surrogate computes:
 * `space`: which numbers θ stands for, and how they become control points, curve by curve as `freedom` says (`library`
   reads spaces and published losses from `search_spaces/*.yaml`);
 * `curves`: control points to a curve g, its value and slope;
-* `logic`: a metric's formula read with curves, AND(a, b) = g(a) g(b); `windows` erodes and dilates soft planes;
-  `soft_labels` is the same for labels that are no single class;
+* `logic`: a metric's formula read with curves, AND(a, b) = g(a) g(b); `soft_labels` is the same for labels
+  that are no single class;
 * `loss`: `SurrogateLoss`, an nn.Module around it; `ranks` adds up totals over GPUs.
 
 `fast/` computes the same totals with less memory and time, on a CPU in torch or C++ and on a GPU in Triton.

@@ -52,7 +52,7 @@ class SurrogateLoss(Judged, nn.Module):
         validate: label ids are checked: "auto" (on CPU an error, on other devices asserted there without a
             sync, off under torch.compile), True (always an error) or False.
         space: search space of the control points; None for the paper's space of the metric.
-        compile: float32 logits on a CPU take native code, two to four times as fast; its first use on a machine
+        compile: on a CPU all but float64 logits take native code, two to four times as fast; its first use on a machine
             builds it for some seconds and needs a C++ compiler (`fast.cpu`). On CUDA the kernels are compiled anyhow
             (`fast.gpu`). Values agree with those uncompiled to rounding, not bitwise; curves are arguments, so
             that one build serves all of them.

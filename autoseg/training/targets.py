@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from autoseg.config import ProxyConfig, SoftLabelConfig
 from autoseg.data import soft_labels
+from autoseg.data.source import IGNORE
 from autoseg.errors import InputError, unknown_name
 from autoseg.losses.base import SegLoss
 from autoseg.losses.smoothing import label_boundary
@@ -27,7 +28,6 @@ from autoseg.training.models import Features
 from autoseg.training.precision import Precision
 from autoseg.training.weights import load_network
 
-IGNORE = 255  # in every label that `autoseg.data` hands out
 SOFT = ("smooth", "boundary_smooth", "distill", "annotators")  # uses whose targets are (N, C, H, W)
 CONSTANTS = {"class_weight", "shape_encoder"}  # extra inputs that are no maps: made of those labels there are
 UNLABELLED = 254  # in labels that were withheld: the teacher's guess takes their place

@@ -62,7 +62,7 @@ class _Answers(Logic):
 def asked_by(formula: Formula, logic: Logic, num_classes: int) -> tuple[list[Asked], dict[str, int] | None]:
     """The totals that `formula` asks for, in order, and which of them each of its results is, None if it computes.
 
-    `curves.curves_of` reads formulas the same way.
+    `metrics.logic.curves_of` reads formulas the same way.
     """
     notes = _Notes(logic, num_classes)
     results = formula(notes.pred, notes.label, notes)

@@ -19,10 +19,10 @@ from autoseg.surrogates import CurveSpec
 from autoseg.surrogates.curves import _value_and_slope
 from autoseg.surrogates.fast.cpu import fused
 from autoseg.surrogates.fast.cpu.pieces import pieces_of, value_and_slope
+from autoseg.surrogates.fast.cpu.windows import dilated, eroded, greatest_around
 from autoseg.surrogates.fast.reading import FusedLogic
 from autoseg.surrogates.fast.wanted import Wanted
 from autoseg.surrogates.logic import _max_pool
-from autoseg.surrogates.windows import dilated, eroded, greatest_around
 
 
 @pytest.fixture(autouse=True)
