@@ -163,7 +163,8 @@ def _amount(ledger: Ledger, problem: Problem, settings: SearchSettings, mean: bo
     history = ledger.records("search")
     config = {"search": asdict(settings), "seed": problem.seed, "proxy": {"iters": problem.iters}}
     confirmation, planned = confirmation_of(config, history, ledger.records("confirm"))
-    floors, iters = ledger.records("floor"), settings.confirm.iters
+    floors, options = ledger.records("floor"), settings.confirm
+    iters = options.iters if options.top and options.seeds else None
     keys = {record.key for record in floors}
     if settings.floor is not None and (name := Floor.parse(settings.floor).rival) is not None:  # once for each length
         keys |= {(name, problem.seed), *([(name, fresh_seeds(problem.seed, 1, iters)[0])] if iters else [])}

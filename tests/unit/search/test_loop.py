@@ -280,6 +280,10 @@ def test_a_longer_confirmation(copied: Path, whole: SearchResult) -> None:
     assert {iters for _, iters in trained[1:]} == {40}
     assert told.of("started")[1].total == 9 + 2 + 8
 
+    none = dataclasses.replace(floored, confirm=ConfirmConfig(0, 2, [], 60))
+    search(copied, none, problem=problem, observer=told)
+    assert told.of("started")[2].total == 9 + 2  # what is in the ledger; a third is not asked for
+
     again = CountingExecutor(ToyTask())
     assert same(search(copied, longer, executor=again, problem=problem), result) and not again.payloads
 
