@@ -220,9 +220,9 @@ class Crew(Executor, Generic[W]):
         if worker.job is None:
             return START_LIMIT_S if not worker.ready else float("inf")
         if self._timeout_s is not None:
-            return self._timeout_s
+            return self._timeout_s * worker.job.longer
         longest_s = self._longest_s.get(worker.job.kind)
-        return FIRST_LIMIT_S if longest_s is None else max(LEAST_LIMIT_S, 10 * longest_s)
+        return FIRST_LIMIT_S * worker.job.longer if longest_s is None else max(LEAST_LIMIT_S, 10 * longest_s)
 
     def _patience(self) -> float:
         """Seconds until the next look at the workers, at the latest."""

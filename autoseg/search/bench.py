@@ -62,10 +62,10 @@ class Bench:
             self._count(study, record)
         jobs = {str(r.number): r for r in records.values() if r.state == RUNNING}
         extra = {} if rungs is None else rungs.payload()
-        length = ""
+        kind, longer = "", 1.0
         if iters is not None:
-            extra, length = {**extra, "iters": iters}, f", {iters} iterations"  # of a kind, jobs take equally long
-        planned = [Job(key, {**r.payload, **extra}, r.kind + length) for key, r in jobs.items()]
+            extra, kind, longer = {**extra, "iters": iters}, f", {iters} iterations", self.amount.longer
+        planned = [Job(key, {**r.payload, **extra}, r.kind + kind, longer) for key, r in jobs.items()]
         for job, outcome in self.executor.run(planned):
             gained = reward(outcome.scores) if outcome.state == COMPLETE else float("nan")
             if outcome.state == PRUNED and rungs is not None:

@@ -111,7 +111,8 @@ def amount_of(config: Mapping[str, Any], floor: int, confirmation: int = 0, mean
     confirm = settings["confirm"]
     entries = confirm["top"] + len(set(confirm["rivals"])) + mean
     confirmation = confirmation or (entries * confirm["seeds"] if confirm["top"] else 0)
-    longer = confirm["iters"] / config["proxy"]["iters"] if confirm["iters"] else 1.0  # no own training has these
+    iters = confirm.get("iters")  # runs before there were longer ones, and own trainings, have none
+    longer = iters / config["proxy"]["iters"] if iters else 1.0
     return Amount(int(settings["rounds"] * settings["candidates"] + floor + confirmation), confirmation, longer)
 
 
@@ -138,7 +139,7 @@ def confirmation_of(
     if not (over and options["top"] and options["seeds"]):
         return [], 0
     known = {record.key: record for record in recorded}
-    seeds, mean = fresh_seeds(config["seed"], options["seeds"], options["iters"]), _mean_name(rounds)
+    seeds, mean = fresh_seeds(config["seed"], options["seeds"], options.get("iters")), _mean_name(rounds)
     names = [record.name for record in finalists(history, options["top"], None, rounds)]
     names += [mean] if (mean, seeds[0]) in known else []
     plan = [(name, seed) for seed in seeds for name in [*names, *dict.fromkeys(options["rivals"])]]
@@ -204,9 +205,7 @@ def warnings_about(best: Row, rows: Sequence[Row], target: str) -> list[str]:
         if row.mean > best.mean
     ]
     if len(rows) > 1 and len({row.mean for row in rows}) == 1:
-        texts.append(
-            f"all score the same {target}: the trainings are too short to tell losses apart, raise proxy.iters"
-        )
+        texts.append(f"all score the same {target}: the trainings are too short to tell losses apart, make them longer")
     reference = rivals.get("ce") or rivals.get("identity")
     texts += _wrecked(best, reference, target) if reference else []
     missing = [

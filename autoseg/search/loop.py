@@ -84,7 +84,8 @@ def run_search(
                 raise AutosegError(f"No candidate completed. The first one failed: {records[0].error}")
         folder.save_checkpoint(settings.rounds, controller.brief_state())
         result = _confirmed(folder, bench, problem, controller, settings, reward)
-    publish(result.best)
+    if result.best.confirmed or not result.rows:  # else the card stays, which may be of a confirmation before
+        publish(result.best)
     for text in result.warnings:
         observer.warning(text)
     observer.finished(result)

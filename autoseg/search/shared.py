@@ -5,7 +5,7 @@ seed's network and stream of batches. Whoever comes first makes a file under a l
 that on every device all go on from the very same numbers; in the run folder, so that this is also true of a run that
 is resumed, and no state of other software or images is ever met. Deleted, a file is made again: on a CPU, the same.
 
-The confirmation trains under the same budget with seeds of its own: each has its own warm-up, which all entries share,
+The confirmation trains alike, or longer, with seeds of its own: each has its own warm-up, which all entries share,
 rivals too, so that differences stay paired. What is found is a loss for training after such a warm-up; a card says so
 (`warmup` in its `proxy`), and a comparison like the run keeps it.
 """

@@ -75,7 +75,7 @@ class Terminal(Observer):
     def confirming(self, trainings: int) -> None:
         """Say that the last stage begins."""
         longer = self._plan.amount.longer if self._plan else 1.0
-        each = f", each {longer:.2g} times as long" if longer != 1 else ""
+        each = f", each {longer:.3g} times as long" if longer != 1 else ""
         self._say(f"confirming: the best candidates and their rivals with fresh seeds, {trainings} trainings{each}")
 
     def warning(self, text: str) -> None:

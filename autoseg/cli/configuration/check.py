@@ -155,9 +155,9 @@ def _check_proxy(proxy: ProxyConfig, tolerance: int) -> None:
 
 def _check_search(config: SearchConfig) -> None:
     iters = config.search.confirm.iters
-    if iters is not None and iters < config.proxy.iters:
+    if iters is not None and iters <= config.proxy.iters:
         hint = "null: as many as a candidate has."
-        raise InputError("search.confirm.iters", f"at least the {config.proxy.iters} of proxy.iters", iters, hint)
+        raise InputError("search.confirm.iters", f"more than the {config.proxy.iters} of proxy.iters", iters, hint)
     if config.search.pruner != NONE:
         _check_rungs(config)
 

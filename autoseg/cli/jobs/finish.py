@@ -61,8 +61,10 @@ def _line(row: Row, width: int, others: list[str], won: bool) -> str:
 def next_step(run_dir: Path, config: SearchConfig) -> list[str]:
     """Where the loss is and what to type next."""
     run = shlex.quote(str(run_dir))
+    several = LossCard.load(run_dir / "loss.json").space["loss"] != "surrogate"  # no single file of Python has these
+    form = "mmseg -o found_loss.py" if several else "python -o found_loss.py"
     return [
         f"The loss: {run_dir / 'loss.json'}   figures: {run_dir / 'figures'}",
         f"See it: autoseg report {run}{again(config, OF_A_REPORT)}",
-        f"Next: autoseg export {run} --format python -o found_loss.py{again(config, ())}",
+        f"Next: autoseg export {run} --format {form}{again(config, ())}",
     ]

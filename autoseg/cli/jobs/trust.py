@@ -136,7 +136,8 @@ def _rivals(source: Source) -> list[Entry]:
     """The search's rivals, with their scores where its floor needed them."""
     search = source.search
     with source.ledger() as ledger:
-        known = {record.name: record for record in ledger.records("floor") if record.state == COMPLETE}
+        floors = [record for record in ledger.records("floor") if record.seed == search.seed]  # as long as the proxy
+    known = {record.name: record for record in floors if record.state == COMPLETE}
     entries = []
     for name in dict.fromkeys(search.search.confirm.rivals):
         planned, found = rival(name, source.space.identity.tolist(), 0, search.seed), known.get(name)
@@ -189,6 +190,7 @@ def fingerprint(config: TrustConfig, parts: Parts) -> dict[str, Any]:
         "run": config.run,
         "candidates": config.candidates,
         "full": asdict(config.full),
+        "seeds": [seed for one in parts.variants if one.name in (AGAIN, FULL) for seed in one.seeds],
         "proxy": asdict(parts.search.proxy),
         "entries": [asdict(entry) for entry in parts.entries],
     }

@@ -75,6 +75,7 @@ def _of_search(run: SearchRun) -> list[tuple[str, str]]:
         ("versions", told(run.card.provenance.get("versions") if run.card else None)),
         ("seed of the search", str(run.fixed["seed"])),
         ("fresh seeds", ", ".join(map(str, fresh)) or "none"),
+        *([("confirmed for", f"{run.result.best.iters} iterations each")] if run.result.best.iters else []),
         ("space", f"{run.space.name}, {run.space.dim} numbers"),
         *([("found", run.space.loss_text(run.card.theta))] if run.card and run.space.scalars else []),
         ("controller", controller),

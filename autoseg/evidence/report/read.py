@@ -138,8 +138,8 @@ def _conclude(
     best = found(max((r for r in search if r.state == COMPLETE), key=lambda r: r.reward), seed)
     over = confirmation if all(record.state != RUNNING for record in confirmation) else ()
     options = config["search"]["confirm"]
-    seeds = fresh_seeds(seed, int(options["seeds"]), options["iters"])
-    return conclude(path, metric, best, tabulate(over, metric), seeds, options["iters"])
+    iters = options.get("iters")
+    return conclude(path, metric, best, tabulate(over, metric), fresh_seeds(seed, int(options["seeds"]), iters), iters)
 
 
 # ------------------------------------------------------------------------------------------ a comparison
@@ -202,13 +202,19 @@ def differing_budgets(runs: Sequence[Run]) -> list[str]:
     for kind, skipped in ((SearchRun, OF_A_SEARCH), (ComparisonRun, ("space",))):
         alike = [run for run in runs if isinstance(run, kind)]
         for run in alike[1:]:
-            one, other = ({k: v for k, v in each.fixed.items() if k not in skipped} for each in (alike[0], run))
+            one, other = ({k: v for k, v in _budget(each).items() if k not in skipped} for each in (alike[0], run))
             found = [f"{key} ({_short(first)}, {_short(then)})" for key, then, first in differences(other, one)]
             more = [f"{len(found) - 4} more"] if len(found) > 4 else []
             if found:
                 told = ", ".join([*found[:4], *more])
                 texts.append(f"{alike[0].path.name} and {run.path.name} differ in {told}")
     return texts
+
+
+def _budget(run: Run) -> dict[str, Any]:
+    """What was fixed, and the length of a confirmation, which a resumed search may change."""
+    confirm = run.config.get("search", {}).get("confirm", {})
+    return {**run.fixed, "search.confirm.iters": confirm.get("iters")}
 
 
 def _short(value: object) -> str:
