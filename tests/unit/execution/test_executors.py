@@ -128,6 +128,12 @@ def test_a_worker_killed_while_idle_costs_nothing() -> None:
     assert after.state == "complete" and after.scores["pid"] != before.scores["pid"]
 
 
+def test_a_time_limit_grows_with_the_length_of_a_job() -> None:
+    with ProcessExecutor(toy, ["cpu"], timeout_s=0.5, retries=0) as executor:
+        ((_, outcome),) = executor.run([Job("0", {"do": "doze"}, longer=100.0)])
+    assert outcome.seconds > 1.5 and outcome.state != "timeout"
+
+
 def test_a_worker_that_hangs_is_killed_with_its_children(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     with ProcessExecutor(toy, ["cpu"], timeout_s=0.5, retries=1) as executor:

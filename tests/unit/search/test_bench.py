@@ -97,15 +97,18 @@ def test_what_takes_another_time_is_of_another_kind(quick_path: Path) -> None:
 
     class Kinds(InlineExecutor):
         seen: ClassVar[list[list[str]]] = []
+        longer: ClassVar[list[set[float]]] = []
 
         def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
             self.seen.append([job.kind for job in jobs])
+            self.longer.append({job.longer for job in jobs})
             return super().run(jobs)
 
     with Ledger(quick_path / "trials.db", NAMES) as ledger:
         executor = Kinds(lambda payload, device: {"seconds": 1.0, "biou": 0.5})
         assert seconds_per_training(executor, (0.5, 0.5, 0.5), 5) == 1.0
-        bench = Bench(ledger, executor, Observer(), Amount(3))
+        bench = Bench(ledger, executor, Observer(), Amount(3, 1, 4.5))
         bench.train("search", plan(0, 2), lambda scores: scores["biou"])
         bench.train("confirm", plan(1, 1), lambda scores: scores["biou"], iters=900)
     assert executor.seen == [["timing"], ["candidate", "candidate"], ["candidate, 900 iterations"]]
+    assert executor.longer == [{1.0}, {1.0}, {4.5}]

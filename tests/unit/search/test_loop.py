@@ -280,6 +280,11 @@ def test_a_longer_confirmation(copied: Path, whole: SearchResult) -> None:
     assert {iters for _, iters in trained[1:]} == {40}
     assert told.of("started")[1].total == 9 + 2 + 8
 
+    failed: list[Any] = []  # its card would be of the best candidate, unconfirmed: the one before is worth more
+    bare = settings(confirm=ConfirmConfig(1, 2, [], 50))
+    lost = search(copied, bare, executor=InlineExecutor(ToyTask(raise_above=0.0)), problem=problem, published=failed)
+    assert not lost.best.confirmed and lost.warnings and failed == []
+
     none = dataclasses.replace(floored, confirm=ConfirmConfig(0, 2, [], 60))
     search(copied, none, problem=problem, observer=told)
     assert told.of("started")[2].total == 9 + 2  # what is in the ledger; a third is not asked for
