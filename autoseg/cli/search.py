@@ -24,7 +24,6 @@ usage: autoseg search [KEY=VALUE ...] [-m] [--cfg]
   data=NAME            builtin, camvid, ...; data.root=DIR for your own folders
   model=NAME  space=NAME  controller=NAME  proxy=NAME  experiment=NAME
   search.rounds=8  search.candidates=8  proxy.iters=250  workers=auto  device=auto  seed=0
-  search.confirm.iters=N  longer trainings for the best and their rivals, beside resume=RUN also afterwards
   search.floor=RULE    e.g. 'search.floor="miou>=0.9*ce"': keep another metric up (mind the quotes)
   imports=[FILE.py]    metrics and losses of your own, known by name from then on
   -m                   sweep: one search for each of several values, metric=miou,biou
