@@ -170,7 +170,7 @@ class Crew(Executor, Generic[W]):
             elif worker.dead():
                 raise EOFError
             elif time.monotonic() - worker.since > self._limit(worker):
-                limit = f"took longer than {round(self._limit(worker), 1):g} s"
+                limit = f"took longer than {round(self._limit(worker), 1):.10g} s"
                 worker.kill()
                 yield from self._lost(index, "timeout", limit, waiting)
         except EOFError:
@@ -190,7 +190,7 @@ class Crew(Executor, Generic[W]):
         worker.job = None
         outcome = dataclasses.replace(message.outcome, attempts=attempts, device=worker.slot)
         if outcome.state == "complete":
-            self._longest_s[job.kind] = max(outcome.seconds, self._longest_s.get(job.kind, 0.0))
+            self._longest_s[job.kind] = max(outcome.seconds / job.longer, self._longest_s.get(job.kind, 0.0))
         if outcome.state == "failed" and (message.out_of_memory or worker.slot != "cpu"):
             worker.kill()  # an error on a GPU can leave its context unusable for the next job
             self._hire(index)
@@ -222,7 +222,8 @@ class Crew(Executor, Generic[W]):
         if self._timeout_s is not None:
             return self._timeout_s * worker.job.longer
         longest_s = self._longest_s.get(worker.job.kind)
-        return FIRST_LIMIT_S * worker.job.longer if longest_s is None else max(LEAST_LIMIT_S, 10 * longest_s)
+        limit_s = FIRST_LIMIT_S if longest_s is None else max(LEAST_LIMIT_S, 10 * longest_s)
+        return limit_s * worker.job.longer
 
     def _patience(self) -> float:
         """Seconds until the next look at the workers, at the latest."""

@@ -21,7 +21,7 @@ class Job:
     key: str  # names the job among those of one `run`; unique there
     payload: dict[str, Any]  # plain data for the task, e.g. `{"theta": [...], "seed": 3}`
     kind: str = ""  # jobs of one kind take about as long as each other: what sets an automatic time limit
-    longer: float = 1.0  # how many times as long as usual it takes: what other time limits are multiplied by
+    longer: float = 1.0  # than others of its kind, as a factor: its time limit grows by it
 
 
 @dataclass(frozen=True)

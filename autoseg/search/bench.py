@@ -62,10 +62,9 @@ class Bench:
             self._count(study, record)
         jobs = {str(r.number): r for r in records.values() if r.state == RUNNING}
         extra = {} if rungs is None else rungs.payload()
-        kind, longer = "", 1.0
-        if iters is not None:
-            extra, kind, longer = {**extra, "iters": iters}, f", {iters} iterations", self.amount.longer
-        planned = [Job(key, {**r.payload, **extra}, r.kind + kind, longer) for key, r in jobs.items()]
+        extra |= {} if iters is None else {"iters": iters}
+        longer = 1.0 if iters is None else self.amount.longer
+        planned = [Job(key, {**r.payload, **extra}, r.kind, longer) for key, r in jobs.items()]
         for job, outcome in self.executor.run(planned):
             gained = reward(outcome.scores) if outcome.state == COMPLETE else float("nan")
             if outcome.state == PRUNED and rungs is not None:

@@ -111,8 +111,7 @@ def amount_of(config: Mapping[str, Any], floor: int, confirmation: int = 0, mean
     confirm = settings["confirm"]
     entries = confirm["top"] + len(set(confirm["rivals"])) + mean
     confirmation = confirmation or (entries * confirm["seeds"] if confirm["top"] else 0)
-    iters = confirm.get("iters")  # runs before there were longer ones, and own trainings, have none
-    longer = iters / config["proxy"]["iters"] if iters else 1.0
+    longer = confirm["iters"] / config["proxy"]["iters"] if confirm["iters"] else 1.0  # no own training has these
     return Amount(int(settings["rounds"] * settings["candidates"] + floor + confirmation), confirmation, longer)
 
 
@@ -139,7 +138,7 @@ def confirmation_of(
     if not (over and options["top"] and options["seeds"]):
         return [], 0
     known = {record.key: record for record in recorded}
-    seeds, mean = fresh_seeds(config["seed"], options["seeds"], options.get("iters")), _mean_name(rounds)
+    seeds, mean = fresh_seeds(config["seed"], options["seeds"], options["iters"]), _mean_name(rounds)
     names = [record.name for record in finalists(history, options["top"], None, rounds)]
     names += [mean] if (mean, seeds[0]) in known else []
     plan = [(name, seed) for seed in seeds for name in [*names, *dict.fromkeys(options["rivals"])]]

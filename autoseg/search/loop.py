@@ -69,7 +69,7 @@ def run_search(
         bench = Bench(ledger, executor, observer, amount)
         size = settings.rounds, settings.candidates, executor.workers
         observer.started(Plan(folder.path, problem.metric, *size, amount, done, first))
-        reward = _reward(bench, problem, settings, problem.seed)
+        reward = _reward(bench, "floor", problem, settings, problem.seed)
         for round in range(first, settings.rounds):
             folder.save_checkpoint(round, controller.brief_state())
             thetas = controller.ask(settings.candidates)
@@ -115,15 +115,20 @@ def _candidates(round: int, thetas: npt.NDArray[np.float64], seed: int) -> list[
     ]
 
 
-def _reward(bench: Bench, problem: Problem, settings: SearchSettings, seed: int, iters: int | None = None) -> Reward:
-    """The reward, after training the rival its floor refers to, as long as those that are judged by it."""
+def _reward(
+    bench: Bench, study: str, problem: Problem, settings: SearchSettings, seed: int, iters: int | None = None
+) -> Reward:
+    """The reward, after training the rival its floor refers to, as long as those that are judged by it.
+
+    In study "confirm" it is one of the confirmation's own trainings, if the rival is among those.
+    """
     if settings.floor is None:
         return Reward(problem.metric)
     floor = Floor.parse(settings.floor)
     if floor.rival is None:
         return Reward(problem.metric, floor, floor.level(None))
     plan = [rival(floor.rival, problem.identity, 0, seed)]
-    (record,) = bench.train("floor", plan, Reward(problem.metric), iters=iters)
+    (record,) = bench.train(study, plan, Reward(problem.metric), iters=iters)
     if record.state != COMPLETE:
         raise AutosegError(f"The training of {floor.rival}, which search.floor needs, {record.state}: {record.error}")
     return Reward(problem.metric, floor, floor.level(record.scores))
@@ -149,7 +154,7 @@ def _confirmed(
     entries = finalists(history, settings.confirm.top, _mean(controller), settings.rounds)
     entries += [rival(name, problem.identity, 0, problem.seed) for name in dict.fromkeys(settings.confirm.rivals)]
     if iters is not None:
-        reward = _reward(bench, problem, settings, seeds[0], iters)
+        reward = _reward(bench, "confirm", problem, settings, seeds[0], iters)
     rows = confirm(bench, entries, seeds, reward, problem.metric, iters)
     return conclude(folder.path, problem.metric, best, rows, seeds, iters)
 
@@ -164,10 +169,6 @@ def _amount(ledger: Ledger, problem: Problem, settings: SearchSettings, mean: bo
     history = ledger.records("search")
     config = {"search": asdict(settings), "seed": problem.seed, "proxy": {"iters": problem.iters}}
     confirmation, planned = confirmation_of(config, history, ledger.records("confirm"))
-    floors, options = ledger.records("floor"), settings.confirm
-    iters = options.iters if options.top and options.seeds else None
-    keys = {record.key for record in floors}
-    if settings.floor is not None and (name := Floor.parse(settings.floor).rival) is not None:  # once for each length
-        keys |= {(name, problem.seed), *([(name, fresh_seeds(problem.seed, 1, iters)[0])] if iters else [])}
-    recorded = [*floors, *history, *confirmation]
-    return amount_of(config, len(keys), planned, mean), sum(record.state != RUNNING for record in recorded)
+    floor = settings.floor is not None and Floor.parse(settings.floor).rival is not None
+    recorded = [*ledger.records("floor"), *history, *confirmation]
+    return amount_of(config, floor, planned, mean), sum(record.state != RUNNING for record in recorded)

@@ -182,6 +182,19 @@ def read_config(path: Path) -> dict[str, Any]:
     return dict(content)
 
 
+@contextlib.contextmanager
+def all_settings(path: Path) -> Iterator[None]:
+    """Turn a setting that is missing or wrong in a run's files into what the user is told; an `InputError` passes."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+        hint = "It was changed, or written by another version of autoseg."
+        got = f"{path}, in which {error!r} is missing or wrong"
+        raise InputError("run folder", "one with all its settings", got, hint) from error
+
+
 def kind_of(config: Mapping[str, Any], path: Path, among: Collection[str], field: str = "RUN") -> str:
     """Which command's run it is that has this configuration: one of `KINDS`.
 

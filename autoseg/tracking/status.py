@@ -22,7 +22,7 @@ from autoseg.search.confirm import amount_of, confirmation_of
 from autoseg.search.ledger import STUDIES, Ledger
 from autoseg.search.observer import Amount, RoundSummary
 from autoseg.search.records import COMPLETE, RUNNING, TrialRecord
-from autoseg.search.run_folder import began, kind_of, read_config
+from autoseg.search.run_folder import all_settings, began, kind_of, read_config
 from autoseg.tracking.terminal import round_text
 
 WAITING, GOING, FINISHED, DEAD = "waiting", "running", "finished", "dead"
@@ -104,9 +104,10 @@ def read_status(path: Path) -> Status | None:
     amount = Amount(sum(len(records) for records in studies.values()))
     if kind == "search":
         floor, search, recorded = (studies.get(study, ()) for study in ("floor", "search", "confirm"))
-        confirmation, planned = confirmation_of(config, search, recorded)
+        with all_settings(path):
+            confirmation, planned = confirmation_of(config, search, recorded)
+            amount = amount_of(config, len(floor), planned)
         studies = {**studies, "confirm": tuple(confirmation)}
-        amount = amount_of(config, len(floor), planned)
     since = max(_times(path))
     records = [record for records in studies.values() for record in records]
     done = sum(record.state != RUNNING for record in records)

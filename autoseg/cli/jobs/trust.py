@@ -136,8 +136,7 @@ def _rivals(source: Source) -> list[Entry]:
     """The search's rivals, with their scores where its floor needed them."""
     search = source.search
     with source.ledger() as ledger:
-        floors = [record for record in ledger.records("floor") if record.seed == search.seed]  # as long as the proxy
-    known = {record.name: record for record in floors if record.state == COMPLETE}
+        known = {record.name: record for record in ledger.records("floor") if record.state == COMPLETE}
     entries = []
     for name in dict.fromkeys(search.search.confirm.rivals):
         planned, found = rival(name, source.space.identity.tolist(), 0, search.seed), known.get(name)

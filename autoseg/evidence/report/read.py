@@ -16,7 +16,7 @@ from autoseg.search.confirm import amount_of, conclude, confirmation_of, fresh_s
 from autoseg.search.ledger import Ledger
 from autoseg.search.loop import found
 from autoseg.search.records import COMPLETE, RUNNING, SearchResult, TrialRecord
-from autoseg.search.run_folder import differences, kind_of, read_config, read_fingerprint
+from autoseg.search.run_folder import all_settings, differences, kind_of, read_config, read_fingerprint
 from autoseg.surrogates.space import SearchSpace
 
 OF_A_SEARCH = ("metric", "seed", "candidates", "floor", "space", "controller")  # all else is its budget
@@ -86,15 +86,8 @@ def open_run(path: Path) -> SearchRun | ComparisonRun:
     """
     config = read_config(path)
     kind, fixed = kind_of(config, path, ("search", "compare")), read_fingerprint(path)
-    try:
-        run = _comparison(path, config, fixed) if kind == "compare" else _search(path, config, fixed)
-    except InputError:
-        raise
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
-        hint = "It was changed, or written by another version of autoseg."
-        got = f"{path}, in which {error!r} is missing or wrong"
-        raise InputError("run folder", "one with all its settings", got, hint) from error
-    return run
+    with all_settings(path):
+        return _comparison(path, config, fixed) if kind == "compare" else _search(path, config, fixed)
 
 
 def _some_complete(path: Path, records: Sequence[TrialRecord]) -> None:
@@ -121,25 +114,20 @@ def _search(path: Path, config: dict[str, Any], fixed: dict[str, Any]) -> Search
     confirmation, planned = confirmation_of(config, search, recorded)
     records = [*floor, *search, *confirmation]
     card = LossCard.load(path / "loss.json") if (path / "loss.json").is_file() else None
-    result = _conclude(path, config, fixed, search, confirmation if planned else ())
+    result = _conclude(path, config, search, confirmation if planned else ())
     total = amount_of(config, len(floor), planned).total
     return SearchRun(path, config, fixed, records, total, metric, space, search, confirmation, result, card)
 
 
 def _conclude(
-    path: Path,
-    config: dict[str, Any],
-    fixed: dict[str, Any],
-    search: Sequence[TrialRecord],
-    confirmation: Sequence[TrialRecord],
+    path: Path, config: dict[str, Any], search: Sequence[TrialRecord], confirmation: Sequence[TrialRecord]
 ) -> SearchResult:
     """The result; that of the search alone while the confirmation is not over."""
-    metric, seed = str(fixed["metric"]), int(fixed["seed"])
+    metric, seed, options = str(config["metric"]), int(config["seed"]), config["search"]["confirm"]
     best = found(max((r for r in search if r.state == COMPLETE), key=lambda r: r.reward), seed)
     over = confirmation if all(record.state != RUNNING for record in confirmation) else ()
-    options = config["search"]["confirm"]
-    iters = options.get("iters")
-    return conclude(path, metric, best, tabulate(over, metric), fresh_seeds(seed, int(options["seeds"]), iters), iters)
+    seeds = fresh_seeds(seed, int(options["seeds"]), options["iters"])
+    return conclude(path, metric, best, tabulate(over, metric), seeds, options["iters"])
 
 
 # ------------------------------------------------------------------------------------------ a comparison

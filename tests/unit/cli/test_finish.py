@@ -5,9 +5,15 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import pytest
+
 from autoseg.cli.jobs import finish
+from autoseg.config import SearchConfig
+from autoseg.evidence.export.files import as_files
+from autoseg.losses import LossCard, searched_loss
 from autoseg.search.confirm import compare, sentence
 from autoseg.search.records import Finding, Row, SearchResult
+from autoseg.surrogates import build_space
 
 
 def row(name: str, kind: str, values: tuple[float, ...]) -> Row:
@@ -47,3 +53,13 @@ def test_the_table_marks_the_winner_and_counts_failures():
     head, columns, first, second = finish.table(result((0.3, math.nan, 0.3, 0.3, 0.3)))
     assert "5 fresh seeds" in head and columns.split() == ["loss", "miou", "biou"]
     assert "43.0 ± 1.0*" in first and "(1 failed)" in second
+
+
+@pytest.mark.parametrize(("space", "form"), [("default", "python"), ("ce-mix", "mmseg")])
+def test_the_next_command_is_one_that_its_loss_can_take(tmp_path: Path, space: str, form: str) -> None:
+    bound = build_space(space, metric="miou")
+    card = LossCard.of(searched_loss(bound, bound.identity, 3), num_classes=3)
+    card.save(tmp_path / "loss.json")
+    last = finish.next_step(tmp_path, SearchConfig())[-1]
+    assert f"--format {form} -o found_loss.py" in last
+    assert as_files(card, form, tmp_path / "found_loss.py")

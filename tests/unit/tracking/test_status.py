@@ -174,3 +174,11 @@ def test_what_a_process_killed_while_writing_leaves_can_be_read(tmp_path: Path) 
     status = read_status(torn)
     assert status is not None and [len(status.done), len(status.records)] == [1, 2]
     assert {file.name: file.read_bytes() for file in torn.iterdir()} == before
+
+
+def test_a_run_without_one_of_todays_settings_is_one_message(tmp_path: Path) -> None:
+    fill(tmp_path / "run", "search", done=2, waiting=0)
+    config = tmp_path / "run" / "config.yaml"
+    config.write_text("".join(line for line in config.open() if "iters:" not in line))
+    with pytest.raises(InputError, match=r"all its settings.*'iters'.*another version"):
+        read_status(tmp_path / "run")
