@@ -6,7 +6,7 @@ sizes are (height, width) in pixels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 PAPER_METRICS = ("miou", "fwiou", "macc", "gacc", "biou", "bf1")
@@ -93,6 +93,11 @@ class ProxyConfig:
     deterministic: bool = False  # bitwise on GPU too, slower; CPU always is
     labels: str = "hard"  # hard | smooth | boundary_smooth | distill | annotators | pseudo: what is trained on
     soft: SoftLabelConfig = field(default_factory=SoftLabelConfig)
+
+
+def without_limits(proxy: ProxyConfig) -> dict[str, Any]:
+    """What may not change while trainings are to be compared, plain: all but how much of the disk they may take."""
+    return {key: value for key, value in asdict(proxy).items() if key != "frozen_gb"}
 
 
 @dataclass

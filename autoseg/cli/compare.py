@@ -37,7 +37,7 @@ Three losses on built-in data; then your found loss on your own images:
 """
 
 FREE = ("losses", "metrics", "seeds", "reference", "interval", "workers", "device", "executor", "timeout_s", "retries",
-        "force")  # fmt: skip
+        "proxy.frozen_gb", "force")  # fmt: skip
 
 
 def run(command: str, argv: list[str]) -> int:

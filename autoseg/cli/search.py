@@ -5,7 +5,7 @@ Nothing heavy is imported here, so that the workers start first. `jobs/search.py
 
 from __future__ import annotations
 
-from autoseg.cli import ahead
+from autoseg.cli import ahead, faults
 from autoseg.cli.arguments import Arguments, shown
 from autoseg.cli.configuration import compose
 from autoseg.cli.configuration.check import absolute_paths, check
@@ -40,7 +40,8 @@ def run(command: str, argv: list[str]) -> int:
     parser = Arguments(command, HELP)
     parser.add_argument("-m", "--multirun", action="store_true")
     given = parser.keys(argv)
-    configs = compose.compose_sweep("search", SearchConfig, given.words, sweep=given.multirun)
+    composed = compose.compose_sweep("search", SearchConfig, given.words, sweep=given.multirun)
+    values, configs = [words for words, _ in composed], [config for _, config in composed]
     for config in configs:
         absolute_paths(config)
         if config.resume is not None and len(configs) > 1:
@@ -59,10 +60,25 @@ def run(command: str, argv: list[str]) -> int:
 
         for config in configs:
             build(config)
-    for number, config in enumerate(configs, start=1):
-        if len(configs) > 1:
-            print(f"[{number}/{len(configs)}] metric={config.metric} data={config.data.name} seed={config.seed}")
-        status = ahead.job(command, config, config.proxy.threads)
-        if status:
+        return _sweep(command, values, configs)
+    return ahead.job(command, configs[0], configs[0].proxy.threads)
+
+
+def _sweep(command: str, values: list[str], configs: list[SearchConfig]) -> int:
+    """One search after the other, those too that come after one that failed; the exit status is the first fault's."""
+    failed: dict[str, int] = {}
+    for number, (words, config) in enumerate(zip(values, configs, strict=True), start=1):
+        name = f"[{number}/{len(configs)}] {words}"
+        print(name, flush=True)
+        try:
+            status = ahead.job(command, config, config.proxy.threads)
+        except BrokenPipeError:  # nobody reads any more
+            raise
+        except Exception as error:
+            failed[name] = faults.report(error)
+            continue
+        if status == faults.INTERRUPTED:
             return status
-    return 0
+    if failed:
+        print(f"{len(failed)} of {len(configs)} searches failed, each as it says above: {', '.join(failed)}")
+    return next(iter(failed.values()), 0)

@@ -173,7 +173,7 @@ class Watch:
             return [f"Finished {time.strftime('%Y-%m-%d %H:%M', time.localtime(status.since))}: {self._result(status)}"]
         if status.state == DEAD:
             return [
-                f"It has stopped: {status.owner} is gone, nothing has happened for {quiet}, since "
+                f"It has stopped: {status.owner} no longer works in it, nothing has happened for {quiet}, since "
                 f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(status.since))}. Nothing finished is lost.",
                 self._go_on(status),
             ]

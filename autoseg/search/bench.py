@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from autoseg.errors import AutosegError, InputError
-from autoseg.execution import Executor, Job
+from autoseg.execution import Executor, Job, Outcome
 from autoseg.search.ledger import Ledger
 from autoseg.search.observer import Amount, Observer, Progress
-from autoseg.search.records import COMPLETE, PRUNED, RUNNING, TrialRecord
+from autoseg.search.records import COMPLETE, PRUNED, RUNNING, UNLUCKY, TrialRecord
 from autoseg.search.run_folder import RunFolder
 from autoseg.search.rungs import Rungs
 
@@ -47,6 +47,9 @@ class Bench:
     ) -> list[TrialRecord]:
         """Results of the planned trainings, in their order. Those the ledger already has are not run again.
 
+        But for what failed or ran out of time when the run was last at work: with another machine, another limit or a
+        fault mended, it may complete.
+
         Args:
             study: of the ledger.
             plan: what is to be trained.
@@ -83,7 +86,16 @@ class Bench:
             got = f"{found.theta}, but the controller now asks {planned.theta}"
             hint = "The checkpoints or the ledger were changed, or the run is from other software versions."
             raise InputError(f"run folder, {planned.name}", "one θ for one candidate", got, hint)
+        if found.state in UNLUCKY:
+            self._forget(study, found)
+            return self.ledger.add(study, planned)
         return found
+
+    def _forget(self, study: str, record: TrialRecord) -> None:
+        if (study, record.key) in self._counted:
+            self._counted.remove((study, record.key))
+            self.done -= 1
+            self._seconds -= record.seconds
 
     def _count(self, study: str, record: TrialRecord) -> None:
         if record.state == RUNNING or (study, record.key) in self._counted:
@@ -116,7 +128,11 @@ def train_list(
         AutosegError: no training completed.
     """
     with Ledger(folder.trials, (), studies=(study,)) as ledger:
-        known = {record.key for record in [*ledger.records(study), *plan]}
+        asked = {record.key for record in plan}
+        for record in ledger.records(study):
+            if record.state == RUNNING and record.key not in asked:  # planned when the run was asked for more
+                ledger.finish(study, record, Outcome("failed", attempts=0, error="no longer asked for"), float("nan"))
+        known = asked.union(record.key for record in ledger.records(study))
         records = Bench(ledger, executor, observer, Amount(len(known))).train(study, plan, reward)
     if records and all(record.state != COMPLETE for record in records):
         raise AutosegError(f"No training completed. The first one {records[0].state}: {records[0].error}")

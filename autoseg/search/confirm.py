@@ -19,6 +19,7 @@ from autoseg.search.bench import Bench
 from autoseg.search.observer import Amount
 from autoseg.search.paired import paired, summary
 from autoseg.search.records import COMPLETE, RUNNING, Comparison, Finding, Row, SearchResult, TrialRecord, percent
+from autoseg.search.reward import Floor
 
 WRECKED = 0.5  # share of the reference's score below which another metric counts as wrecked
 
@@ -43,6 +44,19 @@ def rival(name: str, identity: Sequence[float], index: int, seed: int) -> TrialR
     """A planned training of the identity curves ("identity") or of a hand-made loss."""
     theta = tuple(map(float, identity)) if name == "identity" else None
     return TrialRecord(-1, index, "rival", name, theta, seed)
+
+
+def rivals_of(search: Mapping[str, Any]) -> list[str]:
+    """Names of what is confirmed beside the finalists, each once.
+
+    Of a longer confirmation the loss that the floor refers to is one of them: it is trained as long in any case.
+
+    Args:
+        search: the settings under that name in a search's `config.yaml`.
+    """
+    names, floor = list(search["confirm"]["rivals"]), search["floor"]
+    refers = Floor.parse(floor).rival if floor is not None and search["confirm"]["iters"] is not None else None
+    return list(dict.fromkeys([*names, *([] if refers is None else [refers])]))
 
 
 def finalists(history: Sequence[TrialRecord], top: int, mean: Sequence[float] | None, rounds: int) -> list[TrialRecord]:
@@ -109,7 +123,7 @@ def amount_of(config: Mapping[str, Any], floor: int, confirmation: int = 0, mean
     if mean is None:
         mean = config["controller"]["name"] == "ppo"
     confirm = settings["confirm"]
-    entries = confirm["top"] + len(set(confirm["rivals"])) + mean
+    entries = confirm["top"] + len(rivals_of(settings)) + mean
     confirmation = confirmation or (entries * confirm["seeds"] if confirm["top"] else 0)
     longer = confirm["iters"] / config["proxy"]["iters"] if confirm["iters"] else 1.0  # no own training has these
     return Amount(int(settings["rounds"] * settings["candidates"] + floor + confirmation), confirmation, longer)
@@ -124,7 +138,7 @@ def confirmation_of(
     ledger, some of losses that are no finalists any more.
 
     Args:
-        config: as in `trainings`.
+        config: as in `amount_of`.
         history: records of the candidates.
         recorded: all records of study "confirm".
 
@@ -141,7 +155,7 @@ def confirmation_of(
     seeds, mean = fresh_seeds(config["seed"], options["seeds"], options["iters"]), _mean_name(rounds)
     names = [record.name for record in finalists(history, options["top"], None, rounds)]
     names += [mean] if (mean, seeds[0]) in known else []
-    plan = [(name, seed) for seed in seeds for name in [*names, *dict.fromkeys(options["rivals"])]]
+    plan = [(name, seed) for seed in seeds for name in [*names, *rivals_of(settings)]]
     found = [known[key] for key in plan if key in known]
     return found, len(plan) if len(found) == len(plan) else 0
 

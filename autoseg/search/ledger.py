@@ -75,6 +75,7 @@ class Ledger:
         if read_only and not path.exists():
             raise InputError("trials.db", "a file", f"nothing at {path}")
         self._rows: dict[tuple[str, int], int] = {}
+        self._planned = dict.fromkeys(self.studies, 0)  # see `planned`
         self._patience_s = LOOK_S if read_only else WRITE_S
         place = f"file:{quote(str(path))}?mode={'ro' if read_only else 'rwc'}"  # not in a URL: a folder may be a#b
         wait = min(BUSY_S, self._patience_s)
@@ -96,13 +97,20 @@ class Ledger:
         """All trainings of a study, in the order in which they were recorded; none of a study it lacks."""
         return list(self._records.get(study, {}).values())
 
+    def planned(self, study: str) -> int:
+        """How many trainings were ever planned, those included whose place another took."""
+        return self._planned[study]
+
     def find(self, study: str, key: tuple[str, int]) -> TrialRecord | None:
         """The training with this key (see `TrialRecord.key`)."""
         return self._records[study].get(key)
 
     def add(self, study: str, record: TrialRecord) -> TrialRecord:
-        """Write a planned training; returns it with its number. It is on the disk when this returns."""
-        record = dataclasses.replace(record, number=len(self._records[study]))
+        """Write a planned training; returns it with its number. It is on the disk when this returns.
+
+        One with the key of another takes its place; the other's row stays in the file, for who looks at it there.
+        """
+        record = dataclasses.replace(record, number=self._planned[study])
         theta = dict(zip(self._params, record.theta, strict=True)) if record.theta is not None else {}
         trial = create_trial(
             state=TrialState.RUNNING,
@@ -113,6 +121,7 @@ class Ledger:
         with self._faults():
             row = self._tried(self._storage.create_new_trial, self._ids[study], trial)
             self._rows[study, record.number] = row
+        self._planned[study] += 1
         self._records[study][record.key] = record
         return record
 
@@ -202,7 +211,7 @@ class Ledger:
             trials = sorted(rows("number, trial_id, state", "trials"))
         records = {}
         for number, trial, state in trials:
-            self._rows[study, number] = trial
+            self._rows[study, number], self._planned[study] = trial, number + 1
             record = self._record(number, attributes[trial], theta[trial])
             if state != TrialState.RUNNING.name:
                 record = _finished(record, attributes[trial], values.get(trial))

@@ -19,7 +19,16 @@ from autoseg.controllers import Controller
 from autoseg.errors import AutosegError
 from autoseg.execution import Executor
 from autoseg.search.bench import Bench
-from autoseg.search.confirm import amount_of, conclude, confirm, confirmation_of, finalists, fresh_seeds, rival
+from autoseg.search.confirm import (
+    amount_of,
+    conclude,
+    confirm,
+    confirmation_of,
+    finalists,
+    fresh_seeds,
+    rival,
+    rivals_of,
+)
 from autoseg.search.ledger import Ledger
 from autoseg.search.observer import Amount, Observer, Plan, RoundSummary
 from autoseg.search.records import COMPLETE, FAILED, RUNNING, Finding, SearchResult, TrialRecord, by_round
@@ -120,7 +129,7 @@ def _reward(
 ) -> Reward:
     """The reward, after training the rival its floor refers to, as long as those that are judged by it.
 
-    In study "confirm" it is one of the confirmation's own trainings, if the rival is among those.
+    In study "confirm" it is one of the confirmation's own trainings (see `rivals_of`).
     """
     if settings.floor is None:
         return Reward(problem.metric)
@@ -152,7 +161,7 @@ def _confirmed(
     if not seeds or not settings.confirm.top:
         return SearchResult(folder.path, problem.metric, best)
     entries = finalists(history, settings.confirm.top, _mean(controller), settings.rounds)
-    entries += [rival(name, problem.identity, 0, problem.seed) for name in dict.fromkeys(settings.confirm.rivals)]
+    entries += [rival(name, problem.identity, 0, problem.seed) for name in rivals_of(asdict(settings))]
     if iters is not None:
         reward = _reward(bench, "confirm", problem, settings, seeds[0], iters)
     rows = confirm(bench, entries, seeds, reward, problem.metric, iters)

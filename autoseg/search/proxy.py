@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autoseg.config import CompareConfig, DataConfig, ModelConfig, ProxyConfig, SearchConfig
+from autoseg.config import CompareConfig, DataConfig, ModelConfig, ProxyConfig, SearchConfig, without_limits
 from autoseg.search import keepsakes, shared
 from autoseg.search.rungs import Watch
 
@@ -167,7 +167,7 @@ class ProxyTask:
         """The file of what trainings with this seed share; None if they share nothing."""
         if self.shared is None:
             return None
-        settings = [self.data.holdout, self.final_split, asdict(self.model), asdict(self.proxy)]
+        settings = [self.data.holdout, self.final_split, asdict(self.model), without_limits(self.proxy)]
         return shared.place(self.shared, kind, seed, [self._open().fingerprint, device.type, *settings])
 
     def _shown(self, rows: Tensor, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:

@@ -13,7 +13,10 @@ from autoseg.search.paired import Paired, Summary
 RUNNING = "running"
 COMPLETE = "complete"
 FAILED = "failed"
+TIMEOUT = "timeout"
 PRUNED = "pruned"
+
+UNLUCKY = (FAILED, TIMEOUT)  # may go better the next time, where the others would come out the same
 
 
 def percent(share: float, digits: int = 1) -> str:

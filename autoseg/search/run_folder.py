@@ -23,6 +23,7 @@ from autoseg.search.own import RESOLVED, changed_config
 
 SCHEMA = 1
 KINDS = {"search": "a search", "compare": "a comparison", "trust": "a trust run", "retrain": "a training by retrain"}
+OWNER = "owner.json"  # which process works in the folder, or did last
 NO_ACCESS = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EEXIST)
 
 
@@ -52,11 +53,13 @@ class RunFolder:
         """
         with no_space(path), writable(path):
             path.mkdir(parents=True, exist_ok=True)
+        _refuse_used(path)  # before anything is written into what may be no run's folder
         lock = _locked(path)
-        if any(entry.name not in (".lock", "owner.json") for entry in path.iterdir()):
+        try:
+            _refuse_used(path)
+        except InputError:
             lock.release()
-            hint = "To go on with the run in it, type resume= instead." if (path / "config.yaml").exists() else ""
-            raise InputError("run_dir", "a new or empty folder", str(path), hint)
+            raise
         folder = cls(path, lock)
         write_atomic(path / "fingerprint.json", json.dumps(fingerprint, indent=1, sort_keys=True))
         folder.write_config(config)  # last: from here on this is a run
@@ -140,7 +143,10 @@ class RunFolder:
             raise InputError("search.rounds", f"at least {saved[0]}, which are done", rounds, hint)
 
     def close(self) -> None:
-        """Unlock it."""
+        """Unlock it, and say that this process has left it: it may live on, as a notebook's does."""
+        if self._lock.is_locked:
+            with contextlib.suppress(OSError, InputError):  # a full disk, or a folder that is not wanted any more
+                _own(self.path, left=True)
         self._lock.release()
 
     def __enter__(self) -> Self:
@@ -240,19 +246,32 @@ def only_own_files(path: Path) -> None:
                 )
 
 
+def _refuse_used(path: Path) -> None:
+    if any(entry.name not in (".lock", OWNER) for entry in path.iterdir()):
+        hint = "To go on with the run in it, type resume= instead." if (path / "config.yaml").exists() else ""
+        raise InputError("run_dir", "a new or empty folder", str(path), hint)
+
+
 def _locked(path: Path) -> FileLock:
     only_own_files(path)
     lock = FileLock(path / ".lock")
-    owner = path / "owner.json"
     try:
         with writable(path):
             lock.acquire(timeout=0)
     except Timeout as error:
+        owner = path / OWNER
         who = read_json(owner) if owner.exists() else {}
         got = f"process {who.get('pid', 'unknown')} on {who.get('host', 'an unknown host')} working in {path}"
         raise InputError("run folder", "one that no other process uses", got, "Wait for it, or stop it.") from error
-    write_atomic(owner, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "began": began(os.getpid())}))
+    _own(path)
     return lock
+
+
+def _own(path: Path, left: bool = False) -> None:
+    """Say that this process works in the folder, or that it did and has `left`."""
+    who = {"pid": os.getpid(), "host": socket.gethostname(), "began": began(os.getpid()), "left": left}
+    if path.is_dir():
+        write_atomic(path / OWNER, json.dumps(who))
 
 
 def began(pid: int) -> int | None:

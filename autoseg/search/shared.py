@@ -127,9 +127,15 @@ def _usable(field: str, path: Path) -> Iterator[None]:
         raise InputError(field, "a whole file of what trainings with one seed share", got, hint) from error
 
 
-def described(folder: Path) -> str:
-    """How much there is on the disk, in a sentence; empty if there is nothing."""
+def described(folder: Path, longer: float) -> str:
+    """How much there is on the disk, in a sentence; empty if there is nothing.
+
+    Args:
+        folder: of a run.
+        longer: how many times as long as the others the confirmation's trainings are.
+    """
     size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     if not size:
         return ""
-    return f"{size / 1e6:.3g} MB of what candidates share is in {folder}, and again for each fresh seed."
+    as_long = f", {longer:.3g} times as much" if longer > 1 else ""
+    return f"{size / 1e6:.3g} MB of what candidates share is in {folder}, and again for each fresh seed{as_long}."

@@ -62,6 +62,8 @@ class Log(Observer):
     def finished(self, result: SearchResult) -> None:
         """The winner and what it was compared with."""
         self._logger.info("winner %s reward %.4f theta %s", result.best.name, result.best.reward, result.best.theta)
+        if result.best.iters is not None:
+            self._logger.info("each training of the confirmation had %d iterations", result.best.iters)
         for row in result.rows:
             self._logger.info("confirmed %s mean %.4f std %.4f n %d", row.name, row.mean, row.std, row.n)
 

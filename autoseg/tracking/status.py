@@ -22,7 +22,7 @@ from autoseg.search.confirm import amount_of, confirmation_of
 from autoseg.search.ledger import STUDIES, Ledger
 from autoseg.search.observer import Amount, RoundSummary
 from autoseg.search.records import COMPLETE, RUNNING, TrialRecord
-from autoseg.search.run_folder import all_settings, began, kind_of, read_config
+from autoseg.search.run_folder import OWNER, all_settings, began, kind_of, read_config
 from autoseg.tracking.terminal import round_text
 
 WAITING, GOING, FINISHED, DEAD = "waiting", "running", "finished", "dead"
@@ -39,7 +39,7 @@ class Status:
 
     kind: str  # "search", "compare" or "trust"
     config: Mapping[str, Any]  # its configuration, plain data
-    state: str  # "waiting" (nothing planned yet), "running", "finished" or "dead" (its process is gone)
+    state: str  # "waiting" (nothing planned yet), "running", "finished" or "dead" (nobody works in it)
     studies: Mapping[str, tuple[TrialRecord, ...]]  # all trainings by study, but for those of an earlier confirmation
     amount: Amount  # of all trainings there will be, as far as is known
     since: float  # Unix time of the last thing that happened
@@ -125,7 +125,7 @@ def read_status(path: Path) -> Status | None:
 
 def _times(path: Path) -> list[float]:
     found = [0.0]
-    for name in ("config.yaml", "trials.db", "trials.db-journal", "trials.db-wal", "log.txt", "owner.json"):
+    for name in ("config.yaml", "trials.db", "trials.db-journal", "trials.db-wal", "log.txt", OWNER):
         with contextlib.suppress(OSError):
             found.append((path / name).stat().st_mtime)
     return found
@@ -156,14 +156,16 @@ def _read(database: Path, names: Sequence[str]) -> dict[str, tuple[TrialRecord, 
 
 
 def _owner(path: Path) -> tuple[str, bool | None]:
-    """Who last worked in the folder, and whether that process lives; None: it is on another machine, or unknown."""
-    file = path / "owner.json"
+    """Who last worked in the folder, and whether they still may; None: they are on another machine, or unknown."""
+    file = path / OWNER
     try:
         who, taken = json.loads(file.read_text(encoding="utf-8")), file.stat().st_mtime
         pid, host = int(who["pid"]), str(who["host"])
     except (OSError, ValueError, KeyError, TypeError):
         return "its process", None
     words = f"process {pid} on {host}"
+    if who.get("left"):
+        return words, False
     if host != socket.gethostname():
         return words, None
     try:

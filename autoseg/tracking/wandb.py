@@ -92,8 +92,8 @@ class WandB(Observer):
         )
 
     def finished(self, result: SearchResult) -> None:
-        """The confirmation's means."""
-        self._run.summary.update({f"confirmed/{row.name}": row.mean for row in result.rows})
+        """The confirmation's means, in one value: those of an earlier confirmation go."""
+        self._run.summary["confirmed"] = {row.name: row.mean for row in result.rows}
 
     def close(self) -> None:
         """Finish the run."""

@@ -55,7 +55,11 @@ def test_a_search_is_watched_from_before_it_begins_then_killed_then_resumed(tmp_
     search.wait()
     out, _ = watching.communicate(timeout=60)
     assert watching.returncode == 1
-    assert f"process {search.pid} on " in out and "is gone" in out and "the same call of autoseg.search" in out
+    assert (
+        f"process {search.pid} on " in out
+        and "no longer works in it" in out
+        and "the same call of autoseg.search" in out
+    )
 
     before = {file.name: file.read_bytes() for file in run.iterdir() if file.is_file()}
     assert main(["watch", str(run), "--once"]) == 0

@@ -41,12 +41,14 @@ def compose(name: str, schema: type[T], overrides: list[str]) -> T:
     Raises:
         InputError: a key, option, type or the grammar is wrong.
     """
-    (only,) = compose_sweep(name, schema, overrides, sweep=False)
+    ((_, only),) = compose_sweep(name, schema, overrides, sweep=False)
     return only
 
 
-def compose_sweep(name: str, schema: type[T], overrides: list[str], *, sweep: bool) -> list[T]:
+def compose_sweep(name: str, schema: type[T], overrides: list[str], *, sweep: bool) -> list[tuple[str, T]]:
     """Compose every combination of swept values (`metric=miou,biou`), all before the first is run.
+
+    Each comes with the values that it does not share with all others, "metric=miou"; without a sweep with "".
 
     Args:
         name: as in `compose`.
@@ -67,7 +69,9 @@ def compose_sweep(name: str, schema: type[T], overrides: list[str], *, sweep: bo
         else:
             values = override.sweep_string_iterator()
             axes.append([_checked(parse(f"{override.key_or_group}={v}", name), schema, name) for v in values])
-    return [_build(name, schema, list(row)) for row in itertools.product(*axes)]
+    swept = [len(axis) > 1 for axis in axes]
+    rows = list(itertools.product(*axes))
+    return [(" ".join(itertools.compress(row, swept)), _build(name, schema, list(row))) for row in rows]
 
 
 def changed(name: str, config: T, overrides: Sequence[str]) -> T:

@@ -16,6 +16,7 @@ from autoseg.search.run_folder import kind_of, read_config
 
 FREE = (  # nothing that a search has found so far depends on them
     "workers", "device", "tracker", "executor", "search.rounds", "search.confirm", "search.timeout_s", "search.retries",
+    "proxy.frozen_gb",
 )  # fmt: skip
 NAMED_ANEW = "imports"  # whatever a run says of these, only those on the command line are imported
 

@@ -7,7 +7,7 @@ import json
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from autoseg.cli.configuration.named_code import again
 from autoseg.cli.configuration.resume import written
 from autoseg.cli.faults import INTERRUPTED
 from autoseg.cli.jobs import running
-from autoseg.config import CompareConfig
+from autoseg.config import CompareConfig, without_limits
 from autoseg.data import SegData, open_data, remarks_on
 from autoseg.errors import InputError, unknown_name
 from autoseg.evidence.comparison import made_with
@@ -41,7 +41,7 @@ from autoseg.mmconfigs import OF_A_REPORT
 from autoseg.search.keepsakes import Keepsakes
 from autoseg.search.own import formulas, network_of
 from autoseg.search.proxy import ProxyTask
-from autoseg.search.records import RUNNING, TrialRecord
+from autoseg.search.records import TrialRecord
 from autoseg.search.run_folder import RunFolder, new_run_path
 from autoseg.search.shared import SHARED
 from autoseg.surrogates import build_space
@@ -161,7 +161,7 @@ def fingerprint(config: CompareConfig, parts: Parts) -> dict[str, Any]:
         "data": parts.data.fingerprint,
         "split": parts.split,
         **{f"model.{key}": value for key, value in network_of(config.model).items()},
-        **{f"proxy.{key}": value for key, value in asdict(config.proxy).items()},
+        **{f"proxy.{key}": value for key, value in without_limits(config.proxy).items()},
         "space": build_space(config.space.name, metric="miou").to_dict(),
         **config.boundary_options,
     }
@@ -177,7 +177,7 @@ def about(config: CompareConfig, parts: Parts, records: list[TrialRecord]) -> Ab
         f"{proxy.batch_size} crops of {proxy.crop} px, images of {proxy.size[0]}x{proxy.size[1]} px"
     )
     images, mixed = len(data.images(parts.split)), made_with.budgets_of(parts.path, records)
-    made = made_with.versions_of(parts.path, sum(record.state != RUNNING for record in records))
+    made = made_with.versions_of(parts.path)
     return About(config.data.name, parts.split, images, budget, sources(parts.among), mixed, made)
 
 

@@ -12,7 +12,7 @@ from autoseg.cli.configuration import stored
 from autoseg.cli.configuration.named_code import again
 from autoseg.cli.faults import INTERRUPTED
 from autoseg.cli.jobs import finish, running
-from autoseg.config import SearchConfig
+from autoseg.config import SearchConfig, without_limits
 from autoseg.controllers import Controller, build_controller
 from autoseg.data import SegData, open_data, remarks_on
 from autoseg.errors import InputError
@@ -118,7 +118,8 @@ def _search(config: SearchConfig, parts: Parts, path: Path, workers: Standby) ->
             if config.resume is None:
                 shutil.rmtree(folder.path)
             raise
-        if said := described(folder.path / SHARED):
+        iters = config.search.confirm.iters or config.proxy.iters
+        if said := described(folder.path / SHARED, iters / config.proxy.iters):
             print(said)
         result = run_search(folder, problem, parts.controller, executor, config.search, publish, observers)
         finish.draw(result, space.names)
@@ -162,7 +163,7 @@ def fingerprint(config: SearchConfig, parts: Parts) -> dict[str, Any]:
         "data": parts.data.fingerprint,
         "holdout": config.data.holdout,
         "model": network_of(config.model),
-        "proxy": asdict(config.proxy),
+        "proxy": without_limits(config.proxy),
         "space": parts.space.to_dict(),
         "controller": {"name": config.controller.name, **config.controller.options},
         **config.boundary_options,

@@ -68,12 +68,10 @@ def note(folder: RunFolder, budget: Budget, formulas: Mapping[str, str]) -> None
     Raises:
         InputError: trainings of the budget before have no result yet; a formula was edited since it had a result.
     """
-    known, states = _held(folder.path), _states(folder)
-    waiting = states.count(RUNNING)
+    known, (done, waiting) = _held(folder.path), _counts(folder.trials)
     if waiting and known and known[-1]["budget"] != budget:
         hint = "Finish it as it was first: resume it without other changes."
         raise InputError("force", "a comparison whose trainings all have a result", f"{waiting} without one", hint)
-    done = len(states) - waiting
     known = [entry for entry in known if entry["after"] < done]  # of what brought no result, nothing is said
     before = known[-1]["formulas"] if known else {}
     for name, digest in formulas.items():
@@ -85,13 +83,9 @@ def note(folder: RunFolder, budget: Budget, formulas: Mapping[str, str]) -> None
         write_atomic(folder.path / HELD, json.dumps([*known, {"after": done, **now}], indent=1))
 
 
-def versions_of(path: Path, done: int) -> str:
-    """The versions in words.
-
-    Args:
-        path: of the comparison.
-        done: how many of its trainings have a result.
-    """
+def versions_of(path: Path) -> str:
+    """The versions of the comparison at `path`, in words."""
+    done, _ = _counts(path / "trials.db")
     known = [entry for entry in _held(path) if entry["after"] < done]
     later = [entry for before, entry in pairwise(known) if entry["versions"] != before["versions"]]
     parts = [f"after {entry['after']} of {done} trainings {told(entry['versions'])}" for entry in later]
@@ -141,9 +135,10 @@ def _held(path: Path) -> list[dict[str, Any]]:
     return known
 
 
-def _states(folder: RunFolder) -> list[str]:
-    """Of all trainings of a comparison so far."""
-    if not folder.trials.exists():
-        return []
-    with Ledger(folder.trials, (), read_only=True, studies=(STUDY,)) as ledger:
-        return [record.state for record in ledger.records(STUDY)]
+def _counts(trials: Path) -> tuple[int, int]:
+    """How many trainings of a comparison have had a result so far, those trained again as often, and how many wait."""
+    if not trials.exists():
+        return 0, 0
+    with Ledger(trials, (), read_only=True, studies=(STUDY,)) as ledger:
+        waiting = sum(record.state == RUNNING for record in ledger.records(STUDY))
+        return ledger.planned(STUDY) - waiting, waiting

@@ -28,7 +28,7 @@ def search_page(run: SearchRun, slug: str, command: str) -> RunPage:
         slug=slug,
         title=f"A loss for {run.metric}",
         lead=f"{_searched(run)} {sentence(run.result)}",
-        notices=[*_unfinished(run), *run.result.warnings],
+        notices=[*_unfinished(run), *_earlier(run), *run.result.warnings],
         tiles=_tiles(run),
         sections=[
             _rewards(run),
@@ -53,6 +53,14 @@ def _unfinished(run: SearchRun) -> list[str]:
     if run.finished:
         return []
     return [f"Not finished: {len(run.done)} of {run.total} trainings have a result. This is what there is so far."]
+
+
+def _earlier(run: SearchRun) -> list[str]:
+    """Of a card that the confirmation told of here has not (yet) replaced."""
+    if run.card is None or not run.card.confirmed or run.result.best.confirmed:
+        return []
+    name = run.card.provenance.get("candidate", "a candidate")
+    return [f"loss.json is of an earlier confirmation, which {name} won; it stays until this one has a winner."]
 
 
 def _tiles(run: SearchRun) -> Facts:

@@ -91,7 +91,7 @@ def _settings(controller: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 def _of_comparison(run: ComparisonRun) -> list[tuple[str, str]]:
     return [
-        ("versions", made_with.versions_of(run.path, len(run.done))),
+        ("versions", made_with.versions_of(run.path)),
         ("split", str(run.fixed["split"])),
         ("seeds", ", ".join(map(str, run.seeds))),
         *((f"loss {name}", source) for name, source in sources(run.among).items()),

@@ -226,7 +226,8 @@ def test_a_sweep_is_the_product_in_order():
     configs = hydra.compose_sweep(
         "search", SearchConfig, ["metric=miou,biou", "seed=range(0,2)", "data=builtin"], sweep=True
     )
-    assert [(c.metric, c.seed) for c in configs] == [("miou", 0), ("miou", 1), ("biou", 0), ("biou", 1)]
+    assert [(c.metric, c.seed) for _, c in configs] == [("miou", 0), ("miou", 1), ("biou", 0), ("biou", 1)]
+    assert [words for words, _ in configs][1:3] == ["metric=miou seed=1", "metric=biou seed=0"]
 
 
 def test_a_wrong_value_anywhere_in_a_sweep_is_found_first():

@@ -46,9 +46,9 @@ def test_a_whole_group_beside_resume_is_refused_in_words(tmp_path: Path, group: 
     assert "Config(" not in str(told.value)
 
 
-def test_a_resumed_search_takes_a_new_time_limit(tmp_path: Path) -> None:
+def test_a_resumed_search_takes_new_limits(tmp_path: Path) -> None:
     RunFolder.create(tmp_path, stored.plain(compose.compose("search", SearchConfig, [])), {}).close()
-    given = compose.compose("search", SearchConfig, ["search.timeout_s=7200", "search.retries=0"])
+    given = compose.compose("search", SearchConfig, ["search.timeout_s=7200", "search.retries=0", "proxy.frozen_gb=20"])
     given.resume = str(tmp_path)
-    goes_on = resumed(given, ["search.timeout_s", "search.retries"]).search
-    assert (goes_on.timeout_s, goes_on.retries) == (7200, 0)
+    goes_on = resumed(given, ["search.timeout_s", "search.retries", "proxy.frozen_gb"])
+    assert (goes_on.search.timeout_s, goes_on.search.retries, goes_on.proxy.frozen_gb) == (7200, 0, 20)

@@ -254,6 +254,25 @@ def test_losses_and_seeds_can_be_added_and_nothing_is_trained_twice(tmp_path: Pa
     assert sorted(executor.ran) == [("ce", 3), ("jml", 1), ("jml", 2), ("jml", 3), ("lovasz", 3)]
 
 
+def test_what_failed_is_trained_again_and_what_is_asked_for_no_longer_is_not(tmp_path: Path) -> None:
+    def fails(loss: nn.Module, seed: int, device: str) -> dict[str, float]:
+        if type(loss).__name__ == "Lovasz" and seed == 1:
+            raise RuntimeError("out of luck")
+        return stopped(loss, seed, device)
+
+    path = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        compare(path, train=fails)
+    some = ["lovasz", "ce"]
+    records, executor = compare(path, some, (1,))
+    assert executor.ran == [("lovasz", 1)] and [record.state for record in records] == ["complete"] * 2
+    with Ledger(path / "trials.db", (), read_only=True, studies=("compare",)) as ledger:
+        left = [(record.key, record.state, record.why) for record in ledger.records("compare") if record.seed == 2]
+    assert {(state, why) for _, state, why in left} == {("failed", "no longer asked for")}  # nothing waits for ever
+    records, executor = compare(path)
+    assert [seed for _, seed in executor.ran] == [2, 2, 2] and all(record.state == "complete" for record in records)
+
+
 def test_a_loss_that_diverges_leaves_the_rest_alone(tmp_path: Path) -> None:
     records, _ = compare(tmp_path / "run", train=fails_for_lovasz)
     matrix = matrix_of(records)
@@ -329,13 +348,18 @@ def test_versions_are_told_from_the_result_on_that_they_brought(
                     record = ledger.add("compare", TrialRecord(-1, 0, "hand-made", "ce", None, seed))
                     ledger.finish("compare", record, Outcome("complete", {"miou": 0.5}), 0.5)
 
-    assert made_with.versions_of(path, 0) == "not recorded"
+    assert made_with.versions_of(path) == "not recorded"
     train_one(1, "2.0")
     train_one(2, "2.0")
-    assert made_with.versions_of(path, 2) == "torch 2.0"
+    assert made_with.versions_of(path) == "torch 2.0"
     train_one(0, "2.1")  # brought no result
     train_one(3, "2.2")
-    assert made_with.versions_of(path, 3) == "torch 2.0; after 2 of 3 trainings torch 2.2"
+    assert made_with.versions_of(path) == "torch 2.0; after 2 of 3 trainings torch 2.2"
+    train_one(3, "2.3")  # once more
+    train_one(4, "2.3")
+    assert made_with.versions_of(path) == (
+        "torch 2.0; after 2 of 5 trainings torch 2.2; after 3 of 5 trainings torch 2.3"
+    )
 
 
 def test_each_training_is_told_where_its_counts_go(tmp_path: Path) -> None:

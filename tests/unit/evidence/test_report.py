@@ -193,6 +193,16 @@ def test_a_search_with_more_rounds_shows_nothing_of_its_earlier_confirmation(toy
     assert {row.name for row in whole.result.rows} == {"candidate 1.2", "identity", "ce", "lovasz"}
 
 
+def test_a_new_confirmation_under_way_says_of_which_one_the_card_is(toys: Path) -> None:
+    toy_runs.search(toys / "anew")
+    before = open_run(toys / "anew")
+    assert isinstance(before, SearchRun) and "of an earlier confirmation" not in page_of(toys / "anew").text
+    with pytest.raises(KeyboardInterrupt):
+        toy_runs.search(toys / "anew", toy_runs.Fragile(last=1), confirm_seeds=3)
+    text = page_of(toys / "anew").text
+    assert f"loss.json is of an earlier confirmation, which {before.result.best.name} won" in text
+
+
 def test_an_unfinished_comparison_uses_the_seeds_that_are_whole(toys: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         toy_runs.compare(toys / "half", last=6, predictions=False)
@@ -268,8 +278,8 @@ def test_a_run_under_way_is_read_without_its_lock_and_not_changed(
     with RunFolder.open(run, json.loads((run / "fingerprint.json").read_text())):
         before = contents(run)
         assert cli.main(["report", str(run)]) == 0
+        after = contents(run)
     assert "wrote" in capsys.readouterr().out
-    after = contents(run)
     assert after.pop("report.html") and after == before
 
 

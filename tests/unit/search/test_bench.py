@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import pytest
 from sqlalchemy import event
-from toy_search import NAMES, ToyTask
+from toy_search import NAMES, CountingExecutor, ToyTask
 
 from autoseg.execution import InlineExecutor, Job, Outcome
 from autoseg.search.bench import Bench
@@ -78,6 +78,27 @@ def test_progress_and_best_are_those_of_all_records(quick_path: Path) -> None:
         fresh.train("confirm", plan(0), lambda scores: 2.0)  # of a confirmation counts what is still wanted
         assert fresh.done == 13
         assert max(r.reward for r in again.records("search") if r.state == "complete") == best.reward
+
+
+@pytest.mark.parametrize("study", ["search", "confirm"])
+def test_what_failed_when_the_run_was_last_at_work_is_trained_again(quick_path: Path, study: str) -> None:
+    """What diverged is not: it would again."""
+
+    def train(executor: InlineExecutor) -> tuple[list[TrialRecord], Bench]:
+        with Ledger(quick_path / "trials.db", NAMES) as ledger:
+            bench = Bench(ledger, executor, Observer(), Amount(5))
+            return bench.train(study, some, lambda scores: scores["biou"]), bench
+
+    some = [replace(record, theta=(x, 0.1, 0.1)) for record, x in zip(plan(0), (0.3, 0.6, 0.8, 0.95), strict=True)]
+    before, _ = train(InlineExecutor(ToyTask(diverge_above=0.9, raise_above=0.7)))
+    assert [record.state for record in before] == ["complete", "complete", "failed", "diverged"]
+    executor = CountingExecutor(ToyTask())
+    after, bench = train(executor)
+    assert [payload["theta"][0] for payload in executor.payloads] == [0.8]
+    assert [record.state for record in after] == ["complete", "complete", "complete", "diverged"]
+    assert (bench.done, after[2].number) == (4, 4), "counted once; the row of before stays"
+    with Ledger(quick_path / "trials.db", NAMES, read_only=True) as ledger:
+        assert ledger.records(study) == after
 
 
 def test_the_first_of_equals_wins_whichever_ends_first(quick_path: Path) -> None:

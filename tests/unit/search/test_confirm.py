@@ -100,6 +100,7 @@ def test_losses_that_nothing_tells_apart_are_named() -> None:
         ("gp", {}, 0, 0, 3 * 4, 4 * 5),
         ("gp", {}, 1, 7, 3 * 4 + 1, 7),  # fewer entries than expected: what is recorded counts
         ("ppo", {}, 0, 0, 3 * 4, 5 * 5),  # and its mean
+        ("gp", {"floor": "miou>=0.9*dice"}, 1, 0, 3 * 4 + 1, 5 * 5),  # dice is confirmed too, trained as long
         ("gp", {"confirm": {"top": 0, "seeds": 5, "rivals": ["ce"], "iters": None}}, 1, 0, 3 * 4 + 1, 0),
     ],
 )
@@ -107,7 +108,7 @@ def test_all_trainings_are_counted(
     controller: str, changes: dict[str, Any], floor: int, confirmation: int, rounds: int, confirming: int
 ) -> None:
     confirm = {"top": 2, "seeds": 5, "rivals": ["ce", "lovasz", "ce"], "iters": 30}
-    settings = {"rounds": 3, "candidates": 4, "confirm": confirm, **changes}
+    settings = {"rounds": 3, "candidates": 4, "floor": None, "confirm": confirm, **changes}
     config = {"search": settings, "controller": {"name": controller}, "proxy": {"iters": 10}}
-    longer = 1.0 if changes else 3.0
+    longer = 1.0 if "confirm" in changes else 3.0
     assert amount_of(config, floor, confirmation) == Amount(rounds + confirming, confirming, longer)

@@ -193,6 +193,27 @@ def test_a_search_in_which_nothing_works_stops_after_a_round(quick_path: Path) -
     assert len(executor.payloads) == 3
 
 
+@pytest.mark.parametrize("floor", [None, "miou>=0.5*ce"])
+def test_a_search_in_which_nothing_worked_goes_on_once_it_does(
+    quick_path: Path, whole: SearchResult, floor: str | None
+) -> None:
+    options = settings(floor=floor)
+    with pytest.raises(AutosegError, match="a bug"):
+        search(quick_path / "run", options, executor=InlineExecutor(ToyTask(raise_above=-1)))
+    executor = CountingExecutor(ToyTask())
+    mended = search(quick_path / "run", options, executor=executor)
+    assert same(mended, whole) and len(executor.payloads) == 9 + 8 + (floor is not None)
+
+
+def test_a_failure_that_the_controller_was_told_of_stays_one(quick_path: Path) -> None:
+    """It has gone on from there: another past would be another search."""
+    options = settings(rounds=1, candidates=4, confirm=ConfirmConfig(1, 1, ["ce"]))
+    search(quick_path / "run", options, executor=InlineExecutor(ToyTask(raise_above=0.6)))
+    before, executor = essence(quick_path / "run")[0], CountingExecutor(ToyTask())
+    search(quick_path / "run", dataclasses.replace(options, rounds=2), executor=executor)
+    assert "failed" in {entry[3] for entry in before} and essence(quick_path / "run")[0][:4] == before
+
+
 def test_a_floor_trains_its_rival_once_with_the_seed_of_the_search(quick_path: Path) -> None:
     executor = CountingExecutor(ToyTask())
     result = search(quick_path / "run", settings(floor="miou>=1.5*ce"), executor=executor)
@@ -280,6 +301,12 @@ def test_a_longer_confirmation(copied: Path, whole: SearchResult) -> None:
     assert {iters for _, iters in trained[1:]} == {40}
     assert told.of("started")[1].total == 9 + 1 + 8
 
+    other = dataclasses.replace(longest, floor="miou>=0.9*ce", confirm=ConfirmConfig(1, 2, ["identity"], 55))
+    executor = CountingExecutor(ToyTask())
+    beside = search(copied, other, executor=executor, problem=problem, observer=told)
+    assert {row.name for row in beside.rows if row.kind == "rival"} == {"identity", "ce"}  # though it was no rival
+    assert told.of("started")[2].total == 9 + 1 + 8 and len(executor.payloads) == 8
+
     failed: list[Any] = []  # its card would be of the best candidate, unconfirmed: the one before is worth more
     bare = settings(confirm=ConfirmConfig(1, 2, [], 50))
     lost = search(copied, bare, executor=InlineExecutor(ToyTask(raise_above=0.0)), problem=problem, published=failed)
@@ -287,7 +314,7 @@ def test_a_longer_confirmation(copied: Path, whole: SearchResult) -> None:
 
     none = dataclasses.replace(floored, confirm=ConfirmConfig(0, 2, [], 60))
     search(copied, none, problem=problem, observer=told)
-    assert told.of("started")[2].total == 9 + 1
+    assert told.of("started")[3].total == 9 + 1
 
     again = CountingExecutor(ToyTask())
     assert same(search(copied, longer, executor=again, problem=problem), result) and not again.payloads

@@ -50,6 +50,7 @@ def test_a_folder_with_something_in_it_is_not_taken(tmp_path: Path) -> None:
     (tmp_path / "photos" / "a.jpg").touch()
     with pytest.raises(InputError, match="a new or empty folder"):
         RunFolder.create(tmp_path / "photos", {}, FIXED)
+    assert [file.name for file in (tmp_path / "photos").iterdir()] == ["a.jpg"]
 
 
 def test_nesting_without_end_is_no_configuration(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -97,7 +98,10 @@ def test_stored_features_are_the_frozen_backbone(
     assert again == through and [w.scores for w in watches[:2]] == [w.scores for w in watches[2:]]
     assert seen == [1, 1, 2, 2, 2, 2, 2]  # a probe of either size, four batches, two held-out images: once
     assert len(list(tmp_path.glob("features-seed-5-*.safetensors"))) == 1
-    assert "MB of what candidates share is in" in described(tmp_path) and described(tmp_path / "none") == ""
+    assert re.fullmatch(
+        r"[\d.]+ MB of what candidates share .*, and again for each fresh seed\.", described(tmp_path, 1)
+    )
+    assert "for each fresh seed, 3 times as much." in described(tmp_path, 3) and described(tmp_path / "none", 1) == ""
 
 
 def test_features_that_would_take_too_much_are_refused(task: ProxyTask, tmp_path: Path) -> None:

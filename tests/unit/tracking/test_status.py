@@ -8,6 +8,8 @@ import shutil
 import socket
 import sqlite3
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "search": {
         "metric": "miou",
         "seed": 0,
-        "search": {"rounds": 1, "candidates": 2, "confirm": CONFIRM},
+        "search": {"rounds": 1, "candidates": 2, "floor": None, "confirm": CONFIRM},
         "controller": {"name": "ppo"},
     },
     "compare": {"losses": ["ce", "jml"], "metrics": ["miou"]},
@@ -37,10 +39,20 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 
 
+@contextmanager
+def at_work(folder: RunFolder) -> Iterator[RunFolder]:
+    """As if it were never closed, for those who look at it afterwards."""
+    owner = folder.path / "owner.json"
+    with folder:
+        yield folder
+        mine = owner.read_text()
+    owner.write_text(mine)
+
+
 def fill(path: Path, kind: str, done: int, waiting: int, study: str = "") -> None:
     """A run folder of this process with trainings in it."""
     exists = (path / "config.yaml").exists()
-    with RunFolder.open(path, {}) if exists else RunFolder.create(path, CONFIGS[kind], {}) as folder:
+    with at_work(RunFolder.open(path, {}) if exists else RunFolder.create(path, CONFIGS[kind], {})) as folder:
         studies = STUDIES if kind == "search" else (kind,)
         with Ledger(folder.trials, (), studies=studies) as ledger:
             for i in range(done + waiting):
@@ -52,7 +64,7 @@ def fill(path: Path, kind: str, done: int, waiting: int, study: str = "") -> Non
 
 def confirm(path: Path, *names: str) -> None:
     """The trainings of a confirmation, done."""
-    with RunFolder.open(path, {}) as folder, Ledger(folder.trials, ()) as ledger:
+    with at_work(RunFolder.open(path, {})) as folder, Ledger(folder.trials, ()) as ledger:
         for name in names:
             record = ledger.add("confirm", TrialRecord(-1, 0, "candidate", name, None, fresh_seeds(0, 1)[0]))
             ledger.finish("confirm", record, Outcome("complete", {"miou": 0.5}, 2.0), 0.5)
@@ -92,7 +104,7 @@ def test_an_earlier_confirmation_ends_no_search_with_more_rounds(tmp_path: Path)
     confirm(run, "candidate 0.1", "mean 1")
     status = read_status(run)
     assert status is not None and (status.state, status.total, len(status.done)) == (FINISHED, 5, 5)
-    with RunFolder.open(run, {}) as folder:
+    with at_work(RunFolder.open(run, {})) as folder:
         folder.write_config({**CONFIGS["search"], "search": {**search, "rounds": 2}})
     status = read_status(run)  # which losses it will confirm is not known yet
     assert status is not None and (status.state, status.total, len(status.done)) == (GOING, 7, 2)
@@ -134,6 +146,20 @@ def test_a_dead_process_is_told_from_a_living_one_and_from_one_elsewhere(tmp_pat
     assert "it may have stopped" in capsys.readouterr().out
 
 
+def test_a_run_that_its_process_left_has_stopped(tmp_path: Path, capsys) -> None:
+    """A notebook's kernel lives on after a search in it has failed; of a machine elsewhere nothing else is known."""
+    run = tmp_path / "run"
+    fill(run, "compare", 1, 1)
+    assert read_status(run).state == GOING  # type: ignore[union-attr]
+    RunFolder.open(run, {}).close()
+    assert read_status(run).state == DEAD  # type: ignore[union-attr]
+    assert Watch(run, plain_console()).once() == 0
+    assert f"process {os.getpid()} on {socket.gethostname()} no longer works in it" in capsys.readouterr().out
+    owner = json.loads((run / "owner.json").read_text())
+    (run / "owner.json").write_text(json.dumps({**owner, "host": "another-machine"}))
+    assert read_status(run).state == DEAD  # type: ignore[union-attr]
+
+
 def test_a_clock_that_is_set_makes_no_living_process_dead(tmp_path: Path) -> None:
     run = tmp_path / "run"
     fill(run, "compare", 1, 1)
@@ -153,8 +179,8 @@ def test_a_full_training_is_told_as_that(tmp_path: Path) -> None:
 
 
 def test_before_anything_is_planned(tmp_path: Path) -> None:
-    RunFolder.create(tmp_path / "run", CONFIGS["search"], {}).close()
-    status = read_status(tmp_path / "run")
+    with RunFolder.create(tmp_path / "run", CONFIGS["search"], {}):
+        status = read_status(tmp_path / "run")
     assert status is not None and status.state == WAITING and status.seconds_left is None
     assert summary(status) == "0/5 trainings"
 
