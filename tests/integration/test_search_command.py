@@ -123,9 +123,9 @@ def test_a_sweep_searches_once_for_each_whatever_becomes_of_the_others(tmp_path)
     done = autoseg(tmp_path, "search", "-m", *TINY, "executor=inline", "search.rounds=1", *swept)
     assert done.returncode == 1
     assert sorted(path.name.split("-")[0] for path in (tmp_path / "runs").iterdir()) == ["gacc", "gacc", "miou", "miou"]
-    assert done.stderr.count("No candidate completed") == 2 and done.stdout.count("Found a loss for") == 2
+    assert done.stderr.count("No candidate completed") == 2 and done.stdout.count("The loss: ") == 2
     assert "[4/4] metric=gacc proxy.lr=0.01" in done.stdout
-    assert "2 of 4 searches failed, each as it says above: [1/4] metric=miou proxy.lr=1e30" in done.stdout
+    assert "2 of 4 searches failed, each as it says above: [1/4] metric=miou proxy.lr=1e+30, [3/4] " in done.stdout
 
 
 @pytest.mark.parametrize("late", [["metric=miou,miuo"], ["search.floor='miou>=0.9*cee',null"], ["space=default,papr"]])
