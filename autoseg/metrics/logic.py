@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -53,12 +54,11 @@ class Region:
     skip_first: bool = False
 
 
-@dataclass
 class Logic:
     """Builds planes; subclasses say what `total` means. See the module docstring."""
 
-    pred: Plane = field(default_factory=lambda: Plane("pred", name="p", soft=True))
-    label: Plane = field(default_factory=lambda: Plane("label", name="y"))
+    pred: ClassVar[Plane] = Plane("pred", name="p", soft=True)
+    label: ClassVar[Plane] = Plane("label", name="y")
 
     def and_(self, a: Plane, b: Plane) -> Plane:
         """Pixels in both."""
@@ -105,7 +105,6 @@ class _CurveNotes(Logic):
     """Notes the soft operands of every AND and OR instead of computing anything."""
 
     def __init__(self, num_classes: int) -> None:
-        super().__init__()
         self._classes = num_classes
         self.keys: dict[tuple[str, str], None] = {}  # (op, operand), in order of appearance
 

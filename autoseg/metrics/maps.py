@@ -50,7 +50,6 @@ class MapLogic(Logic):
     """
 
     def __init__(self, labels: Tensor, num_classes: int, per_image: bool) -> None:
-        super().__init__()
         self._labels, self._classes, self._per_image = labels, num_classes, per_image
         self._known: Tensor | None = None
         self._cache: dict[Plane, Tensor] = {}

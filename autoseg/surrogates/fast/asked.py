@@ -36,8 +36,7 @@ def is_map(plane: Plane) -> bool:
 class _Notes(Logic):
     """Notes every total and answers with ones, one for each class."""
 
-    def __init__(self, like: Logic, num_classes: int) -> None:
-        super().__init__(like.pred, like.label)
+    def __init__(self, num_classes: int) -> None:
         self._classes = num_classes
         self.asked: list[Asked] = []
         self.given: list[Tensor] = []
@@ -51,20 +50,19 @@ class _Notes(Logic):
 class _Answers(Logic):
     """Gives the totals in the order in which they were asked for."""
 
-    def __init__(self, like: Logic, totals: Sequence[Tensor]) -> None:
-        super().__init__(like.pred, like.label)
+    def __init__(self, totals: Sequence[Tensor]) -> None:
         self._totals = iter(totals)
 
     def total(self, a: Plane, within: Plane | Region | None = None, void: bool = False) -> Tensor:
         return next(self._totals)
 
 
-def asked_by(formula: Formula, logic: Logic, num_classes: int) -> tuple[list[Asked], dict[str, int] | None]:
+def asked_by(formula: Formula, num_classes: int) -> tuple[list[Asked], dict[str, int] | None]:
     """The totals that `formula` asks for, in order, and which of them each of its results is, None if it computes.
 
     `metrics.logic.curves_of` reads formulas the same way.
     """
-    notes = _Notes(logic, num_classes)
+    notes = _Notes(num_classes)
     results = formula(notes.pred, notes.label, notes)
     given = {id(total): at for at, total in enumerate(notes.given)}
     if not all(id(total) in given for total in results.values()):
@@ -72,7 +70,7 @@ def asked_by(formula: Formula, logic: Logic, num_classes: int) -> tuple[list[Ask
     return notes.asked, {name: given[id(total)] for name, total in results.items()}
 
 
-def answered(formula: Formula, logic: Logic, totals: Sequence[Tensor]) -> Sums:
+def answered(formula: Formula, totals: Sequence[Tensor]) -> Sums:
     """What `formula` makes of the totals it asked for."""
-    answers = _Answers(logic, totals)
+    answers = _Answers(totals)
     return formula(answers.pred, answers.label, answers)

@@ -69,15 +69,15 @@ class Wanted:
 
     def __init__(self, formula: Formula, kernels: bool, num_classes: int = 2) -> None:
         self.formula, self.kernels = formula, kernels
-        self.logic, self.work = Logic(), Pass[Key, Where]()
-        self.asked, self.names = asked_by(formula, self.logic, num_classes)
+        self.work = Pass[Key, Where]()
+        self.asked, self.names = asked_by(formula, num_classes)
         self._counts: dict[Where, Made] = {}
         self.made = [self._counting(each) or self._pointwise(each) for each in self.asked]
 
     def answer(self, totals: Sequence[Tensor]) -> Sums:
         """What the formula makes of its totals."""
         if self.names is None:
-            return answered(self.formula, self.logic, totals)
+            return answered(self.formula, totals)
         return {name: totals[at] for name, at in self.names.items()}
 
     @property
@@ -108,7 +108,7 @@ class Wanted:
                 return None
             hard = within if a.op == "pred" else a
             return Made(self.work.add_own(PLAIN, Where(hard, None))) if is_map(hard) else None
-        everyone = Where(None if asked.void else self.logic.label, within)
+        everyone = Where(None if asked.void else Logic.label, within)
         if a.op == "pred":
             return Made(self.work.add_everywhere(PLAIN, everyone))
         if a.op not in ("and", "or") or a.args[0].soft == a.args[1].soft:
