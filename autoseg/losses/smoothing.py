@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from autoseg.errors import InputError
 from autoseg.losses.base import SegLoss, check_range
 from autoseg.losses.batch import Batch
+from autoseg.metrics.bits import square, uniform
 
 
 class SmoothCrossEntropy(SegLoss):
@@ -67,11 +67,15 @@ class BoundarySmoothCrossEntropy(SegLoss):
 
 
 def label_boundary(labels: Tensor, valid: Tensor, width: int) -> Tensor:
-    """(N, H, W) float32 0 or 1: pixels near which labels (N, H, W) change, away from those not `valid`."""
-    ids = labels[:, None].float()
-    void = (~valid)[:, None].float()
-    pad = width // 2
-    highest = F.max_pool2d(ids, width, stride=1, padding=pad)
-    lowest = -F.max_pool2d(-ids, width, stride=1, padding=pad)
-    near_void = F.max_pool2d(void, width, stride=1, padding=pad)
-    return ((highest != lowest) * (1 - near_void)).squeeze(1)
+    """Where labels change near a pixel, and all of them count.
+
+    Args:
+        labels: (N, H, W) integer.
+        valid: (N, H, W) bool, the pixels that count.
+        width: side of the window around each pixel, odd, 3 or more.
+
+    Returns:
+        (N, H, W) float32, 0 or 1.
+    """
+    px = width // 2
+    return (~uniform(labels, px, border=False) & ~square(~valid, px)).float()

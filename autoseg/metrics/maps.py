@@ -9,7 +9,6 @@ from torch import Tensor
 
 from autoseg.metrics.bits import reached, square, uniform
 from autoseg.metrics.logic import Logic, Plane, Region
-from autoseg.metrics.windows import window_max
 
 NO_CLASS = -1  # in a class map: this pixel belongs to no class (void, or removed by the formula)
 SPREAD = 256  # rows of bins, see `count_spread`
@@ -83,10 +82,6 @@ class MapLogic(Logic):
                 whole, inner = map(self._map, plane.args)
                 return torch.where(inner == NO_CLASS, whole, NO_CLASS)
         raise ValueError(f"a plane made by {plane.op!r} is not a class map")
-
-    def _dilated(self, plane: Plane) -> Tensor:
-        """(N, C, H, W) float of 0 and 1: a hard plane widened per class."""
-        return window_max(one_hot(self._map(plane.args[0]), self._classes), plane.px)
 
     def _mask(self, region: Region) -> Tensor:
         """(N, H, W) bool."""

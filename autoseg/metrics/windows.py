@@ -54,7 +54,7 @@ def last(steps: Iterator[Tensor]) -> Tensor:
 
 
 def window_max(x: Tensor, px: int) -> Tensor:
-    """Maximum over squares of side 2*px+1, (N, K, H, W) float; separable, the border ignored. No gradient is kept."""
+    """Maximum over squares of side 2*px+1, (…, H, W) float, the border ignored; of maps that need no gradient."""
     for dim in (-1, -2) if px else ():
         x = last(slide(x, px, dim, torch.maximum, -torch.inf))
     return x

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from autoseg.metrics.logic import Plane, Region
 from autoseg.metrics.maps import NO_CLASS, MapLogic, one_hot
+from autoseg.metrics.windows import window_max
 from autoseg.surrogates.curves import evaluate
 
 
@@ -51,12 +52,9 @@ class CurveLogic(MapLogic):
         if plane.op == "pred":
             return self._probs
         if not plane.soft:
-            dense = (
-                self._dilated(plane)
-                if plane.op == "dilate"
-                else one_hot(self._map(plane), self._classes, self._probs.dtype)
-            )
-            return dense.to(self._probs.dtype)
+            wide = plane.op == "dilate"
+            dense = one_hot(self._map(plane.args[0] if wide else plane), self._classes, self._probs.dtype)
+            return window_max(dense, plane.px) if wide else dense
         if plane.op in ("erode", "dilate"):
             return self._pooled(plane)
         match plane.op:
