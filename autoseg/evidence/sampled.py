@@ -17,7 +17,7 @@ _GRID = (1 - torch.cos(torch.linspace(0, torch.pi, 401, dtype=torch.float64))) /
 
 def coefficients(loss: SurrogateLoss) -> dict[str, torch.Tensor]:
     """(K, 6) coefficients of every curve by name, as `curves.evaluate` takes them."""
-    return {name: loss.get_buffer("curve_" + name.replace(".", "_")) for name in loss.space.curves}
+    return {name: loss.curve(name) for name in loss.space.curves}
 
 
 def curve_points(loss: SurrogateLoss) -> dict[str, FloatArray]:

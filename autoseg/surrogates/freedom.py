@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,7 +14,6 @@ from autoseg.kinds import Judged
 from autoseg.surrogates import curves
 
 Family = Literal["bezier", "linear"]
-Array = TypeVar("Array", np.ndarray, Tensor)
 
 
 @dataclass(frozen=True)
@@ -55,14 +54,16 @@ class CurveSpec(Judged):
         pairs = np.stack([step, step if self.monotone else even], axis=1).reshape(-1)
         return pairs if self.truth_table else np.concatenate([pairs, [0.0, 1.0]])
 
-    def decode(self, raw: Array) -> Array:
+    def decode(self, raw: np.ndarray) -> np.ndarray:
         """Raw numbers (…, dim) in [0, 1] to coordinates (…, dim): each by the range that remains above the last.
 
         B_1 = θ_1, B_i = B_{i-1} + θ_i (1 - B_{i-1}) (the release's `autoloss_ppo_bezier.py`).
         """
-        out = raw.copy() if isinstance(raw, np.ndarray) else raw.clone()
-        low_y, high_y = self._end_ordinates(raw, out)
-        x, y = 0.0 * raw[..., 0], low_y
+        out = np.array(raw, dtype=np.float64)
+        if not self.truth_table and self.monotone:
+            out[..., -1] = raw[..., -2] + raw[..., -1] * (1.0 - raw[..., -2])
+        low_y, high_y = self._end_ordinates(out)
+        x, y = np.zeros(raw.shape[:-1]), low_y
         for i in range(self.points):
             x = x + raw[..., 2 * i] * (1.0 - x)
             out[..., 2 * i] = x
@@ -71,21 +72,13 @@ class CurveSpec(Judged):
                 out[..., 2 * i + 1] = y
         return out
 
-    def _end_ordinates(self, raw: Array, out: Array) -> tuple[Any, Any]:
-        """The ordinates at x = 0 and x = 1; with monotone curves the second uses the range above the first."""
-        if self.truth_table:
-            return 0.0 * raw[..., 0], 0.0 * raw[..., 0] + 1.0
-        if self.monotone:
-            out[..., -1] = raw[..., -2] + raw[..., -1] * (1.0 - raw[..., -2])
-        return out[..., -2], out[..., -1]
-
     def encode(self, decoded: np.ndarray) -> np.ndarray:
         """Inverse of `decode`; where no range remains, the raw number is 0."""
         raw = np.array(decoded, dtype=np.float64)
-        low_y, high_y = (0.0, 1.0) if self.truth_table else (decoded[..., -2], decoded[..., -1])
+        low_y, high_y = self._end_ordinates(decoded)
         if not self.truth_table and self.monotone:
             raw[..., -1] = _share(decoded[..., -1] - low_y, 1.0 - low_y)
-        x, y = np.zeros_like(raw[..., 0]), np.zeros_like(raw[..., 0]) + low_y
+        x, y = np.zeros(raw.shape[:-1]), low_y
         for i in range(self.points):
             raw[..., 2 * i] = _share(decoded[..., 2 * i] - x, 1.0 - x)
             x = decoded[..., 2 * i]
@@ -94,16 +87,15 @@ class CurveSpec(Judged):
                 y = decoded[..., 2 * i + 1]
         return np.clip(raw, 0.0, 1.0)
 
-    def knots(self, decoded: Tensor) -> Tensor:
-        """Coordinates (dim,) to all points with their ends, (m+2, 2) float64."""
-        decoded = decoded.double()
-        y0, y1 = (0.0, 1.0) if self.truth_table else (float(decoded[-2]), float(decoded[-1]))
-        inner = decoded[: 2 * self.points].view(-1, 2)
-        return torch.cat([inner.new_tensor([[0.0, y0]]), inner, inner.new_tensor([[1.0, y1]])])
+    def _end_ordinates(self, decoded: np.ndarray) -> tuple[Any, Any]:
+        """At x = 0 and x = 1; each (…) or one number."""
+        return (0.0, 1.0) if self.truth_table else (decoded[..., -2], decoded[..., -1])
 
-    def coefficients(self, decoded: Tensor, max_slope: float = float("inf")) -> Tensor:
-        """Coordinates (dim,) to what `curves.evaluate` takes."""
-        knots = self.knots(decoded)
+    def coefficients(self, decoded: np.ndarray, max_slope: float = float("inf")) -> Tensor:
+        """Coordinates (dim,) to what `curves.evaluate` takes, (K, 6) float64; `max_slope` as in `curves.prepare`."""
+        y0, y1 = self._end_ordinates(decoded)
+        inner = decoded[: 2 * self.points].reshape(-1, 2)
+        knots = torch.from_numpy(np.vstack([[0.0, y0], inner, [1.0, y1]]))
         return curves.prepare(knots if self.family == "bezier" else curves.linear_knots(knots), max_slope)
 
     def check(self, decoded: np.ndarray, curve: str) -> None:

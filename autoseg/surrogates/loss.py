@@ -156,7 +156,7 @@ class SurrogateLoss(Judged, nn.Module):
     # ---------------------------------------------------------------- curves as buffers
 
     def _make_curves(self) -> None:
-        parts = self.space.split(torch.as_tensor(self.control_points))
+        parts = self.space.split(self.control_points)
         for name, spec in self.space.curves.items():
             slope = SCORE_MAX_SLOPE if name.split(".")[-1] == "score" else math.inf
             self.register_buffer(_buffer(name), spec.coefficients(parts[name], max_slope=slope), persistent=False)
@@ -172,7 +172,8 @@ class SurrogateLoss(Judged, nn.Module):
                 self._buffers[name] = original.to(moved.device)
         return self
 
-    def _curve(self, name: str) -> Tensor:
+    def curve(self, name: str) -> Tensor:
+        """(K, 6) float64 coefficients of one of the space's curves, see `curves.evaluate`."""
         curve = self._buffers[_buffer(name)]
         assert curve is not None
         return curve
@@ -211,7 +212,7 @@ class SurrogateLoss(Judged, nn.Module):
 
     def _term(self, metric: Metric, given: Tensor, labels: Tensor, fused: bool) -> Tensor:
         """1 - surrogate of one metric, or 0 if nothing counts; `given` is logits for the fused pass, else softmax."""
-        chosen = {key: self._curve(name) for key, name in self._keys[metric.name].items()}
+        chosen = {key: self.curve(name) for key, name in self._keys[metric.name].items()}
         if not fused:
             soft = labels.is_floating_point()
             kind = SoftLabelLogic if soft else CurveLogic
@@ -252,7 +253,7 @@ class SurrogateLoss(Judged, nn.Module):
         return metric.absent_rule and self.absent == "include"
 
     def _score_curve(self, metric: Metric) -> Tensor | None:
-        return None if self.space.score is None else self._curve(self.space.qualified(metric.name, "score"))
+        return None if self.space.score is None else self.curve(self.space.qualified(metric.name, "score"))
 
     def _ratio(self, numerator: Tensor, denominator: Tensor, empty: float = math.nan) -> Tensor:
         return numerator / (denominator + self.eps)

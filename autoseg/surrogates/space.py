@@ -20,7 +20,7 @@ from autoseg import metrics
 from autoseg.errors import InputError
 from autoseg.kinds import Judged
 from autoseg.metrics.logic import curves_of
-from autoseg.surrogates.freedom import Array, CurveSpec, Scalar
+from autoseg.surrogates.freedom import CurveSpec, Scalar
 
 _PLACEHOLDER = re.compile(r"\{(1-)?(\w+)\}")  # {a} or {1-a} in a space's loss
 Absent = Literal["include", "skip"]
@@ -106,7 +106,7 @@ class SearchSpace(Judged):
         scalars = np.array([scalar.identity for scalar in self.scalars])
         return np.concatenate([*(spec.identity for spec in self.curves.values()), scalars])
 
-    def split(self, theta: Array) -> dict[str, Array]:
+    def split(self, theta: np.ndarray) -> dict[str, np.ndarray]:
         """(…, d) into {curve: (…, its dim)}, scalars left out."""
         out, at = {}, 0
         for curve, spec in self.curves.items():

@@ -190,7 +190,7 @@ def test_the_answer_does_not_depend_on_what_was_asked_before():
     logits, labels = batch(0)
     loss = autoseg.SurrogateLoss("miou", C)
     metric = loss.terms[0][1]
-    curves = {key: loss._curve(name) for key, name in loss.space.keys("miou").items()}
+    curves = {key: loss.curve(name) for key, name in loss.space.keys("miou").items()}
     first = FusedLogic(logits, labels, curves).read(Wanted(metric.sums, kernels=False))
     logic = FusedLogic(logits, labels, curves)
     other = lambda p, y, words: {"or": words.total(words.or_(p, y), void=True), "label": words.total(y)}  # noqa: E731
@@ -215,7 +215,7 @@ def test_compiled_on_a_gpu_equals_the_reference(name):
 @given(st.integers(0, 10**6), st.sampled_from(["bezier", "linear"]), st.integers(1, 4), st.booleans())
 def test_pieces_equal_the_curve(seed, family, pieces, constrained):
     spec = CurveSpec(family, pieces if family == "bezier" else pieces + 1, constrained, constrained)
-    coefficients = spec.coefficients(torch.as_tensor(spec.decode(np.random.default_rng(seed).random(spec.dim))))
+    coefficients = spec.coefficients(spec.decode(np.random.default_rng(seed).random(spec.dim)))
     x = torch.cat([torch.linspace(0, 1, 129), torch.logspace(-9, 0, 33)]).double()
     value, slope = value_and_slope(x, pieces_of(coefficients, x.dtype))
     theirs, their_slope = _value_and_slope(x, coefficients)

@@ -50,7 +50,7 @@ def test_equals_the_exact_metric_on_one_hot_input_for_any_theta(name, family, se
     )
     one_hot = F.one_hot(pred, C).permute(0, 3, 1, 2).double()
     keys = space.keys(name)
-    logic = CurveLogic(one_hot, labels, {key: loss._curve(curve) for key, curve in keys.items()})
+    logic = CurveLogic(one_hot, labels, {key: loss.curve(curve) for key, curve in keys.items()})
     (_, metric), = loss.terms  # fmt: skip
     scores = metric.scores(metric.sums(logic.pred, logic.label, logic), loss._ratio)
     occurs = ~exact.scores(exact._state, metrics.base.exact_ratio).isnan()

@@ -255,7 +255,7 @@ def wrong_labels():
     found = {}
     for name in ("miou", "biou", "bf1"):
         loss, found[name] = autoseg.SurrogateLoss(name, C, tolerance=1), []
-        curves = {key: loss._curve(curve) for key, curve in loss._keys[name].items()}
+        curves = {key: loss.curve(curve) for key, curve in loss._keys[name].items()}
         for wrong in (255, C, -1):
             ids = labels.clone()
             ids[1, -1, -1] = wrong
