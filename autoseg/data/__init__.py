@@ -9,6 +9,6 @@
 from autoseg.data.augment import Augment, normalize
 from autoseg.data.holdout import split_holdout
 from autoseg.data.remarks import remarks_on
-from autoseg.data.segdata import SegData, open_data, soft_labels
+from autoseg.data.segdata import SegData, open_data, vote_shares
 
-__all__ = ["Augment", "SegData", "normalize", "open_data", "remarks_on", "soft_labels", "split_holdout"]
+__all__ = ["Augment", "SegData", "normalize", "open_data", "remarks_on", "split_holdout", "vote_shares"]

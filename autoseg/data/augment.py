@@ -86,10 +86,11 @@ class Augment:
         affine = torch.stack([span_x, zero, centre_x, zero, span_y, centre_y], dim=2).view(batches, count, 2, 3)
         return Numbers(affine, self._colour(uniform[:, 4:]) if self.photometric else None)
 
-    def placed(self, affine: Tensor, colour: Tensor | None) -> Draw:
-        """The draw of one batch from its `Numbers`, (B, 2, 3) and (3, B), where they are."""
+    def placed(self, numbers: Numbers, place: Tensor) -> Draw:
+        """The draw of one of n batches: `place` is (1,) int64, on the device of the numbers."""
+        affine = numbers.affine.index_select(0, place)[0]
         grid = F.affine_grid(affine, [len(affine), 1, self.crop, self.crop], align_corners=False)
-        return Draw(grid, colour)
+        return Draw(grid, None if numbers.colour is None else numbers.colour.index_select(0, place)[0])
 
     @staticmethod
     def _colour(uniform: Tensor) -> Tensor:

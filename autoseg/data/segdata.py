@@ -93,8 +93,16 @@ class SegData:
         return SegData, (self.path,)  # another process maps the file again instead of receiving the pixels
 
 
-def soft_labels(raters: Tensor, num_classes: int) -> Tensor:
-    """Mean over annotators: (B, R, H, W) uint8 ids or 255 -> (B, C, H, W) float32, zero where all ignored."""
+def vote_shares(raters: Tensor, num_classes: int) -> Tensor:
+    """Share of the annotators that chose each class, among those who chose one.
+
+    Args:
+        raters: (B, R, H, W) integer ids of each annotator, 255 where ignored.
+        num_classes: C.
+
+    Returns:
+        (B, C, H, W) float32, all 0 where every annotator ignored the pixel.
+    """
     votes = torch.stack([(raters == label).sum(1) for label in range(num_classes)], dim=1)
     return votes / votes.sum(1, keepdim=True).clamp(min=1)
 
@@ -111,7 +119,7 @@ def open_data(config: DataConfig, size: Sequence[int]) -> SegData:
     """
     if config.kind not in KINDS:
         raise unknown_name("data.kind", config.kind, KINDS)
-    if min(size) < 1:
+    if len(size) != 2 or min(size) < 1:
         raise InputError("proxy.size", "a positive height and width", list(size))
     source, (height, width) = KINDS[config.kind](config), size
     path = cache_file(source, config.name, (height, width), config.cache_dir)

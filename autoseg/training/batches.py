@@ -91,9 +91,8 @@ class Batches:
             place: (1,) int64 on the device, which of its rows.
             iteration: the same as a number; read for stored features alone.
         """
-        numbers, index = drawn.numbers, drawn.index.index_select(0, place)[0]
-        colour = None if numbers.colour is None else numbers.colour.index_select(0, place)[0]
-        draw = self.augment.placed(numbers.affine.index_select(0, place)[0], colour)
+        index = drawn.index.index_select(0, place)[0]
+        draw = self.augment.placed(drawn.numbers, place)
         extra = {
             key: self.augment.nearest(value[drawn.picked.index_select(0, place)[0]], draw, outside=0.0)
             if value.ndim == 4

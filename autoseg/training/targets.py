@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from autoseg.config import ProxyConfig, SoftLabelConfig
-from autoseg.data import soft_labels
+from autoseg.data import vote_shares
 from autoseg.data.source import IGNORE
 from autoseg.errors import InputError, unknown_name
 from autoseg.losses.base import SegLoss
@@ -106,7 +106,7 @@ class Annotators(Targets):
     def __call__(self, images: Tensor | Features, labels: Tensor) -> Tensor:
         """See `Targets`."""
         del images
-        return soft_labels(labels, self.num_classes)
+        return vote_shares(labels, self.num_classes)
 
 
 class Taught(Targets):

@@ -23,7 +23,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def drawn(augment: Augment, images: Tensor, generator: torch.Generator) -> Draw:
     numbers = augment.numbers(1, len(images), (images.shape[-2], images.shape[-1]), generator).to(images.device)
-    return augment.placed(numbers.affine[0], None if numbers.colour is None else numbers.colour[0])
+    return augment.placed(numbers, torch.tensor([0], device=images.device))
 
 
 def augmented(augment: Augment, images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

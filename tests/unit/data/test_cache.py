@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from autoseg.config import DataConfig
-from autoseg.data import SegData, cache, open_data, soft_labels
+from autoseg.data import SegData, cache, open_data, vote_shares
 from autoseg.data.cache import fit
 from autoseg.data.files import open_folder
 from autoseg.data.source import Sample
@@ -164,9 +164,10 @@ def test_default_folder_follows_xdg(make_folder: Make, tmp_path: Path, monkeypat
     assert data.path.name.startswith("a-b-c-12x16-")
 
 
-def test_size_must_be_positive(make_folder: Make) -> None:
+@pytest.mark.parametrize("size", [(0, 16), (16,), (16, 16, 16)])
+def test_size_is_a_positive_height_and_width(make_folder: Make, size: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match=r"proxy\.size"):
-        open_data(make_folder(), (0, 16))
+        open_data(make_folder(), size)
 
 
 def test_unknown_split_names_the_known_ones(make_folder: Make) -> None:
@@ -197,13 +198,13 @@ def test_annotators_become_a_soft_label(make_folder: Make) -> None:
     data = open_data(make_folder(annotators=3), (12, 16))
     raters = data.raters("train")
     assert raters.shape == (3, 3, 12, 16)
-    soft = soft_labels(raters, data.num_classes)
+    soft = vote_shares(raters, data.num_classes)
     counted = (raters != 255).any(1)
     torch.testing.assert_close(soft.sum(1), counted.float())
-    torch.testing.assert_close(soft_labels(raters[2:], data.num_classes), soft[2:])
+    torch.testing.assert_close(vote_shares(raters[2:], data.num_classes), soft[2:])
 
 
 def test_soft_label_by_hand() -> None:
     raters = torch.tensor([0, 1, 1, 255, 255], dtype=torch.uint8).view(1, 5, 1, 1)
-    torch.testing.assert_close(soft_labels(raters, 2).flatten(), torch.tensor([1 / 3, 2 / 3]))
-    assert soft_labels(torch.full((1, 5, 1, 1), 255, dtype=torch.uint8), 2).sum() == 0
+    torch.testing.assert_close(vote_shares(raters, 2).flatten(), torch.tensor([1 / 3, 2 / 3]))
+    assert vote_shares(torch.full((1, 5, 1, 1), 255, dtype=torch.uint8), 2).sum() == 0

@@ -9,7 +9,7 @@ import torch
 from omegaconf import OmegaConf
 
 from autoseg.config import DataConfig
-from autoseg.data import open_data, soft_labels
+from autoseg.data import open_data, vote_shares
 
 PRESETS = sorted((Path(__file__).resolve().parents[3] / "configs" / "data").glob("*.yaml"))
 
@@ -41,6 +41,6 @@ def test_real_data_opens(shared_data: Path, tmp_path: Path, name: str, counts: l
     assert data.num_classes == classes
     assert set(data.labels("train").unique().tolist()) <= {*range(classes), 255}
     if name == "bsds500":
-        soft = soft_labels(data.raters("val"), classes)
+        soft = vote_shares(data.raters("val"), classes)
         assert set((soft[:, 1].unique() * 5).round().int().tolist()) == {0, 1, 2, 3, 4, 5}
         torch.testing.assert_close(soft.sum(1), (data.labels("val") != 255).float())
