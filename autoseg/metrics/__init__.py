@@ -11,15 +11,14 @@ from __future__ import annotations
 
 from autoseg.errors import InputError
 from autoseg.metrics import binary, boundary, calibration, region  # noqa: F401  (importing registers them)
-from autoseg.metrics.base import Metric, MetricOptions, is_ours, register_metric, registry, update_all
-from autoseg.metrics.logic import Logic, Plane, curves_of
+from autoseg.metrics.base import Metric, MetricOptions, is_ours, register_metric, registry, searchable, update_all
 from autoseg.metrics.sums import MetricSum, parse, parse_target
 from autoseg.metrics.worst import find_metric
 
 __all__ = [
-    "Logic", "Metric", "MetricOptions", "MetricSum", "Plane",
-    "build_metric", "curves_of", "find_metric", "higher_is_better", "is_known", "names", "own_metrics", "parse",
-    "parse_target", "register_metric", "searchable", "update_all",
+    "Metric", "MetricOptions", "MetricSum",
+    "build_metric", "find_metric", "higher_is_better", "is_known", "names", "own_metrics", "parse", "parse_target",
+    "register_metric", "searchable", "update_all",
 ]  # fmt: skip
 
 
@@ -31,11 +30,6 @@ def names() -> list[str]:
 def own_metrics() -> tuple[type[Metric], ...]:
     """The user's, in the order in which they were registered."""
     return tuple(metric for metric in registry().values() if not is_ours(metric))
-
-
-def searchable() -> list[str]:
-    """Names of the metrics that have a surrogate and can be a search's target."""
-    return [name for name, metric in registry().items() if metric.searchable]
 
 
 def is_known(spec: str) -> bool:

@@ -278,3 +278,8 @@ def is_ours(cls: type) -> bool:
 def registry() -> Mapping[str, type[Metric]]:
     """Known metrics by name."""
     return _REGISTRY
+
+
+def searchable() -> list[str]:
+    """Names of the metrics that have a surrogate and can be a search's target."""
+    return [name for name, metric in _REGISTRY.items() if metric.searchable]

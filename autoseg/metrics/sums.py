@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Self
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from autoseg.errors import InputError
 from autoseg.imports import NAME
-from autoseg.metrics.base import Metric, MetricOptions, batch_logic, registry
+from autoseg.metrics.base import Metric, MetricOptions, batch_logic, searchable
 from autoseg.metrics.maps import HardLogic
 from autoseg.metrics.worst import find_metric
 
@@ -22,7 +23,7 @@ def parse(spec: str) -> list[tuple[float, str]]:
 
     Raises:
         InputError: not such a sum, an unknown name, a name twice, an error (lower is better) in a sum, or a weight
-            that is not positive.
+            that is not positive or not finite.
     """
     if not isinstance(spec, str):
         raise InputError("metric", "a name or a sum such as miou+0.5*bf1", repr(spec))
@@ -40,8 +41,8 @@ def parse(spec: str) -> list[tuple[float, str]]:
         terms.append((weight, name))
     if len({name for _, name in terms}) < len(terms):
         raise InputError("metric", "each name once", repr(spec), "Add up the weights.")
-    if any(not weight > 0 for weight, _ in terms):
-        raise InputError("metric", "weights above 0", repr(spec))
+    if any(not 0 < weight < math.inf for weight, _ in terms):
+        raise InputError("metric", "finite weights above 0", repr(spec))
     errors = [name for _, name in terms if not find_metric(name).higher_is_better]
     if errors and (len(terms) > 1 or terms[0][0] != 1):
         raise InputError("metric", "a sum of scores, higher is better", f"{errors[0]} in it", "Give it by itself.")
@@ -59,9 +60,8 @@ def parse_target(spec: str) -> list[tuple[float, str]]:
         kind = find_metric(name)
         if not kind.searchable:
             why = "has no surrogate" if kind.higher_is_better else "is an error (lower is better) without a surrogate"
-            known = ", ".join(known for known, metric in registry().items() if metric.searchable)
-            got = f"{name}, which {why}"
-            raise InputError("metric", "one that can be searched for", got, f"It is reported only. These can: {known}.")
+            hint = f"It is reported only. These can: {', '.join(searchable())}."
+            raise InputError("metric", "one that can be searched for", f"{name}, which {why}", hint)
     return terms
 
 

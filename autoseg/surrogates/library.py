@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +34,13 @@ def _packaged() -> tuple[str, ...]:
 
 @cache
 def _read_packaged(name: str) -> dict[str, Any]:
-    return _parse(files(_FOLDER).joinpath(f"{name}.yaml").read_text(encoding="utf-8"), name)
+    return _read(files(_FOLDER).joinpath(f"{name}.yaml"), name)
 
 
-def _parse(text: str, where: str) -> dict[str, Any]:
+def _read(file: Traversable, where: str) -> dict[str, Any]:
     try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise InputError(f"search space {where}", "YAML", str(error).replace("\n", " ")) from None
     if not isinstance(data, dict) or data.get("version") != VERSION:
         got = data.get("version") if isinstance(data, dict) else type(data).__name__
@@ -67,7 +68,7 @@ def build_space(
     unknown = set(data) - _KEYS
     if unknown:
         raise unknown_name(f"search space {stem}", sorted(unknown)[0], _KEYS)
-    curve = {**data.get("curve", {}), **data.get("per_metric", {}).get(metric, {})}
+    curve = _mapping(data, "curve", stem) | _mapping(_mapping(data, "per_metric", stem), metric, stem)
     if parameterization is not None and parameterization != curve.get("family", "bezier"):
         stem = f"{stem}-{parameterization}"
         curve["family"] = parameterization
@@ -81,8 +82,16 @@ def build_space(
         shared=data.get("shared", False),
         absent=data.get("absent", "include"),
         loss=data.get("loss", "surrogate"),
-        scalars=_scalars(data.get("scalars", {}), stem),
+        scalars=_scalars(_mapping(data, "scalars", stem), stem),
     )
+
+
+def _mapping(data: dict[str, Any], key: str, where: str) -> dict[str, Any]:
+    """What stands under a key, which may be left out or empty."""
+    found = data.get(key) or {}
+    if not isinstance(found, dict):
+        raise InputError(f"{key} of search space {where}", "a mapping", repr(found))
+    return found
 
 
 def _curve(fields: dict[str, Any], where: str) -> CurveSpec:
@@ -109,7 +118,7 @@ def _find(name: str, metric: str | None) -> tuple[dict[str, Any], str, str]:
         path = Path(name)
         if not path.is_file():
             raise InputError("space", "an existing .yaml file", repr(name))
-        return _parse(path.read_text(encoding="utf-8"), name), path.stem, _needed(metric, name)
+        return _read(path, name), path.stem, _needed(metric, name)
     if name in _packaged():
         return _read_packaged(name), name, _needed(metric, name)
     for stem in sorted(_packaged(), key=len, reverse=True):
@@ -118,10 +127,9 @@ def _find(name: str, metric: str | None) -> tuple[dict[str, Any], str, str]:
             return _read_packaged(stem), stem, tail
     if metrics.is_known(name):
         return _read_packaged("paper"), "paper", name
-    known = [*space_names(), *(each for each, kind in metrics.base.registry().items() if kind.searchable)]
     loss = name.replace("-", "/", 1)
     hint = f"{loss} is a loss." if loss in published() else "Or the path of a .yaml file."
-    raise unknown_name("space", name, known, hint)
+    raise unknown_name("space", name, [*space_names(), *metrics.searchable()], hint)
 
 
 def _needed(metric: str | None, name: str) -> str:

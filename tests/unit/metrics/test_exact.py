@@ -315,6 +315,7 @@ def test_boundary_f1_of_a_class_missed_altogether_is_zero():
     [
         (lambda: autoseg.build_metric("mioo", C), ["miou", "mioo"]),
         (lambda: autoseg.build_metric("miou+0*bf1", C), ["above 0"]),
+        (lambda: autoseg.build_metric("1e400*miou", C), ["finite"]),
         (lambda: autoseg.build_metric("miou+miou", C), ["once"]),
         (lambda: autoseg.build_metric("miou-bf1", C), ["miou+0.5*bf1"]),
         (lambda: autoseg.build_metric("miou", 0), ["num_classes", "a positive whole number"]),

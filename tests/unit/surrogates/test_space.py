@@ -104,6 +104,11 @@ def test_bad_requests(make, words):
         ("version: 1\ncurve: {monotone: sometimes}\n", "monotone: expected True or False, got 'sometimes'"),
         ("version: 1\nscore: {truth_table: false}\n", "fixed ends"),
         ("a: [", "YAML"),
+        ("version: 1\ncurve: [1]\n", "curve of search space mine: expected a mapping, got [1]"),
+        ("version: 1\nper_metric: 3\n", "per_metric of search space mine: expected a mapping, got 3"),
+        ("version: 1\nper_metric: {miou: 3}\n", "miou of search space mine: expected a mapping, got 3"),
+        ("version: 1\nscalars: 3\n", "scalars of search space mine: expected a mapping, got 3"),
+        ("\xff", "YAML"),
         ("version: 1\nloss: '{a}*ce+{1-b}*surrogate'\nscalars: {a: {}}\n", "scalars a"),
         ("version: 1\nscalars: {a: {}}\n", "in braces"),
         ("version: 1\nloss: '{a}*ce'\nscalars: {a: {low: 2, high: 1}}\n", "low below high"),
@@ -113,7 +118,7 @@ def test_bad_requests(make, words):
 )
 def test_bad_files(tmp_path, text, said):
     path = tmp_path / "mine.yaml"
-    path.write_text(text)
+    path.write_bytes(text.encode("latin-1"))
     with pytest.raises(InputError) as error:
         autoseg.build_space(str(path), metric="miou")
     assert said in str(error.value)

@@ -18,7 +18,7 @@ from autoseg.cli.configuration.compose import compose
 from autoseg.config import SearchConfig
 from autoseg.data import Augment
 from autoseg.losses import build_loss, loss_names
-from autoseg.metrics.base import registry
+from autoseg.metrics import searchable
 from autoseg.metrics.logic import Logic, Plane
 from autoseg.surrogates.fast.gpu import checks
 from autoseg.surrogates.fast.reading import FusedLogic
@@ -35,7 +35,7 @@ LOSSES = [*(SHORT.get(name, name) for name in loss_names()), *(
     "ssim(mode=sigmoid)", "lovasz(classes=all,per_image=true)", "jml(reduction={I:0.5,C:0.5},class_weight=[1,2])",
     "lmp(p=inf)", "ohem(min_kept=0)", "0.25*ce+0.75*(jml+2*boundary)",
 )]  # fmt: skip
-SURROGATES = [name for name, metric in registry().items() if metric.searchable]
+SURROGATES = searchable()
 
 
 class CrossEntropy(nn.Module):
