@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from autoseg.config import PAPER_METRICS
 from autoseg.errors import Diverged, InputError
 from autoseg.imports import load
-from autoseg.losses import TakesExtra, build_loss, loss_names
+from autoseg.losses import LossSum, SegLoss, build_loss, loss_names
 from autoseg.losses.ranks import sync_counts as sync
 from autoseg.metrics import Metric, MetricSum, build_metric
 
@@ -94,7 +94,7 @@ class AutoSegLoss(nn.Module):
         """Tells the loss how far the training is, 0 to 1."""
         self._progress = progress
         for loss in self._built.values():
-            if isinstance(loss, TakesExtra):
+            if isinstance(loss, SegLoss | LossSum):
                 loss.set_progress(progress)
 
 

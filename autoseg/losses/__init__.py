@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from autoseg.losses.base import SegLoss, TakesExtra
+from autoseg.losses.base import SegLoss
 from autoseg.losses.build import build_loss, check_text, load_loss
 from autoseg.losses.card import LossCard, save_loss
 from autoseg.losses.compiling import compiled_loss
@@ -20,6 +20,6 @@ from autoseg.losses.searched import SearchedLoss, searched_loss
 from autoseg.losses.sums import LossSum
 
 __all__ = [
-    "LossCard", "LossSum", "SearchedLoss", "SegLoss", "TakesExtra", "build_loss", "check_text", "class_weights",
-    "compiled_loss", "describe", "load_loss", "loss_names", "own_losses", "register_loss", "save_loss", "searched_loss",
+    "LossCard", "LossSum", "SearchedLoss", "SegLoss", "build_loss", "check_text", "class_weights", "compiled_loss",
+    "describe", "load_loss", "loss_names", "own_losses", "register_loss", "save_loss", "searched_loss",
 ]  # fmt: skip

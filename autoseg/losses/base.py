@@ -5,9 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import ClassVar, Protocol, runtime_checkable
+from numbers import Real
+from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,17 +16,6 @@ from autoseg.kinds import Judged
 from autoseg.losses.batch import Batch, check_batch
 from autoseg.metrics.base import MetricOptions
 from autoseg.metrics.labels import Validate, check_shapes, check_tensors
-
-
-@runtime_checkable
-class TakesExtra(Protocol):
-    """A loss that takes more than logits and labels: `loss(logits, labels, extra)`, or how far the training is."""
-
-    def prepare(self, labels: Tensor) -> dict[str, Tensor]:
-        """See `SegLoss.prepare`."""
-
-    def set_progress(self, progress: float) -> None:
-        """See `SegLoss.set_progress`."""
 
 
 class SegLoss(Judged, nn.Module, ABC):
@@ -41,6 +30,12 @@ class SegLoss(Judged, nn.Module, ABC):
         validate: when label values are checked; see `metrics.labels.check_labels`.
 
     Attributes:
+        name: what users type.
+        summary: one line for `autoseg losses`.
+        source: where the definition comes from.
+        soft_labels: it takes (N, C, H, W) float labels.
+        extra_keys: what `compute` reads of `batch.extra`, which `prepare` has made.
+        multilabel: it takes a sigmoid per class, and float labels are C independent masks.
         sync_counts: sums and counts run over all ranks of a distributed training; see `ranks.sync_counts`.
         rank_local: it cannot do so, because it needs more of a batch than sums.
     """
@@ -145,6 +140,14 @@ class SegLoss(Judged, nn.Module, ABC):
         return {key: given[key].to(batch.logits) for key in self.extra_keys}
 
 
+def check_id_maps(labels: object) -> None:
+    """Raises `InputError` unless labels are an (N, H, W) integer tensor, as `SegLoss.prepare` takes them."""
+    if not isinstance(labels, Tensor) or labels.dim() != 3 or labels.is_floating_point():
+        got = f"{labels.dtype} of shape {(*labels.shape,)}" if isinstance(labels, Tensor) else type(labels).__name__
+        hint = "Of one mask: prepare(mask[None]), of whose maps [0] belongs to it."
+        raise InputError("labels of prepare()", "an integer tensor of shape (N, H, W)", got, hint)
+
+
 def class_vector(values: Iterable[float], num_classes: int, field: str) -> Tensor:
     """One non-negative number per class as a (C,) float32 tensor.
 
@@ -163,7 +166,8 @@ def check_range(field: str, value: object, low: float, high: float, *, open_low:
     Raises:
         InputError: outside, or no number.
     """
-    if isinstance(value, int | float | np.floating) and not isinstance(value, bool):
-        if low < value <= high or (value == low and not open_low):
-            return float(value)
+    if not isinstance(value, bool) and isinstance(value, Real):
+        number = float(value)
+        if low < number <= high or (number == low and not open_low):
+            return number
     raise InputError(field, f"a number in {'(' if open_low else '['}{low:g}, {high:g}]", repr(value))

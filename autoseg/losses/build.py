@@ -16,7 +16,7 @@ from autoseg.losses.card import LossCard
 from autoseg.losses.expression import Term, parse
 from autoseg.losses.registry import LOSSES, check_options, hand_made
 from autoseg.losses.searched import SearchedLoss, searched_loss
-from autoseg.losses.sums import summed
+from autoseg.losses.sums import LossSum
 from autoseg.metrics import parse as parse_metric
 from autoseg.surrogates import SurrogateLoss, build_space, published
 
@@ -57,7 +57,10 @@ def build_loss(
     if len(terms) > 1 and own:
         hint = f"Put it into the brackets of one loss, as in {terms[0].name}({own[0]}=...)."
         raise InputError("loss options", "none beside a sum", ", ".join(own), hint)
-    return summed(terms, lambda term: _build_term(term, num_classes, ignore_index, options, identity or {}))
+    losses = [_build_term(term, num_classes, ignore_index, options, identity or {}) for term in terms]
+    if len(terms) == 1 and terms[0].weight == 1:
+        return losses[0]
+    return LossSum([term.weight for term in terms], losses)
 
 
 def _build_term(
@@ -134,7 +137,7 @@ def load_loss(
     if num_classes is None:
         raise InputError("num_classes", f"a number of classes for {name}", "none")
     if head == IDENTITY:
-        space = build_space(options.pop("space", "default"), metric=metric)
+        space = build_space(options.pop("space", "default"), metric=metric).bound_to(metric)
         return searched_loss(space, space.identity, num_classes, **options)
     entry = published()[name]
     space = build_space(f"paper-{entry['metric']}")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autoseg.errors import InputError
+from autoseg.losses.base import check_id_maps
 
 FloatMap = NDArray[np.float32]
 IntMap = NDArray[np.int64]
@@ -22,10 +23,7 @@ def per_image(labels: Tensor, make: Callable[..., FloatMap], *options: int) -> T
     Raises:
         InputError: labels of another kind.
     """
-    if not isinstance(labels, Tensor) or labels.dim() != 3 or labels.is_floating_point():
-        got = f"{labels.dtype} of shape {(*labels.shape,)}" if isinstance(labels, Tensor) else type(labels).__name__
-        hint = "Of one mask: prepare(mask[None]), of whose maps [0] belongs to it."
-        raise InputError("labels of prepare()", "an integer tensor of shape (N, H, W)", got, hint)
+    check_id_maps(labels)
     maps = [torch.from_numpy(make(image.numpy().astype(np.int64), *options)) for image in labels]
     return torch.stack(maps) if maps else torch.empty(0, 0, *labels.shape[1:])
 

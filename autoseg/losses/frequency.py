@@ -7,7 +7,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from autoseg.errors import InputError, unknown_name
+from autoseg.errors import unknown_name
+from autoseg.losses.base import check_id_maps
 
 Scheme = Literal["inverse", "median"]
 
@@ -29,12 +30,11 @@ def class_weights(labels: Tensor, scheme: Scheme, num_classes: int, ignore_index
         (C,) float32; 1 for a class that never occurs.
 
     Raises:
-        InputError: unknown scheme, or labels of another shape.
+        InputError: unknown scheme, or labels of another kind.
     """
     if scheme not in get_args(Scheme):
         raise unknown_name("scheme", scheme, get_args(Scheme))
-    if labels.dim() != 3:
-        raise InputError("labels", "(N, H, W)", tuple(labels.shape), "One mask is mask[None].")
+    check_id_maps(labels)
     pixels = torch.zeros(num_classes, dtype=torch.int64)  # of each class
     around = torch.zeros(num_classes, dtype=torch.int64)  # of the images that show it
     for image in labels:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -122,7 +122,7 @@ class Focal(SegLoss):
         if alpha is not None and self.multilabel:
             self.alpha = torch.tensor(check_range("alpha", alpha, 0, 1))
         elif alpha is not None:
-            per_class = [float(alpha)] * num_classes if isinstance(alpha, int | float | np.floating) else alpha
+            per_class = [float(alpha)] * num_classes if isinstance(alpha, float | Real) else alpha
             self.alpha = class_vector(per_class, num_classes, "alpha")
 
     def compute(self, batch: Batch) -> Tensor:

@@ -8,24 +8,20 @@ from autoseg.losses.base import SegLoss
 from autoseg.surrogates import SurrogateLoss
 
 
-def sync_counts(loss: nn.Module) -> list[str]:
+def sync_counts(loss: nn.Module) -> None:
     """Make a loss and all parts of it count over all ranks; see `surrogates.ranks` for the gradient.
 
-    Every rank must call the loss equally often, on equally many images.
+    Every rank must call the loss equally often, on equally many images. Parts that are `rank_local` go on with each
+    rank's own batch.
 
     Args:
         loss: any of `build_loss`; changed in place. It changes nothing in a training with one rank.
-
-    Returns:
-        Names of those parts that go on with each rank's own batch, because they sort its pixels or learn from
-        its labels.
     """
     for part in loss.modules():
         if isinstance(part, SurrogateLoss) or (isinstance(part, SegLoss) and not part.rank_local):
             part.sync_counts = True
-    return rank_local(loss)
 
 
 def rank_local(loss: nn.Module) -> list[str]:
-    """Names of the parts of a loss that can only be computed from each rank's own batch."""
+    """Names of the parts of a loss that sort the pixels of each rank's own batch, or learn from its labels."""
     return sorted({part.name for part in loss.modules() if isinstance(part, SegLoss) and part.rank_local})

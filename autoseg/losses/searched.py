@@ -9,10 +9,9 @@ import numpy as np
 from torch import Tensor, nn
 
 from autoseg.errors import unknown_name
-from autoseg.losses.base import TakesExtra
 from autoseg.losses.expression import Term, parse
 from autoseg.losses.registry import LOSSES, hand_made
-from autoseg.losses.sums import summed
+from autoseg.losses.sums import LossSum
 from autoseg.metrics import MetricOptions
 from autoseg.surrogates import SearchSpace, SurrogateLoss
 
@@ -39,8 +38,8 @@ def searched_loss(
     return SearchedLoss(space, theta, num_classes, ignore_index, **options)
 
 
-class SearchedLoss(nn.Module):
-    """A loss of a space with scalars, such as "{a}*ce+{1-a}*surrogate" or "lmp(p={p},share={share})".
+class SearchedLoss(LossSum):
+    """The sum that a space with scalars names, such as "{a}*ce+{1-a}*surrogate" or "lmp(p={p},share={share})".
 
     Args:
         space: the space; its `loss` is the text that is filled in.
@@ -52,10 +51,7 @@ class SearchedLoss(nn.Module):
 
     Attributes:
         surrogate: the curves' part, None in a space without curves.
-        replayable: as of every `SegLoss`; its losses speak for themselves.
     """
-
-    replayable = True
 
     def __init__(
         self,
@@ -66,32 +62,29 @@ class SearchedLoss(nn.Module):
         loss_weight: float = 1.0,
         **options: Any,
     ) -> None:
-        super().__init__()
-        self.space, self.loss_weight = space, loss_weight
-        self.theta: np.ndarray = space.check_theta(theta)
-        self.control_points: np.ndarray = space.decode(self.theta)
-        self.absent, self.eps = options.get("absent") or space.absent, float(options.get("eps", 1e-8))
-        self.options = MetricOptions(
-            num_classes, ignore_index, options.get("tolerance", 5), options.get("drop_background", False)
-        )
-        self.surrogate: SurrogateLoss | None = None
-        parts: dict[str, nn.Module] = {}
+        theta, surrogate = space.check_theta(theta), None
         if space.has_surrogate:
             curves = space.curves_only()
-            options["ignore_index"] = ignore_index
-            self.surrogate = SurrogateLoss.from_theta(
-                space.metric, self.theta[: curves.dim], num_classes, space=curves, **options
+            surrogate = SurrogateLoss.from_theta(
+                space.metric, theta[: curves.dim], num_classes, space=curves, ignore_index=ignore_index, **options
             )
-            parts["surrogate"] = self.surrogate
 
         def make(term: Term) -> nn.Module:
-            if term.name in parts:
-                return parts[term.name]
+            if term.name == "surrogate" and surrogate is not None:
+                return surrogate
             if term.name not in LOSSES:
                 raise unknown_name("loss of the space", term.name, ["surrogate", *LOSSES])
             return hand_made(term.name, num_classes, ignore_index, term.options)
 
-        self.loss = summed(parse(space.loss_text(self.theta)), make)
+        terms = parse(space.loss_text(theta))
+        super().__init__([term.weight for term in terms], [make(term) for term in terms])
+        self.space, self.loss_weight, self.surrogate = space, loss_weight, surrogate
+        self.theta: np.ndarray = theta
+        self.control_points: np.ndarray = space.decode(theta)
+        self.absent, self.eps = options.get("absent") or space.absent, float(options.get("eps", 1e-8))
+        self.options = MetricOptions(
+            num_classes, ignore_index, options.get("tolerance", 5), options.get("drop_background", False)
+        )
 
     @property
     def metric(self) -> str:
@@ -102,16 +95,6 @@ class SearchedLoss(nn.Module):
         """For print(model)."""
         return f"{self.metric}, {self.space.loss_text(self.theta)}"
 
-    def prepare(self, labels: Tensor) -> dict[str, Tensor]:
-        """What its losses need beside the labels, see `SegLoss.prepare`."""
-        return self.loss.prepare(labels) if isinstance(self.loss, TakesExtra) else {}
-
-    def set_progress(self, progress: float) -> None:
-        """Tells its losses how far the training is, 0 to 1."""
-        if isinstance(self.loss, TakesExtra):
-            self.loss.set_progress(progress)
-
     def forward(self, logits: Tensor, labels: Tensor, extra: Mapping[str, Tensor] | None = None) -> Tensor:
         """The loss of (N, C, H, W) logits, a scalar; arguments as in `SegLoss.forward`."""
-        value: Tensor = self.loss_weight * self.loss(logits, labels, extra)
-        return value
+        return self.loss_weight * super().forward(logits, labels, extra)

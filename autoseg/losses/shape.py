@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autoseg.errors import InputError
-from autoseg.losses.base import SegLoss, check_range
+from autoseg.losses.base import SegLoss, check_id_maps, check_range
 from autoseg.losses.batch import Batch
 from autoseg.optimizers import PlainAdam
 
@@ -67,6 +67,7 @@ class ShapePrior(SegLoss):
 
     def prepare(self, labels: Tensor) -> dict[str, Tensor]:
         """`shape_encoder` (K,) float32: the encoder's weights, learnt from random crops of the labels; seeded."""
+        check_id_maps(labels)
         return {"shape_encoder": _learn(self, labels)}
 
     def _extra(self, batch: Batch, labels: Tensor, extra: Mapping[str, Tensor] | None) -> dict[str, Tensor]:

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from autoseg.errors import InputError
-from autoseg.losses.base import TakesExtra
-from autoseg.losses.expression import Term
-
-
-def summed(terms: Sequence[Term], make: Callable[[Term], nn.Module]) -> nn.Module:
-    """The sum of terms; one loss alone with weight 1 is itself."""
-    losses = [make(term) for term in terms]
-    if len(terms) == 1 and terms[0].weight == 1:
-        return losses[0]
-    return LossSum([term.weight for term in terms], losses)
+from autoseg.losses.base import SegLoss
 
 
 class LossSum(nn.Module):
@@ -43,14 +34,14 @@ class LossSum(nn.Module):
         return {
             f"{place}.{key}": value
             for place, loss in enumerate(self.losses)
-            if isinstance(loss, TakesExtra)
+            if isinstance(loss, SegLoss | LossSum)
             for key, value in loss.prepare(labels).items()
         }
 
     def set_progress(self, progress: float) -> None:
         """Tells its losses how far the training is, 0 to 1."""
         for loss in self.losses:
-            if isinstance(loss, TakesExtra):
+            if isinstance(loss, SegLoss | LossSum):
                 loss.set_progress(progress)
 
     def forward(self, logits: Tensor, labels: Tensor, extra: Mapping[str, Tensor] | None = None) -> Tensor:

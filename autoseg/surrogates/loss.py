@@ -265,9 +265,9 @@ def _space(metric: str, space: SearchSpace | str | None, parameterization: Famil
     if isinstance(space, SearchSpace):
         if parameterization not in (None, space.curve.family):
             raise InputError("parameterization", f"{space.curve.family}, as of the space", parameterization)
-        space = space if space.metric == metric else space.bound_to(metric)
     else:
         space = build_space(space or metric, parameterization, metric=metric)
+    space = space if space.metric == metric else space.bound_to(metric)
     if space.loss != "surrogate":
         raise InputError("space", "curves alone", f"the loss {space.loss!r}", "autoseg.losses.searched_loss builds it.")
     return space

@@ -53,6 +53,7 @@ def test_identity_curves_and_run_folders_are_losses_like_any_other(tmp_path, mon
     assert values(*built) == pytest.approx(values(plain) * 4)
     of_a_sum = autoseg.build_loss("identity/miou+0.5*dice", num_classes=3)  # a sum of metrics
     assert of_a_sum.metric == "miou+0.5*dice"
+    assert autoseg.load_loss("identity/miou", num_classes=3, space="paper-biou").metric == "miou"
     assert len(autoseg.build_loss("identity/miou+0.5*ce", num_classes=3).losses) == 2  # of losses
     autoseg.save_loss(plain, "run/loss.json")
     (tmp_path / "ce").mkdir()  # a folder does not hide a loss

@@ -369,6 +369,9 @@ def test_theta_and_space_belong_together():
     with pytest.raises(InputError, match="parameterization: expected bezier, as of the space, got linear"):
         autoseg.SurrogateLoss("miou", C, "linear", space=miou)
     assert autoseg.SurrogateLoss("miou", C, "linear", space=linear).space is linear
+    for space in ("paper-biou", autoseg.build_space("paper-biou")):  # its freedom, whatever metric it names
+        loss = autoseg.SurrogateLoss("macc", C, space=space)
+        assert loss.metric == "macc" and list(loss.space.curves) == ["and"]
     with pytest.raises(InputError, match="control_points of and: expected numbers"):
         autoseg.SurrogateLoss("miou", C, control_points={"and": ["a"], "or": []})
 
