@@ -55,10 +55,10 @@ def _metrics() -> Iterable[tuple[str, str]]:
 
 
 def _losses() -> Iterable[tuple[str, str]]:
-    from autoseg.losses import describe
+    from autoseg.losses.registry import LOSSES
     from autoseg.surrogates.library import published
 
-    hand_made = [(name, f"{summary} ({source})") for name, summary, source in describe()]
+    hand_made = [(name, f"{loss.summary} ({loss.source})") for name, loss in LOSSES.items()]
     surrogates = [(name, f"surrogate of {p['metric']} (Auto Seg-Loss, published)") for name, p in published().items()]
     plain = ("identity/METRIC", "surrogate of any metric with the curves g(x) = x, where a search begins")
     return [*hand_made, *surrogates, plain]

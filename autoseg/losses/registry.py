@@ -67,11 +67,6 @@ def register_loss(cls: type[SegLoss]) -> type[SegLoss]:
     return cls
 
 
-def describe() -> list[tuple[str, str, str]]:
-    """(name, one line, source) of every hand-made loss, for `autoseg losses`."""
-    return [(loss.name, loss.summary, loss.source) for loss in LOSSES.values()]
-
-
 def hand_made(name: str, num_classes: int, ignore_index: int, options: Mapping[str, Any]) -> SegLoss:
     """One of `LOSSES`.
 
