@@ -18,7 +18,7 @@ def widen(flags: Tensor, dim: int, before: int, after: int) -> Tensor:
     """OR over the pixels from `before` ahead of each one to `after` behind it; nothing beyond the border.
 
     Args:
-        flags: (N, H, W) bool, or int64 taken bit by bit.
+        flags: (…, H, W) bool, or int64 taken bit by bit.
         dim: -1 along rows, -2 along columns.
         before: pixels, 0 or more.
         after: likewise.

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -51,10 +50,3 @@ def last(steps: Iterator[Tensor]) -> Tensor:
     """The result of `slide`; the steps before it are forgotten on the way."""
     (result,) = deque(steps, maxlen=1)
     return result
-
-
-def window_max(x: Tensor, px: int) -> Tensor:
-    """Maximum over squares of side 2*px+1, (…, H, W) float, the border ignored; of maps that need no gradient."""
-    for dim in (-1, -2) if px else ():
-        x = last(slide(x, px, dim, torch.maximum, -torch.inf))
-    return x

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from autoseg.metrics.bits import square
 from autoseg.metrics.logic import Plane, Region
 from autoseg.metrics.maps import NO_CLASS, MapLogic, one_hot
-from autoseg.metrics.windows import window_max
 from autoseg.surrogates.curves import evaluate
 
 
@@ -53,8 +53,8 @@ class CurveLogic(MapLogic):
             return self._probs
         if not plane.soft:
             wide = plane.op == "dilate"
-            dense = one_hot(self._map(plane.args[0] if wide else plane), self._classes, self._probs.dtype)
-            return window_max(dense, plane.px) if wide else dense
+            flags = one_hot(self._map(plane.args[0] if wide else plane), self._classes, torch.bool)
+            return (square(flags, plane.px) if wide else flags).to(self._probs.dtype)
         if plane.op in ("erode", "dilate"):
             return self._pooled(plane)
         match plane.op:
