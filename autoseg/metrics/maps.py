@@ -7,6 +7,7 @@ import copy
 import torch
 from torch import Tensor
 
+from autoseg.errors import InputError
 from autoseg.metrics.bits import reached, square, uniform
 from autoseg.metrics.logic import Logic, Plane, Region
 
@@ -63,7 +64,7 @@ class MapLogic(Logic):
         return self._known
 
     def _map(self, plane: Plane) -> Tensor:
-        """(N, H, W) int64 class map of a plane without dilation."""
+        """(N, H, W) int64 class map of a plane; raises `InputError` for one that may have several classes a pixel."""
         if plane not in self._cache:
             self._cache[plane] = self._make_map(plane)
         return self._cache[plane]
@@ -81,7 +82,9 @@ class MapLogic(Logic):
             case "boundary":
                 whole, inner = map(self._map, plane.args)
                 return torch.where(inner == NO_CLASS, whole, NO_CLASS)
-        raise ValueError(f"a plane made by {plane.op!r} is not a class map")
+        hint = "A dilated plane can be the within= of a total; regions are of the label."
+        got = f"a plane made by {plane.op!r}"
+        raise InputError("the metric's formula", "at most one class a pixel where it counts", got, hint)
 
     def _mask(self, region: Region) -> Tensor:
         """(N, H, W) bool."""
@@ -163,8 +166,6 @@ class HardLogic(MapLogic):
             return parts.total(a.args[0], within, void) + parts.total(a.args[1], within, void) - both
         if isinstance(within, Plane):
             return self._product(a, within, void)
-        if a.op == "dilate":
-            raise ValueError("a dilated plane can only be totalled within a plane that is not dilated")
         return self._count(self._map(a), self._selected(within, void))
 
     def _product(self, a: Plane, b: Plane, void: bool) -> Tensor:

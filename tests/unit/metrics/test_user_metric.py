@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import autoseg
+from autoseg.errors import InputError
 from autoseg.losses import searched_loss
 from autoseg.metrics import base
 
@@ -67,6 +68,27 @@ class Weighed(autoseg.Metric):
 
     def scores(self, s, ratio):
         return ratio(s["and"], s["or"])
+
+
+@pytest.mark.parametrize(
+    ("total", "made"),
+    [
+        (lambda p, y, logic: logic.total(logic.and_(p, logic.dilate(y, 1))), "dilate"),
+        (lambda p, y, logic: logic.total(logic.dilate(p, 1)), "dilate"),
+        (lambda p, y, logic: logic.total(logic.and_(p, logic.or_(p, y))), "or"),
+        (lambda p, y, logic: logic.total(logic.dilate(p, 1), within=logic.dilate(y, 1)), "dilate"),
+    ],
+)
+def test_what_cannot_be_counted_is_said(total, made):
+    class Own(autoseg.Metric):
+        name, summary = "own", "counts what may have several classes a pixel"
+
+        def sums(self, p, y, logic):
+            return {"label": total(p, y, logic)}
+
+    labels = torch.zeros(1, 3, 3, dtype=torch.long)
+    with pytest.raises(InputError, match=f"formula: expected at most one class a pixel .* made by '{made}'"):
+        Own(base.MetricOptions(2)).update(labels, labels)
 
 
 def test_a_formula_may_know_the_classes(monkeypatch):
