@@ -85,7 +85,10 @@ def _value_and_slope(x: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _Curve(torch.autograd.Function):
-    """g(x) with its slope computed along the way: backward is one multiplication."""
+    """g(x) with its slope computed along the way: backward is one multiplication.
+
+    Where backward is to be differentiated itself, the slope is computed anew, with a graph.
+    """
 
     @staticmethod
     def forward(x: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor]:
@@ -93,13 +96,15 @@ class _Curve(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: object, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
-        ctx.save_for_backward(output[1])  # type: ignore[attr-defined]
+        ctx.save_for_backward(*inputs, output[1])  # type: ignore[attr-defined]
         ctx.mark_non_differentiable(output[1])  # type: ignore[attr-defined]
         ctx.set_materialize_grads(False)  # type: ignore[attr-defined]
 
     @staticmethod
     def backward(ctx: object, grad: Tensor | None, _: None) -> tuple[Tensor | None, None]:
-        (slope,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        x, coefficients, slope = ctx.saved_tensors  # type: ignore[attr-defined]
+        if torch.is_grad_enabled():
+            slope = _value_and_slope(x, coefficients)[1]
         return (None if grad is None else grad * slope), None
 
 

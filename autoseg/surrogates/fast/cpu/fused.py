@@ -22,6 +22,7 @@ from autoseg.surrogates.fast.passes import Bound, Own, Pixels
 BLOCK = 2**17  # numbers of a block, C times its pixels
 OWN = 2**16  # pixels at a time of what is one number a pixel
 LOG2E = 1.4426950408889634
+EXACT = 1e5  # largest logit up to which the rounding of its product by LOG2E is a harmless factor
 
 
 def totals(logits: Tensor, work: Bound) -> Tensor:
@@ -139,10 +140,13 @@ def _own(own: Own[Tensor, Pixels], probs: Tensor, result: Tensor) -> list[Tensor
 def softmax(x: Tensor, out: Tensor) -> None:
     """Softmax over the first dimension, in `out`'s dtype, by powers of 2, which take half the time of those of e.
 
-    The largest logit's rounding is that of a factor common to all classes.
+    The largest logit's rounding is that of a factor common to all classes, which must not overflow.
     """
-    highest = x.amax(0).to(out.dtype).mul_(-LOG2E)
-    torch.add(highest, x, alpha=LOG2E, out=out).exp2_()
+    highest = x.amax(0).to(out.dtype)
+    if (highest.abs() < EXACT).all():
+        torch.add(highest.mul_(-LOG2E), x, alpha=LOG2E, out=out).exp2_()
+    else:
+        torch.sub(x, highest, out=out).mul_(LOG2E).exp2_()
     out.div_(out.sum(0))
 
 
