@@ -18,7 +18,7 @@ HELP = """
 Trains every loss with every seed under one budget and says which differences are sure.
 
 usage: autoseg compare losses=[LOSS,LOSS,...] [KEY=VALUE ...] [--cfg]
-       autoseg compare resume=RUN [losses=[...]]     goes on with a comparison, or adds to it
+       autoseg compare resume=RUN [losses=[...]]   goes on; losses= names all that are shown
 
   losses=[...]         names (autoseg losses), sums "0.25*ce+0.75*jml", found losses (loss.json or a
                        run folder), published ones (asl2021/miou), identity curves (identity)

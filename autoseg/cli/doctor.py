@@ -16,9 +16,11 @@ import psutil
 from packaging.requirements import Requirement
 
 from autoseg.cli.arguments import Arguments
+from autoseg.cli.configuration.check import absolute_paths, check
 from autoseg.cli.configuration.compose import compose, options
 from autoseg.config import DataConfig, SearchConfig
 from autoseg.errors import InputError, in_a_line
+from autoseg.execution import places
 from autoseg.execution.devices import cpu_cores, visible_gpus
 from autoseg.imports import load
 
@@ -73,8 +75,10 @@ def findings(config: SearchConfig) -> Iterator[Finding]:
         yield cluster(config.executor.address)
     cache = config.data.cache_dir or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     yield from memory_and_disk({"runs": Path(config.run_dir or ".").expanduser(), "cache": Path(cache).expanduser()})
-    yield own_code(config.imports)
-    yield target(config.metric)
+    own = own_code(config.imports)
+    yield own
+    if own.state != "missing":  # the names that it should bring would be missing too
+        yield settings(config)
     yield from data_folders(config.data)
     if config.model.weights is not None:
         there = Path(config.model.weights).expanduser().is_file()
@@ -97,15 +101,20 @@ def own_code(imports: list[str]) -> Finding:
     return Finding("imports", "ok", ", ".join(brought) or "none: own metrics and losses are named by imports=[FILE.py]")
 
 
-def target(metric: str) -> Finding:
-    """Whether the metric can be searched for."""
-    from autoseg.metrics import parse_target
+def settings(config: SearchConfig) -> Finding:
+    """Whether a search would take the keys, as far as that can be said without its data."""
+    from autoseg.cli.jobs.search import named
 
+    where = config.executor
     try:
-        parse_target(metric)
+        absolute_paths(config)
+        check(config)
+        named(config)
+        if where.name != "ray":  # a cluster is looked at by itself
+            places(where.name, config.workers, config.device, where.per_device, config.proxy.threads)
     except InputError as error:
-        return Finding("metric", "missing", str(error))
-    return Finding("metric", "ok", metric)
+        return Finding("settings", "missing", str(error))
+    return Finding("settings", "ok", f"{config.metric} in space {config.space.name} with {config.controller.name}")
 
 
 def packages() -> Iterator[Finding]:

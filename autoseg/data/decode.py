@@ -18,11 +18,16 @@ def read_image(path: Path, *, upright: bool) -> Bytes:
         InputError: no image, more than 8 bits per channel, or stored turned.
     """
     with opened(path) as image:
-        if image.mode.startswith(("I", "F")):
-            raise InputError(f"image {path}", "8 bits per channel", f"mode {image.mode}", "Convert it to 8-bit RGB.")
-        if upright:
-            check_upright(path, image)
+        check_image(path, image, upright)
         return np.asarray(image.convert("RGB"))
+
+
+def check_image(path: Path, image: Image.Image, upright: bool) -> None:
+    """Refuse what `read_image` does of an image whose header was read."""
+    if image.mode.startswith(("I", "F")):
+        raise InputError(f"image {path}", "8 bits per channel", f"mode {image.mode}", "Convert it to 8-bit RGB.")
+    if upright:
+        check_upright(path, image)
 
 
 def check_upright(path: Path, image: Image.Image) -> None:

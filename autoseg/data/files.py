@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.config import DataConfig
-from autoseg.data.decode import check_mask, check_upright, header, opened, read_image
+from autoseg.data.decode import check_image, check_mask, header, opened, read_image
 from autoseg.data.source import IGNORE, MAX_CLASSES, Bytes, Sample, check_present, generated_palette
 from autoseg.data.threads import in_threads
 from autoseg.errors import InputError
@@ -70,8 +70,9 @@ class FileSource:
         """Read every mask, and the header of every image, for those who read the files in their own way.
 
         Raises:
-            InputError: naming a file that is no image or no mask, an image stored turned, a mask that has not the size
-                of its image or has an id that is none of a class; or the training masks show fewer than two classes.
+            InputError: naming a file that is no image or no mask, an image that is stored turned or has more than 8
+                bits, a mask that has not the size of its image or has an id that is none of a class; or the training
+                masks show fewer than two classes.
         """
         for role, items in self.items.items():
             counts = sum(in_threads(self._check, items), np.zeros(256))
@@ -83,8 +84,7 @@ class FileSource:
         """Pixels of each label in the masks of one image."""
         with header(item.image) as image:
             size = image.size
-            if self.upright:
-                check_upright(item.image, image)
+            check_image(item.image, image, self.upright)
         label, *_ = [self._counts(path, size, item.image) for path in item.masks]
         return label
 

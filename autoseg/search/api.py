@@ -17,13 +17,13 @@ from autoseg.errors import InputError
 from autoseg.execution import build_executor, places
 from autoseg.metrics.base import MetricOptions
 from autoseg.search.candidate import CandidateTask, hand_made_rivals
+from autoseg.search.cautions import Cautions
 from autoseg.search.loop import Problem, run_search
 from autoseg.search.observer import Observer, Observers
 from autoseg.search.own import Knowing
 from autoseg.search.publish import CardPublisher
 from autoseg.search.records import SearchResult
 from autoseg.search.run_folder import RunFolder, new_run_path
-from autoseg.search.shares import Shares
 from autoseg.search.target import check_settings, space_of, start
 from autoseg.search.versions import versions
 from autoseg.surrogates.space import SearchSpace
@@ -197,6 +197,6 @@ def search(
         provenance = {"target": metric, "seed": seed, "versions": versions()}
         publish = CardPublisher(path / "loss.json", bound, num_classes, ignore_index, options, provenance)
         problem = Problem(metric, bound.names, bound.identity.tolist(), seed)
-        observers = Observers([Shares(metric), *([] if observer is None else [observer])])
+        observers = Observers([Cautions(metric), *([] if observer is None else [observer])])
         stack.callback(observers.close)
         return run_search(folder, problem, chosen, executor, settings, publish, observers)

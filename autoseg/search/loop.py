@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from autoseg.config import SearchSettings
 from autoseg.controllers import Controller
-from autoseg.errors import AutosegError
+from autoseg.errors import AutosegError, InputError
 from autoseg.execution import Executor
 from autoseg.search.bench import Bench
 from autoseg.search.confirm import (
@@ -73,7 +73,7 @@ def run_search(
         AutosegError: no candidate completed.
     """
     with Ledger(folder.trials, problem.names) as ledger:
-        first = _go_on(folder, controller, ledger)
+        first = _go_on(folder, controller, ledger, settings.candidates)
         amount, done = _amount(ledger, problem, settings, mean=_mean(controller) is not None)
         bench = Bench(ledger, executor, observer, amount)
         size = settings.rounds, settings.candidates, executor.workers
@@ -101,13 +101,22 @@ def run_search(
     return result
 
 
-def _go_on(folder: RunFolder, controller: Controller, ledger: Ledger) -> int:
-    """Load the last saved state, if there is one; returns the round to go on with."""
+def _go_on(folder: RunFolder, controller: Controller, ledger: Ledger, candidates: int) -> int:
+    """Load the last saved state, if there is one; returns the round to go on with.
+
+    Raises:
+        InputError: the ledger lacks trainings that this state was made of.
+    """
     saved = folder.last_checkpoint()
     if saved is None:
         return 0
     round, state = saved
-    controller.load_brief_state(state, _rounds(ledger.records("search"), round))
+    history = _rounds(ledger.records("search"), round)
+    known, told = sum(len(thetas) for thetas, _ in history), round * candidates
+    if known < told:  # it would go on as if they had been, and choose among what is left
+        hint = "It was emptied, or is another run's: put the right one back, or start a new run."
+        raise InputError(str(folder.trials), f"the {told} trainings of rounds that are over", known, hint)
+    controller.load_brief_state(state, history)
     return round
 
 

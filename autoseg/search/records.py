@@ -139,6 +139,11 @@ class Row(Summary):
     reward: float
     scores: dict[str, float]
 
+    @property
+    def cut(self) -> bool:
+        """Whether a floor took something of its reward, which rows are ordered by."""
+        return self.n > 0 and self.mean - self.reward > 1e-9
+
 
 @dataclass(frozen=True)
 class Comparison(Paired):

@@ -147,7 +147,10 @@ def _studies(database: Path, names: tuple[str, ...], times: tuple[float, ...]) -
                     shutil.copyfile(file, Path(place) / file.name)
             with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(copy)) as connection:
                 connection.execute("SELECT count(*) FROM sqlite_master").fetchall()  # undoes the half transaction
-            return _read(copy, names)
+            try:
+                return _read(copy, names)
+            except InputError as error:
+                raise InputError(str(database), error.expected, error.got, error.hint) from error
 
 
 def _read(database: Path, names: Sequence[str]) -> dict[str, tuple[TrialRecord, ...]]:

@@ -20,7 +20,14 @@ from autoseg.config import CompareConfig, without_limits
 from autoseg.data import SegData, open_data, remarks_on
 from autoseg.errors import InputError, unknown_name
 from autoseg.evidence.comparison import made_with
-from autoseg.evidence.comparison.compare import COUNTS, ComparisonTask, bootstrap_of, parse_seeds, run_comparison
+from autoseg.evidence.comparison.compare import (
+    COUNTS,
+    ComparisonTask,
+    bootstrap_of,
+    not_shown,
+    parse_seeds,
+    run_comparison,
+)
 from autoseg.evidence.comparison.contenders import (
     Contender,
     Recipe,
@@ -73,6 +80,8 @@ def compare(config: CompareConfig, workers: Standby) -> int:
     heading = f"{config.data.name}, {parts.split} split, {len(parts.seeds)} seeds"
     for line in ["", heading, *aligned(*rows_of(found, "{}*")), "", *legend(found, "*"), *sentences(found)]:
         print(line)
+    if rest := not_shown(parts.path, parts.among):
+        print(f"Kept from before and not shown, since losses= names all that are: {', '.join(rest)}.")
     print(f"Tables: {parts.path / 'table.md'}, table.csv, table.tex   figure: {parts.path / 'figures' / 'forest.png'}")
     print(f"Next: autoseg report {shlex.quote(str(parts.path))}{again(config, OF_A_REPORT)}")
     return 0

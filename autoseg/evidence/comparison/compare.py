@@ -25,8 +25,9 @@ from autoseg.metrics import MetricOptions, parse
 from autoseg.metrics.images import load_parts
 from autoseg.search.bench import train_list
 from autoseg.search.keepsakes import Keepsakes
+from autoseg.search.ledger import Ledger
 from autoseg.search.observer import Observer
-from autoseg.search.records import TrialRecord
+from autoseg.search.records import COMPLETE, TrialRecord
 from autoseg.search.run_folder import RunFolder, slug
 
 STUDY = "compare"
@@ -107,6 +108,13 @@ def run_comparison(
         AutosegError: no training completed.
     """
     return train_list(folder, STUDY, planned(among, seeds), lambda scores: score(scores, metric), executor, observer)
+
+
+def not_shown(folder: Path, among: Sequence[Contender]) -> list[str]:
+    """Names of the losses of which a comparison has results, and that are not among those named now."""
+    with Ledger(folder / "trials.db", (), read_only=True, studies=(STUDY,)) as ledger:
+        known = dict.fromkeys(record.name for record in ledger.records(STUDY) if record.state == COMPLETE)
+    return [name for name in known if name not in {loss.name for loss in among}]
 
 
 def planned(among: Sequence[Contender], seeds: Sequence[int]) -> list[TrialRecord]:

@@ -71,7 +71,8 @@ def contenders(texts: Sequence[str], metrics: Sequence[str], home: Path | None =
     """
     found = [contender(text, metrics[0], home) for text in texts]
     if len(found) < 2:
-        raise InputError("losses", "at least two", list(texts), "For example losses=[ce,lovasz].")
+        more = "" if home is None else " Name those that the comparison has, too, if they are to be shown."
+        raise InputError("losses", "at least two", list(texts), f"For example losses=[ce,lovasz].{more}")
     names = [one.name for one in found]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise InputError("losses", "each loss once", f"{', '.join(twice)} more than once")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from autoseg.metrics.base import Metric
-from autoseg.metrics.labels import check_ids
+from autoseg.metrics.labels import check_ids, check_shapes
 from autoseg.surrogates.curves import evaluate
 from autoseg.surrogates.logic import CurveLogic
 
@@ -58,14 +58,19 @@ class FoundLoss(nn.Module):
 
         Returns:
             0-d; 0 with zero gradient if the batch has nothing to count.
+
+        Raises:
+            InputError: shapes or dtypes that do not belong together; on the CPU, an id that is neither a class nor
+                `ignore_index`.
         """
-        if labels.device.type == "cpu":
-            options = self.terms[0].metric.options
+        options = self.terms[0].metric.options
+        check_shapes(logits, labels, options.num_classes)
+        if labels.device.type == "cpu" or labels.is_floating_point():
             check_ids(labels, "labels", options.num_classes, options.ignore_index)
         with torch.autocast(logits.device.type, enabled=False):
             work = logits if logits.dtype == torch.float64 else logits.float()
             probs = work.softmax(1)
-            ids = self.terms[0].metric.options.without_ignored(labels).long()
+            ids = options.without_ignored(labels).long()
             total = torch.stack([term.weight * self._term(term, probs, ids) for term in self.terms]).sum()
             return (self.loss_weight * total).to(work.dtype)
 

@@ -119,15 +119,18 @@ def _table(run: SearchRun, won: str) -> Table:
     names = [name for name in dict.fromkeys((*PAPER_METRICS, *scored)) if name in scored and "/" not in name]
     others = [name for name in names if name != run.metric]
     best = max((row.mean for row in rows if row.n), default=math.nan)
+    cut = ["reward"] if any(row.cut for row in rows) else []
     lines = []
     for row in rows:
         first = [
             Cell(row.name, "mine" if row.name == won else ""),
             Cell(spread(row), "best" if row.mean == best else ""),
+            *(Cell(percent(row.reward)) for _ in cut),
             Cell(f"{row.n} of {len(row.values)}", "quiet"),
         ]
         lines.append([*first, *(Cell(percent(row.scores.get(name, math.nan))) for name in others)])
-    return Table(["loss", run.metric, "seeds", *others], lines, "Scores, percent (mean ± std over seeds)")
+    by = "; ordered by their rewards, which the floor cuts" if cut else ""
+    return Table(["loss", run.metric, *cut, "seeds", *others], lines, f"Scores, percent (mean ± std over seeds{by})")
 
 
 def _forest(rows: tuple[Row, ...], won: str) -> list[Block]:

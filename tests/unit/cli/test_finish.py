@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,15 @@ def test_the_table_marks_the_winner_and_counts_failures():
     head, columns, first, second = finish.table(result((0.3, math.nan, 0.3, 0.3, 0.3)))
     assert "5 fresh seeds" in head and columns.split() == ["loss", "miou", "biou"]
     assert "43.0 ± 1.0*" in first and "(1 failed)" in second
+
+
+def test_where_a_floor_cuts_rewards_the_table_has_them():
+    """It is ordered by them: a rival that scores less may stand above the winner."""
+    found = result((0.3, 0.3, 0.3, 0.3, 0.3))
+    cut = replace(found.rows[0], reward=0.29)
+    _, columns, first, second = finish.table(replace(found, rows=(found.rows[1], cut)))
+    assert columns.split() == ["loss", "miou", "reward", "biou"]
+    assert first.split()[4] == "30.0" and second.split()[-2:] == ["29.0", "21.5"]
 
 
 @pytest.mark.parametrize(("space", "form"), [("default", "python"), ("ce-mix", "mmseg")])

@@ -121,6 +121,20 @@ def test_doctor_says_what_is_missing(tmp_path, capsys):
     assert "missing" in out and str(tmp_path / "img_dir" / "train") in out
 
 
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("device=cuda:99", "device: expected"), ("space=zzz", "space: expected"), ("proxy.crop=3", "at least 16"),
+        ("search.confirm.rivals=[foo]", "search.confirm.rivals, loss: expected"), ("model.config=nope.py", "nope.py"),
+        ("metric=miuo", "Did you mean miou"), ("controller.options.lrr=1", "lrr"),
+    ],
+)  # fmt: skip
+def test_doctor_refuses_what_a_search_does(key, words, capsys):
+    assert cli.main(["doctor", key]) == 2
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("missing"))
+    assert line.split()[1] == "settings" and words in line
+
+
 def test_doctor_counts_the_cores_and_looks_at_the_cache_that_a_search_would_use(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("autoseg.execution.devices.Path.read_text", lambda *_, **__: "100000 100000")  # of a container
     assert "1 cores usable" in next(doctor.devices()).text
@@ -163,6 +177,10 @@ def test_doctor_looks_at_masks_and_classes(tmp_path, capsys):
     assert "Set data.classes=[a,b,...]" in capsys.readouterr().out
     assert cli.main([*own, "data.classes=[a,b]"]) == 0
     assert "every mask fits its image and the 2 classes" in capsys.readouterr().out
+    Image.new("I;16", (8, 6)).save(tmp_path / "img_dir" / "val" / "a.png")
+    assert cli.main([*own, "data.classes=[a,b]"]) == 2
+    assert "8 bits per channel, got mode I;16" in capsys.readouterr().out
+    Image.new("RGB", (8, 6)).save(tmp_path / "img_dir" / "val" / "a.png")
     Image.new("L", (6, 8)).save(tmp_path / "ann_dir" / "val" / "a.png")
     assert cli.main([*own, "data.classes=[a,b]"]) == 2
     assert "the size of its image a.png, 8x6" in capsys.readouterr().out

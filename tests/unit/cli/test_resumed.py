@@ -52,3 +52,13 @@ def test_a_resumed_search_takes_new_limits(tmp_path: Path) -> None:
     given.resume = str(tmp_path)
     goes_on = resumed(given, ["search.timeout_s", "search.retries", "proxy.frozen_gb"])
     assert (goes_on.search.timeout_s, goes_on.search.retries, goes_on.proxy.frozen_gb) == (7200, 0, 20)
+
+
+def test_a_resumed_run_stays_in_its_folder(tmp_path: Path) -> None:
+    RunFolder.create(tmp_path / "run", stored.plain(compose.compose("search", SearchConfig, [])), {}).close()
+    given = compose.compose("search", SearchConfig, [f"run_dir={tmp_path}/other"])
+    given.resume = str(tmp_path / "run")
+    with pytest.raises(InputError, match=r"run_dir: expected none beside resume, got .*other"):
+        resumed(given, ["resume", "run_dir"])
+    given.run_dir = f"{tmp_path}/run"
+    assert resumed(given, ["resume", "run_dir"]).run_dir == given.run_dir

@@ -14,7 +14,7 @@ from torch import nn
 
 from autoseg.errors import AutosegError, Diverged, InputError
 from autoseg.evidence.comparison import made_with
-from autoseg.evidence.comparison.compare import ComparisonTask, counts_file, parse_seeds, run_comparison
+from autoseg.evidence.comparison.compare import ComparisonTask, counts_file, not_shown, parse_seeds, run_comparison
 from autoseg.evidence.comparison.contenders import Recipe, contenders, keep_cards, reference_of, warnings_about
 from autoseg.evidence.comparison.documents import About, latex, markdown, write
 from autoseg.evidence.comparison.matrix import Matrix
@@ -252,6 +252,7 @@ def test_losses_and_seeds_can_be_added_and_nothing_is_trained_twice(tmp_path: Pa
     compare(tmp_path / "run", ["ce", "lovasz"])
     _, executor = compare(tmp_path / "run", ["ce", "lovasz", "jml"], (1, 2, 3), train=lambda *_: {"miou": 0.1})
     assert sorted(executor.ran) == [("ce", 3), ("jml", 1), ("jml", 2), ("jml", 3), ("lovasz", 3)]
+    assert not_shown(tmp_path / "run", contenders(["jml", "ce"], ["miou"])) == ["lovasz"]
 
 
 def test_what_failed_is_trained_again_and_what_is_asked_for_no_longer_is_not(tmp_path: Path) -> None:

@@ -92,16 +92,19 @@ def test_the_python_file_alone_gives_the_same_values(tmp_path):
         assert theirs == pytest.approx(ours, rel=1e-6)
 
 
+def exported(card: LossCard) -> torch.nn.Module:
+    """The loss of the exported file, which is not written."""
+    module = sys.modules["found_loss_in_memory"] = type(sys)("found_loss_in_memory")  # dataclasses look it up
+    exec(compile(as_python(card, "x"), "x.py", "exec"), module.__dict__)
+    loss: torch.nn.Module = sys.modules.pop("found_loss_in_memory").__dict__["build_loss"](num_classes=4)
+    return loss
+
+
 @pytest.mark.parametrize("metric", searchable())
 @pytest.mark.parametrize("space", ["paper", "default", "paper-unconstrained"])
 def test_every_metric_can_be_exported(metric, space):
     card = card_of(metric, space, seed=1)
-    namespace: dict[str, object] = {"__name__": "found_loss_in_memory"}
-    sys.modules["found_loss_in_memory"] = type(sys)("found_loss_in_memory")  # dataclasses look their module up
-    sys.modules["found_loss_in_memory"].__dict__.update(namespace)
-    exec(compile(as_python(card, "x"), "x.py", "exec"), sys.modules["found_loss_in_memory"].__dict__)
-    found = sys.modules.pop("found_loss_in_memory").__dict__["build_loss"](num_classes=4)
-    assert found(**batch()).item() == pytest.approx(values(card)[0][0], rel=1e-6)
+    assert exported(card)(**batch()).item() == pytest.approx(values(card)[0][0], rel=1e-6)
 
 
 @pytest.mark.parametrize("said", ['x"""\nraise SystemExit(3)\n"""', "x\nraise SystemExit(3)", "\\"])
@@ -114,7 +117,24 @@ def test_what_a_card_says_does_not_become_code(said: str, tmp_path: Path) -> Non
         runpy.run_path(str(tmp_path / f"{format}.py"))
 
 
-def test_bad_labels_are_refused_by_the_exported_file_too(tmp_path):
+@pytest.mark.parametrize(
+    ("logits", "labels", "words"),
+    [
+        ((2, 4, 8, 9), torch.zeros(1, 8, 9).long(), r"labels: expected integer of shape \(2, 8, 9\)"),  # broadcasts
+        ((2, 4, 8, 9), torch.zeros(2, 1, 9).long(), r"labels: expected integer of shape \(2, 8, 9\)"),
+        ((2, 3, 8, 9), torch.zeros(2, 8, 9).long(), r"logits: expected float of shape \(N, 4, H, W\)"),
+        ((2, 5, 8, 9), torch.zeros(2, 8, 9).long(), r"logits: expected float of shape \(N, 4, H, W\)"),
+        ((2, 4, 8, 9), torch.full((2, 8, 9), 4), r"labels: expected class ids 0 to 3 or ignore_index 255, got also 4"),
+        ((2, 4, 8, 9), torch.full((2, 4, 8, 9), 0.25), r"labels: expected integer class ids"),
+    ],
+)
+def test_bad_input_is_refused_by_the_exported_file_too(logits, labels, words):
+    with pytest.raises(Exception, match=words) as told:
+        exported(card_of("miou", "default"))(torch.zeros(logits), labels)
+    assert type(told.value).__name__ == "InputError"
+
+
+def test_the_exported_file_knows_nothing_of_autoseg():
     text = as_python(card_of("miou", "default"), "x")
     assert "import autoseg" not in text and "from autoseg" not in text
     assert "numpy" not in text

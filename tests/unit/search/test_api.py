@@ -150,6 +150,15 @@ def test_a_score_that_is_no_share_is_told_once_and_the_search_goes_on(
     assert len(found) == (said is not None) and all(re.search(said or "", text) for text in found)
 
 
+def test_what_a_search_says_of_its_loss_is_a_warning_of_python(quick_path: Path) -> None:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        result = autoseg.search("miou", lambda *_: 0.5, run_dir=quick_path / "run", inline=True, **SMALL)
+    said = [str(one.message) for one in told]
+    assert result.warnings and set(result.warnings) <= set(said)
+    assert any("too short to tell losses apart" in text for text in said)
+
+
 @pytest.mark.parametrize("num_classes", [None, 3])
 def test_a_rival_with_a_number_for_each_class(quick_path: Path, num_classes: int | None) -> None:
     own: dict[str, Any] = {**SMALL, "rivals": ["focal(alpha=[0.1,0.2,0.3])"], "num_classes": num_classes}

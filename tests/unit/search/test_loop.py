@@ -145,6 +145,13 @@ def test_more_rounds_go_on_and_fewer_are_refused(quick_path: Path, whole: Search
         search(quick_path / "run", settings(rounds=2))
 
 
+def test_a_ledger_without_what_the_controller_was_told_is_refused(copied: Path) -> None:
+    """Or a search would go on with the rounds that are left, and its winner be the best of these."""
+    (copied / "trials.db").unlink()
+    with pytest.raises(InputError, match=r"trials\.db: expected the 9 trainings of rounds that are over, got 0\."):
+        search(copied, settings(rounds=4))
+
+
 def test_a_deleted_checkpoint_is_replayed_without_training(copied: Path, whole: SearchResult) -> None:
     for name in ("round_0003.json", "round_0002.json"):
         (copied / "controller" / name).unlink()

@@ -208,3 +208,12 @@ def test_a_run_without_one_of_todays_settings_is_one_message(tmp_path: Path) -> 
     config.write_text("".join(line for line in config.open() if "iters:" not in line))
     with pytest.raises(InputError, match=r"all its settings.*'iters'.*another version"):
         read_status(tmp_path / "run")
+
+
+def test_a_damaged_ledger_is_named_by_its_own_path(tmp_path: Path) -> None:
+    fill(tmp_path / "run", "search", done=2, waiting=0)
+    with (tmp_path / "run" / "trials.db").open("r+b") as file:
+        file.write(b"x" * 8192)
+    with pytest.raises(InputError) as told:
+        read_status(tmp_path / "run")
+    assert told.value.field == str(tmp_path / "run" / "trials.db")
