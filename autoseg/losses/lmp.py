@@ -44,7 +44,11 @@ class LossMaxPooling(SegLoss):
         self.share = check_range("share", share, 0, 1, open_low=True)
 
     def compute(self, batch: Batch) -> Tensor:
-        """The weighted sum of the pixels' losses, in nats."""
+        """The weighted sum of the pixels' losses, in nats.
+
+        Its gradient is that of the maximum (Danskin's theorem). Second derivatives lack the weights' own: they are those
+        of a sum with fixed weights.
+        """
         losses = batch.cross_entropy()
         return (self.weights(losses.detach(), batch.valid) * losses).sum()
 
