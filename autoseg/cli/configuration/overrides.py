@@ -27,7 +27,9 @@ def parse(text: str, command: str) -> Override:
         key, equals, value = text.partition("=")
         if not equals or not key.lstrip("+").replace(".", "").replace("_", "").isalnum():
             raise InputError("argument", "key=value", repr(text), f"Type autoseg {command} --help.") from error
-        hint = f"Quote it, for the shell and for Hydra: {quoted(text)}"
+        closed = value.count('"') % 2 == 0 and all(value.count(a) == value.count(b) for a, b in ("()", "[]", "{}"))
+        repair = f"Quote it, for the shell and for Hydra: {quoted(text)}"
+        hint = repair if closed or value[:1] not in "[{" else "A quote or a bracket in it is not closed."
         raise InputError(key, "a value in Hydra's grammar", repr(value), hint) from error
 
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoseg.cli.configuration.overrides import parse, typed
+from autoseg.errors import InputError
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zl", "Zp"]), max_size=12)
 
@@ -29,3 +30,16 @@ def test_any_text_and_list_of_texts(value: Any) -> None:
 )
 def test_texts_that_once_did_not(value: Any) -> None:
     assert arrived(typed("data.root", value)) == value
+
+
+@pytest.mark.parametrize("text", ['losses=[ce,"0.5*(ce+jml]', "losses=[ce,f(a]", 'losses=[ce,"dice]'])
+def test_no_repair_is_made_up_for_a_list_that_is_not_closed(text: str) -> None:
+    with pytest.raises(InputError, match=r"A quote or a bracket in it is not closed\.$"):
+        parse(text, "compare")
+
+
+@pytest.mark.parametrize("text", ["data.root=a(b", "losses=[ce,tversky(alpha=0.3,beta=0.7)]"])
+def test_a_repair_can_be_typed(text: str) -> None:
+    with pytest.raises(InputError) as told:
+        parse(text, "compare")
+    assert arrived(told.value.hint.partition("Hydra: ")[2])
