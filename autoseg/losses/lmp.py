@@ -46,8 +46,7 @@ class LossMaxPooling(SegLoss):
     def compute(self, batch: Batch) -> Tensor:
         """The weighted sum of the pixels' losses, in nats.
 
-        Its gradient is that of the maximum (Danskin's theorem). Second derivatives lack the weights' own: they are those
-        of a sum with fixed weights.
+        Its gradient is the maximum's (Danskin's theorem), second derivatives are those of fixed weights.
         """
         losses = batch.cross_entropy()
         return (self.weights(losses.detach(), batch.valid) * losses).sum()
