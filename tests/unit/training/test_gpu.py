@@ -19,6 +19,7 @@ from autoseg.training.precision import precision_of, reproducible
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: the training loop on a GPU is not tried"),
+    pytest.mark.filterwarnings("error:.*Triton kernels cannot run"),  # else it would be the reference that is tried
 ]
 PROXY = ProxyConfig(iters=CHECK_EVERY - 1, batch_size=4, crop=32, scale=[0.8, 1.2], optimizer="sgd", lr=0.02)
 
