@@ -23,7 +23,7 @@ from autoseg.data import Augment
 from autoseg.metrics import build_metric
 from autoseg.training import Batches, Training, View, build_model, evaluate
 from autoseg.training.precision import precision_of, reproducible
-from benchmarks.harness import Row, seconds
+from benchmarks.harness import Row, attempted, by_kernels, seconds
 from benchmarks.proxy import CONFIGS, Spent, Ticking, network
 from benchmarks.several import surrogate
 
@@ -75,9 +75,9 @@ def rows() -> Iterator[Row]:
         return
     proxy = ProxyConfig(**yaml.safe_load((CONFIGS / "proxy" / "paper.yaml").read_text(encoding="utf-8")))
     plan = Plan("cuda", network("deeplabv3plus_r50"), proxy)
-    plans = (plan, replace(plan, proxy=replace(proxy, cuda_graph=True)))
-    for each in plans:
-        yield from table(each, measured(each), torch.cuda.get_device_name())
+    plans = {"plain iterations": plan, "CUDA graphs": replace(plan, proxy=replace(proxy, cuda_graph=True))}
+    name = torch.cuda.get_device_name()
+    yield from attempted((how, lambda each=each: table(each, measured(each), name)) for how, each in plans.items())
 
 
 def table(plan: Plan, cost: Cost, device: str) -> list[Row]:
@@ -98,6 +98,7 @@ def table(plan: Plan, cost: Cost, device: str) -> list[Row]:
     return found
 
 
+@by_kernels()
 def measured(plan: Plan) -> Cost:
     """Train a while, score once."""
     device, proxy = torch.device(plan.device), plan.proxy

@@ -10,7 +10,10 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
+import traceback
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,6 +82,27 @@ def paired(
     pairs = [(seconds(ours, device), seconds(theirs, device)) for _ in range(repeats)]
     mine, other = zip(*pairs, strict=True)
     return statistics.median(mine), statistics.median(other), statistics.median(a / b for a, b in pairs)
+
+
+def attempted(figures: Iterable[tuple[str, Callable[[], Iterable[Row]]]]) -> Iterator[Row]:
+    """The rows of each call, named in a few words; what one of them cannot do is printed, and no loss to the others."""
+    for what, take in figures:
+        try:
+            rows = list(take())
+        except Exception as error:
+            traceback.print_exc()
+            reason = str(error).strip().partition("\n")[0]
+            print(f"{what}: not measured, {type(error).__name__}: {reason}", flush=True)
+        else:
+            yield from rows
+
+
+@contextmanager
+def by_kernels() -> Iterator[None]:
+    """Within, a loss that leaves its Triton kernels for the reference path is an error: it would be timed as theirs."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*Triton kernels cannot run")
+        yield
 
 
 def machine(device: str = "cpu") -> dict[str, Any]:

@@ -90,7 +90,7 @@ def rows() -> Iterator[Row]:
         data.cache_dir, data.holdout = scratch, 0.02
         if DEVICE == "cuda":
             for kind in ("OptimWrapper", "AmpOptimWrapper"):
-                yield training(data, scratch, on_gpu(), kind)
+                yield training(data, scratch, on_gpu(), kind, pairs=3)
         else:
             for threads in (1, cpu_cores()):
                 yield training(data, scratch, on_cpu(threads), "OptimWrapper")
@@ -206,10 +206,14 @@ def theirs(data: DataConfig, scratch: str, setting: Setting, wrapper: str) -> Sp
     from mmengine.config import Config
     from mmengine.runner import Runner
 
-    runner = Runner.from_cfg(Config(runner_config(data, scratch, setting, wrapper)))
     loss = Ticking(nn.Identity(), lambda: Spent.now(setting.device), (setting.warmup, setting.warmup + setting.timed))
-    runner.model.decode_head.loss_decode.register_forward_pre_hook(lambda *_: loss.set_progress(0.0))
-    runner.train()
+    kept = torch.backends.cudnn.benchmark
+    try:
+        runner = Runner.from_cfg(Config(runner_config(data, scratch, setting, wrapper)))
+        runner.model.decode_head.loss_decode.register_forward_pre_hook(lambda *_: loss.set_progress(0.0))
+        runner.train()
+    finally:
+        torch.backends.cudnn.benchmark = kept  # the Runner sets it for the whole process
     first, last = loss.ticks
     return last.each(first, setting.timed)
 
@@ -258,4 +262,5 @@ def runner_config(data: DataConfig, scratch: str, setting: Setting, wrapper: str
         "train_cfg": {"type": "IterBasedTrainLoop", "max_iters": proxy.iters, "val_interval": 10**9},
         "default_hooks": {"checkpoint": None, "logger": {"type": "LoggerHook", "interval": 50}},
         "visualizer": None, "randomness": {"seed": 0},
+        "env_cfg": {"cudnn_benchmark": True},  # as in mmsegmentation's default_runtime.py, and as ours
     }  # fmt: skip

@@ -9,7 +9,7 @@ stream of batches. Ways:
 * threads, on a GPU only: one process, each candidate on a stream of its own.
 
 Timed are iterations after a warm-up, without data, start-up and scoring; a candidate has 250 of them, 1000 on a GPU.
-What autoseg does by default are processes on a CPU and one after the other on a GPU.
+What autoseg does by default are processes on a CPU and one after the other on a GPU, where the peer is timed once.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from torch.func import functional_call, stack_module_state
 
 from autoseg.config import DataConfig
 from autoseg.data import Augment, open_data
-from autoseg.execution import Job, ProcessExecutor
+from autoseg.execution import Job, Outcome, ProcessExecutor
 from autoseg.execution.devices import cpu_cores
 from autoseg.search.proxy import ProxyTask
 from autoseg.surrogates import SurrogateLoss, build_space
@@ -37,7 +38,7 @@ from autoseg.training import Batches, build_model, layers
 from autoseg.training.precision import precision_of, reproducible
 from autoseg.training.schedule import build_optimizer, rates, set_rates
 from benchmarks import proxy
-from benchmarks.harness import Row
+from benchmarks.harness import Row, attempted, by_kernels
 from benchmarks.proxy import Setting, Spent, Ticking
 
 DEVICE = proxy.DEVICE
@@ -81,15 +82,18 @@ def rows() -> Iterator[Row]:
         if not gpu:
             yield from compared(plan, ways)
             return
-        for name, way in ways.items():  # each by itself: what one of them cannot do is no loss to the others
-            yield from compared(plan, {name: way}, repeats=1)
+        peer = one_after_the_other(plan)
+        yield from attempted((name, partial(compared, plan, {name: way}, 1, peer)) for name, way in ways.items())
 
 
-def compared(plan: Plan, ways: dict[str, Callable[[Plan], float]], repeats: int = REPEATS) -> list[Row]:
-    """Every way in turn with the peer: candidates an hour."""
+@by_kernels()  # round threads too: each puts back the filters that it found
+def compared(
+    plan: Plan, ways: dict[str, Callable[[Plan], float]], repeats: int = REPEATS, peer: float | None = None
+) -> list[Row]:
+    """Candidates an hour, every way in turn with the peer, unless that one's iterations a second are known."""
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for _ in range(repeats):
-        alone = plan.an_hour(one_after_the_other(plan))
+        alone = plan.an_hour(one_after_the_other(plan) if peer is None else peer)
         for name, way in ways.items():
             taken[name].append((plan.an_hour(way(plan)), alone))
     where = "cpu" if plan.setting.device == "cpu" else torch.cuda.get_device_name()
@@ -122,18 +126,20 @@ def surrogate(number: int, classes: int) -> nn.Module:
 
 
 class Training:
-    """A task that trains one candidate and says when its timed iterations began and ended."""
+    """A task that trains one candidate and says when its timed iterations began and ended, if it came to them."""
 
     def __init__(self, data: DataConfig, setting: Setting) -> None:
         self.data, self.setting = data, setting
 
+    @by_kernels()
     def __call__(self, payload: dict[str, Any], device: str) -> dict[str, float]:
-        """Train candidate `payload["number"]`."""
+        """Train candidate `payload["number"]`, for `payload["limit"]` iterations at most."""
         setting = self.setting
         window = (setting.warmup, setting.warmup + setting.timed)
         loss = Ticking(surrogate(payload["number"], len(self.data.classes)), lambda: Spent.now(device), window)
-        ProxyTask(self.data, setting.network(), setting.proxy, ("miou",))(loss, seed=0, device=device)
-        return dict(zip(("first", "last"), (tick.wall_s for tick in loss.ticks), strict=True))
+        task = ProxyTask(self.data, setting.network(), setting.proxy, ("miou",), limit=payload.get("limit"))
+        task(loss, seed=0, device=device)
+        return dict(zip(("first", "last"), (tick.wall_s for tick in loss.ticks), strict=False))
 
 
 def one_after_the_other(plan: Plan) -> float:
@@ -147,10 +153,11 @@ def in_processes(plan: Plan) -> float:
     """Iterations a second of all processes together, while all of them train."""
     cpu = plan.setting.device == "cpu"
     slots = ["cpu"] * cpu_cores() if cpu else ["cuda:0"] * plan.candidates
+    few = {} if cpu else {"limit": 3}  # to wake a worker, where a training in full takes long
     with ProcessExecutor(Training(plan.data, plan.threads(1)), slots) as executor:
-        list(executor.run([Job(f"start {k}", {"number": k}) for k in range(len(slots))]))  # all are up
+        list(map(_scores, executor.run([Job(f"start {k}", {"number": k, **few}) for k in range(len(slots))])))
         done = executor.run([Job(str(k), {"number": k}) for k in range(len(slots))])
-        return sum(plan.setting.timed / _length(outcome.scores) for _, outcome in done)
+        return sum(plan.setting.timed / _length(ticks) for ticks in map(_scores, done))
 
 
 def in_threads(plan: Plan) -> float:
@@ -167,6 +174,14 @@ def in_threads(plan: Plan) -> float:
         ThreadPoolExecutor(plan.candidates) as pool,
     ):
         return sum(pool.map(work, range(plan.candidates)))
+
+
+def _scores(done: tuple[Job, Outcome]) -> dict[str, float]:
+    """What a job came to."""
+    job, outcome = done
+    if outcome.state != "complete":
+        raise RuntimeError(f"candidate {job.key} {outcome.state}: {outcome.error}")
+    return outcome.scores
 
 
 def _length(ticks: dict[str, float]) -> float:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from autoseg.config import DataConfig, ModelConfig, ProxyConfig
+from autoseg.execution import InlineExecutor, Job, Outcome
+from autoseg.surrogates import loss as loss_module
+from autoseg.surrogates.fast import reading
 from autoseg.training import build_model
 from benchmarks import cost, harness, proxy, run, several
 from benchmarks import table as performance
@@ -69,6 +73,71 @@ def test_ways_are_compared_pair_by_pair(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(several, "one_after_the_other", lambda plan: next(alone))
     (row,) = several.compared(plan, {"other": lambda plan: 8.0}, repeats=3)
     assert row.ratio == 2.0 and row.ours == 8.0 * 3600 / 250
+    (row,) = several.compared(plan, {"other": lambda plan: 8.0}, repeats=1, peer=16.0)  # none is left to be timed
+    assert row.ratio == 0.5
+
+
+@pytest.mark.parametrize("failing", ["start 1", "1"])
+def test_the_reason_why_a_candidate_was_not_trained_is_told(monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
+    class Executor(InlineExecutor):
+        def __init__(self, task: object, slots: list[str]) -> None:
+            super().__init__(lambda payload, device: {"first": 1.0, "last": 3.0})
+
+        def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
+            for job, outcome in super().run(jobs):
+                yield job, Outcome("failed", error="the reason") if job.key == failing else outcome
+
+    monkeypatch.setattr(several, "ProcessExecutor", Executor)
+    monkeypatch.setattr(several, "cpu_cores", lambda: 2)
+    with pytest.raises(RuntimeError, match=f"candidate {failing} failed: the reason"):
+        several.in_processes(several.Plan(DataConfig(), proxy.on_cpu(), 2, 250))
+
+
+def test_what_one_figure_cannot_do_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    row = harness.Row("a row", "peer", 1.0, 2.0, 0.5, "ms")
+
+    def fails() -> Iterator[harness.Row]:
+        yield row
+        raise ValueError("no memory\nmuch more")
+
+    assert list(harness.attempted([("first", fails), ("second", lambda: [row])])) == [row]
+    said = capsys.readouterr()
+    assert said.out == "first: not measured, ValueError: no memory\n" and "Traceback" in said.err
+
+
+@pytest.mark.slow  # imports triton
+def test_no_figure_is_taken_of_the_reference_in_place_of_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernels are asked to start on the CPU, which they cannot."""
+    pytest.importorskip("triton", reason="needs triton, which torch brings along on Linux only")
+    for module in (loss_module, reading):
+        monkeypatch.setattr(module, "by_kernels", lambda _: True)
+    plan = cost.Plan("cpu", MODEL, PROXY, classes=4, images=6, scored=3, warmup=1, timed=2)
+    with pytest.raises(UserWarning, match="Triton kernels cannot run"):
+        cost.measured(plan)
+    monkeypatch.setattr(
+        several,
+        "ProxyTask",
+        lambda *_, **__: lambda loss, **_: loss(torch.zeros(1, 2, 8, 8), torch.zeros(1, 8, 8, dtype=torch.int64)),
+    )
+    with pytest.raises(UserWarning, match="Triton kernels cannot run"):
+        several.Training(DataConfig(classes=["a", "b"]), proxy.on_cpu())({"number": 0}, "cpu")
+
+
+def test_the_runner_chooses_its_convolutions_by_trial_as_users_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mmengine.runner import Runner
+
+    chosen = []
+
+    def from_cfg(config: Any) -> Runner:
+        torch.backends.cudnn.benchmark = config.env_cfg.cudnn_benchmark  # as it does, for the whole process
+        chosen.append(torch.backends.cudnn.benchmark)
+        raise ValueError("enough")
+
+    monkeypatch.setattr(Runner, "from_cfg", from_cfg)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    with pytest.raises(ValueError, match="enough"):
+        proxy.theirs(DataConfig(classes=["a", "b"]), "", proxy.on_cpu(), "OptimWrapper")
+    assert chosen == [True] and not torch.backends.cudnn.benchmark
 
 
 def test_a_setting_times_all_but_the_warm_up_and_the_last_iteration() -> None:
