@@ -1,14 +1,25 @@
 #!/usr/bin/env bash
 # What only a GPU can show: its tests, then figures of benchmarks/, the most wanted first; others are named as PARTs.
-#   scripts/on_a_gpu.sh OUT [PART:SECONDS ...]
-# Needs no network and no installed autoseg. Each part has a limit and its log; what it has come to by then is in OUT, and
-# the end of each log is shown last. The defaults take ten minutes at most.
+#   scripts/on_a_gpu.sh OUT [PART:SECONDS ...]     at most 3 benchmark parts a call: each leaves two files in OUT
+# Needs no network and no installed autoseg, but what it imports, pytest and pytest-xdist. Each part has a limit and its
+# log; what it has come to by then is in OUT, and the end of each log is shown last. The defaults take 8 minutes at most.
+#
+# Nothing of this has run on a GPU yet. Expected, of an H200 with 16 cores (known are CPU times alone):
+#   kernels     60 s   4 minutes of compiling, by 8 processes; the longest test compiles 45 s of it
+#   gpu_losses  60 s   45 s more where `kernels` has not run before: Triton keeps what it has compiled
+#   training    20 s
+#   cost        60 s   251 iterations, then 3000 images scored, twice
+#   proxy, several     2 to 4 minutes each, a guess
 set -uo pipefail
 cd "$(dirname "$0")/.."
-out=${1:?"usage: scripts/on_a_gpu.sh OUT [PART:SECONDS ...]"}
+usage="usage: scripts/on_a_gpu.sh OUT [PART:SECONDS ...], at most 3 benchmark parts a call"
+out=${1:?"$usage"}
 shift
 parts=("$@")
-[ $# -gt 0 ] || parts=(kernels:240 gpu_losses:130 training:80 cost:130)
+[ $# -gt 0 ] || parts=(kernels:120 gpu_losses:130 training:80 cost:130)
+for each in "${parts[@]}"; do
+    [[ $each =~ ^[a-z_]+:[1-9][0-9]*$ ]] || { echo "on_a_gpu.sh: '$each' is no PART:SECONDS; $usage" >&2; exit 2; }
+done
 mkdir -p "$out"
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 PYTHON=${PYTHON:-python3}
@@ -23,8 +34,8 @@ trap '[ ${#made[@]} -eq 0 ] || rm -f "${made[@]}"' EXIT
 
 part() {
     case $1 in
-        kernels) "$PYTHON" -m pytest -m gpu -q -p no:cacheprovider tests/unit/surrogates tests/unit/data/test_augment.py \
-            tests/unit/test_gpu_benchmark.py ;;
+        kernels) "$PYTHON" -m pytest -m gpu -q -n 8 -p no:cacheprovider tests/unit/test_gpu_benchmark.py \
+            tests/unit/surrogates tests/unit/data/test_augment.py ;; # the longest test first
         training) "$PYTHON" -m pytest -m gpu -q -p no:cacheprovider tests/unit/training/test_gpu.py ;;
         *) "$PYTHON" -m benchmarks.run "$1" --out "$out" ;;
     esac
