@@ -421,6 +421,18 @@ def trials(scored):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["miou", "macc", "gacc"])
+def test_the_first_loss_of_totals_passes_whatever_absent_classes_do(interpreter, name):
+    """Of mAcc, which divides by the labels, one where they count was tried on a division by nothing."""
+    assert interpreter(trials_of_scores, name) == [True, True]
+
+
+def trials_of_scores(name):
+    ratio = wanted_by(autoseg.build_metric(name, C), kernels=True).ratio
+    return [checks._scores(torch.device("cpu"), C, ratio, present, 1e-8, 0) for present in (False, True)]
+
+
+@pytest.mark.slow
 def test_a_first_batch_in_inference_mode_is_no_reason_to_leave_the_kernels(interpreter):
     assert interpreter(first_in_inference_mode) == [True, False]
 

@@ -110,7 +110,8 @@ def _scores(device: torch.device, num_classes: int, ratio: Ratio, present: bool,
     """Whether the kernel that makes the loss of totals gives what the definition gives."""
     generator = torch.Generator().manual_seed(0)
     totals = torch.rand((len(ratio.rows[0]), num_classes), generator=generator, dtype=torch.float64)
-    totals[ratio.label, num_classes // 2] = 0  # a class that the labels lack
+    if present:  # a class that the labels lack; if it counted, hits of no pixel would be divided by nothing
+        totals[ratio.label, num_classes // 2] = 0
     curve = _bent(pieces) if pieces else None
     score = Score(ratio, present, eps, None if curve is None else curve.to(device))
     value, slopes = (found.cpu() for found in launches.scored(totals.to(device), score))
