@@ -6,7 +6,7 @@ sizes are (height, width) in pixels.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 PAPER_METRICS = ("miou", "fwiou", "macc", "gacc", "biou", "bf1")
@@ -96,8 +96,8 @@ class ProxyConfig:
 
 
 def without_limits(proxy: ProxyConfig) -> dict[str, Any]:
-    """What may not change while trainings are to be compared, plain: all but how much of the disk they may take."""
-    return {key: value for key, value in asdict(proxy).items() if key != "frozen_gb"}
+    """What may not change while trainings are to be compared, plain; how much of the disk they may take is as usual."""
+    return asdict(replace(proxy, frozen_gb=ProxyConfig.frozen_gb))
 
 
 @dataclass

@@ -28,7 +28,7 @@ usage: autoseg watch RUN [--once] [--every SECONDS]
   --once    print how it stands and stop
   --every   how often to look; default 2 seconds
 
-Ends with 0 when the run has ended, with 1 if its process is gone before (it says how to go on).
+Ends with 0 when the run has ended, with 1 if it has stopped before (it says how to go on).
 
   autoseg watch runs/NAME
   autoseg watch runs/NAME --once

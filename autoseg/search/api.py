@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -17,13 +19,13 @@ from autoseg.errors import InputError
 from autoseg.execution import build_executor, places
 from autoseg.metrics.base import MetricOptions
 from autoseg.search.candidate import CandidateTask, hand_made_rivals
-from autoseg.search.cautions import Cautions
 from autoseg.search.loop import Problem, run_search
 from autoseg.search.observer import Observer, Observers
 from autoseg.search.own import Knowing
 from autoseg.search.publish import CardPublisher
 from autoseg.search.records import SearchResult
 from autoseg.search.run_folder import RunFolder, new_run_path
+from autoseg.search.shares import Shares
 from autoseg.search.target import check_settings, space_of, start
 from autoseg.search.versions import versions
 from autoseg.surrogates.space import SearchSpace
@@ -127,7 +129,8 @@ def search(
         observer: told what happens, until it fails; see `autoseg.search.observer`.
 
     Returns:
-        The winner and the table it was chosen from; its card is `loss.json` in the run folder.
+        The winner and the table it was chosen from; its card is `loss.json` in the run folder. What it says of them
+        in `warnings` is warned of too.
 
     Raises:
         InputError: an argument is wrong, or the run folder is of another search.
@@ -197,6 +200,10 @@ def search(
         provenance = {"target": metric, "seed": seed, "versions": versions()}
         publish = CardPublisher(path / "loss.json", bound, num_classes, ignore_index, options, provenance)
         problem = Problem(metric, bound.names, bound.identity.tolist(), seed)
-        observers = Observers([Cautions(metric), *([] if observer is None else [observer])])
+        observers = Observers([Shares(metric), *([] if observer is None else [observer])])
         stack.callback(observers.close)
-        return run_search(folder, problem, chosen, executor, settings, publish, observers)
+        result = run_search(folder, problem, chosen, executor, settings, publish, observers)
+    through = sys._getframe(1).f_globals["__name__"] == __package__  # called as the package, which is callable
+    for text in result.warnings:
+        warnings.warn(text, stacklevel=2 + through)
+    return result

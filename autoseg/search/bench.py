@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from autoseg.errors import AutosegError, InputError
-from autoseg.execution import Executor, Job, Outcome
+from autoseg.execution import Executor, Job
 from autoseg.search.ledger import Ledger
 from autoseg.search.observer import Amount, Observer, Progress
 from autoseg.search.records import COMPLETE, PRUNED, RUNNING, UNLUCKY, TrialRecord
@@ -33,6 +33,8 @@ class Bench:
         self.done, self._seconds = 0, 0.0
         self._counted: set[tuple[str, tuple[str, int]]] = set()
         self.best: TrialRecord | None = None
+        # A later round is built on what a round came to, failures too: those of the last one alone may change.
+        self._last_round = max((record.round for record in ledger.records("search")), default=-1)
         for study in ledger.studies:  # of a confirmation what is planned anew: others may be of an earlier one
             for record in ledger.records(study) if study != "confirm" else ():
                 self._count(study, record)
@@ -47,8 +49,8 @@ class Bench:
     ) -> list[TrialRecord]:
         """Results of the planned trainings, in their order. Those the ledger already has are not run again.
 
-        But for what failed or ran out of time when the run was last at work: with another machine, another limit or a
-        fault mended, it may complete.
+        But for what failed or ran out of time when the run was last at work, if no later round is built on it: with
+        another machine, another limit or a fault mended, it may complete.
 
         Args:
             study: of the ledger.
@@ -86,7 +88,7 @@ class Bench:
             got = f"{found.theta}, but the controller now asks {planned.theta}"
             hint = "The checkpoints or the ledger were changed, or the run is from other software versions."
             raise InputError(f"run folder, {planned.name}", "one θ for one candidate", got, hint)
-        if found.state in UNLUCKY:
+        if found.state in UNLUCKY and (planned.round < 0 or planned.round >= self._last_round):
             self._forget(study, found)
             return self.ledger.add(study, planned)
         return found
@@ -105,7 +107,7 @@ class Bench:
         self._seconds += record.seconds
         if study == "search" and record.state == COMPLETE:
             best = self.best
-            if best is None or (record.reward, -record.number) > (best.reward, -best.number):
+            if best is None or (record.reward, -record.round, -record.index) > (best.reward, -best.round, -best.index):
                 self.best = record
 
     def progress(self) -> Progress:
@@ -131,7 +133,7 @@ def train_list(
         asked = {record.key for record in plan}
         for record in ledger.records(study):
             if record.state == RUNNING and record.key not in asked:  # planned when the run was asked for more
-                ledger.finish(study, record, Outcome("failed", attempts=0, error="no longer asked for"), float("nan"))
+                ledger.drop(study, record)
         known = asked.union(record.key for record in ledger.records(study))
         records = Bench(ledger, executor, observer, Amount(len(known))).train(study, plan, reward)
     if records and all(record.state != COMPLETE for record in records):

@@ -34,7 +34,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from autoseg.errors import InputError
 from autoseg.execution import Outcome
 from autoseg.files import no_space_error, unwritable
-from autoseg.search.records import COMPLETE, PRUNED, TrialRecord
+from autoseg.search.records import COMPLETE, PRUNED, RUNNING, TrialRecord
 
 STUDIES = ("search", "confirm", "floor")
 PREFIX = "theta."
@@ -98,7 +98,7 @@ class Ledger:
         return list(self._records.get(study, {}).values())
 
     def planned(self, study: str) -> int:
-        """How many trainings were ever planned, those included whose place another took."""
+        """How many rows there are: trainings ever planned, those included whose place another took."""
         return self._planned[study]
 
     def find(self, study: str, key: tuple[str, int]) -> TrialRecord | None:
@@ -160,6 +160,11 @@ class Ledger:
         self._records[study][record.key] = finished
         return finished
 
+    def drop(self, study: str, record: TrialRecord) -> None:
+        """Forget a planned training that is no longer asked for; its row stays, as one that failed."""
+        self.finish(study, record, Outcome("failed", attempts=0, error="no longer asked for"), math.nan)
+        del self._records[study][record.key]
+
     def close(self) -> None:
         """Give the file back."""
         self._storage.remove_session()
@@ -209,7 +214,7 @@ class Ledger:
                 rungs[trial][step] = math.nan if value is None else value
             values = dict(tuple(row) for row in rows("trial_id, value", "trial_values"))
             trials = sorted(rows("number, trial_id, state", "trials"))
-        records = {}
+        records: dict[tuple[str, int], TrialRecord] = {}
         for number, trial, state in trials:
             self._rows[study, number], self._planned[study] = trial, number + 1
             record = self._record(number, attributes[trial], theta[trial])
@@ -217,7 +222,10 @@ class Ledger:
                 record = _finished(record, attributes[trial], values.get(trial))
                 record = dataclasses.replace(record, rungs=dict(sorted(rungs[trial].items())))
             _check_kinds(record)
-            records[record.key] = record
+            if record.state != RUNNING and not record.attempts:
+                records.pop(record.key, None)  # see `drop`
+            else:
+                records[record.key] = record
         return records
 
     def _record(self, number: int, attributes: dict[str, Any], theta: dict[str, float]) -> TrialRecord:

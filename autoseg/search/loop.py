@@ -31,7 +31,7 @@ from autoseg.search.confirm import (
 )
 from autoseg.search.ledger import Ledger
 from autoseg.search.observer import Amount, Observer, Plan, RoundSummary
-from autoseg.search.records import COMPLETE, FAILED, RUNNING, Finding, SearchResult, TrialRecord, by_round
+from autoseg.search.records import COMPLETE, FAILED, RUNNING, UNLUCKY, Finding, SearchResult, TrialRecord, by_round
 from autoseg.search.reward import Floor, Reward
 from autoseg.search.run_folder import RunFolder
 from autoseg.search.rungs import Rungs
@@ -74,7 +74,7 @@ def run_search(
     """
     with Ledger(folder.trials, problem.names) as ledger:
         first = _go_on(folder, controller, ledger, settings.candidates)
-        amount, done = _amount(ledger, problem, settings, mean=_mean(controller) is not None)
+        amount, done = _amount(ledger, problem, settings, first, mean=_mean(controller) is not None)
         bench = Bench(ledger, executor, observer, amount)
         size = settings.rounds, settings.candidates, executor.workers
         observer.started(Plan(folder.path, problem.metric, *size, amount, done, first))
@@ -182,11 +182,12 @@ def _mean(controller: Controller) -> tuple[float, ...] | None:
     return None if mean is None else tuple(float(x) for x in mean)
 
 
-def _amount(ledger: Ledger, problem: Problem, settings: SearchSettings, mean: bool) -> tuple[Amount, int]:
-    """How much there is to train in all, and how many have a result; `mean` as in `amount_of`."""
+def _amount(ledger: Ledger, problem: Problem, settings: SearchSettings, first: int, mean: bool) -> tuple[Amount, int]:
+    """How much there is to train in all, and how much of it is done before round `first`; `mean` as in `amount_of`."""
     history = ledger.records("search")
     config = {"search": asdict(settings), "seed": problem.seed, "proxy": {"iters": problem.iters}}
     confirmation, planned = confirmation_of(config, history, ledger.records("confirm"))
     floor = settings.floor is not None and Floor.parse(settings.floor).rival is not None
     recorded = [*ledger.records("floor"), *history, *confirmation]
-    return amount_of(config, floor, planned, mean), sum(record.state != RUNNING for record in recorded)
+    left = [r for r in recorded if r.state == RUNNING or (r.state in UNLUCKY and not 0 <= r.round < first)]
+    return amount_of(config, floor, planned, mean), len(recorded) - len(left)

@@ -53,7 +53,8 @@ class RunFolder:
         """
         with no_space(path), writable(path):
             path.mkdir(parents=True, exist_ok=True)
-        _refuse_used(path)  # before anything is written into what may be no run's folder
+        with writable(path):
+            _refuse_used(path)  # before anything is written into what may be no run's folder
         lock = _locked(path)
         try:
             _refuse_used(path)
@@ -129,7 +130,7 @@ class RunFolder:
         paths = sorted(self.path.glob("controller/round_*.json"), key=lambda path: (len(path.name), path.name))
         if not paths:
             return None
-        hint = f"Delete {paths[-1].name} and resume: the ledger replays its round, nothing is trained again."
+        hint = f"Delete {paths[-1].name} and resume: the ledger replays its round, what completed is not trained again."
         content = read_json(paths[-1], hint)
         round, state = content.get("round"), content.get("state")
         if content.get("schema") != SCHEMA or not isinstance(state, dict) or not isinstance(round, int):
@@ -144,10 +145,13 @@ class RunFolder:
 
     def close(self) -> None:
         """Unlock it, and say that this process has left it: it may live on, as a notebook's does."""
-        if self._lock.is_locked:
-            with contextlib.suppress(OSError, InputError):  # a full disk, or a folder that is not wanted any more
-                _own(self.path, left=True)
-        self._lock.release()
+        try:
+            if self._lock.is_locked:
+                with contextlib.suppress(OSError, InputError):  # a full disk, or a folder that is not wanted any more
+                    if read_json(self.path / OWNER).get("pid") == os.getpid():  # not of another run, made in its place
+                        _own(self.path, left=True)
+        finally:
+            self._lock.release()
 
     def __enter__(self) -> Self:
         return self
@@ -270,8 +274,7 @@ def _locked(path: Path) -> FileLock:
 def _own(path: Path, left: bool = False) -> None:
     """Say that this process works in the folder, or that it did and has `left`."""
     who = {"pid": os.getpid(), "host": socket.gethostname(), "began": began(os.getpid()), "left": left}
-    if path.is_dir():
-        write_atomic(path / OWNER, json.dumps(who))
+    write_atomic(path / OWNER, json.dumps(who))
 
 
 def began(pid: int) -> int | None:

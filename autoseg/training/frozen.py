@@ -119,7 +119,7 @@ def _kept(features: Features, read: Sequence[bool], precision: Precision) -> Ite
 def _check_space(size: int, most_gb: float, path: Path) -> None:
     if size > most_gb * GB:
         got = f"{size / GB:.3g} GB of features for one seed"
-        hint = "Allow more, also beside resume=RUN, or train on less: proxy.iters, proxy.batch_size, proxy.crop."
+        hint = "Allow more, as a resumed search may too, or train on less: proxy.iters, proxy.batch_size, proxy.crop."
         raise InputError("proxy.backbone", f"at most the {most_gb:g} GB of proxy.frozen_gb", got, hint)
     free = shutil.disk_usage(path.parent).free
     if size > free:

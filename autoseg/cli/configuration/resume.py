@@ -59,7 +59,7 @@ def resumed(given: T, typed: list[str], free: Sequence[str] = FREE) -> T:
         InputError: not a run folder, one with code that is not typed, or a typed key would make it another search.
     """
     run = Path(str(given.resume)).expanduser()
-    if "run_dir" in typed and Path(str(given.run_dir)).expanduser().resolve() != run.resolve():
+    if given.run_dir is not None and Path(str(given.run_dir)).expanduser().resolve() != run.resolve():
         raise InputError("run_dir", "none beside resume", given.run_dir, "A run stays in its folder.")
     kept: T = stored.load(type(given), written(run, type(given)))
     refuse_code(kept, run)

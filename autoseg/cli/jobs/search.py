@@ -26,7 +26,7 @@ from autoseg.search.loop import Problem, run_search
 from autoseg.search.own import formulas, network_of
 from autoseg.search.proxy import ProxyTask
 from autoseg.search.publish import CardPublisher
-from autoseg.search.records import SearchResult
+from autoseg.search.records import UNLUCKY, SearchResult
 from autoseg.search.run_folder import RunFolder, new_run_path
 from autoseg.search.shared import SHARED, described
 from autoseg.search.target import check_settings, space_of, start
@@ -129,7 +129,9 @@ def _search(config: SearchConfig, parts: Parts, path: Path, workers: Standby) ->
 def _over(path: Path) -> bool:
     """Whether nothing of the search in a run folder is left to train."""
     status = read_status(path)
-    return status is not None and status.state == FINISHED
+    if status is None or status.state != FINISHED:
+        return False
+    return not any(record.state in UNLUCKY for record in status.records if record.round < 0)
 
 
 def _folder(config: SearchConfig, parts: Parts, path: Path) -> RunFolder:

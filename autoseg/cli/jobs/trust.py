@@ -63,12 +63,6 @@ def trust(config: TrustConfig, workers: Standby) -> int:
     found = running.resumable("trust", parts.path, lambda: _trained(config, parts, workers), code)
     if found is None:
         return INTERRUPTED
-    search, proxy = parts.search, parts.search.proxy
-    about = (
-        f"Search {Path(config.run).name}: {search.metric} on {search.data.name}, {search.model.name}, "
-        f"proxy of {proxy.iters} iterations of {proxy.batch_size} crops of {proxy.crop} px."
-    )
-    write(found, about, parts.search.metric, parts.path)
     for line in ["", *lines(found)]:
         print(line)
     print(
@@ -78,8 +72,8 @@ def trust(config: TrustConfig, workers: Standby) -> int:
 
 
 def _trained(config: TrustConfig, parts: Parts, workers: Standby) -> Trust:
-    """Open the folder, give the workers their task, train what is missing."""
-    metric = parts.search.metric
+    """Open the folder, give the workers their task, train what is missing, write tables and figure."""
+    search, proxy, metric = parts.search, parts.search.proxy, parts.search.metric
     planned = plan(parts.entries, parts.variants)
     with (
         _folder(config, parts) as folder,
@@ -90,7 +84,13 @@ def _trained(config: TrustConfig, parts: Parts, workers: Standby) -> Trust:
             f"({', '.join(variant.name for variant in parts.variants)}) in {folder.path}"
         )
         records = train_all(folder, planned, metric, executor, observers)
-    return Trust(parts.entries, parts.variants, records)
+        found = Trust(parts.entries, parts.variants, records)
+        about = (
+            f"Search {Path(config.run).name}: {metric} on {search.data.name}, {search.model.name}, "
+            f"proxy of {proxy.iters} iterations of {proxy.batch_size} crops of {proxy.crop} px."
+        )
+        write(found, about, metric, parts.path)  # before the folder is left: without them the run is not finished
+    return found
 
 
 def _folder(config: TrustConfig, parts: Parts) -> RunFolder:

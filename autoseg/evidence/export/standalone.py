@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from autoseg.metrics.base import Metric
-from autoseg.metrics.labels import check_ids, check_shapes
+from autoseg.metrics.labels import check_ids, check_shapes, check_tensors
 from autoseg.surrogates.curves import evaluate
 from autoseg.surrogates.logic import CurveLogic
 
@@ -64,9 +64,10 @@ class FoundLoss(nn.Module):
                 `ignore_index`.
         """
         options = self.terms[0].metric.options
-        check_shapes(logits, labels, options.num_classes)
+        check_tensors(logits=logits, labels=labels)
         if labels.device.type == "cpu" or labels.is_floating_point():
             check_ids(labels, "labels", options.num_classes, options.ignore_index)
+        check_shapes(logits, labels, options.num_classes)
         with torch.autocast(logits.device.type, enabled=False):
             work = logits if logits.dtype == torch.float64 else logits.float()
             probs = work.softmax(1)

@@ -77,7 +77,7 @@ def spread(history: Sequence[TrialRecord], metric: str, count: int) -> list[Entr
         InputError: fewer than two candidates of different θ completed.
     """
     known = {r.theta: r for r in reversed(history) if r.state == COMPLETE and r.kind == "candidate"}
-    left = sorted(known.values(), key=lambda r: (-r.scores[metric], r.number))
+    left = sorted(known.values(), key=lambda r: (-r.scores[metric], r.round, r.index))
     if len(left) < 2:
         raise InputError("RUN", "a search with two or more candidates", f"{len(left)} that completed")
     top, bottom = left[0].scores[metric], left[-1].scores[metric]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,9 @@ def search(path: Path, task: Any = None, **changes: Any) -> None:
     options |= {"rivals": ["identity", "ce", "lovasz"], **changes}
     if task is None:
         task = train
-    autoseg.search("miou", train=task, num_classes=3, run_dir=path, inline=True, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # such as that a rival is better
+        autoseg.search("miou", train=task, num_classes=3, run_dir=path, inline=True, **options)
 
 
 def compare(path: Path, seeds: int = 5, last: int | None = None, predictions: bool = True) -> None:

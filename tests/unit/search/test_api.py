@@ -19,6 +19,8 @@ from autoseg.search.candidate import CandidateTask
 from autoseg.search.observer import Observer
 from autoseg.surrogates import build_space
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:test_api")  # what these small searches find is no use
+
 SPACE = build_space("default", metric="miou")
 SMALL: dict[str, Any] = {"rounds": 2, "candidates": 2, "confirm_top": 1, "confirm_seeds": 2, "controller": "random"}
 

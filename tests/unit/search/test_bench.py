@@ -101,6 +101,16 @@ def test_what_failed_when_the_run_was_last_at_work_is_trained_again(quick_path: 
         assert ledger.records(study) == after
 
 
+def test_the_first_of_equals_wins_also_where_it_was_trained_again(quick_path: Path) -> None:
+    with Ledger(quick_path / "trials.db", NAMES) as ledger:
+        bench = Bench(ledger, InlineExecutor(ToyTask(raise_above=0.4)), Observer(), Amount(4))
+        some = [replace(record, theta=(x, 0.1, 0.1)) for record, x in zip(plan(0, 2), (0.5, 0.3), strict=True)]
+        bench.train("search", some, lambda scores: 0.5)
+        again = Bench(ledger, InlineExecutor(ToyTask()), Observer(), Amount(4))
+        again.train("search", some, lambda scores: 0.5)
+        assert (bench.best, again.best) == (ledger.records("search")[1], ledger.records("search")[0])
+
+
 def test_the_first_of_equals_wins_whichever_ends_first(quick_path: Path) -> None:
     class Backwards(InlineExecutor):
         def run(self, jobs):  # type: ignore[no-untyped-def]

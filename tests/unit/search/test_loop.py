@@ -212,13 +212,26 @@ def test_a_search_in_which_nothing_worked_goes_on_once_it_does(
     assert same(mended, whole) and len(executor.payloads) == 9 + 8 + (floor is not None)
 
 
-def test_a_failure_that_the_controller_was_told_of_stays_one(quick_path: Path) -> None:
+def test_a_confirmation_that_failed_is_not_done(copied: Path, whole: SearchResult) -> None:
+    confirm = ConfirmConfig(1, 2, ["identity", "ce"], 25)
+    problem, told, lost = dataclasses.replace(PROBLEM, iters=10), Recorder(), InlineExecutor(ToyTask(raise_above=0.0))
+    assert not search(copied, settings(confirm=confirm), executor=lost, problem=problem).best.confirmed
+    result = search(copied, settings(confirm=confirm), problem=problem, observer=told)
+    assert told.of("started")[0].done == 9 and result.best.confirmed
+
+
+@pytest.mark.parametrize("replayed", [False, True])
+def test_a_failure_that_the_controller_was_told_of_stays_one(quick_path: Path, replayed: bool) -> None:
     """It has gone on from there: another past would be another search."""
-    options = settings(rounds=1, candidates=4, confirm=ConfirmConfig(1, 1, ["ce"]))
-    search(quick_path / "run", options, executor=InlineExecutor(ToyTask(raise_above=0.6)))
-    before, executor = essence(quick_path / "run")[0], CountingExecutor(ToyTask())
-    search(quick_path / "run", dataclasses.replace(options, rounds=2), executor=executor)
-    assert "failed" in {entry[3] for entry in before} and essence(quick_path / "run")[0][:4] == before
+    run, options = quick_path / "run", settings(rounds=2, candidates=4, confirm=ConfirmConfig(1, 1, ["ce"]))
+    with pytest.raises(Stop):
+        search(run, options, executor=PulledPlug(5, ToyTask(raise_above=0.6)))
+    before = essence(run)[0]
+    assert "failed" in {entry[3] for entry in before[:4]} and before[4][0] == 1
+    if replayed:  # as is said of a damaged checkpoint
+        (run / "controller" / "round_0001.json").unlink()
+    search(run, options)
+    assert essence(run)[0][:4] == before[:4] and len(essence(run)[0]) == 8
 
 
 def test_a_floor_trains_its_rival_once_with_the_seed_of_the_search(quick_path: Path) -> None:

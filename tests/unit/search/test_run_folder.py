@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -155,3 +157,12 @@ def test_a_damaged_checkpoint_says_what_to_do(tmp_path: Path, text: str) -> None
         (folder.path / "controller" / "round_0003.json").write_text(text)
         with pytest.raises(InputError, match=r"Delete round_0003\.json and resume"):
             folder.last_checkpoint()
+
+
+def test_a_folder_that_another_run_took_is_left_to_it(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    with RunFolder.create(path, {}, FIXED):
+        shutil.rmtree(path)
+        path.mkdir()
+        (path / "owner.json").write_text('{"pid": 1, "host": "another"}')
+    assert json.loads((path / "owner.json").read_text()) == {"pid": 1, "host": "another"}

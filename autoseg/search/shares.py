@@ -1,4 +1,4 @@
-"""What a search from Python warns of, as Python does: what its end says, and scores that its metric cannot have."""
+"""Scores are shares of 1: a training of the user's own that returns 43 for 43 % is told so, once."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from autoseg.search.records import COMPLETE, TrialRecord, percent
 SLACK = 1e-6  # a mean of scores that are 1 may be a little more
 
 
-class Cautions(Observer):
-    """Warns, and the search goes on.
+class Shares(Observer):
+    """Warns of the first score of the target that lies outside what its metric can be. The search goes on.
 
-    Scores are shares of 1: a training that returns 43 for 43 % is told so, once. A score of the user's own may have any
-    range, and so nothing is said of it, nor of scores beside the target.
+    A score of the user's own may have any range, and so nothing is said of it, nor of scores beside the target.
 
     Args:
         metric: the target, a name or a sum.
@@ -28,7 +27,7 @@ class Cautions(Observer):
         self._told = not terms or any(name in own for _, name in terms)
 
     def trained(self, record: TrialRecord, progress: Progress) -> None:
-        """Look at the target's score."""
+        """Look at its score."""
         score = record.scores.get(self._metric, 0.0)
         if self._told or record.state != COMPLETE or -SLACK <= score <= self._top + SLACK:
             return
@@ -38,7 +37,3 @@ class Cautions(Observer):
             f"as shares of 1, and this one is shown as {percent(score, 0)} %. The search goes on with it as it is."
         )
         warnings.warn(said, stacklevel=2)
-
-    def warning(self, text: str) -> None:
-        """What the search says of the loss it found."""
-        warnings.warn(text, stacklevel=2)
