@@ -18,7 +18,17 @@ from autoseg.config import PAPER_METRICS
 from autoseg.search.bench import Bench
 from autoseg.search.observer import Amount
 from autoseg.search.paired import paired, summary
-from autoseg.search.records import COMPLETE, RUNNING, Comparison, Finding, Row, SearchResult, TrialRecord, percent
+from autoseg.search.records import (
+    COMPLETE,
+    RUNNING,
+    Comparison,
+    Finding,
+    Row,
+    SearchResult,
+    TrialRecord,
+    counted,
+    percent,
+)
 from autoseg.search.reward import Floor
 
 WRECKED = 0.5  # share of the reference's score below which another metric counts as wrecked
@@ -213,7 +223,8 @@ def warnings_about(best: Row, rows: Sequence[Row], target: str) -> list[str]:
     """What the user should know: rivals that are better, other metrics that were wrecked, trainings that failed."""
     rivals = {row.name: row for row in rows if row.kind == "rival" and row.n}
     texts = [
-        f"{row.name} is better: {target} {row.mean:.4f} against {best.mean:.4f} of {best.name}, {row.n} fresh seeds"
+        f"{row.name} is better: {target} {row.mean:.4f} against {best.mean:.4f} of {best.name}, "
+        + counted(row.n, "fresh seed")
         for row in rivals.values()
         if row.mean > best.mean
     ]
@@ -252,7 +263,7 @@ def sentence(result: SearchResult) -> str:
     against = f"; under the same budget: {beside}" if beside else ""
     ahead = all(mean > other for other in rivals.values())
     found = "Found a loss for" if ahead else "The best loss found is not ahead of every rival for"
-    over = f"{len(best.seeds)} fresh seeds" + (f" and {best.iters} iterations" if best.iters else "")
+    over = counted(len(best.seeds), "fresh seed") + (f" and {best.iters} iterations" if best.iters else "")
     return f"{found} {result.metric}: {percent(mean)} over {over}{against}.{_doubt(result)}"
 
 

@@ -32,6 +32,11 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def counted(number: int, what: str) -> str:
+    """A number of things: "1 round", "2 rounds"."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 @dataclass(frozen=True)
 class TrialRecord:
     """One training in the ledger: planned before it runs, with its result afterwards.

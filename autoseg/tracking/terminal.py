@@ -8,7 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from autoseg.search.observer import Observer, Plan, RoundSummary
 from autoseg.search.observer import Progress as SearchProgress
-from autoseg.search.records import COMPLETE, PRUNED, SearchResult, TrialRecord, duration, percent
+from autoseg.search.records import COMPLETE, PRUNED, SearchResult, TrialRecord, counted, duration, percent
 from autoseg.search.timing import expected_seconds
 
 
@@ -47,9 +47,10 @@ class Terminal(Observer):
         """Say what will happen; open the bar."""
         self._plan = plan
         goes_on = f", going on after {plan.done} of {plan.total} trainings" if plan.done else ""
+        size = f"{counted(plan.rounds, 'round')} of {counted(plan.candidates, 'candidate')}"
         self._say(
-            f"Searching a loss for {plan.metric}: {plan.rounds} rounds of {plan.candidates} candidates on "
-            f"{plan.workers} worker{'s' if plan.workers > 1 else ''}, {plan.total} trainings in all{goes_on}."
+            f"Searching a loss for {plan.metric}: {size} on {counted(plan.workers, 'worker')}, "
+            f"{plan.total} trainings in all{goes_on}."
         )
         self._say(f"Run folder: {plan.run_dir}")
         each = self.seconds_per_training

@@ -12,7 +12,7 @@ from autoseg.losses import LossCard
 from autoseg.metrics import names
 from autoseg.mmconfigs import OF_A_REPORT
 from autoseg.search.ledger import Ledger
-from autoseg.search.records import COMPLETE, Row, SearchResult, by_round, percent
+from autoseg.search.records import COMPLETE, Row, SearchResult, by_round, counted, percent
 
 
 def draw(result: SearchResult, theta_names: list[str]) -> None:
@@ -52,7 +52,11 @@ def table(result: SearchResult) -> list[str]:
     lines = [_line(row, width, columns, row.name == result.best.name) for row in result.rows]
     seeds, iters = len(result.rows[0].values), result.best.iters
     budget = f"Same budget of {iters} iterations" if iters else "Same budget"
-    return [f"{budget}, {seeds} fresh seeds, held-out images, percent (mean ± std; * the winner):", head, *lines]
+    return [
+        f"{budget}, {counted(seeds, 'fresh seed')}, held-out images, percent (mean ± std; * the winner):",
+        head,
+        *lines,
+    ]
 
 
 def _line(row: Row, width: int, columns: list[str], won: bool) -> str:

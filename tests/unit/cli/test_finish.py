@@ -39,6 +39,10 @@ def test_a_lead_within_the_noise_is_told_as_such():
     assert "Not statistically certain against ce" in sentence(result((0.3, 0.3, 0.3), (0.4, 0.4, 0.4)))
 
 
+def test_one_seed_is_one():
+    assert sentence(result((0.3,), (0.4,))).startswith("Found a loss for miou: 40.0 over 1 fresh seed;")
+
+
 def test_a_better_rival_is_not_hidden():
     text = sentence(result((0.5, 0.5, 0.5, 0.5, 0.5)))
     assert text.startswith("The best loss found is not ahead of every rival") and "(-7.0)" in text

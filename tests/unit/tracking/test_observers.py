@@ -58,7 +58,7 @@ def test_plain_lines_when_not_a_terminal(tmp_path):
     play(terminal, tmp_path)
     lines = text.getvalue().splitlines()
     assert "\x1b" not in text.getvalue()
-    assert lines[0].startswith("Searching a loss for miou: 1 rounds of 2 candidates on 2 workers, 4 trainings")
+    assert lines[0].startswith("Searching a loss for miou: 1 round of 2 candidates on 2 workers, 4 trainings")
     assert str(tmp_path) in lines[1]
     assert "about 2 min" in lines[2]
     assert any("candidate 0.1" in line and "diverged: the loss is nan [1]" in line for line in lines)
