@@ -173,7 +173,7 @@ class SurrogateLoss(Judged, nn.Module):
         return self
 
     def curve(self, name: str) -> Tensor:
-        """(K, 6) float64 coefficients of one of the space's curves, see `curves.evaluate`."""
+        """(K, 6) coefficients of one of the space's curves, see `curves.evaluate`; float64, on MPS float32."""
         curve = self._buffers[_buffer(name)]
         assert curve is not None
         return curve

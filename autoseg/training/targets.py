@@ -226,9 +226,7 @@ def check_loss(loss: nn.Module, labels: str, field: str = "loss") -> None:
         if not isinstance(part, SegLoss):
             continue
         if labels in SOFT and (part.multilabel or not part.soft_labels):  # multilabel ones know no void pixel
-            hint = "Losses made for soft labels: jml, dml, ctl, ce, mse, and every searched surrogate."
-            if field == "search.confirm.rivals":
-                hint += f" For example {field}=[identity,ce,jml]."
+            hint = "Made for soft labels: jml, dml, ctl, ce, mse and every surrogate: try [identity,ce,jml]."
             raise InputError(field, f"one that takes soft labels, for proxy.labels={labels}", part.name, hint)
         if labels == "pseudo" and set(part.extra_keys) - CONSTANTS:
             hint = "Its maps are made of labels, and proxy.labels=pseudo withholds some."
