@@ -65,11 +65,12 @@ def _pieces(x: Tensor, coefficients: Tensor) -> tuple[Tensor, ...]:
     chosen = tuple(coefficients[0])
     for row in coefficients[1:]:
         beyond = x > row[0]  # a knot belongs to the piece on its left, as in the paper's release
-        chosen = tuple(torch.where(beyond, new, old) for new, old in zip(row, chosen, strict=True))
+        chosen = tuple(torch.where(beyond, row[i], old) for i, old in enumerate(chosen))
     return chosen
 
 
-def _value_and_slope(x: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor]:
+def value_and_slope(x: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor]:
+    """g(x) and g'(x); arguments as of `evaluate`, in one dtype."""
     left, right, a, y0, y1, y2 = _pieces(x, coefficients)
     width = right - left  # in x's own precision, so that u = 1 exactly at the right knot
     u = ((x - left) / width).clamp(0, 1)
@@ -92,7 +93,7 @@ class _Curve(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor]:
-        return _value_and_slope(x, coefficients)
+        return value_and_slope(x, coefficients)
 
     @staticmethod
     def setup_context(ctx: object, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
@@ -104,7 +105,7 @@ class _Curve(torch.autograd.Function):
     def backward(ctx: object, grad: Tensor | None, _: None) -> tuple[Tensor | None, None]:
         x, coefficients, slope = ctx.saved_tensors  # type: ignore[attr-defined]
         if torch.is_grad_enabled():
-            slope = _value_and_slope(x, coefficients)[1]
+            slope = value_and_slope(x, coefficients)[1]
         return (None if grad is None else grad * slope), None
 
 
@@ -121,5 +122,5 @@ def evaluate(x: Tensor, coefficients: Tensor) -> Tensor:
     """
     coefficients = coefficients.to(x.dtype)
     if torch.compiler.is_exporting():  # a function with its own backward cannot be written to a file
-        return _value_and_slope(x, coefficients)[0]
+        return value_and_slope(x, coefficients)[0]
     return _Curve.apply(x, coefficients)[0]

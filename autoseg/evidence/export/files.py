@@ -12,23 +12,29 @@ import torch
 from torch import Tensor, nn
 
 from autoseg.errors import InputError
+from autoseg.evidence.export import standalone
 from autoseg.evidence.export.gather import Gathered
 from autoseg.evidence.sampled import coefficients
 from autoseg.losses import LossCard
 from autoseg.metrics.base import Metric
 from autoseg.surrogates.loss import SurrogateLoss
 
-_FORMULA = ("__init__", "reset", "sums", "scores", "weights")  # what a loss needs of a metric
+_FORMULA = ("__init__", "sums", "scores", "weights")  # what a loss needs of a metric
 
 _UNPRINTED = re.compile(r"[^\w.+*() /-]")  # the title becomes a part of code, whatever a card says
 
 _PYTHON = '''"""{title}
 
-Found by autoseg; needs torch only. Use:
+Found by autoseg; needs torch alone, 1.13 or later, and Python 3.8. In PyTorch:
 
     from {module} import build_loss
     loss = build_loss(num_classes={num_classes})
     value = loss(logits, labels)  # (N, C, H, W) float, (N, H, W) integer -> scalar
+
+In a config of mmsegmentation 1 (mmengine 0.8 or later), with this file where Python finds it:
+
+    custom_imports = dict(imports=["{module}"])
+    model = dict(decode_head=dict(loss_decode=dict(_delete_=True, type="{module}.DecodeLoss")))
 """
 
 from __future__ import annotations
@@ -46,6 +52,22 @@ def build_loss(num_classes: int = {num_classes}, ignore_index: int = {ignore_ind
 {terms}
     ]
     return FoundLoss(terms, absent={absent!r}, eps={eps!r}, loss_weight={loss_weight!r})
+
+
+class DecodeLoss(nn.Module):
+    """The loss as an mmsegmentation head calls it; totals are those of each GPU's own batch."""
+
+    def __init__(self, loss_weight: float = 1.0, loss_name: str = "loss_found") -> None:
+        super().__init__()
+        self.loss_weight, self.loss_name = loss_weight, loss_name
+
+    def forward(
+        self, cls_score: Tensor, label: Tensor, weight: Tensor | None = None, ignore_index: int = 255, **unused: Any
+    ) -> Tensor:
+        """Of (N, C, H, W) logits and (N, H, W) labels; pixel weights, as a sampler gives them, are refused."""
+        if weight is not None:
+            raise ValueError("weight of DecodeLoss: expected None, got pixel weights. Remove the head's sampler.")
+        return self.loss_weight * build_loss(cls_score.shape[1], ignore_index)(cls_score, label)
 '''
 
 _MMSEG = """# {title}
@@ -105,16 +127,15 @@ def as_python(card: LossCard, module: str) -> str:
         raise InputError("format", "json or mmseg for a loss made of several", "python", "Only curves become one file.")
     kinds = [type(metric) for _, metric in loss.terms]
     lineage = {base for kind in kinds for base in kind.__mro__ if issubclass(base, Metric)}
-    gathered = Gathered("autoseg", {base.__name__: _FORMULA for base in lineage})
+    gathered = Gathered("autoseg", {base.__name__: _FORMULA for base in lineage}, standalone.__name__)
     for kind in kinds:
         gathered.add(kind.__module__, kind.__name__)
-    for name in ("MetricOptions", "FoundLoss"):
-        gathered.add("autoseg.metrics.base" if name == "MetricOptions" else "autoseg.evidence.export.standalone", name)
+    gathered.add(standalone.__name__, "FoundLoss")
     options = loss.options
     return _PYTHON.format(
         title=title(card),
         module=module,
-        imports="\n".join(sorted(gathered.imports, key=lambda line: (line.split()[1], line))),
+        imports=gathered.imports,
         body=gathered.body,
         terms="\n".join(_term(loss, weight, metric) for weight, metric in loss.terms),
         num_classes=options.num_classes,

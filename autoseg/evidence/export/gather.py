@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from importlib import import_module
@@ -21,13 +22,15 @@ class Gathered:
     Args:
         package: names imported from here are copied; all other imports are kept.
         members: class name to the methods to keep; its decorators go. Other classes are copied whole.
+        instead: a module of the package; what it defines is copied in the place of what else has that name there.
     """
 
-    def __init__(self, package: str, members: Mapping[str, Collection[str]]) -> None:
-        self._package, self._members = package, members
+    def __init__(self, package: str, members: Mapping[str, Collection[str]], instead: str | None = None) -> None:
+        self._package, self._members, self._instead = package, members, instead
         self._homes: dict[str, Home] = {}
         self._texts: list[str] = []
-        self.imports: set[str] = set()
+        self._plain: set[str] = set()
+        self._named: defaultdict[str, set[str]] = defaultdict(set)  # by module
 
     def add(self, module: str, name: str) -> None:
         """Copy `name` as module `module` knows it, after all it reaches.
@@ -36,6 +39,8 @@ class Gathered:
             InputError: the module's source cannot be read.
             AutosegError: two different definitions share a name.
         """
+        if self._instead is not None and _ours(module, self._package) and _defined(self._instead, name):
+            module = self._instead
         text, names = _source(module)
         node = names.get(name)
         if node is None:
@@ -47,11 +52,11 @@ class Gathered:
             home = str(node.module)
             if home == self._package:
                 home = getattr(import_module(home), name).__module__
-            if home.partition(".")[0] == self._package or _beside(module, home):
+            if _ours(home, self._package) or _beside(module, home):
                 self.add(home, name)
             else:
                 alias = next(a for a in node.names if name in (a.asname, a.name))
-                self.imports.add(ast.unparse(ast.ImportFrom(node.module, [alias], 0)))
+                self._named[home].add(ast.unparse(alias))
             return
         if name in self._homes:
             if self._homes[name] != (module, name):
@@ -70,7 +75,13 @@ class Gathered:
             if _beside(module, alias.name):
                 hint = f"Write from {alias.name} import NAME, so that NAME can be copied."
                 raise InputError("export", "a metric that needs torch alone", f"import {alias.name} in {module}", hint)
-        self.imports.add(ast.unparse(node))
+        self._plain.add(ast.unparse(node))
+
+    @property
+    def imports(self) -> str:
+        """What the copied definitions import."""
+        named = [f"from {module} import {', '.join(sorted(names))}" for module, names in sorted(self._named.items())]
+        return "\n".join([*sorted(self._plain), *named])
 
     @property
     def body(self) -> str:
@@ -84,6 +95,15 @@ class Gathered:
             return [node]
         methods = [part for part in node.body if not isinstance(part, ast.FunctionDef) or part.name in members]
         return [*node.bases, *methods]
+
+
+def _ours(module: str, package: str) -> bool:
+    return module.partition(".")[0] == package
+
+
+def _defined(module: str, name: str) -> bool:
+    """Whether a module defines a name itself."""
+    return not isinstance(_source(module)[1].get(name), ast.Import | ast.ImportFrom | None)
 
 
 def _beside(module: str, other: str) -> bool:
@@ -152,9 +172,10 @@ def _cut(text: str, node: ast.stmt, kept: list[ast.AST]) -> str:
         decorators = getattr(node, "decorator_list", [])
         first = min([node.lineno, *(d.lineno for d in decorators)])
         return "\n".join(lines[first - 1 : node.end_lineno])
-    pieces = [lines[node.lineno - 1 : node.body[0].lineno - 1]]
-    for part in (part for part in node.body if part in kept):
-        pieces += [lines[part.lineno - 1 : part.end_lineno]]
-        if isinstance(part, ast.FunctionDef) or isinstance(part, ast.Expr):
-            pieces += [[""]]
-    return "\n".join(line for piece in pieces for line in piece).rstrip()
+    pieces, before = lines[node.lineno - 1 : node.body[0].lineno - 1], None
+    for part in [part for part in node.body if part in kept]:
+        if isinstance(before, ast.Expr | ast.FunctionDef) or (before and isinstance(part, ast.FunctionDef)):
+            pieces.append("")  # after a docstring, around a method
+        pieces += lines[part.lineno - 1 : part.end_lineno]
+        before = part
+    return "\n".join(pieces)

@@ -1,33 +1,216 @@
-"""The loss that an exported Python file holds. Written here with imports; `gather.py` copies what it reaches.
+"""What an exported Python file is made of, beside the metric's formula and the curves that were found.
 
-It must stay free of everything but torch and the formulas, and gives the same values as `SurrogateLoss`.
+`gather.py` copies from here: each name defined in this module stands for the package's own of that name. It is written
+to be read by whoever gets the file, needs torch alone, and runs where networks are trained: from Python 3.8 and torch
+1.13 on. It computes what `SurrogateLoss` does, the plain way.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, ClassVar, Dict, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from autoseg.metrics.base import Metric
-from autoseg.metrics.labels import check_ids, check_shapes, check_tensors
-from autoseg.surrogates.curves import evaluate
-from autoseg.surrogates.logic import CurveLogic
+from autoseg.surrogates.curves import value_and_slope
+
+Sums = Dict[str, Tensor]  # totals: (C,), or (N, C) with `per_image`
+
+
+class Ratio(Protocol):
+    """Division of totals."""
+
+    def __call__(self, numerator: Tensor, denominator: Tensor, empty: float = math.nan) -> Tensor:
+        """Elementwise; `empty` is for the exact metric."""
+
+
+@dataclass
+class MetricOptions:
+    """What a formula knows of the data; `tolerance` in pixels."""
+
+    num_classes: int
+    ignore_index: int
+    tolerance: int
+    drop_background: bool
+
+
+class Metric:
+    """A formula: totals over images and pixels, and ratios of them."""
+
+    absent_rule: ClassVar[bool] = True  # whether absent="include" may average over classes that a batch lacks
+    per_image: ClassVar[bool] = False
+
+    def __init__(self, options: MetricOptions) -> None:
+        self.options = options
+
+    def sums(self, p: Plane, y: Plane, logic: Logic) -> Sums:
+        """Totals of predictions and labels per class."""
+        raise NotImplementedError
+
+    def scores(self, s: Sums, ratio: Ratio) -> Tensor:
+        """A score per class."""
+        raise NotImplementedError
+
+    def weights(self, s: Sums) -> Tensor:
+        """Weight of each score in the mean."""
+        return torch.ones_like(s["label"])
+
+
+class _Curve(torch.autograd.Function):
+    """g(x), whose slope is computed along the way."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, coefficients: Tensor) -> Tensor:
+        value, slope = value_and_slope(x, coefficients)
+        ctx.save_for_backward(x, coefficients, slope)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        x, coefficients, slope = ctx.saved_tensors
+        if torch.is_grad_enabled():  # to be differentiated itself
+            slope = value_and_slope(x, coefficients)[1]
+        return grad * slope, None
+
+
+def _evaluate(x: Tensor, rows: list[list[float]]) -> Tensor:
+    value: Tensor = _Curve.apply(x, torch.tensor(rows, dtype=x.dtype, device=x.device))
+    return value
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x if x.device.type == "mps" else x.double()
+
+
+def _windows(x: Tensor, px: int) -> Tensor:
+    """Maximum over squares of side 2 px + 1."""
+    rows = F.max_pool2d(x, (1, 2 * px + 1), 1, (0, px))
+    return F.max_pool2d(rows, (2 * px + 1, 1), 1, (px, 0))
+
+
+class Plane:
+    """C maps over N images, (N, C, H, W), computed when they are first asked for.
+
+    Args:
+        make: computes them.
+        name: of their curve, as an operand of AND or OR.
+        soft: whether predictions take part; only then does an operand pass through a curve.
+        made_of: and, or, dilate, with its operands.
+    """
+
+    def __init__(self, make: Callable[[], Tensor], name: str, soft: bool, *made_of: Any) -> None:
+        self._make = make
+        self._values: Tensor | None = None
+        self.name, self.soft, self.made_of = name, soft, made_of
+
+    @property
+    def values(self) -> Tensor:
+        """The maps."""
+        if self._values is None:
+            self._values = self._make()
+        return self._values
+
+
+class Logic:
+    """The words of a formula, read with soft predictions: AND(a, b) = g(a) g(b), OR(a, b) = g(a) + g(b) - g(a) g(b).
+
+    Args:
+        probs: (N, C, H, W) softmax.
+        labels: (N, H, W) int64; ids outside [0, C) are void.
+        curves: coefficients of each g, by operation and operand.
+        per_image: totals are (N, C) instead of (C,).
+    """
+
+    def __init__(self, probs: Tensor, labels: Tensor, curves: dict[tuple[str, str], Any], per_image: bool) -> None:
+        self._curves, self._per_image = curves, per_image
+        self._ids = labels.unsqueeze(1)
+        self._valid = (self._ids >= 0) & (self._ids < probs.shape[1])
+        classes = torch.arange(probs.shape[1], device=probs.device).view(1, -1, 1, 1)
+        self.pred = Plane(lambda: probs, "p", True)
+        self.label = Plane(lambda: (self._ids == classes).to(probs.dtype), "y", False)
+
+    def and_(self, a: Plane, b: Plane) -> Plane:
+        """Pixels in both."""
+        return Plane(lambda: self._g("and", a) * self._g("and", b), "and", a.soft or b.soft, "and", a, b)
+
+    def or_(self, a: Plane, b: Plane) -> Plane:
+        """Pixels in either."""
+
+        def make() -> Tensor:
+            left, right = self._g("or", a), self._g("or", b)
+            return left + right - left * right
+
+        return Plane(make, "or", a.soft or b.soft, "or", a, b)
+
+    def boundary(self, a: Plane, px: int = 1, border: bool = False) -> Plane:
+        """Pixels of `a` within `px` of one outside it: OR(a, eroded) minus AND(a, eroded)."""
+
+        def make() -> Tensor:
+            if a is self.label:
+                return a.values * ~self._uniform(px, border)
+            padded = F.pad(-a.values, (px,) * 4, value=0.0 if border else -1.0)
+            eroded = Plane(lambda: -_windows(padded, px)[..., px:-px, px:-px], "eroded", a.soft)
+            return (self.or_(a, eroded).values - self.and_(a, eroded).values).clamp_min(0)
+
+        return Plane(make, "edge", a.soft)
+
+    def _uniform(self, px: int, border: bool) -> Tensor:
+        """(N, 1, H, W) bool: where the label has one class within `px`: one map is looked at instead of C."""
+        ids = torch.where(self._valid, self._ids, -1).to(self.pred.values.dtype)
+        if border:
+            ids = F.pad(ids, (px,) * 4, value=-2.0)
+        uniform = _windows(ids, px) == -_windows(-ids, px)
+        return uniform[..., px:-px, px:-px] if border else uniform
+
+    def dilate(self, a: Plane, px: int) -> Plane:
+        """`a` widened by `px` pixels."""
+        return Plane(lambda: _windows(a.values, px), "dilated", a.soft, "dilate", a, px)
+
+    def anywhere(self, a: Plane, skip_first: bool = False) -> Tensor:
+        """(N, 1, H, W) bool: where any class of the label's plane is set."""
+        inner, px = a.made_of[1:] if a.made_of[:1] == ("dilate",) else (a, 0)  # widening and "any class" commute
+        return _windows(inner.values[:, int(skip_first) :].amax(1, keepdim=True), px) > 0
+
+    def total(self, a: Plane, within: Plane | Tensor | None = None, void: bool = False) -> Tensor:
+        """Sum over images and pixels, of void ones with `void` alone."""
+        mask = torch.ones_like(self._valid) if void else self._valid
+        if isinstance(within, Plane):
+            per_image = _sum(a.values * within.values, mask)
+        else:
+            per_image = self._sum_of(a, mask if within is None else mask & within)
+        return per_image if self._per_image else per_image.sum(0)
+
+    def _sum_of(self, a: Plane, mask: Tensor) -> Tensor:
+        op, soft, hard = a.made_of if a.made_of[:1] in (("and",), ("or",)) else ("", a, a)
+        if hard.soft:
+            soft, hard = hard, soft
+        if not soft.soft or hard.soft or hard.made_of[:1] == ("dilate",):
+            return _sum(a.values, mask)
+        # A hard plane is in no class but the label's: only there AND is not 0, and OR not g(a) alone.
+        own = self._ids.clamp(0, soft.values.shape[1] - 1)
+        at_own = self._curve(op, soft, soft.values.gather(1, own)) * hard.values.gather(1, own) * mask
+        hits = _wide(at_own.new_zeros(soft.values.shape[:2])).scatter_add(1, own.flatten(1), _wide(at_own).flatten(1))
+        return hits if op == "and" else _sum(self._g("or", soft), mask) - hits + _sum(hard.values, mask)
+
+    def _g(self, op: str, a: Plane) -> Tensor:
+        return self._curve(op, a, a.values) if a.soft else a.values
+
+    def _curve(self, op: str, a: Plane, values: Tensor) -> Tensor:
+        return _evaluate(values, self._curves[op, a.name])
+
+
+def _sum(maps: Tensor, mask: Tensor) -> Tensor:
+    """(N, C)."""
+    return _wide((maps * mask).sum((2, 3)))
 
 
 @dataclass
 class Term:
-    """One metric of a sum with the curves found for it.
-
-    Attributes:
-        weight: its factor.
-        metric: the formula.
-        curves: coefficients of each curve, by operation and operand.
-        score: coefficients of the curve each class's score passes through, None for none.
-    """
+    """One metric of a sum: its weight, its formula, the curves found for it, and that of each class's score, if any."""
 
     weight: float
     metric: Metric
@@ -45,9 +228,9 @@ class FoundLoss(nn.Module):
         loss_weight: factor of the result.
     """
 
-    def __init__(self, terms: Sequence[Term], absent: str, eps: float, loss_weight: float) -> None:
+    def __init__(self, terms: list[Term], absent: str, eps: float, loss_weight: float) -> None:
         super().__init__()
-        self.terms, self.absent, self.eps, self.loss_weight = list(terms), absent, eps, loss_weight
+        self.terms, self.absent, self.eps, self.loss_weight = terms, absent, eps, loss_weight
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The loss of a batch.
@@ -60,41 +243,50 @@ class FoundLoss(nn.Module):
             0-d; 0 with zero gradient if the batch has nothing to count.
 
         Raises:
-            InputError: shapes or dtypes that do not belong together; on the CPU, an id that is neither a class nor
+            ValueError: shapes or dtypes that do not belong together; on the CPU, an id that is neither a class nor
                 `ignore_index`.
         """
         options = self.terms[0].metric.options
-        check_tensors(logits=logits, labels=labels)
-        if labels.device.type == "cpu" or labels.is_floating_point():
-            check_ids(labels, "labels", options.num_classes, options.ignore_index)
-        check_shapes(logits, labels, options.num_classes)
+        _check(logits, labels, options.num_classes, options.ignore_index)
         with torch.autocast(logits.device.type, enabled=False):
             work = logits if logits.dtype == torch.float64 else logits.float()
             probs = work.softmax(1)
-            ids = options.without_ignored(labels).long()
+            ids = labels.long()
+            ids = ids.masked_fill(ids == options.ignore_index, -1)
             total = torch.stack([term.weight * self._term(term, probs, ids) for term in self.terms]).sum()
             return (self.loss_weight * total).to(work.dtype)
 
     def _term(self, term: Term, probs: Tensor, labels: Tensor) -> Tensor:
         metric = term.metric
-        curves = {key: _coefficients(rows, probs) for key, rows in term.curves.items()}
-        logic = CurveLogic(probs, labels, curves, metric.per_image)
+        logic = Logic(probs, labels, term.curves, metric.per_image)
         sums = metric.sums(logic.pred, logic.label, logic)
         scores = metric.scores(sums, self._ratio)
         if term.score is not None:
-            scores = evaluate(scores.clamp(0, 1), _coefficients(term.score, scores))
+            scores = _evaluate(scores.clamp(0, 1), term.score)
         weights = metric.weights(sums).to(scores.dtype)
         label = sums["label"]
         if label.shape == weights.shape and not (metric.absent_rule and self.absent == "include"):
             weights = weights * (label > 0)
         whole = weights.sum()
-        mean = (scores * weights).sum() / torch.where(whole > 0, whole, 1.0)
-        return torch.where((whole > 0) & (label.sum() > 0), 1 - mean, 0.0)
+        mean = (scores * weights).sum() / whole.clamp_min(torch.finfo(whole.dtype).tiny)
+        return torch.where((whole > 0) & (label.sum() > 0), 1 - mean, torch.zeros_like(mean))
 
     def _ratio(self, numerator: Tensor, denominator: Tensor, empty: float = math.nan) -> Tensor:
         return numerator / (denominator + self.eps)
 
 
-def _coefficients(rows: list[list[float]], like: Tensor) -> Tensor:
-    dtype = torch.float32 if like.device.type == "mps" else torch.float64
-    return torch.tensor(rows, dtype=dtype, device=like.device)
+def _check(logits: Tensor, labels: Tensor, num_classes: int, ignore_index: int) -> None:
+    if logits.dim() != 4 or logits.shape[1] != num_classes or not logits.is_floating_point():
+        expected = f"float of shape (N, {num_classes}, H, W)"
+        raise ValueError(f"logits: expected {expected}, got {logits.dtype} of shape {tuple(logits.shape)}.")
+    shape = (logits.shape[0], *logits.shape[2:])
+    if tuple(labels.shape) != shape or labels.is_floating_point():
+        got = f"{labels.dtype} of shape {tuple(labels.shape)}"
+        raise ValueError(f"labels: expected integer class ids of shape {shape}, got {got}.")
+    if labels.device.type == "cpu":  # elsewhere a look at them would wait for the device
+        ids = labels.long()
+        wrong = ((ids < 0) | (ids >= num_classes)) & (ids != ignore_index)
+        if wrong.any():
+            found = ", ".join(map(str, ids[wrong].unique().tolist()[:5]))
+            expected = f"class ids 0 to {num_classes - 1} or ignore_index {ignore_index}"
+            raise ValueError(f"labels: expected {expected}, got also {found}.")

@@ -15,8 +15,7 @@ import autoseg
 from autoseg.losses import searched_loss
 from autoseg.metrics import base
 from autoseg.metrics.bits import square
-from autoseg.surrogates import CurveSpec
-from autoseg.surrogates.curves import _value_and_slope
+from autoseg.surrogates import CurveSpec, curves
 from autoseg.surrogates.fast.cpu import fused
 from autoseg.surrogates.fast.cpu.pieces import pieces_of, value_and_slope
 from autoseg.surrogates.fast.cpu.windows import dilated, eroded, greatest_around
@@ -218,7 +217,7 @@ def test_pieces_equal_the_curve(seed, family, pieces, constrained):
     coefficients = spec.coefficients(spec.decode(np.random.default_rng(seed).random(spec.dim)))
     x = torch.cat([torch.linspace(0, 1, 129), torch.logspace(-9, 0, 33)]).double()
     value, slope = value_and_slope(x, pieces_of(coefficients, x.dtype))
-    theirs, their_slope = _value_and_slope(x, coefficients)
+    theirs, their_slope = curves.value_and_slope(x, coefficients)
     torch.testing.assert_close(value, theirs, atol=1e-12, rtol=1e-9)
     torch.testing.assert_close(slope, their_slope, atol=1e-9, rtol=1e-6)
 
