@@ -8,11 +8,12 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from pickle import PicklingError
 from typing import Generic, TypeVar
 
 import cloudpickle
 
-from autoseg.errors import AutosegError
+from autoseg.errors import AutosegError, InputError, first_line
 from autoseg.execution.job import Attempt, Executor, Job, Outcome, State, Task
 
 LEAST_LIMIT_S = 600.0  # automatic time limit: ten times the longest job of its kind so far, at least this ...
@@ -98,7 +99,7 @@ class Crew(Executor, Generic[W]):
 
     Raises:
         WorkerError: from `run`, if the task does not arrive in the workers.
-        InputError: from `run`, if the task raises it.
+        InputError: the task, which holds the user's `train`, cannot be pickled; from `run`, if the task raises it.
     """
 
     def __init__(
@@ -111,7 +112,11 @@ class Crew(Executor, Generic[W]):
         retries: int = 1,
         log: Path | None = None,
     ) -> None:
-        self._task: bytes = cloudpickle.dumps(task)
+        try:
+            self._task: bytes = cloudpickle.dumps(task)
+        except (TypeError, PicklingError) as error:
+            hint = "Make inside it what stays with one process, as a lock or an open file."
+            raise InputError("task", "what can be sent to a worker", first_line(error), hint) from error
         self._slots, self._threads, self._log = list(slots), threads, log
         self._timeout_s, self._retries = timeout_s, retries
         self._longest_s: dict[str, float] = {}  # by kind of job

@@ -99,14 +99,15 @@ def search(
     Args:
         metric: the target, e.g. "biou" or "miou+0.5*bf1"; with a `space` that names a metric, any score of `train`.
         train: `train(loss, seed, device)`: trains with `loss` (logits (N, C, H, W), labels (N, H, W) int64) and
-            returns the score to maximise, or {name: score} with one called `metric`, as shares of 1 (0.43, which is
-            shown as 43.0, not 43; the first that is none is warned of). Judge it on images held out of the training
-            set, not on your validation set. All candidates get the same seed: use it for weights and batches. Sent to
-            the workers by cloudpickle.
+            returns the score to maximise, or {name: score} with one called `metric`. Scores are shares of 1: return
+            0.43, not 43; the first that lies outside its metric's range is warned of. Judge it on images held out of
+            the training set, not on your validation set. All candidates get the same seed: use it for weights and
+            batches. Sent to the workers by cloudpickle.
         num_classes: C; None: as many as the logits have that `train` hands to the loss.
         space: a space's name, the path of a .yaml file, or a `SearchSpace`; one that names a metric ("default-miou")
             trains with that one's surrogate, whatever the target is.
-        controller: "gp", "tpe", "cmaes", "ppo" (the paper's), "random", or one made by `build_controller`.
+        controller: "gp", "tpe", "cmaes", "ppo" (the paper's), "random", or one made by `build_controller`, of
+            which the settings are taken: it begins anew.
         run_dir: the run folder; default: a new one in `runs/`.
         rounds: how often the controller learns.
         candidates: per round.
@@ -157,7 +158,9 @@ def search(
     options = {"tolerance": tolerance, "drop_background": drop_background}
     task = CandidateTask(metric, bound.to_dict(), num_classes, train, ignore_index, options)
     chosen = (
-        build_controller(controller, bound.dim, start(bound), seed=seed) if isinstance(controller, str) else controller
+        build_controller(controller, bound.dim, start(bound), seed=seed)
+        if isinstance(controller, str)
+        else type(controller)(controller.settings)  # as new: the record of what it was told elsewhere is not the run's
     )
     if chosen.settings.dim != bound.dim:
         raise InputError("controller", f"one of the space's {bound.dim} numbers", f"one of {chosen.settings.dim}")

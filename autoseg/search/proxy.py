@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoseg.config import CompareConfig, DataConfig, ModelConfig, ProxyConfig, SearchConfig, without_limits
+from autoseg.errors import InputError
 from autoseg.search import keepsakes, shared
 from autoseg.search.rungs import Watch
 
@@ -54,7 +55,12 @@ class ProxyTask:
 
     @classmethod
     def of(cls, config: SearchConfig | CompareConfig, metrics: Sequence[str], **more: Any) -> ProxyTask:
-        """The training that a configuration describes; `metrics` may name one twice, `more` is as in the class."""
+        """The training that a configuration describes; `metrics` may name one twice, `more` is as in the class.
+
+        Raises:
+            InputError: as `check_proxy`.
+        """
+        check_proxy(config.proxy, config.tolerance)
         named = tuple(dict.fromkeys(metrics))
         return cls(config.data, config.model, config.proxy, named, config.tolerance, config.drop_background, **more)
 
@@ -288,3 +294,24 @@ def _untrained(config: str, num_classes: int, seed: int) -> Segmentor:
     from autoseg.training import build_model
 
     return build_model(ModelConfig(**json.loads(config)), num_classes, seed)
+
+
+def check_proxy(proxy: ProxyConfig, tolerance: int) -> None:
+    """Refuse settings that no training can have.
+
+    Raises:
+        InputError: the first that is wrong.
+    """
+    if proxy.iters < 1:
+        raise InputError("proxy.iters", "at least 1", proxy.iters)
+    if tolerance >= max(proxy.size):
+        hint = "It is in pixels at that size; a wider one finds a boundary everywhere, and takes long."
+        raise InputError("tolerance", f"less than the sides of proxy.size={proxy.size}", tolerance, hint)
+    if proxy.batch_size < 2:
+        raise InputError("proxy.batch_size", "at least 2", proxy.batch_size, "Batch norm needs more than one image.")
+    if proxy.warmup >= proxy.iters:
+        hint = "It is a part of them; 0 is none."
+        raise InputError("proxy.warmup", f"fewer than the {proxy.iters} of proxy.iters", proxy.warmup, hint)
+    if proxy.backbone == "frozen" and proxy.labels in ("distill", "pseudo"):
+        hint = "Its teacher looks at the images, of which only the features are kept."
+        raise InputError("proxy.backbone", f"trained, with proxy.labels={proxy.labels}", proxy.backbone, hint)

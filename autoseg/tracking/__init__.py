@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +24,18 @@ def build_observers(tracker: TrackerConfig, folder: Path, log: Path, config: dic
         config: plain data shown by W&B.
 
     Raises:
-        InputError: W&B online without an account.
+        InputError: W&B online without an account, or what W&B does not take.
     """
     members: list[Observer] = [Log(log), Terminal()]
-    if tracker.tensorboard:
-        from autoseg.tracking.tensorboard import TensorBoard
+    with ExitStack() as opened:
+        opened.callback(lambda: Observers(members).close())
+        if tracker.tensorboard:
+            from autoseg.tracking.tensorboard import TensorBoard
 
-        members.append(TensorBoard(folder / "tensorboard"))
-    if tracker.wandb != "disabled":
-        from autoseg.tracking.wandb import WandB
+            members.append(TensorBoard(folder / "tensorboard"))
+        if tracker.wandb != "disabled":
+            from autoseg.tracking.wandb import WandB
 
-        members.append(WandB(folder, tracker.wandb_project, tracker.wandb, config))
+            members.append(WandB(folder, tracker.wandb_project, tracker.wandb, config))
+        opened.pop_all()  # none was refused: they stay
     return Observers(members)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from typing import Any
+
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
@@ -11,10 +15,20 @@ from autoseg.search.observer import Progress as SearchProgress
 from autoseg.search.records import COMPLETE, PRUNED, SearchResult, TrialRecord, counted, duration, percent
 from autoseg.search.timing import expected_seconds
 
+PLAIN: dict[str, Any] = {"highlight": False, "soft_wrap": True}
+
+
+class Unread(Console):
+    """Goes on when nobody reads it any more (`autoseg search | head`): a search is more than its lines."""
+
+    def on_broken_pipe(self) -> None:
+        """Called by rich, whose own would end the process."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
 
 def plain_console() -> Console:
-    """Where progress goes: stdout, as it is."""
-    return Console(highlight=False, soft_wrap=True)
+    """Stdout, as it is."""
+    return Console(**PLAIN)
 
 
 class Terminal(Observer):
@@ -25,7 +39,7 @@ class Terminal(Observer):
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or plain_console()
+        self.console = console or Unread(**PLAIN)
         self.seconds_per_training: float | None = None
         self._plan: Plan | None = None
         self._bar = Progress(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import uuid
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,19 +44,28 @@ def _kept_offline(error: Exception) -> Mode:
     return "offline"
 
 
+def _id(folder: Path) -> str:
+    """Of the run in W&B: kept in its folder, since folders of one name are several runs."""
+    file = folder / "wandb" / "id"
+    if not file.is_file():
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(uuid.uuid4().hex[:8], encoding="utf-8")
+    return file.read_text(encoding="utf-8").strip()
+
+
 class WandB(Observer):
     """Sends what TensorBoard gets, with the configuration; a resumed run goes on in the same W&B run.
 
     Where W&B cannot be reached, it is kept in the folder: no search waits for a network.
 
     Args:
-        folder: the run folder; its name is the run's name and id.
+        folder: the run folder; its name is the run's name.
         project: W&B project.
         mode: "offline" or "online".
         config: plain data shown with the run.
 
     Raises:
-        InputError: online, and this machine has no W&B account set up.
+        InputError: online, and this machine has no W&B account set up; or W&B does not take the project's name.
     """
 
     def __init__(self, folder: Path, project: str, mode: str, config: dict[str, Any]) -> None:
@@ -63,7 +73,7 @@ class WandB(Observer):
         start = {
             "project": project,
             "name": folder.name,
-            "id": folder.name,
+            "id": _id(folder),
             "dir": str(folder),
             "resume": "allow",
             "config": config,
@@ -74,6 +84,8 @@ class WandB(Observer):
             self._run = wandb.init(mode=able, **start)
         except wandb.errors.CommError as error:
             self._run = wandb.init(mode=_kept_offline(error), **start)
+        except wandb.errors.UsageError as error:
+            raise InputError("tracker", "what W&B takes", first_line(error)) from error
         self._run.define_metric("round/*", step_metric="round/number")
 
     def trained(self, record: TrialRecord, progress: Progress) -> None:

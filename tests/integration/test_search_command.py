@@ -145,10 +145,10 @@ def test_cfg_prints_nothing_that_a_search_would_refuse(wrong, capsys):
 
 def test_wrong_input_found_after_the_workers_were_started_ends_them(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    workers = []
+    workers, others = [], psutil.Process().children()  # of other tests, such as a W&B service
 
     def build(*args: object, **options: object) -> None:
-        workers.extend(psutil.Process().children())
+        workers.extend(child for child in psutil.Process().children() if child not in others)
         raise InputError("space", "one", "none")
 
     monkeypatch.setattr("autoseg.cli.jobs.search.space_of", build)
@@ -189,6 +189,9 @@ def kept_run(folder: Path) -> Path:
         (["search.floor=\"mio>=0.5\""], ["search.floor"]),
         (["search.confirm.rivals=[cee]"], ["cee", "ce"]),
         (["resume=nowhere"], ["run folder", "nowhere"]),
+        (["-m", "proxy.lr=interval(0.1,1)"], ["proxy.lr", "the values of a sweep"]),
+        (["-m", "data=glob(*)"], ["data", "the values of a sweep"]),
+        (["-m", "seed=range(1,1)", "--cfg"], ["seed", "the values of a sweep"]),
         (["search.rounds=1", "run_dir=full"], ["run_dir", "new or empty folder, got full."]),
         (["proxy.size=[0,0]"], ["proxy.size", "at least 16"]),
         (["proxy.batch_size=1"], ["proxy.batch_size", "at least 2", "Batch norm"]),

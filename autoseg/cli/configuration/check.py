@@ -9,11 +9,12 @@ from pathlib import Path
 
 from autoseg.cli.configuration import stored
 from autoseg.cli.configuration.stored import at, put
-from autoseg.config import CompareConfig, ProxyConfig, RetrainConfig, SearchConfig, TrustConfig
+from autoseg.config import CompareConfig, RetrainConfig, SearchConfig, TrustConfig
 from autoseg.errors import InputError, unknown_name
 from autoseg.imports import located
 from autoseg.mmconfigs import KEYS, config_path
 from autoseg.mmconfigs import located as located_config
+from autoseg.search.proxy import check_proxy
 from autoseg.search.rungs import NONE, PRUNERS, Rungs, build_pruner
 
 Config = SearchConfig | CompareConfig | RetrainConfig
@@ -89,7 +90,7 @@ def check(config: Config | TrustConfig) -> None:
         return
     _check_shared(config)
     if not isinstance(config, RetrainConfig):
-        _check_proxy(config.proxy, config.tolerance)
+        check_proxy(config.proxy, config.tolerance)
     elif config.config is not None:
         config_path(config.config, "config")
     elif config.train.warmup_iters >= config.train.iters:
@@ -137,20 +138,6 @@ def _check_shared(config: Config) -> None:
     if min(model.std) <= 0:
         raise InputError("model.std", "three numbers above 0", model.std)
     config_path(model.config, "model.config")
-
-
-def _check_proxy(proxy: ProxyConfig, tolerance: int) -> None:
-    if tolerance >= max(proxy.size):
-        hint = "It is in pixels at that size; a wider one finds a boundary everywhere, and takes long."
-        raise InputError("tolerance", f"less than the sides of proxy.size={proxy.size}", tolerance, hint)
-    if proxy.batch_size < 2:
-        raise InputError("proxy.batch_size", "at least 2", proxy.batch_size, "Batch norm needs more than one image.")
-    if proxy.warmup >= proxy.iters:
-        hint = "It is a part of them; 0 is none."
-        raise InputError("proxy.warmup", f"fewer than the {proxy.iters} of proxy.iters", proxy.warmup, hint)
-    if proxy.backbone == "frozen" and proxy.labels in ("distill", "pseudo"):
-        hint = "Its teacher looks at the images, of which only the features are kept."
-        raise InputError("proxy.backbone", f"trained, with proxy.labels={proxy.labels}", proxy.backbone, hint)
 
 
 def _check_search(config: SearchConfig) -> None:

@@ -67,8 +67,8 @@ def compose_sweep(name: str, schema: type[T], overrides: list[str], *, sweep: bo
         elif not sweep:
             raise _several(override, keys(schema), name)
         else:
-            values = override.sweep_string_iterator()
-            axes.append([_checked(parse(f"{override.key_or_group}={v}", name), schema, name) for v in values])
+            key, values = override.key_or_group, _swept(override)
+            axes.append([_checked(parse(f"{key}={value}", name), schema, name) for value in values])
     swept = [len(axis) > 1 for axis in axes]
     rows = list(itertools.product(*axes))
     return [(" ".join(itertools.compress(row, swept)), _build(name, schema, list(row))) for row in rows]
@@ -140,6 +140,18 @@ def _own_files(config: DictConfig, overrides: Sequence[Override]) -> None:
     for section, key in (("model", "model.config"), ("data", "data.mmseg_config")):
         if given.keys().isdisjoint({section, f"{section}.name"}) and key in given and given[key].value() is not None:
             config[section].name = PurePath(str(given[key].value())).stem
+
+
+def _swept(override: Override) -> list[str]:
+    """The values of a sweep, one by one."""
+    try:
+        values = list(override.sweep_string_iterator())
+    except HydraException:  # glob(*), interval(0,1): for other sweepers
+        values = []
+    if not values:
+        given = str(override.input_line).partition("=")[2]
+        raise InputError(override.key_or_group, "the values of a sweep, a,b or range(1,4)", given)
+    return values
 
 
 def _several(override: Override, known: dict[str, Any], command: str) -> InputError:

@@ -27,7 +27,15 @@ from autoseg.metrics import parse
 from autoseg.retrain import launch
 from autoseg.search.own import changed_config, resolved
 from autoseg.search.records import percent
-from autoseg.search.run_folder import SCHEMA, new_run_path, only_own_files, read_json, writable
+from autoseg.search.run_folder import (
+    SCHEMA,
+    kind_of,
+    new_run_path,
+    only_own_files,
+    read_config,
+    read_json,
+    writable,
+)
 
 DIGESTS = "configs.json"  # of the user's own configs, in the work dir
 
@@ -90,6 +98,8 @@ def build(config: RetrainConfig, started_by: str, device: str) -> Job:
     elif (work_dir / "last_checkpoint").exists() and rank == 0:
         words = typed("resume", str(work_dir)) + again(config)
         raise InputError("run_dir", "a new folder", f"{work_dir}, which holds a run", f"Go on with it: {words}")
+    elif (work_dir / "config.yaml").exists() and rank == 0:
+        kind_of(read_config(work_dir), work_dir, ["retrain"], "run_dir")
     text = built_from(loss, work_dir)
     cfg = build_config(config, text, str(work_dir), launcher=started_by, device=device, ranks=ranks)
     classes = int(main_head(cfg.model)["num_classes"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -109,14 +109,14 @@ def _search(config: SearchConfig, parts: Parts, path: Path, workers: Standby) ->
     with ExitStack() as stack:
         folder = stack.enter_context(_folder(config, parts, path))
         executor = stack.enter_context(_executor(config, parts.task, workers, folder))
-        observers = build_observers(config.tracker, folder.path, folder.log, stored.plain(config))
-        stack.callback(observers.close)
         try:
+            observers = build_observers(config.tracker, folder.path, folder.log, stored.plain(config))
+            stack.callback(observers.close)
             if not _over(folder.path):
                 observers.expect(seconds_per_training(executor, problem.identity, config.seed))
-        except InputError:  # what only a worker could see, e.g. weights that do not fit: there is no run yet
+        except InputError:  # no W&B account, or what only a worker could see, as weights that do not fit: no run yet
             if config.resume is None:
-                shutil.rmtree(folder.path)
+                _discard(folder.path)
             raise
         iters = config.search.confirm.iters or config.proxy.iters
         if said := described(folder.path / SHARED, iters / config.proxy.iters):
@@ -124,6 +124,17 @@ def _search(config: SearchConfig, parts: Parts, path: Path, workers: Standby) ->
         result = run_search(folder, problem, parts.controller, executor, config.search, publish, observers)
         finish.draw(result, space.names)
     return result
+
+
+def _discard(path: Path) -> None:
+    """Remove all that is in a folder and the folder itself, unless it is a link or a file system of its own."""
+    for entry in path.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink()
+    with suppress(OSError):
+        path.rmdir()
 
 
 def _over(path: Path) -> bool:

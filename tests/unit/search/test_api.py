@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,31 @@ def test_a_training_that_cannot_be_called_is_refused_at_once(quick_path: Path, t
     ):
         autoseg.search("miou", train, run_dir=quick_path / "run", inline=True, **SMALL)
     assert not (quick_path / "run").exists()
+
+
+def test_a_controller_begins_anew_whatever_it_was_told(quick_path: Path) -> None:
+    """The run's record is what a resumed search goes on from: what was told before would be missing there."""
+    used = autoseg.build_controller("cmaes", SPACE.dim)
+    for _ in range(3):
+        thetas = used.ask(4)
+        used.tell(thetas, thetas.sum(1))
+    kept = used.state_dict()
+    found = [
+        autoseg.search("miou", my_train, run_dir=quick_path / name, inline=True, **{**SMALL, "controller": controller})
+        for name, controller in (("new", autoseg.build_controller("cmaes", SPACE.dim)), ("used", used))
+    ]
+    assert found[0].best == found[1].best and used.state_dict() == kept
+
+
+def test_a_training_that_cannot_be_sent_to_a_worker_is_one_message(quick_path: Path) -> None:
+    lock = threading.Lock()
+
+    def train(loss: nn.Module, seed: int, device: str) -> float:
+        with lock:
+            return 0.5
+
+    with pytest.raises(InputError, match=r"task: expected what can be sent to a worker, got .*lock.* Make inside it"):
+        autoseg.search("miou", train, run_dir=quick_path / "run", num_classes=3, **SMALL)
 
 
 def test_a_controller_of_another_space_is_refused_at_once(quick_path: Path) -> None:

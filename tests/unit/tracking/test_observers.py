@@ -6,12 +6,15 @@ import dataclasses
 import io
 import logging
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from autoseg.config import TrackerConfig
+from autoseg.errors import InputError
 from autoseg.search.observer import Amount, Observer, Observers, Plan, Progress, RoundSummary
 from autoseg.search.records import Finding, SearchResult, TrialRecord, duration, percent
 from autoseg.search.timing import expected_seconds
@@ -128,6 +131,39 @@ def test_wandb_offline_needs_no_account_and_never_asks(tmp_path, monkeypatch):
     play(observers, tmp_path)
     assert list((tmp_path / "wandb").glob("offline-run-*"))
     assert "failed and is told nothing more" not in (tmp_path / "log.txt").read_text()
+
+
+@pytest.mark.slow
+def test_runs_whose_folders_have_one_name_are_several_in_wandb_and_a_resumed_one_is_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    tracker = TrackerConfig(tensorboard=False, wandb="offline")
+    folders = [tmp_path / "a" / "m:iou 1", tmp_path / "b" / "m:iou 1"]
+    for folder in (*folders, folders[0]):
+        folder.mkdir(parents=True, exist_ok=True)
+        build_observers(tracker, folder, folder / "log.txt", {}).close()
+    ids = [{path.name.split("-")[3] for path in folder.glob("wandb/offline-run-*")} for folder in folders]
+    assert len(ids[0]) == len(ids[1]) == 1 and ids[0] != ids[1]
+
+
+def test_a_service_that_is_refused_leaves_no_log_open(tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setattr(wandb, "login", lambda prompt: False)
+    before = list(logging.getLogger("autoseg").handlers)
+    with pytest.raises(InputError, match=r"tracker\.wandb: expected an account"):
+        build_observers(TrackerConfig(wandb="online"), tmp_path, tmp_path / "log.txt", {})
+    assert logging.getLogger("autoseg").handlers == before
+
+
+def test_a_search_goes_on_when_nobody_reads_its_lines(tmp_path):
+    """As in `autoseg search | head`: rich would end the process, without a word."""
+    told = "import sys; from autoseg.tracking import Terminal; t = Terminal(); sys.stdin.readline()\n"
+    told += "for _ in range(3): t.warning('x' * 99)\nprint('still here', file=sys.stderr)"
+    pipe = {name: subprocess.PIPE for name in ("stdin", "stdout", "stderr")}
+    with subprocess.Popen([sys.executable, "-c", told], text=True, **pipe) as process:
+        process.stdout.close()
+        process.stdout = None
+        assert process.communicate("go\n", timeout=120)[1] == "still here\n"
+    assert process.returncode == 0
 
 
 @pytest.mark.slow
