@@ -85,7 +85,7 @@ def paired(
 
 
 def attempted(figures: Iterable[tuple[str, Callable[[], Iterable[Row]]]]) -> Iterator[Row]:
-    """The rows of each call, named in a few words; what one of them cannot do is printed, and no loss to the others."""
+    """The rows of each call, named in a few words; one that raises is printed and left out, the others are taken."""
     for what, take in figures:
         try:
             rows = list(take())

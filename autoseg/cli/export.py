@@ -16,7 +16,7 @@ usage: autoseg export RUN [--format json|mmseg|python|torch_export] [-o FILE] [i
 
   RUN        a run folder, or a loss card (loss.json)
   --format   json: the card (default); mmseg: a config for mmsegmentation, with the card beside it;
-             python: one self-contained file for torch alone, or for an mmsegmentation without autoseg;
+             python: one file for torch alone, or for an mmsegmentation without autoseg;
              torch_export: a program without Python, for torch.export.load (the card's classes, CPU)
   imports=   the file of a metric of your own that the loss was searched for
   -o FILE    where to; default: <metric>_loss.json, _mmseg.py, .py or .pt2 in this folder

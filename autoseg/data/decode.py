@@ -23,7 +23,7 @@ def read_image(path: Path, *, upright: bool) -> Bytes:
 
 
 def check_image(path: Path, image: Image.Image, upright: bool) -> None:
-    """Refuse what `read_image` does of an image whose header was read."""
+    """Refuse from its header alone what `read_image` refuses."""
     if image.mode.startswith(("I", "F")):
         raise InputError(f"image {path}", "8 bits per channel", f"mode {image.mode}", "Convert it to 8-bit RGB.")
     if upright:

@@ -175,12 +175,14 @@ def check_items(items: Sequence[Item], where: str) -> None:
     """
     if not items:
         raise InputError(where, "at least one image", "none", "Put images there or choose another split.")
-    first: dict[str, Item] = {}
+    first: dict[Path, Item] = {}
     for item in items:
-        if item.name in first:
+        if item.masks[0] in first:
             hint = "Both would use the same mask: remove one."
-            raise InputError(f"image {item.image}", "one image per name", f"also {first[item.name].image.name}", hint)
-        first[item.name] = item
+            raise InputError(
+                f"image {item.image}", "one image per name", f"also {first[item.masks[0]].image.name}", hint
+            )
+        first[item.masks[0]] = item
     missing = [(item.image, mask) for item in items for mask in item.masks if not mask.is_file()]
     if missing:
         image, mask = missing[0]
@@ -220,9 +222,11 @@ def check_classes(config: DataConfig, classes: Sequence[str], palette: Sequence[
         raise InputError("data.classes", "each name once", f"{', '.join(twice)} more than once")
     if not 0 <= config.ignore_index <= 255:
         raise InputError("data.ignore_index", "an id from 0 to 255", config.ignore_index, "Masks are 8-bit images.")
-    if len(palette) != len(classes) or any(len(rgb) != 3 for rgb in palette):
+    wrong = next((rgb for rgb in palette if len(rgb) != 3), None)
+    if len(palette) != len(classes) or wrong is not None:
         hint = "Leave it empty to have colours generated."
-        raise InputError("data.palette", f"{len(classes)} RGB colours, one per class", f"{len(palette)}", hint)
+        got = len(palette) if wrong is None else wrong
+        raise InputError("data.palette", f"{len(classes)} RGB colours, one per class", got, hint)
 
 
 def _stamp(path: Path) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from autoseg.data.mmseg_source import leaves, open_mmseg, settle, splits_of
 from autoseg.data.source import IGNORE
 from autoseg.errors import InputError
 from autoseg.files import write_atomic
+from autoseg.mmconfigs import kind_of
 
 Node = dict[str, Any]
 CHECKED = "checked.sha256"  # in a work dir: of the names, sizes and times of files that fit
@@ -30,7 +31,7 @@ class Datasets:
 
     classes: list[str]  # names in the order of the ids
     ignore_index: int  # id of void pixels, as the masks have it
-    splits: dict[str, Node]  # data set of each role, with test pipelines; without `test` if there is none of its own
+    splits: dict[str, Node]  # data set of each role, to which `data_loaders` gives its pipeline; "test" may be missing
     loading: list[Node]  # the transforms that load image and labels
     scale: tuple[int, int] | None  # (width, height) into which images are fitted; None: each keeps its own size
 
@@ -209,12 +210,12 @@ def _mmseg(config: DataConfig) -> Datasets:
     splits = splits_of(config)
     first = leaves(splits["train"])[0]
     pipeline = first["pipeline"]
-    resize = next((step for step in pipeline if step["type"] == "RandomResize"), None)
+    resize = next((step for step in pipeline if kind_of(step) == "RandomResize"), None)
     for split in splits.values():
         for leaf in leaves(split):
             settle(leaf, config)
     scale = None if resize is None else (int(resize["scale"][0]), int(resize["scale"][1]))
-    loading = [step for step in pipeline if step["type"] in LOADING]
+    loading = [step for step in pipeline if kind_of(step) in LOADING]
     return Datasets(_classes(first), first.get("ignore_index", IGNORE), splits, loading, scale)
 
 

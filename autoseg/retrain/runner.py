@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import logging
+import math
 from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from typing import Any
@@ -73,9 +74,13 @@ def _scored(runner: Runner, kept: LastScores) -> Scores:
 
 
 def write_scores(work_dir: Path, scores: Scores, about: dict[str, Any]) -> Path:
-    """Write `scores.json`: the scores (shares from 0 to 1), and what they belong to."""
+    """Write `scores.json`: the scores (shares from 0 to 1; null where nothing was scored), and what they are of."""
     path = work_dir / SCORES
-    write_atomic(path, json.dumps({**about, "scores": scores}, indent=1) + "\n")
+    plain = {
+        split: {name: None if math.isnan(value) else value for name, value in found.items()}
+        for split, found in scores.items()
+    }
+    write_atomic(path, json.dumps({**about, "scores": plain}, indent=1) + "\n")
     return path
 
 

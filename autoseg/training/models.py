@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from autoseg.config import ModelConfig
 from autoseg.errors import InputError
-from autoseg.mmconfigs import config_path, mmengine_config
+from autoseg.mmconfigs import config_path, kind_of, mmengine_config
 from autoseg.training.imports import left_out
 from autoseg.training.layers.depthwise import DilatedDepthwise
 from autoseg.training.layers.normalization import FastBatchNorm
@@ -29,7 +29,11 @@ from autoseg.training.weights import load_backbone
 
 log = logging.getLogger(__name__)
 
-PRETRAINED = ("Pretrained", "Pretrained_Part")  # the second is BEiT's; mmengine unpickles what they name
+PRETRAINED = (
+    "Pretrained",
+    "PretrainedInit",
+    "Pretrained_Part",
+)  # the second is BEiT's; mmengine unpickles what they name
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,7 @@ class Segmentor(nn.Module):
         self.eval()
         with torch.enable_grad():
             found = self.network.neck(maps) if self.network.with_neck else maps
-            total = torch.stack([head(found).sum() for head in self.heads()]).sum()
+            total = torch.stack([_main(head(found)).sum() for head in self.heads()]).sum()
             gradients = torch.autograd.grad(total, maps, allow_unused=True)
         self.train(training)
         return [gradient is not None for gradient in gradients]
@@ -123,7 +127,14 @@ class Segmentor(nn.Module):
             size = known.size
         else:
             maps, size = self.network.extract_feat(known), (known.shape[-2], known.shape[-1])
-        return [upsample(head(maps), size, head.align_corners) for head in self.heads(auxiliary=self.training)]
+        heads = self.heads(auxiliary=self.training)
+        return [upsample(_main(head(maps)), size, head.align_corners) for head in heads]
+
+
+def _main(logits: Any) -> Tensor:
+    """What a head predicts by: DANet's and EncNet's give further logits for losses of their own."""
+    found: Tensor = logits[0] if isinstance(logits, tuple) else logits
+    return found
 
 
 def build_model(config: ModelConfig, num_classes: int, seed: int) -> Segmentor:
@@ -144,8 +155,8 @@ def build_model(config: ModelConfig, num_classes: int, seed: int) -> Segmentor:
             with _in_mmseg():
                 network = model_registry().build(settings)
                 network.init_weights()
-        except (TypeError, ValueError, KeyError, AssertionError) as error:
-            hint = "Check model.overrides."
+        except (TypeError, ValueError, KeyError, AssertionError, RuntimeError, ImportError) as error:
+            hint = "Check model.overrides; networks that need mmcv's compiled operations cannot be built."
             got = f"{config.config} ({error})"
             raise InputError("model.config", "a network mmsegmentation can build", got, hint) from error
     if config.weights is not None:
@@ -177,7 +188,7 @@ def network_config(config: ModelConfig, num_classes: int) -> dict[str, Any]:
     file = mmengine_config(config_path(config.config, "model.config"), "model.config")
     file.merge_from_dict({"model": copy.deepcopy(config.overrides)})
     model: dict[str, Any] = file.to_dict().get("model", {})
-    kind = getattr(model.get("type"), "__name__", model.get("type"))
+    kind = kind_of(model)
     if kind != "EncoderDecoder":
         raise InputError("model.config", "a config whose model is an EncoderDecoder", f"{config.config} ({kind})")
     model.pop("data_preprocessor", None)
@@ -213,13 +224,13 @@ def localized(node: Any, dropped: list[str], *, sync_bn: bool = False) -> Any:
             dropped.append(str(value))
         elif not (key == "init_cfg" and _pretrained(value, dropped)):
             result[key] = localized(value, dropped, sync_bn=sync_bn)
-    if result.get("type") == "SyncBN" and not sync_bn:  # statistics over several devices
+    if kind_of(result) in ("SyncBN", "SyncBatchNorm") and not sync_bn:  # statistics over several devices
         result["type"] = "BN"
     return result
 
 
 def _pretrained(node: Any, dropped: list[str]) -> bool:
-    found = isinstance(node, dict) and node.get("type") in PRETRAINED
+    found = kind_of(node) in PRETRAINED
     if found:
         dropped.append(str(node.get("checkpoint")))
     return found

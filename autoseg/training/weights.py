@@ -45,9 +45,9 @@ def load_network(model: nn.Module, path: str, field: str) -> None:
     """
     if Path(path).is_dir():
         path = str(last_checkpoint(Path(path), field))
-    found, head = read_tensors(path, field), "network."  # a `Segmentor` holds mmsegmentation's network under this name
-    if not any(key.startswith(head) for key in found) and any(key.startswith(head) for key in model.state_dict()):
-        found = {head + key: value for key, value in found.items()}
+    own = "network."  # a `Segmentor` holds mmsegmentation's network under this name
+    head = own if any(key.startswith(own) for key in model.state_dict()) else ""
+    found = {head + key.removeprefix(own): value for key, value in read_tensors(path, field).items()}
     _fill(model, found, field, path, "Check that the model and the number of classes are the same.")
 
 

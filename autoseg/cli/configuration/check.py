@@ -130,8 +130,8 @@ def _check_shared(config: Config) -> None:
     data, model = config.data, config.model
     if not 0 < data.holdout < 1:
         raise InputError("data.holdout", "a share between 0 and 1", data.holdout)
-    if len(data.count) != 3 or min(data.count) < 1:
-        raise InputError("data.count", "[train,val,test] images, each at least 1", data.count)
+    if len(data.count) != 3 or min(data.count) < 0:
+        raise InputError("data.count", "[train,val,test] images", data.count)
     for key, value in (("model.mean", model.mean), ("model.std", model.std)):
         if len(value) != 3:
             raise InputError(key, "three numbers, for red, green and blue", value)

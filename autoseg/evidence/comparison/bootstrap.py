@@ -39,7 +39,7 @@ def widened(point: Paired, ours: FloatArray, theirs: FloatArray, images: int) ->
     """The difference of two losses with the interval over seeds and images.
 
     Args:
-        point: it on the images as they are.
+        point: the paired difference on the images themselves, each once.
         ours: (n, B) scores by seed on B draws of the images; only the n seeds that both have.
         theirs: likewise, the same draws.
         images: how many there are.

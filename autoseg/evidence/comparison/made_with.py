@@ -95,6 +95,8 @@ def versions_of(path: Path) -> str:
 def budgets_of(path: Path, records: Sequence[TrialRecord]) -> str:
     """One sentence that says which losses had which budget; empty if all had the same."""
     known = _held(path)
+    if not known:  # the file is gone
+        return ""
     budgets: list[Budget] = []
     used: list[dict[str, list[int]]] = []  # for each budget the losses with their seeds
     for record in records:

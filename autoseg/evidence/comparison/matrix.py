@@ -11,7 +11,7 @@ from autoseg.evidence.comparison.bootstrap import Bootstrap
 from autoseg.evidence.comparison.contenders import Contender
 from autoseg.metrics import higher_is_better, parse
 from autoseg.search.paired import Paired, Summary, paired, summary
-from autoseg.search.records import COMPLETE, TrialRecord
+from autoseg.search.records import COMPLETE, RUNNING, TrialRecord
 
 REFERENCE, HAND_MADE = "reference", "best hand-made"  # what a loss is compared with
 
@@ -61,11 +61,10 @@ class Matrix:
         self._differences: dict[tuple[str, str, str], Paired] = {}
 
     def _check_scored(self) -> None:
-        complete = [record.scores for record in self._records.values() if record.state == COMPLETE]
-        for scores in complete[:1]:
-            for name in (term for metric in self.metrics for _, term in parse(metric)):
-                if name not in scores:
-                    raise unknown_name("metrics", name, [scored for scored in scores if "/" not in scored])
+        scores = next((record.scores for record in self._records.values() if record.state == COMPLETE), None)
+        for name in (term for metric in self.metrics for _, term in parse(metric)):
+            if scores is not None and name not in scores:
+                raise unknown_name("metrics", name, [scored for scored in scores if "/" not in scored])
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -90,19 +89,26 @@ class Matrix:
         return median(times) if times else math.nan
 
     def best(self, metric: str, among: Callable[[Contender], bool] = lambda loss: True) -> str | None:
-        """The loss with the best mean (for errors the lowest); None if none of these has a score."""
-        means = {loss.name: self.cell(loss.name, metric).mean for loss in self.among if among(loss)}
-        known = {name: mean for name, mean in means.items() if not math.isnan(mean)}
-        sign = 1 if higher_is_better(metric) else -1
-        return max(known, key=lambda name: sign * known[name], default=None)
+        """The loss with the best mean (for errors the lowest) among those that failed with the fewest seeds.
+
+        A loss that diverges with most seeds is not the best for the one that went well. None if none has a score.
+        """
+        ranks = {loss.name: self._rank(loss.name, metric) for loss in self.among if among(loss)}
+        known = {name: rank for name, rank in ranks.items() if not math.isnan(rank[1])}
+        return max(known, key=lambda name: known[name], default=None)
+
+    def _rank(self, name: str, metric: str) -> tuple[int, float]:
+        """Higher is better."""
+        failed = sum(record.state not in (COMPLETE, RUNNING) for record in self.row(name))
+        return -failed, self.cell(name, metric).mean * (1 if higher_is_better(metric) else -1)
 
     def leaders(self, metric: str) -> tuple[str, ...]:
-        """Every loss with the best mean: several where they tie to the last digit, none if there is no score."""
+        """Every loss that is as good as the `best`: several where they tie to the last digit, none without a score."""
         best = self.best(metric)
         if best is None:
             return ()
-        top = self.cell(best, metric).mean
-        return tuple(name for name in self.names if self.cell(name, metric).mean == top)
+        top = self._rank(best, metric)
+        return tuple(name for name in self.names if self._rank(name, metric) == top)
 
     def best_hand_made(self, metric: str) -> str | None:
         """The best loss that no search has found: the one to beat.

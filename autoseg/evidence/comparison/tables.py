@@ -145,7 +145,9 @@ def _sentence(matrix: Matrix, metric: str) -> str:
     if not leaders:
         return f"{metric}: no training completed."
     best, *tied = leaders
-    found = {other: role for role, other in matrix.opponents(best, metric) if other not in tied}  # or both in one
+    opponents = [(role, other) for role, other in matrix.opponents(best, metric) if other not in tied]
+    # One that has both roles is told once, one without a score under the same seeds not at all.
+    found = {other: role for role, other in opponents if matrix.difference(best, other, metric).n}
     if not found and (next_best := matrix.best(metric, lambda loss: loss.name not in leaders)) is not None:
         found = {next_best: "next"}
     against = [_against(matrix, best, other, role, metric) for other, role in found.items()]

@@ -185,7 +185,8 @@ class Trust:
 def verdict(rows: Sequence[Row]) -> str:
     """In two sentences: whether the proxy ranks as the fuller training does, and which cheaper one may, or what to do.
 
-    A ranking is sure where the interval of tau is above zero. A cheaper proxy may be used if it is sure and agrees with
+    A ranking is sure where the interval of tau is above zero; of the proxy's two seeds that of the second, which no
+    search has chosen the candidates by. A cheaper proxy may be used if it is sure and agrees with
     the fuller training no less than the proxy does with the worse of its two seeds.
     """
     proxies = [row for row in rows if row.name in (PROXY, AGAIN)]
@@ -196,7 +197,7 @@ def verdict(rows: Sequence[Row]) -> str:
             f"more, here {fewest}. Take more candidates (candidates=N), from a search that has them."
         )
     taus = " and ".join("–" if math.isnan(v := row.full.tau.value) else f"{v:.2f}" for row in proxies)
-    if not any(row.full.tau.low > 0 for row in proxies):
+    if not all(row.full.tau.low > 0 for row in proxies if row.name == AGAIN):
         return (
             f"The proxy does not surely rank losses as the fuller training does (tau {taus} with two seeds), so no "
             "cheaper one can be judged. Look at more candidates (candidates=N), or search with a longer proxy."

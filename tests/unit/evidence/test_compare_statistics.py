@@ -88,6 +88,21 @@ def test_the_one_to_beat_is_the_best_that_no_search_found() -> None:
     assert nobody.best("miou") is None and math.isnan(nobody.seconds("ce"))
 
 
+def test_a_loss_that_mostly_fails_is_not_the_best_for_its_one_good_seed() -> None:
+    bad = math.nan
+    found = matrix(
+        ("new",), ce=[0.3, 0.31, 0.3, 0.3, 0.3], dice=[bad, bad, bad, bad, 0.9], new=[0.4, 0.41, 0.4, 0.4, 0.4]
+    )
+    assert (found.best("miou"), found.best_hand_made("miou")) == ("new", "ce")
+    assert found.leaders("miou") == ("new",)
+    assert matrix(ce=[bad, 0.1], dice=[0.9, bad]).best("miou") == "dice"
+
+
+def test_what_has_no_score_is_no_opponent() -> None:
+    (text,) = sentences(matrix(ce=[math.nan] * 5, dice=[0.5] * 5, jml=[0.4] * 5))
+    assert "to ce" not in text and "to jml" in text
+
+
 def test_of_errors_the_lowest_is_best() -> None:
     records = [TrialRecord(-1, 0, "x", n, None, 1, "complete", {"ece": v}) for n, v in (("ce", 0.1), ("jml", 0.3))]
     found = Matrix([Contender(n, n, n, False) for n in ("ce", "jml")], ["ece"], [1], "ce", records, [])

@@ -93,6 +93,33 @@ def test_pretrained_addresses_are_dropped_and_said(caplog: pytest.LogCaptureFixt
     assert "models://elsewhere" in caplog.text and "model.weights" in caplog.text
 
 
+def test_a_config_in_pure_python_names_its_types_by_their_modules(tmp_path: Path) -> None:
+    """mmengine's newer style: `type=EncoderDecoder` of an import, which its file gives as a dotted name."""
+    text = "from mmseg.models.segmentors import EncoderDecoder\nfrom mmseg.models.backbones import MobileNetV2\n"
+    text += "from mmseg.models.decode_heads import FCNHead\nfrom torch.nn import BatchNorm2d, SyncBatchNorm\n"
+    text += "from mmengine.model import PretrainedInit\nnorm = dict(type=SyncBatchNorm)\n"
+    text += "model = dict(type=EncoderDecoder, backbone=dict(type=MobileNetV2, norm_cfg=norm, out_indices=(5, 6),"
+    text += " init_cfg=dict(type=PretrainedInit, checkpoint='models://elsewhere')), decode_head=dict(type=FCNHead,"
+    text += " in_channels=320, in_index=1, channels=8, num_classes=9, norm_cfg=norm))\n"
+    (tmp_path / "pure.py").write_text("from mmengine.config import read_base\n\n" + text)
+    config = ModelConfig(config=str(tmp_path / "pure.py"))
+    assert "init_cfg" not in network_config(config, 3)["backbone"]
+    model = build_model(config, 3, seed=0)
+    assert not any(isinstance(part, torch.nn.SyncBatchNorm) for part in model.modules())
+    assert model.eval()(torch.zeros(1, 3, 32, 32))[0].shape == (1, 3, 32, 32)
+
+
+@pytest.mark.parametrize("name", ["danet_r50-d8", "encnet_r50-d8"])
+def test_a_head_that_gives_more_than_its_logits_is_known_by_them(name: str) -> None:
+    model = build_model(ModelConfig(config=f"_base_/models/{name}.py"), 3, seed=0).eval()
+    assert model(torch.zeros(1, 3, 32, 32))[0].shape == (1, 3, 32, 32)
+
+
+def test_a_network_that_needs_compiled_operations_is_one_message() -> None:
+    with pytest.raises(InputError, match=r"model\.config.*compiled operations"):
+        build_model(ModelConfig(config="_base_/models/ccnet_r50-d8.py"), 3, seed=0)
+
+
 def test_building_does_not_change_the_config() -> None:
     config = preset("tiny")
     build_model(config, 4, seed=0)

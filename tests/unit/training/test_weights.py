@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from autoseg.errors import InputError
-from autoseg.training.weights import load_backbone
+from autoseg.training.weights import load_backbone, load_network, save_network
 
 
 def small() -> nn.Sequential:
@@ -44,6 +44,21 @@ def test_checkpoints_are_cut_to_their_backbone(tmp_path: Path) -> None:
         backbone = small()
         load_backbone(backbone, str(tmp_path / name))
         assert torch.equal(backbone[0].weight, state["0.weight"])
+
+
+def test_a_saved_network_fits_mmsegmentations_own_and_the_other_way_round(tmp_path: Path) -> None:
+    class Holder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = small()
+
+    ours, theirs = Holder(), small()
+    save_network(ours, tmp_path / "ours.safetensors")
+    load_network(theirs, str(tmp_path / "ours.safetensors"), "load_from")
+    assert torch.equal(theirs[0].weight, ours.network[0].weight)
+    save_file(wanted(seed=5), tmp_path / "theirs.safetensors")
+    load_network(ours, str(tmp_path / "theirs.safetensors"), "proxy.soft.teacher")
+    assert torch.equal(ours.network[0].weight, wanted(seed=5)["0.weight"])
 
 
 def test_names_and_shapes_that_do_not_fit_are_one_error(tmp_path: Path) -> None:
