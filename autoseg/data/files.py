@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,9 +163,16 @@ def _list_pairs(image_dir: Path, mask_dirs: Sequence[Path]) -> list[Item]:
 
 
 def _files_in(folder: Path, suffixes: Sequence[str]) -> list[Path]:
-    """The files in a folder and those below it, sorted, without hidden ones such as the `._x.jpg` that macOS leaves."""
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in suffixes)
-    return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
+    """The files in a folder and those below it, linked ones too, sorted.
+
+    Hidden ones, such as the `._x.jpg` that macOS leaves, are none; a link to a folder above leads nowhere new.
+    """
+    found = []
+    for home, folders, names in os.walk(folder, followlinks=True):
+        here = Path(home).resolve()
+        folders[:] = [f for f in folders if f[0] != "." and not here.is_relative_to(Path(home, f).resolve())]
+        found += [Path(home, name) for name in names if name[0] != "." and Path(name).suffix.lower() in suffixes]
+    return sorted(found)
 
 
 def check_items(items: Sequence[Item], where: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import hashlib
 import json
 import os
@@ -181,27 +182,8 @@ def _builtin(config: DataConfig) -> Datasets:
 
 def _folder(config: DataConfig) -> Datasets:
     source = open_folder(config)  # says what is wrong with the files before anything starts
-    metainfo = {"classes": list(source.classes), "palette": [list(rgb) for rgb in source.palette]}
-    names = {"train": config.train_split, "val": config.val_split, "test": config.test_split}
-    splits = {}
-    for role in source.items:
-        suffixes = sorted({item.image.suffix for item in source.items[role]})
-        parts = [
-            {
-                "type": "BaseSegDataset",
-                "data_root": str(Path(str(config.root)).expanduser().absolute()),
-                "data_prefix": {
-                    "img_path": f"{config.img_dir}/{names[role]}",
-                    "seg_map_path": f"{config.ann_dir}/{names[role]}",
-                },
-                "img_suffix": suffix,
-                "seg_map_suffix": ".png",
-                "metainfo": metainfo,
-                "ignore_index": config.ignore_index,
-            }
-            for suffix in suffixes
-        ]
-        splits[role] = parts[0] if len(parts) == 1 else {"type": "ConcatDataset", "datasets": parts}
+    data = {**dataclasses.asdict(config), "root": str(Path(str(config.root)).expanduser().absolute())}
+    splits: dict[str, Node] = {role: {"type": "AutoSegFolder", "data": data, "split": role} for role in source.items}
     loading: list[Node] = [{"type": name} for name in LOADING]
     return Datasets(list(source.classes), config.ignore_index, splits, loading, None)
 

@@ -12,7 +12,31 @@ from mmseg.registry import DATASETS, HOOKS, TRANSFORMS
 
 from autoseg.config import DataConfig
 from autoseg.data import open_data
+from autoseg.data.files import open_folder
 from autoseg.training.weights import load_backbone, load_network
+
+
+@DATASETS.register_module()
+class AutoSegFolder(BaseSegDataset):
+    """Images and masks in folders, the same ones that a search lists, as a data set of mmsegmentation.
+
+    Args:
+        data: keyword arguments of `DataConfig`.
+        split: train, val or test.
+        options: of `BaseSegDataset`.
+    """
+
+    def __init__(self, data: dict[str, Any], split: str, **options: Any) -> None:
+        config = DataConfig(**data)
+        self.source, self.split = open_folder(config), split
+        metainfo = {"classes": self.source.classes, "palette": self.source.palette}
+        super().__init__(metainfo=metainfo, ignore_index=config.ignore_index, **options)
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        """One entry per image, as `BaseSegDataset` makes them."""
+        common = {"label_map": self.label_map, "reduce_zero_label": self.reduce_zero_label, "seg_fields": []}
+        items = self.source.items[self.split]
+        return [{"img_path": str(item.image), "seg_map_path": str(item.masks[0]), **common} for item in items]
 
 
 @DATASETS.register_module()

@@ -108,22 +108,32 @@ def test_an_unknown_recipe_names_those_there_are() -> None:
         composed("experiment=voc_r101_miuo")
 
 
-def test_own_folders(tmp_path: Path) -> None:
+def test_own_folders_are_listed_as_a_search_lists_them(tmp_path: Path) -> None:
+    from mmseg.registry import DATASETS
     from PIL import Image
 
-    for split, name in (("train", "a.jpg"), ("train", "b.PNG"), ("val", "c.jpg")):
-        for kind, file, mode in (("img_dir", name, "RGB"), ("ann_dir", f"{Path(name).stem}.png", "L")):
+    import autoseg.retrain.parts  # noqa: F401  (a config's custom_imports)
+
+    for split, name in (
+        ("train", "a.jpg"), ("train", "b.PNG"), ("train", ".thumbs/a.jpg"), ("val", "c.jpg"), ("more", "city/d.jpg"),
+    ):  # fmt: skip
+        for kind, file, mode in (("img_dir", name, "RGB"), ("ann_dir", str(Path(name).with_suffix(".png")), "L")):
             path = tmp_path / kind / split / file
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.new(mode, (40, 30)).save(path)
+    for kind in ("img_dir", "ann_dir"):
+        (tmp_path / kind / "train" / "linked").symlink_to(tmp_path / kind / "more" / "city")
+        (tmp_path / kind / "train" / "above").symlink_to(tmp_path)
     words = ["data=folder", f"data.root={tmp_path}", "data.classes=[x,y]", "data.ignore_index=9"]
     cfg = built(*words, "train.batch_size=2")
-    parts = cfg.train_dataloader.dataset.datasets
-    assert [part.img_suffix for part in parts] == [".PNG", ".jpg"]
-    assert "test_dataloader" not in cfg and cfg.val_dataloader.dataset.ignore_index == 9
+    dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    listed = [Path(dataset[index]["data_samples"].img_path).relative_to(tmp_path) for index in range(len(dataset))]
+    assert [str(path) for path in listed] == [f"img_dir/train/{name}" for name in ("a.jpg", "b.PNG", "linked/d.jpg")]
+    assert dataset.metainfo["classes"] == ["x", "y"] and dataset.ignore_index == 9
+    assert "test_dataloader" not in cfg
     assert cfg.model.decode_head.ignore_index == 9 == cfg.val_evaluator.ignore_index
     assert cfg.model.data_preprocessor.seg_pad_val == 9
-    assert {"type": "AutoSegRescale", "ratio_range": (0.5, 2.0)} in parts[0].pipeline
+    assert {"type": "AutoSegRescale", "ratio_range": (0.5, 2.0)} in cfg.train_dataloader.dataset.pipeline
     with pytest.raises(InputError, match="split"):
         built(*words, "split=test")
 
