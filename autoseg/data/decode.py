@@ -17,15 +17,19 @@ def read_image(path: Path, *, upright: bool) -> Bytes:
     Raises:
         InputError: no image, more than 8 bits per channel, or stored turned.
     """
-    with opened(path) as image:
-        check_image(path, image, upright)
+    with header(path) as image:
+        check_image(path, image, upright)  # before it is decoded: then Pillow has dropped bits and turned a TIFF
+        _decode(path, image)
+        if upright:
+            check_upright(path, image)  # a PNG may say it at its end
         return np.asarray(image.convert("RGB"))
 
 
 def check_image(path: Path, image: Image.Image, upright: bool) -> None:
     """Refuse from its header alone what `read_image` refuses."""
-    if image.mode.startswith(("I", "F")):
-        raise InputError(f"image {path}", "8 bits per channel", f"mode {image.mode}", "Convert it to 8-bit RGB.")
+    raw = next((str(args) for *_, args in image.tile if ";16" in str(args)), None)  # of which Pillow keeps 8 bits
+    if raw is not None or image.mode.startswith(("I", "F")):
+        raise InputError(f"image {path}", "8 bits per channel", f"mode {raw or image.mode}", "Convert it to 8-bit RGB.")
     if upright:
         check_upright(path, image)
 
@@ -39,7 +43,7 @@ def check_upright(path: Path, image: Image.Image) -> None:
     Raises:
         InputError: the image is stored turned or mirrored.
     """
-    if "exif" not in image.info:  # getexif would decode a whole PNG to see that there is none
+    if "exif" not in image.info and image.format != "TIFF":  # getexif would decode a whole PNG to see it has none
         return
     if (turned := image.getexif().get(ExifTags.Base.Orientation, 1)) not in (0, 1):
         hint = (
@@ -63,11 +67,15 @@ def check_mask(path: Path, mode: str, size: tuple[int, int], image: Path, image_
 def opened(path: Path) -> Image.Image:
     """An image, decoded; InputError naming the file if it is damaged."""
     image = header(path)
+    _decode(path, image)
+    return image
+
+
+def _decode(path: Path, image: Image.Image) -> None:
     try:
         image.load()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # all mean damaged
         raise _unreadable(path, error) from error
-    return image
 
 
 def header(path: Path) -> Image.Image:

@@ -31,6 +31,8 @@ def parse(spec: str) -> list[tuple[float, str]]:
     for part in spec.replace(" ", "").split("+"):
         found = _TERM.fullmatch(part)
         if found is None:
+            if part.isidentifier():  # mIoU: one name, of no metric
+                find_metric(part)
             raise InputError("metric", "a name or a sum such as miou+0.5*bf1", repr(spec))
         name = found["name"]
         find_metric(name)

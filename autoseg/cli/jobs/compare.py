@@ -48,7 +48,7 @@ from autoseg.mmconfigs import OF_A_REPORT
 from autoseg.search.keepsakes import Keepsakes
 from autoseg.search.own import formulas, network_of
 from autoseg.search.proxy import ProxyTask
-from autoseg.search.records import TrialRecord
+from autoseg.search.records import TrialRecord, counted
 from autoseg.search.run_folder import RunFolder, new_run_path
 from autoseg.search.shared import SHARED
 from autoseg.surrogates import build_space
@@ -77,7 +77,7 @@ def compare(config: CompareConfig, workers: Standby) -> int:
     found = running.resumable("compare", parts.path, lambda: _compare(config, parts, workers), again(config))
     if found is None:
         return INTERRUPTED
-    heading = f"{config.data.name}, {parts.split} split, {len(parts.seeds)} seeds"
+    heading = f"{config.data.name}, {parts.split} split, {counted(len(parts.seeds), 'seed')}"
     for line in ["", heading, *aligned(*rows_of(found, "{}*")), "", *legend(found, "*"), *sentences(found)]:
         print(line)
     if rest := not_shown(parts.path, parts.among):
@@ -93,7 +93,7 @@ def _compare(config: CompareConfig, parts: Parts, workers: Standby) -> Matrix:
     with _folder(config, parts) as folder:
         work = task(config, parts, keep_cards(parts.among, folder.path))
         with running.executor(config, workers, work, shown, folder) as (executor, observers):
-            print(f"Comparing {len(parts.among)} losses with {len(parts.seeds)} seeds in {folder.path}")
+            print(f"Comparing {len(parts.among)} losses with {counted(len(parts.seeds), 'seed')} in {folder.path}")
             records = run_comparison(folder, parts.among, parts.seeds, shown, executor, observers)
         bootstrap = bootstrap_of(folder.path, config.interval, config.metrics, parts.recipe)
         classes = parts.data.classes

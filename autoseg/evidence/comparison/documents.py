@@ -22,6 +22,7 @@ from autoseg.evidence.comparison.tables import (
     spread,
 )
 from autoseg.files import write_atomic
+from autoseg.search.records import counted
 
 SUPERSCRIPTS = {UP: r"\uparrow", DOWN: r"\downarrow", DAGGER: r"\dagger", DOUBLE_DAGGER: r"\ddagger"}
 COMMANDS = {"~": "asciitilde", "^": "asciicircum", "\\": "backslash", "<": "less", ">": "greater", "|": "bar"}
@@ -68,7 +69,7 @@ def markdown(matrix: Matrix, about: About) -> str:
         "# Comparison of losses",
         literal(
             f"{about.data}, {about.split} split ({about.images} images). {about.budget}. "
-            f"{len(matrix.seeds)} seeds ({', '.join(map(str, matrix.seeds))}), shared by all losses."
+            f"{counted(len(matrix.seeds), 'seed')} ({', '.join(map(str, matrix.seeds))}), shared by all losses."
         ),
         *([f"**{literal(about.mixed)}**"] if about.mixed else []),
         markdown_rows(*rows_of(matrix, "**{}**")),
@@ -110,7 +111,7 @@ def latex(matrix: Matrix, about: About) -> str:
     head, rows = rows_of(matrix, r"\textbf{{{}}}")
     lines = [" & ".join(_tex(cell) for cell in row) + r" \\" for row in rows]
     mixed = f" {about.mixed}" if about.mixed else ""
-    caption = f"{about.data}, {about.split}, {len(matrix.seeds)} seeds.{mixed} {' '.join(legend(matrix))}"
+    caption = f"{about.data}, {about.split}, {counted(len(matrix.seeds), 'seed')}.{mixed} {' '.join(legend(matrix))}"
     return "\n".join(
         [
             r"% needs \usepackage{booktabs}",

@@ -17,7 +17,7 @@ from autoseg.evidence.report.origin import cost_section, exactly, origin_section
 from autoseg.evidence.report.read import ComparisonRun
 from autoseg.evidence.report.theme import GREEN, GREY, ORANGE, colours
 from autoseg.metrics import higher_is_better
-from autoseg.search.records import COMPLETE, percent
+from autoseg.search.records import COMPLETE, counted, percent
 
 LONG = 30  # rows of a table that is closed at first
 FOREST = (
@@ -56,7 +56,8 @@ def mine(run: ComparisonRun) -> str | None:
 def _compared(run: ComparisonRun) -> str:
     seeds = len(run.matrix.seeds) if run.matrix else len(run.seeds)
     names = ", ".join(loss.name for loss in run.among)
-    return f"Compared {names} on {run.data_name} ({run.fixed['split']} split), {seeds} seeds each, under one budget."
+    each = f"{counted(seeds, 'seed')} each"
+    return f"Compared {names} on {run.data_name} ({run.fixed['split']} split), {each}, under one budget."
 
 
 def _unfinished(run: ComparisonRun) -> list[str]:

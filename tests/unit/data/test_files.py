@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import struct
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -83,7 +85,7 @@ def test_a_mask_of_another_name_is_named(make_folder: Make, there: str, words: s
 
 
 @pytest.mark.parametrize("orientation", [3, 6])
-@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif"])
 def test_an_image_that_its_exif_tag_turns(make_folder: Make, orientation: int, suffix: str) -> None:
     config, exif = make_folder(), Image.Exif()
     exif[0x0112] = orientation
@@ -97,6 +99,23 @@ def test_an_image_that_its_exif_tag_turns(make_folder: Make, orientation: int, s
     exif[0x0112] = 1
     image.save(path.with_suffix(suffix), exif=exif)
     open_data(config, (12, 16))
+
+
+def test_a_colour_image_of_16_bits_is_refused_as_a_grey_one_is(make_folder: Make) -> None:
+    """Pillow drops their lower halves without a word."""
+    config = make_folder()
+    path = data_file(config, "img_dir", "train", "1.png")
+    with Image.open(path) as image:
+        width, height = image.size
+    rows = b"".join(b"\x00" + bytes(6 * width) for _ in range(height))
+    chunks = ((b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)), (b"IDAT", zlib.compress(rows)))
+    parts = [
+        struct.pack(">I", len(d)) + t + d + struct.pack(">I", zlib.crc32(t + d)) for t, d in (*chunks, (b"IEND", b""))
+    ]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    refused(config, "1.png", "8 bits per channel", "RGB;16B")
+    with pytest.raises(InputError, match="8 bits per channel"):
+        check_files(config, Path(str(config.root)))
 
 
 def test_two_images_of_one_name(make_folder: Make) -> None:
