@@ -6,20 +6,23 @@ import torch
 
 from autoseg.config import DataConfig
 from autoseg.data.files import IMAGE_SUFFIXES, lone_masks
+from autoseg.data.holdout import split_holdout
 from autoseg.data.segdata import SegData
 from autoseg.data.source import check_present
+from autoseg.errors import InputError
 
 
-def remarks_on(data: SegData, config: DataConfig, crop: int) -> list[str]:
+def remarks_on(data: SegData, config: DataConfig, crop: int, scored: str = "train") -> list[str]:
     """A sentence for each oddity.
 
     Args:
         data: as it is trained on.
         config: where it comes from.
         crop: side of the square training crops, pixels.
+        scored: the split on which trainings are scored; "train": on the part of it that a search holds out.
 
     Raises:
-        InputError: fewer than two classes have a pixel in the training labels.
+        InputError: fewer than two classes have a pixel in the training labels, or in those of the scored images.
     """
     texts, labels = [], data.labels("train")
     counts = torch.bincount(labels.flatten(), minlength=256).tolist()
@@ -30,6 +33,7 @@ def remarks_on(data: SegData, config: DataConfig, crop: int) -> list[str]:
             ignored = f"if {config.ignore_index} stands for a class in your masks, write its id there instead"
             text += f"; {ignored}: it is ignored"
         texts.append(text)
+    texts += _unscored(data, config, scored, counts)
     if alone := lone_masks(config):
         kinds = ", ".join(IMAGE_SUFFIXES)
         texts.append(f"masks without an image are left out: {len(alone)}, as {alone[0]}; images end in {kinds}")
@@ -40,3 +44,18 @@ def remarks_on(data: SegData, config: DataConfig, crop: int) -> list[str]:
             f"crops of {crop} pixels of images of {height}x{width} are {padding:.0%} padding: lower proxy.crop"
         )
     return texts
+
+
+def _unscored(data: SegData, config: DataConfig, scored: str, counts: list[int]) -> list[str]:
+    """What is trained on, by its `counts` of pixels, and cannot be scored: a class that occurs once, in one image."""
+    labels, which = data.labels(scored), f"{scored} image"
+    if scored == "train":
+        labels, which = labels[split_holdout(len(labels), config.holdout)[1]], "held-out image"
+    there = torch.bincount(labels.flatten(), minlength=256).tolist()[: len(data.classes)]
+    if sum(map(bool, there)) < 2:
+        found = [name for name, count in zip(data.classes, there, strict=True) if count]
+        hint = "More images, another data.holdout or other names, by whose order images are held out, may help."
+        got = f"pixels of {found[0]} alone" if found else "none"
+        raise InputError(f"masks of the {which}s", "pixels of at least two classes", got, hint)
+    missing = [name for name, count, trained in zip(data.classes, there, counts, strict=False) if trained and not count]
+    return [f"no {which} has a pixel of {', '.join(missing)}: it is trained on and not scored"] if missing else []

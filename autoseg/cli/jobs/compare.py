@@ -71,7 +71,7 @@ class Parts:
 def compare(config: CompareConfig, workers: Standby) -> int:
     """From a configuration and workers without a task to its tables; returns the exit status."""
     parts = build(config)
-    odd = remarks_on(parts.data, config.data, config.proxy.crop)
+    odd = remarks_on(parts.data, config.data, config.proxy.crop, parts.split)
     for text in [*odd, *warnings_about(parts.among, config.metrics, parts.data.num_classes, parts.seeds)]:
         print(f"warning: {text}")
     found = running.resumable("compare", parts.path, lambda: _compare(config, parts, workers), again(config))

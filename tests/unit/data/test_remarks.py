@@ -26,8 +26,8 @@ def folder(root: Path, ids: list[int], size: tuple[int, int] = (48, 64)) -> Data
     return DataConfig(name="x", kind="folder", root=str(root), classes=["road", "crack"], cache_dir=str(root / "cache"))
 
 
-def remarks(config: DataConfig, crop: int = 32) -> list[str]:
-    return remarks_on(open_data(config, (48, 64)), config, crop)
+def remarks(config: DataConfig, crop: int = 32, scored: str = "val") -> list[str]:
+    return remarks_on(open_data(config, (48, 64)), config, crop, scored)
 
 
 @pytest.mark.parametrize(("ids", "got"), [([0, 255], "pixels of road alone"), ([255, 255], "every pixel is ignored")])
@@ -41,6 +41,23 @@ def test_masks_of_0_and_255_are_the_usual_mistake(tmp_path: Path, ids: list[int]
 def test_a_class_that_never_occurs(tmp_path: Path) -> None:
     config = replace(folder(tmp_path, [0, 1]), classes=["road", "crack", "car"])
     assert remarks(config) == ["no training image has a pixel of car"]
+
+
+def test_a_class_that_is_trained_on_and_cannot_be_scored(tmp_path: Path) -> None:
+    config = folder(tmp_path, [0, 1])
+    for name, ids in (("b", [0, 0]), ("c", [0, 0]), ("d", [0, 2]), ("e", [0, 2])):
+        for kind in ("img_dir", "ann_dir"):
+            shutil.copy(tmp_path / kind / "train/a.png", tmp_path / kind / f"train/{name}.png")
+        mask = np.repeat(np.array(ids, dtype=np.uint8), 24)[:, None].repeat(64, 1)
+        Image.fromarray(mask).save(tmp_path / f"ann_dir/train/{name}.png")
+    config = replace(config, classes=["road", "crack", "car"])
+    (text,) = remarks(config, scored="train")  # the last of five is held out
+    assert text == "no held-out image has a pixel of crack: it is trained on and not scored"
+    (text,) = remarks(config, scored="val")
+    assert text == "no val image has a pixel of car: it is trained on and not scored"
+    Image.fromarray(np.zeros((48, 64), np.uint8)).save(tmp_path / "ann_dir/train/e.png")
+    with pytest.raises(InputError, match=r"masks of the held-out images: .*two classes, got pixels of road alone"):
+        remarks(config, scored="train")
 
 
 def test_masks_without_an_image_are_named(tmp_path: Path) -> None:
