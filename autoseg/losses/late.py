@@ -26,10 +26,11 @@ class LateLoss(nn.Module):
         """The loss of (N, C, H, W) logits and their labels, a scalar.
 
         Raises:
-            InputError: logits without a channel dimension.
+            InputError: logits without a channel dimension, or of one channel, over which a softmax is always 1.
         """
-        if logits.dim() != 4:
-            raise InputError("logits", "(N, C, H, W)", tuple(logits.shape))
+        if logits.dim() != 4 or logits.shape[1] == 1:
+            hint = "The background is a class too: give the network two outputs, and labels 0 and 1."
+            raise InputError("logits", "(N, C, H, W) of two classes or more", tuple(logits.shape), hint)
         if self.loss is None:
             self.loss = self._build(logits.shape[1]).to(logits.device)
             self.set_progress(self._progress)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Self
 
@@ -39,7 +40,7 @@ class SurrogateLoss(Judged, nn.Module):
 
     Args:
         metric: a metric's name, or a sum such as "miou+0.5*bf1".
-        num_classes: C.
+        num_classes: C, the background included; of 1, over which a softmax is always 1, is warned.
         parameterization: "bezier" or "linear", for `control_points` without a `space`.
         control_points: decoded coordinates, flat or {curve: (m, 2)}; None for the identity curves g(x) = x.
         ignore_index: label of void pixels.
@@ -85,6 +86,9 @@ class SurrogateLoss(Judged, nn.Module):
         compile: bool = False,
     ) -> None:
         super().__init__()
+        if num_classes == 1:
+            text = "a softmax over one class is always 1, without a gradient: count the background as a class"
+            warnings.warn(text, stacklevel=2)
         self.fused, self.compiled = True, compile
         self.space = _space(metric, space, parameterization)
         if not 0 < eps < math.inf:  # a class that is absent is 0 by 0 without it
