@@ -24,13 +24,13 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from autoseg.data.once import head, made_once
+from autoseg.data.once import BYTES, head, made_once
 from autoseg.data.source import IGNORE, Bytes, Sample, Source
 from autoseg.data.threads import in_threads
 from autoseg.errors import InputError
 from autoseg.files import NO_SPACE
 
-FORMAT = 1  # raise it when the same source would give other bytes
+FORMAT = 2  # raise it when the same source would give other bytes
 QUIET_S = 10.0  # preparing that takes longer says every so often how far it is
 PAD_RGB = (124, 116, 104)  # ImageNet's mean: what padding looks like to a pretrained network is "nothing"
 
@@ -73,7 +73,7 @@ def _build(source: Source, size: tuple[int, int], path: Path) -> None:
 
 
 def _shapes(source: Source, size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
-    shapes: dict[str, tuple[int, ...]] = {}
+    shapes: dict[str, tuple[int, ...]] = {f"{role}.sizes": (len(names), 2) for role, names in source.names.items()}
     for role, names in source.names.items():
         shapes[f"{role}.images"] = (len(names), 3, *size)
         shapes[f"{role}.labels"] = (len(names), *size)
@@ -91,7 +91,11 @@ def _header(source: Source, shapes: dict[str, tuple[int, ...]], fingerprint: str
         "names": {role: list(names) for role, names in source.names.items()},
         "fingerprint": fingerprint,
     }
-    return head({name: ("U8", shape) for name, shape in shapes.items()}, about)
+    return head({name: (_kind(name), shape) for name, shape in shapes.items()}, about)
+
+
+def _kind(name: str) -> str:
+    return "I32" if name.endswith(".sizes") else "U8"
 
 
 def _write_tensors(file: BinaryIO, start: int, source: Source, shapes: dict[str, tuple[int, ...]]) -> str:
@@ -99,20 +103,23 @@ def _write_tensors(file: BinaryIO, start: int, source: Source, shapes: dict[str,
     offsets = {}
     for name, shape in shapes.items():
         offsets[name] = start
-        start += prod(shape)
+        start += prod(shape) * BYTES[_kind(name)]
     file.truncate(start)
-    digest = hashlib.sha256(json.dumps([list(source.classes), list(shapes.items())]).encode())
+    pixels = [(name, shape) for name, shape in shapes.items() if _kind(name) == "U8"]
+    digest = hashlib.sha256(json.dumps([list(source.classes), pixels]).encode())
     count, progress = 0, _Progress(sum(map(len, source.names.values())))
     for role in source.names:
         height, width = shapes[f"{role}.images"][-2:]
         read = partial(_fitted, source, role, (height, width))
         with closing(in_threads(read, range(len(source.names[role])))) as samples:  # Ctrl-C: not read any further
-            for image, masks in samples:
-                for name, block in (("images", image), ("labels", masks[0]), ("raters", masks[1:])):
+            for image, masks, inner in samples:
+                size = np.array(inner, dtype="<i4")
+                for name, block in (("images", image), ("labels", masks[0]), ("raters", masks[1:]), ("sizes", size)):
                     if block.size:
                         file.seek(offsets[f"{role}.{name}"])
                         offsets[f"{role}.{name}"] += file.write(data := block.tobytes())
-                        digest.update(data)
+                        if name != "sizes" or inner != (height, width):  # padding has a say in scores
+                            digest.update(data)
                 count += 1
                 progress.tell(count)
     return digest.hexdigest()
@@ -131,11 +138,11 @@ class _Progress:
             self._next = time.monotonic() + QUIET_S
 
 
-def _fitted(source: Source, role: str, size: tuple[int, int], index: int) -> tuple[Bytes, Bytes]:
+def _fitted(source: Source, role: str, size: tuple[int, int], index: int) -> tuple[Bytes, Bytes, tuple[int, int]]:
     return fit(source.read(role, index), size)
 
 
-def fit(sample: Sample, size: tuple[int, int]) -> tuple[Bytes, Bytes]:
+def fit(sample: Sample, size: tuple[int, int]) -> tuple[Bytes, Bytes, tuple[int, int]]:
     """Scale a sample to fit into `size`, keeping its aspect, and pad what is left at the right and bottom.
 
     Args:
@@ -143,8 +150,8 @@ def fit(sample: Sample, size: tuple[int, int]) -> tuple[Bytes, Bytes]:
         size: (height, width) in pixels.
 
     Returns:
-        The image (3, height, width), antialiased bilinear, and the masks (K, height, width), nearest
-        neighbour with 255 in the padding.
+        The image (3, height, width), antialiased bilinear; the masks (K, height, width), nearest neighbour with 255
+        in the padding; and the height and width of what is not padding.
     """
     height, width = sample.image.shape[:2]
     scale = min(size[0] / height, size[1] / width)
@@ -155,7 +162,7 @@ def fit(sample: Sample, size: tuple[int, int]) -> tuple[Bytes, Bytes]:
     masks = np.full((len(sample.masks), *size), IGNORE, dtype=np.uint8)
     for target, mask in zip(masks, sample.masks, strict=True):
         target[: inner[1], : inner[0]] = _resize(mask, inner, Image.Resampling.NEAREST)
-    return image.transpose(2, 0, 1), masks
+    return image.transpose(2, 0, 1), masks, (inner[1], inner[0])
 
 
 def _resize(pixels: Bytes, size: tuple[int, int], how: Image.Resampling) -> Bytes:

@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock
 
-BYTES = {"U8": 1, "BF16": 2, "F16": 2, "F32": 4}  # of an element, by the format's name for its type
+BYTES = {"U8": 1, "BF16": 2, "F16": 2, "F32": 4, "I32": 4}  # of an element, by the format's name for its type
 
 
 def made_once(path: Path, make: Callable[[Path], None]) -> Path:

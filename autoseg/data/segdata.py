@@ -72,6 +72,10 @@ class SegData:
         """(N, H, W) uint8 class ids, 255 where ignored or padded; memory-mapped."""
         return self._tensor(split, "labels")
 
+    def sizes(self, split: str) -> Tensor:
+        """(N, 2) int32, height and width of what is image in each, at the top left; the rest is padding."""
+        return self._tensor(split, "sizes")
+
     def raters(self, split: str) -> Tensor:
         """(N, R, H, W) uint8, the label of every annotator; InputError for data with one label per image."""
         return self._tensor(split, "raters")

@@ -224,8 +224,9 @@ class ProxyTask:
         """Some of the scored images."""
         from autoseg.training import View
 
-        images, _ = self._pixels(self.final_split or "train", precision.device)
-        return View(images, rows, precision, self.model.mean, self.model.std, self.proxy.eval_batch_size, stored)
+        split, model = self.final_split or "train", self.model
+        images, sizes = self._pixels(split, precision.device)[0], self._open().sizes(split)
+        return View(images, rows, precision, model.mean, model.std, self.proxy.eval_batch_size, stored, sizes)
 
     def _keep(self, model: nn.Module, precision: Precision, folder: Path) -> None:
         import torch
@@ -238,7 +239,7 @@ class ProxyTask:
         keepsakes.save(dict(zip(rows.tolist(), classes.numpy(), strict=True)), split, folder)
 
     def _rows(self) -> tuple[Tensor, Tensor]:
-        """Indices trained on (in `train`) and scored (in `train`, or in the final split)."""
+        """Indices trained on (in `train`) and scored (in `train`, or in the final split), these by size."""
         import torch
 
         from autoseg.data import split_holdout
@@ -246,8 +247,11 @@ class ProxyTask:
         data = self._open()
         count = len(data.images("train"))
         if self.final_split is None:
-            return split_holdout(count, self.data.holdout)
-        return torch.arange(count), torch.arange(len(data.images(self.final_split)))
+            fit, scored = split_holdout(count, self.data.holdout)
+        else:
+            fit, scored = torch.arange(count), torch.arange(len(data.images(self.final_split)))
+        sizes = data.sizes(self.final_split or "train")[scored].tolist()
+        return fit, scored[sorted(range(len(sizes)), key=sizes.__getitem__)]  # so that batches are of one size
 
     def _open(self) -> SegData:
         return _data(_key(self.data), *self.proxy.size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,10 @@ Evaluated = Metric | MetricSum | ByImage
 
 @dataclass(frozen=True)
 class View:
-    """Whole images, at the size they are stored in, as a network is shown them."""
+    """Whole images, at the size they are stored in, as a network is shown them.
+
+    Padding is shown and not scored: it is ours, and boundary metrics count what is predicted in void.
+    """
 
     images: Tensor  # (N, 3, H, W) uint8, on the device or memory-mapped for the CPU
     rows: Tensor  # (M,) int64 CPU indices of those that are shown
@@ -30,6 +34,8 @@ class View:
     batch_size: int  # images at a time
     # what the frozen backbone makes of these very images, so that they need not be looked at; or None
     stored: Stored | None = None
+    # (N, 2) integer CPU: height and width of what is image in each, at the top left; None: all of it
+    sizes: Tensor | None = None
 
     def logits(self, model: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
         """Indices and (N, C, H, W) float32 logits, batch by batch.
@@ -49,6 +55,17 @@ class View:
             yield index, logits.float()
         model.train(training)
 
+    def scored(self, start: int, count: int) -> Iterator[tuple[slice, int, int]]:
+        """Of the images from `rows[start]` on, those next to each other that have one size, with their size."""
+        height, width = self.images.shape[-2:]
+        rows = self.rows[start : start + count]
+        sizes = [(height, width)] * count if self.sizes is None else [(h, w) for h, w in self.sizes[rows].tolist()]
+        first = 0
+        for (height, width), those in groupby(sizes):
+            last = first + len(list(those))
+            yield slice(first, last), height, width
+            first = last
+
 
 def evaluate(model: nn.Module, view: View, labels: Tensor, metrics: Mapping[str, Evaluated]) -> dict[str, float]:
     """Score a network on whole images.
@@ -66,11 +83,15 @@ def evaluate(model: nn.Module, view: View, labels: Tensor, metrics: Mapping[str,
     Raises:
         Diverged: a logit is not finite, as those of finite but huge weights.
     """
+    start = 0
     with torch.inference_mode():
         for index, logits in view.logits(model):
             if not bool(logits.amax(1).isfinite().all()):  # a class that is masked by -inf is none
                 raise Diverged("a logit of the trained network is not finite")
-            _update(metrics.values(), logits, labels[index].long())
+            truth = labels[index].long()
+            for some, height, width in view.scored(start, len(truth)):
+                _update(metrics.values(), logits[some, :, :height, :width], truth[some, :height, :width])
+            start += len(truth)
     return {name: float(metric.compute()) for name, metric in metrics.items()}
 
 

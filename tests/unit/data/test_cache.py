@@ -34,6 +34,17 @@ def test_pixels_come_back_as_they_were(make_folder: Make) -> None:
         np.testing.assert_array_equal(data.labels("test")[i].numpy(), mask)
 
 
+def test_what_is_image_and_what_is_padding_is_kept(make_folder: Make) -> None:
+    config = make_folder(splits=("train", "val", "test"))
+    root = Path(str(config.root))
+    for kind, shape in (("img_dir", (12, 8, 3)), ("ann_dir", (12, 8))):
+        Image.fromarray(np.zeros(shape, dtype=np.uint8)).save(root / kind / "val" / "1.png")
+    data = open_data(config, (12, 16))
+    assert data.sizes("train").tolist() == [[12, 16]] * 3
+    assert data.sizes("val").tolist() == [[12, 16], [12, 8], [12, 16]]
+    assert (data.labels("val")[1, :, 8:] == 255).all() and (data.labels("val")[1, :, :8] == 0).all()
+
+
 def test_second_time_nothing_is_decoded(make_folder: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     config = make_folder()
     first = open_data(config, (12, 16))
@@ -180,8 +191,8 @@ def test_unknown_split_names_the_known_ones(make_folder: Make) -> None:
 
 def test_fit_keeps_the_aspect_and_pads_with_ignore() -> None:
     sample = Sample(np.full((20, 10, 3), 200, dtype=np.uint8), np.ones((1, 20, 10), dtype=np.uint8))
-    image, masks = fit(sample, (10, 12))
-    assert image.shape == (3, 10, 12)
+    image, masks, inner = fit(sample, (10, 12))
+    assert image.shape == (3, 10, 12) and inner == (10, 5)
     assert (image[:, :, :5] == 200).all()
     assert image[:, 0, 5:].T.tolist() == [list(cache.PAD_RGB)] * 7
     assert (masks[0, :, :5] == 1).all()
@@ -190,7 +201,7 @@ def test_fit_keeps_the_aspect_and_pads_with_ignore() -> None:
 
 def test_fit_never_mixes_ids() -> None:
     mask = np.random.default_rng(0).choice(np.array([0, 6, 255], dtype=np.uint8), (1, 33, 47))
-    _, masks = fit(Sample(np.zeros((33, 47, 3), dtype=np.uint8), mask), (20, 30))
+    _, masks, _ = fit(Sample(np.zeros((33, 47, 3), dtype=np.uint8), mask), (20, 30))
     assert set(np.unique(masks)) == {0, 6, 255}
 
 

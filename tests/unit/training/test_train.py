@@ -313,6 +313,41 @@ def test_evaluation_sees_the_chosen_images_whole_and_restores_the_mode() -> None
     assert [one["ece"] for one in scores] == [pytest.approx(scores[0]["ece"])] * 3 and scores[0]["ece"] < 0.3
 
 
+class Painted(nn.Module):
+    """A network that says what is drawn in its images: class 1 where they are bright."""
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return [torch.stack([-images[:, 0], images[:, 0]], 1)]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 8])
+def test_padding_has_no_say_in_scores(batch: int) -> None:
+    """Void would: boundary metrics count what is predicted in it, and an edge to it is one."""
+    torch.manual_seed(0)
+    names, whole = ("bf1", "boundary_iou", "miou", "ece"), torch.rand(5, 12, 16) > 0.5
+    sizes, found = torch.tensor([[12, 16], [12, 10], [12, 10], [7, 16], [12, 16]]), []
+    for inside_padding in (0, 255, None):
+        images = torch.zeros(5, 3, 12, 16, dtype=torch.uint8)
+        labels = torch.full((5, 12, 16), 255, dtype=torch.uint8)
+        for index, (height, width) in enumerate(sizes.tolist()):
+            if inside_padding is None:
+                images[index] = torch.randint(0, 256, (3, 12, 16))
+            else:
+                images[index] = inside_padding
+            images[index, :, :height, :width] = 255 * whole[index, :height, :width]
+            labels[index, :height, :width] = whole[index, :height, :width].roll(1, 1)
+        metrics = {name: build_metric(name, num_classes=2, tolerance=1) for name in names}
+        view = View(images, torch.arange(5), precision_of(PROXY, CPU), [127.5] * 3, [1.0] * 3, batch, None, sizes)
+        found.append(evaluate(Painted(), view, labels, metrics))
+    alone = {name: build_metric(name, num_classes=2, tolerance=1) for name in names if name != "ece"}
+    for index, (height, width) in enumerate(sizes.tolist()):
+        pred = whole[index : index + 1, :height, :width].long()
+        for metric in alone.values():
+            metric.update(pred, pred.roll(1, 2))
+    assert found[0] == found[1] == found[2]
+    assert {name: float(metric.compute()) for name, metric in alone.items()} == {name: found[0][name] for name in alone}
+
+
 def test_evaluation_of_logits_that_are_not_finite_diverges() -> None:
     """Also with metrics of probabilities, which refuse such as a fault of their caller."""
     model, (images, labels) = Toy(), bright_squares()
