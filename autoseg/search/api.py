@@ -20,7 +20,7 @@ from autoseg.execution import build_executor, places
 from autoseg.metrics.base import MetricOptions
 from autoseg.search.candidate import CandidateTask, hand_made_rivals
 from autoseg.search.loop import Problem, run_search
-from autoseg.search.observer import Observer, Observers
+from autoseg.search.observer import Observer, Observers, Plan
 from autoseg.search.own import Knowing
 from autoseg.search.publish import CardPublisher
 from autoseg.search.records import SearchResult
@@ -64,6 +64,16 @@ def _check_kinds(*given: tuple[str, object, type | UnionType]) -> None:
             raise InputError(field, " or ".join(names), repr(value))
 
 
+class _Begun(Observer):
+    """Remembers whether there was anything left to do."""
+
+    over = False
+
+    def started(self, plan: Plan) -> None:
+        """See `Observer`."""
+        self.over = plan.done >= plan.total
+
+
 def search(
     metric: str,
     train: Train,
@@ -94,7 +104,8 @@ def search(
 ) -> SearchResult:
     """Search a loss for `metric`, judged by your own training.
 
-    A `run_dir` that holds a run is gone on with: the same call after a crash or an interruption continues it.
+    A `run_dir` that holds a run is gone on with: the same call after a crash or an interruption continues it. Of one
+    that is over the result is returned, which is warned of: `train` may be another by now.
 
     Args:
         metric: the target, e.g. "biou" or "miou+0.5*bf1"; with a `space` that names a metric, any score of `train`.
@@ -203,10 +214,16 @@ def search(
         provenance = {"target": metric, "seed": seed, "versions": versions()}
         publish = CardPublisher(path / "loss.json", bound, num_classes, ignore_index, options, provenance)
         problem = Problem(metric, bound.names, bound.identity.tolist(), seed)
-        observers = Observers([Shares(metric), *([] if observer is None else [observer])])
+        begun = _Begun()
+        observers = Observers([begun, Shares(metric), *([] if observer is None else [observer])])
         stack.callback(observers.close)
-        result = run_search(folder, problem, chosen, executor, settings, publish, observers)
+        try:
+            result = run_search(folder, problem, chosen, executor, settings, publish, observers)
+        except KeyboardInterrupt as stop:
+            stop.add_note(f"Nothing finished is lost. Go on with the same call and run_dir={str(path)!r}.")
+            raise
     through = sys._getframe(1).f_globals["__name__"] == __package__  # called as the package, which is callable
-    for text in result.warnings:
+    old = f"nothing was trained: {path} holds this search. Another train() than the one of then wants another run_dir."
+    for text in [*([old] if begun.over else []), *result.warnings]:
         warnings.warn(text, stacklevel=2 + through)
     return result

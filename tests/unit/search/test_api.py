@@ -112,7 +112,8 @@ def test_the_search_around_ones_own_training(quick_path: Path) -> None:
     assert card.scores["confirm"]["mean"] == result.best.scores and set(result.best.scores) == {"miou", "other"}
     assert card.provenance["candidate"] == result.best.name
     assert {row.name for row in result.rows} >= {"identity", "ce", "lovasz"}
-    again = autoseg.search("miou", my_train, num_classes=3, run_dir=run, inline=True, **SMALL)
+    with pytest.warns(UserWarning, match="nothing was trained: .* Another train"):
+        again = autoseg.search("miou", my_train, num_classes=3, run_dir=run, inline=True, **SMALL)
     assert again == result
     with pytest.raises(InputError, match="seed: expected 0, as when the run began, got 1"):
         autoseg.search("miou", my_train, num_classes=3, run_dir=run, inline=True, seed=1, **SMALL)
