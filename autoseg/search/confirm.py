@@ -10,17 +10,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import numpy as np
 
-from autoseg.config import PAPER_METRICS
+from autoseg.config import PAPER_METRICS, SearchSettings
 from autoseg.search.bench import Bench
-from autoseg.search.observer import Amount
 from autoseg.search.paired import paired, summary
 from autoseg.search.records import (
     COMPLETE,
-    RUNNING,
     Comparison,
     Finding,
     Row,
@@ -56,17 +53,16 @@ def rival(name: str, identity: Sequence[float], index: int, seed: int) -> TrialR
     return TrialRecord(-1, index, "rival", name, theta, seed)
 
 
-def rivals_of(search: Mapping[str, Any]) -> list[str]:
+def rivals_of(settings: SearchSettings) -> list[str]:
     """Names of what is confirmed beside the finalists, each once.
 
     Of a longer confirmation the loss that the floor refers to is one of them: it is trained as long in any case.
-
-    Args:
-        search: the settings under that name in a search's `config.yaml`.
     """
-    names, floor = list(search["confirm"]["rivals"]), search["floor"]
-    refers = Floor.parse(floor).rival if floor is not None and search["confirm"]["iters"] is not None else None
-    return list(dict.fromkeys([*names, *([] if refers is None else [refers])]))
+    names = list(settings.confirm.rivals)
+    if settings.floor is not None and settings.confirm.iters is not None:
+        refers = Floor.parse(settings.floor).rival
+        names += [] if refers is None else [refers]
+    return list(dict.fromkeys(names))
 
 
 def finalists(history: Sequence[TrialRecord], top: int, mean: Sequence[float] | None, rounds: int) -> list[TrialRecord]:
@@ -76,11 +72,12 @@ def finalists(history: Sequence[TrialRecord], top: int, mean: Sequence[float] | 
         first.setdefault(record.theta, record)
     chosen = list(first.values())[:top]
     if mean is not None and tuple(mean) not in {record.theta for record in chosen}:
-        chosen.append(TrialRecord(-1, -1, "candidate", _mean_name(rounds), tuple(mean), 0))
+        chosen.append(TrialRecord(-1, -1, "candidate", mean_name(rounds), tuple(mean), 0))
     return chosen
 
 
-def _mean_name(rounds: int) -> str:
+def mean_name(rounds: int) -> str:
+    """What the controller's mean after so many rounds is called in the ledger."""
     return f"mean {rounds}"
 
 
@@ -118,56 +115,6 @@ def tabulate(records: Sequence[TrialRecord], target: str) -> list[Row]:
         entries.setdefault(record.name, []).append(record)
     rows = [_row(of_one, target) for of_one in entries.values()]
     return sorted(rows, key=lambda row: (-row.n, -row.reward if row.n else 0.0))
-
-
-def amount_of(config: Mapping[str, Any], floor: int, confirmation: int = 0, mean: bool | None = None) -> Amount:
-    """How much a search trains in all.
-
-    Args:
-        config: its `config.yaml`.
-        floor: how many of the rival that its floor refers to.
-        confirmation: how many of the confirmation; 0: none is planned yet.
-        mean: whether its controller has one, which is confirmed too; None: as the controller's name says.
-    """
-    settings = config["search"]
-    if mean is None:
-        mean = config["controller"]["name"] == "ppo"
-    confirm = settings["confirm"]
-    entries = confirm["top"] + len(rivals_of(settings)) + mean
-    confirmation = confirmation or (entries * confirm["seeds"] if confirm["top"] else 0)
-    longer = confirm["iters"] / config["proxy"]["iters"] if confirm["iters"] else 1.0  # no own training has these
-    return Amount(int(settings["rounds"] * settings["candidates"] + floor + confirmation), confirmation, longer)
-
-
-def confirmation_of(
-    config: Mapping[str, Any], history: Sequence[TrialRecord], recorded: Sequence[TrialRecord]
-) -> tuple[list[TrialRecord], int]:
-    """The trainings of the confirmation that belongs to all rounds.
-
-    A search that is given more rounds or another confirmation after its end keeps those of the earlier one in the
-    ledger, some of losses that are no finalists any more.
-
-    Args:
-        config: as in `amount_of`.
-        history: records of the candidates.
-        recorded: all records of study "confirm".
-
-    Returns:
-        Those of `recorded` in the order of their plan, none before the last round is over; and how many there will be
-        in all, 0 before each of them is recorded.
-    """
-    settings = config["search"]
-    rounds, options = settings["rounds"], settings["confirm"]
-    over = sum(record.state != RUNNING for record in history) >= rounds * settings["candidates"]
-    if not (over and options["top"] and options["seeds"]):
-        return [], 0
-    known = {record.key: record for record in recorded}
-    seeds, mean = fresh_seeds(config["seed"], options["seeds"], options["iters"]), _mean_name(rounds)
-    names = [record.name for record in finalists(history, options["top"], None, rounds)]
-    names += [mean] if (mean, seeds[0]) in known else []
-    plan = [(name, seed) for seed in seeds for name in [*names, *rivals_of(settings)]]
-    found = [known[key] for key in plan if key in known]
-    return found, len(plan) if len(found) == len(plan) else 0
 
 
 def conclude(

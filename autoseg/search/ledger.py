@@ -57,7 +57,8 @@ class Ledger:
 
     Args:
         path: `trials.db`; made if missing.
-        names: of the coordinates of θ, in order; a trial's parameters are called "theta.<name>".
+        names: of the coordinates of θ, in order; a trial's parameters are called "theta.<name>". Without names, for
+            those who need no more, θ is read in some order, the same for all.
         read_only: for those who look at a run from outside: never writes, needs no lock.
         studies: which there are; others than a search's for runs that are no search.
 
@@ -230,7 +231,7 @@ class Ledger:
 
     def _record(self, number: int, attributes: dict[str, Any], theta: dict[str, float]) -> TrialRecord:
         plan: dict[str, Any] = {name: attributes[name] for name in PLAN}
-        raw = tuple(theta[name] for name in self._params) if theta else None
+        raw = tuple(theta[name] for name in self._params or sorted(theta)) if theta else None
         return TrialRecord(**plan, theta=raw, number=number)
 
     @contextlib.contextmanager

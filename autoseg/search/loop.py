@@ -9,7 +9,7 @@ ledger has of them, and so ends as if it had never stopped. No torch here: the e
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -19,22 +19,14 @@ from autoseg.controllers import Controller
 from autoseg.errors import AutosegError, InputError
 from autoseg.execution import Executor
 from autoseg.search.bench import Bench
-from autoseg.search.confirm import (
-    amount_of,
-    conclude,
-    confirm,
-    confirmation_of,
-    finalists,
-    fresh_seeds,
-    rival,
-    rivals_of,
-)
+from autoseg.search.confirm import conclude, confirm, finalists, fresh_seeds, rival, rivals_of
 from autoseg.search.ledger import Ledger
-from autoseg.search.observer import Amount, Observer, Plan, RoundSummary
+from autoseg.search.observer import Observer, Plan, RoundSummary
 from autoseg.search.records import COMPLETE, FAILED, RUNNING, UNLUCKY, Finding, SearchResult, TrialRecord, by_round
 from autoseg.search.reward import Floor, Reward
 from autoseg.search.run_folder import RunFolder
 from autoseg.search.rungs import Rungs
+from autoseg.search.stages import stages
 
 
 @dataclass(frozen=True)
@@ -74,10 +66,13 @@ def run_search(
     """
     with Ledger(folder.trials, problem.names) as ledger:
         first = _go_on(folder, controller, ledger, settings.candidates)
-        amount, done = _amount(ledger, problem, settings, first, mean=_mean(controller) is not None)
-        bench = Bench(ledger, executor, observer, amount)
+        recorded = {study: ledger.records(study) for study in ledger.studies}
+        there = stages(recorded, settings, problem.seed, problem.iters, mean=_mean(controller) is not None)
+        again = [r for r in there.records if r.state in UNLUCKY and not 0 <= r.round < first]  # see `Bench.train`
+        done = sum(record.state != RUNNING for record in there.records) - len(again)
+        bench = Bench(ledger, executor, observer, there.amount)
         size = settings.rounds, settings.candidates, executor.workers
-        observer.started(Plan(folder.path, problem.metric, *size, amount, done, first))
+        observer.started(Plan(folder.path, problem.metric, *size, there.amount, done, first))
         reward = _reward(bench, "floor", problem, settings, problem.seed)
         for round in range(first, settings.rounds):
             folder.save_checkpoint(round, controller.brief_state())
@@ -170,7 +165,7 @@ def _confirmed(
     if not seeds or not settings.confirm.top:
         return SearchResult(folder.path, problem.metric, best)
     entries = finalists(history, settings.confirm.top, _mean(controller), settings.rounds)
-    entries += [rival(name, problem.identity, 0, problem.seed) for name in rivals_of(asdict(settings))]
+    entries += [rival(name, problem.identity, 0, problem.seed) for name in rivals_of(settings)]
     if iters is not None:
         reward = _reward(bench, "confirm", problem, settings, seeds[0], iters)
     rows = confirm(bench, entries, seeds, reward, problem.metric, iters)
@@ -180,14 +175,3 @@ def _confirmed(
 def _mean(controller: Controller) -> tuple[float, ...] | None:
     mean = getattr(controller, "mean", None)
     return None if mean is None else tuple(float(x) for x in mean)
-
-
-def _amount(ledger: Ledger, problem: Problem, settings: SearchSettings, first: int, mean: bool) -> tuple[Amount, int]:
-    """How much there is to train in all, and how much of it is done before round `first`; `mean` as in `amount_of`."""
-    history = ledger.records("search")
-    config = {"search": asdict(settings), "seed": problem.seed, "proxy": {"iters": problem.iters}}
-    confirmation, planned = confirmation_of(config, history, ledger.records("confirm"))
-    floor = settings.floor is not None and Floor.parse(settings.floor).rival is not None
-    recorded = [*ledger.records("floor"), *history, *confirmation]
-    left = [r for r in recorded if r.state == RUNNING or (r.state in UNLUCKY and not 0 <= r.round < first)]
-    return amount_of(config, floor, planned, mean), len(recorded) - len(left)

@@ -77,7 +77,7 @@ class RunFolder:
 
         Raises:
             InputError: not a run folder, of another version, in use, not writable, or `fingerprint` is not what it was;
-                fewer rounds than are done, or the last checkpoint is damaged.
+                fewer rounds than were begun, or the last checkpoint is damaged.
         """
         read_config(path)
         folder = cls(path, _locked(path))
@@ -138,10 +138,16 @@ class RunFolder:
         return round, state
 
     def _check_rounds(self, rounds: int) -> None:
-        saved = self.last_checkpoint()
-        if saved is not None and saved[0] > rounds:
-            hint = "A resumed run may have more rounds, not fewer."
-            raise InputError("search.rounds", f"at least {saved[0]}, which are done", rounds, hint)
+        self.last_checkpoint()  # refused here, if it is damaged
+        if not self.trials.is_file():
+            return
+        from autoseg.search.ledger import Ledger
+
+        with Ledger(self.trials, ()) as ledger:
+            begun = max((record.round + 1 for record in ledger.records("search")), default=0)
+        if begun > rounds:
+            hint = "A resumed run may have more rounds, and of those to come fewer."
+            raise InputError("search.rounds", f"at least {begun}, which were begun", rounds, hint)
 
     def close(self) -> None:
         """Unlock it, and say that this process has left it: it may live on, as a notebook's does."""

@@ -18,11 +18,11 @@ from typing import Any
 import psutil
 
 from autoseg.errors import InputError
-from autoseg.search.confirm import amount_of, confirmation_of
 from autoseg.search.ledger import STUDIES, Ledger
 from autoseg.search.observer import Amount, RoundSummary
 from autoseg.search.records import COMPLETE, RUNNING, TrialRecord
 from autoseg.search.run_folder import OWNER, all_settings, began, kind_of, read_config
+from autoseg.search.stages import stages_of
 from autoseg.tracking.terminal import round_text
 
 WAITING, GOING, FINISHED, DEAD = "waiting", "running", "finished", "dead"
@@ -103,11 +103,9 @@ def read_status(path: Path) -> Status | None:
     studies = _studies(path / "trials.db", _OWN[kind], tuple(_times(path)))
     amount = Amount(sum(len(records) for records in studies.values()))
     if kind == "search":
-        floor, search, recorded = (studies.get(study, ()) for study in ("floor", "search", "confirm"))
         with all_settings(path):
-            confirmation, planned = confirmation_of(config, search, recorded)
-            amount = amount_of(config, len(floor), planned)
-        studies = {**studies, "confirm": tuple(confirmation)}
+            there = stages_of(config, studies)
+        studies, amount = {**studies, "confirm": tuple(there.confirmation)}, there.amount
     since = max(_times(path))
     records = [record for records in studies.values() for record in records]
     done = sum(record.state != RUNNING for record in records)

@@ -221,7 +221,7 @@ def test_wrong_input_is_one_message_and_leaves_no_run(typed, words, tmp_path, mo
         (["metric=biou"], ["metric", "miou"]),
         (["model=deeplabv3plus_r18"], ["model"]),
         (["experiment=builtin"], ["experiment"]),
-        (["search.rounds=1", "executor=inline"], ["search.rounds", "at least 2, which are done"]),
+        (["search.rounds=1", "executor=inline"], ["search.rounds", "at least 2, which were begun"]),
     ],
 )
 def test_a_resumed_run_refuses_to_become_another_search(typed, words, tmp_path, capsys):

@@ -12,11 +12,12 @@ from autoseg.evidence.comparison.compare import STUDY, bootstrap_of, parse_seeds
 from autoseg.evidence.comparison.contenders import Contender, Recipe, contenders, reference_of
 from autoseg.evidence.comparison.matrix import Matrix
 from autoseg.losses import LossCard
-from autoseg.search.confirm import amount_of, conclude, confirmation_of, fresh_seeds, tabulate
+from autoseg.search.confirm import conclude, fresh_seeds, tabulate
 from autoseg.search.ledger import Ledger
 from autoseg.search.loop import found
 from autoseg.search.records import COMPLETE, RUNNING, SearchResult, TrialRecord
 from autoseg.search.run_folder import all_settings, differences, kind_of, read_config, read_fingerprint
+from autoseg.search.stages import stages_of
 from autoseg.surrogates.space import SearchSpace
 
 OF_A_SEARCH = ("metric", "seed", "candidates", "floor", "space", "controller")  # all else is its budget
@@ -109,14 +110,12 @@ def _some_complete(path: Path, records: Sequence[TrialRecord]) -> None:
 def _search(path: Path, config: dict[str, Any], fixed: dict[str, Any]) -> SearchRun:
     space, metric = SearchSpace.from_dict(fixed["space"]), str(fixed["metric"])
     with Ledger(path / "trials.db", space.names, read_only=True) as ledger:
-        floor, search, recorded = (ledger.records(study) for study in ("floor", "search", "confirm"))
-    _some_complete(path, search)
-    confirmation, planned = confirmation_of(config, search, recorded)
-    records = [*floor, *search, *confirmation]
+        there = stages_of(config, {study: ledger.records(study) for study in ledger.studies})
+    _some_complete(path, there.search)
     card = LossCard.load(path / "loss.json") if (path / "loss.json").is_file() else None
-    result = _conclude(path, config, search, confirmation if planned else ())
-    total = amount_of(config, len(floor), planned).total
-    return SearchRun(path, config, fixed, records, total, metric, space, search, confirmation, result, card)
+    result = _conclude(path, config, there.search, there.confirmation if there.planned else ())
+    total, confirmation = there.amount.total, there.confirmation
+    return SearchRun(path, config, fixed, there.records, total, metric, space, there.search, confirmation, result, card)
 
 
 def _conclude(

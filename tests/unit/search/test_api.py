@@ -141,7 +141,7 @@ def test_rounds_that_are_refused_change_nothing(quick_path: Path) -> None:
     run = quick_path / "run"
     kept = autoseg.search("miou", my_train, num_classes=3, run_dir=run, inline=True, **SMALL)
     before = (run / "config.yaml").read_text()
-    for rounds, least in ((1, "at least 2, which are done"), (0, "a whole number from 1 on")):
+    for rounds, least in ((1, "at least 2, which were begun"), (0, "a whole number from 1 on")):
         with pytest.raises(InputError, match=rf"rounds: expected {least}, got {rounds}"):
             autoseg.search("miou", my_train, num_classes=3, run_dir=run, inline=True, **{**SMALL, "rounds": rounds})
         assert (run / "config.yaml").read_text() == before

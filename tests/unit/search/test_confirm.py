@@ -1,13 +1,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import pytest
 from scipy import stats
 
-from autoseg.search.confirm import amount_of, compare, finalists, tabulate, warnings_about, winner
-from autoseg.search.observer import Amount
+from autoseg.search.confirm import compare, finalists, tabulate, warnings_about, winner
 from autoseg.search.records import Row, TrialRecord, by_round
 
 
@@ -92,23 +90,3 @@ def test_losses_that_nothing_tells_apart_are_named() -> None:
     (text,) = warnings_about(rows[0], rows, "biou")
     assert text.startswith("all score the same biou")
     assert warnings_about(rows[0], [rows[0], row("ce", 0.5, 0.4, kind="rival")], "biou") == []
-
-
-@pytest.mark.parametrize(
-    ("controller", "changes", "floor", "confirmation", "rounds", "confirming"),
-    [
-        ("gp", {}, 0, 0, 3 * 4, 4 * 5),
-        ("gp", {}, 1, 7, 3 * 4 + 1, 7),  # fewer entries than expected: what is recorded counts
-        ("ppo", {}, 0, 0, 3 * 4, 5 * 5),  # and its mean
-        ("gp", {"floor": "miou>=0.9*dice"}, 1, 0, 3 * 4 + 1, 5 * 5),  # dice is confirmed too, trained as long
-        ("gp", {"confirm": {"top": 0, "seeds": 5, "rivals": ["ce"], "iters": None}}, 1, 0, 3 * 4 + 1, 0),
-    ],
-)
-def test_all_trainings_are_counted(
-    controller: str, changes: dict[str, Any], floor: int, confirmation: int, rounds: int, confirming: int
-) -> None:
-    confirm = {"top": 2, "seeds": 5, "rivals": ["ce", "lovasz", "ce"], "iters": 30}
-    settings = {"rounds": 3, "candidates": 4, "floor": None, "confirm": confirm, **changes}
-    config = {"search": settings, "controller": {"name": controller}, "proxy": {"iters": 10}}
-    longer = 1.0 if "confirm" in changes else 3.0
-    assert amount_of(config, floor, confirmation) == Amount(rounds + confirming, confirming, longer)

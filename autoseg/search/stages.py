@@ -1,0 +1,76 @@
+"""What a search has trained, stage by stage, and how much there will be: for itself, and for who looks at it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from autoseg.config import ConfirmConfig, SearchSettings
+from autoseg.search.confirm import finalists, fresh_seeds, mean_name, rivals_of
+from autoseg.search.observer import Amount
+from autoseg.search.records import RUNNING, TrialRecord
+from autoseg.search.reward import Floor
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The trainings that are in a search's ledger, and how many there will be."""
+
+    floor: Sequence[TrialRecord]  # the rival that its floor refers to
+    search: Sequence[TrialRecord]  # the candidates
+    confirmation: Sequence[TrialRecord]  # that of all rounds, in the order of its plan; an earlier one's are left out
+    planned: bool  # whether all of the confirmation are there, with a result or without
+    amount: Amount  # of all, those to come included
+
+    @property
+    def records(self) -> list[TrialRecord]:
+        """Of all stages."""
+        return [*self.floor, *self.search, *self.confirmation]
+
+
+def stages(
+    recorded: Mapping[str, Sequence[TrialRecord]], settings: SearchSettings, seed: int, iters: int | None, mean: bool
+) -> Stages:
+    """What is there of a search.
+
+    One that is given more rounds or another confirmation after its end keeps those of the earlier one in the ledger,
+    some of losses that are no finalists any more.
+
+    Args:
+        recorded: all records, by study.
+        settings: of the search.
+        seed: of the search.
+        iters: of a candidate's training; None: nobody but the training function knows.
+        mean: whether the controller has one, which is confirmed too.
+    """
+    floor, search, confirmed = (recorded.get(study, ()) for study in ("floor", "search", "confirm"))
+    confirm, known = settings.confirm, {record.key: record for record in confirmed}
+    plan: list[tuple[str, int]] = []
+    over = sum(record.state != RUNNING for record in search) >= settings.rounds * settings.candidates
+    if over and confirm.top and confirm.seeds:
+        seeds, of_mean = fresh_seeds(seed, confirm.seeds, confirm.iters), mean_name(settings.rounds)
+        names = [record.name for record in finalists(search, confirm.top, None, settings.rounds)]
+        names += [of_mean] if (of_mean, seeds[0]) in known else []  # it may be a finalist's own θ
+        plan = [(name, fresh) for fresh in seeds for name in [*names, *rivals_of(settings)]]
+    confirmation = [known[key] for key in plan if key in known]
+    planned = 0 < len(confirmation) == len(plan)
+    entries = confirm.top + len(rivals_of(settings)) + mean  # at most: of equal candidates one is confirmed
+    confirming = len(plan) if planned else entries * confirm.seeds if confirm.top else 0
+    refers = settings.floor is not None and Floor.parse(settings.floor).rival is not None
+    longer = confirm.iters / iters if confirm.iters and iters else 1.0
+    total = settings.rounds * settings.candidates + refers + confirming
+    return Stages(floor, search, confirmation, planned, Amount(total, confirming, longer))
+
+
+def stages_of(config: Mapping[str, Any], recorded: Mapping[str, Sequence[TrialRecord]]) -> Stages:
+    """As `stages`, for who has a run's `config.yaml` in place of its settings.
+
+    Raises:
+        KeyError: it lacks a setting.
+    """
+    search, confirm = config["search"], config["search"]["confirm"]
+    confirmation = ConfirmConfig(confirm["top"], confirm["seeds"], confirm["rivals"], confirm["iters"])
+    settings = SearchSettings(search["rounds"], search["candidates"], search["floor"], confirm=confirmation)
+    iters = config["proxy"]["iters"] if "proxy" in config else None  # a training of the user's own has none
+    return stages(recorded, settings, config["seed"], iters, mean=config["controller"]["name"] == "ppo")
