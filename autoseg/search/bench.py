@@ -21,14 +21,18 @@ class Bench:
         executor: runs it.
         observer: is told.
         amount: all trainings of the run, for the progress.
+        confirm_iters: of each of study "confirm", where they are longer than a candidate's; None: they are not.
 
     Attributes:
         done: how many trainings have a result, of all studies; of the confirmation those that `train` was given.
         best: the candidate with the highest reward; of equals, the first.
     """
 
-    def __init__(self, ledger: Ledger, executor: Executor, observer: Observer, amount: Amount) -> None:
+    def __init__(
+        self, ledger: Ledger, executor: Executor, observer: Observer, amount: Amount, confirm_iters: int | None = None
+    ) -> None:
         self.ledger, self.executor, self.observer, self.amount = ledger, executor, observer, amount
+        self._confirm_iters = confirm_iters
         # Kept up to date rather than counted anew, so that a round costs the same after any history.
         self.done, self._seconds = 0, 0.0
         self._counted: set[tuple[str, tuple[str, int]]] = set()
@@ -45,7 +49,6 @@ class Bench:
         plan: Sequence[TrialRecord],
         reward: Callable[[Mapping[str, float]], float],
         rungs: Rungs | None = None,
-        iters: int | None = None,
     ) -> list[TrialRecord]:
         """Results of the planned trainings, in their order. Those the ledger already has are not run again.
 
@@ -57,7 +60,6 @@ class Bench:
             plan: what is to be trained.
             reward: of a complete training's scores.
             rungs: where they are looked at, and may be stopped; None: nowhere.
-            iters: of each, where they are longer than a candidate's; None: they are not.
 
         Raises:
             InputError: the ledger has another θ under the same name, so that it is not this search's.
@@ -67,8 +69,9 @@ class Bench:
             self._count(study, record)
         jobs = {str(r.number): r for r in records.values() if r.state == RUNNING}
         extra = {} if rungs is None else rungs.payload()
-        extra |= {} if iters is None else {"iters": iters}
-        longer = 1.0 if iters is None else self.amount.longer
+        longer = 1.0
+        if study == "confirm" and self._confirm_iters is not None:
+            extra, longer = {**extra, "iters": self._confirm_iters}, self.amount.longer
         planned = [Job(key, {**r.payload, **extra}, r.kind, longer) for key, r in jobs.items()]
         for job, outcome in self.executor.run(planned):
             gained = reward(outcome.scores) if outcome.state == COMPLETE else float("nan")

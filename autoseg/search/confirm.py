@@ -82,12 +82,7 @@ def mean_name(rounds: int) -> str:
 
 
 def confirm(
-    bench: Bench,
-    entries: Sequence[TrialRecord],
-    seeds: Sequence[int],
-    score: Scorer,
-    target: str,
-    iters: int | None = None,
+    bench: Bench, entries: Sequence[TrialRecord], seeds: Sequence[int], score: Scorer, target: str
 ) -> list[Row]:
     """Train every entry with every seed; returns their table, best first.
 
@@ -97,7 +92,6 @@ def confirm(
         seeds: the same for all entries, so that differences are paired.
         score: reward of a training.
         target: name of the target metric among the scores.
-        iters: of each training; None: as many as a candidate's.
     """
     plan = [
         TrialRecord(-1, index, entry.kind, entry.name, entry.theta, seed)
@@ -105,7 +99,7 @@ def confirm(
         for index, entry in enumerate(entries)
     ]
     bench.observer.confirming(len(plan))
-    return tabulate(bench.train("confirm", plan, score, iters=iters), target)
+    return tabulate(bench.train("confirm", plan, score), target)
 
 
 def tabulate(records: Sequence[TrialRecord], target: str) -> list[Row]:

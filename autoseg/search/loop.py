@@ -70,7 +70,7 @@ def run_search(
         there = stages(recorded, settings, problem.seed, problem.iters, mean=_mean(controller) is not None)
         again = [r for r in there.records if r.state in UNLUCKY and not 0 <= r.round < first]  # see `Bench.train`
         done = sum(record.state != RUNNING for record in there.records) - len(again)
-        bench = Bench(ledger, executor, observer, there.amount)
+        bench = Bench(ledger, executor, observer, there.amount, settings.confirm.iters)
         size = settings.rounds, settings.candidates, executor.workers
         observer.started(Plan(folder.path, problem.metric, *size, there.amount, done, first))
         reward = _reward(bench, "floor", problem, settings, problem.seed)
@@ -128,9 +128,7 @@ def _candidates(round: int, thetas: npt.NDArray[np.float64], seed: int) -> list[
     ]
 
 
-def _reward(
-    bench: Bench, study: str, problem: Problem, settings: SearchSettings, seed: int, iters: int | None = None
-) -> Reward:
+def _reward(bench: Bench, study: str, problem: Problem, settings: SearchSettings, seed: int) -> Reward:
     """The reward, after training the rival its floor refers to, as long as those that are judged by it.
 
     In study "confirm" it is one of the confirmation's own trainings (see `rivals_of`).
@@ -141,7 +139,7 @@ def _reward(
     if floor.rival is None:
         return Reward(problem.metric, floor, floor.level(None))
     plan = [rival(floor.rival, problem.identity, 0, seed)]
-    (record,) = bench.train(study, plan, Reward(problem.metric), iters=iters)
+    (record,) = bench.train(study, plan, Reward(problem.metric))
     if record.state != COMPLETE:
         raise AutosegError(f"The training of {floor.rival}, which search.floor needs, {record.state}: {record.error}")
     return Reward(problem.metric, floor, floor.level(record.scores))
@@ -167,8 +165,8 @@ def _confirmed(
     entries = finalists(history, settings.confirm.top, _mean(controller), settings.rounds)
     entries += [rival(name, problem.identity, 0, problem.seed) for name in rivals_of(settings)]
     if iters is not None:
-        reward = _reward(bench, "confirm", problem, settings, seeds[0], iters)
-    rows = confirm(bench, entries, seeds, reward, problem.metric, iters)
+        reward = _reward(bench, "confirm", problem, settings, seeds[0])
+    rows = confirm(bench, entries, seeds, reward, problem.metric)
     return conclude(folder.path, problem.metric, best, rows, seeds, iters)
 
 

@@ -138,8 +138,8 @@ def test_what_takes_another_time_is_said_to(quick_path: Path) -> None:
     with Ledger(quick_path / "trials.db", NAMES) as ledger:
         executor = Kinds(lambda payload, device: {"seconds": 1.0, "biou": 0.5})
         assert seconds_per_training(executor, (0.5, 0.5, 0.5), 5) == 1.0
-        bench = Bench(ledger, executor, Observer(), Amount(3, 1, 4.5))
+        bench = Bench(ledger, executor, Observer(), Amount(3, 1, 4.5), 900)
         bench.train("search", plan(0, 2), lambda scores: scores["biou"])
-        bench.train("confirm", plan(1, 1), lambda scores: scores["biou"], iters=900)
+        bench.train("confirm", plan(1, 1), lambda scores: scores["biou"])
     assert executor.seen == [["timing"], ["candidate", "candidate"], ["candidate"]]
     assert executor.longer == [{1.0}, {1.0}, {4.5}]
