@@ -36,14 +36,20 @@ class CandidateTask:
     keepsakes: Keepsakes | None = None  # which trainings leave predictions behind; only for the built-in training
 
     def __call__(self, payload: dict[str, Any], device: str) -> dict[str, float]:
-        """Scores of `{"theta": [...], "seed": n}` or `{"loss": name, "seed": n}`; with "rungs", those there too.
+        """Scores of `{"theta": [...], "seed": n}` or `{"loss": name, "seed": n}`.
+
+        With "rungs" those there too; with "iters", which only the built-in training takes, after so many iterations.
 
         Raises:
             Diverged: the target's score is not finite.
             InputError: `train` returned no score, or none of the target; or it cannot be looked at on its way.
         """
         loss = self.build(payload).to(device)
-        train = self.train if self.keepsakes is None else self.keepsakes.ask(self.train, payload)
+        train = self.train
+        if "iters" in payload:
+            train = train.lasting(payload["iters"])  # type: ignore[attr-defined]
+        if self.keepsakes is not None:
+            train = self.keepsakes.ask(train, payload)
         watch = Watch.of(payload, self.metric)
         try:
             scores = self._named((train if watch is None else watch.over(train))(loss, payload["seed"], device))

@@ -19,18 +19,12 @@ SHORT, LONG = 1, 6  # iterations of the two trainings from whose difference the 
 
 
 class TimedTask(CandidateTask):
-    """A candidate task around the proxy that can be longer, and can say how long it takes."""
+    """A candidate task around the proxy that can say how long a training takes."""
 
     train: ProxyTask
 
     def __call__(self, payload: dict[str, Any], device: str) -> dict[str, float]:
-        """Scores of a payload, after its own number of iterations if it has "iters".
-
-        Of `{"timing": <payload>}` the seconds that one whole training would take.
-        """
-        if "iters" in payload:
-            payload = dict(payload)
-            return replace(self, train=self.train.lasting(payload.pop("iters")))(payload, device)
+        """Scores of a payload; of `{"timing": <payload>}` the seconds that one whole training would take."""
         if "timing" not in payload:
             return super().__call__(payload, device)
         payload = payload["timing"]

@@ -278,6 +278,26 @@ def test_a_score_that_is_not_finite_is_a_divergence(score: float) -> None:
         task(score)({"loss": "ce", "seed": 0}, "cpu")
 
 
+class Built:
+    """As the built-in training: its number of iterations can be another."""
+
+    iters = 10
+
+    def lasting(self, iters: int) -> Built:
+        longer = Built()
+        longer.iters = iters
+        return longer
+
+    def __call__(self, loss: Any, seed: int, device: str) -> float:
+        return self.iters / 100
+
+
+def test_a_longer_confirmation_says_how_long() -> None:
+    judge = CandidateTask("miou", SPACE.to_dict(), 3, Built())
+    assert judge({"loss": "ce", "seed": 0, "iters": 25}, "cpu") == {"miou": 0.25}
+    assert judge({"loss": "ce", "seed": 0}, "cpu") == {"miou": 0.1}
+
+
 def test_payloads_become_losses() -> None:
     surrogate = task(0.5).build({"theta": SPACE.identity.tolist(), "seed": 0})
     assert isinstance(surrogate, autoseg.SurrogateLoss) and surrogate.metric == "miou"
