@@ -132,7 +132,8 @@ class SearchSettings:
     rounds: int = 8
     candidates: int = 8
     floor: str | None = None  # e.g. "miou>=0.9*ce": below it a candidate's reward is cut
-    timeout_s: float | None = None  # per training; None: ten times the longest so far, at least 600 s
+    # per training; None: 4 h until the first has ended, then ten times the longest so far, at least 600 s
+    timeout_s: float | None = None
     retries: int = 1  # fresh attempts after a worker died or hung
     confirm: ConfirmConfig = field(default_factory=ConfirmConfig)
     pruner: str = "none"  # none | median | percentile: stops candidates that score below earlier rounds' at a rung
@@ -212,7 +213,8 @@ class CompareConfig(Scored):
     resume: str | None = None
     device: str = "auto"  # auto | cpu | cuda
     workers: str = "auto"  # auto, or how many
-    timeout_s: float | None = None  # per training; None: ten times the longest so far, at least 600 s
+    # per training; None: 4 h until the first has ended, then ten times the longest so far, at least 600 s
+    timeout_s: float | None = None
     retries: int = 1  # fresh attempts after a worker died or hung
     tolerance: int = 5  # boundary metrics, pixels at proxy.size
     drop_background: bool = False  # boundary metrics: class 0 has no boundary of its own
@@ -298,7 +300,8 @@ class TrustConfig:
     resume: str | None = None
     device: str = "auto"  # auto | cpu | cuda
     workers: str = "auto"  # auto, or how many
-    timeout_s: float | None = None  # per training; None: ten times the longest so far, at least 600 s
+    # per training; None: 4 h until the first has ended, then ten times the longest so far, at least 600 s
+    timeout_s: float | None = None
     retries: int = 1  # fresh attempts after a worker died or hung
     imports: list[str] = field(default_factory=list)  # your own modules with metrics and losses: .py files or names
     executor: ExecutorConfig = field(default_factory=ExecutorConfig)

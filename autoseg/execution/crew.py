@@ -93,7 +93,8 @@ class Crew(Executor, Generic[W]):
         task: called in the workers as `task(payload, device)`; sent to each of them once, by cloudpickle.
         slots: the device of each worker.
         threads: CPU threads per worker; part of what makes a score reproducible.
-        timeout_s: time limit of one attempt; None: ten times the longest completed job of its kind, at least 600 s.
+        timeout_s: time limit of one attempt; None: 4 h until the first job of its kind has completed, then ten times
+            the longest of them so far, at least 600 s.
         retries: fresh attempts after a worker died, hung or ran out of memory; an exception is not retried.
         log: file for the workers' output; None: dropped.
 

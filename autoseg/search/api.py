@@ -129,7 +129,8 @@ def search(
         per_device: workers that share a GPU, with workers="auto".
         inline: train in this process, without workers (for debugging).
         cluster: train on the machines of a Ray cluster: "HOST:PORT" of its head, or "auto": the one that runs here.
-        timeout_s: per training; None: ten times the longest one so far, at least 600 s.
+        timeout_s: per training; None: 4 h until the first has ended, then ten times the longest so far, at least 600 s.
+            Without effect with inline=True.
         retries: fresh attempts after a worker died or hung.
         floor: e.g. "miou>=0.9*ce": below it a candidate's reward is cut.
         confirm_top: how many of the best are trained again.

@@ -140,5 +140,5 @@ def train_list(
         known = asked.union(record.key for record in ledger.records(study))
         records = Bench(ledger, executor, observer, Amount(len(known))).train(study, plan, reward)
     if records and all(record.state != COMPLETE for record in records):
-        raise AutosegError(f"No training completed. The first one {records[0].state}: {records[0].error}")
+        raise AutosegError(f"No training completed. The first one ({records[0].state}): {records[0].error}")
     return records

@@ -22,7 +22,7 @@ from autoseg.search.bench import Bench
 from autoseg.search.confirm import conclude, confirm, finalists, fresh_seeds, rival, rivals_of
 from autoseg.search.ledger import Ledger
 from autoseg.search.observer import Observer, Plan, RoundSummary
-from autoseg.search.records import COMPLETE, FAILED, RUNNING, UNLUCKY, Finding, SearchResult, TrialRecord, by_round
+from autoseg.search.records import COMPLETE, RUNNING, UNLUCKY, Finding, SearchResult, TrialRecord, by_round
 from autoseg.search.reward import Floor, Reward
 from autoseg.search.run_folder import RunFolder
 from autoseg.search.rungs import Rungs
@@ -84,8 +84,8 @@ def run_search(
             best = bench.best
             if best is not None:
                 publish(found(best, problem.seed))
-            elif all(record.state == FAILED for record in records):  # not diverged: more of them would fail alike
-                raise AutosegError(f"No candidate completed. The first one failed: {records[0].error}")
+            elif all(record.state in UNLUCKY for record in records):  # none diverged: more would end as these did
+                raise AutosegError(f"No candidate completed. The first one ({records[0].state}): {records[0].error}")
         folder.save_checkpoint(settings.rounds, controller.brief_state())
         result = _confirmed(folder, bench, problem, controller, settings, reward)
     if result.best.confirmed or not result.rows:  # else the card stays, which may be of a confirmation before
@@ -141,7 +141,7 @@ def _reward(bench: Bench, study: str, problem: Problem, settings: SearchSettings
     plan = [rival(floor.rival, problem.identity, 0, seed)]
     (record,) = bench.train(study, plan, Reward(problem.metric))
     if record.state != COMPLETE:
-        raise AutosegError(f"The training of {floor.rival}, which search.floor needs, {record.state}: {record.error}")
+        raise AutosegError(f"The training of {floor.rival}, which search.floor needs ({record.state}): {record.error}")
     return Reward(problem.metric, floor, floor.level(record.scores))
 
 
@@ -157,7 +157,7 @@ def _confirmed(
     history = bench.ledger.records("search")
     first = bench.best
     if first is None:
-        raise AutosegError(f"No candidate completed. The first one {history[0].state}: {history[0].error}")
+        raise AutosegError(f"No candidate completed. The first one ({history[0].state}): {history[0].error}")
     best = found(first, problem.seed)
     seeds, iters = fresh_seeds(problem.seed, settings.confirm.seeds, settings.confirm.iters), settings.confirm.iters
     if not seeds or not settings.confirm.top:

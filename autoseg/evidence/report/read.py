@@ -99,7 +99,7 @@ def _some_complete(path: Path, records: Sequence[TrialRecord]) -> None:
     """
     if any(record.state == COMPLETE for record in records):
         return
-    why = next((f"; the first one {r.state}: {r.why}" for r in records if r.why), "")
+    why = next((f"; the first one ({r.state}): {r.why}" for r in records if r.why), "")
     hint = "Report it once its first training has ended well."
     raise InputError("RUN", "a run with a completed training", f"{path} without any among {len(records)}{why}", hint)
 
