@@ -48,6 +48,7 @@ def run_search(
     settings: SearchSettings,
     publish: Callable[[Finding], None],
     observer: Observer,
+    seconds_per_training: float | None = None,
 ) -> SearchResult:
     """Search, or go on with a search that was interrupted.
 
@@ -59,6 +60,7 @@ def run_search(
         settings: rounds, candidates, floor and confirmation.
         publish: called with the best so far after every round, in the end with the winner (loss.json).
         observer: told what happens.
+        seconds_per_training: for the plan it is told; None: not measured.
 
     Raises:
         InputError: the folder is damaged or not of this search; the floor cannot be read; no space on the disk.
@@ -72,7 +74,7 @@ def run_search(
         done = sum(record.state != RUNNING for record in there.records) - len(again)
         bench = Bench(ledger, executor, observer, there.amount, settings.confirm.iters)
         size = settings.rounds, settings.candidates, executor.workers
-        observer.started(Plan(folder.path, problem.metric, *size, there.amount, done, first))
+        observer.started(Plan(folder.path, problem.metric, *size, there.amount, done, first, seconds_per_training))
         reward = _reward(bench, "floor", problem, settings, problem.seed)
         for round in range(first, settings.rounds):
             folder.save_checkpoint(round, controller.brief_state())

@@ -52,6 +52,7 @@ class Plan:
         amount: all trainings.
         done: how many of them the ledger already has (a resumed run).
         first_round: the round it goes on with.
+        seconds_per_training: as measured just now; None: nobody measured it, or the measurement failed.
     """
 
     run_dir: Path
@@ -62,6 +63,7 @@ class Plan:
     amount: Amount
     done: int
     first_round: int
+    seconds_per_training: float | None = None
 
     @property
     def total(self) -> int:
@@ -112,9 +114,6 @@ class RoundSummary:
 
 class Observer:
     """Told what happens, after it is in the ledger. Does nothing: subclass it and override what matters."""
-
-    def expect(self, seconds_per_training: float | None) -> None:
-        """How long a training was measured to take, told before the search starts; None: the measurement failed."""
 
     def started(self, plan: Plan) -> None:
         """The search begins, or goes on."""

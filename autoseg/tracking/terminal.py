@@ -40,7 +40,6 @@ class Terminal(Observer):
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Unread(**PLAIN)
-        self.seconds_per_training: float | None = None
         self._plan: Plan | None = None
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -53,10 +52,6 @@ class Terminal(Observer):
         )
         self._task: TaskID | None = None
 
-    def expect(self, seconds_per_training: float | None) -> None:
-        """Kept, to be said with the plan."""
-        self.seconds_per_training = seconds_per_training
-
     def started(self, plan: Plan) -> None:
         """Say what will happen; open the bar."""
         self._plan = plan
@@ -67,8 +62,7 @@ class Terminal(Observer):
             f"{plan.total} trainings in all{goes_on}."
         )
         self._say(f"Run folder: {plan.run_dir}")
-        each = self.seconds_per_training
-        if each is not None:
+        if (each := plan.seconds_per_training) is not None:
             whole = duration(expected_seconds(plan, each))
             self._say(f"Expected to take about {whole}: a training takes {duration(each)}, measured just now.")
         self._task = self._bar.add_task("starting", total=plan.total, completed=plan.done, note="")

@@ -112,8 +112,7 @@ def _search(config: SearchConfig, parts: Parts, path: Path, workers: Standby) ->
         try:
             observers = build_observers(config.tracker, folder.path, folder.log, stored.plain(config))
             stack.callback(observers.close)
-            if not _over(folder.path):
-                observers.expect(seconds_per_training(executor, problem.identity, config.seed))
+            each = None if _over(folder.path) else seconds_per_training(executor, problem.identity, config.seed)
         except InputError:  # no W&B account, or what only a worker could see, as weights that do not fit: no run yet
             if config.resume is None:
                 _discard(folder.path)
@@ -121,7 +120,7 @@ def _search(config: SearchConfig, parts: Parts, path: Path, workers: Standby) ->
         iters = config.search.confirm.iters or config.proxy.iters
         if said := described(folder.path / SHARED, iters / config.proxy.iters):
             print(said)
-        result = run_search(folder, problem, parts.controller, executor, config.search, publish, observers)
+        result = run_search(folder, problem, parts.controller, executor, config.search, publish, observers, each)
         finish.draw(result, space.names)
     return result
 

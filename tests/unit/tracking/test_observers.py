@@ -27,7 +27,7 @@ BAD = TrialRecord(0, 1, "candidate", "candidate 0.1", (0.1,), 7, "diverged", err
 
 def play(observer: Observer, folder: Path) -> None:
     """A search of one round."""
-    observer.started(Plan(folder, "miou", 1, 2, 2, Amount(4), 0, 0))
+    observer.started(Plan(folder, "miou", 1, 2, 2, Amount(4), 0, 0, seconds_per_training=60.0))
     observer.trained(GOOD, Progress(1, 4, GOOD, 90.0))
     observer.trained(BAD, Progress(2, 4, GOOD, 60.0))
     observer.round_done(RoundSummary(0, (GOOD, BAD), 0.4, 0.4), Progress(2, 4, GOOD, 60.0))
@@ -44,7 +44,6 @@ def test_several_are_told_every_event(tmp_path):
         for name in events:
             setattr(member, name, lambda *_, said=(place, name): told.add(said))
     several = Observers(members)
-    several.expect(3.0)
     play(several, tmp_path)
     assert told == {(place, name) for place in (0, 1) for name in events}
 
@@ -57,7 +56,6 @@ def test_a_candidate_that_was_stopped_early_has_no_reward_to_draw():
 def test_plain_lines_when_not_a_terminal(tmp_path):
     text = io.StringIO()
     terminal = Terminal(Console(file=text, force_terminal=False, soft_wrap=True))
-    terminal.seconds_per_training = 60.0
     play(terminal, tmp_path)
     lines = text.getvalue().splitlines()
     assert "\x1b" not in text.getvalue()
