@@ -95,7 +95,6 @@ def test_interrupted_and_resumed_equals_never_stopped(tmp_path):
     assert read_config(tmp_path / "cut") == {
         **read_config(tmp_path / "whole"),
         "run_dir": "cut",
-        "resume": "cut",
         **NONE,
     }
     assert rewards(tmp_path / "cut") == rewards(tmp_path / "whole")

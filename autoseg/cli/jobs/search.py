@@ -146,7 +146,7 @@ def _over(path: Path) -> bool:
 
 def _folder(config: SearchConfig, parts: Parts, path: Path) -> RunFolder:
     """The locked run folder, new or resumed."""
-    plain, fixed = stored.plain(config), fingerprint(config, parts)
+    plain, fixed = stored.plain(replace(config, resume=None)), fingerprint(config, parts)
     if config.resume is None:
         return RunFolder.create(path, plain, fixed)
     folder = RunFolder.open(path, fixed, config.search.rounds)
