@@ -102,7 +102,7 @@ def without_limits(proxy: ProxyConfig) -> dict[str, Any]:
 
 @dataclass
 class SpaceConfig:
-    """The search space (`space=`): a file of `search_spaces/` and what the user changes in it."""
+    """The search space (`space=`): a name of `autoseg spaces`, or a .yaml file of one's own."""
 
     name: str = "default"  # a name or the path of a .yaml file; "paper" becomes paper-<metric>
 
@@ -179,7 +179,7 @@ class SearchConfig(Scored):
     seed: int = 0
     run_dir: str | None = None  # default: runs/<metric>-<data>-<time>-<id>
     resume: str | None = None
-    device: str = "auto"  # auto | cpu | cuda
+    device: str = "auto"  # auto | cpu | cuda | cuda:<index>
     workers: str = "auto"  # auto, or how many
     tolerance: int = 5  # boundary metrics, pixels at proxy.size
     drop_background: bool = False  # boundary metrics: class 0 has no boundary of its own
@@ -211,7 +211,7 @@ class CompareConfig(Scored):
     force: bool = False  # add trainings of another model or proxy to a comparison; its table says so
     run_dir: str | None = None  # a new folder, or one of the same budget to add to; default: runs/compare-<data>-...
     resume: str | None = None
-    device: str = "auto"  # auto | cpu | cuda
+    device: str = "auto"  # auto | cpu | cuda | cuda:<index>
     workers: str = "auto"  # auto, or how many
     # per training; None: 4 h until the first has ended, then ten times the longest so far, at least 600 s
     timeout_s: float | None = None
@@ -298,7 +298,7 @@ class TrustConfig:
     full: FullConfig = field(default_factory=FullConfig)
     run_dir: str | None = None  # default: runs/trust-<data>-<time>-<id>
     resume: str | None = None
-    device: str = "auto"  # auto | cpu | cuda
+    device: str = "auto"  # auto | cpu | cuda | cuda:<index>
     workers: str = "auto"  # auto, or how many
     # per training; None: 4 h until the first has ended, then ten times the longest so far, at least 600 s
     timeout_s: float | None = None

@@ -24,7 +24,8 @@ class Bench:
         confirm_iters: of each of study "confirm", where they are longer than a candidate's; None: they are not.
 
     Attributes:
-        done: how many trainings have a result, of all studies; of the confirmation those that `train` was given.
+        done: how many trainings have a result, of all studies; of study "confirm" only those that `train` was asked
+            for: an earlier confirmation's do not count.
         best: the candidate with the highest reward; of equals, the first.
     """
 
@@ -37,7 +38,8 @@ class Bench:
         self.done, self._seconds = 0, 0.0
         self._counted: set[tuple[str, tuple[str, int]]] = set()
         self.best: TrialRecord | None = None
-        # A later round is built on what a round came to, failures too: those of the last one alone may change.
+        # The controller has learnt from failures too once a later round exists: only those of the last round are
+        # trained again.
         self._last_round = max((record.round for record in ledger.records("search")), default=-1)
         for study in ledger.studies:  # of a confirmation what is planned anew: others may be of an earlier one
             for record in ledger.records(study) if study != "confirm" else ():

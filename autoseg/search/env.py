@@ -25,7 +25,7 @@ from autoseg.imports import load
 Float32 = npt.NDArray[np.float32]
 Score = Callable[[FloatArray], float | Mapping[str, float]]
 
-FLOOR = 0.0  # no metric here scores below it
+FLOOR = 0.0  # no metric of ours scores below it; one of the user's own may
 
 
 class SearchEnv(gymnasium.Env[Float32, Float32]):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from optuna.pruners import BasePruner
 
 NONE, PRUNERS = "none", ("none", "median", "percentile")
-QUARTER = 25.0  # of the complete trainings, in percent, with which "percentile" lets go on
+QUARTER = 25.0  # per cent: "percentile" lets the best quarter go on
 
 T = TypeVar("T")
 

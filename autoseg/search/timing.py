@@ -49,7 +49,8 @@ def seconds_per_training(executor: Executor, theta: Sequence[float], seed: int) 
         seed: of the trainings; nothing of them is kept.
     """
     payload = {"timing": {"theta": list(theta), "seed": seed}}
-    jobs = [Job(f"timing {i}", payload, "timing") for i in range(executor.workers)]  # too short to limit a training
+    # a kind of its own: so short a job must set no time limit for trainings
+    jobs = [Job(f"timing {i}", payload, "timing") for i in range(executor.workers)]
     seconds = [outcome.scores["seconds"] for _, outcome in executor.run(jobs) if outcome.state == COMPLETE]
     return fmean(seconds) if seconds else None
 
