@@ -171,7 +171,7 @@ def test_unasked_candidates_may_be_told(variant: str) -> None:
         ([["a"] * DIM], [1], "thetas: expected numbers"),
         (np.full((2, DIM), 0.5), [1], r"rewards: expected the shape \(2,\)"),
         (np.full((1, DIM), 0.5), [[1.0]], "rewards: expected the shape"),
-        (np.full((1, DIM), 0.5), [np.inf], "rewards: expected finite numbers"),
+        (np.full((2, DIM), 0.5), [0.5, np.inf], "rewards: expected finite numbers"),
         (np.full((1, DIM), 0.5), ["good"], "rewards: expected 1 numbers"),
     ],
 )

@@ -25,14 +25,17 @@ def release_update(
     joint: bool = False,
     own_baseline: bool = False,
     dtype: torch.dtype = torch.float64,
+    lr: float = 0.2,
+    clip: float = 0.2,
+    std: float = 0.2,
 ) -> FloatArray:
     """The release's update in plain torch, from its formula; returns the mean after the last round."""
 
     def log_prob(thetas: Tensor, mean_x: Tensor) -> Tensor:
         mu = torch.sigmoid(mean_x)
-        low, high = (0.0 - mu) / 0.2, (1.0 - mu) / 0.2
+        low, high = (0.0 - mu) / std, (1.0 - mu) / std
         inside = 0.5 * (1 + torch.erf(high / math.sqrt(2))) - 0.5 * (1 + torch.erf(low / math.sqrt(2)))
-        density = torch.exp(-0.5 * ((thetas - mu) / 0.2) ** 2) / (0.2 * math.sqrt(2 * math.pi) * inside)
+        density = torch.exp(-0.5 * ((thetas - mu) / std) ** 2) / (std * math.sqrt(2 * math.pi) * inside)
         return torch.log(density)
 
     mean_x = torch.logit(torch.tensor(mean, dtype=dtype)).requires_grad_()
@@ -44,10 +47,10 @@ def release_update(
         for _ in range(epochs):
             difference = log_prob(thetas, mean_x) - old
             ratio = torch.exp(difference.sum(1, keepdim=True) if joint else difference)
-            gain = torch.min(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage)
+            gain = torch.min(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
             (slope,) = torch.autograd.grad(-gain.sum(1).mean(), mean_x)
             step, first, second = step + 1, 0.9 * first + 0.1 * slope, 0.999 * second + 0.001 * slope**2
-            change = 0.2 * (first / (1 - 0.9**step)) / ((second / (1 - 0.999**step)).sqrt() + 1e-8)
+            change = lr * (first / (1 - 0.9**step)) / ((second / (1 - 0.999**step)).sqrt() + 1e-8)
             mean_x = (mean_x - change).detach().requires_grad_()
     return torch.sigmoid(mean_x).detach().numpy().astype(np.float64)
 
@@ -72,6 +75,16 @@ def test_update_equals_the_release(joint: bool, own_baseline: bool, dtype: torch
     expected = release_update(mean, [(thetas, rewards)], 20, joint, own_baseline, dtype)
     assert np.abs(expected - mean).max() > 0.02
     assert_allclose(controller.mean, expected, rtol=0, atol=1e-9 if dtype == torch.float64 else 2e-4)
+
+
+@pytest.mark.parametrize("option", [{"lr": 0.05}, {"clip": 0.05}, {"std": 0.4}])
+def test_update_equals_the_release_with_another(option: dict[str, float]) -> None:
+    mean = np.random.default_rng(1).uniform(0.2, 0.8, 12)
+    told = drawn_round(2)
+    controller = build(12, mean=mean, epochs=20, **option)
+    controller.tell(*told)
+    assert_allclose(controller.mean, release_update(mean, [told], 20, **option), rtol=0, atol=1e-9)
+    assert np.abs(controller.mean - release_update(mean, [told], 20)).max() > 1e-3
 
 
 def test_whole_rounds_equal_the_release_with_adam_kept_over_them() -> None:

@@ -69,6 +69,21 @@ def test_every_sample_has_its_own_draw(batch: tuple[Tensor, Tensor]) -> None:
     assert all(not torch.equal(out[0], other) for other in out[1:])
 
 
+def test_each_number_is_uniform_over_its_range_and_tells_nothing_of_another() -> None:
+    numbers = replace(FULL, scale=[1.0, 2.0]).numbers(1, 4000, (20, 24), generator())
+    span_x, _, centre_x, _, span_y, centre_y = numbers.affine[0].flatten(1).T
+    assert numbers.colour is not None
+    brightness, contrast, saturation = numbers.colour[0]
+    places = [centre / (1 - span.abs()) / 2 + 0.5 for centre, span in ((centre_y, span_y), (centre_x, span_x))]
+    colours = [brightness * 255 / 64 + 0.5, contrast - 0.5, saturation - 0.5]  # mmsegmentation's ranges
+    drawn = torch.stack([16 / (20 * span_y) - 1, *places, (span_x < 0).float(), *colours])  # each in [0, 1]
+    assert drawn.amin() > -1e-5 and (drawn.amin(1) < 0.01).all()
+    assert drawn.amax() < 1 + 1e-5 and (drawn.amax(1) > 0.99).all()
+    assert (drawn.mean(1) - 0.5).abs().max() < 0.03
+    assert (drawn.corrcoef() - torch.eye(7)).abs().max() < 0.06
+    torch.testing.assert_close(24 * span_x.abs(), 20 * span_y)  # pixels stay square
+
+
 def test_image_and_label_move_together() -> None:
     """A picture that is its own label stays so: where the label is inside, it equals the rounded picture."""
     labels = torch.zeros(32, 40, 40, dtype=torch.uint8)

@@ -77,6 +77,8 @@ def test_the_interval_is_of_candidates_drawn_with_replacement() -> None:
     found = agreement(list(a), list(b))
     assert found == agreement(list(a), list(b))  # nothing is left to chance
     assert found.tau.low < found.tau.value < found.tau.high
+    ends = np.percentile(_taus(a[picks], b[picks]), [2.5, 97.5])
+    assert [found.tau.low, found.tau.high] == pytest.approx(ends)
 
 
 def test_a_difference_of_taus_draws_the_same_candidates_for_both() -> None:
@@ -101,7 +103,7 @@ def test_picks_are_spread_over_the_scores_not_over_the_ranks() -> None:
     crowded = [0.1, 0.2, 0.3, *(0.39 + 0.001 * i for i in range(12))]
     picked = [entry.score for entry in spread(history(crowded), "miou", 4)]
     assert picked == pytest.approx([0.401, 0.3, 0.2, 0.1], abs=0.011)
-    assert len(spread(history(crowded), "miou", 40)) == 15
+    assert len({entry.name for entry in spread(history(crowded), "miou", 40)}) == 15
     failed = [dataclasses.replace(r, state="failed", scores={}) for r in history([0.1, 0.2, 0.3])]
     with pytest.raises(InputError, match="two or more candidates, got 1 that completed"):
         spread([*failed, *history([0.4]), *history([0.4])], "miou", 4)
@@ -252,6 +254,9 @@ FAR = [6, 1, 8, 0, 4, 11, 2, 9, 3, 7, 5, 10]
         (judged(TRUTH, own=TRUTH, again=TRUTH, cheap=[*NEAR[2:], 1, 0], cheaper=FAR), "None of the cheaper"),
         (judged(TRUTH, own=NEAR, again=NEAR, cheap=[1, 0, 3, 2, *NEAR[4:]]), "the nearest is cheap with 0.88"),
         (judged(TRUTH, own=FAR, again=FAR, cheap=TRUTH), "does not surely rank losses as the fuller training"),
+        (judged(TRUTH, own=TRUTH, again=FAR, cheap=FAR), "does not surely rank losses as the fuller training"),
+        (judged(TRUTH, own=TRUTH, again=NEAR, cheap=NEAR), "cheap may be used"),  # as good as the worse of two seeds
+        (judged(TRUTH[:8], own=TRUTH[:8], again=TRUTH[:8], cheap=TRUTH[:8]), "cheap may be used"),
         (judged(TRUTH, own=NEAR, again=NEAR), "tau 0.91 and 0.91 with two seeds. No cheaper one was tried."),
         (judged(TRUTH[:5], own=TRUTH[:5], again=TRUTH[:5], cheap=TRUTH[:5]), "takes 8 losses or more, here 5"),
     ],

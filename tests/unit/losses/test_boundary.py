@@ -71,9 +71,14 @@ def test_dpce_by_hand() -> None:
 
 def test_unet_weights_by_hand() -> None:
     labels = torch.tensor([[[1, 0, 0, 2, 2, 0, 255]]])  # two cells, a gap of two pixels
-    weight = build_loss("unet_ce", num_classes=3).prepare(labels)["unet_weight"]
     sums = torch.tensor([3.0, 3, 3, 3, 4, 6, 8])  # d1 + d2
-    torch.testing.assert_close(weight[0, 0, 0], 1 + 10 * torch.exp(-(sums**2) / 50))
+    for sigma in (5, 1):  # far cells count too, up to six times as far
+        weight = build_loss("unet_ce", num_classes=3, sigma=sigma).prepare(labels)["unet_weight"]
+        torch.testing.assert_close(weight[0, 0, 0], 1 + 10 * torch.exp(-(sums**2) / (2 * sigma**2)))
+    logits = torch.randn(1, 3, 1, 7, generator=torch.Generator().manual_seed(0))
+    each = F.cross_entropy(logits, labels, ignore_index=255, reduction="none")
+    expected = ((1 + 10 * torch.exp(-(sums**2) / 50)) * each)[labels != 255].mean()
+    torch.testing.assert_close(build_loss("unet_ce", num_classes=3)(logits, labels), expected)
 
 
 def test_two_nearest_cells_equal_brute_force() -> None:

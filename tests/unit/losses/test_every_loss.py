@@ -20,6 +20,7 @@ NAMES = (
 OPTIONS = [
     "wce(class_weight=inverse)", "wce(class_weight=[1,2,3,0.5])", "focal(mode=sigmoid,alpha=0.25)",
     "focal(gamma=0.5)", "ssim(mode=sigmoid)", "lovasz(classes=all)", "lovasz(per_image=true)",
+    "lovasz(classes=all,per_image=true)",
     "jml(reduction={I:0.5,C:0.5},classes=all)", "jml(log=true)", "ctl(gamma=2)", "ctl(gamma=0.5)",
     "lmp(p=1.001)", "lmp(p=inf)", "unet_ce(background=none)", "0.25*ce+0.75*(jml+2*boundary)",
 ]  # fmt: skip
@@ -105,6 +106,13 @@ def test_nothing_countable_is_zero_with_zero_gradient(spec: str) -> None:
     assert value.item() == 0 and logits.grad is not None and logits.grad.abs().max() == 0
 
 
+@pytest.mark.parametrize("spec", [name for name in NAMES if name != "shape_prior"] + OPTIONS)  # it draws images
+def test_an_image_of_void_beside_others_changes_nothing(spec: str) -> None:
+    logits, labels = sample()
+    more = torch.cat([logits, sample(seed=1)[0]]), torch.cat([labels, torch.full_like(labels, 255)])
+    torch.testing.assert_close(build(spec)(*more), build(spec)(logits, labels))
+
+
 @every
 def test_no_image_is_zero_with_a_gradient_of_no_image(spec: str) -> None:
     logits, labels = sample()
@@ -163,7 +171,11 @@ def test_soft_labels_or_a_clear_error(name: str) -> None:
     assert value.isfinite() and gradient[0, :, 0].abs().max() == 0 and gradient.abs().max() > 0
 
 
-@pytest.mark.parametrize("spec", "ce wce focal smooth_ce mse wmse ssim lmp dice_squared jml dml ctl".split())
+@pytest.mark.parametrize(
+    "spec",
+    "ce wce wce(class_weight=[1,2,3,0.5]) focal focal(alpha=[1,2,3,0.5]) smooth_ce mse wmse ssim lmp dice_squared jml "
+    "dml ctl".split(),
+)
 def test_one_hot_soft_labels_equal_hard_ones(spec: str) -> None:
     logits, labels = sample()
     valid = labels != 255

@@ -34,12 +34,14 @@ def two_pixels(p: float, q: float) -> tuple[torch.Tensor, torch.Tensor]:
         ("wce(class_weight=[3,1])", -(3 * math.log(0.8) + math.log(0.5)) / 4),
         ("focal", -(0.04 * math.log(0.8) + 0.25 * math.log(0.5)) / 2),
         ("focal(gamma=1,alpha=[2,1])", -(2 * 0.2 * math.log(0.8) + 0.5 * math.log(0.5)) / 2),
+        ("focal(alpha=2)", -(0.04 * math.log(0.8) + 0.25 * math.log(0.5))),
         ("ohem", -math.log(0.5)),
         ("ohem(thresh=0.3,min_kept=1)", -(math.log(0.8) + math.log(0.5)) / 2),
         ("smooth_ce(eps=0.2)", -(0.9 * math.log(0.8) + 0.1 * math.log(0.2) + math.log(0.5)) / 2),
         ("boundary_smooth_ce", -(0.75 * math.log(0.8) + 0.25 * math.log(0.2) + math.log(0.5)) / 2),
         ("mse", (0.04 + 0.25) / 2),
         ("wmse(weight=3)", (0.04 + 3 * 0.25) / 4),
+        ("wmse(weight=3,background=1)", (3 * 0.04 + 0.25) / 4),
         ("0.5*ce+2*mse", -(math.log(0.8) + math.log(0.5)) / 4 + 0.29),
     ],
 )
@@ -111,13 +113,16 @@ def test_boundary_smoothing_is_at_edges_away_from_void() -> None:
     labels[..., 3:] = 1
     labels[:, 0, 0] = 255
     labels[:, 5, 3] = 255
-    eps = torch.zeros(1, 6, 6, dtype=torch.float64)
-    eps[..., 2:4] = 0.5
-    eps[:, 4:, 2:] = 0  # beside the void pixel
     logits = LOGITS[:1]
     each = F.cross_entropy(logits, labels, ignore_index=255, reduction="none")
-    mixed = ((1 - eps) * each - eps * logits.log_softmax(dim=1).mean(dim=1))[labels != 255].mean()
-    torch.testing.assert_close(build_loss("boundary_smooth_ce", num_classes=C)(logits, labels), mixed)
+    for width, px in ((3, 1), (5, 2)):
+        eps = torch.zeros(1, 6, 6, dtype=torch.float64)
+        eps[..., 3 - px : 3 + px] = 0.5
+        eps[:, 5 - px :, 3 - px :] = 0  # beside the void pixel
+        eps[:, : 1 + px, : 1 + px] = 0
+        mixed = ((1 - eps) * each - eps * logits.log_softmax(dim=1).mean(dim=1))[labels != 255].mean()
+        loss = build_loss("boundary_smooth_ce", num_classes=C, width=width)
+        torch.testing.assert_close(loss(logits, labels), mixed)
 
 
 def test_class_weights_by_hand() -> None:

@@ -39,6 +39,8 @@ def binary(name: str, x: torch.Tensor, y: torch.Tensor, **options: object) -> fl
         ("jml", 1 - 0.8 / 1.6),
         ("dml", 1 - 1.6 / 2.4),
         ("ctl", 1 - 0.8 / (0.8 + 0.3 * 0.6 + 0.7 * 0.2)),
+        ("tversky(alpha=0.2,beta=0.9)", 1 - 0.8 / (0.8 + 0.2 * 0.6 + 0.9 * 0.2)),
+        ("ctl(alpha=0.2,beta=0.9)", 1 - 0.8 / (0.8 + 0.2 * 0.6 + 0.9 * 0.2)),
         ("jml(gamma=2)", 0.25),
         ("jml(log=true)", math.log(2)),
     ],
@@ -110,6 +112,14 @@ def test_absent_classes_count_only_with_all() -> None:
         value.backward()
         assert value.item() == pytest.approx(expected, abs=1e-3)
         assert logits.grad is not None and bool(logits.grad.abs().max() > 0) is (classes == "all")
+
+
+def test_soft_labels_average_over_all_classes_unless_told_otherwise() -> None:
+    soft = torch.tensor([0.695, 0.3, 0.005], dtype=torch.float64).view(1, C, 1, 1).expand_as(LOGITS)
+    alone = [build_loss("jml", num_classes=C, classes="all", class_weight=w)(LOGITS, soft) for w in torch.eye(C)]
+    torch.testing.assert_close(build_loss("jml", num_classes=C)(LOGITS, soft), torch.stack(alone).mean())
+    present = build_loss("jml", num_classes=C, classes="present")(LOGITS, soft)  # a label above 0.01
+    torch.testing.assert_close(present, torch.stack(alone[:2]).mean())
 
 
 @settings(deadline=None, max_examples=60)

@@ -60,6 +60,8 @@ def test_equal_to_the_formula_in_each_window() -> None:
 def test_perfect_prediction_costs_nothing() -> None:
     scores = 1e3 * torch.stack([1 - LABELS, LABELS], dim=1).double()
     assert build_loss("ssim", num_classes=2)(scores, LABELS).item() == pytest.approx(0, abs=1e-12)
+    soft = torch.stack([1 - P, P], dim=1)
+    assert build_loss("ssim", num_classes=2)(logits(), soft).item() == pytest.approx(0, abs=1e-12)
 
 
 def test_one_pixel_window_by_hand() -> None:

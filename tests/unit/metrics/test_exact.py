@@ -120,6 +120,19 @@ def test_agrees_with_the_definition(name, seed):
     assert float(metric.compute()) == pytest.approx(reference(name, pred, labels), abs=1e-12)
 
 
+@pytest.mark.parametrize("name", ["biou", "bf1", "boundary_iou"])
+@pytest.mark.parametrize("tolerance", range(4))
+def test_boundaries_that_miss_one_another_agree_with_the_definition(name, tolerance):
+    """Of unrelated pictures: in `blobs` a pixel of noise lies near every outline, and no boundary is ever missed."""
+    (_, pred), (_, labels) = blobs(0, void=False), blobs(1)
+    metric = autoseg.build_metric(name, C, tolerance=tolerance)
+    metric.update(pred, labels)
+    if name == "bf1" and tolerance < 3:
+        assert (metric._state["label_hit"] < 0.95 * metric._state["label"]).all()
+    width = max(tolerance, 1) if name == "boundary_iou" else tolerance
+    assert float(metric.compute()) == pytest.approx(reference(name, pred, labels, width), abs=1e-12)
+
+
 @pytest.mark.parametrize("name", ALL)
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10**6), cut=st.integers(1, 4))

@@ -66,6 +66,15 @@ def test_what_lies_in_void_counts_only_where_asked_for() -> None:
     assert again.total(again.pred, within=again.dilate(again.boundary(again.label), 3)).tolist() == [15, 0]
 
 
+def test_a_region_is_as_wide_as_its_plane_and_no_wider() -> None:
+    logic = HardLogic(maps(0), maps(1), C)
+    edge = logic.boundary(logic.label)
+    assert torch.equal(logic.total(logic.label, within=logic.anywhere(edge)), logic.total(edge))
+    one = logic.anywhere(logic.boundary(logic.label), skip_first=True)
+    assert torch.equal(logic.total(logic.label, within=one)[1:], logic.total(edge)[1:])
+    assert logic.total(logic.label, within=one)[0] == 0
+
+
 def test_together_checks_ids_too() -> None:
     with pytest.raises(InputError, match="labels"):
         metrics.update_all([autoseg.build_metric("miou", C)], maps(0), maps(0) + 1)

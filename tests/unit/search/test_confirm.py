@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 from scipy import stats
 
-from autoseg.search.confirm import compare, finalists, tabulate, warnings_about, winner
-from autoseg.search.records import Row, TrialRecord, by_round
+from autoseg.search.confirm import compare, finalists, sentence, tabulate, warnings_about, winner
+from autoseg.search.records import Finding, Row, SearchResult, TrialRecord, by_round
 
 
 def row(name: str, *values: float, kind: str = "candidate", **scores: float) -> Row:
@@ -76,6 +77,18 @@ def test_a_winner_that_wrecks_the_rest_is_named() -> None:
     (text,) = warnings_about(best, [best, ce], "biou")
     assert "wrecking miou: 0.0200, where ce has 0.4000" in text and "search.floor='miou>=0.9*ce'" in text
     assert warnings_about(row("x", 0.7, miou=0.3), [ce], "biou") == []
+    low = row("identity", 0.4, kind="rival", miou=0.01)
+    assert len(warnings_about(best, [best, low, ce], "biou")) == 1  # identity has wrecked it too: ce is what counts
+    (better,) = warnings_about(row("x", 0.2, miou=0.4), [ce], "biou")  # the target itself is not called wrecked
+    assert better.startswith("ce is better")
+
+
+def test_a_winner_behind_one_rival_is_not_called_found() -> None:
+    rows = [row("x", 0.6), row("ce", 0.5, kind="rival"), row("dice", 0.7, kind="rival")]
+    best = Finding("x", (0.5,), 0.6, {"biou": 0.6}, (1,), confirmed=True)
+    assert sentence(SearchResult(Path("run"), "biou", best, tuple(rows[:2]))).startswith("Found a loss for biou")
+    behind = sentence(SearchResult(Path("run"), "biou", best, tuple(rows)))
+    assert behind.startswith("The best loss found is not ahead of every rival for biou")
 
 
 def test_a_better_rival_and_failed_trainings_are_named() -> None:

@@ -195,6 +195,10 @@ class Few(CrossEntropy):
         return super().forward(logits, labels)
 
 
+def test_no_rung_is_before_the_first_iteration() -> None:
+    assert Rungs(shares=(0.01, 0.5)).iterations(10) == [1, 5]
+
+
 def test_looking_does_not_disturb_the_training(task: ProxyTask) -> None:  # noqa: F811
     plain = task(CrossEntropy(), 0)
     watch = Watch(Rungs(shares=(0.3, 0.7)), "biou")

@@ -354,6 +354,23 @@ def test_labels_out_of_range_raise(bad):
     assert autoseg.SurrogateLoss("miou", C, validate=False)(logits, labels).isfinite()
 
 
+@pytest.mark.parametrize("fused", [True, False])
+def test_eps_and_loss_weight_by_hand(fused):
+    logits, labels = batch(0)
+    loss = autoseg.SurrogateLoss("macc", C, eps=50.0, loss_weight=0.3)
+    loss.fused = fused
+    of_class = torch.stack([labels == c for c in range(C)], dim=1)
+    hits, area = ((x * of_class).sum((0, 2, 3)) for x in (logits.softmax(1), torch.ones_like(logits)))
+    torch.testing.assert_close(loss(logits, labels), 0.3 * (1 - (hits / (area + 50)).mean()))
+
+
+def test_from_theta_keeps_theta_to_the_last_bit():
+    theta = np.random.default_rng(0).random(12)
+    loss = autoseg.SurrogateLoss.from_theta("miou", theta, C)
+    assert np.array_equal(loss.theta, theta)
+    assert not np.array_equal(loss.space.encode(loss.space.decode(theta)), theta)
+
+
 def test_from_theta_takes_the_parameterization():
     loss = autoseg.SurrogateLoss.from_theta("miou", [0.3] * 12, 4, parameterization="linear")
     assert loss.space.curve.family == "linear"

@@ -39,6 +39,7 @@ def test_which_metrics_are_one_ratio():
         lambda s, ratio: ratio(s["and"], s["or"]) + 0,
         lambda s, ratio: ratio(s["and"], s["or"].clamp_min(1)),
         lambda s, ratio: ratio(s["and"].sum(-1, keepdim=True), s["or"]),
+        lambda s, ratio: ratio(s["and"], s["or"].sum(-1, keepdim=True)),
         lambda s, ratio: ratio(s["and"], s["or"] + 1),
         lambda s, ratio: ratio(s["and"] if s["or"] else s["label"], s["or"]),
         lambda s, ratio: 1 - s["and"],
@@ -51,6 +52,13 @@ def test_other_formulas_are_left_to_torch(formula):
     metric.scores = formula
     places = {"and": 0, "or": 1, "label": 2}
     assert ratios.ratio_of(metric, places, 3, counts=[2]) is None
+
+
+def test_differences_and_multiples_of_totals_are_sums_of_them():
+    metric = autoseg.build_metric("miou", C)
+    metric.scores = lambda s, ratio: ratio(5 * s["and"], s["or"] - s["label"] + s["and"] + 4 * s["label"])
+    found = ratios.ratio_of(metric, {"and": 0, "or": 1, "label": 2}, 3, counts=[2])
+    assert found is not None and found.rows == ((5, 0, 0), (1, 1, 3))
 
 
 @pytest.mark.parametrize(("counts", "fits"), [([2], False), ([1, 2], True)])

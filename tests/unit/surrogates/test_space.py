@@ -77,13 +77,21 @@ def test_published_control_points_are_accepted(name):
         (lambda: autoseg.build_space(3), ["space: expected a name", "got 3"]),
         (lambda: autoseg.build_space("miou").decode([0.5] * 11), ["12 numbers", "(11,)"]),
         (lambda: autoseg.build_space("miou").decode([1.5] * 12), ["[0, 1]"]),
-        (lambda: autoseg.build_space("miou").decode([float("nan")] * 12), ["[0, 1]"]),
+        (lambda: autoseg.build_space("miou").decode([0.5] * 11 + [float("nan")]), ["[0, 1]"]),
         (lambda: autoseg.SurrogateLoss("miou", 3, control_points=[0.5] * 6), ["12 numbers", "6"]),
         (
             lambda: autoseg.SurrogateLoss("macc", 3, control_points=[0.5, 0.1, 0.4, 0.2, 0.6, 0.3]),
             ["ascending"],
         ),
         (lambda: autoseg.SurrogateLoss("macc", 3, control_points=[0.1, 0.5, 0.2, 0.4, 0.3, 0.6]), ["falls"]),
+        (lambda: autoseg.SurrogateLoss("macc", 3, control_points=[0.1, 0.2, 0.2, 0.4, 0.3, 1.5]), ["[0, 1]"]),
+        (lambda: autoseg.SurrogateLoss("macc", 3, control_points=[-0.1, 0.2, 0.2, 0.4, 0.3, 0.5]), ["[0, 1]"]),
+        (
+            lambda: autoseg.SurrogateLoss(
+                "macc", 3, control_points=[0.1, 0.2, 0.2, 0.4, 0.3, 0.5, 0.3, 1.0], space="paper-no-truth-table"
+            ),
+            ["never falls", "[0.3, 0.2"],
+        ),
         (lambda: autoseg.SurrogateLoss("miou", 3, control_points={"and": [[0.5, 0.5]]}), ["curves and, or"]),
     ],
 )
