@@ -138,13 +138,13 @@ class RunFolder:
         return round, state
 
     def _check_rounds(self, rounds: int) -> None:
-        self.last_checkpoint()  # refused here, if it is damaged
-        if not self.trials.is_file():
-            return
-        from autoseg.search.ledger import Ledger
+        saved = self.last_checkpoint()
+        begun = 0 if saved is None else saved[0]  # that round may be under way, which the ledger knows
+        if self.trials.is_file():
+            from autoseg.search.ledger import Ledger
 
-        with Ledger(self.trials, ()) as ledger:
-            begun = max((record.round + 1 for record in ledger.records("search")), default=0)
+            with Ledger(self.trials, ()) as ledger:
+                begun = max([begun, *(record.round + 1 for record in ledger.records("search"))])
         if begun > rounds:
             hint = "A resumed run may have more rounds, and of those to come fewer."
             raise InputError("search.rounds", f"at least {begun}, which were begun", rounds, hint)
