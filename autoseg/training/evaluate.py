@@ -23,7 +23,8 @@ Evaluated = Metric | MetricSum | ByImage
 class View:
     """Whole images, at the size they are stored in, as a network is shown them.
 
-    Padding is shown and not scored: it is ours, and boundary metrics count what is predicted in void.
+    Padding is shown and not scored: it is ours, and boundary metrics count what is predicted in void. So an image's
+    last row before padding is its border, as without padding, and no label edge.
     """
 
     images: Tensor  # (N, 3, H, W) uint8, on the device or memory-mapped for the CPU
@@ -90,7 +91,8 @@ def evaluate(model: nn.Module, view: View, labels: Tensor, metrics: Mapping[str,
                 raise Diverged("a logit of the trained network is not finite")
             truth = labels[index].long()
             for some, height, width in view.scored(start, len(truth)):
-                _update(metrics.values(), logits[some, :, :height, :width], truth[some, :height, :width])
+                shown = truth[some, :height, :width].contiguous()  # an own metric may view labels as it likes
+                _update(metrics.values(), logits[some, :, :height, :width], shown)
             start += len(truth)
     return {name: float(metric.compute()) for name, metric in metrics.items()}
 

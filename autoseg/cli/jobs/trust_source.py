@@ -50,7 +50,8 @@ class Source:
         fixed = read_fingerprint(run)
         data = open_data(search.data, search.proxy.size)
         if data.fingerprint != fixed["data"]:
-            raise InputError("data of the search", "the images it had", "others", f"Look into {search.data.root}.")
+            hint = f"Look into {search.data.root}; or they have padding, which older versions of autoseg scored."
+            raise InputError("data of the search", "the images it had", "others", hint)
         if network_of(search.model)[RESOLVED] != fixed["model"][RESOLVED]:
             raise changed_config("model.config", search.model.config, "Take back the change, or search anew.")
         return cls(run, search, data, SearchSpace.from_dict(fixed["space"]))

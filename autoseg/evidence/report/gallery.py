@@ -88,7 +88,8 @@ def _data(run: Run) -> SegData:
         raise InputError("data", "the settings of this version", str(error)) from error
     data = open_data(config, size)
     if data.fingerprint != run.fixed["data"]:
-        raise InputError("data", "the images of the run", "others under the same name", "They were changed since.")
+        hint = "They were changed since, or have padding, which older versions of autoseg scored."
+        raise InputError("data", "the images of the run", "others under the same name", hint)
     return data
 
 
@@ -106,7 +107,10 @@ def _read(data: SegData, kept: Mapping[str, Mapping[tuple[str, int], Path]]) -> 
             raise InputError("predictions", "masks as a training leaves them", f"image {row}: {error}") from error
         if any(one.shape != truth.shape for one in maps.values()):
             raise InputError("predictions", f"masks of {truth.shape}", f"others for image {row}")
-        found.append(Shown(data.names(split)[row], image, truth, maps))
+        height, width = data.sizes(split)[row].tolist()
+        inner = np.s_[:height, :width]  # padding is not scored, so it is not shown
+        maps = {name: one[inner] for name, one in maps.items()}
+        found.append(Shown(data.names(split)[row], image[inner], truth[inner], maps))
     return found
 
 

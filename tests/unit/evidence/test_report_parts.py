@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from autoseg.cli.configuration import compose, stored
 from autoseg.cli.configuration.repeat import command_for
 from autoseg.config import CompareConfig, DataConfig, ModelConfig, ProxyConfig, SearchConfig
+from autoseg.data import open_data
 from autoseg.errors import InputError
 from autoseg.evidence.comparison.contenders import Contender
 from autoseg.evidence.comparison.matrix import Matrix
 from autoseg.evidence.report import gradient, of_comparison
 from autoseg.evidence.report.blocks import Key
-from autoseg.evidence.report.gallery import difference, most_different
+from autoseg.evidence.report.gallery import _read, difference, most_different
 from autoseg.evidence.report.page import PACKAGE
 from autoseg.evidence.report.read import _some_complete
 from autoseg.evidence.report.theme import BLUE, DARK, GREY, ORANGE, colours
@@ -99,6 +100,15 @@ def test_differences_say_who_is_right() -> None:
     truth = np.array([[0, 1, 1, 1, 255]], np.uint8)
     one, other = np.array([[0, 0, 1, 2, 0]], np.uint8), np.array([[0, 1, 0, 0, 1]], np.uint8)
     assert difference(one, other, truth).tolist() == [[0, 1, 2, 3, 0]]
+
+
+def test_padding_is_not_shown(tmp_path: Path) -> None:
+    data = open_data(DataConfig(count=[1, 1, 0], cache_dir=str(tmp_path)), (24, 40))
+    keepsakes.save({0: np.arange(24 * 40, dtype=np.uint8).reshape(24, 40) % 7}, "val", tmp_path / "kept")
+    (shown,) = _read(data, {"ce": keepsakes.saved(tmp_path / "kept")})
+    assert np.array_equal(shown.image, data.images("val")[0, :, :, :24].permute(1, 2, 0).numpy())
+    assert np.array_equal(shown.truth, data.labels("val")[0, :, :24].numpy())
+    assert shown.predictions["ce"].shape == (24, 24)
 
 
 def test_kept_predictions_are_found_again_by_their_record(tmp_path: Path) -> None:

@@ -17,13 +17,23 @@ from autoseg.config import DataConfig, ModelConfig, ProxyConfig
 from autoseg.data import SegData
 from autoseg.errors import Diverged
 from autoseg.metrics import MetricOptions
+from autoseg.metrics.images import load_parts
 from autoseg.search.proxy import ProxyTask
 from autoseg.training import View, evaluate
+from autoseg.training.precision import precision_of
 
 
 class CrossEntropy(nn.Module):
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(logits, labels, ignore_index=255)
+
+
+class Bright(nn.Module):
+    """Says how bright a pixel is, padding too."""
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        levels = torch.linspace(-2, 2, 7)[None, :, None, None]
+        return [-((images.mean(1, keepdim=True) - levels) ** 2)]
 
 
 @pytest.fixture
@@ -94,6 +104,30 @@ def test_scored_are_the_images_labels_and_options_asked_for(
     assert torch.equal(view.rows, asked._rows()[1])
     options = MetricOptions(data.num_classes, data.ignore_index, tolerance=3, drop_background=True)
     assert all(metric.options == options for metric in metrics.values()) and list(metrics) == list(scores)
+
+
+def test_padding_has_no_say_in_rewards(task: ProxyTask, tmp_path: Path) -> None:
+    """Images that fill their frame, or half of it: each contributes the same."""
+    counts, place = [], torch.device("cpu")
+    for size in ([48, 48], [48, 96]):
+        proxy = replace(task.proxy, size=size, iters=1)
+        one = replace(task, proxy=proxy, metrics=("bf1", "boundary_iou"), counts_to=str(tmp_path / "counts.npz"))
+        training = one._train(CrossEntropy(), 0, precision_of(proxy, place))
+        training.model = Bright()
+        one._score(training)
+        counts.append(load_parts(tmp_path / "counts.npz"))
+    torch.testing.assert_close(*counts, rtol=0, atol=0)
+
+
+def test_images_are_scored_by_size_and_in_their_order_within_one(
+    task: ProxyTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = torch.tensor([[48, 64], [40, 64]] * 6, dtype=torch.int32)
+    plain = task._rows()[1].tolist()
+    monkeypatch.setattr(SegData, "sizes", lambda self, split: sizes)
+    assert task._rows()[1].tolist() == [r for r in plain if r % 2] + [r for r in plain if r % 2 == 0]
+    final = replace(task, final_split="val")._rows()[1].tolist()
+    assert final == [1, 3, 0, 2]
 
 
 def test_divergence_reaches_the_caller(task: ProxyTask) -> None:

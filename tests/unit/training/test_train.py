@@ -15,6 +15,7 @@ from autoseg.config import ProxyConfig
 from autoseg.data import Augment
 from autoseg.errors import Diverged, InputError
 from autoseg.metrics import build_metric
+from autoseg.metrics.images import ByImage
 from autoseg.training import Batches, Targets, Training, View, evaluate, loop, predict
 from autoseg.training.loop import CHECK_EVERY
 from autoseg.training.precision import Precision, precision_of, reproducible
@@ -320,6 +321,22 @@ class Painted(nn.Module):
         return [torch.stack([-images[:, 0], images[:, 0]], 1)]
 
 
+class Right:
+    """A user's own metric of probabilities, which takes labels to lie in memory in one piece."""
+
+    needs_probs = True
+
+    def __init__(self) -> None:
+        self.right = self.pixels = 0
+
+    def update_probs(self, probs: Tensor, labels: Tensor) -> None:
+        self.right += int((probs.argmax(1).view(-1) == labels.view(-1)).sum())
+        self.pixels += labels.numel()
+
+    def compute(self) -> float:
+        return self.right / self.pixels
+
+
 @pytest.mark.parametrize("batch", [1, 2, 8])
 def test_padding_has_no_say_in_scores(batch: int) -> None:
     """Void would: boundary metrics count what is predicted in it, and an edge to it is one."""
@@ -337,13 +354,17 @@ def test_padding_has_no_say_in_scores(batch: int) -> None:
             images[index, :, :height, :width] = 255 * whole[index, :height, :width]
             labels[index, :height, :width] = whole[index, :height, :width].roll(1, 1)
         metrics = {name: build_metric(name, num_classes=2, tolerance=1) for name in names}
+        metrics |= {"right": Right(), "by image": (by_image := ByImage(build_metric("bf1", 2, tolerance=1)))}
         view = View(images, torch.arange(5), precision_of(PROXY, CPU), [127.5] * 3, [1.0] * 3, batch, None, sizes)
         found.append(evaluate(Painted(), view, labels, metrics))
     alone = {name: build_metric(name, num_classes=2, tolerance=1) for name in names if name != "ece"}
+    one_by_one = ByImage(build_metric("bf1", 2, tolerance=1))
     for index, (height, width) in enumerate(sizes.tolist()):
         pred = whole[index : index + 1, :height, :width].long()
-        for metric in alone.values():
+        for metric in (*alone.values(), one_by_one):
             metric.update(pred, pred.roll(1, 2))
+    for total, parts in one_by_one.parts.items():  # in the order of the images
+        torch.testing.assert_close(by_image.parts[total], parts, rtol=0, atol=0)
     assert found[0] == found[1] == found[2]
     assert {name: float(metric.compute()) for name, metric in alone.items()} == {name: found[0][name] for name in alone}
 
