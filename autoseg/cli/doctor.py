@@ -213,11 +213,13 @@ def data_folders(data: DataConfig) -> Iterator[Finding]:
     elif data.root is None:
         yield Finding("data", "missing", f"data={data.name} needs data.root=DIR")
     else:
+        from autoseg.data.files import files_in
+
         root, empty = Path(data.root).expanduser(), False
         for split in (data.train_split, data.val_split):
             for folder in (data.img_dir, data.ann_dir):
                 path = root / folder / split
-                files = sum(1 for entry in path.iterdir() if entry.is_file()) if path.is_dir() else 0
+                files = len(files_in(path))
                 empty |= not files
                 yield Finding("data", "ok" if files else "missing", f"{path}: {files or 'no'} files")
         if not empty:

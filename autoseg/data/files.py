@@ -155,15 +155,15 @@ def _list_pairs(image_dir: Path, mask_dirs: Sequence[Path]) -> list[Item]:
                 hint += f" Splits in it: {', '.join(there)}; data.train_split, data.val_split name yours."
             raise InputError("data.root", f"a folder {folder}", "none", hint)
     items = []
-    for path in _files_in(image_dir, IMAGE_SUFFIXES):
+    for path in files_in(image_dir, IMAGE_SUFFIXES):
         name = path.relative_to(image_dir).with_suffix("").as_posix()
         items.append(Item(name, path, tuple(folder / f"{name}.png" for folder in mask_dirs)))
     check_items(items, f"split folder {image_dir}")
     return items
 
 
-def _files_in(folder: Path, suffixes: Sequence[str]) -> list[Path]:
-    """The files in a folder and those below it, linked ones too, sorted.
+def files_in(folder: Path, suffixes: Sequence[str] | None = None) -> list[Path]:
+    """The files in a folder and those below it, linked ones too, sorted; with these suffixes, None: with any.
 
     Hidden ones, such as the `._x.jpg` that macOS leaves, are none; a link to a folder above leads nowhere new.
     """
@@ -171,8 +171,8 @@ def _files_in(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     for home, folders, names in os.walk(folder, followlinks=True):
         here = Path(home).resolve()
         folders[:] = [f for f in folders if f[0] != "." and not here.is_relative_to(Path(home, f).resolve())]
-        found += [Path(home, name) for name in names if name[0] != "." and Path(name).suffix.lower() in suffixes]
-    return sorted(found)
+        found += [Path(home, name) for name in names if name[0] != "."]
+    return sorted(path for path in found if suffixes is None or path.suffix.lower() in suffixes)
 
 
 def check_items(items: Sequence[Item], where: str) -> None:
@@ -205,6 +205,8 @@ def _beside(mask: Path) -> str:
         return "Add the mask or remove the image."
     if near[0].lower().endswith((".jpg", ".jpeg")):
         return f"There is {near[0]}: make it anew as PNG, since JPEG changes the ids."
+    if not near[0].lower().endswith(".png"):
+        return f"There is {near[0]}: store it as PNG if that is the mask."
     return f"There is {near[0]}: rename it if that is the mask."
 
 
@@ -215,8 +217,8 @@ def lone_masks(config: DataConfig) -> list[Path]:
     root, found = Path(config.root).expanduser(), []
     for split in (config.train_split, config.val_split):
         images, masks = root / config.img_dir / split, root / config.ann_dir / split
-        names = {path.relative_to(images).with_suffix("") for path in _files_in(images, IMAGE_SUFFIXES)}
-        found += [p for p in _files_in(masks, (".png",)) if p.relative_to(masks).with_suffix("") not in names]
+        names = {path.relative_to(images).with_suffix("") for path in files_in(images, IMAGE_SUFFIXES)}
+        found += [p for p in files_in(masks, (".png",)) if p.relative_to(masks).with_suffix("") not in names]
     return found
 
 

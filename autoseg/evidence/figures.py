@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from autoseg.evidence.comparison.matrix import REFERENCE, Matrix
 from autoseg.search.paired import LEAST_SEEDS, Paired
+from autoseg.search.records import counted
 
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#8A8A8A"
 FloatArray = NDArray[np.float64]
@@ -150,7 +151,7 @@ def forest(matrix: Matrix) -> Figure:
         first = first or axes
         _panel(axes, matrix, metric)
         axes.tick_params(labelleft=(place - 1) % columns == 0)
-    figure.suptitle(f"Paired differences over {len(matrix.seeds)} seeds: {matrix.interval}", fontsize=11)
+    figure.suptitle(f"Paired differences over {counted(len(matrix.seeds), 'seed')}: {matrix.interval}", fontsize=11)
     figure.legend(handles=_key(matrix), loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     return figure
 

@@ -28,11 +28,16 @@ def check_shapes(logits: Tensor, labels: Tensor, num_classes: int) -> None:
     check_tensors(logits=logits, labels=labels)
     if logits.dim() != 4 or not logits.is_floating_point() or logits.shape[1] != num_classes:
         expected = f"float of shape (N, {num_classes}, H, W)"
-        raise InputError("logits", expected, f"{logits.dtype} of shape {tuple(logits.shape)}")
+        one = logits.dim() == 4 and logits.shape[1] == 1
+        hint = "Each class has its own logit, the background too." if one else ""
+        raise InputError("logits", expected, f"{logits.dtype} of shape {tuple(logits.shape)}", hint)
     n, c, h, w = logits.shape
     if tuple(labels.shape) != ((n, c, h, w) if labels.is_floating_point() else (n, h, w)):
         expected = f"integer of shape {(n, h, w)} or float of shape {(n, c, h, w)}, as the logits are"
-        raise InputError("labels", expected, f"{labels.dtype} of shape {tuple(labels.shape)}")
+        hint = {(n, 1, h, w): "Pass labels.squeeze(1).long().", (n, h, w): "Pass labels.long()."}.get(
+            tuple(labels.shape), ""
+        )
+        raise InputError("labels", expected, f"{labels.dtype} of shape {tuple(labels.shape)}", hint)
 
 
 def check_labels(

@@ -9,7 +9,7 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from autoseg.config import SearchSettings
-from autoseg.errors import Diverged, InputError, unknown_name
+from autoseg.errors import Diverged, InputError
 from autoseg.execution import Watched
 from autoseg.search.keepsakes import Keepsakes
 from autoseg.search.reward import Floor
@@ -81,13 +81,17 @@ class CandidateTask:
 
     def _named(self, returned: object) -> dict[str, float]:
         if isinstance(returned, Mapping):
-            scores = {str(name): float(score) for name, score in returned.items()}
-            if self.metric not in scores:
-                raise unknown_name("scores of train()", self.metric, scores, f"It must return {self.metric!r}.")
-            return scores
-        if isinstance(returned, Real) or getattr(returned, "ndim", None) == 0:  # a number, 0-d array or tensor
-            return {self.metric: float(returned)}  # type: ignore[arg-type]
-        raise InputError("train()", "a score or {name: score} as its result", repr(returned))
+            if self.metric not in returned:
+                raise InputError("scores of train()", f"one called {self.metric!r}", ", ".join(map(repr, returned)))
+            return {str(name): _number(score, f"score {name!r} of train()") for name, score in returned.items()}
+        return {self.metric: _number(returned, "score of train()")}
+
+
+def _number(score: Any, field: str) -> float:
+    """A number, or a tensor or array of one."""
+    if isinstance(score, Real) or getattr(score, "size", None) == 1 or getattr(score, "numel", lambda: 0)() == 1:
+        return float(score)
+    raise InputError(field, "a number, or {name: number} as train()'s result", repr(score))
 
 
 def hand_made_rivals(settings: SearchSettings) -> dict[str, str]:

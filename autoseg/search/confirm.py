@@ -169,8 +169,12 @@ def warnings_about(best: Row, rows: Sequence[Row], target: str) -> list[str]:
         for row in rivals.values()
         if row.mean > best.mean
     ]
-    if len(rows) > 1 and len({row.mean for row in rows}) == 1:
-        texts.append(f"all score the same {target}: the trainings are too short to tell losses apart, make them longer")
+    curves = [row for row in rows if row.kind == "candidate" or row.name == "identity"]
+    if any(len(among) > 1 and len({row.mean for row in among}) == 1 for among in (rows, curves)):
+        texts.append(
+            f"losses score the same {target}: the trainings are too short to tell them apart, make them longer (or "
+            "train() does not use its loss)"
+        )
     reference = rivals.get("ce") or rivals.get("identity")
     texts += _wrecked(best, reference, target) if reference else []
     missing = [

@@ -143,7 +143,7 @@ def sentences(matrix: Matrix) -> list[str]:
 def _sentence(matrix: Matrix, metric: str) -> str:
     leaders = matrix.leaders(metric)
     if not leaders:
-        return f"{metric}: no training completed."
+        return f"{metric}: no training has a score."
     best, *tied = leaders
     opponents = [(role, other) for role, other in matrix.opponents(best, metric) if other not in tied]
     # One that has both roles is told once, one without a score under the same seeds not at all.

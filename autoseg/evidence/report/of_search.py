@@ -16,7 +16,7 @@ from autoseg.evidence.report.read import SearchRun
 from autoseg.evidence.report.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, colours
 from autoseg.search.confirm import sentence
 from autoseg.search.paired import LEAST_SEEDS, paired
-from autoseg.search.records import COMPLETE, Row, percent
+from autoseg.search.records import COMPLETE, Row, counted, percent
 
 FOUND = "found"
 FORESTS = "Mean of the paired differences over the fresh seeds with its 95 % t interval."
@@ -101,7 +101,8 @@ def _confirmation(run: SearchRun) -> list[Section]:
     hues = colours([row.name for row in rows], won, "ce")
     scores = {row.name: row.values for row in rows}
     height = 110 + 44 * len(rows)
-    lead = f"The best candidates and their rivals, trained anew with {len(rows[0].values)} seeds the search never used."
+    seeds = counted(len(rows[0].values), "seed")
+    lead = f"The best candidates and their rivals, trained anew with {seeds} the search never used."
     if run.result.best.iters:
         lead += f" Each for {run.result.best.iters} iterations, longer than the candidates of the search."
     blocks: list[Block] = [

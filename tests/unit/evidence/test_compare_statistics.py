@@ -139,4 +139,4 @@ def test_a_tie_is_called_one() -> None:
     assert text.startswith("miou: ce, jml tie with 30.0 ± 14.1; +20.0") and "to lovasz" in text and "+0.0" not in text
     assert [line.count("*") for line in aligned(*rows_of(tied, "{}*"))] == [0, 1, 1, 0]
     assert sentences(matrix(ce=[0.2], jml=[0.2])) == ["miou: ce, jml tie with 20.0."]
-    assert sentences(matrix(ce=[math.nan])) == ["miou: no training completed."]
+    assert sentences(matrix(ce=[math.nan])) == ["miou: no training has a score."]

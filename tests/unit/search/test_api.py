@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -57,6 +58,41 @@ def test_a_controller_begins_anew_whatever_it_was_told(quick_path: Path) -> None
         for name, controller in (("new", autoseg.build_controller("cmaes", SPACE.dim)), ("used", used))
     ]
     assert found[0].best == found[1].best and used.state_dict() == kept
+
+
+@pytest.mark.parametrize(
+    ("score", "words"),
+    [
+        ({"mIoU": 0.5}, "scores of train(): expected one called 'miou', got 'mIoU'"),
+        ({"miou": 0.5, "note": "hi"}, "score 'note' of train(): expected a number, or"),
+        ({"miou": None}, "score 'miou' of train(): expected a number"),
+        (torch.tensor([0.1, 0.2]), "score of train(): expected a number"),
+    ],
+)
+def test_a_score_that_is_none_is_named(quick_path: Path, score: object, words: str) -> None:
+    options = {**SMALL, "num_classes": 3, "inline": True}
+    with pytest.raises(InputError, match=re.escape(words)):
+        autoseg.search("miou", lambda loss, seed, device: score, run_dir=quick_path / "run", **options)  # type: ignore[arg-type, return-value]
+
+
+@pytest.mark.parametrize("score", [0.5, torch.tensor([0.5]), {"miou": np.float32(0.5), "other": torch.tensor(0.1)}])
+def test_a_score_is_any_number(quick_path: Path, score: Any) -> None:
+    options = {**SMALL, "num_classes": 3, "inline": True}
+    found = autoseg.search("miou", lambda loss, seed, device: score, run_dir=quick_path / "run", **options)
+    assert found.best.reward == 0.5
+
+
+def test_one_logit_for_a_foreground_is_refused(quick_path: Path) -> None:
+    """A softmax over one class is always 1: every loss would be as good."""
+
+    def train(loss: nn.Module, seed: int, device: str) -> float:
+        logits = torch.zeros(1, 1, 4, 4, requires_grad=True)
+        return float(loss(logits, torch.zeros(1, 4, 4, dtype=torch.long)))
+
+    with pytest.raises(InputError, match=r"of two classes or more, got \(1, 1, 4, 4\).*background is a class"):
+        autoseg.search("miou", train, run_dir=quick_path / "run", inline=True, **SMALL)
+    with pytest.warns(UserWarning, match="count the background as a class"):
+        autoseg.SurrogateLoss("miou", num_classes=1)
 
 
 def test_a_training_that_cannot_be_sent_to_a_worker_is_one_message(quick_path: Path) -> None:
@@ -185,7 +221,7 @@ def test_what_a_search_says_of_its_loss_is_a_warning_of_python(quick_path: Path)
         result = autoseg.search("miou", lambda *_: 0.5, run_dir=quick_path / "run", inline=True, **SMALL)
     said = [str(one.message) for one in told]
     assert result.warnings and set(result.warnings) <= set(said)
-    assert any("too short to tell losses apart" in text for text in said)
+    assert any("too short to tell them apart" in text for text in said)
 
 
 @pytest.mark.parametrize("num_classes", [None, 3])

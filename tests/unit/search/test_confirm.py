@@ -101,5 +101,7 @@ def test_a_better_rival_and_failed_trainings_are_named() -> None:
 def test_losses_that_nothing_tells_apart_are_named() -> None:
     rows = [row("candidate 1.1", 0.5, 0.5), row("ce", 0.5, 0.5, kind="rival")]
     (text,) = warnings_about(rows[0], rows, "biou")
-    assert text.startswith("all score the same biou")
+    assert text.startswith("losses score the same biou")
+    same = [rows[0], row("identity", 0.5, 0.5, kind="rival"), row("wce", 0.5, 0.49, kind="rival")]
+    assert [text] == warnings_about(rows[0], same, "biou")  # what was searched for made no difference
     assert warnings_about(rows[0], [rows[0], row("ce", 0.5, 0.4, kind="rival")], "biou") == []
