@@ -12,13 +12,13 @@ from __future__ import annotations
 from autoseg.errors import InputError
 from autoseg.metrics import binary, boundary, calibration, region  # noqa: F401  (importing registers them)
 from autoseg.metrics.base import Metric, MetricOptions, is_ours, register_metric, registry, searchable, update_all
-from autoseg.metrics.sums import MetricSum, parse, parse_target
+from autoseg.metrics.sums import MetricSum, parse, parse_target, score_of
 from autoseg.metrics.worst import find_metric
 
 __all__ = [
     "Metric", "MetricOptions", "MetricSum",
     "build_metric", "find_metric", "higher_is_better", "is_known", "names", "own_metrics", "parse", "parse_target",
-    "register_metric", "searchable", "update_all",
+    "register_metric", "score_of", "searchable", "update_all",
 ]  # fmt: skip
 
 

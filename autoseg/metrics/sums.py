@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from typing import Self
 
 import torch
@@ -49,6 +50,11 @@ def parse(spec: str) -> list[tuple[float, str]]:
     if errors and (len(terms) > 1 or terms[0][0] != 1):
         raise InputError("metric", "a sum of scores, higher is better", f"{errors[0]} in it", "Give it by itself.")
     return terms
+
+
+def score_of(scores: Mapping[str, float], spec: str, of: str = "") -> float:
+    """The score of a metric or of a sum of metrics, of a class with `of` as "/class"; NaN if it was not scored."""
+    return sum(weight * scores.get(name + of, math.nan) for weight, name in parse(spec))
 
 
 def parse_target(spec: str) -> list[tuple[float, str]]:

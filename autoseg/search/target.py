@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
+from dataclasses import replace
 
 import numpy as np
 
 from autoseg.config import SearchSettings
 from autoseg.errors import InputError, unknown_name
 from autoseg.losses import check_text
-from autoseg.metrics import higher_is_better, is_known
+from autoseg.metrics import higher_is_better, is_known, score_of
 from autoseg.search.candidate import hand_made_rivals
+from autoseg.search.records import TrialRecord
 from autoseg.search.reward import Floor
 from autoseg.surrogates import build_space
 from autoseg.surrogates.space import SearchSpace
@@ -74,3 +77,13 @@ def check_settings(settings: SearchSettings, scores: Collection[str] | None = No
 def start(space: SearchSpace) -> list[float]:
     """Where a search begins: the identity curves, kept `EDGE` inside the cube."""
     return [float(x) for x in np.clip(space.identity, EDGE, 1.0 - EDGE)]
+
+
+def scored_by(record: TrialRecord, metric: str) -> TrialRecord:
+    """With its score under a metric or a sum for its reward; as it is, where that was not scored.
+
+    So are scores under a metric of the user's own, whose code is not loaded to look at a run.
+    """
+    if not is_known(metric) or math.isnan(score := score_of(record.scores, metric)):
+        return record
+    return replace(record, reward=score)

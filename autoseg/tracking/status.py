@@ -23,6 +23,7 @@ from autoseg.search.observer import Amount, RoundSummary
 from autoseg.search.records import COMPLETE, RUNNING, TrialRecord
 from autoseg.search.run_folder import OWNER, all_settings, began, kind_of, read_config
 from autoseg.search.stages import stages_of
+from autoseg.search.target import scored_by
 from autoseg.tracking.terminal import round_text
 
 WAITING, GOING, FINISHED, DEAD = "waiting", "running", "finished", "dead"
@@ -106,6 +107,10 @@ def read_status(path: Path) -> Status | None:
         with all_settings(path):
             there = stages_of(config, studies)
         studies, amount = {**studies, "confirm": tuple(there.confirmation)}, there.amount
+    if kind == "compare":  # what it shows now may not be what it showed when they were trained
+        studies = {
+            study: tuple(scored_by(r, config["metrics"][0]) for r in records) for study, records in studies.items()
+        }
     since = max(_times(path))
     records = [record for records in studies.values() for record in records]
     done = sum(record.state != RUNNING for record in records)

@@ -19,9 +19,8 @@ from torch import nn
 from autoseg.errors import InputError
 from autoseg.evidence.comparison.bootstrap import Bootstrap
 from autoseg.evidence.comparison.contenders import Contender, Recipe
-from autoseg.evidence.comparison.matrix import score
 from autoseg.execution import Executor
-from autoseg.metrics import MetricOptions, parse
+from autoseg.metrics import MetricOptions, parse, score_of
 from autoseg.metrics.images import load_parts
 from autoseg.search.bench import train_list
 from autoseg.search.keepsakes import Keepsakes
@@ -107,7 +106,7 @@ def run_comparison(
     Raises:
         AutosegError: no training completed.
     """
-    return train_list(folder, STUDY, planned(among, seeds), lambda scores: score(scores, metric), executor, observer)
+    return train_list(folder, STUDY, planned(among, seeds), lambda scores: score_of(scores, metric), executor, observer)
 
 
 def not_shown(folder: Path, among: Sequence[Contender]) -> list[str]:

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from statistics import median
 
 from autoseg.errors import unknown_name
 from autoseg.evidence.comparison.bootstrap import Bootstrap
 from autoseg.evidence.comparison.contenders import Contender
-from autoseg.metrics import higher_is_better, parse
+from autoseg.metrics import higher_is_better, parse, score_of
 from autoseg.search.paired import Paired, Summary, paired, summary
 from autoseg.search.records import COMPLETE, RUNNING, TrialRecord
 
 REFERENCE, HAND_MADE = "reference", "best hand-made"  # what a loss is compared with
-
-
-def score(scores: Mapping[str, float], metric: str, of: str = "") -> float:
-    """The score of a metric or of a sum of metrics, or of one class of it; NaN if it was not scored."""
-    return sum(weight * scores.get(name + of, math.nan) for weight, name in parse(metric))
 
 
 class Matrix:
@@ -77,11 +72,11 @@ class Matrix:
 
     def cell(self, name: str, metric: str) -> Summary:
         """A loss under a metric."""
-        return summary([score(record.scores, metric) for record in self.row(name)])
+        return summary([score_of(record.scores, metric) for record in self.row(name)])
 
     def of_class(self, name: str, metric: str, label: str) -> Summary:
         """A loss under a metric, one class alone; empty for metrics that pool the classes."""
-        return summary([score(record.scores, metric, f"/{label}") for record in self.row(name)])
+        return summary([score_of(record.scores, metric, f"/{label}") for record in self.row(name)])
 
     def seconds(self, name: str) -> float:
         """Median time of a training (a worker's first one includes its start); NaN if none completed."""

@@ -8,8 +8,8 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 
-from autoseg.evidence.comparison.matrix import HAND_MADE, REFERENCE, Matrix, score
-from autoseg.metrics import higher_is_better
+from autoseg.evidence.comparison.matrix import HAND_MADE, REFERENCE, Matrix
+from autoseg.metrics import higher_is_better, score_of
 from autoseg.search.paired import LEAST_SEEDS, Paired, Summary
 from autoseg.search.records import percent
 
@@ -43,7 +43,7 @@ def cells(matrix: Matrix) -> str:
     head = ["loss", "kind", "seed", "state", "seconds", "attempts", *sums, *scores]
     lines: list[list[object]] = [
         [r.name, r.kind, r.seed, r.state, round(r.seconds, 3), r.attempts]
-        + [number(score(r.scores, metric)) for metric in sums]
+        + [number(score_of(r.scores, metric)) for metric in sums]
         + [number(r.scores.get(name, math.nan)) for name in scores]
         for r in records
     ]

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from autoseg.evidence.comparison.contenders import Contender
-from autoseg.evidence.comparison.matrix import Matrix, score
+from autoseg.evidence.comparison.matrix import Matrix
 from autoseg.evidence.comparison.tables import aligned, legend, marks, points, rows_of, sentences
+from autoseg.metrics import score_of
 from autoseg.search.paired import paired, summary
 from autoseg.search.records import TrialRecord, percent
 
@@ -76,9 +77,9 @@ def test_summaries_leave_out_what_failed() -> None:
 
 def test_a_sum_is_scored_from_its_terms_whole_and_by_class() -> None:
     scores = {"miou": 0.4, "bf1": 0.6, "miou/a": 0.2, "bf1/a": 0.8}
-    assert score(scores, "miou+0.5*bf1") == pytest.approx(0.7)
-    assert score(scores, "miou+0.5*bf1", "/a") == pytest.approx(0.6)
-    assert math.isnan(score(scores, "biou"))
+    assert score_of(scores, "miou+0.5*bf1") == pytest.approx(0.7)
+    assert score_of(scores, "miou+0.5*bf1", "/a") == pytest.approx(0.6)
+    assert math.isnan(score_of(scores, "biou"))
 
 
 def test_the_one_to_beat_is_the_best_that_no_search_found() -> None:

@@ -255,6 +255,7 @@ FAR = [6, 1, 8, 0, 4, 11, 2, 9, 3, 7, 5, 10]
         (judged(TRUTH, own=NEAR, again=NEAR, cheap=[1, 0, 3, 2, *NEAR[4:]]), "the nearest is cheap with 0.88"),
         (judged(TRUTH, own=FAR, again=FAR, cheap=TRUTH), "does not surely rank losses as the fuller training"),
         (judged(TRUTH, own=TRUTH, again=FAR, cheap=FAR), "does not surely rank losses as the fuller training"),
+        (judged(TRUTH, own=FAR, again=TRUTH, cheap=FAR), "None of the cheaper proxies may"),  # no less, but not surely
         (judged(TRUTH, own=TRUTH, again=NEAR, cheap=NEAR), "cheap may be used"),  # as good as the worse of two seeds
         (judged(TRUTH[:8], own=TRUTH[:8], again=TRUTH[:8], cheap=TRUTH[:8]), "cheap may be used"),
         (judged(TRUTH, own=NEAR, again=NEAR), "tau 0.91 and 0.91 with two seeds. No cheaper one was tried."),

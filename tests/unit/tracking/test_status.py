@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from autoseg.cli.watch import Watch, summary
+from autoseg.cli.watch import Watch, metric_of, summary
 from autoseg.errors import InputError
 from autoseg.evidence.report.read import open_run
 from autoseg.execution import Outcome
@@ -23,6 +23,7 @@ from autoseg.search.confirm import fresh_seeds
 from autoseg.search.ledger import STUDIES, Ledger
 from autoseg.search.records import TrialRecord
 from autoseg.search.run_folder import RunFolder
+from autoseg.tracking.lines import told
 from autoseg.tracking.status import DEAD, FINISHED, GOING, WAITING, read_status
 from autoseg.tracking.terminal import plain_console
 
@@ -116,6 +117,25 @@ def test_other_runs_end_with_their_table(kind: str, result: str, tmp_path: Path)
     assert read_status(tmp_path / "run").state == GOING  # type: ignore[union-attr]
     (tmp_path / "run" / result).write_text("")
     assert read_status(tmp_path / "run").state == FINISHED  # type: ignore[union-attr]
+
+
+def test_a_comparison_is_watched_under_the_metric_it_shows_now(tmp_path: Path) -> None:
+    """Its trainings may have been made when another one came first; all are scored."""
+    run = tmp_path / "run"
+    fill(run, "compare", 0, 0)
+    config = {**CONFIGS["compare"], "metrics": ["gacc+2*macc", "miou"]}
+    with at_work(RunFolder.open(run, {})) as folder, Ledger(folder.trials, (), studies=("compare",)) as ledger:
+        folder.write_config(config)
+        for name, scores in (
+            ("ce", {"miou": 0.9, "gacc": 0.3, "macc": 0.1}),
+            ("jml", {"miou": 0.2, "gacc": 0.4, "macc": 0.2}),
+        ):
+            record = ledger.add("compare", TrialRecord(-1, 0, "loss", name, None, 1))
+            ledger.finish("compare", record, Outcome("complete", scores, 2.0), scores["miou"])
+    status = read_status(run)
+    assert status is not None and status.best is not None
+    assert (status.best.name, status.best.reward) == ("jml", pytest.approx(0.8))
+    assert told(status.studies["compare"][0], metric_of(status)).startswith("ce  seed 1  gacc+2*macc 50.0")
 
 
 def test_a_dead_process_is_told_from_a_living_one_and_from_one_elsewhere(tmp_path: Path, capsys) -> None:
