@@ -151,6 +151,13 @@ def test_a_folder_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str],
     assert "a folder that can be written" in capsys.readouterr().err
 
 
+def test_the_folder_of_another_run_is_left_alone(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(text := "schema: 1\nmetric: miou\nsearch: {}\n")
+    assert retrain("loss=ce", *SMALL, "device=cpu", f"run_dir={tmp_path}") == 2
+    assert "run_dir: expected the folder of a training by retrain, got" in capsys.readouterr().err
+    assert (tmp_path / "config.yaml").read_text() == text
+
+
 @pytest.mark.slow
 def test_two_ranks_equal_one(tmp_path: Path) -> None:
     words = ["loss=asl2021/miou", *SMALL, *EXACT, "train.iters=6", "train.keep_checkpoints=6"]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 import yaml
 
 from autoseg.cli import main
@@ -155,6 +156,17 @@ def test_wrong_input_found_after_the_workers_were_started_ends_them(tmp_path, mo
     assert main(["search", *TINY, f"data.cache_dir={tmp_path}/cache", "workers=2"]) == 2
     assert capsys.readouterr().err == "autoseg: space: expected one, got none.\n"
     assert len(workers) == 2 and psutil.wait_procs(workers, timeout=30)[1] == [] and list(tmp_path.glob("runs/*")) == []
+
+
+def test_what_only_a_worker_sees_leaves_no_run_also_behind_a_link(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "run").symlink_to(tmp_path / "disk")
+    torch.save({"a": torch.ones(1)}, tmp_path / "other.pth")
+    words = ["executor=inline", "run_dir=run", "model.weights=other.pth"]
+    assert main(["search", *TINY, f"data.cache_dir={tmp_path}/cache", *words]) == 2
+    assert "model.weights" in capsys.readouterr().err
+    assert list((tmp_path / "disk").iterdir()) == [] and (tmp_path / "run").is_symlink()
 
 
 def kept_run(folder: Path) -> Path:
