@@ -6,5 +6,5 @@ import sys
 
 from autoseg.cli import main
 
-if __name__ == "__main__":  # workers import this file too
+if __name__ == "__main__":
     sys.exit(main(["search", *sys.argv[1:]]))

@@ -55,15 +55,18 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
         with writable(path):
             _refuse_used(path)  # before anything is written into what may be no run's folder
-        lock = _locked(path)
+        folder, fixed = cls(path, _locked(path)), path / "fingerprint.json"
         try:
             _refuse_used(path)
-        except InputError:
-            lock.release()
+            try:
+                write_atomic(fixed, json.dumps(fingerprint, indent=1, sort_keys=True))
+                folder.write_config(config)  # last: from here on this is a run
+            except BaseException:  # a full disk: this process, a notebook's, may try again
+                fixed.unlink(missing_ok=True)
+                raise
+        except BaseException:
+            folder._lock.release()
             raise
-        folder = cls(path, lock)
-        write_atomic(path / "fingerprint.json", json.dumps(fingerprint, indent=1, sort_keys=True))
-        folder.write_config(config)  # last: from here on this is a run
         return folder
 
     @classmethod
@@ -85,7 +88,7 @@ class RunFolder:
             _compare(read_fingerprint(path), json.loads(json.dumps(fingerprint)))  # as a file gives it back
             if rounds is not None:
                 folder._check_rounds(rounds)
-        except InputError:
+        except BaseException:
             folder.close()
             raise
         return folder

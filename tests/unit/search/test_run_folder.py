@@ -16,6 +16,7 @@ import yaml
 from filelock import FileLock
 
 from autoseg.errors import InputError
+from autoseg.files import write_atomic
 from autoseg.search.run_folder import RunFolder, new_run_path, read_config, slug
 
 FIXED = {"metric": "biou", "seed": 0, "size": (180, 240)}
@@ -141,6 +142,23 @@ def test_a_folder_that_cannot_be_written_is_the_users(tmp_path: Path, monkeypatc
     monkeypatch.setattr(FileLock, "acquire", read_only)
     with pytest.raises(InputError, match=r"run: Read-only file system"):
         RunFolder.open(tmp_path / "run", FIXED)
+
+
+@pytest.mark.parametrize("full", ["fingerprint.json", "config.yaml"])
+def test_a_folder_that_could_not_be_begun_may_be_tried_again(
+    full: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also by the process that failed, which a notebook's is."""
+
+    def write(path: Path, text: str) -> None:
+        if path.name == full:
+            raise OSError(errno.ENOSPC, "no space")
+        write_atomic(path, text)
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="no space"):
+        patched.setattr("autoseg.search.run_folder.write_atomic", write)
+        RunFolder.create(tmp_path / "run", {"metric": "biou"}, FIXED)
+    RunFolder.create(tmp_path / "run", {"metric": "biou"}, FIXED).close()
 
 
 def test_the_last_checkpoint_is_that_of_the_latest_round_however_many(tmp_path: Path) -> None:
