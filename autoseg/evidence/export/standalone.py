@@ -100,12 +100,21 @@ class Plane:
         name: of their curve, as an operand of AND or OR.
         soft: whether predictions take part; only then does an operand pass through a curve.
         made_of: and, or, dilate, with its operands.
+        own: of planes that are set nowhere but at the label's own class, whether they are there, (N, 1, H, W) bool:
+            one map instead of C.
     """
 
-    def __init__(self, make: Callable[[], Tensor], name: str, soft: bool, *made_of: Any) -> None:
+    def __init__(
+        self,
+        make: Callable[[], Tensor],
+        name: str,
+        soft: bool = False,
+        made_of: tuple[Any, ...] = ("",),
+        own: Tensor | None = None,
+    ) -> None:
         self._make = make
         self._values: Tensor | None = None
-        self.name, self.soft, self.made_of = name, soft, made_of
+        self.name, self.soft, self.made_of, self.own = name, soft, made_of, own
 
     @property
     def values(self) -> Tensor:
@@ -127,15 +136,20 @@ class Logic:
 
     def __init__(self, probs: Tensor, labels: Tensor, curves: dict[tuple[str, str], Any], per_image: bool) -> None:
         self._curves, self._per_image = curves, per_image
-        self._ids = labels.unsqueeze(1)
-        self._valid = (self._ids >= 0) & (self._ids < probs.shape[1])
-        classes = torch.arange(probs.shape[1], device=probs.device).view(1, -1, 1, 1)
-        self.pred = Plane(lambda: probs, "p", True)
-        self.label = Plane(lambda: (self._ids == classes).to(probs.dtype), "y", False)
+        ids = labels.unsqueeze(1)
+        self._valid = (ids >= 0) & (ids < probs.shape[1])
+        self._ids = torch.where(self._valid, ids, torch.zeros_like(ids))
+        self.pred = Plane(lambda: probs, "p", soft=True)
+        self.label = self._of_label(self._valid, "y")
+
+    def _of_label(self, own: Tensor, name: str) -> Plane:
+        """A plane that is the label's where `own` is set, and 0 elsewhere."""
+        probs = self.pred.values
+        return Plane(lambda: torch.zeros_like(probs).scatter_(1, self._ids, own.to(probs.dtype)), name, own=own)
 
     def and_(self, a: Plane, b: Plane) -> Plane:
         """Pixels in both."""
-        return Plane(lambda: self._g("and", a) * self._g("and", b), "and", a.soft or b.soft, "and", a, b)
+        return Plane(lambda: self._g("and", a) * self._g("and", b), "and", a.soft or b.soft, ("and", a, b))
 
     def or_(self, a: Plane, b: Plane) -> Plane:
         """Pixels in either."""
@@ -144,14 +158,14 @@ class Logic:
             left, right = self._g("or", a), self._g("or", b)
             return left + right - left * right
 
-        return Plane(make, "or", a.soft or b.soft, "or", a, b)
+        return Plane(make, "or", a.soft or b.soft, ("or", a, b))
 
     def boundary(self, a: Plane, px: int = 1, border: bool = False) -> Plane:
         """Pixels of `a` within `px` of one outside it: OR(a, eroded) minus AND(a, eroded)."""
+        if a is self.label:
+            return self._of_label(self._valid & ~self._uniform(px, border), "edge")
 
         def make() -> Tensor:
-            if a is self.label:
-                return a.values * ~self._uniform(px, border)
             padded = F.pad(-a.values, (px,) * 4, value=0.0 if border else -1.0)
             eroded = Plane(lambda: -_windows(padded, px)[..., px:-px, px:-px], "eroded", a.soft)
             return (self.or_(a, eroded).values - self.and_(a, eroded).values).clamp_min(0)
@@ -159,8 +173,8 @@ class Logic:
         return Plane(make, "edge", a.soft)
 
     def _uniform(self, px: int, border: bool) -> Tensor:
-        """(N, 1, H, W) bool: where the label has one class within `px`: one map is looked at instead of C."""
-        ids = torch.where(self._valid, self._ids, -1).to(self.pred.values.dtype)
+        """(N, 1, H, W) bool: where the label has one class within `px`."""
+        ids = self._ids.masked_fill(~self._valid, -1).to(self.pred.values.dtype)
         if border:
             ids = F.pad(ids, (px,) * 4, value=-2.0)
         uniform = _windows(ids, px) == -_windows(-ids, px)
@@ -168,12 +182,16 @@ class Logic:
 
     def dilate(self, a: Plane, px: int) -> Plane:
         """`a` widened by `px` pixels."""
-        return Plane(lambda: _windows(a.values, px), "dilated", a.soft, "dilate", a, px)
+        return Plane(lambda: _windows(a.values, px), "dilated", a.soft, ("dilate", a, px))
 
     def anywhere(self, a: Plane, skip_first: bool = False) -> Tensor:
         """(N, 1, H, W) bool: where any class of the label's plane is set."""
-        inner, px = a.made_of[1:] if a.made_of[:1] == ("dilate",) else (a, 0)  # widening and "any class" commute
-        return _windows(inner.values[:, int(skip_first) :].amax(1, keepdim=True), px) > 0
+        inner, px = a.made_of[1:] if a.made_of[0] == "dilate" else (a, 0)  # widening and "any class" commute
+        if inner.own is None:
+            found = inner.values[:, int(skip_first) :].amax(1, keepdim=True)
+        else:
+            found = (inner.own & (self._ids >= int(skip_first))).to(self.pred.values.dtype)
+        return _windows(found, px) > 0
 
     def total(self, a: Plane, within: Plane | Tensor | None = None, void: bool = False) -> Tensor:
         """Sum over images and pixels, of void ones with `void` alone."""
@@ -185,16 +203,20 @@ class Logic:
         return per_image if self._per_image else per_image.sum(0)
 
     def _sum_of(self, a: Plane, mask: Tensor) -> Tensor:
-        op, soft, hard = a.made_of if a.made_of[:1] in (("and",), ("or",)) else ("", a, a)
-        if hard.soft:
-            soft, hard = hard, soft
-        if not soft.soft or hard.soft or hard.made_of[:1] == ("dilate",):
-            return _sum(a.values, mask)
-        # A hard plane is in no class but the label's: only there AND is not 0, and OR not g(a) alone.
-        own = self._ids.clamp(0, soft.values.shape[1] - 1)
-        at_own = self._curve(op, soft, soft.values.gather(1, own)) * hard.values.gather(1, own) * mask
-        hits = _wide(at_own.new_zeros(soft.values.shape[:2])).scatter_add(1, own.flatten(1), _wide(at_own).flatten(1))
-        return hits if op == "and" else _sum(self._g("or", soft), mask) - hits + _sum(hard.values, mask)
+        if a.own is not None:
+            return self._by_class((a.own & mask).to(self.pred.values.dtype))
+        if a.made_of[0] in ("and", "or"):
+            op, soft, hard = a.made_of if a.made_of[1].soft else (a.made_of[0], a.made_of[2], a.made_of[1])
+            if soft.soft and hard.own is not None:  # AND is 0 but at the label's class, and OR is g(a) there
+                at_own = self._curve(op, soft, soft.values.gather(1, self._ids))
+                hits = self._by_class(at_own * (hard.own & mask))
+                return hits if op == "and" else _sum(self._g(op, soft), mask) - hits + self._sum_of(hard, mask)
+        return _sum(a.values, mask)
+
+    def _by_class(self, values: Tensor) -> Tensor:
+        """(N, C): the sum of (N, 1, H, W) by the label's class."""
+        sums = _wide(values.new_zeros(self.pred.values.shape[:2]))
+        return sums.scatter_add(1, self._ids.flatten(1), _wide(values).flatten(1))
 
     def _g(self, op: str, a: Plane) -> Tensor:
         return self._curve(op, a, a.values) if a.soft else a.values
