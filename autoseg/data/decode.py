@@ -27,11 +27,10 @@ def read_image(path: Path, *, upright: bool) -> Bytes:
 
 def check_image(path: Path, image: Image.Image, upright: bool) -> None:
     """Refuse from its header alone what `read_image` refuses."""
-    raw = next(
-        (str(args) for *_, args in getattr(image, "tile", []) if ";16" in str(args)), None
-    )  # of which Pillow keeps 8 bits
-    if raw is not None or image.mode.startswith(("I", "F")):
-        raise InputError(f"image {path}", "8 bits per channel", f"mode {raw or image.mode}", "Convert it to 8-bit RGB.")
+    stored = [str(args) for *_, args in getattr(image, "tile", [])]  # as in "RGB;16B", of which Pillow keeps 8 bits
+    mode = next((raw for raw in stored if ";16" in raw), image.mode)
+    if ";16" in mode or mode.startswith(("I", "F")):
+        raise InputError(f"image {path}", "8 bits per channel", f"mode {mode}", "Convert it to 8-bit RGB.")
     if upright:
         check_upright(path, image)
 

@@ -28,7 +28,9 @@ class LateLoss(nn.Module):
         Raises:
             InputError: logits without a channel dimension, or of one channel, over which a softmax is always 1.
         """
-        if logits.dim() != 4 or logits.shape[1] == 1:
+        if logits.dim() != 4:
+            raise InputError("logits", "(N, C, H, W)", tuple(logits.shape))
+        if logits.shape[1] == 1:
             hint = "The background is a class too: give the network two outputs, and labels 0 and 1."
             raise InputError("logits", "(N, C, H, W) of two classes or more", tuple(logits.shape), hint)
         if self.loss is None:

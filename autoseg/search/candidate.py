@@ -89,7 +89,9 @@ class CandidateTask:
 
 def _number(score: Any, field: str) -> float:
     """A number, or a tensor or array of one."""
-    if isinstance(score, Real) or getattr(score, "size", None) == 1 or getattr(score, "numel", lambda: 0)() == 1:
+    if getattr(score, "size", None) == 1 or getattr(score, "numel", lambda: 0)() == 1:
+        score = score.item()
+    if isinstance(score, Real):
         return float(score)
     raise InputError(field, "a number, or {name: number} as train()'s result", repr(score))
 

@@ -75,7 +75,9 @@ def test_a_score_that_is_none_is_named(quick_path: Path, score: object, words: s
         autoseg.search("miou", lambda loss, seed, device: score, run_dir=quick_path / "run", **options)  # type: ignore[arg-type, return-value]
 
 
-@pytest.mark.parametrize("score", [0.5, torch.tensor([0.5]), {"miou": np.float32(0.5), "other": torch.tensor(0.1)}])
+@pytest.mark.parametrize(
+    "score", [0.5, torch.tensor([0.5]), np.array([[0.5]]), {"miou": np.float32(0.5), "other": torch.tensor(0.1)}]
+)
 def test_a_score_is_any_number(quick_path: Path, score: Any) -> None:
     options = {**SMALL, "num_classes": 3, "inline": True}
     found = autoseg.search("miou", lambda loss, seed, device: score, run_dir=quick_path / "run", **options)
