@@ -91,7 +91,7 @@ def mmengine_config(path: Path, field: str) -> Any:
         raise InputError(field, "a config that mmengine can read", f"{path}{line}: {in_a_line(error)}") from error
 
 
-def kind_of(node: Any) -> str:
+def type_name(node: Any) -> str:
     """The name of what a part of a config builds, without the modules that configs in pure Python put before it."""
     kind = node.get("type") if isinstance(node, dict) else None
     return str(getattr(kind, "__name__", kind)).rpartition(".")[2]

@@ -19,7 +19,7 @@ from autoseg.data.mmseg_source import leaves, open_mmseg, settle, splits_of
 from autoseg.data.source import IGNORE
 from autoseg.errors import InputError
 from autoseg.files import write_atomic
-from autoseg.mmconfigs import kind_of
+from autoseg.mmconfigs import type_name
 
 Node = dict[str, Any]
 CHECKED = "checked.sha256"  # in a work dir: of the names, sizes and times of files that fit
@@ -192,12 +192,12 @@ def _mmseg(config: DataConfig) -> Datasets:
     splits = splits_of(config)
     first = leaves(splits["train"])[0]
     pipeline = first["pipeline"]
-    resize = next((step for step in pipeline if kind_of(step) == "RandomResize"), None)
+    resize = next((step for step in pipeline if type_name(step) == "RandomResize"), None)
     for split in splits.values():
         for leaf in leaves(split):
             settle(leaf, config)
     scale = None if resize is None else (int(resize["scale"][0]), int(resize["scale"][1]))
-    loading = [step for step in pipeline if kind_of(step) in LOADING]
+    loading = [step for step in pipeline if type_name(step) in LOADING]
     return Datasets(_classes(first), first.get("ignore_index", IGNORE), splits, loading, scale)
 
 

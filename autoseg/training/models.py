@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from autoseg.config import ModelConfig
 from autoseg.errors import InputError
-from autoseg.mmconfigs import config_path, kind_of, mmengine_config
+from autoseg.mmconfigs import config_path, mmengine_config, type_name
 from autoseg.training.imports import left_out
 from autoseg.training.layers.depthwise import DilatedDepthwise
 from autoseg.training.layers.normalization import FastBatchNorm
@@ -188,7 +188,7 @@ def network_config(config: ModelConfig, num_classes: int) -> dict[str, Any]:
     file = mmengine_config(config_path(config.config, "model.config"), "model.config")
     file.merge_from_dict({"model": copy.deepcopy(config.overrides)})
     model: dict[str, Any] = file.to_dict().get("model", {})
-    kind = kind_of(model)
+    kind = type_name(model)
     if kind != "EncoderDecoder":
         raise InputError("model.config", "a config whose model is an EncoderDecoder", f"{config.config} ({kind})")
     model.pop("data_preprocessor", None)
@@ -224,13 +224,13 @@ def localized(node: Any, dropped: list[str], *, sync_bn: bool = False) -> Any:
             dropped.append(str(value))
         elif not (key == "init_cfg" and _pretrained(value, dropped)):
             result[key] = localized(value, dropped, sync_bn=sync_bn)
-    if kind_of(result) in ("SyncBN", "SyncBatchNorm") and not sync_bn:  # statistics over several devices
+    if type_name(result) in ("SyncBN", "SyncBatchNorm") and not sync_bn:  # statistics over several devices
         result["type"] = "BN"
     return result
 
 
 def _pretrained(node: Any, dropped: list[str]) -> bool:
-    found = kind_of(node) in PRETRAINED
+    found = type_name(node) in PRETRAINED
     if found:
         dropped.append(str(node.get("checkpoint")))
     return found
