@@ -131,6 +131,7 @@ class SearchSettings:
 
     rounds: int = 8
     candidates: int = 8
+    start: Any = None  # a loss with the curves of the space, or its raw θ, to begin with; None: the identity curves
     floor: str | None = None  # e.g. "miou>=0.9*ce": below it a candidate's reward is cut
     # per training; None: 4 h until the first has ended, then ten times the longest so far, at least 600 s
     timeout_s: float | None = None

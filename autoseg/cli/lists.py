@@ -17,7 +17,7 @@ usage: autoseg metrics [imports=[FILE.py]]      with those of your own
   autoseg search "metric=miou+0.5*bf1" experiment=smoke
 """,
     "losses": """
-Lists the losses known by name: hand-made ones and the published ones of Auto Seg-Loss.
+Lists the losses known by name: hand-made ones, those published with Auto Seg-Loss, and two that we found.
 
 usage: autoseg losses [imports=[FILE.py]]      with those of your own
 
@@ -56,10 +56,10 @@ def _metrics() -> Iterable[tuple[str, str]]:
 
 def _losses() -> Iterable[tuple[str, str]]:
     from autoseg.losses.registry import LOSSES
-    from autoseg.surrogates.library import published
+    from autoseg.surrogates.library import known_losses
 
     hand_made = [(name, f"{loss.summary} ({loss.source})") for name, loss in LOSSES.items()]
-    surrogates = [(name, f"surrogate of {p['metric']} (Auto Seg-Loss, published)") for name, p in published().items()]
+    surrogates = [(name, f"surrogate of {loss.metric}, {loss.origin}") for name, loss in known_losses().items()]
     plain = ("identity/METRIC", "surrogate of any metric with the curves g(x) = x, where a search begins")
     return [*hand_made, *surrogates, plain]
 

@@ -60,7 +60,7 @@ def expand(overrides: list[str]) -> list[str]:
     """`experiment=RECIPE_METRIC` as `experiment=RECIPE loss=asl2021/METRIC`, before all that was typed."""
     if not any(text.startswith("experiment=") for text in overrides):
         return overrides
-    from autoseg.surrogates import published  # torch: only if a name may be among them
+    from autoseg.surrogates import known_losses  # torch: only if a name may be among them
 
     recipes = compose.options("experiment", RetrainConfig)
     expanded: list[str] = []
@@ -69,10 +69,10 @@ def expand(overrides: list[str]) -> list[str]:
         recipe, _, metric = value.rpartition("_")
         if key != "experiment" or value in recipes:
             expanded.append(text)
-        elif recipe in recipes and f"asl2021/{metric}" in published():
+        elif recipe in recipes and f"asl2021/{metric}" in known_losses():
             expanded = [f"experiment={recipe}", f"loss=asl2021/{metric}", *expanded]
         else:
-            metrics = [name.removeprefix("asl2021/") for name in published()]
+            metrics = [name.removeprefix("asl2021/") for name in known_losses() if name.startswith("asl2021/")]
             known = f"{', '.join(recipes)}, each alone or with _METRIC of {', '.join(metrics)}"
             raise InputError("experiment", known, repr(value))
     return expanded

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from autoseg.surrogates import SurrogateLoss, build_space, published
+from autoseg.surrogates import SurrogateLoss, known_losses
 from autoseg.surrogates.curves import evaluate
 
 FloatArray = NDArray[np.float64]
@@ -47,8 +47,7 @@ def operands(loss: SurrogateLoss) -> dict[str, tuple[FloatArray, FloatArray]]:
 
 def published_points(metric: str) -> dict[str, FloatArray] | None:
     """Curves of the loss the paper published for a metric; None if it has none."""
-    entry = published().get(f"asl2021/{metric}")
-    if entry is None:
+    known = known_losses().get(f"asl2021/{metric}")
+    if known is None:
         return None
-    space = build_space(f"paper-{metric}")
-    return curve_points(SurrogateLoss(metric, 2, control_points=entry["control_points"], space=space))
+    return curve_points(SurrogateLoss(metric, 2, control_points=list(known.control_points), space=known.space))

@@ -18,7 +18,7 @@ from autoseg.losses.registry import LOSSES, check_options, hand_made
 from autoseg.losses.searched import SearchedLoss, searched_loss
 from autoseg.losses.sums import LossSum
 from autoseg.metrics import parse as parse_metric
-from autoseg.surrogates import SurrogateLoss, build_space, published
+from autoseg.surrogates import SurrogateLoss, build_space, known_losses
 
 IDENTITY = "identity"
 OPTIONS = set(inspect.signature(SurrogateLoss).parameters) - {
@@ -132,16 +132,16 @@ def load_loss(
     path = card_path(name)
     if path is not None:
         return LossCard.load(path).build(num_classes, **options)
-    if name not in published() and not (head == IDENTITY and metric):
+    if name not in known_losses() and not (head == IDENTITY and metric):
         raise _unknown(name, num_classes)
     if num_classes is None:
         raise InputError("num_classes", f"a number of classes for {name}", "none")
     if head == IDENTITY:
         space = build_space(options.pop("space", "default"), metric=metric).bound_to(metric)
         return searched_loss(space, space.identity, num_classes, **options)
-    entry = published()[name]
-    space = build_space(f"paper-{entry['metric']}")
-    return SurrogateLoss(entry["metric"], num_classes, control_points=entry["control_points"], space=space, **options)
+    known = known_losses()[name]
+    points = list(known.control_points)
+    return SurrogateLoss(known.metric, num_classes, control_points=points, space=known.space, **options)
 
 
 def card_path(name: str) -> Path | None:
@@ -151,7 +151,7 @@ def card_path(name: str) -> Path | None:
         InputError: a run folder without a card.
     """
     path = Path(name).expanduser()
-    if name in LOSSES or name in published():
+    if name in LOSSES or name in known_losses():
         return None
     if not path.is_dir():
         return path if path.suffix == ".json" else None
@@ -180,7 +180,7 @@ def _unknown(name: str, num_classes: int | None) -> InputError:
         hint = f"Did you mean autoseg.build_loss({name!r}, num_classes={num_classes or '...'})?"
         return InputError("loss", "a card, or the name of a loss with curves", f"{name!r}, a hand-made loss", hint)
     hint = "A found loss is the path of its loss.json or of its run folder, identity curves are identity/METRIC. " + OWN
-    return unknown_name("loss", name, [*LOSSES, *published()], hint)
+    return unknown_name("loss", name, [*LOSSES, *known_losses()], hint)
 
 
 def _check_names(name: str, options: Iterable[str], also: Iterable[str] = ()) -> None:

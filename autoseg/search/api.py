@@ -26,7 +26,7 @@ from autoseg.search.publish import CardPublisher
 from autoseg.search.records import SearchResult
 from autoseg.search.run_folder import RunFolder, new_run_path
 from autoseg.search.shares import Shares
-from autoseg.search.target import check_settings, space_of, start
+from autoseg.search.target import begins, check_settings, space_of
 from autoseg.search.versions import versions
 from autoseg.surrogates.space import SearchSpace
 
@@ -84,6 +84,7 @@ def search(
     run_dir: str | Path | None = None,
     rounds: int = 8,
     candidates: int = 8,
+    start: str | Sequence[float] | None = None,
     seed: int = 0,
     workers: int | str = 1,
     device: str = "auto",
@@ -122,6 +123,8 @@ def search(
         run_dir: the run folder; default: a new one in `runs/`.
         rounds: how often the controller learns.
         candidates: per round.
+        start: a loss that the search begins with: a card, a run folder or a name ("camvid/miou") of a loss with the
+            curves of `space`, or its raw θ; None: the identity curves.
         seed: of the controller and of all trainings; the confirmation derives its own from it.
         workers: processes at the same time, or "auto": one per GPU, or by cores.
         device: "auto", "cpu", "cuda" or "cuda:<index>".
@@ -169,15 +172,18 @@ def search(
     bound = space_of(space, metric)
     options = {"tolerance": tolerance, "drop_background": drop_background}
     task = CandidateTask(metric, bound.to_dict(), num_classes, train, ignore_index, options)
+    if start is not None and not isinstance(controller, str):
+        raise InputError("start", "none beside a controller, which has its own mean", repr(start))
     chosen = (
-        build_controller(controller, bound.dim, start(bound), seed=seed)
+        build_controller(controller, bound.dim, begins(bound, start, controller), seed=seed)
         if isinstance(controller, str)
         else type(controller)(controller.settings)  # as new: the record of what it was told elsewhere is not the run's
     )
     if chosen.settings.dim != bound.dim:
         raise InputError("controller", f"one of the space's {bound.dim} numbers", f"one of {chosen.settings.dim}")
     confirm = ConfirmConfig(confirm_top, confirm_seeds, list(rivals))
-    settings = SearchSettings(rounds, candidates, floor, timeout_s, retries, confirm)
+    theta = None if start is None else list(chosen.settings.mean)
+    settings = SearchSettings(rounds, candidates, theta, floor, timeout_s, retries, confirm)
     check_settings(settings)
     for name in hand_made_rivals(settings):
         task.build({"loss": name})

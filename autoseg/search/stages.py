@@ -71,6 +71,6 @@ def stages_of(config: Mapping[str, Any], recorded: Mapping[str, Sequence[TrialRe
     """
     search, confirm = config["search"], config["search"]["confirm"]
     confirmation = ConfirmConfig(confirm["top"], confirm["seeds"], confirm["rivals"], confirm["iters"])
-    settings = SearchSettings(search["rounds"], search["candidates"], search["floor"], confirm=confirmation)
+    settings = SearchSettings(search["rounds"], search["candidates"], floor=search["floor"], confirm=confirmation)
     iters = config["proxy"]["iters"] if "proxy" in config else None  # a training of the user's own has none
     return stages(recorded, settings, config["seed"], iters, mean=config["controller"]["name"] == "ppo")

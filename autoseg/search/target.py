@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from autoseg.config import SearchSettings
 from autoseg.errors import InputError, unknown_name
-from autoseg.losses import check_text
+from autoseg.losses import check_text, load_loss
 from autoseg.metrics import higher_is_better, is_known, score_of
 from autoseg.search.candidate import hand_made_rivals
 from autoseg.search.records import TrialRecord
@@ -74,9 +74,39 @@ def check_settings(settings: SearchSettings, scores: Collection[str] | None = No
             raise InputError(f"{key}, {error.field}", error.expected, error.got, error.hint) from error
 
 
-def start(space: SearchSpace) -> list[float]:
-    """Where a search begins: the identity curves, kept `EDGE` inside the cube."""
-    return [float(x) for x in np.clip(space.identity, EDGE, 1.0 - EDGE)]
+def begins(space: SearchSpace, given: str | Sequence[float] | None, controller: str) -> list[float]:
+    """Where a search begins, a raw θ (d,) of the space.
+
+    Args:
+        space: the search's.
+        given: a loss with the same curves, as `load_loss` takes it, or θ itself; None: the identity curves, kept `EDGE`
+            inside the cube.
+        controller: its name.
+
+    Raises:
+        InputError: an unknown loss, one with other curves, numbers that are no θ of this space, or a controller that
+            begins nowhere.
+    """
+    if given is None:
+        return [float(x) for x in np.clip(space.identity, EDGE, 1.0 - EDGE)]
+    if controller == "random":
+        raise InputError("search.start", "null with controller=random", repr(given), "It draws from the whole space.")
+    try:
+        theta = space.check_theta(_theta_of(given, space) if isinstance(given, str) else given)
+        if theta.ndim > 1:
+            raise InputError("theta", f"{space.dim} numbers", f"the shape {theta.shape}")
+    except InputError as error:
+        raise InputError(f"search.start, {error.field}", error.expected, error.got, error.hint) from error
+    return [float(x) for x in theta]
+
+
+def _theta_of(text: str, space: SearchSpace) -> np.ndarray:
+    loss = load_loss(text, num_classes=2)  # curves fit any number
+    own = loss.space
+    if (own.curves, own.loss, own.scalars) != (space.curves, space.loss, space.scalars):
+        hint = f"It takes the place of the identity curves in its own space: space={own.name}."
+        raise InputError("space", f"that of this search, {space.name}, or one of the same curves", own.name, hint)
+    return loss.theta
 
 
 def scored_by(record: TrialRecord, metric: str) -> TrialRecord:

@@ -3,7 +3,7 @@
 Read these and you know what a surrogate computes:
 
 * `space`: which numbers θ stands for, and how they become control points, curve by curve as `freedom` says (`library`
-  reads spaces and published losses from `search_spaces/*.yaml`);
+  reads spaces and known losses from `search_spaces/*.yaml`);
 * `curves`: control points to a curve g, its value and slope;
 * `logic`: a metric's formula read with curves, AND(a, b) = g(a) g(b); `soft_labels` is the same for labels
   that are no single class;
@@ -16,11 +16,11 @@ tested for every metric in `tests/unit/surrogates` (`test_fused`, `test_native`,
 """
 
 from autoseg.surrogates.freedom import CurveSpec, Scalar
-from autoseg.surrogates.library import build_space, published, space_names
+from autoseg.surrogates.library import KnownLoss, build_space, known_losses, space_names
 from autoseg.surrogates.loss import SurrogateLoss
 from autoseg.surrogates.space import SearchSpace
 
 __all__ = [
-    "CurveSpec", "Scalar", "SearchSpace", "SurrogateLoss",
-    "build_space", "published", "space_names",
+    "CurveSpec", "KnownLoss", "Scalar", "SearchSpace", "SurrogateLoss",
+    "build_space", "known_losses", "space_names",
 ]  # fmt: skip

@@ -1,7 +1,8 @@
-"""Search spaces and published losses by name: reads `search_spaces/*.yaml`, which are data."""
+"""Search spaces and known losses by name: reads `search_spaces/*.yaml`, which are data."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -17,8 +18,29 @@ from autoseg.surrogates.space import SearchSpace
 
 VERSION = 1
 _FOLDER = "autoseg.search_spaces"
-_LOSSES = "asl2021"  # the file in it that is no space, see `published`
 _KEYS = {"version", "summary", "curve", "score", "shared", "absent", "per_metric", "loss", "scalars"}
+
+
+@dataclass(frozen=True)
+class KnownLoss:
+    """A loss with curves that comes with autoseg.
+
+    Attributes:
+        metric: whose surrogate it is.
+        control_points: decoded coordinates of `space`, see `SearchSpace.decode`.
+        stem: the space's name without the metric.
+        origin: who found it, where.
+    """
+
+    metric: str
+    control_points: tuple[float, ...]
+    stem: str
+    origin: str
+
+    @property
+    def space(self) -> SearchSpace:
+        """The space whose curves it has."""
+        return build_space(self.stem, metric=self.metric)
 
 
 def space_names() -> dict[str, str]:
@@ -28,8 +50,13 @@ def space_names() -> dict[str, str]:
 
 @cache
 def _packaged() -> tuple[str, ...]:
-    names = {file.name.removesuffix(".yaml") for file in files(_FOLDER).iterdir() if file.name.endswith(".yaml")}
-    return tuple(sorted(names - {_LOSSES}))
+    """Names of the spaces that come with autoseg."""
+    return tuple(name for name in _files() if "losses" not in _read_packaged(name))
+
+
+@cache
+def _files() -> tuple[str, ...]:
+    return tuple(sorted(file.name[:-5] for file in files(_FOLDER).iterdir() if file.name.endswith(".yaml")))
 
 
 @cache
@@ -128,7 +155,7 @@ def _find(name: str, metric: str | None) -> tuple[dict[str, Any], str, str]:
     if metrics.is_known(name):
         return _read_packaged("paper"), "paper", name
     loss = name.replace("-", "/", 1)
-    hint = f"{loss} is a loss." if loss in published() else "Or the path of a .yaml file."
+    hint = f"{loss} is a loss." if loss in known_losses() else "Or the path of a .yaml file."
     raise unknown_name("space", name, [*space_names(), *metrics.searchable()], hint)
 
 
@@ -139,6 +166,12 @@ def _needed(metric: str | None, name: str) -> str:
     return metric
 
 
-def published() -> dict[str, dict[str, Any]]:
-    """{"asl2021/miou": {metric, control_points, note}, …}: the losses of the paper's release."""
-    return {f"{_LOSSES}/{name}": entry for name, entry in _read_packaged(_LOSSES)["losses"].items()}
+@cache
+def known_losses() -> dict[str, KnownLoss]:
+    """{"asl2021/miou": …, "camvid/miou": …}: those of the paper's release, and those that autoseg found."""
+    sources = {name: _read_packaged(name) for name in _files() if name not in _packaged()}
+    return {
+        f"{source}/{name}": KnownLoss(of["metric"], tuple(of["control_points"]), data["space"], data["summary"])
+        for source, data in sources.items()
+        for name, of in data["losses"].items()
+    }

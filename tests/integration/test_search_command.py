@@ -17,10 +17,10 @@ import yaml
 
 from autoseg.cli import main
 from autoseg.errors import InputError
-from autoseg.losses import LossCard
+from autoseg.losses import LossCard, save_loss
 from autoseg.search.ledger import Ledger
 from autoseg.search.run_folder import read_config
-from autoseg.surrogates import build_space
+from autoseg.surrogates import SurrogateLoss, build_space
 
 PROGRAM = Path(sys.executable).with_name("autoseg")
 TINY = [
@@ -262,3 +262,16 @@ def test_what_a_resumed_run_may_change(tmp_path, capsys):
     assert main(["search", f"resume={run}", *free, "--cfg"]) == 0
     out = capsys.readouterr().out
     assert "rounds: 9" in out and "tensorboard: false" in out and "iters: 2" in out
+
+
+def test_a_run_goes_on_when_the_loss_it_began_with_is_gone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    space = build_space("default", metric="miou")
+    save_loss(SurrogateLoss.from_theta("miou", [0.3] * space.dim, num_classes=2, space=space), "first.json")
+    typed = [*TINY, "tracker=none", "executor=inline", "search.candidates=1", "search.confirm.seeds=0", "run_dir=run"]
+    assert main(["search", *typed, "search.rounds=1", "search.start=first.json"]) == 0
+    Path("first.json").unlink()
+    assert main(["search", "resume=run", "search.rounds=2"]) == 0
+    with Ledger(Path("run/trials.db"), space.names, read_only=True) as ledger:
+        first, second = ledger.records("search")
+    assert first.theta == (0.3,) * space.dim and second.round == 1

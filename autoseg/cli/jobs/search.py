@@ -29,7 +29,7 @@ from autoseg.search.publish import CardPublisher
 from autoseg.search.records import UNLUCKY, SearchResult
 from autoseg.search.run_folder import RunFolder, new_run_path
 from autoseg.search.shared import SHARED, described
-from autoseg.search.target import check_settings, space_of, start
+from autoseg.search.target import begins, check_settings, space_of
 from autoseg.search.timing import TimedTask, seconds_per_training
 from autoseg.search.versions import versions
 from autoseg.surrogates import SearchSpace
@@ -51,6 +51,7 @@ class Parts:
 def search(config: SearchConfig, workers: Standby) -> int:
     """From a configuration and workers without a task to the found loss; returns the exit status."""
     parts = build(config)
+    config = _resolved(config, parts)
     for text in remarks_on(parts.data, config.data, config.proxy.crop):
         print(f"warning: {text}")
     path = Path(config.run_dir) if config.run_dir else new_run_path(Path("runs"), config.metric, config.data.name)
@@ -87,11 +88,20 @@ def named(config: SearchConfig) -> tuple[SearchSpace, Controller]:
     load(config.imports)
     build_metric(config.metric, num_classes=2)
     space = space_of(config.space.name, config.metric)
+    begin = begins(space, config.search.start, config.controller.name)
     controller = build_controller(
-        config.controller.name, space.dim, start(space), seed=config.seed, **config.controller.options
+        config.controller.name, space.dim, begin, seed=config.seed, **config.controller.options
     )
     check_settings(config.search, [*names(), config.metric])
     return space, controller
+
+
+def _resolved(config: SearchConfig, parts: Parts) -> SearchConfig:
+    """With θ for the loss it begins with: the run goes on when that has been moved, or is another one."""
+    if config.search.start is None:
+        return config
+    theta = list(parts.controller.settings.mean)
+    return replace(config, search=replace(config.search, start=theta))
 
 
 def _search(config: SearchConfig, parts: Parts, path: Path, workers: Standby) -> SearchResult:
@@ -168,6 +178,7 @@ def fingerprint(config: SearchConfig, parts: Parts) -> dict[str, Any]:
         **formulas({name for target in (config.metric, parts.space.metric) for _, name in parse(target)}),
         "seed": config.seed,
         "candidates": config.search.candidates,
+        **({"start": config.search.start} if config.search.start is not None else {}),
         "floor": config.search.floor,
         "pruner": config.search.pruner,
         "rungs": config.search.rungs,

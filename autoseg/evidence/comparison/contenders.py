@@ -20,7 +20,7 @@ from autoseg.losses.expression import parse, quoted
 from autoseg.metrics import is_known
 from autoseg.metrics import parse as parse_metric
 from autoseg.search.run_folder import slug
-from autoseg.surrogates import published
+from autoseg.surrogates import known_losses
 
 CARDS = "cards"  # folder of a comparison that keeps the cards it was made with
 
@@ -150,7 +150,7 @@ def contender(text: str, metric: str, home: Path | None = None) -> Contender:
         label = _label(card)
         cards[label] = card
         name, kept = _replaced(name, term.name, label), _replaced(kept, term.name, f"{CARDS}/{label}.json")
-    searched = bool(cards) or any(term.name in published() for term in terms)
+    searched = bool(cards) or any(term.name in known_losses() for term in terms)
     return Contender(name, text, kept, searched, cards)
 
 
@@ -193,7 +193,7 @@ def warnings_about(
 def _targets(contender: Contender) -> list[str]:
     """The metrics that the searched losses in it were searched for."""
     names = [term.name for term in parse(contender.kept)] if contender.searched else []
-    targets = [published()[name]["metric"] for name in names if name in published()]
+    targets = [known_losses()[name].metric for name in names if name in known_losses()]
     return [*targets, *(card.target for card in contender.cards.values())]
 
 

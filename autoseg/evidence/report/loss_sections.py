@@ -12,7 +12,7 @@ from autoseg.evidence.report import gradient, loss_plots
 from autoseg.evidence.report.blocks import Block, Grid, Key, Plot, Section, Text
 from autoseg.evidence.report.theme import BLUE, GREY, PURPLE
 from autoseg.losses import LossCard, build_loss, load_loss
-from autoseg.surrogates import SurrogateLoss, published
+from autoseg.surrogates import SurrogateLoss, known_losses
 
 CURVES = (
     "Where a metric counts with AND and OR, the loss puts probabilities through a curve g with g(0) = 0 and g(1) = 1. "
@@ -56,7 +56,7 @@ def companions(metric: str) -> dict[str, nn.Module]:
     """What losses are shown beside: cross-entropy, soft Jaccard, the published loss of `metric` if there is one."""
     losses = {"ce": build_loss("ce", num_classes=TWO), "soft Jaccard": SurrogateLoss("miou", TWO)}
     name = f"asl2021/{metric}"
-    return {**losses, name: load_loss(name, TWO)} if name in published() else losses
+    return {**losses, name: load_loss(name, TWO)} if name in known_losses() else losses
 
 
 def gradient_section(losses: Mapping[str, nn.Module], colours: Mapping[str, str], failed: Sequence[str]) -> Section:

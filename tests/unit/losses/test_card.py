@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,6 +32,18 @@ def test_a_card_gives_the_same_loss(tmp_path, name):
     card = LossCard.load(tmp_path / "loss.json")
     assert card.confirmed and card.scores == {"confirm": {"biou": 0.4}}
     assert autoseg.load_loss(card, num_classes=5).options.num_classes == 5
+
+
+DOCS = Path(__file__).resolve().parents[3] / "docs"
+
+
+@pytest.mark.parametrize(
+    ("name", "card"), [("camvid/miou", "camvid-miou/loss.json"), ("crackforest/f1", "crackforest-f1/loss.json")]
+)
+def test_a_loss_found_by_us_is_that_of_its_card(name, card):
+    by_name, found = autoseg.load_loss(name, num_classes=3), autoseg.load_loss(DOCS / card, num_classes=3)
+    assert by_name.control_points.tolist() == found.control_points.tolist()
+    assert by_name.space == found.space and len(set(values(by_name, found))) == 1
 
 
 def values(*losses):
