@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from autoseg.api import search as search
     from autoseg.controllers import build_controller as build_controller
     from autoseg.losses import SegLoss as SegLoss
     from autoseg.losses import build_loss as build_loss
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from autoseg.metrics import Metric as Metric
     from autoseg.metrics import build_metric as build_metric
     from autoseg.metrics import register_metric as register_metric
-    from autoseg.search.api import search as search
     from autoseg.search.env import make_env as make_env
     from autoseg.surrogates import SurrogateLoss as SurrogateLoss
     from autoseg.surrogates import build_space as build_space
@@ -36,7 +36,7 @@ _HOMES = {
     "register_loss": "losses",
     "register_metric": "metrics",
     "save_loss": "losses",
-    "search": "search.api",
+    "search": "api",
 }
 __all__ = sorted(_HOMES)
 

@@ -8,25 +8,24 @@
   best there;
 * `candidate`: what a worker does, from a payload to a loss to scores; `proxy` is our training in it, with what
   trainings of one seed have `shared` and the `keepsakes` that a report shows; `own` are a user's metrics and losses;
-* `api`, `env`: the search from Python, and as a gymnasium environment. `paired` says how sure differences are.
+* `env`: the search as a gymnasium environment. `paired` says how sure differences are.
 
-`autoseg.search` is also the name of the function that runs a search (`api.search`); a function and a package cannot
-share a name in Python, so the package is callable.
+`autoseg.search` is also the name of the function that runs a search (`autoseg.api.search`); a function and a package
+cannot share a name in Python, so the package is callable.
 """
 
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 
 class _Callable(ModuleType):
     def __call__(self, *args: Any, **options: Any) -> Any:
-        """See `autoseg.search.api.search`."""
-        from autoseg.search.api import search
-
-        return search(*args, **options)
+        """See `autoseg.api.search`, which stands above this room and is imported by its name."""
+        return import_module("autoseg.api").search(*args, **options)
 
 
 sys.modules[__name__].__class__ = _Callable

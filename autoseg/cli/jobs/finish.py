@@ -1,4 +1,4 @@
-"""What a search leaves its user with: figures, the table of the confirmation, the next commands."""
+"""What a search leaves its user with: the table of the confirmation, the next commands."""
 
 from __future__ import annotations
 
@@ -11,30 +11,7 @@ from autoseg.config import PAPER_METRICS, SearchConfig
 from autoseg.losses import LossCard
 from autoseg.metrics import names
 from autoseg.mmconfigs import OF_A_REPORT
-from autoseg.search.ledger import Ledger
-from autoseg.search.records import COMPLETE, Row, SearchResult, by_round, counted, percent
-
-
-def draw(result: SearchResult, theta_names: list[str]) -> None:
-    """Write `figures/` of a finished run."""
-    from autoseg.evidence import figures, sampled  # matplotlib: only now
-
-    folder = result.run_dir / "figures"
-    folder.mkdir(exist_ok=True)
-    with Ledger(result.run_dir / "trials.db", theta_names, read_only=True) as ledger:
-        rounds = by_round(ledger.records("search"))
-    rewards = [[r.reward if r.state == COMPLETE else math.nan for r in one] for one in rounds]
-    card = LossCard.load(result.run_dir / "loss.json")
-    loss = card.build(card.num_classes or 2).surrogate
-    drawn = {"reward": figures.reward_by_round(rewards, result.metric)}
-    if loss is not None:
-        drawn["curves"] = figures.curves(sampled.curve_points(loss), sampled.published_points(card.metric))
-        drawn["surfaces"] = figures.surfaces(sampled.operands(loss))
-    if result.rows:
-        scores = {row.name: row.values for row in result.rows}
-        drawn["confirmation"] = figures.confirmation(scores, result.metric, result.best.name)
-    for name, figure in drawn.items():
-        figure.savefig(folder / f"{name}.png")
+from autoseg.search.records import Row, SearchResult, counted, percent
 
 
 def table(result: SearchResult) -> list[str]:

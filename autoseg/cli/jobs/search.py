@@ -131,7 +131,9 @@ def _search(config: SearchConfig, parts: Parts, path: Path, workers: Standby) ->
         if said := described(folder.path / SHARED, iters / config.proxy.iters):
             print(said)
         result = run_search(folder, problem, parts.controller, executor, config.search, publish, observers, each)
-        finish.draw(result, space.names)
+        from autoseg.evidence.drawn import draw  # matplotlib: only now
+
+        draw(result, space.names)
     return result
 
 

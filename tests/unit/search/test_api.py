@@ -157,6 +157,21 @@ def test_the_search_around_ones_own_training(quick_path: Path) -> None:
         autoseg.search("miou", my_train, num_classes=3, run_dir=run, inline=True, seed=1, **SMALL)
 
 
+def test_it_says_how_far_it_is_and_leaves_what_a_command_does(
+    quick_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {**SMALL, "num_classes": 3, "inline": True}
+    result = autoseg.search("miou", my_train, run_dir=quick_path / "told", **options)
+    out = capsys.readouterr().out
+    assert "Searching a loss for miou: 2 rounds of 2 candidates" in out and "round 2/2   mean" in out
+    assert "warning" not in out  # those are Python's
+    assert (quick_path / "told" / "log.txt").read_text().count("winner") == 1
+    drawn = {file.stem for file in (quick_path / "told" / "figures").iterdir()}
+    assert drawn == {"reward", "curves", "surfaces", "confirmation"}
+    quiet = autoseg.search("miou", my_train, run_dir=quick_path / "quiet", progress=False, **options)
+    assert quiet.best == result.best and capsys.readouterr().out == ""
+
+
 def test_an_observer_is_closed_also_after_an_error(quick_path: Path) -> None:
     class Closed(Observer):
         times = 0

@@ -44,7 +44,7 @@ def test_a_space_with_scalars_takes_its_own_losses_alone(tmp_path: Path) -> None
     theta = np.random.default_rng(1).random(mix.dim).tolist()
     autoseg.save_loss(autoseg.losses.searched_loss(mix, theta, 3), tmp_path / "loss.json")
     assert begins(mix, str(tmp_path / "loss.json"), "gp") == theta
-    with pytest.raises(InputError, match="search.start, space: expected that of this search, ce-mix-miou"):
+    with pytest.raises(InputError, match=r"search\.start, space: expected that of this search, ce-mix-miou"):
         begins(mix, KNOWN, "gp")
     with pytest.raises(InputError, match=r"got ce-mix-miou\. .* space=ce-mix-miou"):
         begins(DEFAULT, str(tmp_path / "loss.json"), "gp")

@@ -1,4 +1,4 @@
-"""`autoseg.search`: the search around any training function, from Python."""
+"""`autoseg.search`: the search around any training function, from Python. Like a command, it joins all rooms."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from autoseg.search.shares import Shares
 from autoseg.search.target import begins, check_settings, space_of
 from autoseg.search.versions import versions
 from autoseg.surrogates.space import SearchSpace
+from autoseg.tracking import Log, Terminal
 
 if TYPE_CHECKING:
     from autoseg.search.candidate import Train
@@ -62,6 +63,13 @@ def _check_kinds(*given: tuple[str, object, type | UnionType]) -> None:
         if not isinstance(value, kind):
             names = [one.__name__.removesuffix("Type") for one in get_args(kind) or (kind,)]  # NoneType is None
             raise InputError(field, " or ".join(names), repr(value))
+
+
+class _Shown(Terminal):
+    """Progress without what the search warns of, which is a warning of Python."""
+
+    def warning(self, text: str) -> None:
+        """See `search`."""
 
 
 class _Begun(Observer):
@@ -101,6 +109,7 @@ def search(
     ignore_index: int = 255,
     tolerance: int = 5,
     drop_background: bool = False,
+    progress: bool = True,
     observer: Observer | None = None,
 ) -> SearchResult:
     """Search a loss for `metric`, judged by your own training.
@@ -142,6 +151,7 @@ def search(
         ignore_index: id of the pixels that do not count.
         tolerance: boundary metrics, pixels.
         drop_background: boundary metrics, class 0 has no boundary of its own.
+        progress: print a line for each round, and in a terminal a bar.
         observer: told what happens, until it fails; see `autoseg.search.observer`.
 
     Returns:
@@ -162,7 +172,7 @@ def search(
         ("metric", metric, str), ("space", space, str | SearchSpace), ("controller", controller, str | Controller),
         ("run_dir", run_dir, str | Path | None), ("device", device, str), ("inline", inline, bool),
         ("cluster", cluster, str | None), ("floor", floor, str | None), ("drop_background", drop_background, bool),
-        ("observer", observer, Observer | None),
+        ("observer", observer, Observer | None), ("progress", progress, bool),
     )  # fmt: skip
     if timeout_s is not None:
         check_number("timeout_s", timeout_s)
@@ -222,14 +232,20 @@ def search(
         publish = CardPublisher(path / "loss.json", bound, num_classes, ignore_index, options, provenance)
         problem = Problem(metric, bound.names, bound.identity.tolist(), seed)
         begun = _Begun()
-        observers = Observers([begun, Shares(metric), *([] if observer is None else [observer])])
+        shown = [_Shown()] if progress else []
+        observers = Observers(
+            [Log(folder.log), *shown, begun, Shares(metric), *([] if observer is None else [observer])]
+        )
         stack.callback(observers.close)
         try:
             result = run_search(folder, problem, chosen, executor, settings, publish, observers)
         except KeyboardInterrupt as stop:
             stop.add_note(f"Nothing finished is lost. Go on with the same call and run_dir={str(path)!r}.")
             raise
-    through = sys._getframe(1).f_globals["__name__"] == __package__  # called as the package, which is callable
+        from autoseg.evidence.drawn import draw  # matplotlib: only now
+
+        draw(result, bound.names)
+    through = sys._getframe(1).f_globals["__name__"] == "autoseg.search"  # called as the package, which is callable
     old = f"nothing was trained: {path} holds this search. Another train() than the one of then wants another run_dir."
     for text in [*([old] if begun.over else []), *result.warnings]:
         warnings.warn(text, stacklevel=2 + through)
