@@ -123,5 +123,9 @@ class Bootstrap:
         times = torch.from_numpy(self._draws)
         totals = {name: times @ part.double() for name, part in parts.items()}
         score_of = find_metric(metric)(self._options).score_of
-        scores: FloatArray = torch.vmap(score_of)(totals).numpy()
-        return scores
+        try:
+            scores = torch.vmap(score_of)(totals)
+        except RuntimeError:  # a formula that looks at its numbers, `if s["and"] > 0`: one draw after the other
+            draws = ({name: total[i] for name, total in totals.items()} for i in range(len(self._draws)))
+            scores = torch.stack([score_of(draw) for draw in draws])
+        return scores.numpy()

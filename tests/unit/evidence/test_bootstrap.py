@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from scipy.special import stdtrit
 
 from autoseg.errors import InputError
 from autoseg.evidence.comparison.bootstrap import DRAWS, Bootstrap, widened
-from autoseg.metrics import build_metric, names
+from autoseg.metrics import base, build_metric, names, register_metric
 from autoseg.metrics.base import MetricOptions
 from autoseg.metrics.images import ByImage, load_parts, save_parts
 from autoseg.search.paired import paired
@@ -67,6 +68,22 @@ def test_a_draw_is_the_score_of_the_drawn_images(name: str) -> None:
         images = torch.from_numpy(np.repeat(np.arange(12), drawn._draws[draw].astype(int)))  # type: ignore[index]
         totals = {key: part[images].sum(0) for key, part in kept.parts.items()}
         assert scores[draw] == pytest.approx(float(kept.metric.score_of(totals)), abs=1e-12)
+
+
+def test_a_formula_that_looks_at_its_numbers_is_drawn_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
+
+    @register_metric
+    class Branching(base.registry()["miou"]):  # type: ignore[misc]
+        name = "branching"
+
+        def scores(self, s: Any, ratio: Any) -> Any:
+            found = super().scores(s, ratio)
+            return found if s["and"].sum() > 0 else 0 * found
+
+    parts = seen("miou").parts
+    drawn = Bootstrap(lambda loss, seed: {"miou": parts, "branching": parts}, OPTIONS)
+    np.testing.assert_array_equal(drawn._score("ce", 1, "branching"), drawn._score("ce", 1, "miou"))
 
 
 def test_what_was_kept_reads_back_and_shared_counts_are_written_once(tmp_path: Path) -> None:
