@@ -51,21 +51,22 @@ class Calibration(Metric):
         if labels.dim() != 3 or tuple(probs.shape) != wanted:
             shapes = f"{(*probs.shape,)} and {(*labels.shape,)}"
             raise InputError("probs, labels", f"(N, {self.options.num_classes}, H, W) and (N, H, W)", shapes)
-        if not bool(((probs >= 0) & (probs <= 1 + 1e-6)).all()):
+        if probs.numel() and not bool((probs.amin() >= 0) & (probs.amax() <= 1 + 1e-6)):  # so is it with NaN
             if probs.isnan().any():
                 raise InputError("probs", "probabilities in [0, 1]", "NaN", "So were the logits: the network diverged.")
             raise InputError("probs", "probabilities in [0, 1]", "others", "Pass logits.softmax(1).")
         check_ids(labels, "labels", self.options.num_classes, self.options.ignore_index)
-        valid = labels != self.options.ignore_index
-        self._add(self.bins(probs.movedim(1, -1)[valid].T, labels[valid].long()))
+        pixels = (labels.reshape(-1) != self.options.ignore_index).nonzero().squeeze(1)
+        self._add(self.bins(probs, labels.reshape(-1)[pixels].long(), pixels))
 
-    def bins(self, probs: Tensor, labels: Tensor) -> Sums:
-        """The state of a batch: probs (C, P) and labels (P,) of its valid pixels."""
+    def bins(self, probs: Tensor, labels: Tensor, pixels: Tensor) -> Sums:
+        """The state of a batch: probs (N, C, H, W), labels (P,) of its valid pixels, and where they are among all."""
         raise NotImplementedError
 
     def per_class(self) -> Tensor:
         """(K,) float64: sum over bins of |hits - confidence| / pixels; NaN if nothing has been seen."""
-        state = self._state or self.bins(torch.zeros(self.options.num_classes, 0), torch.zeros(0, dtype=torch.int64))
+        none = torch.zeros(0, dtype=torch.int64)
+        state = self._state or self.bins(torch.zeros(0, self.options.num_classes, 1, 1), none, none)
         gap = (state["hits"] - state["confidence"]).abs().sum(1)
         return exact_ratio(gap, state["count"].sum(1))
 
@@ -75,19 +76,12 @@ class Calibration(Metric):
 
 
 def tally(confidence: Tensor, hit: Tensor) -> Sums:
-    """Counts (K, P) confidences in [0, 1], of which those with `hit` (K, P) came true, into (K, BINS) each."""
-    rows = len(confidence)
-    place = (confidence * BINS).ceil_().clamp_(1, BINS).long() - 1
-    place = (place + BINS * torch.arange(rows, device=place.device).unsqueeze(1)).reshape(-1)
-    size = rows * BINS
+    """Counts (P,) confidences in [0, 1], of which those with `hit` (P,) came true, into (BINS,) each."""
+    place = (confidence * BINS).ceil_().clamp_(1, BINS).long().sub_(1)
     # index_add, since bincount with weights is not deterministic on a GPU
-    total = torch.zeros(size, dtype=torch.float64, device=place.device)
-    sums = {
-        "count": torch.bincount(place, minlength=size),
-        "hits": torch.bincount(place[hit.reshape(-1)], minlength=size),
-        "confidence": total.index_add_(0, place, confidence.reshape(-1).double()),
-    }
-    return {key: value.view(rows, BINS) for key, value in sums.items()}
+    total = torch.zeros(BINS, dtype=torch.float64, device=place.device).index_add_(0, place, confidence.double())
+    missed, hits = torch.bincount(place + BINS * hit, minlength=2 * BINS).view(2, BINS)
+    return {"count": missed + hits, "hits": hits, "confidence": total}
 
 
 @register_metric
@@ -98,10 +92,10 @@ class ECE(Calibration):
     summary = "expected calibration error of the predicted class, 15 bins; lower is better"
     source = "Guo et al., ICML 2017"
 
-    def bins(self, probs: Tensor, labels: Tensor) -> Sums:
+    def bins(self, probs: Tensor, labels: Tensor, pixels: Tensor) -> Sums:
         """One row: the highest probability, and whether its class is the label's."""
-        confidence, pred = probs.max(0, keepdim=True)
-        return tally(confidence, pred == labels)
+        confidence, pred = (found.reshape(-1)[pixels] for found in probs.max(1))
+        return {key: row[None] for key, row in tally(confidence, pred == labels).items()}
 
 
 @register_metric
@@ -115,7 +109,10 @@ class SCE(Calibration):
     summary = "static calibration error, mean over classes, 15 bins; lower is better"
     source = "Nixon et al., CVPR Workshops 2019"
 
-    def bins(self, probs: Tensor, labels: Tensor) -> Sums:
-        """A row per class: its probability, and whether the label is that class."""
-        classes = torch.arange(len(probs), device=labels.device).unsqueeze(1)
-        return tally(probs, labels == classes)
+    def bins(self, probs: Tensor, labels: Tensor, pixels: Tensor) -> Sums:
+        """A row per class: its probability, and whether the label is that class.
+
+        One class after the other: all at once would take ten times the probabilities' memory, and their time.
+        """
+        rows = [tally(p.reshape(-1)[pixels], labels == index) for index, p in enumerate(probs.unbind(1))]
+        return {key: torch.stack([row[key] for row in rows]) for key in rows[0]}

@@ -109,4 +109,5 @@ def _update(metrics: Iterable[Evaluated], logits: Tensor, labels: Tensor) -> Non
         probs = logits.softmax(1)
         for metric in of_probs:
             metric.update_probs(probs, labels)  # type: ignore[union-attr]
-    update_all([metric for metric in metrics if metric not in of_probs], logits.argmax(1), labels)
+    pred = logits.max(1).indices  # argmax(1), three times as fast on a CPU
+    update_all([metric for metric in metrics if metric not in of_probs], pred, labels)

@@ -76,10 +76,10 @@ def test_void_may_have_any_number(name: str) -> None:
 
 def test_a_bin_holds_its_upper_end_and_not_its_lower_one() -> None:
     """A fifth is the end of the third of 15 bins: alone in the fourth, its error would not cancel that of 0.15."""
-    confidence = torch.tensor([[0.15, 0.2]], dtype=torch.float64)
-    sums = tally(confidence, torch.tensor([[False, True]]))
-    assert sums["count"].tolist() == [[0, 0, 2] + [0] * 12] and sums["hits"].sum() == 1
-    assert tally(torch.tensor([[0.0, 1.0]]), torch.ones(1, 2, dtype=torch.bool))["count"][0, [0, -1]].tolist() == [1, 1]
+    confidence = torch.tensor([0.15, 0.2], dtype=torch.float64)
+    sums = tally(confidence, torch.tensor([False, True]))
+    assert sums["count"].tolist() == [0, 0, 2] + [0] * 12 and sums["hits"].sum() == 1
+    assert tally(torch.tensor([0.0, 1.0]), torch.ones(2, dtype=torch.bool))["count"][[0, -1]].tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("name", ["ece", "sce"])
