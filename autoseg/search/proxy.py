@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -50,7 +51,8 @@ class ProxyTask:
     # a folder for what trainings with the same seed share, so that it is made once for all of them; see `shared`. The
     # scores do not depend on it
     shared: str | None = None
-    limit: int | None = None  # how many iterations to train after the warm-up (to time them)
+    # how many iterations to train after the warm-up, and how many batches of images to score then (to time them)
+    limit: tuple[int, int] | None = None
     watch: Watch | None = None  # who is told one metric's score at some iterations, and may stop it there (`Stopped`)
 
     @classmethod
@@ -97,6 +99,10 @@ class ProxyTask:
         """The same training with another number of iterations."""
         return replace(self, proxy=replace(self.proxy, iters=iters))
 
+    def scored_batches(self) -> int:
+        """In how many batches the images are scored."""
+        return math.ceil(len(self._rows()[1]) / self.proxy.eval_batch_size)
+
     def _train(self, loss: nn.Module, seed: int, precision: Precision) -> Training:
         from autoseg.training import Training, build_targets, check_loss, save_network
 
@@ -114,7 +120,7 @@ class ProxyTask:
             shared.warm_up(training, proxy.warmup, data.num_classes, data.ignore_index, place)
         if self.watch is not None:
             self._run_watched(training, loss, self.watch)
-        training.run(loss, None if self.limit is None else min(proxy.iters, training.iteration + self.limit))
+        training.run(loss, None if self.limit is None else min(proxy.iters, training.iteration + self.limit[0]))
         training.finish()
         if self.save_to is not None:
             save_network(model, self.save_to)
@@ -216,7 +222,10 @@ class ProxyTask:
     def _evaluate(self, training: Training, metrics: Mapping[str, Any]) -> dict[str, float]:
         from autoseg.training import evaluate
 
-        view = self._view(training.precision, self._rows()[1], training.batches.stored)
+        rows = self._rows()[1]
+        if self.limit is not None:
+            rows = rows[: self.limit[1] * self.proxy.eval_batch_size]
+        view = self._view(training.precision, rows, training.batches.stored)
         labels = self._pixels(self.final_split or "train", training.precision.device)[1]
         return evaluate(training.model, view, labels, metrics)
 

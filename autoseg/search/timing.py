@@ -16,6 +16,7 @@ from autoseg.search.proxy import ProxyTask
 from autoseg.search.records import COMPLETE
 
 SHORT, LONG = 1, 6  # iterations of the two trainings from whose difference the rest is extrapolated
+FEW, MANY = 1, 4  # likewise batches of scored images: with thousands of these, scoring is most of a training
 
 
 class TimedTask(CandidateTask):
@@ -28,15 +29,20 @@ class TimedTask(CandidateTask):
         if "timing" not in payload:
             return super().__call__(payload, device)
         payload = payload["timing"]
-        self._seconds(SHORT, payload, device)  # imports, data, what candidates share, first use of every kernel
-        short, long = (self._seconds(iters, payload, device) for iters in (SHORT, LONG))
+        self._seconds(SHORT, FEW, payload, device)  # imports, data, what candidates share, first use of every kernel
+        short, long = (self._seconds(iters, FEW, payload, device) for iters in (SHORT, LONG))
         per_iteration = max(0.0, long - short) / (LONG - SHORT)
         own = self.train.proxy.iters - self.train.proxy.warmup  # the others are done once, for all
-        return {"seconds": short + per_iteration * max(0, own - SHORT)}
+        batches = self.train.scored_batches()
+        many = min(MANY, batches)
+        scoring = self._seconds(SHORT, many, payload, device) if many > FEW else short
+        per_batch = max(0.0, scoring - short) / max(1, many - FEW)
+        return {"seconds": short + per_iteration * max(0, own - SHORT) + per_batch * (batches - FEW)}
 
-    def _seconds(self, iters: int, payload: dict[str, Any], device: str) -> float:
-        start = time.monotonic()
-        replace(self, train=replace(self.train, limit=iters))(payload, device)
+    def _seconds(self, iters: int, batches: int, payload: dict[str, Any], device: str) -> float:
+        """Of a training, whatever its scores: of few images they may be none."""
+        start, limited = time.monotonic(), replace(self.train, limit=(iters, batches))
+        limited(self.build(payload).to(device), payload["seed"], device)
         return time.monotonic() - start
 
 

@@ -20,6 +20,7 @@ from autoseg.config import DataConfig, ModelConfig, ProxyConfig
 from autoseg.data.once import made_once
 from autoseg.errors import InputError
 from autoseg.losses import build_loss
+from autoseg.metrics import build_metric
 from autoseg.search.proxy import ProxyTask
 from autoseg.search.rungs import Rungs, Watch
 from autoseg.search.shared import described
@@ -171,16 +172,32 @@ def test_a_warm_up_that_diverges_is_nobodys_loss(task: ProxyTask, tmp_path: Path
 
 
 def test_timing_counts_what_each_candidate_trains_itself(task: ProxyTask, monkeypatch: pytest.MonkeyPatch) -> None:
-    counting, limited = Counting(), replace(task, limit=1)
+    counting, limited = Counting(), replace(task, limit=(1, 1))
     limited(counting, 5)
     assert counting.calls == 1  # after two of cross-entropy
 
-    def seconds(self: TimedTask, iters: int, payload: Any, device: str) -> float:
-        return 10.0 + iters
+    def seconds(self: TimedTask, iters: int, batches: int, payload: Any, device: str) -> float:
+        assert batches <= self.train.scored_batches()
+        return 10.0 + iters + 3.0 * batches
 
     monkeypatch.setattr(TimedTask, "_seconds", seconds)
-    timed = TimedTask("miou", {}, 2, replace(task, proxy=replace(task.proxy, iters=50, warmup=20)))
-    assert timed({"timing": {}}, "cpu") == {"seconds": 10.0 + 30}
+    for size, batches in ((1, 6), (2, 3), (6, 1), (16, 1)):  # of six images
+        proxy = replace(task.proxy, iters=50, warmup=20, eval_batch_size=size)
+        timed = TimedTask("miou", {}, 2, replace(task, data=replace(task.data, count=[30, 2, 2]), proxy=proxy))
+        assert timed.train.scored_batches() == batches
+        assert timed({"timing": {}}, "cpu") == {"seconds": 10.0 + 30 + 3 * batches}
+
+
+def test_a_limited_training_scores_so_many_batches(task: ProxyTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    metric = build_metric("ece", 2)
+    monkeypatch.setattr(type(metric), "update_probs", lambda self, probs, labels: seen.append(len(labels)))
+    data, proxy = replace(task.data, count=[30, 2, 2]), replace(task.proxy, eval_batch_size=2)
+    small = replace(task, data=data, metrics=("ece",), proxy=proxy)
+    for limit, batches in ((None, [2, 2, 2]), ((1, 2), [2, 2]), ((1, 9), [2, 2, 2])):
+        seen.clear()
+        replace(small, limit=limit)(CrossEntropy(), 5)
+        assert seen == batches
 
 
 def test_a_file_is_made_once_by_whoever_comes_first(tmp_path: Path) -> None:
