@@ -46,7 +46,12 @@ def pulls(losses: Mapping[str, nn.Module]) -> dict[str, Pulls]:
     Args:
         losses: name to loss(logits (1, 2, H, W) float64, labels (1, H, W) int64).
     """
-    found = {name: Pulls(_along(loss, LOW, -1.0), _along(loss, LOW - 1, 1.0)) for name, loss in losses.items()}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # hundreds of small steps: to hand each to several threads takes longer than to do it
+    try:
+        found = {name: Pulls(_along(loss, LOW, -1.0), _along(loss, LOW - 1, 1.0)) for name, loss in losses.items()}
+    finally:
+        torch.set_num_threads(threads)
     return {name: pull for name, pull in found.items() if all(np.isfinite(values).all() for values in pull)}
 
 
