@@ -17,7 +17,7 @@ usage: autoseg metrics [imports=[FILE.py]]      with those of your own
   autoseg search "metric=miou+0.5*bf1" experiment=smoke
 """,
     "losses": """
-Lists the losses known by name: hand-made ones, those published with Auto Seg-Loss, and two that we found.
+Lists the losses known by name: hand-made, published with Auto Seg-Loss, and found by us.
 
 usage: autoseg losses [imports=[FILE.py]]      with those of your own
 
