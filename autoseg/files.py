@@ -14,6 +14,15 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 UNWRITABLE = ("run folder", "a folder that can be written")
 
 
+def cache_folder() -> Path:
+    """Where what can be made again is kept: `$XDG_CACHE_HOME/autoseg`, or `~/.cache/autoseg`; it may not exist yet.
+
+    Raises:
+        RuntimeError: there is no home folder, of a user id that the machine has no name for, as in some containers.
+    """
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "autoseg"
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A draft to be written, which takes the file's place once the block has ended well.

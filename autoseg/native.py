@@ -17,6 +17,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from autoseg.errors import AutosegError
+from autoseg.files import cache_folder
 
 # No -ffast-math: it would let NaN pass for a number. Errors of mathematical functions are looked at by nobody.
 FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi")
@@ -41,7 +42,8 @@ def library(*sources: Path, headers: tuple[Path, ...] = ()) -> ctypes.CDLL:
     """
     compiler = _compiler()
     try:
-        folder = _folder()
+        folder = cache_folder() / "native"
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         path = folder / f"{sources[0].stem}-{_fingerprint(compiler, *sources, *headers)}.so"
         with FileLock(path.with_suffix(".lock")):  # workers of a search start together
             if not path.is_file():
@@ -80,9 +82,3 @@ def _build(compiler: str, sources: tuple[Path, ...], path: Path) -> None:
             unfinished.replace(path)
             return
     done.check_returncode()
-
-
-def _folder() -> Path:
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "autoseg" / "native"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return folder

@@ -22,6 +22,7 @@ from autoseg.config import DataConfig, SearchConfig
 from autoseg.errors import InputError, in_a_line
 from autoseg.execution import places
 from autoseg.execution.devices import cpu_cores, visible_gpus
+from autoseg.files import cache_folder
 from autoseg.imports import load
 
 if TYPE_CHECKING:
@@ -73,8 +74,8 @@ def findings(config: SearchConfig) -> Iterator[Finding]:
     yield from devices()
     if config.executor.name == "ray":
         yield cluster(config.executor.address)
-    cache = config.data.cache_dir or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    yield from memory_and_disk({"runs": Path(config.run_dir or ".").expanduser(), "cache": Path(cache).expanduser()})
+    cache = Path(config.data.cache_dir or cache_folder())
+    yield from memory_and_disk({"runs": Path(config.run_dir or ".").expanduser(), "cache": cache.expanduser()})
     own = own_code(config.imports)
     yield own
     if own.state != "missing":  # the names that it should bring would be missing too

@@ -28,7 +28,7 @@ from autoseg.data.once import BYTES, head, made_once
 from autoseg.data.source import IGNORE, Bytes, Sample, Source
 from autoseg.data.threads import in_threads
 from autoseg.errors import InputError
-from autoseg.files import NO_SPACE
+from autoseg.files import NO_SPACE, cache_folder
 
 FORMAT = 2  # raise it when the same source would give other bytes
 QUIET_S = 10.0  # preparing that takes longer says every so often how far it is
@@ -171,10 +171,9 @@ def _resize(pixels: Bytes, size: tuple[int, int], how: Image.Resampling) -> Byte
 
 def _default_folder() -> Path:
     try:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    except RuntimeError:  # a user id that the machine has no name for, as in some containers
+        return cache_folder()
+    except RuntimeError:
         raise InputError("data.cache_dir", "a folder for prepared images", "none, and no home folder") from None
-    return Path(base) / "autoseg"
 
 
 def _disk_error(folder: Path, error: OSError) -> InputError:
