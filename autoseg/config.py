@@ -1,7 +1,7 @@
 """Everything a user can set, as plain dataclasses: the schema behind `configs/` and the command line.
 
 One class per config group. No torch, no Hydra: every room may import it. Units are in the names or comments;
-sizes are (height, width) in pixels.
+sizes are (height, width) in pixels. What values a setting may have is said at its field, see `autoseg.limits`.
 """
 
 from __future__ import annotations
@@ -9,8 +9,20 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from autoseg.limits import Limit, choice, limited, number
+
 PAPER_METRICS = ("miou", "fwiou", "macc", "gacc", "biou", "bf1")
 RIVALS = ("identity", "ce", "wce", "tversky", "lovasz")  # what a search is confirmed beside, unless told otherwise
+
+SIZE = Limit("[height,width] in pixels, each at least 16", lambda sides: len(sides) == 2 and min(sides) >= 16)
+FACTORS = Limit("[smallest,largest] factor, both above 0", lambda ends: len(ends) == 2 and 0 < ends[0] <= ends[1])
+SHARE = Limit("a number in [0, 1]", lambda share: 0 <= share <= 1)
+ID = Limit("an id from 0 to 255", lambda label: 0 <= label <= 255, "Masks are 8-bit images.")
+COUNTS = Limit("[train,val,test] images", lambda counts: len(counts) == 3 and min(counts) >= 0)
+MEANS = Limit("three numbers, for red, green and blue", lambda rgb: len(rgb) == 3)
+SPREADS = Limit("three numbers above 0", lambda rgb: len(rgb) == 3 and min(rgb) > 0)
+HELD_OUT = Limit("a share between 0 and 1", lambda share: 0 < share < 1)
+ODD = Limit("an odd number of pixels, 3 or more", lambda side: side >= 3 and side % 2 == 1)
 
 
 @dataclass
@@ -18,11 +30,11 @@ class DataConfig:
     """Where images and masks come from (`data=`)."""
 
     name: str = "builtin"  # shown in reports, part of the run folder's name
-    kind: str = "builtin"  # builtin | folder | mmseg
+    kind: str = choice("builtin", "folder", "mmseg")
     root: str | None = None  # folder with img_dir/SPLIT and ann_dir/SPLIT
     classes: list[str] = field(default_factory=list)  # in the order of the ids; empty: builtin's or the mmseg config's
     palette: list[list[int]] = field(default_factory=list)  # RGB per class, for pictures; empty: generated
-    ignore_index: int = 255
+    ignore_index: int = limited(255, ID)
     train_split: str = "train"
     val_split: str = "val"
     test_split: str | None = "test"  # None, or absent from disk: no test split
@@ -30,9 +42,9 @@ class DataConfig:
     ann_dir: str = "ann_dir"
     annotator_dirs: list[str] = field(default_factory=list)  # further masks of the same images, a folder per annotator
     mmseg_config: str | None = None  # kind=mmseg: a dataset config of mmsegmentation, e.g. _base_/datasets/ade20k.py
-    holdout: float = 0.2  # share of the training images on which a candidate is rewarded; never trained on
-    seed: int = 0  # builtin only: which world is drawn
-    count: list[int] = field(default_factory=lambda: [240, 60, 120])  # builtin only: images per split
+    holdout: float = limited(0.2, HELD_OUT)  # share of the training images that reward a candidate; not trained on
+    seed: int = number(0, least=0)  # builtin only: which world is drawn
+    count: list[int] = limited([240, 60, 120], COUNTS)  # builtin only: images per split
     cache_dir: str | None = None  # default: $XDG_CACHE_HOME/autoseg
 
 
@@ -44,54 +56,57 @@ class ModelConfig:
     config: str = "_base_/models/deeplabv3plus_r50-d8.py"  # a path, or one of the configs inside mmsegmentation
     overrides: dict[str, Any] = field(default_factory=dict)  # merged into its `model`, mmengine's rules (_delete_)
     weights: str | None = None  # backbone weights: a state dict (.pth read without unpickling code, or .safetensors)
-    mean: list[float] = field(default_factory=lambda: [123.675, 116.28, 103.53])  # RGB, 0..255
-    std: list[float] = field(default_factory=lambda: [58.395, 57.12, 57.375])
+    mean: list[float] = limited([123.675, 116.28, 103.53], MEANS)  # RGB, 0..255
+    std: list[float] = limited([58.395, 57.12, 57.375], SPREADS)
 
 
 @dataclass
 class SoftLabelConfig:
     """Options of `proxy.labels`; each use reads its own."""
 
-    eps: float | None = None  # smooth, boundary_smooth: share spread over all classes; None: 0.1, at boundaries 0.5
-    width: int = 3  # boundary_smooth: side of the window in which classes meet, pixels, odd
+    # smooth, boundary_smooth: share spread over all classes; None: 0.1, at boundaries 0.5
+    eps: float | None = limited(None, SHARE)
+    width: int = limited(3, ODD)  # boundary_smooth: side of the window in which classes meet, pixels, odd
     teacher: str | None = None  # distill: the same network trained: work dir of a retrain, its .pth, or .safetensors
-    weight: float = 0.5  # distill: the teacher's share of the label
-    temperature: float = 1.0  # distill: the teacher's logits are divided by it
-    momentum: float = 0.99  # pseudo: of the moving average that is the teacher
-    confidence: float = 0.9  # pseudo: probability from which the teacher's guess counts
-    labelled: float = 0.25  # pseudo: share of the training images whose labels are used
+    weight: float = limited(0.5, SHARE)  # distill: the teacher's share of the label
+    temperature: float = number(1.0, above=0)  # distill: the teacher's logits are divided by it
+    momentum: float = limited(0.99, SHARE)  # pseudo: of the moving average that is the teacher
+    confidence: float = limited(0.9, SHARE)  # pseudo: probability from which the teacher's guess counts
+    labelled: float = limited(0.25, SHARE)  # pseudo: share of the training images whose labels are used
 
 
 @dataclass
 class ProxyConfig:
     """One short training (`proxy.*`): what a candidate loss is judged by."""
 
-    iters: int = 250
-    warmup: int = 0  # the first of them, with cross-entropy: done once per seed, every candidate goes on from there
-    backbone: str = "trained"  # trained | frozen: only the heads are, on features computed once per seed
-    frozen_gb: float = 8.0  # frozen: the most that the features of one seed may take on the disk
-    batch_size: int = 8
-    size: list[int] = field(default_factory=lambda: [180, 240])  # every image is resized to this, once
-    crop: int = 128  # side of the square training crop
-    scale: list[float] = field(default_factory=lambda: [0.75, 1.5])  # random scale before the crop
+    iters: int = number(250, least=1)
+    # the first of them, with cross-entropy: done once per seed, every candidate goes on from there
+    warmup: int = number(0, least=0)
+    backbone: str = choice("trained", "frozen")  # frozen: the heads alone are trained, on features computed once
+    frozen_gb: float = number(8.0, above=0)  # frozen: the most that the features of one seed may take on the disk
+    batch_size: int = number(8, least=2, hint="Batch norm needs more than one image.")
+    size: list[int] = limited([180, 240], SIZE)  # every image is resized to this, once
+    crop: int = number(128, least=16)  # side of the square training crop
+    scale: list[float] = limited([0.75, 1.5], FACTORS)  # random scale before the crop
     flip: bool = True
     photometric: bool = True
-    optimizer: str = "adamw"  # adamw (short proxies) | sgd (the paper)
-    lr: float = 5e-4
-    head_lr_mult: float = 4.0
-    weight_decay: float = 1e-4
-    momentum: float = 0.9  # sgd only
-    poly_power: float = 0.9
-    min_lr: float = 0.0
-    aux_weight: float = 0.4  # auxiliary head, where the model has one
-    amp: str = "auto"  # auto | off | bf16 | fp16
-    channels_last: str = "auto"  # auto | on | off
+    optimizer: str = choice("adamw", "sgd")  # adamw for short proxies; sgd is the paper's
+    lr: float = number(5e-4, above=0)
+    head_lr_mult: float = number(4.0, above=0)
+    weight_decay: float = number(1e-4, least=0)
+    momentum: float = number(0.9, least=0, below=1)  # sgd only
+    poly_power: float = number(0.9, least=0)
+    min_lr: float = number(0.0, least=0)
+    aux_weight: float = number(0.4, least=0)  # auxiliary head, where the model has one
+    amp: str = choice("auto", "off", "bf16", "fp16")
+    channels_last: str = choice("auto", "on", "off")
     cuda_graph: bool = False  # GPU: iterations are captured once and replayed; off, since no GPU has measured it yet
-    compile: str = "auto"  # the loss: auto | on | off; on, and auto in long CPU trainings, need a C++ compiler
-    threads: int = 1  # CPU threads per proxy; part of what makes a reward reproducible
-    eval_batch_size: int = 16
+    compile: str = choice("auto", "on", "off")  # the loss; on, and auto in long CPU trainings, need a C++ compiler
+    threads: int = number(1, least=1)  # CPU threads per proxy; part of what makes a reward reproducible
+    eval_batch_size: int = number(16, least=1)
     deterministic: bool = False  # bitwise on GPU too, slower; CPU always is
-    labels: str = "hard"  # hard | smooth | boundary_smooth | distill | annotators | pseudo: what is trained on
+    # what is trained on
+    labels: str = choice("hard", "smooth", "boundary_smooth", "distill", "annotators", "pseudo")
     soft: SoftLabelConfig = field(default_factory=SoftLabelConfig)
 
 
@@ -119,8 +134,8 @@ class ControllerConfig:
 class ConfirmConfig:
     """The last stage: best candidates and rivals trained again with fresh seeds; 0 of either: there is none."""
 
-    top: int = 3
-    seeds: int = 3
+    top: int = number(3, least=0)
+    seeds: int = number(3, least=0)
     rivals: list[str] = field(default_factory=lambda: list(RIVALS))
     iters: int | None = None  # of each of these trainings; None: as many as a candidate's
 
@@ -129,15 +144,15 @@ class ConfirmConfig:
 class SearchSettings:
     """Size and rules of the search (`search.*`)."""
 
-    rounds: int = 8
-    candidates: int = 8
+    rounds: int = number(8, least=1)
+    candidates: int = number(8, least=1)
     start: Any = None  # a loss with the curves of the space, or its raw θ, to begin with; None: the identity curves
     floor: str | None = None  # e.g. "miou>=0.9*ce": below it a candidate's reward is cut
     # per training; None: 4 h until the first has ended, then ten times the longest so far, at least 600 s
-    timeout_s: float | None = None
-    retries: int = 1  # fresh attempts after a worker died or hung
+    timeout_s: float | None = number(None, above=0)
+    retries: int = number(1, least=0)  # fresh attempts after a worker died or hung
     confirm: ConfirmConfig = field(default_factory=ConfirmConfig)
-    pruner: str = "none"  # none | median | percentile: stops candidates that score below earlier rounds' at a rung
+    pruner: str = choice("none", "median", "percentile")  # stops candidates that score below earlier rounds' at a rung
     rungs: list[float] = field(default_factory=lambda: [0.25, 0.5])  # where, as shares of proxy.iters
     pruner_options: dict[str, Any] = field(default_factory=dict)  # keyword arguments of Optuna's pruner
 
@@ -146,8 +161,8 @@ class SearchSettings:
 class ExecutorConfig:
     """Where candidates run (`executor=`)."""
 
-    name: str = "processes"  # inline | processes | ray
-    per_device: int = 1  # workers per GPU
+    name: str = choice("processes", "inline", "ray")
+    per_device: int = number(1, least=1)  # workers per GPU
     address: str = "auto"  # ray: HOST:PORT of the cluster's head, or auto: the one that runs on this machine
 
 
@@ -156,7 +171,7 @@ class TrackerConfig:
     """Who else is told about progress (`tracker=`)."""
 
     tensorboard: bool = True
-    wandb: str = "disabled"  # disabled | offline | online
+    wandb: str = choice("disabled", "offline", "online")
     wandb_project: str = "autoseg"
 
 
@@ -177,12 +192,12 @@ class SearchConfig(Scored):
     """All of `autoseg search`."""
 
     metric: str = "miou"
-    seed: int = 0
+    seed: int = number(0, least=0)
     run_dir: str | None = None  # default: runs/<metric>-<data>-<time>-<id>
     resume: str | None = None
     device: str = "auto"  # auto | cpu | cuda | cuda:<index>
     workers: str = "auto"  # auto, or how many
-    tolerance: int = 5  # boundary metrics, pixels at proxy.size
+    tolerance: int = number(5, least=0)  # boundary metrics, pixels at proxy.size
     drop_background: bool = False  # boundary metrics: class 0 has no boundary of its own
     imports: list[str] = field(default_factory=list)  # your own modules with metrics and losses: .py files or names
     data: DataConfig = field(default_factory=DataConfig)
@@ -206,8 +221,8 @@ class CompareConfig(Scored):
     metrics: list[str] = field(default_factory=lambda: ["miou"])  # shown; all are scored
     seeds: Any = 5  # how many, or a list such as [3,4,5]
     reference: str = "ce"  # the loss whose difference to all others is shown
-    interval: str = "t"  # of differences: t over seeds | bootstrap over seeds and images
-    split: str = "auto"  # images that are scored: val | test | auto (test if there is one)
+    interval: str = choice("t", "bootstrap")  # of differences: over seeds; over seeds and images
+    split: str = choice("auto", "val", "test")  # images that are scored; auto: test if there is one
     like: str | None = None  # a run whose budget is taken: data, model, proxy, space, options of the metrics
     force: bool = False  # add trainings of another model or proxy to a comparison; its table says so
     run_dir: str | None = None  # a new folder, or one of the same budget to add to; default: runs/compare-<data>-...
@@ -215,9 +230,9 @@ class CompareConfig(Scored):
     device: str = "auto"  # auto | cpu | cuda | cuda:<index>
     workers: str = "auto"  # auto, or how many
     # per training; None: 4 h until the first has ended, then ten times the longest so far, at least 600 s
-    timeout_s: float | None = None
-    retries: int = 1  # fresh attempts after a worker died or hung
-    tolerance: int = 5  # boundary metrics, pixels at proxy.size
+    timeout_s: float | None = number(None, above=0)
+    retries: int = number(1, least=0)  # fresh attempts after a worker died or hung
+    tolerance: int = number(5, least=0)  # boundary metrics, pixels at proxy.size
     drop_background: bool = False  # boundary metrics: class 0 has no boundary of its own
     imports: list[str] = field(default_factory=list)  # your own modules with metrics and losses: .py files or names
     data: DataConfig = field(default_factory=DataConfig)
@@ -231,28 +246,31 @@ class CompareConfig(Scored):
 class TrainConfig:
     """One full training through mmengine (`train.*`); batch sizes are totals over all GPUs."""
 
-    iters: int = 20000
-    val_interval: int | None = None  # iterations between validations and checkpoints; None: a tenth of iters
-    keep_checkpoints: int = 2  # the latest ones
-    batch_size: int = 16  # over all GPUs together, so that a recipe does not depend on their number
-    size: list[int] | None = None  # images are fitted into it; None: what data.mmseg_config says, else their own size
-    ratio: list[float] = field(default_factory=lambda: [0.5, 2.0])  # random factor on that size
-    crop: list[int] = field(default_factory=lambda: [512, 512])
+    iters: int = number(20000, least=1)
+    # iterations between validations and checkpoints; None: a tenth of iters
+    val_interval: int | None = number(None, least=1)
+    keep_checkpoints: int = number(2, least=1)  # the latest ones
+    batch_size: int = number(16, least=1)  # over all GPUs together, so that a recipe does not depend on their number
+    # images are fitted into it; None: what data.mmseg_config says, else their own size
+    size: list[int] | None = limited(None, SIZE)
+    ratio: list[float] = limited([0.5, 2.0], FACTORS)  # random factor on that size
+    crop: list[int] = limited([512, 512], SIZE)
     flip: bool = True
     photometric: bool = True
-    optimizer: str = "sgd"  # sgd | adamw
-    lr: float = 0.01
-    head_lr_mult: float = 10.0
-    weight_decay: float = 5e-4
-    momentum: float = 0.9  # sgd only
-    poly_power: float = 0.9
-    min_lr: float = 1e-4
-    warmup_iters: int = 0  # the rate rises linearly from a millionth
-    clip_grad: float | None = None  # largest norm of the gradient
-    aux_weight: float = 0.4  # of the same loss at auxiliary heads, where the model has some
-    amp: str = "off"  # off | auto | fp16 | bf16; on a GPU
-    ema: float | None = None  # momentum of an average of the weights, e.g. 0.0002; it is what is scored and saved
-    sync_bn: str = "auto"  # auto (with several GPUs) | on | off: batch norm over all GPUs
+    optimizer: str = choice("sgd", "adamw")
+    lr: float = number(0.01, above=0)
+    head_lr_mult: float = number(10.0, above=0)
+    weight_decay: float = number(5e-4, least=0)
+    momentum: float = number(0.9, least=0, below=1)  # sgd only
+    poly_power: float = number(0.9, least=0)
+    min_lr: float = number(1e-4, least=0)
+    warmup_iters: int = number(0, least=0)  # the rate rises linearly from a millionth
+    clip_grad: float | None = number(None, above=0)  # largest norm of the gradient
+    aux_weight: float = number(0.4, least=0)  # of the same loss at auxiliary heads, where the model has some
+    amp: str = choice("off", "auto", "fp16", "bf16")  # on a GPU
+    # momentum of an average of the weights, e.g. 0.0002; it is what is scored and saved
+    ema: float | None = number(None, above=0, below=1)
+    sync_bn: str = choice("auto", "on", "off")  # batch norm over all GPUs; auto: where there are several
 
 
 @dataclass
@@ -263,16 +281,17 @@ class RetrainConfig(Scored):
     metrics: list[str] = field(default_factory=lambda: list(PAPER_METRICS))
     config: str | None = None  # a whole mmsegmentation config; only its loss, evaluators and work dir are replaced
     overrides: dict[str, Any] = field(default_factory=dict)  # merged into the finished mmengine config, its rules
-    seed: int = 0
+    seed: int = number(0, least=0)
     run_dir: str | None = None  # the work dir; default: runs/retrain-<data>-<time>-<id>
     resume: str | None = None  # a work dir: goes on from its last checkpoint
     load_from: str | None = None  # weights of the whole network to start from
-    split: str = "auto"  # final score: val | test | auto (both, if there is a test split)
-    device: str = "auto"  # auto | cpu | cuda
+    split: str = choice("auto", "val", "test")  # final score; auto: both, if there is a test split
+    device: str = choice("auto", "cpu", "cuda")
     workers: str = "auto"  # processes per GPU that load images; auto, or how many
-    sync_counts: str = "auto"  # auto (with several GPUs) | on | off: the loss counts over the batches of all GPUs
+    # the loss counts over the batches of all GPUs; auto: where there are several
+    sync_counts: str = choice("auto", "on", "off")
     deterministic: bool = False
-    tolerance: int = 5  # boundary metrics, pixels at the size of the labels
+    tolerance: int = number(5, least=0)  # boundary metrics, pixels at the size of the labels
     drop_background: bool = False  # boundary metrics: class 0 has no boundary of its own
     imports: list[str] = field(default_factory=list)  # your own modules with metrics and losses: .py files or names
     data: DataConfig = field(default_factory=DataConfig)
@@ -285,8 +304,8 @@ class RetrainConfig(Scored):
 class FullConfig:
     """The fuller training that a proxy stands for (`full.*`)."""
 
-    iters: int | None = None  # None: four times the proxy's
-    seeds: int = 1  # their mean ranks
+    iters: int | None = number(None, least=2)  # None: four times the proxy's
+    seeds: int = number(1, least=1)  # their mean ranks
 
 
 @dataclass
@@ -294,7 +313,7 @@ class TrustConfig:
     """All of `autoseg trust`: does the proxy of a search rank losses as a fuller training does?"""
 
     run: str = ""  # run folder of the search; the command takes it as its first word
-    candidates: int = 12  # of the search, spread over its scores; its rivals come on top
+    candidates: int = number(12, least=2)  # of the search, spread over its scores; its rivals come on top
     cheaper: list[str] = field(default_factory=list)  # changes of the proxy, e.g. "proxy.iters=75 proxy.crop=64"
     full: FullConfig = field(default_factory=FullConfig)
     run_dir: str | None = None  # default: runs/trust-<data>-<time>-<id>
@@ -302,7 +321,7 @@ class TrustConfig:
     device: str = "auto"  # auto | cpu | cuda | cuda:<index>
     workers: str = "auto"  # auto, or how many
     # per training; None: 4 h until the first has ended, then ten times the longest so far, at least 600 s
-    timeout_s: float | None = None
-    retries: int = 1  # fresh attempts after a worker died or hung
+    timeout_s: float | None = number(None, above=0)
+    retries: int = number(1, least=0)  # fresh attempts after a worker died or hung
     imports: list[str] = field(default_factory=list)  # your own modules with metrics and losses: .py files or names
     executor: ExecutorConfig = field(default_factory=ExecutorConfig)

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from autoseg import limits
 from autoseg.config import SearchConfig
 from autoseg.controllers.base import FloatArray, check_integer, check_thetas
 from autoseg.errors import Diverged, InputError, unknown_name
@@ -114,6 +115,7 @@ def make_env(cfg: SearchConfig | Mapping[str, Any]) -> SearchEnv:
     from autoseg.search.target import space_of
 
     config = cfg if isinstance(cfg, SearchConfig) else _read(cfg)
+    limits.check(config)
     load(config.imports)
     if (floor := config.search.floor) is not None:
         raise InputError("search.floor", "null for an environment", floor, "Use autoseg search.")

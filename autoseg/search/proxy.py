@@ -16,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autoseg import limits
 from autoseg.config import CompareConfig, DataConfig, ModelConfig, ProxyConfig, SearchConfig, without_limits
 from autoseg.errors import InputError
 from autoseg.search import keepsakes, shared
@@ -33,7 +34,11 @@ if TYPE_CHECKING:  # the search process builds the task without torch; workers i
 
 @dataclass(frozen=True)
 class ProxyTask:
-    """A picklable training function; on a CPU the same loss and seed give bitwise the same scores."""
+    """A picklable training function; on a CPU the same loss and seed give bitwise the same scores.
+
+    Raises:
+        InputError: a setting of `proxy` out of range, or as `check_proxy`.
+    """
 
     data: DataConfig
     model: ModelConfig
@@ -55,14 +60,13 @@ class ProxyTask:
     limit: tuple[int, int] | None = None
     watch: Watch | None = None  # who is told one metric's score at some iterations, and may stop it there (`Stopped`)
 
+    def __post_init__(self) -> None:
+        limits.check(self.proxy, "proxy.")
+        check_proxy(self.proxy, self.tolerance)
+
     @classmethod
     def of(cls, config: SearchConfig | CompareConfig, metrics: Sequence[str], **more: Any) -> ProxyTask:
-        """The training that a configuration describes; `metrics` may name one twice, `more` is as in the class.
-
-        Raises:
-            InputError: as `check_proxy`.
-        """
-        check_proxy(config.proxy, config.tolerance)
+        """The training that a configuration describes; `metrics` may name one twice, `more` is as in the class."""
         named = tuple(dict.fromkeys(metrics))
         return cls(config.data, config.model, config.proxy, named, config.tolerance, config.drop_background, **more)
 
@@ -310,18 +314,14 @@ def _untrained(config: str, num_classes: int, seed: int) -> Segmentor:
 
 
 def check_proxy(proxy: ProxyConfig, tolerance: int) -> None:
-    """Refuse settings that no training can have.
+    """Refuse settings that no training can have beside each other.
 
     Raises:
         InputError: the first that is wrong.
     """
-    if proxy.iters < 1:
-        raise InputError("proxy.iters", "at least 1", proxy.iters)
     if tolerance >= max(proxy.size):
         hint = "It is in pixels at that size; a wider one finds a boundary everywhere, and takes long."
         raise InputError("tolerance", f"less than the sides of proxy.size={proxy.size}", tolerance, hint)
-    if proxy.batch_size < 2:
-        raise InputError("proxy.batch_size", "at least 2", proxy.batch_size, "Batch norm needs more than one image.")
     if proxy.warmup >= proxy.iters:
         hint = "It is a part of them; 0 is none."
         raise InputError("proxy.warmup", f"fewer than the {proxy.iters} of proxy.iters", proxy.warmup, hint)

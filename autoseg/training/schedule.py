@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from autoseg.config import ProxyConfig
-from autoseg.errors import unknown_name
 from autoseg.optimizers import PlainAdamW, PlainSGD
 from autoseg.training.models import Segmentor
 
@@ -22,9 +21,6 @@ def build_optimizer(model: nn.Module, proxy: ProxyConfig) -> Optimizer:
 
     Each group keeps its rate at the start under `base_lr`. Any module works; one without heads of its own
     (not a `Segmentor`) has a single group at the plain rate.
-
-    Raises:
-        InputError: unknown optimiser.
     """
     heads = {id(p) for head in (model.heads() if isinstance(model, Segmentor) else []) for p in head.parameters()}
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -35,10 +31,8 @@ def build_optimizer(model: nn.Module, proxy: ProxyConfig) -> Optimizer:
     groups = [{"params": params, "lr": rate, "base_lr": rate} for params, rate in parts if params]
     if proxy.optimizer == "sgd":
         return PlainSGD(groups, momentum=proxy.momentum, weight_decay=proxy.weight_decay, fused=True)
-    if proxy.optimizer == "adamw":
-        # Without `capturable` torch refuses to put it into a CUDA graph; fused, it computes the same.
-        return PlainAdamW(groups, weight_decay=proxy.weight_decay, fused=True, capturable=proxy.cuda_graph)
-    raise unknown_name("proxy.optimizer", proxy.optimizer, ["adamw", "sgd"])
+    # Without `capturable` torch refuses to put it into a CUDA graph; fused, it computes the same.
+    return PlainAdamW(groups, weight_decay=proxy.weight_decay, fused=True, capturable=proxy.cuda_graph)
 
 
 def rates(optimizer: Optimizer, proxy: ProxyConfig, first: int, last: int, device: torch.device) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from autoseg.config import ProxyConfig, SoftLabelConfig
 from autoseg.data import vote_shares
 from autoseg.data.source import IGNORE
-from autoseg.errors import InputError, unknown_name
+from autoseg.errors import InputError
 from autoseg.losses.base import SegLoss
 from autoseg.losses.smoothing import label_boundary
 from autoseg.metrics.maps import one_hot
@@ -186,28 +186,24 @@ def build_targets(proxy: ProxyConfig, num_classes: int, model: nn.Module, precis
         precision: in which a teacher computes.
 
     Raises:
-        InputError: unknown use, an option out of range, or a teacher's file that does not fit the network.
+        InputError: too many classes, or a teacher's file that is not there or does not fit the network.
     """
     soft = proxy.soft
     match proxy.labels:
-        case "pseudo" if num_classes > UNLABELLED:
-            raise InputError(
-                "proxy.labels", f"another use than pseudo with more than {UNLABELLED} classes", num_classes
-            )
-        case "hard":
-            return Targets()
         case "smooth":
-            return Smooth(num_classes, _share("eps", 0.1 if soft.eps is None else soft.eps))
+            return Smooth(num_classes, 0.1 if soft.eps is None else soft.eps)
         case "boundary_smooth":
-            return BoundarySmooth(num_classes, _share("eps", 0.5 if soft.eps is None else soft.eps), _odd(soft.width))
+            return BoundarySmooth(num_classes, 0.5 if soft.eps is None else soft.eps, soft.width)
         case "annotators":
             return Annotators(num_classes)
         case "distill":
             return _distilled(soft, copy.deepcopy(model), precision)
         case "pseudo":
-            momentum, confidence = _share("momentum", soft.momentum), _share("confidence", soft.confidence)
-            return PseudoLabels(copy.deepcopy(model), precision, momentum, confidence)
-    raise unknown_name("proxy.labels", proxy.labels, ["hard", "pseudo", *SOFT])
+            if num_classes > UNLABELLED:
+                expected = f"another use than pseudo with more than {UNLABELLED} classes"
+                raise InputError("proxy.labels", expected, num_classes)
+            return PseudoLabels(copy.deepcopy(model), precision, soft.momentum, soft.confidence)
+    return Targets()
 
 
 def check_loss(loss: nn.Module, labels: str, field: str = "loss") -> None:
@@ -243,11 +239,8 @@ def withhold(labels: Tensor, rows: Tensor, kept: float) -> Tensor:
 
     Returns:
         (N, H, W) uint8, `UNLABELLED` where a label was; void stays void.
-
-    Raises:
-        InputError: a share outside [0, 1].
     """
-    count = max(1, round(_share("labelled", kept) * len(rows)))
+    count = max(1, round(kept * len(rows)))
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
     hidden = rows[order[count:]].to(labels.device)
     result = labels.clone()
@@ -259,19 +252,5 @@ def _distilled(soft: SoftLabelConfig, teacher: nn.Module, precision: Precision) 
     if soft.teacher is None:
         hint = "Train one first: autoseg retrain run_dir=DIR ..., then proxy.soft.teacher=DIR."
         raise InputError("proxy.soft.teacher", "weights of the same network", "none", hint)
-    if not soft.temperature > 0:
-        raise InputError("proxy.soft.temperature", "more than 0", soft.temperature)
     load_network(teacher, soft.teacher, "proxy.soft.teacher")
-    return Distilled(teacher, precision, _share("weight", soft.weight), soft.temperature)
-
-
-def _share(option: str, value: float) -> float:
-    if not 0 <= value <= 1:
-        raise InputError(f"proxy.soft.{option}", "a number in [0, 1]", value)
-    return value
-
-
-def _odd(width: int) -> int:
-    if width < 3 or width % 2 == 0:
-        raise InputError("proxy.soft.width", "an odd number of pixels, 3 or more", width)
-    return width
+    return Distilled(teacher, precision, soft.weight, soft.temperature)

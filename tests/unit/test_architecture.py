@@ -13,7 +13,7 @@ import pytest
 import autoseg
 
 ROOT = Path(autoseg.__file__).parent
-SHARED = {"config", "errors", "files", "imports", "kinds", "mmconfigs", "native", "optimizers"}
+SHARED = {"config", "errors", "files", "imports", "kinds", "limits", "mmconfigs", "native", "optimizers"}
 # Each room may import those named; the order is that of the data: formula, surrogate, loss, training, search, evidence.
 MAY_IMPORT = {
     "metrics": set(),

@@ -182,12 +182,8 @@ def test_withheld_labels_are_the_same_every_time_and_void_stays() -> None:
 @pytest.mark.parametrize(
     ("use", "options", "words"),
     [
-        ("smoth", {}, "smooth"),
-        ("smooth", {"eps": 1.5}, "proxy.soft.eps"),
-        ("boundary_smooth", {"width": 4}, "odd"),
         ("distill", {}, "proxy.soft.teacher"),
         ("distill", {"teacher": "nowhere.safetensors"}, "does not exist"),
-        ("pseudo", {"confidence": 2.0}, "confidence"),
     ],
 )
 def test_bad_options_are_refused(use: str, options: dict[str, object], words: str) -> None:
