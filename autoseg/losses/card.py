@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from autoseg.errors import InputError
+from autoseg.errors import InputError, unknown_name
 from autoseg.files import replacing
 from autoseg.kinds import Judged
 from autoseg.losses.searched import SearchedLoss, searched_loss
@@ -136,10 +136,12 @@ def _check_points(said: Any, decoded: dict[str, Any]) -> None:
     """Refuse control points that are not theta's: they are there to be read, and who edits them means the loss."""
     if not isinstance(said, dict):
         raise InputError("control_points", "a mapping from curves to points", said)
-    for curve in said.keys() & decoded.keys():
+    if strange := sorted(said.keys() - decoded.keys()):
+        raise unknown_name("curve of control_points", strange[0], decoded)
+    for curve in said:
         try:
             same = len(said[curve]) == len(decoded[curve]) and np.allclose(
-                np.hstack(said[curve] or [0.0]), np.hstack(decoded[curve] or [0.0]), atol=1e-3
+                np.hstack(said[curve] or [0.0]), np.hstack(decoded[curve] or [0.0]), rtol=1e-3, atol=1e-6
             )
         except (TypeError, ValueError):  # no numbers, or other shapes
             same = False

@@ -119,6 +119,7 @@ def test_names():
         (lambda text: json.dumps({**json.loads(text), "theta": [10**400] * 6}), ["theta", "a list of numbers"]),
         (lambda text: json.dumps({**json.loads(text), "control_points": 3}), ["control_points", "a mapping, got 3"]),
         (lambda text: json.dumps({**json.loads(text), "control_points": {"or": [[{}]]}}), ["control_points.or"]),
+        (lambda text: json.dumps({**json.loads(text), "control_points": {"AND": [[0.5, 0.5]]}}), ["'AND'", "and, or"]),
         (lambda text: json.dumps({**json.loads(text), "metric": "mioo"}), ["mioo"]),
         (lambda text: json.dumps({**json.loads(text), "space": {}}), ["space"]),
         (lambda text: json.dumps({**json.loads(text), "_target_": "os.system"}), ["_target_"]),
@@ -166,3 +167,13 @@ def test_a_failed_write_leaves_the_old_card(tmp_path):
     with pytest.raises(ValueError):  # NaN is not JSON
         autoseg.save_loss(some_loss(), path, scores={"search": float("nan")})
     assert path.read_text() == before and [p.name for p in tmp_path.iterdir()] == ["loss.json"]
+
+
+def test_a_small_coordinate_that_was_edited_is_noticed(tmp_path):
+    """At x1 = 5.7e-4 a change by a thousandth is another slope."""
+    autoseg.save_loss(autoseg.load_loss("asl2021/miou", num_classes=3), tmp_path / "loss.json")
+    content = json.loads((tmp_path / "loss.json").read_text())
+    content["control_points"]["and"][0][0] += 1e-3
+    (tmp_path / "loss.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"control_points\.and"):
+        autoseg.load_loss(tmp_path / "loss.json")
