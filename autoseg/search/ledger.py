@@ -14,7 +14,9 @@ import contextlib
 import dataclasses
 import json
 import math
+import shutil
 import sqlite3
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -44,6 +46,7 @@ BUSY_S = 5.0  # how long SQLite itself waits for a dashboard that is reading; Ct
 LOOK_S, WRITE_S = 60.0, 600.0  # how long it is tried again: by those who only look, and before a run is given up
 
 LOCKED = "database is locked"  # what SQLite says
+DATABASE_ERRORS = (SQLAlchemyError, optuna.exceptions.StorageInternalError)  # Optuna wraps some of them
 
 FINAL = {COMPLETE: TrialState.COMPLETE, PRUNED: TrialState.PRUNED}  # states with a reward, and Optuna's for them
 
@@ -59,7 +62,8 @@ class Ledger:
         path: `trials.db`; made if missing.
         names: of the coordinates of θ, in order; a trial's parameters are called "theta.<name>". Without names, for
             those who need no more, θ is read in some order, the same for all.
-        read_only: for those who look at a run from outside: never writes, needs no lock.
+        read_only: for those who look at a run from outside: never writes, needs no lock; of a run that was killed while
+            it wrote, what was whole before.
         studies: which there are; others than a search's for runs that are no search.
 
     Raises:
@@ -78,21 +82,29 @@ class Ledger:
         self._rows: dict[tuple[str, int], int] = {}
         self._planned = dict.fromkeys(self.studies, 0)  # see `planned`
         self._patience_s = LOOK_S if read_only else WRITE_S
+        with self._faults():
+            try:
+                self._open(path, read_only)
+            except DATABASE_ERRORS:
+                if not read_only:
+                    raise
+                with _copied(path) as copy:  # of which all is read here, once
+                    self._open(copy, read_only)
+
+    def _open(self, path: Path, read_only: bool) -> None:
+        """Connect to the file, which may be a copy of the run's, and read it."""
         place = f"file:{quote(str(path))}?mode={'ro' if read_only else 'rwc'}"  # not in a URL: a folder may be a#b
         wait = min(BUSY_S, self._patience_s)
 
         def connect() -> sqlite3.Connection:
             return sqlite3.dbapi2.connect(place, uri=True, timeout=wait, check_same_thread=False)
 
-        with self._faults():
-            self._storage = self._tried(
-                lambda: RDBStorage(f"sqlite:///{path.name}", engine_kwargs={"creator": connect})
-            )
-            self._ids = self._tried(lambda: self._studies(read_only))
-            try:
-                self._records = {study: self._tried(self._read, study) for study in studies}
-            except (ValueError, TypeError, AttributeError) as error:  # no JSON, or of another kind than we wrote
-                raise RuntimeError(f"a row that cannot be read: {error!r}") from error
+        self._storage = self._tried(lambda: RDBStorage(f"sqlite:///{path.name}", engine_kwargs={"creator": connect}))
+        self._ids = self._tried(lambda: self._studies(read_only))
+        try:
+            self._records = {study: self._tried(self._read, study) for study in self.studies}
+        except (ValueError, TypeError, AttributeError) as error:  # no JSON, or of another kind than we wrote
+            raise RuntimeError(f"a row that cannot be read: {error!r}") from error
 
     def records(self, study: str) -> list[TrialRecord]:
         """All trainings of a study, in the order in which they were recorded; none of a study it lacks."""
@@ -188,7 +200,7 @@ class Ledger:
         while True:
             try:
                 return step(*given)
-            except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+            except DATABASE_ERRORS as error:
                 if LOCKED not in _said(error) or time.monotonic() + pause > deadline:
                     raise
             time.sleep(pause)
@@ -256,6 +268,22 @@ class Ledger:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+@contextlib.contextmanager
+def _copied(path: Path) -> Iterator[Path]:
+    """A copy of a file that cannot be read in its place, without what was being written; the file stays as it is.
+
+    A process killed while it wrote leaves what only a writer may undo, and a network file system may refuse locks.
+    """
+    with tempfile.TemporaryDirectory(prefix="autoseg-") as folder:
+        copy = Path(folder) / path.name
+        for end in ("", "-journal", "-wal"):
+            with contextlib.suppress(FileNotFoundError):
+                shutil.copyfile(path.with_name(path.name + end), copy.with_name(copy.name + end))
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(copy)) as connection:
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchall()  # undoes the half transaction
+        yield copy
 
 
 def _said(error: BaseException) -> str:

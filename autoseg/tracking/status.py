@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import socket
-import sqlite3
-import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +14,6 @@ from typing import Any
 
 import psutil
 
-from autoseg.errors import InputError
 from autoseg.search.ledger import STUDIES, Ledger
 from autoseg.search.observer import Amount, RoundSummary
 from autoseg.search.records import COMPLETE, RUNNING, TrialRecord
@@ -140,23 +136,6 @@ def _studies(database: Path, names: tuple[str, ...], times: tuple[float, ...]) -
     del times
     if not database.is_file() or not database.stat().st_size:
         return {}
-    try:
-        return _read(database, names)
-    except InputError:  # a process killed while it wrote leaves what only a writer may undo; NFS may refuse locks
-        with tempfile.TemporaryDirectory(prefix="autoseg-watch-") as place:
-            copy = Path(place) / database.name
-            for file in (database, *(database.with_name(database.name + end) for end in ("-journal", "-wal"))):
-                with contextlib.suppress(FileNotFoundError):
-                    shutil.copyfile(file, Path(place) / file.name)
-            with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(copy)) as connection:
-                connection.execute("SELECT count(*) FROM sqlite_master").fetchall()  # undoes the half transaction
-            try:
-                return _read(copy, names)
-            except InputError as error:
-                raise InputError(str(database), error.expected, error.got, error.hint) from error
-
-
-def _read(database: Path, names: Sequence[str]) -> dict[str, tuple[TrialRecord, ...]]:
     with Ledger(database, (), read_only=True, studies=names) as ledger:
         return {name: tuple(ledger.records(name)) for name in names}
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from killed_writer import torn
 from torch import nn
 
 from autoseg.errors import AutosegError, Diverged, InputError
@@ -246,6 +247,16 @@ def test_stopped_and_resumed_equals_never_stopped(tmp_path: Path) -> None:
     resumed, executor = compare(tmp_path / "cut")
     assert [seed for _, seed in executor.ran] == [2, 2, 2]
     assert repr([(r.key, r.state, r.scores) for r in resumed]) == repr([(r.key, r.state, r.scores) for r in whole])
+
+
+def test_killed_while_it_wrote_it_goes_on(tmp_path: Path) -> None:
+    whole, _ = compare(tmp_path / "run")
+    run = torn(tmp_path / "run", tmp_path / "torn")
+    with RunFolder.open(run, {}) as folder:
+        made_with.note(folder, {}, {})  # counts what is there
+    resumed, executor = compare(run)
+    assert executor.ran == [] and repr(resumed) == repr(whole)
+    assert not_shown(run, contenders(["jml", "ce"], ["miou"])) == ["lovasz", "0.25*ce+0.75*jml"]
 
 
 def test_losses_and_seeds_can_be_added_and_nothing_is_trained_twice(tmp_path: Path) -> None:

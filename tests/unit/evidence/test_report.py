@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import toy_runs
 import yaml
+from killed_writer import torn
 from torch import nn
 
 import autoseg.cli as cli
@@ -153,6 +154,15 @@ def test_an_unfinished_search_is_rendered_and_says_so(toys: Path, tmp_path: Path
     page = page_of(toys / "cut")
     assert "Not finished: 4 of 14 trainings have a result" in page.text
     assert "not confirmed" in page.text
+
+
+@pytest.mark.parametrize("kind", ["search_run", "comparison_run"])
+def test_a_run_killed_while_it_wrote_is_reported(
+    kind: str, toys: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    whole = request.getfixturevalue(kind)
+    run = open_run(torn(whole, tmp_path / "torn"))
+    assert run.finished and repr(run.records) == repr(open_run(whole).records)  # NaN equals nothing
 
 
 def test_the_training_that_a_floor_refers_to_is_of_the_search(toys: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import optuna
 import pytest
+from killed_writer import content, torn
 from sqlalchemy import event
 from toy_search import NAMES, outcome
 
@@ -167,6 +168,20 @@ def test_reading_never_writes(quick_path: Path) -> None:
     with pytest.raises(InputError, match=r"trials\.db: expected a file"):
         Ledger(quick_path / "none.db", NAMES, read_only=True)
     assert not (quick_path / "none.db").exists()
+
+
+def test_what_a_killed_writer_left_is_read_as_it_was_before_that_write(quick_path: Path) -> None:
+    (quick_path / "run").mkdir()
+    with Ledger(quick_path / "run" / "trials.db", NAMES) as ledger:
+        done = ledger.finish("search", ledger.add("search", PLANNED), outcome(), 0.5)
+    run = torn(quick_path / "run", quick_path / "torn")
+    before = content(run)
+    for _ in range(2):  # by those who look, and they leave it to the next writer to undo that
+        with Ledger(run / "trials.db", NAMES, read_only=True) as ledger:
+            assert ledger.records("search") == [done]
+        assert content(run) == before
+    with Ledger(run / "trials.db", NAMES) as ledger:
+        assert ledger.records("search") == [done]
 
 
 @pytest.mark.parametrize("name", ["a#b", "a?mode=rwc&b", "a%20b", "{a}", "a b'\"ü"])

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
-import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from killed_writer import content, torn
 
 from autoseg.cli.watch import Watch, metric_of, summary
 from autoseg.errors import InputError
@@ -206,20 +205,12 @@ def test_before_anything_is_planned(tmp_path: Path) -> None:
 
 
 def test_what_a_process_killed_while_writing_leaves_can_be_read(tmp_path: Path) -> None:
-    run, torn = tmp_path / "run", tmp_path / "torn"
-    fill(run, "compare", 1, 1)
-    connection = sqlite3.connect(run / "trials.db")
-    connection.execute("PRAGMA cache_size=1")
-    connection.execute("UPDATE trials SET state='FAIL'")
-    connection.execute("CREATE TABLE big AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n LIMIT 9000) "
-                       "SELECT i, hex(randomblob(40)) AS x FROM n")  # fmt: skip
-    shutil.copytree(run, torn)  # in the middle of a transaction
-    connection.close()
-    assert (torn / "trials.db-journal").stat().st_size > 0
-    before = {file.name: file.read_bytes() for file in torn.iterdir()}
-    status = read_status(torn)
+    fill(tmp_path / "run", "compare", 1, 1)
+    run = torn(tmp_path / "run", tmp_path / "torn")
+    before = content(run)
+    status = read_status(run)
     assert status is not None and [len(status.done), len(status.records)] == [1, 2]
-    assert {file.name: file.read_bytes() for file in torn.iterdir()} == before
+    assert content(run) == before
 
 
 def test_a_run_without_one_of_todays_settings_is_one_message(tmp_path: Path) -> None:
