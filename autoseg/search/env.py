@@ -26,6 +26,7 @@ from autoseg.imports import load
 Float32 = npt.NDArray[np.float32]
 Score = Callable[[FloatArray], float | Mapping[str, float]]
 
+PRESETS = {"model": ("tiny", "config"), "data": ("builtin", "kind")}  # the usual one; the key of a user's own
 FLOOR = 0.0  # no metric of ours scores below it; one of the user's own may
 
 
@@ -102,7 +103,8 @@ def make_env(cfg: SearchConfig | Mapping[str, Any]) -> SearchEnv:
 
     Args:
         cfg: a configuration, or what differs from the default, e.g. `{"metric": "biou", "proxy": {"iters": 50}}`; a
-            `{"model": {"name": "segformer_b0"}}` is that of `model=segformer_b0`, unless it has a `config` of its own.
+            `{"model": {"name": "segformer_b0"}}` is that of `model=segformer_b0`, unless it has a `config` of its own,
+            and `{"data": {"name": "camvid", "root": DIR}}` that of `data=camvid`, unless it has a `kind`.
 
     Raises:
         InputError: an unknown key, a wrong value, missing data, a module of `imports` that cannot be imported.
@@ -134,22 +136,24 @@ def make_env(cfg: SearchConfig | Mapping[str, Any]) -> SearchEnv:
 def _read(changes: Mapping[str, Any]) -> SearchConfig:
     """The default configuration with some keys changed."""
     try:
-        usual = OmegaConf.merge(OmegaConf.structured(SearchConfig), {"model": _network(changes.get("model", {}))})
+        presets = {group: _preset(group, changes.get(group, {})) for group in PRESETS}
+        usual = OmegaConf.merge(OmegaConf.structured(SearchConfig), presets)
         return cast(SearchConfig, OmegaConf.to_object(OmegaConf.merge(usual, dict(changes))))
     except OmegaConfBaseException as error:
         problem = str(error).splitlines()[0]
         raise InputError("configuration", "keys and types of SearchConfig", problem) from error
 
 
-def _network(section: Any) -> Any:
-    """What a section of the network changes: a file of `configs/model`, by default that of the command line's default.
+def _preset(group: str, section: Any) -> Any:
+    """What a section changes: a file of `configs/<group>`, by default that of the command line's default.
 
-    The schema's own default is no file's, since whatever it had would be merged into every other network.
+    The schema's own default is no file's, since whatever it had would be merged into every other one.
     """
-    if not isinstance(section, Mapping) or "config" in section:
+    usual, of_its_own = PRESETS[group]
+    if not isinstance(section, Mapping) or of_its_own in section:
         return {}
-    folder, name = importlib.resources.files("autoseg.conf") / "model", str(section.get("name", "tiny"))
+    folder, name = importlib.resources.files("autoseg.conf") / group, str(section.get("name", usual))
     known = sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
     if name not in known:
-        raise unknown_name("model.name", name, known)
+        raise unknown_name(f"{group}.name", name, known)
     return OmegaConf.create((folder / f"{name}.yaml").read_text(encoding="utf-8"))

@@ -12,7 +12,7 @@ import stable_baselines3.common.env_checker
 from stable_baselines3 import PPO
 
 from autoseg.cli.configuration.compose import compose
-from autoseg.config import ModelConfig, SearchConfig
+from autoseg.config import DataConfig, ModelConfig, SearchConfig
 from autoseg.controllers.base import FloatArray
 from autoseg.errors import Diverged, InputError
 from autoseg.search.env import Score, SearchEnv, make_env
@@ -125,6 +125,8 @@ def test_wrong_input_of_the_user_is_passed_on() -> None:
         ({"proxy": {"optimizer": "sgd", "momentum": -1}}, r"proxy\.momentum"),
         ({"proxy": {"iters": 3, "warmup": 3}}, r"proxy\.warmup"),
         ({"model": {"name": "tinny"}}, r"model\.name.*tiny"),
+        ({"data": {"name": "camvd"}}, r"data\.name.*camvid"),
+        ({"data": {"name": "camvid", "root": "no/such"}}, r"data\.root.*no/such"),
         ({"imports": ["none.py"]}, "imports"),
     ],
 )
@@ -149,6 +151,24 @@ def test_the_network_is_that_of_the_command_line(
     data = {"count": [4, 2, 2], "cache_dir": str(tmp_path)}
     make_env({"device": "cpu", "data": data, "proxy": {"size": [48, 64]}, "model": section})
     assert made[0].model == compose("search", SearchConfig, words).model
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ({"name": "camvid", "root": "x"}, ["data=camvid", "data.root=x"]),
+        ({"count": [4, 2, 2]}, ["data.count=[4,2,2]"]),
+        ({"name": "mine", "kind": "folder", "root": "x"}, ["data=folder", "data.name=mine", "data.root=x"]),
+    ],
+)
+def test_the_data_are_those_of_the_command_line(
+    section: dict[str, Any], words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[DataConfig] = []
+    monkeypatch.setattr("autoseg.data.open_data", lambda data, size: opened.append(data))
+    monkeypatch.setattr("autoseg.search.proxy.ProxyTask.of", lambda config, _: None)
+    make_env({"device": "cpu", "data": section})
+    assert opened == [compose("search", SearchConfig, words).data]
 
 
 def test_a_network_of_the_users_own_has_nothing_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
