@@ -16,7 +16,7 @@ from torch import nn
 from autoseg.errors import InputError
 from autoseg.losses import LossCard, build_loss
 from autoseg.losses.build import IDENTITY, card_path, check_term, terms_of
-from autoseg.losses.expression import parse, quoted
+from autoseg.losses.expression import NAME, QUOTED, parse, quoted
 from autoseg.metrics import is_known
 from autoseg.metrics import parse as parse_metric
 from autoseg.search.run_folder import slug
@@ -32,7 +32,7 @@ class Contender:
     # in tables and in the ledger. A card in it is called by its metric and the digest of its content, so that another
     # loss under the same path is another contender
     name: str
-    text: str  # what was typed, without spaces
+    text: str  # what was typed, without spaces but for those in quotes
     kept: str  # the same with cards as files of the comparison's own folder, "cards/<name>.json"
     searched: bool  # found by a search; all else is hand-made, the identity curves (soft Jaccard and its like) too
     cards: Mapping[str, LossCard] = field(default_factory=dict)  # the cards in it by name
@@ -88,7 +88,7 @@ def reference_of(text: str, among: Sequence[Contender]) -> Contender:
     file = card_path(text)
     label = _label(LossCard.load(file)) if file is not None and file.is_file() else None
     for contender in among:
-        if "".join(text.split()) in (contender.name, contender.text) or label == contender.name:
+        if _packed(text) in (contender.name, contender.text) or label == contender.name:
             return contender
     names = [contender.name for contender in among]
     hint = "Add it to losses, or name another."
@@ -134,7 +134,7 @@ def contender(text: str, metric: str, home: Path | None = None) -> Contender:
     """
     text = text.strip()
     path = text if os.path.exists(text) else None  # may hold characters that sums use
-    text = path or "".join(text.split())
+    text = path or _packed(text)
     if text == IDENTITY:
         parse_metric(metric)
         return Contender(f"{IDENTITY}/{metric}", text, f"{IDENTITY}/{metric}", searched=False)
@@ -154,9 +154,17 @@ def contender(text: str, metric: str, home: Path | None = None) -> Contender:
     return Contender(name, text, kept, searched, cards)
 
 
+def _packed(text: str) -> str:
+    """A sum without blanks, but for those in quotes."""
+    return re.sub(rf"{QUOTED.pattern}|\s+", lambda found: found[0] if found[1] else "", text)
+
+
 def _replaced(text: str, term: str, by: str) -> str:
     """A sum with another name for one of its losses, not for those that have it in theirs."""
-    return re.sub(rf"(?<![\w./~-]){re.escape(term)}(?![\w./~-])", lambda _: by, text)
+    if text == term:  # a path that may hold anything
+        return by
+    typed = (term, f'"{term}"', f"'{term}'")
+    return re.sub(rf"{QUOTED.pattern}|{NAME.pattern}", lambda found: by if found[0] in typed else found[0], text)
 
 
 def _label(card: LossCard) -> str:

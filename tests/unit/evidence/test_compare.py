@@ -176,6 +176,24 @@ def test_what_was_searched_and_what_was_not(tmp_path: Path) -> None:
     assert among[3].kept == f"cards/{among[3].name}.json"
 
 
+@pytest.mark.parametrize("quote", ["'", '"'])
+def test_a_card_in_quotes_is_one_of_a_sum(quote: str, tmp_path: Path) -> None:
+    (tmp_path / "my dir").mkdir()
+    card, path = a_card(tmp_path / "loss.json"), tmp_path / "my dir" / "loss.json"
+    a_card(path, "biou")
+    losses = ["ce", f"0.5 * {card} + 0.5 * {quote}{path}{quote}", f"ce+{quote}{card}{quote}"]
+    among = contenders(losses, ["miou", "biou"])
+    of_miou, of_biou = among[2].cards.keys(), among[1].cards.keys() - among[2].cards.keys()
+    assert among[1].name == f"0.5*{min(of_miou)}+0.5*{min(of_biou)}" and among[2].name == f"ce+{min(of_miou)}"
+    assert reference_of(losses[1], among) == among[1]
+    assert all("was not confirmed" in text for text in warnings_about(among, ["miou", "biou"], 3, [1]))
+    home = tmp_path / "a home"
+    built = keep_cards(among, home)
+    for one in contenders([contender.kept for contender in among], ["miou"], home):
+        assert one.kept in [contender.kept for contender in among] and "'" not in one.kept and '"' not in one.kept
+        RECIPE.build(built[one.name])
+
+
 def test_identity_curves_in_a_sum_have_the_options_of_the_comparison() -> None:
     among = contenders(["0.5*ce+0.5*identity/biou", "identity/biou+0.5*miou"], ["miou"])
     assert [c.searched for c in among] == [False, False]
