@@ -71,6 +71,18 @@ class Plan:
         return self.amount.total
 
 
+def expected_seconds(plan: Plan, per_training: float) -> float:
+    """Seconds of what a plan still has to do: rounds wait for their slowest, the rest fills all workers."""
+    amount, begun, waves = plan.amount, plan.done - plan.first_round * plan.candidates, 0
+    left = amount.up_to(amount.total) - amount.up_to(plan.done)
+    for _ in range(plan.first_round, plan.rounds):
+        of_round = plan.candidates - min(begun, plan.candidates)
+        begun -= plan.candidates - of_round
+        left -= of_round
+        waves += math.ceil(of_round / plan.workers)
+    return (waves + math.ceil(left / plan.workers)) * per_training
+
+
 @dataclass(frozen=True)
 class Progress:
     """How far a search is.

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from autoseg.errors import InputError, unknown_name
 from autoseg.imports import NAME
+from autoseg.search.records import TrialRecord
 
 NUMBER = r"\d+(?:\.\d*)?(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?"
 FLOOR = re.compile(rf"(?P<metric>{NAME})>=(?:(?P<level>{NUMBER})|(?:(?P<factor>{NUMBER})\*)?(?P<rival>{NAME}))")
@@ -70,6 +71,19 @@ class Reward:
             return score
         missing = (self.level - watched) / (abs(self.level) or 1.0)
         return score - abs(score) * (1.0 if math.isnan(missing) else min(1.0, missing))
+
+
+def scored_by(record: TrialRecord, metric: str) -> TrialRecord:
+    """With its score under a metric or a sum for its reward; as it is, where that was not scored.
+
+    So are scores under a sum with a metric of the user's own, whose code is not loaded to look at a run.
+    """
+    score = record.scores.get(metric, math.nan)
+    if record.scores and metric not in record.scores:
+        from autoseg.metrics import is_known, score_of  # torch, for sums alone
+
+        score = score_of(record.scores, metric) if is_known(metric) else math.nan
+    return record if math.isnan(score) else replace(record, reward=score)
 
 
 def _score(scores: Mapping[str, float], name: str, field: str) -> float:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 
 import numpy as np
 
 from autoseg.config import SearchSettings
 from autoseg.errors import InputError, unknown_name
 from autoseg.losses import check_text, load_loss
-from autoseg.metrics import higher_is_better, is_known, score_of
+from autoseg.metrics import higher_is_better, is_known
 from autoseg.search.candidate import hand_made_rivals
-from autoseg.search.records import TrialRecord
 from autoseg.search.reward import Floor
 from autoseg.surrogates import build_space
 from autoseg.surrogates.space import SearchSpace
@@ -107,13 +104,3 @@ def _theta_of(text: str, space: SearchSpace) -> np.ndarray:
         hint = f"It takes the place of the identity curves in its own space: space={own.name}."
         raise InputError("space", f"that of this search, {space.name}, or one of the same curves", own.name, hint)
     return loss.theta
-
-
-def scored_by(record: TrialRecord, metric: str) -> TrialRecord:
-    """With its score under a metric or a sum for its reward; as it is, where that was not scored.
-
-    So are scores under a metric of the user's own, whose code is not loaded to look at a run.
-    """
-    if not is_known(metric) or math.isnan(score := score_of(record.scores, metric)):
-        return record
-    return replace(record, reward=score)

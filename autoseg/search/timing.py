@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,7 +10,6 @@ from typing import Any
 
 from autoseg.execution import Executor, Job
 from autoseg.search.candidate import CandidateTask
-from autoseg.search.observer import Plan
 from autoseg.search.proxy import ProxyTask
 from autoseg.search.records import COMPLETE
 
@@ -59,15 +57,3 @@ def seconds_per_training(executor: Executor, theta: Sequence[float], seed: int) 
     jobs = [Job(f"timing {i}", payload, "timing") for i in range(executor.workers)]
     seconds = [outcome.scores["seconds"] for _, outcome in executor.run(jobs) if outcome.state == COMPLETE]
     return fmean(seconds) if seconds else None
-
-
-def expected_seconds(plan: Plan, per_training: float) -> float:
-    """Seconds of what a plan still has to do: rounds wait for their slowest, the rest fills all workers."""
-    amount, begun, waves = plan.amount, plan.done - plan.first_round * plan.candidates, 0
-    left = amount.up_to(amount.total) - amount.up_to(plan.done)
-    for _ in range(plan.first_round, plan.rounds):
-        of_round = plan.candidates - min(begun, plan.candidates)
-        begun -= plan.candidates - of_round
-        left -= of_round
-        waves += math.ceil(of_round / plan.workers)
-    return (waves + math.ceil(left / plan.workers)) * per_training

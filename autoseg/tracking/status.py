@@ -17,9 +17,9 @@ import psutil
 from autoseg.search.ledger import STUDIES, Ledger
 from autoseg.search.observer import Amount, RoundSummary
 from autoseg.search.records import COMPLETE, RUNNING, TrialRecord
+from autoseg.search.reward import scored_by
 from autoseg.search.run_folder import OWNER, all_settings, began, kind_of, read_config
 from autoseg.search.stages import stages_of
-from autoseg.search.target import scored_by
 from autoseg.tracking.terminal import round_text
 
 WAITING, GOING, FINISHED, DEAD = "waiting", "running", "finished", "dead"

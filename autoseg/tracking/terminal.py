@@ -10,10 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from autoseg.search.observer import Observer, Plan, RoundSummary
+from autoseg.search.observer import Observer, Plan, RoundSummary, expected_seconds
 from autoseg.search.observer import Progress as SearchProgress
 from autoseg.search.records import COMPLETE, PRUNED, SearchResult, TrialRecord, counted, duration, percent
-from autoseg.search.timing import expected_seconds
 
 PLAIN: dict[str, Any] = {"highlight": False, "soft_wrap": True}
 

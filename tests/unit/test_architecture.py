@@ -83,6 +83,7 @@ def test_text_is_utf_8_whatever_the_locale():
             ("autoseg.cli", ["torch", "hydra", "optuna"]),
             ("autoseg.search.proxy", ["torch", "mmseg"]),
             ("autoseg.search.loop", ["torch", "mmseg", "hydra", "wandb"]),
+            ("autoseg.tracking.status", ["torch"]),
         ],
         [(f"autoseg.cli.{command}", ["torch", "optuna", "scipy"]) for command in ("search", "compare", "trust")],
         [

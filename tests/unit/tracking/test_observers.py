@@ -15,9 +15,8 @@ from rich.console import Console
 
 from autoseg.config import TrackerConfig
 from autoseg.errors import InputError
-from autoseg.search.observer import Amount, Observer, Observers, Plan, Progress, RoundSummary
+from autoseg.search.observer import Amount, Observer, Observers, Plan, Progress, RoundSummary, expected_seconds
 from autoseg.search.records import Finding, SearchResult, TrialRecord, duration, percent
-from autoseg.search.timing import expected_seconds
 from autoseg.tracking import Log, Terminal, build_observers
 from autoseg.tracking.log import candidate_values
 
