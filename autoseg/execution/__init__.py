@@ -12,8 +12,7 @@ from pathlib import Path
 from autoseg.execution.devices import slots
 from autoseg.execution.inline import InlineExecutor
 from autoseg.execution.job import Executor, Job, Outcome, Task, Watched
-from autoseg.execution.processes import ProcessExecutor
-from autoseg.execution.standby import Standby
+from autoseg.execution.processes import ProcessExecutor, Standby
 
 __all__ = [
     "Executor", "InlineExecutor", "Job", "Outcome", "ProcessExecutor", "Standby", "Task", "Watched", "build_executor",

@@ -22,7 +22,7 @@ from autoseg.errors import InputError
 from autoseg.execution.crew import Crew, Worker
 from autoseg.execution.devices import number_of
 from autoseg.execution.job import Attempt, Outcome, Task, attempt
-from autoseg.execution.process import thread_variables
+from autoseg.execution.processes import thread_variables
 from autoseg.execution.worker import load
 
 if TYPE_CHECKING:

@@ -172,7 +172,7 @@ def test_whatever_a_task_does_it_is_an_outcome_and_the_next_job_runs(do: str, at
 
 
 def test_workers_are_kept_between_runs_and_choose_their_device_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("autoseg.execution.process.visible_gpus", lambda: ["2", "5"])
+    monkeypatch.setattr("autoseg.execution.processes.visible_gpus", lambda: ["2", "5"])
     with ProcessExecutor(toy, ["cuda:1"], threads=3) as executor:
         (first,) = outcomes(executor, {"do": "environment"})
         (second,) = outcomes(executor, {"do": "environment"})
@@ -187,7 +187,7 @@ def test_a_cpu_worker_sees_no_gpu() -> None:
 
 
 def test_a_failure_on_a_gpu_costs_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("autoseg.execution.process.visible_gpus", lambda: ["0"])
+    monkeypatch.setattr("autoseg.execution.processes.visible_gpus", lambda: ["0"])
     with ProcessExecutor(toy, ["cuda:0"]) as executor:
         before, failed, after = outcomes(executor, {}, {"do": "raise"}, {})
     assert failed.state == "failed" and before.scores["pid"] != after.scores["pid"]

@@ -17,7 +17,7 @@ from test_executors import gone, outcomes
 from toy_task import note, note_and_fail, note_and_hang, toy
 
 from autoseg.execution import ProcessExecutor, Standby, crew, processes
-from autoseg.execution.process import WorkerProcess
+from autoseg.execution.processes import WorkerProcess
 
 
 def noted(folder: Path, count: int) -> set[int]:
