@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from types import UnionType
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 from autoseg.config import RIVALS, ConfirmConfig, SearchSettings
 from autoseg.controllers import Controller, build_controller
@@ -18,7 +18,7 @@ from autoseg.controllers.base import check_number
 from autoseg.errors import InputError
 from autoseg.execution import build_executor, places
 from autoseg.metrics.base import MetricOptions
-from autoseg.search.candidate import CandidateTask, hand_made_rivals
+from autoseg.search.candidate import CandidateTask, Train, hand_made_rivals
 from autoseg.search.loop import Problem, run_search
 from autoseg.search.observer import Observer, Observers, Plan
 from autoseg.search.own import Knowing
@@ -30,9 +30,6 @@ from autoseg.search.target import begins, check_settings, space_of
 from autoseg.search.versions import versions
 from autoseg.surrogates.space import SearchSpace
 from autoseg.tracking import Log, Terminal
-
-if TYPE_CHECKING:
-    from autoseg.search.candidate import Train
 
 
 def _check_train(train: object) -> None:

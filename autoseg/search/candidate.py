@@ -6,19 +6,21 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from torch import nn
 
 from autoseg.config import SearchSettings
 from autoseg.errors import Diverged, InputError
 from autoseg.execution import Watched
+from autoseg.losses import build_loss, searched_loss
+from autoseg.losses.late import LateLoss
 from autoseg.search.keepsakes import Keepsakes
 from autoseg.search.reward import Floor
 from autoseg.search.rungs import Stopped, Watch
+from autoseg.surrogates import SearchSpace
 
-if TYPE_CHECKING:  # the search process holds this task without torch
-    from torch import nn
-
-    Train = Callable[[nn.Module, int, str], "float | Mapping[str, float]"]
+Train = Callable[[nn.Module, int, str], float | Mapping[str, float]]
 
 
 @dataclass(frozen=True)
@@ -63,19 +65,12 @@ class CandidateTask:
         """The loss of a payload."""
         if self.num_classes is not None:
             return self._build(payload, self.num_classes)
-        from autoseg.losses.late import LateLoss
-
         return LateLoss(lambda num_classes: self._build(payload, num_classes))
 
     def _build(self, payload: dict[str, Any], num_classes: int) -> nn.Module:
         if "theta" in payload:
-            from autoseg.losses import searched_loss
-            from autoseg.surrogates import SearchSpace
-
             space = SearchSpace.from_dict(self.space)
             return searched_loss(space, payload["theta"], num_classes, self.ignore_index, **self.options)
-        from autoseg.losses import build_loss
-
         text, ignore = payload["loss"], self.ignore_index
         return build_loss(text, num_classes=num_classes, ignore_index=ignore, identity=self.options)
 

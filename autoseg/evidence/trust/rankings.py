@@ -13,19 +13,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from autoseg.errors import InputError
 from autoseg.evidence.trust.agreement import LEAST, Agreement, agreement, tau_difference
 from autoseg.execution import Executor
 from autoseg.search.bench import train_list
-from autoseg.search.candidate import CandidateTask
+from autoseg.search.candidate import CandidateTask, Train
 from autoseg.search.observer import Observer
 from autoseg.search.records import COMPLETE, TrialRecord
 from autoseg.search.run_folder import RunFolder
-
-if TYPE_CHECKING:
-    from autoseg.search.candidate import Train
 
 STUDY = "trust"
 PROXY, AGAIN, FULL = "proxy", "proxy, another seed", "fuller training"
