@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import get_args
 
 from autoseg.config import RIVALS, ConfirmConfig, SearchSettings
 from autoseg.controllers import Controller, build_controller
-from autoseg.controllers.base import check_number
+from autoseg.controllers.base import check_integer, check_number
 from autoseg.errors import InputError
 from autoseg.execution import build_executor, places
 from autoseg.metrics.base import MetricOptions
@@ -46,13 +46,6 @@ def _check_train(train: object) -> None:
     except TypeError:
         pass
     raise InputError("train", expected, got, "It trains with that loss and returns the score.")
-
-
-def _check_numbers(from_one: Mapping[str, object], from_zero: Mapping[str, object]) -> None:
-    for least, given in ((1, from_one), (0, from_zero)):
-        for field, value in given.items():
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise InputError(field, f"a whole number from {least} on", repr(value))
 
 
 def _check_kinds(*given: tuple[str, object, type | UnionType]) -> None:
@@ -160,10 +153,11 @@ def search(
         AutosegError: no candidate completed.
     """
     _check_train(train)
-    _check_numbers(
-        {"rounds": rounds, "candidates": candidates, "threads": threads, "per_device": per_device},
-        {"seed": seed, "retries": retries, "confirm_top": confirm_top, "confirm_seeds": confirm_seeds},
-    )
+    from_one = {"rounds": rounds, "candidates": candidates, "threads": threads, "per_device": per_device}
+    from_zero = {"seed": seed, "retries": retries, "confirm_top": confirm_top, "confirm_seeds": confirm_seeds}
+    for least, given in ((1, from_one), (0, from_zero)):
+        for field, value in given.items():
+            check_integer(field, value, least)
     MetricOptions(1 if num_classes is None else num_classes, ignore_index, tolerance)  # refuses what is none
     _check_kinds(
         ("metric", metric, str), ("space", space, str | SearchSpace), ("controller", controller, str | Controller),

@@ -171,7 +171,7 @@ def check_integer(field: str, value: object, least: int, most: float = math.inf)
     """Raises InputError unless `value` is an integer from `least` to `most`."""
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         limit = f" and at most {most:.0f}" if most < math.inf else ""
-        raise InputError(field, f"an integer of at least {least}{limit}", repr(value))
+        raise InputError(field, f"a whole number of at least {least}{limit}", repr(value))
 
 
 def check_number(field: str, value: object, above: float = 0.0) -> None:

@@ -118,7 +118,7 @@ def test_a_controller_of_another_space_is_refused_at_once(quick_path: Path) -> N
 @pytest.mark.parametrize(
     ("field", "value", "said"),
     [
-        ("rounds", 0, "from 1 on, got 0"), ("candidates", 2.5, "from 1 on, got 2.5"),
+        ("rounds", 0, "at least 1, got 0"), ("candidates", 2.5, "at least 1, got 2.5"),
         ("tolerance", -1, "0 or more, got -1"),
         ("num_classes", "3", "a whole number, got '3'"),
         ("ignore_index", None, "a whole number, got None"), ("rivals", "ce", "a list, got 'ce'"),
@@ -194,7 +194,7 @@ def test_rounds_that_are_refused_change_nothing(quick_path: Path) -> None:
     run = quick_path / "run"
     kept = autoseg.search("miou", my_train, num_classes=3, run_dir=run, inline=True, **SMALL)
     before = (run / "config.yaml").read_text()
-    for rounds, least in ((1, "at least 2, which were begun"), (0, "a whole number from 1 on")):
+    for rounds, least in ((1, "at least 2, which were begun"), (0, "a whole number of at least 1")):
         with pytest.raises(InputError, match=rf"rounds: expected {least}, got {rounds}"):
             autoseg.search("miou", my_train, num_classes=3, run_dir=run, inline=True, **{**SMALL, "rounds": rounds})
         assert (run / "config.yaml").read_text() == before
