@@ -155,11 +155,11 @@ def _proxies(config: TrustConfig, search: SearchConfig) -> dict[str, ProxyConfig
         raise InputError("full.iters", f"more than the proxy's {own.iters}", longer.iters)
     found = {PROXY: own, AGAIN: own, FULL: longer}
     for text in texts:
-        if twice := text in found:
-            raise InputError("cheaper", "each once", f"{text} {1 + twice} times")
         changes = text.split()
         if not changes or any(not change.startswith("proxy.") for change in changes):
             raise InputError("cheaper", 'changes of the proxy, such as "proxy.iters=75"', repr(text))
+        if text in found:
+            raise InputError("cheaper", "each once", f"{text} more than once")
         changed = compose.changed("search", search, changes)
         check(changed)
         found[text] = changed.proxy

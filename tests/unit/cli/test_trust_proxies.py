@@ -32,6 +32,10 @@ def test_savings_can_be_tried():
     ]  # fmt: skip
     with pytest.raises(InputError, match=r"proxy\.warmup: expected fewer than the 250"):
         _proxies(TrustConfig(cheaper=["proxy.warmup=250"]), SearchConfig())
+    with pytest.raises(InputError, match=r"cheaper: expected each once, got proxy\.iters=75 more than once"):
+        _proxies(TrustConfig(cheaper=["proxy.iters=75"] * 3), SearchConfig())
+    with pytest.raises(InputError, match=r"cheaper: expected changes of the proxy, .* got 'proxy'"):
+        _proxies(TrustConfig(cheaper=["proxy"]), SearchConfig())
 
 
 @pytest.mark.parametrize("kind", [SearchConfig(), CompareConfig(losses=["ce"])])
