@@ -73,8 +73,18 @@ def run_search(
         again = [r for r in there.records if r.state in UNLUCKY and not 0 <= r.round < first]  # see `Bench.train`
         done = sum(record.state != RUNNING for record in there.records) - len(again)
         bench = Bench(ledger, executor, observer, there.amount, settings.confirm.iters)
-        size = settings.rounds, settings.candidates, executor.workers
-        observer.started(Plan(folder.path, problem.metric, *size, there.amount, done, first, seconds_per_training))
+        plan = Plan(
+            folder.path,
+            problem.metric,
+            rounds=settings.rounds,
+            candidates=settings.candidates,
+            workers=executor.workers,
+            amount=there.amount,
+            done=done,
+            first_round=first,
+            seconds_per_training=seconds_per_training,
+        )
+        observer.started(plan)
         reward = _reward(bench, "floor", problem, settings, problem.seed)
         for round in range(first, settings.rounds):
             folder.save_checkpoint(round, controller.brief_state())
