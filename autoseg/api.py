@@ -17,59 +17,21 @@ from autoseg.controllers import Controller, build_controller
 from autoseg.controllers.base import check_integer, check_number
 from autoseg.errors import InputError
 from autoseg.execution import build_executor, places
+from autoseg.metrics import is_known, own_metrics, parse
 from autoseg.metrics.base import MetricOptions
 from autoseg.search.candidate import CandidateTask, Train, hand_made_rivals
 from autoseg.search.loop import Problem, run_search
-from autoseg.search.observer import Observer, Observers, Plan
+from autoseg.search.observer import Observer, Observers, Plan, Progress
 from autoseg.search.own import Knowing
 from autoseg.search.publish import CardPublisher
-from autoseg.search.records import SearchResult
+from autoseg.search.records import COMPLETE, SearchResult, TrialRecord, percent
 from autoseg.search.run_folder import RunFolder, new_run_path
-from autoseg.search.shares import Shares
 from autoseg.search.target import begins, check_settings, space_of
 from autoseg.search.versions import versions
 from autoseg.surrogates.space import SearchSpace
 from autoseg.tracking import Log, Terminal
 
-
-def _check_train(train: object) -> None:
-    """Refuse what cannot be called as a training is, before workers are started to find out."""
-    expected, got = "a function of (loss, seed, device)", type(train).__name__
-    try:
-        if callable(train):
-            signature = inspect.signature(train)
-            got = f"{getattr(train, '__name__', got)}{signature}"
-            signature.bind(None, 0, "cpu")
-            return
-    except ValueError:  # of a builtin, which does not say how it is called
-        return
-    except TypeError:
-        pass
-    raise InputError("train", expected, got, "It trains with that loss and returns the score.")
-
-
-def _check_kinds(*given: tuple[str, object, type | UnionType]) -> None:
-    for field, value, kind in given:
-        if not isinstance(value, kind):
-            names = [one.__name__.removesuffix("Type") for one in get_args(kind) or (kind,)]  # NoneType is None
-            raise InputError(field, " or ".join(names), repr(value))
-
-
-class _Shown(Terminal):
-    """Progress without what the search warns of, which is a warning of Python."""
-
-    def warning(self, text: str) -> None:
-        """See `search`."""
-
-
-class _Begun(Observer):
-    """Remembers whether there was anything left to do."""
-
-    over = False
-
-    def started(self, plan: Plan) -> None:
-        """See `Observer`."""
-        self.over = plan.done >= plan.total
+SLACK = 1e-6  # a mean of scores that are 1 may be a little more
 
 
 def search(
@@ -225,7 +187,7 @@ def search(
         begun = _Begun()
         shown = [_Shown()] if progress else []
         observers = Observers(
-            [Log(folder.log), *shown, begun, Shares(metric), *([] if observer is None else [observer])]
+            [Log(folder.log), *shown, begun, _Shares(metric), *([] if observer is None else [observer])]
         )
         stack.callback(observers.close)
         try:
@@ -241,3 +203,71 @@ def search(
     for text in [*([old] if begun.over else []), *result.warnings]:
         warnings.warn(text, stacklevel=2 + through)
     return result
+
+
+def _check_train(train: object) -> None:
+    """Refuse what cannot be called as a training is, before workers are started to find out."""
+    expected, got = "a function of (loss, seed, device)", type(train).__name__
+    try:
+        if callable(train):
+            signature = inspect.signature(train)
+            got = f"{getattr(train, '__name__', got)}{signature}"
+            signature.bind(None, 0, "cpu")
+            return
+    except ValueError:  # of a builtin, which does not say how it is called
+        return
+    except TypeError:
+        pass
+    raise InputError("train", expected, got, "It trains with that loss and returns the score.")
+
+
+def _check_kinds(*given: tuple[str, object, type | UnionType]) -> None:
+    for field, value, kind in given:
+        if not isinstance(value, kind):
+            names = [one.__name__.removesuffix("Type") for one in get_args(kind) or (kind,)]  # NoneType is None
+            raise InputError(field, " or ".join(names), repr(value))
+
+
+class _Shown(Terminal):
+    """Progress without what the search warns of, which is a warning of Python."""
+
+    def warning(self, text: str) -> None:
+        """See `search`."""
+
+
+class _Shares(Observer):
+    """Warns of the first score of the target that lies outside what its metric can be. The search goes on.
+
+    A score of the user's own may have any range, and so nothing is said of it, nor of scores beside the target.
+
+    Args:
+        metric: the target, a name or a sum.
+    """
+
+    def __init__(self, metric: str) -> None:
+        terms = parse(metric) if is_known(metric) else []
+        own = {one.name for one in own_metrics()}
+        self._metric, self._top = metric, sum(weight for weight, _ in terms)
+        self._told = not terms or any(name in own for _, name in terms)
+
+    def trained(self, record: TrialRecord, progress: Progress) -> None:
+        """Look at its score."""
+        score = record.scores.get(self._metric, 0.0)
+        if self._told or record.state != COMPLETE or -SLACK <= score <= self._top + SLACK:
+            return
+        self._told = True
+        said = (
+            f"train() returned {score:g} for {self._metric}, which lies between 0 and {self._top:g}: scores are read "
+            f"as shares of 1, and this one is shown as {percent(score, 0)} %. The search goes on with it as it is."
+        )
+        warnings.warn(said, stacklevel=2)
+
+
+class _Begun(Observer):
+    """Remembers whether there was anything left to do."""
+
+    over = False
+
+    def started(self, plan: Plan) -> None:
+        """See `Observer`."""
+        self.over = plan.done >= plan.total

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from autoseg.surrogates.fast.gpu import launches
-from autoseg.training.replay import CudaGraph
+from autoseg.training.cuda_graph import CudaGraph
 from benchmarks import losses
 from benchmarks.harness import Row, attempted, by_kernels, paired
 

@@ -3,7 +3,7 @@
 * `loop`: the whole of it; read it first. `target` says what is maximised and with which surrogate, `bench` gets a
   round's trainings done, `reward` makes a number of scores, `confirm` trains the best again with fresh seeds, beside
   their rivals; `stages` says what of this is done and how much there is; `rungs` stop hopeless ones, `timing` says how
-  long it will take, `observer` is who is told; `shares` warns of a score that is none;
+  long it will take, `observer` is who is told;
 * `ledger`: every training in `trials.db`, as `records`; `run_folder` is where it lies, `publish` writes the card of the
   best there;
 * `candidate`: what a worker does, from a payload to a loss to scores; `proxy` is our training in it, with what

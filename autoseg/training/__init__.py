@@ -2,7 +2,7 @@
 
 The plain path, in the order in which a training goes through it; read these and you know what a training computes:
 
-* `models`: an mmsegmentation config becomes a `Segmentor`, a function from images to logits (`imports` keeps that
+* `models`: an mmsegmentation config becomes a `Segmentor`, a function from images to logits (`stand_ins` keep that
   import small, `weights` and `checkpoint` read files of weights without executing them, `resize` upsamples logits);
 * `batches`: the stream of augmented batches, drawn from the seed alone;
 * `targets`: what the labels of a batch become (`proxy.labels`: as they are, smoothed, a teacher's ...);
@@ -11,7 +11,7 @@ The plain path, in the order in which a training goes through it; read these and
 * `evaluate`: whole images to exact metrics.
 
 Two options save work and change nothing else: `frozen` (`proxy.backbone=frozen`) stores what a fixed backbone makes of
-the batches, and `replay` (`proxy.cuda_graph`) has a GPU repeat a captured iteration.
+the batches, and `cuda_graph` (`proxy.cuda_graph`) has a GPU repeat a captured iteration.
 
 `layers/` has the layers of small networks faster on a CPU; `models` puts them in, and nothing else knows of them.
 """

@@ -12,8 +12,8 @@ from autoseg.config import ProxyConfig
 from autoseg.errors import Diverged
 from autoseg.losses import compiled_loss
 from autoseg.training.batches import Batches
+from autoseg.training.cuda_graph import CudaGraph, Replayed, Step, check_replayable
 from autoseg.training.precision import Precision
-from autoseg.training.replay import CudaGraph, Replayed, Step, check_replayable
 from autoseg.training.schedule import build_optimizer, rates, set_rates
 from autoseg.training.targets import Targets
 

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from autoseg.config import ModelConfig
 from autoseg.errors import InputError
 from autoseg.mmconfigs import config_path, mmengine_config, type_name
-from autoseg.training.imports import left_out
 from autoseg.training.layers.depthwise import DilatedDepthwise
 from autoseg.training.layers.normalization import FastBatchNorm
 from autoseg.training.layers.pointwise import PointwiseConv
 from autoseg.training.resize import upsample
+from autoseg.training.stand_ins import left_out
 from autoseg.training.weights import load_backbone
 
 log = logging.getLogger(__name__)

@@ -37,7 +37,7 @@ class Targets:
     """Hard labels: what the masks say.
 
     Attributes:
-        replayable: what it does for one batch is what it does for the next, but for tensors: see `training.replay`.
+        replayable: what it does for one batch is what it does for the next, but for tensors: see `training.cuda_graph`.
     """
 
     replayable: ClassVar[bool] = True

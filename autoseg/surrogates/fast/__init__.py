@@ -3,5 +3,5 @@
 A formula is read once: which totals it asks for (`asked`), sorted by who computes them (`wanted`) into what one pass
 does (`passes`); where a metric is one ratio of its totals (`ratios`), a kernel has the loss too. `reading` has those
 of a batch computed by `cpu/` or `gpu/`. Both save little beside the logits, and compute the rest again in backward;
-their gradient can be taken `once`.
+their gradient can be taken once (`first_order`).
 """

@@ -20,8 +20,8 @@ from autoseg.config import ProxyConfig
 from autoseg.errors import InputError
 from autoseg.losses import build_loss
 from autoseg.training import Training, build_targets, loop
+from autoseg.training.cuda_graph import WARM_UP, CudaGraph, Step, check_replayable, replayable
 from autoseg.training.precision import Precision, precision_of, reproducible
-from autoseg.training.replay import WARM_UP, CudaGraph, Step, check_replayable, replayable
 from autoseg.training.state import restore, state
 
 GRAPH = replace(PROXY, iters=12, cuda_graph=True)

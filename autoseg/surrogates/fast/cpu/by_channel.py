@@ -20,7 +20,7 @@ from autoseg.surrogates.fast.asked import Asked, is_map
 from autoseg.surrogates.fast.cpu.fused import numbers, softmax
 from autoseg.surrogates.fast.cpu.pieces import Piece, pieces_of, value_alone, value_and_slope
 from autoseg.surrogates.fast.cpu.windows import dilated, eroded, greatest_around
-from autoseg.surrogates.fast.once import once
+from autoseg.surrogates.fast.first_order import once
 from autoseg.surrogates.logic import CurveLogic
 
 BLOCK = 2**18  # elements of a block, its channels times the image's pixels; one channel at least

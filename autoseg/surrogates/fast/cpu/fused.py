@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autoseg.surrogates.fast.cpu.pieces import ROOM, pieces_of, room_for, total, value_and_slope
-from autoseg.surrogates.fast.once import once
+from autoseg.surrogates.fast.first_order import once
 from autoseg.surrogates.fast.passes import Bound, Own, Pixels
 
 BLOCK = 2**17  # numbers of a block, C times its pixels

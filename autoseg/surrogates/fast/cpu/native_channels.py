@@ -19,7 +19,7 @@ from autoseg.surrogates.fast.asked import Asked
 from autoseg.surrogates.fast.cpu.by_channel import Work
 from autoseg.surrogates.fast.cpu.native import call, plain
 from autoseg.surrogates.fast.cpu.pieces import table
-from autoseg.surrogates.fast.once import once
+from autoseg.surrogates.fast.first_order import once
 
 PRED, LABEL, WIDENED, ERODE, DILATE, EDGE, AND, OR = range(8)  # `Op` of channels.cpp
 _OPS = {"pred": PRED, "erode": ERODE, "dilate": DILATE, "boundary": EDGE, "and": AND, "or": OR}

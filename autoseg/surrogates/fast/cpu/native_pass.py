@@ -14,7 +14,7 @@ from torch import Tensor
 
 from autoseg.surrogates.fast.cpu.native import MAX_PIECES, call, plain
 from autoseg.surrogates.fast.cpu.pieces import table
-from autoseg.surrogates.fast.once import once
+from autoseg.surrogates.fast.first_order import once
 from autoseg.surrogates.fast.passes import Bound
 
 

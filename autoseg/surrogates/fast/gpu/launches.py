@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from autoseg.surrogates.fast.first_order import once
 from autoseg.surrogates.fast.gpu.plans import Plan
-from autoseg.surrogates.fast.once import once
 from autoseg.surrogates.fast.ratios import Ratio
 
 HELD = 96  # numbers a thread that `rows` keeps of a pixel and its totals, at most: it then spills no registers
