@@ -103,7 +103,7 @@ class ProxyConfig:
     cuda_graph: bool = False  # GPU: iterations are captured once and replayed; off, since no GPU has measured it yet
     compile: str = choice("auto", "on", "off")  # the loss; on, and auto in long CPU trainings, need a C++ compiler
     threads: int = number(1, least=1)  # CPU threads per proxy; part of what makes a reward reproducible
-    eval_batch_size: int = number(16, least=1)
+    eval_batch_size: int = number(16, least=1)  # images scored at a time, or as many as have 1 GB of logits
     deterministic: bool = False  # bitwise on GPU too, slower; CPU always is
     # what is trained on
     labels: str = choice("hard", "smooth", "boundary_smooth", "distill", "annotators", "pseudo")

@@ -32,6 +32,9 @@ if TYPE_CHECKING:  # the search process builds the task without torch; workers i
     from autoseg.training.precision import Precision
 
 
+MOST_LOGITS = 2**28  # scored at a time, 1 GB in float32: metrics make several times as much of them
+
+
 @dataclass(frozen=True)
 class ProxyTask:
     """A picklable training function; on a CPU the same loss and seed give bitwise the same scores.
@@ -105,7 +108,12 @@ class ProxyTask:
 
     def scored_batches(self) -> int:
         """In how many batches the images are scored."""
-        return math.ceil(len(self._rows()[1]) / self.proxy.eval_batch_size)
+        return math.ceil(len(self._rows()[1]) / self._scored_at_a_time())
+
+    def _scored_at_a_time(self) -> int:
+        """As many images as `proxy.eval_batch_size` says, or as have `MOST_LOGITS` together."""
+        logits = self._open().num_classes * math.prod(self.proxy.size)
+        return max(1, min(self.proxy.eval_batch_size, MOST_LOGITS // logits))
 
     def _train(self, loss: nn.Module, seed: int, precision: Precision) -> Training:
         from autoseg.training import Training, build_targets, check_loss, save_network
@@ -165,7 +173,7 @@ class ProxyTask:
         path = self._place("features", seed, precision.device)
         if path is None:
             return None
-        proxy, rows = self.proxy, self._rows()[1].split(self.proxy.eval_batch_size)
+        proxy, rows = self.proxy, self._rows()[1].split(self._scored_at_a_time())
         images, _ = self._pixels(self.final_split or "train", precision.device)
         shown = {
             "train": (
@@ -228,7 +236,7 @@ class ProxyTask:
 
         rows = self._rows()[1]
         if self.limit is not None:
-            rows = rows[: self.limit[1] * self.proxy.eval_batch_size]
+            rows = rows[: self.limit[1] * self._scored_at_a_time()]
         view = self._view(training.precision, rows, training.batches.stored)
         labels = self._pixels(self.final_split or "train", training.precision.device)[1]
         return evaluate(training.model, view, labels, metrics)
@@ -239,7 +247,7 @@ class ProxyTask:
 
         split, model = self.final_split or "train", self.model
         images, sizes = self._pixels(split, precision.device)[0], self._open().sizes(split)
-        return View(images, rows, precision, model.mean, model.std, self.proxy.eval_batch_size, stored, sizes)
+        return View(images, rows, precision, model.mean, model.std, self._scored_at_a_time(), stored, sizes)
 
     def _keep(self, model: nn.Module, precision: Precision, folder: Path) -> None:
         import torch

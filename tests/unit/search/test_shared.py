@@ -194,6 +194,10 @@ def test_a_limited_training_scores_so_many_batches(task: ProxyTask, monkeypatch:
     monkeypatch.setattr(type(metric), "update_probs", lambda self, probs, labels: seen.append(len(labels)))
     data, proxy = replace(task.data, count=[30, 2, 2]), replace(task.proxy, eval_batch_size=2)
     small = replace(task, data=data, metrics=("ece",), proxy=proxy)
+    with monkeypatch.context() as little:
+        little.setattr("autoseg.search.proxy.MOST_LOGITS", 7 * 48 * 64)  # of one image
+        assert small.scored_batches() == 6
+    assert small.scored_batches() == 3
     for limit, batches in ((None, [2, 2, 2]), ((1, 2), [2, 2]), ((1, 9), [2, 2, 2])):
         seen.clear()
         replace(small, limit=limit)(CrossEntropy(), 5)
