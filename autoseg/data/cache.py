@@ -13,8 +13,6 @@ import logging
 import os
 import re
 import shutil
-import sys
-import time
 from contextlib import closing
 from functools import partial
 from math import prod
@@ -25,13 +23,13 @@ import numpy as np
 from PIL import Image
 
 from autoseg.data.once import BYTES, head, made_once
+from autoseg.data.progress import Progress
 from autoseg.data.source import IGNORE, Bytes, Sample, Source
 from autoseg.data.threads import in_threads
 from autoseg.errors import InputError
 from autoseg.files import NO_SPACE, cache_folder
 
 FORMAT = 2  # raise it when the same source would give other bytes
-QUIET_S = 10.0  # preparing that takes longer says every so often how far it is
 PAD_RGB = (124, 116, 104)  # ImageNet's mean: what padding looks like to a pretrained network is "nothing"
 
 log = logging.getLogger(__name__)
@@ -107,7 +105,7 @@ def _write_tensors(file: BinaryIO, start: int, source: Source, shapes: dict[str,
     file.truncate(start)
     pixels = [(name, shape) for name, shape in shapes.items() if _kind(name) == "U8"]
     digest = hashlib.sha256(json.dumps([list(source.classes), pixels]).encode())
-    count, progress = 0, _Progress(sum(map(len, source.names.values())))
+    progress = Progress("Preparing images, once for this size", sum(map(len, source.names.values())))
     for role in source.names:
         height, width = shapes[f"{role}.images"][-2:]
         read = partial(_fitted, source, role, (height, width))
@@ -120,22 +118,8 @@ def _write_tensors(file: BinaryIO, start: int, source: Source, shapes: dict[str,
                         offsets[f"{role}.{name}"] += file.write(data := block.tobytes())
                         if name != "sizes" or inner != (height, width):  # padding has a say in scores
                             digest.update(data)
-                count += 1
-                progress.tell(count)
+                progress.step()
     return digest.hexdigest()
-
-
-class _Progress:
-    """Lines on standard error, for a user who waits."""
-
-    def __init__(self, total: int) -> None:
-        self._total, self._next = total, time.monotonic() + QUIET_S
-
-    def tell(self, count: int) -> None:
-        """So many images are done."""
-        if time.monotonic() >= self._next:
-            print(f"Preparing images, once for this size: {count:,} of {self._total:,}", file=sys.stderr, flush=True)
-            self._next = time.monotonic() + QUIET_S
 
 
 def _fitted(source: Source, role: str, size: tuple[int, int], index: int) -> tuple[Bytes, Bytes, tuple[int, int]]:

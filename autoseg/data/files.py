@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from autoseg.config import DataConfig
 from autoseg.data.decode import check_image, check_mask, header, opened, read_image
+from autoseg.data.progress import Progress
 from autoseg.data.source import IGNORE, MAX_CLASSES, Bytes, Sample, check_present, generated_palette
 from autoseg.data.threads import in_threads
 from autoseg.errors import InputError
@@ -75,8 +76,12 @@ class FileSource:
                 bits, a mask that has not the size of its image or has an id that is none of a class; or the training
                 masks show fewer than two classes.
         """
+        progress = Progress("Checking images and masks", sum(map(len, self.items.values())))
         for role, items in self.items.items():
-            counts = sum(in_threads(self._check, items), np.zeros(256))
+            counts: NDArray[np.float64] = np.zeros(256)
+            for labels in in_threads(self._check, items):
+                counts += labels
+                progress.step()
             if role == "train":
                 ignored = np.flatnonzero(self.lookup == IGNORE)  # none, where a data set ignores an id beyond a byte
                 check_present(counts.tolist(), self.classes, int(ignored[0]) if len(ignored) else IGNORE)

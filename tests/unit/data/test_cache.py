@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from autoseg.config import DataConfig
-from autoseg.data import SegData, cache, open_data, vote_shares
+from autoseg.data import SegData, cache, open_data, progress, vote_shares
 from autoseg.data.cache import fit
 from autoseg.data.files import open_folder
 from autoseg.data.source import Sample
@@ -52,15 +52,17 @@ def test_second_time_nothing_is_decoded(make_folder: Make, monkeypatch: pytest.M
     assert open_data(config, (12, 16)).fingerprint == first.fingerprint
 
 
-def test_preparing_that_takes_long_says_how_far_it_is(
+def test_preparing_or_checking_that_takes_long_says_how_far_it_is(
     make_folder: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = make_folder()
     open_data(config, (12, 16))
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(cache, "QUIET_S", 0.0)
+    monkeypatch.setattr(progress, "QUIET_S", 0.0)
     open_data(config, (6, 8))
     assert capsys.readouterr().err.splitlines()[-1] == "Preparing images, once for this size: 6 of 6"
+    open_folder(config).check()
+    assert capsys.readouterr().err.splitlines() == [f"Checking images and masks: {i} of 6" for i in range(1, 7)]
 
 
 def test_interrupted_preparing_ends_at_once_and_leaves_nothing(
