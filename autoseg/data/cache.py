@@ -47,7 +47,7 @@ def cache_file(source: Source, name: str, size: tuple[int, int], folder: str | N
     Raises:
         InputError: a file of the source does not fit, or the folder cannot be written or is full.
     """
-    base = Path(folder).expanduser() if folder else _default_folder()
+    base = images_folder(folder)
     content = json.dumps([FORMAT, size, source.identity()], sort_keys=True)
     key = hashlib.sha256(content.encode()).hexdigest()[:16]
     slug = re.sub(r"[^A-Za-z0-9_.-]+", "-", name)
@@ -151,6 +151,15 @@ def fit(sample: Sample, size: tuple[int, int]) -> tuple[Bytes, Bytes, tuple[int,
 
 def _resize(pixels: Bytes, size: tuple[int, int], how: Image.Resampling) -> Bytes:
     return np.asarray(Image.fromarray(pixels).resize(size, how))
+
+
+def images_folder(folder: str | None) -> Path:
+    """Where prepared images are kept, which may not exist yet: `folder`, or what stands for None in `cache_file`.
+
+    Raises:
+        InputError: None, and no home folder.
+    """
+    return Path(folder).expanduser() if folder else _default_folder()
 
 
 def _default_folder() -> Path:

@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import autoseg
 from autoseg.config import DataConfig, RetrainConfig, TrainConfig
 from autoseg.data.builtin import CLASSES, SIDE
+from autoseg.data.cache import images_folder
 from autoseg.data.files import open_folder
 from autoseg.data.mmseg_source import leaves, open_mmseg, settle, splits_of
 from autoseg.data.source import IGNORE
 from autoseg.errors import InputError
-from autoseg.files import write_atomic
 from autoseg.mmconfigs import type_name
 
 Node = dict[str, Any]
-CHECKED = "checked.sha256"  # in a work dir: of the names, sizes and times of files that fit
 LOADING = ("LoadImageFromFile", "LoadAnnotations")
 
 
@@ -48,10 +48,11 @@ def datasets(config: DataConfig) -> Datasets:
     return _folder(config) if config.kind == "folder" else _mmseg(config)
 
 
-def check_files(config: DataConfig, work_dir: Path) -> None:
+def check_files(config: DataConfig) -> None:
     """Look for all files and read every mask: mmsegmentation would not mind, or a GPU would stop at a wrong id.
 
-    What fitted is remembered in `work_dir`: as long as no file has another size or time, it is not read again.
+    What fitted is remembered beside the prepared images: as long as no file has another size or time, no training reads
+    it again.
 
     Raises:
         InputError: a folder, image or mask is missing or does not fit, named with what to do.
@@ -59,14 +60,15 @@ def check_files(config: DataConfig, work_dir: Path) -> None:
     if config.kind == "builtin":
         return
     source = (open_mmseg if config.kind == "mmseg" else open_folder)(config)
-    known = hashlib.sha256(json.dumps(source.identity(), sort_keys=True).encode()).hexdigest()
-    note = work_dir / CHECKED
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        if note.read_text(encoding="utf-8") == known:
+    checked = json.dumps([autoseg.__version__, source.upright, source.identity()], sort_keys=True)
+    note = f"checked-{hashlib.sha256(checked.encode()).hexdigest()}"  # an empty file
+    with contextlib.suppress(InputError):  # no home folder: nothing is remembered
+        if os.path.exists(images_folder(config.cache_dir) / note):
             return
     source.check()
-    with contextlib.suppress(OSError):  # a folder that cannot be written is said where the run itself is
-        write_atomic(note, known)
+    with contextlib.suppress(InputError, OSError):  # only a note, so a disk that is full may be
+        images_folder(config.cache_dir).mkdir(parents=True, exist_ok=True)
+        (images_folder(config.cache_dir) / note).touch()
 
 
 def data_loaders(config: RetrainConfig, data: Datasets, ranks: int) -> Node:

@@ -106,7 +106,7 @@ def build(config: RetrainConfig, started_by: str, device: str) -> Job:
     if not loss.cards:
         build_loss(text, num_classes=classes)  # a wrong name is said now
     if config.config is None and rank == 0:
-        check_files(config.data, work_dir)
+        check_files(config.data)
     if rank == 0 and config.resume is None:
         kept = stored.plain(dataclasses.replace(config, loss=loss.kept))
         with writable(work_dir):

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -95,7 +96,7 @@ def test_an_image_that_its_exif_tag_turns(make_folder: Make, orientation: int, s
     image.save(path.with_suffix(suffix), exif=exif)
     refused(config, f"1{suffix}", "stored upright", f"EXIF orientation {orientation}", "exif_transpose")
     with pytest.raises(InputError, match="stored upright"):
-        check_files(config, Path(str(config.root)))
+        check_files(config)
     exif[0x0112] = 1
     image.save(path.with_suffix(suffix), exif=exif)
     open_data(config, (12, 16))
@@ -115,7 +116,7 @@ def test_a_colour_image_of_16_bits_is_refused_as_a_grey_one_is(make_folder: Make
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
     refused(config, "1.png", "8 bits per channel", "RGB;16B")
     with pytest.raises(InputError, match="8 bits per channel"):
-        check_files(config, Path(str(config.root)))
+        check_files(config)
 
 
 def test_two_images_of_one_name(make_folder: Make) -> None:
@@ -152,46 +153,54 @@ def test_mask_in_colours(make_folder: Make) -> None:
         ("ann_dir/val/1.png", Image.new("L", (16, 12), 40), ["ann_dir/val/1.png", "id 40 in 192 pixels", "0-1, 255"]),
     ],
 )
-def test_a_look_says_what_does_not_fit(
-    make_folder: Make, tmp_path: Path, file: str, picture: Image.Image, words: list[str]
-) -> None:
+def test_a_look_says_what_does_not_fit(make_folder: Make, file: str, picture: Image.Image, words: list[str]) -> None:
     config = make_folder()
-    check_files(config, tmp_path / "work")
+    check_files(config)
     picture.save(data_file(config, file))
     with pytest.raises(InputError) as refusal:
-        check_files(config, tmp_path / "work")
+        check_files(config)
     assert all(word in str(refusal.value) for word in words)
 
 
-def test_a_mask_of_one_bit_has_the_ids_0_and_1(make_folder: Make, tmp_path: Path) -> None:
+def test_a_mask_of_one_bit_has_the_ids_0_and_1(make_folder: Make) -> None:
     config = make_folder()
     Image.new("1", (16, 12), 1).save(data_file(config, "ann_dir/train/0.png"))
-    check_files(config, tmp_path / "work")
+    check_files(config)
     assert open_folder(config).read("train", 0).masks.max() == 1
     Image.new("L", (16, 12), 255).save(data_file(config, "ann_dir/train/0.png"))
-    check_files(config, tmp_path / "work")
+    check_files(config)
 
 
-def test_what_fitted_is_not_read_again(make_folder: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_fitted_is_not_read_again_by_any_training(make_folder: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     config, read = make_folder(), []
     check = FileSource._check
     monkeypatch.setattr(FileSource, "_check", lambda self, item: read.append(item.name) or check(self, item))
-    check_files(config, tmp_path / "work")
+    check_files(config)
     assert len(read) == 6
-    check_files(config, tmp_path / "work")
+    check_files(config)
     assert len(read) == 6
-    check_files(config, tmp_path / "another")
+    monkeypatch.setattr("autoseg.__version__", "another, which may look for more")
+    check_files(config)
     assert len(read) == 12
     Image.new("L", (16, 12), 1).save(data_file(config, "ann_dir/train/0.png"))
-    check_files(config, tmp_path / "work")
+    check_files(config)
     assert len(read) == 18
+    check_files(replace(config, classes=["a", "b", "c"]))
+    assert len(read) == 24
 
 
-@pytest.mark.parametrize("place", ["/proc/nowhere/run", "a file"])
-def test_a_work_dir_that_cannot_be_written_is_told_by_the_run(make_folder: Make, tmp_path: Path, place: str) -> None:
-    """The run says so, where it writes its own files: this raised FileNotFoundError, told as a fault of autoseg."""
+@pytest.mark.parametrize("place", ["/proc/nowhere/run", "a file", None])
+def test_files_are_checked_where_nothing_can_be_remembered(
+    make_folder: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str | None
+) -> None:
     (tmp_path / "a file").write_text("", encoding="utf-8")
-    check_files(make_folder(), tmp_path / place)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", Mock(side_effect=RuntimeError))  # as of a user id that has no name
+    config = replace(make_folder(), cache_dir=place and str(tmp_path / place))
+    check_files(config)
+    Image.new("L", (16, 12), 40).save(data_file(config, "ann_dir/train/0.png"))
+    with pytest.raises(InputError, match="id 40"):
+        check_files(config)
 
 
 def test_mask_of_16_bits(make_folder: Make) -> None:
