@@ -23,6 +23,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "autoseg"
 
 
+def existing(place: Path) -> Path:
+    """The folder itself, or the nearest above it that exists: on the disk where it will be made."""
+    return next(parent for parent in [place.absolute(), *place.absolute().parents] if parent.is_dir())
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A draft to be written, which takes the file's place once the block has ended well.

@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -22,11 +22,13 @@ from autoseg.config import DataConfig, SearchConfig
 from autoseg.errors import InputError, in_a_line
 from autoseg.execution import places
 from autoseg.execution.devices import cpu_cores, visible_gpus
-from autoseg.files import cache_folder
+from autoseg.files import cache_folder, existing
 from autoseg.imports import load
 
 if TYPE_CHECKING:
     import torch
+
+    from autoseg.data.source import Source
 
 HELP = """
 Checks versions, devices, data folders, memory and disk, and says what is missing.
@@ -43,6 +45,7 @@ Exit status: 0 all is there, 2 something is missing.
 
 MIN_MEMORY_GB = 2.0  # one CPU worker with a small network peaks at about 1.3 GB
 MIN_DISK_GB = 1.0
+GB = 1e9  # as disks are sold
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ def findings(config: SearchConfig) -> Iterator[Finding]:
     yield own
     if own.state != "missing":  # the names that it should bring would be missing too
         yield settings(config)
-    yield from data_folders(config.data)
+    yield from data_folders(config.data, config.proxy.size)
     if config.model.weights is not None:
         there = Path(config.model.weights).expanduser().is_file()
         text = config.model.weights if there else f"no file {config.model.weights} (model.weights)"
@@ -194,18 +197,18 @@ def memory_and_disk(places: Mapping[str, Path]) -> Iterator[Finding]:
     else:
         yield Finding("memory", "missing", f"{free:.1f} GB free; a worker needs about {MIN_MEMORY_GB:g} GB")
     for name, place in places.items():
-        existing = next(parent for parent in [place.absolute(), *place.absolute().parents] if parent.is_dir())
-        space = shutil.disk_usage(existing).free / 2**30
-        if not os.access(existing, os.W_OK):
-            yield Finding("disk", "missing", f"{existing} (for {name}) cannot be written to")
+        there = existing(place)
+        space = shutil.disk_usage(there).free / GB
+        if not os.access(there, os.W_OK):
+            yield Finding("disk", "missing", f"{there} (for {name}) cannot be written to")
         elif space < MIN_DISK_GB:
-            yield Finding("disk", "missing", f"{space:.1f} GB free in {existing} (for {name}); make room")
+            yield Finding("disk", "missing", f"{space:.1f} GB free in {there} (for {name}); make room")
         else:
-            yield Finding("disk", "ok", f"{space:.0f} GB free in {existing} (for {name})")
+            yield Finding("disk", "ok", f"{space:.0f} GB free in {there} (for {name})")
 
 
-def data_folders(data: DataConfig) -> Iterator[Finding]:
-    """The folders of the chosen data set; without one, which presets there are."""
+def data_folders(data: DataConfig, size: Sequence[int]) -> Iterator[Finding]:
+    """The folders of the chosen data set, to be prepared at this size; without one, which presets there are."""
     if data.kind == "builtin":
         others = ", ".join(name for name in options("data") if name != "builtin")
         yield Finding("data", "ok", f"builtin (made from a seed); others, with data.root=DIR: {others}")
@@ -224,16 +227,34 @@ def data_folders(data: DataConfig) -> Iterator[Finding]:
                 empty |= not files
                 yield Finding("data", "ok" if files else "missing", f"{path}: {files or 'no'} files")
         if not empty:
-            yield _fit(data)
+            yield from _fit(data, size)
 
 
-def _fit(data: DataConfig) -> Finding:
-    """Whether the files of a pair of folders go together, and with the classes."""
+def _fit(data: DataConfig, size: Sequence[int]) -> Iterator[Finding]:
+    """Whether the files of a pair of folders go together, and with the classes; and prepared, onto the disk."""
     from autoseg.data.files import open_folder
 
     try:
         source = open_folder(data)
         source.check()
     except InputError as error:
-        return Finding("data", "missing", str(error))
-    return Finding("data", "ok", f"every mask fits its image and the {len(source.classes)} classes")
+        yield Finding("data", "missing", str(error))
+        return
+    yield Finding("data", "ok", f"every mask fits its image and the {len(source.classes)} classes")
+    yield _prepared(source, data, size)
+
+
+def _prepared(source: Source, data: DataConfig, size: Sequence[int]) -> Finding:
+    """Whether the images are prepared at this size, or can be."""
+    from autoseg.data.cache import cache_path, check_size, check_space, prepared_bytes
+
+    try:
+        height, width = check_size(size)
+        path = cache_path(source, data.name, (height, width), data.cache_dir)
+        if path.is_file():
+            return Finding("disk", "ok", f"the images are prepared at {width}x{height}")
+        check_space(source, (height, width), path.parent)
+    except InputError as error:
+        return Finding("disk", "missing", str(error))
+    needed = prepared_bytes(source, (height, width)) / GB
+    return Finding("disk", "ok", f"the images, prepared at {width}x{height} when a search starts, take {needed:.1f} GB")

@@ -6,13 +6,12 @@ pass so that a data set larger than memory can be prepared; the safetensors libr
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import logging
-import os
 import re
 import shutil
+from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 from math import prod
@@ -27,8 +26,10 @@ from autoseg.data.progress import Progress
 from autoseg.data.source import IGNORE, Bytes, Sample, Source
 from autoseg.data.threads import in_threads
 from autoseg.errors import InputError
-from autoseg.files import NO_SPACE, cache_folder
+from autoseg.files import NO_SPACE, cache_folder, existing
 
+ELSEWHERE = "Make room there, or set data.cache_dir to another folder."
+GB = 1e9
 FORMAT = 2  # raise it when the same source would give other bytes
 PAD_RGB = (124, 116, 104)  # ImageNet's mean: what padding looks like to a pretrained network is "nothing"
 
@@ -47,22 +48,59 @@ def cache_file(source: Source, name: str, size: tuple[int, int], folder: str | N
     Raises:
         InputError: a file of the source does not fit, or the folder cannot be written or is full.
     """
-    base = images_folder(folder)
-    content = json.dumps([FORMAT, size, source.identity()], sort_keys=True)
-    key = hashlib.sha256(content.encode()).hexdigest()[:16]
-    slug = re.sub(r"[^A-Za-z0-9_.-]+", "-", name)
-    path = base / f"{slug}-{size[0]}x{size[1]}-{key}.safetensors"
+    path = cache_path(source, name, size, folder)
     try:
         return made_once(path, lambda draft: _build(source, size, draft))
     except OSError as error:
-        raise _disk_error(base, error) from error
+        if error.errno in NO_SPACE:
+            raise _no_space(source, size, path.parent, f"'{error.strerror}' and ") from error
+        got = f"'{error.strerror or error}'"
+        raise InputError(f"cache folder {path.parent}", "a folder that can be written", got, ELSEWHERE) from error
+
+
+def check_size(size: Sequence[int]) -> tuple[int, int]:
+    """The (height, width) that `proxy.size` gives.
+
+    Raises:
+        InputError: not two numbers from 1.
+    """
+    if len(size) != 2 or min(size) < 1:
+        raise InputError("proxy.size", "a positive height and width", list(size))
+    return size[0], size[1]
+
+
+def cache_path(source: Source, name: str, size: tuple[int, int], folder: str | None) -> Path:
+    """Where `cache_file` puts the file, whether or not it is there yet; arguments as there."""
+    content = json.dumps([FORMAT, size, source.identity()], sort_keys=True)
+    key = hashlib.sha256(content.encode()).hexdigest()[:16]
+    slug = re.sub(r"[^A-Za-z0-9_.-]+", "-", name)
+    return images_folder(folder) / f"{slug}-{size[0]}x{size[1]}-{key}.safetensors"
+
+
+def prepared_bytes(source: Source, size: tuple[int, int]) -> int:
+    """How much the images of a source take, prepared at one (height, width)."""
+    return sum(BYTES[_kind(name)] * prod(shape) for name, shape in _shapes(source, size).items())
+
+
+def check_space(source: Source, size: tuple[int, int], folder: Path) -> None:
+    """Refuse, before anything is decoded, what does not fit on the disk.
+
+    Args:
+        source: where images come from.
+        size: (height, width) in pixels to which every image is fitted.
+        folder: cache folder, which may not exist yet.
+
+    Raises:
+        InputError: it takes more than is free.
+    """
+    if prepared_bytes(source, size) > shutil.disk_usage(existing(folder)).free:
+        raise _no_space(source, size, folder)
 
 
 def _build(source: Source, size: tuple[int, int], path: Path) -> None:
     shapes = _shapes(source, size)
     log.info("Preparing %d images at %dx%d, once", sum(map(len, source.names.values())), size[1], size[0])
-    if sum(map(prod, shapes.values())) > shutil.disk_usage(path.parent).free:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # now, not after an hour of decoding
+    check_space(source, size, path.parent)  # now, not after an hour of decoding
     with path.open("wb") as file:
         start = file.write(_header(source, shapes, "0" * 64))
         fingerprint = _write_tensors(file, start, source, shapes)
@@ -159,18 +197,14 @@ def images_folder(folder: str | None) -> Path:
     Raises:
         InputError: None, and no home folder.
     """
-    return Path(folder).expanduser() if folder else _default_folder()
-
-
-def _default_folder() -> Path:
     try:
-        return cache_folder()
+        return Path(folder).expanduser() if folder else cache_folder()
     except RuntimeError:
         raise InputError("data.cache_dir", "a folder for prepared images", "none, and no home folder") from None
 
 
-def _disk_error(folder: Path, error: OSError) -> InputError:
-    full = error.errno in NO_SPACE
-    expected = "space for the prepared images" if full else "a folder that can be written"
-    hint = "Make room there, or set data.cache_dir to another folder."
-    return InputError(f"cache folder {folder}", expected, f"'{error.strerror or error}'", hint)
+def _no_space(source: Source, size: tuple[int, int], folder: Path, said: str = "") -> InputError:
+    images = f"{sum(map(len, source.names.values())):,} images at {size[1]}x{size[0]}"
+    expected = f"space for the prepared images, {prepared_bytes(source, size) / GB:.1f} GB for {images}"
+    got = f"{said}{shutil.disk_usage(existing(folder)).free / GB:.1f} GB free"
+    return InputError(f"cache folder {folder}", expected, got, ELSEWHERE)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from autoseg.config import DataConfig
 from autoseg.data.builtin import BuiltinSource
-from autoseg.data.cache import cache_file
+from autoseg.data.cache import cache_file, check_size
 from autoseg.data.files import open_folder
 from autoseg.data.mmseg_source import open_mmseg
 from autoseg.data.source import IGNORE, Source
@@ -123,12 +123,11 @@ def open_data(config: DataConfig, size: Sequence[int]) -> SegData:
     """
     if config.kind not in KINDS:
         raise unknown_name("data.kind", config.kind, KINDS)
-    if len(size) != 2 or min(size) < 1:
-        raise InputError("proxy.size", "a positive height and width", list(size))
-    source, (height, width) = KINDS[config.kind](config), size
-    path = cache_file(source, config.name, (height, width), config.cache_dir)
+    fitted = check_size(size)
+    source = KINDS[config.kind](config)
+    path = cache_file(source, config.name, fitted, config.cache_dir)
     try:
         return SegData(path)
     except SafetensorError:  # damaged after it was made, by something else: it is only a cache
         path.unlink(missing_ok=True)
-        return SegData(cache_file(source, config.name, (height, width), config.cache_dir))
+        return SegData(cache_file(source, config.name, fitted, config.cache_dir))

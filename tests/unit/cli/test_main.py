@@ -17,7 +17,10 @@ from PIL import Image
 
 import autoseg.cli as cli
 from autoseg.cli import doctor
+from autoseg.cli.configuration.compose import compose
 from autoseg.cli.jobs import running
+from autoseg.config import SearchConfig
+from autoseg.data import open_data
 from autoseg.errors import AutosegError, InputError
 from autoseg.tracking.lines import Quieter
 
@@ -163,6 +166,27 @@ def test_doctor_tries_a_step_on_a_gpu(monkeypatch):
 def test_a_sweep_of_runs_to_go_on_with_is_refused_by_the_key_that_was_typed(capsys):
     assert cli.main(["search", "-m", "resume=a,b"]) == 2
     assert "autoseg: resume: expected none with -m, got a." in capsys.readouterr().err
+
+
+def test_doctor_says_whether_the_disk_holds_the_prepared_images(tmp_path, capsys, monkeypatch):
+    for split in ("train", "val"):
+        for kind in ("img_dir", "ann_dir"):
+            (tmp_path / kind / split).mkdir(parents=True)
+        Image.new("RGB", (8, 6)).save(tmp_path / "img_dir" / split / "a.png")
+        mask = Image.new("L", (8, 6))
+        mask.putpixel((0, 0), 1)
+        mask.save(tmp_path / "ann_dir" / split / "a.png")
+    keys = [f"data.root={tmp_path}", "data.classes=[a,b]", f"data.cache_dir={tmp_path}/cache", "proxy.crop=16"]
+    own = ["doctor", "data.kind=folder", *keys]
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10**10))
+    assert cli.main([*own, "proxy.size=[100000,100000]"]) == 2
+    assert "disk      cache folder" in (out := capsys.readouterr().out)
+    assert "80.0 GB for 2 images at 100000x100000, got 10.0 GB free" in out
+    assert cli.main([*own, "proxy.size=[20000,20000]"]) == 0
+    assert "take 3.2 GB" in capsys.readouterr().out
+    open_data(compose("search", SearchConfig, own[1:]).data, (20, 20))
+    assert cli.main([*own, "proxy.size=[20,20]"]) == 0
+    assert "the images are prepared at 20x20" in capsys.readouterr().out
 
 
 def test_doctor_looks_at_masks_and_classes(tmp_path, capsys):

@@ -14,7 +14,7 @@ from PIL import Image
 
 from autoseg.config import DataConfig
 from autoseg.data import SegData, cache, open_data, progress, vote_shares
-from autoseg.data.cache import fit
+from autoseg.data.cache import fit, prepared_bytes
 from autoseg.data.files import open_folder
 from autoseg.data.source import Sample
 from autoseg.errors import InputError
@@ -147,10 +147,18 @@ def test_damaged_cache_is_made_again(make_folder: Make) -> None:
 
 def test_full_disk_is_said_before_decoding(make_folder: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     config = make_folder()
-    usage = type("Usage", (), {"free": 100})
+    usage = type("Usage", (), {"free": 10**11})
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(InputError, match="space for the prepared images"):
-        open_data(config, (12, 16))
+    with pytest.raises(InputError, match=r"images, 240\.0 GB for 6 images at 100000x100000, got 100\.0 GB free"):
+        open_data(config, (100_000, 100_000))
+
+
+def test_what_prepared_images_take_is_known_beforehand(make_folder: Make) -> None:
+    config = make_folder(annotators=2)
+    path = open_data(config, (12, 16)).path
+    pixels = 6 * 12 * 16
+    assert prepared_bytes(open_folder(config), (12, 16)) == pixels * (3 + 1 + 2) + 6 * 2 * 4
+    assert 0 < path.stat().st_size - prepared_bytes(open_folder(config), (12, 16)) < 10_000  # names and classes
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a file on a full disk")
@@ -159,7 +167,8 @@ def test_disk_that_fills_up_leaves_nothing(make_folder: Make) -> None:
     path = open_data(config, (12, 16)).path
     path.unlink()
     path.with_suffix(".tmp").symlink_to("/dev/full")
-    with pytest.raises(InputError, match=r"space for the prepared images.*data\.cache_dir"):
+    full = r"prepared images, 0\.0 GB for 6 images at 16x12, got '.*' and .* GB free\. .*data\.cache_dir"
+    with pytest.raises(InputError, match=full):
         open_data(config, (12, 16))
     assert {left.suffix for left in path.parent.iterdir()} == {".lock"}
 
