@@ -49,7 +49,7 @@ class UnetCrossEntropy(SegLoss):
 
     def prepare(self, labels: Tensor) -> dict[str, Tensor]:
         """`unet_weight` (N, 1, H, W), the pixels' weights w."""
-        return {"unet_weight": distances.per_image(labels, self._weights)}
+        return {"unet_weight": distances.per_image(self.name, labels, self._weights)}
 
     def extra_shapes(self, batch: Batch) -> dict[str, tuple[int, ...]]:
         """One weight per pixel."""
@@ -88,7 +88,7 @@ class DistancePenalizedCrossEntropy(SegLoss):
 
     def prepare(self, labels: Tensor) -> dict[str, Tensor]:
         """`closeness` (N, 1, H, W) in [0, 1]."""
-        return {"closeness": distances.per_image(labels, distances.closeness, self.ignore_index)}
+        return {"closeness": distances.per_image(self.name, labels, distances.closeness, self.ignore_index)}
 
     def extra_shapes(self, batch: Batch) -> dict[str, tuple[int, ...]]:
         """One number per pixel."""
@@ -133,7 +133,7 @@ class Boundary(SegLoss):
 
     def prepare(self, labels: Tensor) -> dict[str, Tensor]:
         """`signed_distance` (N, C, H, W) in pixels."""
-        made = distances.per_image(labels, distances.signed_distance, self.num_classes, self.ignore_index)
+        made = distances.per_image(self.name, labels, distances.signed_distance, self.num_classes, self.ignore_index)
         return {"signed_distance": made}
 
     def extra_shapes(self, batch: Batch) -> dict[str, tuple[int, ...]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import psutil
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -17,15 +18,40 @@ IntMap = NDArray[np.int64]
 BoolMap = NDArray[np.bool_]
 
 
-def per_image(labels: Tensor, make: Callable[..., FloatMap], *options: int) -> Tensor:
+def per_image(loss: str, labels: Tensor, make: Callable[..., FloatMap], *options: int) -> Tensor:
     """Stacks make(label map (H, W), *options) -> (K, H, W) over (N, H, W) labels into (N, K, H, W) float32.
 
+    Args:
+        loss: whose maps they are, for the message.
+        labels: as in `SegLoss.prepare`.
+        make: the maps of one image.
+        options: for `make`.
+
     Raises:
-        InputError: labels of another kind.
+        InputError: labels of another kind, or more of them than the memory holds maps of.
     """
     check_id_maps(labels)
-    maps = [torch.from_numpy(make(image.numpy().astype(np.int64), *options)) for image in labels]
-    return torch.stack(maps) if maps else torch.empty(0, 0, *labels.shape[1:])
+    maps = torch.empty(0, 0, *labels.shape[1:])
+    for place, image in enumerate(labels):
+        made = torch.from_numpy(make(image.numpy().astype(np.int64), *options))
+        free = psutil.virtual_memory().available
+        if (len(labels) - place) * made.nbytes > free:  # looked at every time: other processes fill theirs
+            raise _too_large(loss, len(labels), made, free)
+        if place == 0:
+            maps = made.new_empty((len(labels), *made.shape))  # takes memory only where it is filled
+        maps[place] = made
+    return maps
+
+
+def _too_large(loss: str, count: int, made: Tensor, free: int) -> InputError:
+    each, height, width = made.shape
+    needed = f"memory for what it prepares, {count * made.nbytes / 1e9:.1f} GB"
+    expected = f"{needed}: {each} map(s) of {width}x{height} for each of {count:,} images"
+    hint = (
+        "In a search every worker keeps its own. "
+        "Make proxy.size smaller, train on fewer images (a larger data.holdout), or choose another loss."
+    )
+    return InputError(f"loss {loss}", expected, f"{free / 1e9:.1f} GB free", hint)
 
 
 def distance_to(mask: BoolMap) -> FloatMap:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -103,3 +104,30 @@ def test_prepared_maps_follow_a_flip() -> None:
         for key, maps in loss.prepare(labels.flip(-1)).items():
             torch.testing.assert_close(maps, loss.prepare(labels)[key].flip(-1))
     assert math.isfinite(build_loss("boundary", num_classes=3).prepare(labels)["signed_distance"].sum().item())
+
+
+@pytest.mark.parametrize("name", ["boundary", "dpce", "unet_ce"])
+def test_maps_of_many_images_are_those_of_each(name: str) -> None:
+    labels = torch.randint(0, 3, (4, 9, 12), generator=torch.Generator().manual_seed(0))
+    loss = build_loss(name, num_classes=3)
+    for key, maps in loss.prepare(labels).items():
+        assert maps.dtype == torch.float32
+        assert torch.equal(maps, torch.cat([loss.prepare(one[None])[key] for one in labels]))
+
+
+def test_maps_that_the_memory_does_not_hold_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel ended the workers, without a word that led to the loss."""
+    labels, free = torch.arange(2).repeat(40, 8, 4), iter([SimpleNamespace(available=size) for size in (10**9, 9_000)])
+    monkeypatch.setattr("psutil.virtual_memory", lambda: next(free))
+    with pytest.raises(InputError) as refusal:  # at the second image: others have filled the memory meanwhile
+        build_loss("ce+boundary", num_classes=150).prepare(labels)
+    words = (
+        "loss boundary: expected memory for what it prepares, 0.0 GB: 150 map(s) of 8x8 for each of 40 images, got 0.0"
+    )
+    assert str(refusal.value).startswith(words)
+    assert all(key in refusal.value.hint for key in ("proxy.size", "data.holdout", "another loss"))
+    assert next(free, None) is None
+    monkeypatch.undo()
+    endless = torch.zeros(1, 512, 512, dtype=torch.uint8).expand(10**5, -1, -1)
+    with pytest.raises(InputError, match=r"15728\.6 GB"):  # not even asked for, which the system may refuse its own way
+        build_loss("boundary", num_classes=150).prepare(endless)
