@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,9 @@ from PIL import ExifTags, Image
 
 from autoseg.data.source import Bytes
 from autoseg.errors import InputError
+
+# Pillow warns of a large image as of an attack: it is the user's own. Said once, since threads share their filters.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 def read_image(path: Path, *, upright: bool) -> Bytes:
@@ -88,4 +93,9 @@ def header(path: Path) -> Image.Image:
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
+    if isinstance(error, Image.DecompressionBombError) and Image.MAX_IMAGE_PIXELS:
+        pixels = re.search(r"\d+", str(error))  # Pillow gives the size in words alone
+        got = f"{int(pixels[0]) / 1e6:.0f}" if pixels else "more"
+        hint = "Cut the image and its mask into the same tiles."
+        return InputError(f"file {path}", f"at most {2 * Image.MAX_IMAGE_PIXELS / 1e6:.0f} megapixels", got, hint)
     return InputError(f"file {path}", "a readable image", str(error), "Replace the file or remove it.")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
@@ -85,6 +87,32 @@ def test_a_mask_of_another_name_is_named(make_folder: Make, there: str, words: s
     refused(config, "img_dir/train/1.png", words)
 
 
+def png(width: int, height: int, rows: bytes, *, bits: int, colour: int) -> bytes:
+    """A PNG file of these rows, of a kind that Pillow does not write."""
+    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    parts = [struct.pack(">I", len(d)) + t + d + struct.pack(">I", zlib.crc32(t + d)) for t, d in chunks]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize("kind", ["img_dir", "ann_dir"])
+def test_an_image_too_large_is_to_be_cut(make_folder: Make, kind: str) -> None:
+    """Pillow takes it for an attack, and it was told as a damaged file that should go."""
+    config = make_folder()
+    data_file(config, kind, "val", "1.png").write_bytes(png(14_000, 14_000, b"", bits=8, colour=0))
+    refused(config, f"{kind}/val/1.png: expected at most 179 megapixels, got 196. Cut the image and its mask")
+    with pytest.raises(InputError, match="tiles"):
+        open_folder(config).check()
+
+
+def test_a_large_image_is_read_without_a_warning(make_folder: Make) -> None:
+    path = data_file(make_folder(), "img_dir", "val", "1.png")  # 192 pixels
+    large = "from PIL import Image; from autoseg.data.decode import *; Image.MAX_IMAGE_PIXELS = 100"
+    code = f"{large}; assert read_image(Path({str(path)!r}), upright=True).shape == (12, 16, 3)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stderr == ""
+
+
 @pytest.mark.parametrize("orientation", [3, 6])
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif"])
 def test_an_image_that_its_exif_tag_turns(make_folder: Make, orientation: int, suffix: str) -> None:
@@ -109,11 +137,7 @@ def test_a_colour_image_of_16_bits_is_refused_as_a_grey_one_is(make_folder: Make
     with Image.open(path) as image:
         width, height = image.size
     rows = b"".join(b"\x00" + bytes(6 * width) for _ in range(height))
-    chunks = ((b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)), (b"IDAT", zlib.compress(rows)))
-    parts = [
-        struct.pack(">I", len(d)) + t + d + struct.pack(">I", zlib.crc32(t + d)) for t, d in (*chunks, (b"IEND", b""))
-    ]
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    path.write_bytes(png(width, height, rows, bits=16, colour=2))
     refused(config, "1.png", "8 bits per channel", "RGB;16B")
     with pytest.raises(InputError, match="8 bits per channel"):
         check_files(config)
