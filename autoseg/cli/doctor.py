@@ -77,8 +77,12 @@ def findings(config: SearchConfig) -> Iterator[Finding]:
     yield from devices()
     if config.executor.name == "ray":
         yield cluster(config.executor.address)
-    cache = Path(config.data.cache_dir or cache_folder())
-    yield from memory_and_disk({"runs": Path(config.run_dir or ".").expanduser(), "cache": cache.expanduser()})
+    places = {"runs": Path(config.run_dir or ".").expanduser()}
+    try:
+        places["cache"] = Path(config.data.cache_dir or cache_folder()).expanduser()
+    except RuntimeError:
+        yield Finding("disk", "missing", "no home folder to keep prepared images in: say where, data.cache_dir=DIR")
+    yield from memory_and_disk(places)
     own = own_code(config.imports)
     yield own
     if own.state != "missing":  # the names that it should bring would be missing too

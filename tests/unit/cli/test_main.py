@@ -147,6 +147,15 @@ def test_doctor_counts_the_cores_and_looks_at_the_cache_that_a_search_would_use(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="torch can use the GPU that is here")
+def test_doctor_says_that_there_is_no_home_folder(capsys, monkeypatch):
+    def none() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(doctor, "cache_folder", none)
+    assert cli.main(["doctor"]) == 2
+    assert "no home folder to keep prepared images in: say where, data.cache_dir=DIR" in capsys.readouterr().out
+
+
 def test_doctor_says_of_a_gpu_that_torch_cannot_use_it(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr("autoseg.execution.devices._present_gpus", lambda: 1)
