@@ -168,7 +168,7 @@ def filled(path: Path) -> None:
             attributes = {
                 "round": round, "index": index, "kind": "candidate", "name": f"candidate {round}.{index}", "seed": 0,
                 "scores": {f"score {k}": draw.random() for k in range(25)},
-                "outcome": {"state": "complete", "seconds": 30.0, "attempts": 1, "device": "cpu", "error": ""},
+                "outcome": {"state": "complete", "seconds": 30.0, "attempts": 1, "error": "", "ended": 1.767e9},
             }  # fmt: skip
             when = "2026-01-01 00:00:00.000000"
             base.execute("INSERT INTO trials VALUES (?, ?, ?, 'COMPLETE', ?, ?)", (trial, trial - 1, study, when, when))

@@ -15,10 +15,11 @@ from torch import nn
 
 from autoseg.config import DataConfig, ModelConfig, ProxyConfig
 from autoseg.execution import InlineExecutor, Job, Outcome
+from autoseg.search.ledger import Ledger
 from autoseg.surrogates import loss as loss_module
 from autoseg.surrogates.fast import reading
 from autoseg.training import build_model
-from benchmarks import cost, harness, proxy, run, several
+from benchmarks import cost, harness, proxy, run, search, several
 from benchmarks import table as performance
 
 TINY = {
@@ -195,6 +196,14 @@ def test_the_table_in_readme_is_of_the_results_that_are_kept():
     readme = Path(performance.__file__).parent.parent / "README.md"
     assert performance.written(readme) == performance.table().strip()
     assert "mIoU surrogate" in performance.table()
+
+
+def test_the_long_history_is_a_ledger(tmp_path, monkeypatch):
+    """It is written into the tables directly, and so knows what a ledger keeps."""
+    monkeypatch.setattr(search, "HISTORY", 20)
+    search.filled(tmp_path / "long.db")
+    with Ledger(tmp_path / "long.db", search.NAMES) as ledger:
+        assert [record.state for record in ledger.records("search")] == ["complete"] * 20
 
 
 def test_every_benchmark_has_rows_and_nothing_else_is_run():
