@@ -14,7 +14,7 @@ Writes the loss a search has found.
 
 usage: autoseg export RUN [--format json|mmseg|python|torch_export] [-o FILE] [imports=[FILE.py]]
 
-  RUN        a run folder, or a loss card (loss.json)
+  RUN        a run folder, a loss card (loss.json), or a known loss: camvid/miou
   --format   json: the card (default); mmseg: a config for mmsegmentation, with the card beside it;
              python: one file for torch alone, or for an mmsegmentation without autoseg;
              torch_export: a program without Python, for torch.export.load (the card's classes, CPU)
@@ -38,15 +38,16 @@ def run(command: str, argv: list[str]) -> int:
     given = parser.parse_args(words)
     if given.format not in SUFFIX:
         raise unknown_name("--format", given.format, SUFFIX)
-    if not Path(given.run).expanduser().exists():
-        raise InputError("RUN", "a run folder or a loss card", f"{given.run}, which does not exist")
-
     from autoseg.evidence.export.files import as_files  # torch: only once the arguments are right
     from autoseg.losses import LossCard
-    from autoseg.losses.build import card_path
+    from autoseg.losses.build import card_path, known_card
+    from autoseg.surrogates import known_losses
 
+    known = given.run in known_losses()
+    if not known and not Path(given.run).expanduser().exists():
+        raise InputError("RUN", "a run folder, a loss card or a known loss", f"{given.run}, which does not exist")
     load(named[IMPORTS])
-    card = LossCard.load(card_path(given.run) or given.run)
+    card = known_card(given.run) if known else LossCard.load(card_path(given.run) or given.run)
     default = slug(card.target).replace("-", "_").replace(".", "_") + "_loss" + SUFFIX[given.format]
     target = Path(given.file).expanduser() if given.file else Path(default)
     if not target.parent.is_dir():
@@ -54,6 +55,6 @@ def run(command: str, argv: list[str]) -> int:
     for path, content in as_files(card, given.format, target, located(named[IMPORTS])).items():
         write_output(path, content)
         print(f"wrote {path}")
-    if not card.confirmed:
+    if not card.confirmed and not known:
         print("note: the search has not confirmed this loss with fresh seeds (yet).")
     return 0

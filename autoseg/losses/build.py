@@ -144,6 +144,11 @@ def load_loss(
     return SurrogateLoss(known.metric, num_classes, control_points=points, space=known.space, **options)
 
 
+def known_card(name: str) -> LossCard:
+    """The card of a loss that comes with autoseg, by its name; for any number of classes."""
+    return LossCard.of(load_loss(name, num_classes=2), num_classes=None, provenance={"known": name})
+
+
 def card_path(name: str) -> Path | None:
     """The card that is meant by its own path or by that of its run folder; None for a name.
 

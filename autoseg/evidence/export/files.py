@@ -111,7 +111,9 @@ def as_files(card: LossCard, format: str, target: Path, imports: Sequence[str] =
 def title(card: LossCard) -> str:
     """One line that says what the loss is."""
     state = "confirmed with fresh seeds" if card.confirmed else "not confirmed"
-    target, space = (_UNPRINTED.sub("_", str(text)) for text in (card.target, card.space["name"]))
+    if "known" in card.provenance:
+        state = f"known as {card.provenance['known']}"
+    target, space, state = (_UNPRINTED.sub("_", str(text)) for text in (card.target, card.space["name"], state))
     return f"Surrogate loss for {target}, space {space}, {state}."
 
 

@@ -240,6 +240,20 @@ def test_wrong_input(arguments, words, tmp_path, monkeypatch, capsys):
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["camvid/miou", "asl2021/bf1"])
+def test_a_known_loss_is_exported_by_its_name(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", name, "--format", "python", "-o", "known.py"]) == 0
+    assert "note" not in capsys.readouterr().out
+    source = Path("known.py").read_text()
+    assert f"known as {name}" in source.splitlines()[0]
+    made = runpy.run_path("known.py")["build_loss"](4)
+    expected = float(load_loss(name, num_classes=4)(**batch()))
+    assert made(**batch()).item() == pytest.approx(expected, abs=1e-6)
+    assert main(["export", name]) == 0
+    assert float(load_loss(f"{name.split('/')[1]}_loss.json", num_classes=4)(**batch())) == expected
+
+
 def test_gathering_stops_at_what_it_cannot_read():
     with pytest.raises(InputError, match="importable"):
         Gathered("autoseg", {}).add("no_such_module", "x")
