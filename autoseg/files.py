@@ -11,6 +11,7 @@ from pathlib import Path
 from autoseg.errors import InputError
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+GB = 1e9  # bytes, as disks are sold
 UNWRITABLE = ("run folder", "a folder that can be written")
 
 

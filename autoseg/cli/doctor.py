@@ -22,7 +22,7 @@ from autoseg.config import DataConfig, SearchConfig
 from autoseg.errors import InputError, in_a_line
 from autoseg.execution import places
 from autoseg.execution.devices import cpu_cores, visible_gpus
-from autoseg.files import cache_folder, existing
+from autoseg.files import GB, cache_folder, existing
 from autoseg.imports import load
 
 if TYPE_CHECKING:
@@ -45,7 +45,6 @@ Exit status: 0 all is there, 2 something is missing.
 
 MIN_MEMORY_GB = 2.0  # one CPU worker with a small network peaks at about 1.3 GB
 MIN_DISK_GB = 1.0
-GB = 1e9  # as disks are sold
 
 
 @dataclass(frozen=True)
@@ -77,12 +76,12 @@ def findings(config: SearchConfig) -> Iterator[Finding]:
     yield from devices()
     if config.executor.name == "ray":
         yield cluster(config.executor.address)
-    places = {"runs": Path(config.run_dir or ".").expanduser()}
+    written = {"runs": Path(config.run_dir or ".").expanduser()}
     try:
-        places["cache"] = Path(config.data.cache_dir or cache_folder()).expanduser()
+        written["cache"] = Path(config.data.cache_dir or cache_folder()).expanduser()
     except RuntimeError:
         yield Finding("disk", "missing", "no home folder to keep prepared images in: say where, data.cache_dir=DIR")
-    yield from memory_and_disk(places)
+    yield from memory_and_disk(written)
     own = own_code(config.imports)
     yield own
     if own.state != "missing":  # the names that it should bring would be missing too
@@ -193,14 +192,14 @@ def cluster(address: str) -> Finding:
     return Finding("cluster", "ok", f"{len(there)} machine(s), {cores} cores, {gpus} GPUs")
 
 
-def memory_and_disk(places: Mapping[str, Path]) -> Iterator[Finding]:
+def memory_and_disk(written: Mapping[str, Path]) -> Iterator[Finding]:
     """Free memory, and free space in the places where runs and the image cache are written."""
     free = psutil.virtual_memory().available / 2**30
     if free >= MIN_MEMORY_GB:
         yield Finding("memory", "ok", f"{free:.1f} GB free")
     else:
         yield Finding("memory", "missing", f"{free:.1f} GB free; a worker needs about {MIN_MEMORY_GB:g} GB")
-    for name, place in places.items():
+    for name, place in written.items():
         there = existing(place)
         space = shutil.disk_usage(there).free / GB
         if not os.access(there, os.W_OK):

@@ -26,10 +26,9 @@ from autoseg.data.progress import Progress
 from autoseg.data.source import IGNORE, Bytes, Sample, Source
 from autoseg.data.threads import in_threads
 from autoseg.errors import InputError
-from autoseg.files import NO_SPACE, cache_folder, existing
+from autoseg.files import GB, NO_SPACE, cache_folder, existing
 
 ELSEWHERE = "Make room there, or set data.cache_dir to another folder."
-GB = 1e9
 FORMAT = 2  # raise it when the same source would give other bytes
 PAD_RGB = (124, 116, 104)  # ImageNet's mean: what padding looks like to a pretrained network is "nothing"
 

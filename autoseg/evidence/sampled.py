@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from autoseg.losses import load_loss
 from autoseg.surrogates import SurrogateLoss, known_losses
 from autoseg.surrogates.curves import evaluate
 
@@ -47,7 +48,6 @@ def operands(loss: SurrogateLoss) -> dict[str, tuple[FloatArray, FloatArray]]:
 
 def published_points(metric: str) -> dict[str, FloatArray] | None:
     """Curves of the loss the paper published for a metric; None if it has none."""
-    known = known_losses().get(f"asl2021/{metric}")
-    if known is None:
-        return None
-    return curve_points(SurrogateLoss(metric, 2, control_points=list(known.control_points), space=known.space))
+    name = f"asl2021/{metric}"
+    loss = load_loss(name, num_classes=2).surrogate if name in known_losses() else None
+    return None if loss is None else curve_points(loss)

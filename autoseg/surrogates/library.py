@@ -56,7 +56,8 @@ def _packaged() -> tuple[str, ...]:
 
 @cache
 def _files() -> tuple[str, ...]:
-    return tuple(sorted(file.name[:-5] for file in files(_FOLDER).iterdir() if file.name.endswith(".yaml")))
+    names = (file.name for file in files(_FOLDER).iterdir())
+    return tuple(sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml")))
 
 
 @cache
