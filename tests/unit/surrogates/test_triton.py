@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from multiprocessing import get_context
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from imitated_gpu import imitated
 
 import autoseg
 from autoseg.losses import searched_loss
@@ -461,6 +463,21 @@ def test_a_gpu_without_memory_is_no_reason_to_leave_the_kernels(monkeypatch, for
     for error in said:
         with pytest.raises(type(error), match="out of memory"):
             logic.read(Wanted(autoseg.build_metric("miou", C).sums, kernels=True))
+
+
+def on_an_imitated_gpu(name):
+    with pytest.MonkeyPatch.context() as patch, imitated(patch):
+        patch.setattr(checks, "takes", lambda _: True)
+        patch.setattr(torch.cuda, "device_of", lambda _: nullcontext())
+        loss = autoseg.SurrogateLoss(name, C, tolerance=1).to("cuda:0")
+        return compared(loss, *(t.to("cuda:0") for t in batch(0, size=(6, 14))))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["miou", "macc", "biou"])
+def test_what_the_kernels_read_is_where_they_are(interpreter, name):
+    """Labels, curves, bands, what the loss is made of, and the first small batch; not beside them on the host."""
+    assert_within(interpreter(on_an_imitated_gpu, name))
 
 
 def test_blocks_are_powers_of_two():
