@@ -34,6 +34,11 @@ def exact_ratio(numerator: Tensor, denominator: Tensor, empty: float = math.nan)
     return torch.where(denominator == 0, empty, numerator / torch.where(denominator == 0, 1.0, denominator))
 
 
+def exact(sums: Sums) -> Sums:
+    """Totals in float64: counts times a factor of a formula, such as 0.3, would be float32 to torch."""
+    return {name: total.double() for name, total in sums.items()}
+
+
 @dataclass
 class MetricOptions(Judged):
     """What a metric is told about the data.
@@ -219,7 +224,7 @@ class Metric:
 
     def per_class(self) -> Tensor:
         """(C,) float64, NaN where a class does not occur; (1,) where classes are pooled."""
-        return self.scores(self._state, exact_ratio) if self._state else self._of_nothing()
+        return self.scores(exact(self._state), exact_ratio) if self._state else self._of_nothing()
 
     def _of_nothing(self) -> Tensor:
         """`per_class` before anything was seen: NaN, in the shape it has after one void pixel."""
@@ -234,7 +239,7 @@ class Metric:
             return torch.tensor(math.nan, dtype=torch.float64)
         scores = self.per_class()
         occurs = ~scores.isnan()
-        weights = self.weights(self._state).double() * occurs
+        weights = self.weights(exact(self._state)).double() * occurs
         return (scores.nan_to_num() * weights).sum() / weights.sum()  # 0/0 is the NaN promised
 
     def __repr__(self) -> str:

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from autoseg.metrics.base import Metric, Sums, exact_ratio, register_metric
+from autoseg.metrics.base import Metric, Sums, exact, exact_ratio, register_metric
 from autoseg.metrics.region import Dice, MAcc, MIoU
 
 
@@ -49,7 +49,7 @@ class PerImage(Metric):
 
     def _class_scores(self, sums: Sums) -> Tensor:
         """(N, C) float64, NaN where an image lacks the class."""
-        return self.scores(sums, exact_ratio).masked_fill(sums["label"] == 0, math.nan)
+        return self.scores(exact(sums), exact_ratio).masked_fill(sums["label"] == 0, math.nan)
 
     def _image_scores(self, sums: Sums) -> Tensor:
         """What the mean is of: "C": `_class_scores`; "I": (N, 1), the mean over an image's classes."""

@@ -10,6 +10,8 @@ import autoseg
 from autoseg.errors import InputError
 from autoseg.losses import searched_loss
 from autoseg.metrics import base
+from autoseg.metrics.per_image import PerImage
+from autoseg.metrics.region import MIoU
 
 
 @pytest.fixture
@@ -52,6 +54,31 @@ def test_everything_follows_from_the_formula(fbeta):
     searched_loss(space, space.identity, num_classes=3)(logits, labels).backward()
     assert logits.grad.any()
     assert autoseg.build_space("default-f2+miou").dim == 12
+
+
+@pytest.mark.parametrize("per_image", [False, True])
+def test_factors_of_a_formula_leave_it_exact(per_image):
+    """torch makes float32 of counts times a number such as 0.3."""
+
+    class TverskyScore(*((PerImage,) if per_image else ()), MIoU):
+        name, summary, by_class = "tversky_score", "TP / (TP + 0.3 FP + 0.7 FN)", False
+
+        def scores(self, s, ratio):
+            return ratio(s["and"], 0.3 * s["or"] + 0.4 * s["label"] + 0.3 * s["and"])
+
+        def weights(self, s):
+            return super().weights(s) if per_image else 0.1 * s["label"]
+
+    g = torch.Generator().manual_seed(0)
+    pred, labels = torch.randint(0, 3, (2, 1, 40, 41), generator=g).unbind(0)
+    metric = TverskyScore(base.MetricOptions(3))
+    metric.update(pred, labels)
+    hit = np.array([int(((pred == c) & (labels == c)).sum()) for c in range(3)])
+    said, true = (np.bincount(ids.flatten().numpy(), minlength=3) for ids in (pred, labels))
+    expected = hit / (hit + 0.3 * (said - hit) + 0.7 * (true - hit))
+    assert metric.per_class().tolist() == pytest.approx(expected.tolist(), abs=1e-14)
+    mean = expected.mean() if per_image else np.average(expected, weights=true)
+    assert float(metric.compute()) == pytest.approx(mean, abs=1e-14)
 
 
 class Weighed(autoseg.Metric):
