@@ -4,21 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 from autoseg.controllers.base import Controller
 from autoseg.errors import unknown_name
 
-__all__ = ["Controller", "build_controller"]
+__all__ = ["KINDS", "Controller", "build_controller", "kind_of"]
 
-# Imported on demand: only "ppo" needs stable-baselines3, only "gp" and "tpe" Optuna.
-_CLASSES = {
-    "ppo": ("autoseg.controllers.ppo", "PPOController"),
-    "random": ("autoseg.controllers.random", "RandomController"),
-    "cmaes": ("autoseg.controllers.cmaes", "CMAESController"),
-    "tpe": ("autoseg.controllers.tpe", "TPEController"),
-    "gp": ("autoseg.controllers.gp", "GPController"),
+
+class Kind(NamedTuple):
+    """A controller, not imported: only "ppo" needs stable-baselines3, only "gp" and "tpe" Optuna.
+
+    Attributes:
+        module: where its class is.
+        class_name: what that is called.
+        begins: whether it begins at the mean that it is given.
+        has_mean: whether what it has learned is a mean, which may be a finalist beside the candidates.
+    """
+
+    module: str
+    class_name: str
+    begins: bool = True
+    has_mean: bool = False
+
+
+KINDS = {
+    "ppo": Kind("autoseg.controllers.ppo", "PPOController", has_mean=True),
+    "random": Kind("autoseg.controllers.random", "RandomController", begins=False),
+    "cmaes": Kind("autoseg.controllers.cmaes", "CMAESController"),
+    "tpe": Kind("autoseg.controllers.tpe", "TPEController"),
+    "gp": Kind("autoseg.controllers.gp", "GPController"),
 }
+
+
+def kind_of(name: str) -> Kind:
+    """What is known of a controller without importing it.
+
+    Raises:
+        InputError: an unknown name.
+    """
+    if name not in KINDS:
+        raise unknown_name("controller", str(name), KINDS)
+    return KINDS[name]
 
 
 def build_controller(
@@ -43,9 +70,7 @@ def build_controller(
     Raises:
         InputError: unknown name or option, or a value out of its range.
     """
-    if name not in _CLASSES:
-        raise unknown_name("controller", str(name), _CLASSES)
-    module, class_name = _CLASSES[name]
-    controller: type[Controller] = getattr(import_module(module), class_name)
+    kind = kind_of(name)
+    controller: type[Controller] = getattr(import_module(kind.module), kind.class_name)
     settings = {"dim": dim, "mean": mean, "std": std, "seed": seed, **options}
     return controller(controller.settings_type.read(settings))

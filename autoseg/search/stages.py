@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from autoseg.config import ConfirmConfig, SearchSettings
+from autoseg.controllers import KINDS
 from autoseg.search.confirm import finalists, fresh_seeds, mean_name, rivals_of
 from autoseg.search.observer import Amount
 from autoseg.search.records import RUNNING, TrialRecord
@@ -73,4 +74,5 @@ def stages_of(config: Mapping[str, Any], recorded: Mapping[str, Sequence[TrialRe
     confirmation = ConfirmConfig(confirm["top"], confirm["seeds"], confirm["rivals"], confirm["iters"])
     settings = SearchSettings(search["rounds"], search["candidates"], floor=search["floor"], confirm=confirmation)
     iters = config["proxy"]["iters"] if "proxy" in config else None  # a training of the user's own has none
-    return stages(recorded, settings, config["seed"], iters, mean=config["controller"]["name"] == "ppo")
+    kind = KINDS.get(config["controller"]["name"])  # None: made by the user
+    return stages(recorded, settings, config["seed"], iters, mean=kind is not None and kind.has_mean)

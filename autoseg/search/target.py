@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from autoseg.config import SearchSettings
+from autoseg.controllers import kind_of
 from autoseg.errors import InputError, unknown_name
 from autoseg.losses import check_text, load_loss
 from autoseg.metrics import higher_is_better, is_known
@@ -81,13 +82,14 @@ def begins(space: SearchSpace, given: str | Sequence[float] | None, controller: 
         controller: its name.
 
     Raises:
-        InputError: an unknown loss, one with other curves, numbers that are no θ of this space, or a controller that
-            begins nowhere.
+        InputError: an unknown loss or controller, a loss with other curves, numbers that are no θ of this space, or a
+            controller that begins nowhere.
     """
     if given is None:
         return [float(x) for x in np.clip(space.identity, EDGE, 1.0 - EDGE)]
-    if controller == "random":
-        raise InputError("search.start", "null with controller=random", repr(given), "It draws from the whole space.")
+    if not kind_of(controller).begins:
+        hint = "It draws from the whole space."
+        raise InputError("search.start", f"null with controller={controller}", repr(given), hint)
     try:
         theta = space.check_theta(_theta_of(given, space) if isinstance(given, str) else given)
         if theta.ndim > 1:
