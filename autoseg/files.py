@@ -24,6 +24,12 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "autoseg"
 
 
+def shipped(folder: str) -> Path:
+    """`configs` or `search_spaces`: in the package where autoseg is installed, beside it in a checkout."""
+    package = Path(__file__).parent
+    return package / folder if (package / folder).is_dir() else package.parent / folder
+
+
 def existing(place: Path) -> Path:
     """The folder itself, or the nearest above it that exists: on the disk where it will be made."""
     return next(parent for parent in [place.absolute(), *place.absolute().parents] if parent.is_dir())

@@ -24,14 +24,6 @@ mkdir -p "$out"
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 PYTHON=${PYTHON:-python3}
 
-# An installed autoseg has the folders of configs and search spaces inside; a checkout gets links to them.
-made=()
-for pair in conf:configs search_spaces:search_spaces; do
-    link=autoseg/${pair%%:*}
-    [ -e "$link" ] || { ln -s "../${pair#*:}" "$link" && made+=("$link"); }
-done
-trap '[ ${#made[@]} -eq 0 ] || rm -f "${made[@]}"' EXIT
-
 part() {
     case $1 in
         kernels) "$PYTHON" -m pytest -m gpu -q -n 8 -p no:cacheprovider tests/unit/test_gpu_benchmark.py \

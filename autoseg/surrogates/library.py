@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +11,11 @@ import yaml
 
 from autoseg import metrics
 from autoseg.errors import InputError, unknown_name
+from autoseg.files import shipped
 from autoseg.surrogates.freedom import CurveSpec, Family, Scalar
 from autoseg.surrogates.space import SearchSpace
 
 VERSION = 1
-_FOLDER = "autoseg.search_spaces"
 _KEYS = {"version", "summary", "curve", "score", "shared", "absent", "per_metric", "loss", "scalars"}
 
 
@@ -56,16 +54,16 @@ def _packaged() -> tuple[str, ...]:
 
 @cache
 def _files() -> tuple[str, ...]:
-    names = (file.name for file in files(_FOLDER).iterdir())
+    names = (file.name for file in shipped("search_spaces").iterdir())
     return tuple(sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml")))
 
 
 @cache
 def _read_packaged(name: str) -> dict[str, Any]:
-    return _read(files(_FOLDER).joinpath(f"{name}.yaml"), name)
+    return _read(shipped("search_spaces") / f"{name}.yaml", name)
 
 
-def _read(file: Traversable, where: str) -> dict[str, Any]:
+def _read(file: Path, where: str) -> dict[str, Any]:
     try:
         data = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
