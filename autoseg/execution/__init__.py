@@ -70,6 +70,8 @@ def build_executor(
         from autoseg.execution.cluster import RayExecutor
 
         return RayExecutor(task, devices, threads=threads, timeout_s=timeout_s, retries=retries, log=log)
-    return ProcessExecutor(
-        task, devices, threads=threads, timeout_s=timeout_s, retries=retries, log=log, standby=standby
-    )
+    if name == "processes":
+        return ProcessExecutor(
+            task, devices, threads=threads, timeout_s=timeout_s, retries=retries, log=log, standby=standby
+        )
+    raise NotImplementedError(name)

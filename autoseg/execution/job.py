@@ -63,7 +63,11 @@ class Task(Protocol):
 
 
 class Executor(ABC):
-    """Runs jobs. `InputError` raised by the task ends the run: no candidate can be blamed for it."""
+    """Runs jobs.
+
+    A job has its process to itself: a task seeds random generators and sets threads of the whole process, so that what
+    it returns depends on nothing else. `InputError` raised by it ends the run: no candidate can be blamed for it.
+    """
 
     @property
     @abstractmethod

@@ -1,6 +1,6 @@
 """The worker's side: one process, one device, one task, one job at a time over a pipe.
 
-Started by `process.py` as a plain interpreter in a session of its own: Ctrl-C in the terminal does not reach
+Started by `processes.py` as a plain interpreter in a session of its own: Ctrl-C in the terminal does not reach
 it, and it can be killed together with its children. A thread listens on the pipe from the first moment, also while
 the task is imported or computes: when the search process is gone (the pipe ends), the worker and its children go too.
 """

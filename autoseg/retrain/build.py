@@ -128,11 +128,8 @@ def _model(config: ModelConfig, data: Datasets, train: TrainConfig) -> Node:
 
 def _optimizer(train: TrainConfig, device: str) -> Node:
     """The optimiser in its wrapper, which holds mixed precision and clipping."""
-    rule: Node = {"lr": train.lr, "weight_decay": train.weight_decay}
-    if train.optimizer == "sgd":
-        rule = {"type": "SGD", "momentum": train.momentum, **rule}
-    else:
-        rule = {"type": "AdamW", **rule}
+    kinds: dict[str, Node] = {"sgd": {"type": "SGD", "momentum": train.momentum}, "adamw": {"type": "AdamW"}}
+    rule = {**kinds[train.optimizer], "lr": train.lr, "weight_decay": train.weight_decay}
     dtype = _amp(train.amp, device)
     return {
         "type": "OptimWrapper" if dtype is None else "AmpOptimWrapper",

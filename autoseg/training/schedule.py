@@ -31,8 +31,9 @@ def build_optimizer(model: nn.Module, proxy: ProxyConfig) -> Optimizer:
     groups = [{"params": params, "lr": rate, "base_lr": rate} for params, rate in parts if params]
     if proxy.optimizer == "sgd":
         return PlainSGD(groups, momentum=proxy.momentum, weight_decay=proxy.weight_decay, fused=True)
-    # Without `capturable` torch refuses to put it into a CUDA graph; fused, it computes the same.
-    return PlainAdamW(groups, weight_decay=proxy.weight_decay, fused=True, capturable=proxy.cuda_graph)
+    if proxy.optimizer == "adamw":  # without `capturable` no CUDA graph takes it; fused, it computes the same
+        return PlainAdamW(groups, weight_decay=proxy.weight_decay, fused=True, capturable=proxy.cuda_graph)
+    raise NotImplementedError(proxy.optimizer)
 
 
 def rates(optimizer: Optimizer, proxy: ProxyConfig, first: int, last: int, device: torch.device) -> Tensor:

@@ -203,7 +203,9 @@ def build_targets(proxy: ProxyConfig, num_classes: int, model: nn.Module, precis
                 expected = f"another use than pseudo with more than {UNLABELLED} classes"
                 raise InputError("proxy.labels", expected, num_classes)
             return PseudoLabels(copy.deepcopy(model), precision, soft.momentum, soft.confidence)
-    return Targets()
+        case "hard":
+            return Targets()
+    raise NotImplementedError(proxy.labels)
 
 
 def check_loss(loss: nn.Module, labels: str, field: str = "loss") -> None:

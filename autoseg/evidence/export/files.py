@@ -105,7 +105,9 @@ def as_files(card: LossCard, format: str, target: Path, imports: Sequence[str] =
         if not target.stem.isidentifier():
             raise InputError("-o", "a name that Python can import, such as found_loss.py", f"'{target.name}'")
         return {target: as_python(card, target.stem)}
-    return {target: as_program(card)}
+    if format == "torch_export":
+        return {target: as_program(card)}
+    raise NotImplementedError(format)
 
 
 def title(card: LossCard) -> str:

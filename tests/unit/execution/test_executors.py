@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -68,6 +69,11 @@ def test_every_job_comes_back_once(executor: Executor) -> None:
         assert outcome.state == "complete" and outcome.attempts == 1 and outcome.error == ""
         assert outcome.scores["double"] == 2 * job.payload["x"] and outcome.device == "cpu"
     assert list(executor.run([])) == []
+
+
+def test_a_job_has_its_process_to_itself(executor: Executor) -> None:
+    drawn = [outcome.scores["drawn"] for outcome in outcomes(executor, *({"do": "draw", "x": x} for x in range(4)))]
+    assert drawn == [random.Random(x).random() for x in range(4)]
 
 
 def test_an_exception_is_a_failure_with_its_traceback(executor: Executor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import resource
 import signal
 import subprocess
@@ -50,6 +51,10 @@ def toy(payload: dict[str, Any], device: str) -> Mapping[str, float]:
             Path(payload["machine"]).write_text(f"{get_runtime_context().get_node_id()} {os.getpid()}")
             while not Path(payload["go"]).exists():
                 time.sleep(0.02)
+        case "draw":
+            random.seed(payload["x"])
+            time.sleep(0.1)
+            return {"drawn": random.random()}
         case "doze":
             time.sleep(2)
         case "leave a child":
