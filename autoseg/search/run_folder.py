@@ -11,12 +11,14 @@ import secrets
 import socket
 import time
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import yaml
 from filelock import FileLock, Timeout
 
+from autoseg.config import SearchConfig
 from autoseg.errors import InputError
 from autoseg.files import UNWRITABLE, no_space, write_atomic
 from autoseg.search.own import RESOLVED, changed_config
@@ -319,6 +321,8 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any], at: str = "") -
 def _compare(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Refuse another fingerprint than the run's, by the first key that differs."""
     for key, old, new in differences(then, now):
+        if old is ... and new == _default(key):  # a key of a later version, whose default is what was done before
+            continue
         if key == f"model.{RESOLVED}" and ... not in (old, new):  # of the same model.config, which stands before it
             raise changed_config("model.config", now["model"]["config"], "Take back the change, or start a new run.")
         was, given = ("no such key" if value is ... else repr(value) for value in (old, new))
@@ -326,6 +330,14 @@ def _compare(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         if ... in (old, new):
             hint = "The run is of another version of autoseg, or it would be another search: start a new one."
         raise InputError(key, f"{was}, as when the run began", given, hint)
+
+
+def _default(key: str) -> Any:
+    """Of a dotted key of the configuration; `...` if there is no such key."""
+    value: Any = SearchConfig()
+    for part in key.split("."):
+        value = getattr(value, part, ...)
+    return asdict(value) if is_dataclass(value) else value  # type: ignore[arg-type]
 
 
 def read_json(path: Path, hint: str = "") -> dict[str, Any]:

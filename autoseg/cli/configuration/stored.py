@@ -29,16 +29,16 @@ def as_yaml(config: Any) -> str:
 def load(schema: type[T], data: Mapping[str, Any]) -> T:
     """The reverse of `plain`: a typed configuration from a run's plain data.
 
+    A key that it lacks did not exist when an earlier version wrote it: it has its default, which is what was done then.
+
     Raises:
-        InputError: the data does not fit the schema, or lacks one of its keys: another version wrote it.
+        InputError: the data does not fit the schema, or has other keys: another version wrote it.
     """
     known = keys(schema)
-    there = leaves(data, known)
-    unknown, missing = [key for key in there if key not in known], [key for key in known if key not in there]
-    if unknown or missing:
-        expected, got = ("no such key", "it") if unknown else ("this key", "a configuration without it")
+    unknown = [key for key in leaves(data, known) if key not in known]
+    if unknown:
         hint = "The run is of another version of autoseg: use that one, or start a new run."
-        raise InputError(", ".join(unknown or missing), expected, got, hint)
+        raise InputError(", ".join(unknown), "no such key", "it", hint)
     try:
         return cast(T, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), literal(data))))
     except OmegaConfBaseException as error:

@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 import yaml
 from filelock import FileLock
 
+from autoseg.config import ProxyConfig, SoftLabelConfig
 from autoseg.errors import InputError
 from autoseg.files import write_atomic
 from autoseg.search.run_folder import RunFolder, new_run_path, read_config, slug
@@ -114,6 +116,16 @@ def test_a_key_of_another_version_is_named(tmp_path: Path) -> None:
         RunFolder.open(tmp_path / "one", other)
     with pytest.raises(InputError, match=r"proxy\.teleport: expected no such key, as when .* got 3\. .* another"):
         RunFolder.open(tmp_path / "other", one)
+
+
+def test_a_run_of_an_earlier_version_had_the_defaults_of_later_keys(tmp_path: Path) -> None:
+    now = {"proxy": asdict(ProxyConfig(iters=9)), "pruner": "none", "search.pruner": "none", "holdout": 0.2}
+    then = {"proxy": {key: value for key, value in now["proxy"].items() if key not in ("soft", "flip")}, "holdout": 0.2}
+    RunFolder.create(tmp_path / "run", {}, {**then, "pruner": "none"}).close()
+    RunFolder.open(tmp_path / "run", now).close()
+    for changed in (ProxyConfig(iters=9, flip=False), ProxyConfig(iters=9, soft=SoftLabelConfig(width=5))):
+        with pytest.raises(InputError, match=r"proxy\.(flip|soft): expected no such key"):
+            RunFolder.open(tmp_path / "run", {**now, "proxy": asdict(changed)})
 
 
 def test_a_second_process_is_refused(tmp_path: Path) -> None:
