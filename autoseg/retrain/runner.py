@@ -21,10 +21,9 @@ from torch.utils.data import DataLoader
 from autoseg.data.source import IGNORE
 from autoseg.errors import InputError
 from autoseg.files import write_atomic
-from autoseg.retrain import checkpoint
 from autoseg.retrain.build import main_head
 from autoseg.retrain.files import WrongFile, name_files
-from autoseg.training.checkpoint import last_checkpoint
+from autoseg.training.checkpoint import guard, last_checkpoint
 from autoseg.training.models import model_registry
 
 SCORES = "scores.json"
@@ -45,7 +44,7 @@ def run(cfg: Config) -> Scores:
         InputError: weights that cannot be read safely or do not fit; an image or mask that does not; no data where the
             config says; an option that a part of mmengine's does not have.
     """
-    checkpoint.install()
+    guard()
     with contextlib.redirect_stdout(io.StringIO()):  # mmsegmentation prints which of its parts it does without
         model_registry()
         import_modules_from_strings(**cfg.custom_imports)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pickle
 import warnings
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import yaml
 
 from autoseg.errors import InputError, first_line
 
@@ -62,6 +64,51 @@ def read_pth(path: str | Path, field: str, map_location: Any = "cpu") -> Any:
             raise
         hint = "It was not opened further: such a file could run code. Save the weights alone with torch.save."
         raise InputError(field, "weights and plain data", f"{path} ({_reason(error)})", hint) from error
+
+
+def read_checkpoint(path: str | Path, field: str = "checkpoint", map_location: Any = "cpu") -> dict[str, Any]:
+    """The content of a checkpoint that mmengine saved, see `read_pth`: weights, optimiser, schedule, logged curves."""
+    content = read_pth(path, field, map_location)
+    if not isinstance(content, Mapping):
+        raise InputError(field, "a checkpoint", f"{path}, which holds something else")
+    return dict(content)
+
+
+@cache
+def guard() -> None:
+    """Have mmengine read files as we do, in this process from now on, wherever a config names one.
+
+    It reads weights safely and, where that fails, unpickles whatever the file holds; it unpickles `.pkl`, and takes
+    tags of YAML that call functions. And it downloads what has an address.
+    """
+    from mmengine.fileio.handlers import PickleHandler, YamlHandler, register_handler
+    from mmengine.runner import CheckpointLoader
+
+    class Pickles(PickleHandler):
+        def load_from_fileobj(self, file: Any, **options: Any) -> Any:
+            del file, options
+            hint = "It was not opened: such a file could run code. Save it as JSON."
+            raise InputError("a file that a config names", "plain data", "a pickle", hint)
+
+    class Yaml(YamlHandler):
+        def load_from_fileobj(self, file: Any, **options: Any) -> Any:
+            return super().load_from_fileobj(file, **{**options, "Loader": yaml.SafeLoader})
+
+    register_handler(["pkl", "pickle"])(Pickles)
+    register_handler(["yaml", "yml"])(Yaml)
+    addresses = [scheme for scheme in CheckpointLoader._schemes if scheme]
+    CheckpointLoader.register_scheme("", loader=load_from_local, force=True)
+    CheckpointLoader.register_scheme(addresses, loader=_refuse, force=True)
+
+
+def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
+    """Mmengine calls it, and names the part after `load_from_` in its log."""
+    return read_checkpoint(Path(filename).expanduser(), map_location=map_location)
+
+
+def _refuse(filename: str, map_location: Any = None) -> dict[str, Any]:
+    del map_location
+    raise InputError("checkpoint", "a local file", filename, "Nothing is downloaded here: fetch it first.")
 
 
 def check_file(path: str | Path, field: str) -> None:

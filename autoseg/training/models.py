@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from autoseg.config import ModelConfig
 from autoseg.errors import InputError
 from autoseg.mmconfigs import config_path, mmengine_config, type_name
+from autoseg.training.checkpoint import guard
 from autoseg.training.layers.depthwise import DilatedDepthwise
 from autoseg.training.layers.normalization import FastBatchNorm
 from autoseg.training.layers.pointwise import PointwiseConv
@@ -29,11 +30,7 @@ from autoseg.training.weights import load_backbone
 
 log = logging.getLogger(__name__)
 
-PRETRAINED = (
-    "Pretrained",
-    "PretrainedInit",
-    "Pretrained_Part",
-)  # the second is BEiT's; mmengine unpickles what they name
+PRETRAINED = ("Pretrained", "PretrainedInit", "Pretrained_Part")  # of `init_cfg`; the second is BEiT's
 
 
 @dataclass(frozen=True)
@@ -153,7 +150,9 @@ def build_model(config: ModelConfig, num_classes: int, seed: int) -> Segmentor:
         torch.manual_seed(seed)
         try:
             with _in_mmseg():
-                network = model_registry().build(settings)
+                registry = model_registry()
+                guard()
+                network = registry.build(settings)
                 network.init_weights()
         except (TypeError, ValueError, KeyError, AssertionError, RuntimeError, ImportError) as error:
             hint = "Check model.overrides; networks that need mmcv's compiled operations cannot be built."
@@ -230,7 +229,8 @@ def localized(node: Any, dropped: list[str], *, sync_bn: bool = False) -> Any:
 
 
 def _pretrained(node: Any, dropped: list[str]) -> bool:
-    found = type_name(node) in PRETRAINED
+    """Whether it asks for a file of weights: some networks load what it names whatever its type is."""
+    found = type_name(node) in PRETRAINED or (isinstance(node, dict) and "checkpoint" in node)
     if found:
         dropped.append(str(node.get("checkpoint")))
     return found

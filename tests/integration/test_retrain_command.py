@@ -34,7 +34,7 @@ def retrain(*words: str) -> int:
 
 
 def weights(folder: Path, name: str) -> dict[str, torch.Tensor]:
-    from autoseg.retrain.checkpoint import read_checkpoint
+    from autoseg.training.checkpoint import read_checkpoint
 
     return read_checkpoint(folder / name)["state_dict"]
 

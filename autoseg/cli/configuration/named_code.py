@@ -2,8 +2,9 @@
 
 A run folder says as text what it was made with, and may come from anybody. Reading one never executes code: whoever
 goes on with it names that code again, on the command line. Configs that mmsegmentation ships are code too, and trusted.
-`type: subprocess.call` in an open mapping is to mmengine what `_target_` is to Hydra: a user who types it means it, but
-from a run only names of registries are taken.
+`type: subprocess.call` in a network's changes is to mmengine what `_target_` is to Hydra: a user who types it means it,
+but from a run only names of registries are taken. And `overrides` of a full training reach all of mmengine, whose parts
+call what they are named and open what they are pointed at: from a run none are taken, they are typed again.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from autoseg.mmconfigs import KEYS, shipped
 
 SCOPES = "mmseg|mmengine|mmcv|mmpretrain|mmdet"  # whose registries a name may be looked up in
 REGISTERED = re.compile(rf"((?:{SCOPES})\.[A-Z])?\w+")
-OPEN = ("overrides", "model.overrides")  # where anything at all may stand
+OVERRIDES, NETWORK = "overrides", "model.overrides"  # where anything at all may stand
 
 
 def own_configs(config: Any, keys: Sequence[str] = KEYS) -> dict[str, str]:
@@ -38,7 +39,9 @@ def again(config: Any, keys: Sequence[str] = KEYS) -> str:
         keys: of the configs that the command reads.
     """
     code = own_configs(config, keys).items()
-    return and_imports(at(config, "imports") or []) + "".join(f" {typed(key, file)}" for key, file in code)
+    overrides = at(config, OVERRIDES)
+    words = [typed(key, file) for key, file in code] + ([typed(OVERRIDES, overrides)] if overrides else [])
+    return and_imports(at(config, "imports") or []) + "".join(f" {word}" for word in words)
 
 
 def require(config: Any, named: Mapping[str, Any], where: object, keys: Sequence[str] = KEYS) -> None:
@@ -73,7 +76,7 @@ def require_imports(recorded: Any, named: Any, where: object) -> None:
 
 
 def refuse_code(config: Any, where: Path) -> None:
-    """Refuse a run's configuration in which an open mapping names what is in no registry.
+    """Refuse a run's configuration in which the changes of its network name what is in no registry.
 
     Args:
         config: as it was read from the run.
@@ -82,10 +85,25 @@ def refuse_code(config: Any, where: Path) -> None:
     Raises:
         InputError: it does.
     """
-    for field in OPEN:
-        for key, value in _code_in(at(config, field), field):
-            hint = "It would run code that the run chose. Register it in a file, and name that: imports=[FILE.py]."
-            raise InputError(key, "the name of a registered part", f"{value!r} in {where}", hint)
+    for key, value in _code_in(at(config, NETWORK), NETWORK):
+        hint = "It would run code that the run chose. Register it in a file, and name that: imports=[FILE.py]."
+        raise InputError(key, "the name of a registered part", f"{value!r} in {where}", hint)
+
+
+def require_overrides(config: Any, given: Any, where: Path) -> None:
+    """Refuse a full training with overrides that are not typed now.
+
+    Args:
+        config: as it was read from the run.
+        given: what the command line says.
+        where: the run.
+
+    Raises:
+        InputError: they are not, or others are.
+    """
+    recorded = at(config, OVERRIDES)
+    if recorded and at(given, OVERRIDES) != recorded:
+        raise _missing(OVERRIDES, typed(OVERRIDES, recorded), typed(OVERRIDES, recorded), where)
 
 
 def _missing(key: str, code: str, words: str, where: object) -> InputError:

@@ -83,9 +83,8 @@ def build(config: RetrainConfig, started_by: str, device: str) -> Job:
         InputError: an unknown loss, network or data set, files that are missing, a work dir that is taken.
     """
     from autoseg.retrain.build import build_config, main_head  # mmengine: only once the device is chosen
-    from autoseg.retrain.checkpoint import read_checkpoint
     from autoseg.retrain.loaders import check_files
-    from autoseg.training.checkpoint import last_checkpoint
+    from autoseg.training.checkpoint import last_checkpoint, read_checkpoint
 
     rank, ranks = launch.ranks()
     loss = named(config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from autoseg.cli.configuration import compose, stored
-from autoseg.cli.configuration.named_code import refuse_code
+from autoseg.cli.configuration.named_code import again, refuse_code
 from autoseg.cli.configuration.resume import like, resumed, searched
 from autoseg.config import CompareConfig, ModelConfig, RetrainConfig, SearchConfig
 from autoseg.errors import InputError
@@ -53,9 +54,29 @@ def test_a_run_that_names_a_function_as_a_part_is_refused(tmp_path: Path) -> Non
         {"optim_wrapper": {"type": "antigravity"}},
     ],
 )
-def test_every_way_of_naming_code_in_a_training_is_refused(overrides: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="overrides"):
-        refuse_code(RetrainConfig(loss="ce", overrides=overrides), Path("run"))
+def test_every_way_of_naming_code_in_a_network_is_refused(overrides: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"model\.overrides"):
+        refuse_code(SearchConfig(model=ModelConfig(overrides=overrides)), Path("run"))
+
+
+def test_overrides_of_a_training_are_typed_again(tmp_path: Path) -> None:
+    """What they point at may run code in more ways than can be listed."""
+    sought = "overrides={train_dataloader: {dataset: {type: DecathlonDataset, ann_file: a b.pkl}}, find_unused: true}"
+    config = compose.compose("retrain", RetrainConfig, ["loss=ce", sought])
+    run = tmp_path / "run"
+    RunFolder.create(run, {"schema": 1, **stored.plain(config)}, {}).close()
+    given = compose.compose("retrain", RetrainConfig, ["loss=ce", f"resume={shlex.quote(str(run))}"])
+    with pytest.raises(InputError, match=r"overrides: expected .*only what you name is executed") as error:
+        resumed(given, [])
+    (words,) = re.findall(r"then add (.*) to the command", str(error.value))
+    assert again(config) == f" {words}"
+    (typed,) = shlex.split(words)
+    given = compose.compose("retrain", RetrainConfig, ["loss=ce", f"resume={shlex.quote(str(run))}", typed])
+    assert resumed(given, ["overrides"]).overrides == config.overrides
+    other = typed.replace("a b", "b")
+    given = compose.compose("retrain", RetrainConfig, ["loss=ce", f"resume={shlex.quote(str(run))}", other])
+    with pytest.raises(InputError, match="overrides: expected"):
+        resumed(given, ["overrides"])
 
 
 def test_names_of_registries_pass() -> None:
@@ -63,7 +84,7 @@ def test_names_of_registries_pass() -> None:
         "backbone": {"type": "mmpretrain.ConvNeXt", "norm_cfg": {"type": "BN"}},
         "conv": [{"type": "bilinear"}],
     }
-    refuse_code(RetrainConfig(loss="ce", overrides=overrides, model=ModelConfig(overrides=overrides)), Path("run"))
+    refuse_code(RetrainConfig(loss="ce", model=ModelConfig(overrides=overrides)), Path("run"))
 
 
 @pytest.mark.parametrize("recipe", compose.options("experiment", SearchConfig))

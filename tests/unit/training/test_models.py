@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import pickle
 from pathlib import Path
 
 import pytest
@@ -91,6 +93,35 @@ def test_pretrained_addresses_are_dropped_and_said(caplog: pytest.LogCaptureFixt
     assert "pretrained" not in model and "init_cfg" not in model["backbone"]
     assert [entry["type"] for entry in model["decode_head"]["init_cfg"]] == ["Normal"]
     assert "models://elsewhere" in caplog.text and "model.weights" in caplog.text
+
+
+class Executed:
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> object:
+        return os.mkdir, (str(self.marker),)
+
+
+def test_nothing_a_network_names_is_executed_or_downloaded(tmp_path: Path) -> None:
+    """Swin and PIDNet load what `init_cfg` names whatever its type is, mmsegmentation's losses a file of weights."""
+    torch.save(Executed(tmp_path / "weights"), tmp_path / "a.pth")
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(Executed(tmp_path / "classes")))
+    tiny = {"depths": [1, 1, 1, 1], "embed_dims": 8, "num_heads": [1, 1, 1, 1], "window_size": 2}
+    heads = {"decode_head": {"in_channels": 64, "c1_in_channels": 8, "c1_channels": 4, "channels": 8}}
+    for file in (str(tmp_path / "a.pth"), "http://127.0.0.1:9/a.pth"):
+        swin = {
+            "_delete_": True,
+            "type": "SwinTransformer",
+            **tiny,
+            "init_cfg": {"type": "Constant", "checkpoint": file},
+        }
+        overrides = {**heads, "pretrained": None, "auxiliary_head": None, "backbone": swin}
+        build_model(preset("deeplabv3plus_r50", overrides=overrides), 3, seed=0)
+    weighted = {"loss_decode": {"class_weight": str(tmp_path / "a.pkl")}}
+    with pytest.raises(InputError, match="could run code"):
+        build_model(preset("tiny", overrides={**preset("tiny").overrides, "decode_head": weighted}), 3, seed=0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pkl", "a.pth"]
 
 
 def test_a_config_in_pure_python_names_its_types_by_their_modules(tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer
+from yaml.constructor import ConstructorError
 
 from autoseg.errors import InputError
-from autoseg.retrain import checkpoint
+from autoseg.training import checkpoint
 from autoseg.training.checkpoint import last_checkpoint
 
 
@@ -58,21 +59,31 @@ def test_anything_else_is_refused_and_not_executed(content: Any, tmp_path: Path,
 
 
 def test_mmengine_reads_through_us(tmp_path: Path) -> None:
+    from mmengine import dump, load
     from mmengine.runner import CheckpointLoader
 
-    schemes = dict(CheckpointLoader._schemes)
-    try:
-        checkpoint.install()
-        torch.save({"state_dict": {}, "meta": Call(os.mkdir, str(tmp_path / "executed"))}, tmp_path / "bad.pth")
-        with pytest.raises(InputError, match="could run code"):
-            CheckpointLoader.load_checkpoint(str(tmp_path / "bad.pth"))
-        assert not (tmp_path / "executed").exists()
-        for address in ("https://x/y.pth", "open-mmlab://resnet50_v1c", "torchvision://resnet50"):
-            with pytest.raises(InputError, match="Nothing is downloaded"):
-                CheckpointLoader.load_checkpoint(address)
-    finally:
-        CheckpointLoader._schemes.clear()
-        CheckpointLoader._schemes.update(schemes)
+    checkpoint.guard()
+    call, executed = Call(os.mkdir, str(tmp_path / "executed")), tmp_path / "executed"
+    torch.save({"state_dict": {}, "meta": call}, tmp_path / "bad.pth")
+    with pytest.raises(InputError, match="could run code"):
+        CheckpointLoader.load_checkpoint(str(tmp_path / "bad.pth"))
+    dump(call, tmp_path / "bad.pkl")
+    with pytest.raises(InputError, match=r"plain data, got a pickle\. .* Save it as JSON"):
+        load(tmp_path / "bad.pkl")
+    (tmp_path / "bad.yaml").write_text(f"a: !!python/object/apply:os.mkdir ['{executed}']")
+    with pytest.raises(ConstructorError):
+        load(tmp_path / "bad.yaml")
+    dump({"a": [1, 2]}, tmp_path / "good.yml")
+    assert load(tmp_path / "good.yml") == {"a": [1, 2]} and not executed.exists()
+    for address in (
+        "https://x/y.pth",
+        "open-mmlab://resnet50_v1c",
+        "torchvision://resnet50",
+        "s3://x/y.pth",
+        "pavi://x",
+    ):
+        with pytest.raises(InputError, match="Nothing is downloaded"):
+            CheckpointLoader.load_checkpoint(address)
 
 
 def test_no_checkpoint_yet(tmp_path: Path) -> None:

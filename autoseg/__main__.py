@@ -1,0 +1,10 @@
+"""`python -m autoseg search ...`: the commands, where the `autoseg` script is not installed."""
+
+from __future__ import annotations
+
+import sys
+
+from autoseg.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
