@@ -252,7 +252,8 @@ class TrainConfig:
     iters: int = number(20000, least=1)
     # iterations between validations and checkpoints; None: a tenth of iters
     val_interval: int | None = number(None, least=1)
-    keep_checkpoints: int = number(2, least=1)  # the latest ones
+    # the latest ones
+    keep_checkpoints: int = number(2, least=2, hint="One is removed before the next is written.")
     batch_size: int = number(16, least=1)  # over all GPUs together, so that a recipe does not depend on their number
     # images are fitted into it; None: what data.mmseg_config says, else their own size
     size: list[int] | None = limited(None, SIZE)

@@ -108,7 +108,8 @@ class LossCard(Judged):
             card = cls(**{"control_points": {}, **data})
             if strange := set(card.options) - set(_OPTIONS):
                 raise InputError("options", ", ".join(_OPTIONS), ", ".join(sorted(strange)))
-            loss = card.build(card.num_classes or 2)  # a card that cannot be built is refused here, with its reason
+            # A card that cannot be built is refused here, with its reason.
+            loss = card.build(2 if card.num_classes is None else None)
             _check_points(card.control_points, cls.of(loss).control_points)
         except InputError as error:
             made = [str(name) for name in card.provenance.get("imports") or ()] if card else []
@@ -120,10 +121,10 @@ class LossCard(Judged):
 
     def build(self, num_classes: int | None = None, **options: Any) -> SurrogateLoss | SearchedLoss:
         """The loss, for `num_classes` classes if not the card's own."""
-        if num_classes is None and self.num_classes is None:
+        classes = self.num_classes if num_classes is None else num_classes
+        if classes is None:
             raise InputError("num_classes", "a number of classes", "none", "The card does not know it; pass it.")
         space = SearchSpace.from_dict(self.space).bound_to(self.metric)
-        classes = num_classes or self.num_classes or 0
         return searched_loss(space, self.theta, classes, **{**self.options, **options})
 
 

@@ -113,7 +113,7 @@ class MetricSum:
     def merge(self, other: Self) -> None:
         """See `Metric.merge`."""
         if not isinstance(other, MetricSum) or other.name != self.name:
-            raise InputError("merge", self.name, other.name)
+            raise InputError("merge", f"a {self.name}", repr(other))
         for (_, mine), (_, theirs) in zip(self.terms, other.terms, strict=True):
             mine.merge(theirs)
 

@@ -56,10 +56,11 @@ def run(cfg: Config) -> Scores:
         return _scored(runner, kept)
     except WrongFile as error:
         raise error.error() from error
-    except TypeError as error:
-        if "unexpected keyword argument" not in str(error):
+    except (TypeError, KeyError) as error:
+        said = str(error.args[0]) if error.args else ""
+        if "unexpected keyword argument" not in said and "is not in the" not in said:
             raise
-        raise InputError("overrides or config", "options that mmengine's parts have", error) from error
+        raise InputError("overrides or config", "parts and options that mmengine has", said) from error
 
 
 def _scored(runner: Runner, kept: LastScores) -> Scores:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from numbers import Real
@@ -16,6 +15,7 @@ from autoseg.execution import Watched
 from autoseg.losses import build_loss, searched_loss
 from autoseg.losses.late import LateLoss
 from autoseg.search.keepsakes import Keepsakes
+from autoseg.search.records import usable
 from autoseg.search.reward import Floor
 from autoseg.search.rungs import Stopped, Watch
 from autoseg.surrogates import SearchSpace
@@ -57,7 +57,7 @@ class CandidateTask:
             scores = self._named((train if watch is None else watch.over(train))(loss, payload["seed"], device))
         except Stopped:
             return Watched({}, watch.scores if watch is not None else {}, pruned=True)
-        if not math.isfinite(scores[self.metric]):
+        if not usable(scores[self.metric]):
             raise Diverged(f"the score {self.metric} is {scores[self.metric]}")
         return scores if watch is None else Watched(scores, watch.scores)
 

@@ -188,7 +188,7 @@ def warnings_about(best: Row, rows: Sequence[Row], target: str) -> list[str]:
 def _wrecked(best: Row, reference: Row, target: str) -> list[str]:
     return [
         f"{best.name} reaches its {target} by wrecking {name}: {best.scores[name]:.4f}, where {reference.name} has "
-        f"{reference.scores[name]:.4f}. A floor keeps it: search.floor='{name}>=0.9*{reference.name}'"
+        f"{reference.scores[name]:.4f}. A floor keeps it: 'search.floor=\"{name}>=0.9*{reference.name}\"'"
         for name in PAPER_METRICS
         if name != target and best.scores.get(name, math.nan) < WRECKED * reference.scores.get(name, math.nan)
     ]

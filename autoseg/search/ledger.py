@@ -36,7 +36,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from autoseg.errors import InputError
 from autoseg.execution import Outcome
 from autoseg.files import no_space_error, unwritable
-from autoseg.search.records import COMPLETE, PRUNED, RUNNING, TrialRecord
+from autoseg.search.records import COMPLETE, PRUNED, RUNNING, TrialRecord, usable
 
 STUDIES = ("search", "confirm", "floor")
 PREFIX = "theta."
@@ -139,18 +139,18 @@ class Ledger:
         return record
 
     def finish(self, study: str, record: TrialRecord, outcome: Outcome, reward: float) -> TrialRecord:
-        """Write the result of a training; one with a reward that is not finite has diverged.
+        """Write the result of a training; one with a reward that is no usable number has diverged.
 
         Scores at the rungs become Optuna's intermediate values. The study's own state is written last: until then, the
         training counts as not done.
         """
         judged = outcome.state in FINAL
-        state = "diverged" if judged and not math.isfinite(reward) else outcome.state
+        state = "diverged" if judged and not usable(reward) else outcome.state
         done = state in FINAL
         finished = dataclasses.replace(
             record,
             state=state,
-            scores={_writable(name): score for name, score in outcome.scores.items()},
+            scores={_writable(name): score if usable(score) else math.nan for name, score in outcome.scores.items()},
             reward=reward if done else math.nan,
             seconds=outcome.seconds,
             attempts=outcome.attempts,
@@ -159,7 +159,7 @@ class Ledger:
             rungs=dict(outcome.rungs),
         )
         attributes = {
-            "scores": {name: score if math.isfinite(score) else None for name, score in finished.scores.items()},
+            "scores": {name: None if math.isnan(score) else score for name, score in finished.scores.items()},
             "outcome": {"device": outcome.device, **{name: getattr(finished, name) for name in RESULT}},
         }
         final = FINAL.get(state, TrialState.FAIL)
@@ -314,6 +314,8 @@ def _check_kinds(record: TrialRecord) -> None:
                 raise ValueError(f"{record.name!r} has {value!r}")
             if isinstance(value, str):
                 value.encode()  # half a character cannot be written anywhere
+    if not all(math.isnan(value) or usable(value) for value in numbers):
+        raise ValueError(f"{record.name!r} has scores beyond all numbers")
     if not all(map(math.isfinite, (record.seconds, record.ended))):
         raise ValueError(f"{record.name!r} took {record.seconds} s")
 

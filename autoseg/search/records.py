@@ -19,6 +19,11 @@ PRUNED = "pruned"
 UNLUCKY = (FAILED, TIMEOUT)  # may go better the next time, where the others would come out the same
 
 
+def usable(score: float) -> bool:
+    """Whether it is a number that means and deviations can be taken of: finite, and so is the square of many."""
+    return abs(score) < 1e100
+
+
 def percent(share: float, digits: int = 1) -> str:
     """A score as people write it: 0.4312 is 43.1, NaN a dash."""
     return "–" if math.isnan(share) else f"{100 * share:.{digits}f}"

@@ -90,6 +90,7 @@ class RunFolder:
             _compare(read_fingerprint(path), json.loads(json.dumps(fingerprint)))  # as a file gives it back
             if rounds is not None:
                 folder._check_rounds(rounds)
+            _sweep(path)
         except BaseException:
             folder.close()
             raise
@@ -259,6 +260,14 @@ def only_own_files(path: Path) -> None:
                 raise InputError(
                     "run folder", "a folder of its own files", f"{entry}, a link to {entry.readlink()}", hint
                 )
+
+
+def _sweep(path: Path) -> None:
+    """Remove drafts of files (see `files.replacing`) that a killed process left; nobody else writes here now."""
+    for folder in (path, path / "controller"):
+        for draft in folder.glob(".*.*"):
+            if re.fullmatch(r"\..+\.(json|yaml)\.\d+", draft.name):
+                draft.unlink(missing_ok=True)
 
 
 def _refuse_used(path: Path) -> None:

@@ -134,7 +134,8 @@ def test_what_it_leaves_is_ordinary_mmsegmentation(
     assert "of another shape (decode_head.conv_seg.weight" in capsys.readouterr().err
     assert retrain("loss=ce", *whole, "train.lr=1") == 2
     assert "overrides.KEY=VALUE" in capsys.readouterr().err
-    for key, said in (("lod_level=INFO", "Did you mean log_level"), ("train_dataloader.batchsize=2", "'batchsize'")):
+    wrong = {"lod_level=INFO": "Did you mean log_level", "train_dataloader.batchsize=2": "'batchsize'"}
+    for key, said in {**wrong, "optim_wrapper.type=OptimWraper": "OptimWraper is not in"}.items():
         assert retrain("loss=ce", *whole, "device=cpu", f"overrides.{key}") == 2
         assert said in capsys.readouterr().err
 

@@ -306,8 +306,9 @@ def test_only_alike_states_merge():
     half, whole = (autoseg.build_metric(f"miou+{weight}*bf1", C) for weight in (0.5, 1))
     with pytest.raises(InputError, match="merge"):
         half.merge(whole)
-    with pytest.raises(InputError, match="merge"):
-        half.merge(metric)
+    for other in (metric, None, "biou"):
+        with pytest.raises(InputError, match=r"merge: expected a miou\+0\.5\*bf1"):
+            half.merge(other)
     assert torch.equal(metric.compute(), before)
 
 

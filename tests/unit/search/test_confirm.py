@@ -75,7 +75,7 @@ def test_a_winner_that_wrecks_the_rest_is_named() -> None:
     best = row("candidate 1.1", 0.7, miou=0.02, loss=0.0, bf1=0.4)
     ce = row("ce", 0.5, kind="rival", miou=0.4, loss=5.0, bf1=0.5)
     (text,) = warnings_about(best, [best, ce], "biou")
-    assert "wrecking miou: 0.0200, where ce has 0.4000" in text and "search.floor='miou>=0.9*ce'" in text
+    assert "wrecking miou: 0.0200, where ce has 0.4000" in text and "'search.floor=\"miou>=0.9*ce\"'" in text
     assert warnings_about(row("x", 0.7, miou=0.3), [ce], "biou") == []
     low = row("identity", 0.4, kind="rival", miou=0.01)
     assert len(warnings_about(best, [best, low, ce], "biou")) == 1  # identity has wrecked it too: ce is what counts

@@ -116,21 +116,23 @@ def test_half_a_character_in_what_a_training_said_leaves_the_file_readable(quick
     assert done.error == r"no caf\udce9.jpg" and list(done.scores) == ["biou", r"caf\udce9"]
 
 
-def test_a_reward_that_is_not_finite_is_a_divergence(quick_path: Path) -> None:
+@pytest.mark.parametrize("reward", [math.inf, math.nan, -1e308, 1e100])
+def test_a_reward_that_no_mean_can_be_taken_of_is_a_divergence(reward: float, quick_path: Path) -> None:
     with Ledger(quick_path / "trials.db", NAMES) as ledger:
-        done = ledger.finish("search", ledger.add("search", PLANNED), outcome(), math.inf)
+        done = ledger.finish("search", ledger.add("search", PLANNED), outcome(), reward)
     assert done.state == "diverged" and math.isnan(done.reward) and "not finite" in done.error
 
 
 def test_a_nan_among_the_other_scores_is_kept(quick_path: Path) -> None:
     path = quick_path / "trials.db"
     with Ledger(path, NAMES) as ledger:
-        scores = {"biou": 0.5, "bf1": math.nan}
+        scores = {"biou": 0.5, "bf1": math.nan, "area": 1e308}
         ledger.finish("search", ledger.add("search", PLANNED), outcome(scores=scores), 0.5)
     with Ledger(path, NAMES) as again:
-        assert math.isnan(again.records("search")[0].scores["bf1"])
+        kept = again.records("search")[0].scores
+    assert math.isnan(kept["bf1"]) and math.isnan(kept["area"])
     text = sqlite3.connect(path).execute("select value_json from trial_user_attributes where key='scores'").fetchone()
-    assert text[0] == '{"biou": 0.5, "bf1": null}'  # what every JSON reader takes
+    assert text[0] == '{"biou": 0.5, "bf1": null, "area": null}'  # what every JSON reader takes
 
 
 def test_it_is_an_optuna_study(quick_path: Path) -> None:
@@ -222,6 +224,7 @@ def test_a_row_that_is_not_ours_is_one_message(quick_path: Path, value: bytes | 
     [
         "set value_json = '{\"biou\": \"x\"}' where key = 'scores'",
         "set value_json = '{\"biou\": {\"a\": 1}}' where key = 'scores'",
+        "set value_json = '{\"biou\": 1e308}' where key = 'scores'",
         "set value_json = '7' where key = 'name'",
         "set value_json = '\"\\ud800\"' where key = 'name'",
         "set value_json = '\"0\"' where key = 'round'",

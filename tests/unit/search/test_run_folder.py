@@ -37,6 +37,17 @@ def test_create_then_open(tmp_path: Path) -> None:
     assert yaml.safe_load((path / "config.yaml").read_text())["schema"] == 1
 
 
+def test_drafts_of_a_killed_process_are_removed(tmp_path: Path) -> None:
+    with RunFolder.create(tmp_path / "run", {}, FIXED) as folder:
+        folder.save_checkpoint(0, {"a": 1})
+    drafts = [tmp_path / "run" / name for name in (".config.yaml.4729", "controller/.round_0001.json.39")]
+    others = [tmp_path / "run" / name for name in (".notes.2", "controller/.mine", ".lock")]
+    for path in (*drafts, *others):
+        path.touch()
+    RunFolder.open(tmp_path / "run", FIXED).close()
+    assert not any(path.exists() for path in drafts) and all(path.exists() for path in others)
+
+
 def test_names_are_slugs(tmp_path: Path) -> None:
     assert slug("miou+0.5*bf1") == "miou-0.5-bf1"
     assert slug("~/Ünï code=(x)") == "n-code-x"
