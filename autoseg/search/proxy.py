@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from autoseg import limits
 from autoseg.config import CompareConfig, DataConfig, ModelConfig, ProxyConfig, SearchConfig, without_limits
 from autoseg.errors import InputError
+from autoseg.files import GB
 from autoseg.search import keepsakes, shared
 from autoseg.search.rungs import Watch
 
@@ -309,9 +310,24 @@ def _data(config: str, height: int, width: int) -> SegData:
 
 @lru_cache(maxsize=4)
 def _resident(config: str, height: int, width: int, split: str, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Images and labels of a split: mapped from the file for the CPU, copied whole to a GPU."""
+    """Images and labels of a split: mapped from the file for the CPU, copied whole to a GPU.
+
+    Raises:
+        InputError: they do not fit there.
+    """
+    import torch
+
     data = _data(config, height, width)
-    return data.images(split).to(device), data.labels(split).to(device)
+    images, labels = data.images(split), data.labels(split)
+    if device.type == "cuda":
+        needed, free = images.nbytes + labels.nbytes, torch.cuda.mem_get_info(device)[0]
+        if needed > free:
+            expected = (
+                f"images that fit on the GPU: {len(images):,} of {split} take {needed / GB:.1f} GB at {width}x{height}"
+            )
+            hint = "Every worker keeps its own: make it smaller, or run fewer on a GPU (executor.per_device)."
+            raise InputError("proxy.size", expected, f"{free / GB:.1f} GB free", hint)
+    return images.to(device), labels.to(device)
 
 
 @lru_cache(maxsize=4)

@@ -162,9 +162,9 @@ def _disguise_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     random, autocast = torch.Generator(), torch.autocast
     answers: dict[str, Any] = {
         "is_available": True, "device_count": 1, "current_device": 0, "get_device_capability": (9, 0),
-        "get_arch_list": ["sm_90"], "get_device_name": "an imitation", "is_bf16_supported": True, "_lazy_init": None,
-        "max_memory_allocated": 0, "synchronize": None, "set_device": None, "empty_cache": None,
-        "reset_peak_memory_stats": None,
+        "get_arch_list": ["sm_90"], "get_device_name": "an imitation", "is_bf16_supported": True,
+        "max_memory_allocated": 0, "mem_get_info": (2**30, 2**30), "reset_peak_memory_stats": None,
+        "_lazy_init": None, "synchronize": None, "set_device": None, "empty_cache": None,
     }  # fmt: skip
     for name, answer in answers.items():
         monkeypatch.setattr(torch.cuda, name, lambda *_, answer=answer, **__: answer)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from two_raters import two_raters
 
 from autoseg.config import SoftLabelConfig
+from autoseg.errors import InputError
 from autoseg.losses import build_loss
 from autoseg.metrics import names
 from autoseg.search import proxy
@@ -82,6 +83,14 @@ def test_all_that_a_training_leaves(task: ProxyTask, tmp_path: Path, gpu: Gpu) -
     learning = replace(plain, labels="distill", soft=SoftLabelConfig(teacher=network))
     here, there = (train(replace(task, proxy=learning), "0.5*ce+0.5*jml", device) for device in ("cpu", "cuda:0"))
     assert there == pytest.approx(here, abs=0.02, nan_ok=True)
+
+
+def test_images_that_do_not_fit_there_are_one_message(
+    task: ProxyTask, gpu: Gpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (30_000, 10**9))
+    with pytest.raises(InputError, match=r"proxy\.size: .* 6 of train take 0\.0 GB at 48x32, got .*per_device"):
+        train(task, "ce", "cuda:0")
 
 
 def test_mixing_devices_would_be_seen(task: ProxyTask, gpu: Gpu) -> None:
