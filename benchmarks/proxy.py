@@ -32,8 +32,8 @@ from torch import Tensor, nn
 
 from autoseg.config import DataConfig, ModelConfig, ProxyConfig
 from autoseg.data.builtin import BuiltinSource
-from autoseg.execution.devices import cpu_cores
 from autoseg.losses import build_loss
+from autoseg.machine import cpu_cores
 from autoseg.search.proxy import ProxyTask
 from autoseg.training.models import network_config
 from benchmarks.harness import Row

@@ -31,7 +31,7 @@ from torch.func import functional_call, stack_module_state
 from autoseg.config import DataConfig
 from autoseg.data import Augment, open_data
 from autoseg.execution import Job, Outcome, ProcessExecutor
-from autoseg.execution.devices import cpu_cores
+from autoseg.machine import cpu_cores
 from autoseg.search.proxy import ProxyTask
 from autoseg.surrogates import SurrogateLoss, build_space
 from autoseg.training import Batches, build_model, layers

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import psutil
 from packaging.requirements import Requirement
 
 from autoseg.cli.arguments import Arguments
@@ -21,9 +20,10 @@ from autoseg.cli.configuration.compose import compose, options
 from autoseg.config import DataConfig, SearchConfig
 from autoseg.errors import InputError, in_a_line
 from autoseg.execution import places
-from autoseg.execution.devices import cpu_cores, visible_gpus
+from autoseg.execution.devices import visible_gpus
 from autoseg.files import GB, cache_folder, existing
 from autoseg.imports import load
+from autoseg.machine import cpu_cores, free_memory
 
 if TYPE_CHECKING:
     import torch
@@ -194,7 +194,7 @@ def cluster(address: str) -> Finding:
 
 def memory_and_disk(written: Mapping[str, Path]) -> Iterator[Finding]:
     """Free memory, and free space in the places where runs and the image cache are written."""
-    free = psutil.virtual_memory().available / 2**30
+    free = free_memory() / 2**30
     if free >= MIN_MEMORY_GB:
         yield Finding("memory", "ok", f"{free:.1f} GB free")
     else:

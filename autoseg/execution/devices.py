@@ -8,13 +8,17 @@ from functools import cache
 from pathlib import Path
 
 from autoseg.errors import InputError
+from autoseg.machine import cpu_cores, free_memory
+
+WORKER_BYTES = 1_300_000_000  # of a CPU worker with CamVid loaded, at most
 
 
 def slots(workers: str | int = "auto", device: str = "auto", per_device: int = 1, threads: int = 1) -> list[str]:
     """One device name per worker.
 
     Args:
-        workers: how many, or "auto": `per_device` for each GPU; on CPU, cores divided by `threads`.
+        workers: how many, or "auto": `per_device` for each GPU; on CPU, cores divided by `threads`, or as many as the
+            memory has room for.
         device: "auto" (GPUs if there are any), "cpu", "cuda" (all GPUs) or "cuda:<index>".
         per_device: workers that share one GPU.
         threads: CPU threads each worker may use.
@@ -27,7 +31,8 @@ def slots(workers: str | int = "auto", device: str = "auto", per_device: int = 1
     """
     devices = _devices(device)
     if str(workers) == "auto":
-        return devices * per_device if devices else ["cpu"] * max(1, cpu_cores() // max(1, threads))
+        most = min(cpu_cores() // max(1, threads), free_memory() // WORKER_BYTES)
+        return devices * per_device if devices else ["cpu"] * max(1, most)
     count = number_of(workers)
     return [devices[i % len(devices)] for i in range(count)] if devices else ["cpu"] * count
 
@@ -82,13 +87,3 @@ def _present_gpus() -> int:
     except (OSError, subprocess.SubprocessError):
         proc = Path("/proc/driver/nvidia/gpus")
         return len(list(proc.iterdir())) if proc.is_dir() else 0
-
-
-def cpu_cores() -> int:
-    """CPU cores this process may use: its affinity, and the quota of its container if it has one."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-    except (OSError, ValueError):
-        return cores
-    return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import psutil
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from autoseg.errors import InputError
 from autoseg.losses.base import check_id_maps
+from autoseg.machine import free_memory
 
 FloatMap = NDArray[np.float32]
 IntMap = NDArray[np.int64]
@@ -34,7 +34,7 @@ def per_image(loss: str, labels: Tensor, make: Callable[..., FloatMap], *options
     maps = torch.empty(0, 0, *labels.shape[1:])
     for place, image in enumerate(labels):
         made = torch.from_numpy(make(image.numpy().astype(np.int64), *options))
-        free = psutil.virtual_memory().available
+        free = free_memory()
         if (len(labels) - place) * made.nbytes > free:  # looked at every time: other processes fill theirs
             raise _too_large(loss, len(labels), made, free)
         if place == 0:

@@ -19,6 +19,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "files": {"errors"},
     "native": {"errors", "files"},
+    "machine": set(),
     "kinds": {"errors"},
     "limits": {"errors"},
     "config": {"limits"},

@@ -15,6 +15,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
     def make(gpus: int, cores: int = 8, visible: str | None = None) -> None:
         monkeypatch.setattr(module, "_present_gpus", lambda: gpus)
         monkeypatch.setattr(module, "cpu_cores", lambda: cores)
+        monkeypatch.setattr(module, "free_memory", lambda: 10**12)
         if visible is None:
             monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         else:
@@ -85,5 +86,9 @@ def test_counts_what_nvidia_smi_lists(monkeypatch: pytest.MonkeyPatch) -> None:
     module._present_gpus.cache_clear()
 
 
-def test_at_least_one_core() -> None:
-    assert module.cpu_cores() >= 1
+def test_no_more_workers_than_the_memory_has_room_for(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(gpus=0, cores=64)
+    monkeypatch.setattr(module, "free_memory", lambda: 8_000_000_000)
+    assert slots() == ["cpu"] * 6 and slots(workers=9) == ["cpu"] * 9
+    monkeypatch.setattr(module, "free_memory", lambda: 0)
+    assert slots() == ["cpu"]
