@@ -44,6 +44,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.unlink(missing_ok=True)  # a link to what is not ours would be written through
     try:
         yield draft
         with draft.open("rb+") as file:

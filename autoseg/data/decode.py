@@ -15,6 +15,9 @@ from autoseg.errors import InputError
 # Pillow warns of a large image as of an attack: it is the user's own. Said once, since threads share their filters.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
+# Whatever a file is called: PostScript is a program, which Pillow would have Ghostscript run.
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF", "JPEG2000")
+
 
 def read_image(path: Path, *, upright: bool) -> Bytes:
     """(H, W, 3) uint8 RGB; `upright` as in `check_upright`.
@@ -87,7 +90,7 @@ def _decode(path: Path, image: Image.Image) -> None:
 def header(path: Path) -> Image.Image:
     """An image of which only the header has been read; InputError naming the file if it is none."""
     try:
-        return Image.open(path)
+        return Image.open(path, formats=FORMATS)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise _unreadable(path, error) from error
 

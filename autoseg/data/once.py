@@ -34,6 +34,7 @@ def made_once(path: Path, make: Callable[[Path], None]) -> Path:
     with FileLock(f"{path}.lock"):
         if not path.is_file():  # another process may have made it while we waited
             draft = path.with_suffix(".tmp")
+            draft.unlink(missing_ok=True)  # of a killed process, or a link to what is not ours
             try:
                 make(draft)
                 with draft.open("rb+") as file:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
+import zipfile
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -55,6 +56,11 @@ def read_pth(path: str | Path, field: str, map_location: Any = "cpu") -> Any:
         InputError: no such file, or one that holds anything but weights and plain data.
     """
     check_file(path, field)
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as packed:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in packed.infolist()):
+                hint = "It could become larger than the memory: unpack it, or save it anew."
+                raise InputError(field, "a file as torch.save writes it", f"{path}, which is compressed", hint)
     try:
         with torch.serialization.safe_globals(_harmless()), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of torch, about the pickle's protocol
@@ -81,8 +87,15 @@ def guard() -> None:
     It reads weights safely and, where that fails, unpickles whatever the file holds; it unpickles `.pkl`, and takes
     tags of YAML that call functions. And it downloads what has an address.
     """
+    from mmengine.fileio import BaseStorageBackend, register_backend
     from mmengine.fileio.handlers import PickleHandler, YamlHandler, register_handler
     from mmengine.runner import CheckpointLoader
+
+    class Remote(BaseStorageBackend):
+        def get(self, filepath: str) -> bytes:
+            raise _not_here(filepath)
+
+        get_text = get
 
     class Pickles(PickleHandler):
         def load_from_fileobj(self, file: Any, **options: Any) -> Any:
@@ -94,6 +107,8 @@ def guard() -> None:
         def load_from_fileobj(self, file: Any, **options: Any) -> Any:
             return super().load_from_fileobj(file, **{**options, "Loader": yaml.SafeLoader})
 
+    register_backend("http", Remote, prefixes=["http", "https"], force=True)
+    register_backend("petrel", Remote, prefixes=["petrel", "s3"], force=True)
     register_handler(["pkl", "pickle"])(Pickles)
     register_handler(["yaml", "yml"])(Yaml)
     addresses = [scheme for scheme in CheckpointLoader._schemes if scheme]
@@ -103,12 +118,26 @@ def guard() -> None:
 
 def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
     """Mmengine calls it, and names the part after `load_from_` in its log."""
-    return read_checkpoint(Path(filename).expanduser(), map_location=map_location)
+    path = Path(filename).expanduser()
+    content = read_checkpoint(path, map_location=map_location)
+    if isinstance(meta := content.get("meta"), dict):
+        meta.pop("config", None)  # mmengine, which does not write it, runs it as Python
+    hub = content.get("message_hub")
+    if isinstance(known := hub.get("runtime_info") if isinstance(hub, dict) else None, dict):
+        # Names of older checkpoints, which it removes in time: of no other folder's.
+        known["keep_ckpt_ids"] = [step for step in known.get("keep_ckpt_ids", ()) if isinstance(step, int)]
+        for name in [name for name in known if str(name).startswith("best_ckpt")]:
+            known[name] = str(path.parent / Path(str(known[name])).name)
+    return content
 
 
 def _refuse(filename: str, map_location: Any = None) -> dict[str, Any]:
     del map_location
-    raise InputError("checkpoint", "a local file", filename, "Nothing is downloaded here: fetch it first.")
+    raise _not_here(filename)
+
+
+def _not_here(address: str) -> InputError:
+    return InputError("a file that a config names", "a local file", address, "Nothing is downloaded here: fetch it.")
 
 
 def check_file(path: str | Path, field: str) -> None:

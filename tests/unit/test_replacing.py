@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from autoseg.data.once import made_once
 from autoseg.errors import InputError
 from autoseg.files import write_atomic
 
@@ -38,6 +39,16 @@ def test_a_disk_that_became_read_only_keeps_the_old_file(tmp_path: Path, monkeyp
     with pytest.raises(InputError, match=r"can be written, got .*: Read-only file system\. All results so far are"):
         write_atomic(path, "new")
     assert path.read_text() == "old"
+
+
+def test_a_link_in_the_place_of_a_draft_is_not_written_through(tmp_path: Path) -> None:
+    victim, path = tmp_path / "victim", tmp_path / "x.json"
+    victim.write_text("mine")
+    (tmp_path / f".x.json.{os.getpid()}").symlink_to(victim)
+    write_atomic(path, "{}")
+    (tmp_path / "y.tmp").symlink_to(victim)
+    made_once(tmp_path / "y.safetensors", lambda draft: draft.write_text("images") and None)
+    assert victim.read_text() == "mine" and path.read_text() == "{}" and not path.is_symlink()
 
 
 def test_other_faults_of_the_disk_are_not_called_no_space(tmp_path: Path) -> None:

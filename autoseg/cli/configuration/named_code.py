@@ -4,13 +4,15 @@ A run folder says as text what it was made with, and may come from anybody. Read
 goes on with it names that code again, on the command line. Configs that mmsegmentation ships are code too, and trusted.
 `type: subprocess.call` in a network's changes is to mmengine what `_target_` is to Hydra: a user who types it means it,
 but from a run only names of registries are taken. And `overrides` of a full training reach all of mmengine, whose parts
-call what they are named and open what they are pointed at: from a run none are taken, they are typed again.
+call what they are named and open what they are pointed at: from a run none are taken, they are typed again. So is the
+address of a cluster, which is sent code and sends back objects.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -39,8 +41,7 @@ def again(config: Any, keys: Sequence[str] = KEYS) -> str:
         keys: of the configs that the command reads.
     """
     code = own_configs(config, keys).items()
-    overrides = at(config, OVERRIDES)
-    words = [typed(key, file) for key, file in code] + ([typed(OVERRIDES, overrides)] if overrides else [])
+    words = [typed(key, value) for key, value in (*code, *_reaching(config))]
     return and_imports(at(config, "imports") or []) + "".join(f" {word}" for word in words)
 
 
@@ -90,20 +91,29 @@ def refuse_code(config: Any, where: Path) -> None:
         raise InputError(key, "the name of a registered part", f"{value!r} in {where}", hint)
 
 
-def require_overrides(config: Any, given: Any, where: Path) -> None:
-    """Refuse a full training with overrides that are not typed now.
+def require_reaching(config: Any, given: Any, where: Path) -> None:
+    """Refuse a run with overrides, or the address of a cluster, that are not typed now.
 
     Args:
-        config: as it was read from the run.
+        config: as it was read from the run, with what the command line changes of it.
         given: what the command line says.
         where: the run.
 
     Raises:
         InputError: they are not, or others are.
     """
-    recorded = at(config, OVERRIDES)
-    if recorded and at(given, OVERRIDES) != recorded:
-        raise _missing(OVERRIDES, typed(OVERRIDES, recorded), typed(OVERRIDES, recorded), where)
+    for key, value in _reaching(config):
+        if at(given, key) != value:
+            raise _missing(key, typed(key, value), typed(key, value), where)
+
+
+def _reaching(config: Any) -> Iterator[tuple[str, Any]]:
+    """What of a configuration, typed or plain, reaches beyond this project, by its keys."""
+    if overrides := at(config, OVERRIDES):
+        yield OVERRIDES, overrides
+    address = at(config, "executor.address")
+    if at(config, "executor.name") == "ray" and address != "auto":
+        yield "executor.address", address
 
 
 def _missing(key: str, code: str, words: str, where: object) -> InputError:
@@ -129,7 +139,10 @@ def _code_in(node: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def _is_code(name: str) -> bool:
-    """Whether mmengine would find a name by importing it: a path into a package, or a module."""
+    """Whether mmengine would find a name by importing it: a path into a package, a part of one, or a module."""
     if REGISTERED.fullmatch(name) is None:
         return True
-    return "." not in name and find_spec(name) is not None
+    scope, _, leaf = name.rpartition(".")
+    if not scope:
+        return find_spec(name) is not None
+    return find_spec(scope) is not None and hasattr(import_module(scope), leaf)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from autoseg.cli.configuration import stored
-from autoseg.cli.configuration.named_code import own_configs, refuse_code, require, require_imports, require_overrides
+from autoseg.cli.configuration.named_code import own_configs, refuse_code, require, require_imports, require_reaching
 from autoseg.cli.configuration.stored import at, put
 from autoseg.config import FORCIBLE, CompareConfig, RetrainConfig, SearchConfig, TrustConfig
 from autoseg.errors import InputError
@@ -63,7 +63,6 @@ def resumed(given: T, typed: list[str], free: Sequence[str] = FREE) -> T:
         raise InputError("run_dir", "none beside resume", given.run_dir, "A run stays in its folder.")
     kept: T = stored.load(type(given), written(run, type(given)))
     refuse_code(kept, run)
-    require_overrides(kept, given, run)
     require(kept, {key: at(given, key) for key in typed}, run)
     for key in typed:
         if key in ("resume", "run_dir", *own_configs(kept)):
@@ -79,6 +78,7 @@ def resumed(given: T, typed: list[str], free: Sequence[str] = FREE) -> T:
             if isinstance(kept, CompareConfig) and key.startswith(FORCIBLE):
                 hint += " With force=true it adds trainings under another budget: its table then says so."
             raise InputError(key, f"{old!r}, as when the run began", repr(new), hint)
+    require_reaching(kept, given, run)
     return dataclasses.replace(kept, resume=str(run), run_dir=str(run))
 
 

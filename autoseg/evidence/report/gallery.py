@@ -53,6 +53,7 @@ def gallery(run: Run, trainings: Mapping[str, TrialRecord], reference: str, mine
     if reference not in kept or len(kept) < 2:
         return [Text(_why(run, reference, sorted(kept)), "note")]
     try:
+        _only_own(run.path, kept)
         data = _data(run)
         shown = _read(data, kept)
     except (InputError, OSError) as error:
@@ -102,7 +103,8 @@ def _read(data: SegData, kept: Mapping[str, Mapping[tuple[str, int], Path]]) -> 
             raise InputError("predictions", "images of the data", f"image {row} of {split}")
         image, truth = data.images(split)[row].permute(1, 2, 0).numpy(), data.labels(split)[row].numpy()
         try:
-            maps = {name: np.asarray(Image.open(files[split, row]).convert("L")) for name, files in kept.items()}
+            opened = {name: Image.open(files[split, row], formats=("PNG",)) for name, files in kept.items()}
+            maps = {name: np.asarray(mask.convert("L")) for name, mask in opened.items()}
         except (OSError, Image.DecompressionBombError) as error:
             raise InputError("predictions", "masks as a training leaves them", f"image {row}: {error}") from error
         if any(one.shape != truth.shape for one in maps.values()):
@@ -112,6 +114,13 @@ def _read(data: SegData, kept: Mapping[str, Mapping[tuple[str, int], Path]]) -> 
         maps = {name: one[inner] for name, one in maps.items()}
         found.append(Shown(data.names(split)[row], image[inner], truth[inner], maps))
     return found
+
+
+def _only_own(run: Path, kept: Mapping[str, Mapping[tuple[str, int], Path]]) -> None:
+    """Refuse links to pictures elsewhere: a report is handed on."""
+    for path in (path for files in kept.values() for path in files.values()):
+        if not path.resolve().is_relative_to(run.resolve()):
+            raise InputError("predictions", "files of the run", f"{path}, a link to {path.resolve()}")
 
 
 def most_different(one: Map, other: Map, truth: Map) -> tuple[int, int, int]:

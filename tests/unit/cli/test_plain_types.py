@@ -52,6 +52,8 @@ def test_a_run_that_names_a_function_as_a_part_is_refused(tmp_path: Path) -> Non
         {"visualizer": {"_scope_": "os"}},
         {"optim_wrapper": {"type": "mmengine.load", "file": "a.pkl"}},
         {"optim_wrapper": {"type": "antigravity"}},
+        {"neck": {"type": "mmengine.MemcachedBackend", "sys_path": "run"}},
+        {"neck": {"type": "mmengine.MMLogger", "log_file": "victim"}},
     ],
 )
 def test_every_way_of_naming_code_in_a_network_is_refused(overrides: dict[str, Any]) -> None:
@@ -77,6 +79,18 @@ def test_overrides_of_a_training_are_typed_again(tmp_path: Path) -> None:
     given = compose.compose("retrain", RetrainConfig, ["loss=ce", f"resume={shlex.quote(str(run))}", other])
     with pytest.raises(InputError, match="overrides: expected"):
         resumed(given, ["overrides"])
+
+
+def test_the_address_of_a_cluster_is_typed_again(tmp_path: Path) -> None:
+    run, words = tmp_path / "run", ["executor=ray", "executor.address=10.0.0.7:6379"]
+    config = compose.compose("search", SearchConfig, words)
+    RunFolder.create(run, {"schema": 1, **stored.plain(config)}, {}).close()
+    go_on = f"resume={shlex.quote(str(run))}"
+    with pytest.raises(InputError, match=r"executor\.address: .*then add executor\.address=10\.0\.0\.7:6379 to"):
+        resumed(compose.compose("search", SearchConfig, [go_on]), [])
+    for more, keys in ((words[1:], ["executor.address"]), (["executor=processes"], ["executor"])):
+        resumed(compose.compose("search", SearchConfig, [go_on, *more]), keys)
+    assert again(config) == " executor.address=10.0.0.7:6379"
 
 
 def test_names_of_registries_pass() -> None:

@@ -245,6 +245,15 @@ def test_file_that_is_no_image(make_folder: Make, folder: str) -> None:
     refused(config, f"{folder}/train/0.png", "readable image")
 
 
+def test_a_program_named_as_an_image_is_not_run(make_folder: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow would have Ghostscript run PostScript."""
+    config = make_folder()
+    path = data_file(config, "img_dir", "train", "0.png")
+    Image.new("RGB", (16, 12)).save(path, format="EPS")
+    monkeypatch.setattr("subprocess.check_call", lambda *_, **__: pytest.fail("it was run"))
+    refused(config, "img_dir/train/0.png", "readable image")
+
+
 def test_image_of_16_bits(make_folder: Make) -> None:
     config = make_folder()
     deep = Image.fromarray(np.full((12, 16), 40_000, dtype=np.uint16))

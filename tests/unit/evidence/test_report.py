@@ -314,3 +314,13 @@ def test_images_that_are_gone_or_changed_are_said_to_be(comparison_run: Path, tm
     config["data"]["seed"] = 1
     (changed / "config.yaml").write_text(yaml.safe_dump(config))
     assert "changed since" in page_of(changed).text
+
+
+def test_pictures_from_elsewhere_are_not_shown(comparison_run: Path, tmp_path: Path) -> None:
+    """A report is handed on."""
+    run = copy(comparison_run, tmp_path / "run")
+    folder = next(run.glob("predictions/*/*"))
+    shutil.move(folder, tmp_path / "secret")
+    folder.symlink_to(tmp_path / "secret")
+    page = page_of(run)
+    assert "cannot be shown" in page.text and "a link to" in page.text and "img" not in page.elements

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,31 @@ def test_mmengine_reads_through_us(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match="Nothing is downloaded"):
             CheckpointLoader.load_checkpoint(address)
+    for address in ("http://127.0.0.1:9/a.json", "s3://a/b.json"):
+        with pytest.raises(InputError, match="Nothing is downloaded"):
+            load(address)
+
+
+def test_what_mmengine_does_by_a_checkpoint_stays_in_its_folder(tmp_path: Path) -> None:
+    """It runs `meta.config` as Python, and removes older checkpoints by their names."""
+    info = {"keep_ckpt_ids": [2, "x/../../other/best", 4], "best_ckpt": "/elsewhere/best_miou_iter_2.pth", "iter": 4}
+    content = {"state_dict": {}, "meta": {"config": "1 / 0", "iter": 4}, "message_hub": {"runtime_info": info}}
+    torch.save(content, tmp_path / "iter_4.pth")
+    found = checkpoint.load_from_local(str(tmp_path / "iter_4.pth"))
+    assert found["meta"] == {"iter": 4}
+    best = str(tmp_path / "best_miou_iter_2.pth")
+    assert found["message_hub"]["runtime_info"] == {"keep_ckpt_ids": [2, 4], "best_ckpt": best, "iter": 4}
+    torch.save(torch.ones(2), tmp_path / "a.pth")
+    assert torch.equal(torch.tensor([1.0, 1.0]), checkpoint.read_pth(tmp_path / "a.pth", "x"))
+
+
+def test_a_compressed_file_of_weights_is_refused(tmp_path: Path) -> None:
+    torch.save(torch.zeros(1000), tmp_path / "a.pth")
+    with zipfile.ZipFile(tmp_path / "a.pth") as plain, zipfile.ZipFile(tmp_path / "b.pth", "w", 8) as packed:
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+    with pytest.raises(InputError, match="which is compressed"):
+        checkpoint.read_pth(tmp_path / "b.pth", "model.weights")
 
 
 def test_no_checkpoint_yet(tmp_path: Path) -> None:
