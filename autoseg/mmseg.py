@@ -75,12 +75,15 @@ class AutoSegLoss(nn.Module):
         """The weighted loss of (N, C, H, W) logits and (N, H, W) labels, a scalar.
 
         Raises:
-            InputError: pixel weights, which a pixel sampler of the head would give.
+            InputError: pixel weights, which a pixel sampler of the head would give; logits of one channel.
         """
         del unused  # avg_factor, reduction_override: the loss has its own mean
         if weight is not None:
             hint = "Remove the head's sampler; for hard example mining use loss='ohem' or 'lmp'."
             raise InputError("weight of AutoSegLoss", "None", "pixel weights", hint)
+        if cls_score.shape[1] == 1:
+            hint = "Set out_channels=2 in the head, without a threshold: the background is a class too."
+            raise InputError("logits of AutoSegLoss", "(N, C, H, W) of two classes or more", "one channel", hint)
         key = (cls_score.shape[1], ignore_index)
         if key not in self._built:
             loss = build_loss(self.spec, num_classes=key[0], ignore_index=key[1], **self.options)
@@ -128,7 +131,8 @@ class AutoSegProgressHook(Hook):
 class AutoSegMetric(BaseMetric):
     """Metrics of `autoseg.build_metric` as an evaluator, exact over the whole data set and over all ranks.
 
-    Scores are shares from 0 to 1, named as typed.
+    Scores are shares from 0 to 1, named as typed. With test-time augmentation mmsegmentation joins predictions alone:
+    metrics of probabilities (ece, sce) are then those of its last augmentation.
 
     Args:
         metrics: names or sums, "miou+0.5*bf1".

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from autoseg.config import DataConfig
 from autoseg.data.files import OUT_OF_RANGE, FileSource, Item, check_classes, check_items
 from autoseg.data.source import IGNORE, generated_palette
 from autoseg.errors import InputError
-from autoseg.mmconfigs import config_path, mmengine_config
+from autoseg.mmconfigs import config_path, mmengine_config, type_name
 
+LOADING = ("LoadImageFromFile", "LoadAnnotations")
 CHILDREN = ("dataset", "datasets")  # of RepeatDataset and ConcatDataset
 
 
@@ -28,7 +30,9 @@ def open_mmseg(config: DataConfig) -> FileSource:
     Raises:
         InputError: no such config, or files it names are missing.
     """
-    datasets = {role: [_build(leaf, config) for leaf in leaves(node)] for role, node in splits_of(config).items()}
+    splits = splits_of(config)
+    check_loading(leaves(splits["train"])[0].get("pipeline", []))
+    datasets = {role: [_build(leaf, config) for leaf in leaves(node)] for role, node in splits.items()}
     first = datasets["train"][0]
     classes = list(first.metainfo["classes"])
     palette = [list(rgb) for rgb in first.metainfo.get("palette") or generated_palette(len(classes))]
@@ -66,6 +70,18 @@ def splits_of(config: DataConfig) -> dict[str, dict[str, Any]]:
     if config.test_split is None or found.get("test") == found["val"]:
         found.pop("test", None)
     return found
+
+
+def check_loading(pipeline: Sequence[Any]) -> None:
+    """Refuse images or labels that are not one file each, as those of depth or of two images of a place.
+
+    Raises:
+        InputError: another transform loads them.
+    """
+    found = [name for step in pipeline if (name := type_name(step)).startswith("Load")]
+    if tuple(found) != LOADING:
+        expected = f"a pipeline that loads with {' and '.join(LOADING)}"
+        raise InputError("data.mmseg_config", expected, ", ".join(found) or "none")
 
 
 def leaves(dataset: dict[str, Any]) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,17 +14,20 @@ from mmengine.runner import Runner
 from autoseg.config import ModelConfig, RetrainConfig, TrainConfig
 from autoseg.data.mmseg_source import leaves, settle
 from autoseg.errors import InputError, unknown_name
-from autoseg.mmconfigs import config_path, mmengine_config
+from autoseg.mmconfigs import config_path, mmengine_config, type_name
 from autoseg.retrain.loaders import Datasets, data_loaders, datasets, inference_pipeline
-from autoseg.training.models import localized, network_config
+from autoseg.training.models import EDGES, OWN_LOSS, localized, network_config
 
 Node = dict[str, Any]
+log = logging.getLogger(__name__)
 IMPORTS = ("autoseg.mmseg", "autoseg.retrain.parts")  # what registers our types
 NAME = "retrain.py"  # the config's file in the work dir
 OF_A_RUNNER = {  # what mmengine's Runner looks up in a config, beside what `build_config` writes
     *inspect.signature(Runner).parameters, "activation_checkpointing", "compile", "efficient_conv_bn_eval",
     "find_unused_parameters", "model_wrapper_cfg", "resource_limit", "sync_bn",
 }  # fmt: skip
+# Heads that ask for their losses by number: those of class maps. Of PIDNet's, the third is of edges.
+BY_NUMBER = {"PIDHead": (0, 1, 3), "DDRHead": (0, 1)}
 COMPLETE = ("model", "train_dataloader", "train_cfg", "optim_wrapper", "val_dataloader", "val_cfg")
 
 
@@ -114,6 +118,9 @@ def _model(config: ModelConfig, data: Datasets, train: TrainConfig) -> Node:
     model = network_config(config, len(data.classes))
     for head in _heads(model):
         head["ignore_index"] = data.ignore_index
+        if type_name(head) == "PIDHead":
+            hint = "Use config=FILE, with GenerateEdge in its pipeline."
+            raise InputError("model.config", "a network that learns from labels alone", "PIDHead, from edges too", hint)
     model["data_preprocessor"] = {
         "type": "SegDataPreProcessor",
         "mean": list(config.mean),
@@ -244,11 +251,23 @@ def _set_losses(model: Node, loss: Node, aux_weight: float | None) -> None:
         InputError: a network whose heads have losses of their own kind.
     """
     heads = _heads(model)
-    if not heads:
+    own = [kind for head in heads if (kind := type_name(head)) in OWN_LOSS]
+    if own or not heads:
         hint = "Networks with a loss of their own (Mask2Former and its like) cannot take another."
-        raise InputError("config", "a network with decode_head.loss_decode", str(model.get("type")), hint)
+        raise InputError("config", "a network with decode_head.loss_decode", (own or [type_name(model)])[0], hint)
     main = main_head(model)
     for head in heads:
+        kind = type_name(head)
+        if kind in EDGES:  # they keep their own
+            continue
+        if head.pop("sampler", None) is not None:
+            log.warning("the pixel sampler of a %s is left out: it weighs pixels, which a loss here does itself", kind)
+        if kind in BY_NUMBER:
+            head["loss_decode"] = [
+                {**copy.deepcopy(loss), "loss_weight": one.get("loss_weight", 1.0)} if i in BY_NUMBER[kind] else one
+                for i, one in enumerate(_each(head["loss_decode"]))
+            ]
+            continue
         weight = 1.0 if head is main else _weight_of(head) if aux_weight is None else aux_weight
         head["loss_decode"] = {**copy.deepcopy(loss), "loss_weight": weight}
 

@@ -17,13 +17,12 @@ from autoseg.config import DataConfig, RetrainConfig, TrainConfig
 from autoseg.data.builtin import CLASSES, SIDE
 from autoseg.data.cache import images_folder
 from autoseg.data.files import open_folder
-from autoseg.data.mmseg_source import leaves, open_mmseg, settle, splits_of
+from autoseg.data.mmseg_source import LOADING, check_loading, leaves, open_mmseg, settle, splits_of
 from autoseg.data.source import IGNORE
 from autoseg.errors import InputError
 from autoseg.mmconfigs import type_name
 
 Node = dict[str, Any]
-LOADING = ("LoadImageFromFile", "LoadAnnotations")
 
 
 @dataclass(frozen=True)
@@ -194,6 +193,7 @@ def _mmseg(config: DataConfig) -> Datasets:
     splits = splits_of(config)
     first = leaves(splits["train"])[0]
     pipeline = first["pipeline"]
+    check_loading(pipeline)
     resize = next((step for step in pipeline if type_name(step) == "RandomResize"), None)
     for split in splits.values():
         for leaf in leaves(split):

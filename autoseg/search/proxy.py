@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from autoseg import limits
 from autoseg.config import CompareConfig, DataConfig, ModelConfig, ProxyConfig, SearchConfig, without_limits
-from autoseg.errors import InputError
+from autoseg.errors import InputError, out_of_memory
 from autoseg.files import GB
 from autoseg.search import keepsakes, shared
 from autoseg.search.rungs import Watch
@@ -117,7 +117,7 @@ class ProxyTask:
         return max(1, min(self.proxy.eval_batch_size, MOST_LOGITS // logits))
 
     def _train(self, loss: nn.Module, seed: int, precision: Precision) -> Training:
-        from autoseg.training import Training, build_targets, check_loss, save_network
+        from autoseg.training import Training, build_targets, check_crop, check_loss, save_network
 
         data, proxy = self._open(), self.proxy
         model = copy.deepcopy(_untrained(_key(self.model), data.num_classes, seed)).to(precision.device)
@@ -128,12 +128,18 @@ class ProxyTask:
             model.freeze(precision.layout)
             batches.stored = self._stored(model, seed, precision)
         training = Training(model, batches, proxy, precision, targets)
-        if proxy.warmup:
-            place = self._place("warmup", seed, precision.device)
-            shared.warm_up(training, proxy.warmup, data.num_classes, data.ignore_index, place)
-        if self.watch is not None:
-            self._run_watched(training, loss, self.watch)
-        training.run(loss, None if self.limit is None else min(proxy.iters, training.iteration + self.limit[0]))
+        last = None if self.limit is None else proxy.warmup + self.limit[0]
+        try:
+            if proxy.warmup:
+                place = self._place("warmup", seed, precision.device)
+                shared.warm_up(training, proxy.warmup, data.num_classes, data.ignore_index, place)
+            if self.watch is not None:
+                self._run_watched(training, loss, self.watch)
+            training.run(loss, None if last is None else min(proxy.iters, last))
+        except (RuntimeError, ValueError, AssertionError) as error:
+            if training.iteration == 0 and not out_of_memory(error):
+                check_crop(model, proxy.crop, self.model.config)
+            raise
         training.finish()
         if self.save_to is not None:
             save_network(model, self.save_to)

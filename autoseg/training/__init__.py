@@ -19,11 +19,11 @@ the batches, and `cuda_graph` (`proxy.cuda_graph`) has a GPU repeat a captured i
 from autoseg.training.batches import Batches
 from autoseg.training.evaluate import View, evaluate, predict
 from autoseg.training.loop import Training
-from autoseg.training.models import Segmentor, build_model
+from autoseg.training.models import Segmentor, build_model, check_crop
 from autoseg.training.targets import Targets, build_targets, check_loss
 from autoseg.training.weights import save_network
 
 __all__ = [
     "Batches", "Segmentor", "Targets", "Training", "View",
-    "build_model", "build_targets", "check_loss", "evaluate", "predict", "save_network",
+    "build_model", "build_targets", "check_crop", "check_loss", "evaluate", "predict", "save_network",
 ]  # fmt: skip

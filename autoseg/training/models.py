@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from autoseg.config import ModelConfig
-from autoseg.errors import InputError
+from autoseg.errors import InputError, first_line
 from autoseg.mmconfigs import config_path, mmengine_config, type_name
 from autoseg.training.checkpoint import guard
 from autoseg.training.layers.depthwise import DilatedDepthwise
@@ -31,6 +31,11 @@ from autoseg.training.weights import load_backbone
 log = logging.getLogger(__name__)
 
 PRETRAINED = ("Pretrained", "PretrainedInit", "Pretrained_Part")  # of `init_cfg`; the second is BEiT's
+NETWORKS = ("EncoderDecoder", "CascadeEncoderDecoder")
+# Of heads that give several maps while they train, the one they predict by.
+PLACES = {"DAHead": 0, "EncHead": 0, "DDRHead": 0, "PIDHead": 1}
+EDGES = ("STDCHead",)  # auxiliary heads that learn edges, of two classes whatever the data has
+OWN_LOSS = ("IterativeDecodeHead", "MaskFormerHead", "Mask2FormerHead", "PointHead")  # that no other can replace
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ class Features:
 
 
 class Segmentor(nn.Module):
-    """An mmsegmentation `EncoderDecoder` as a function of images, without its losses and preprocessor.
+    """An mmsegmentation `EncoderDecoder`, cascaded or not, as a function of images without its losses and preprocessor.
 
     Args:
         network: the built `EncoderDecoder`; `decode_head` and perhaps `auxiliary_head` are its heads.
@@ -60,11 +65,9 @@ class Segmentor(nn.Module):
         self._frozen: torch.memory_format | None = None
 
     def heads(self, auxiliary: bool = True) -> list[Any]:
-        """The main head, then the auxiliary ones."""
-        main, extra = self.network.decode_head, getattr(self.network, "auxiliary_head", None)
-        if extra is None or not auxiliary:
-            return [main]
-        return [main, *extra] if isinstance(extra, nn.ModuleList) else [main, extra]
+        """The main head, of several in a row the last; then those before it and the auxiliary ones."""
+        *earlier, main = _listed(self.network.decode_head)
+        return [main, *earlier, *_listed(getattr(self.network, "auxiliary_head", None))] if auxiliary else [main]
 
     def freeze(self, layout: torch.memory_format) -> None:
         """From now on, the backbone is a fixed function: always in evaluation mode, never trained.
@@ -104,7 +107,7 @@ class Segmentor(nn.Module):
         self.eval()
         with torch.enable_grad():
             found = self.network.neck(maps) if self.network.with_neck else maps
-            total = torch.stack([_main(head(found)).sum() for head in self.heads()]).sum()
+            total = torch.stack([logits.sum() for logits in self._logits(found, auxiliary=True)]).sum()
             gradients = torch.autograd.grad(total, maps, allow_unused=True)
         self.train(training)
         return [gradient is not None for gradient in gradients]
@@ -117,6 +120,9 @@ class Segmentor(nn.Module):
 
         Returns:
             Logits (N, C, H, W): [main, auxiliary...] in training mode, [main] in evaluation mode.
+
+        Raises:
+            InputError: a head that gives several maps, of which it is not known which one it predicts by.
         """
         known = self.features(inputs) if self._frozen is not None and isinstance(inputs, Tensor) else inputs
         if isinstance(known, Features):
@@ -124,13 +130,35 @@ class Segmentor(nn.Module):
             size = known.size
         else:
             maps, size = self.network.extract_feat(known), (known.shape[-2], known.shape[-1])
+        logits = self._logits(maps, auxiliary=self.training)
         heads = self.heads(auxiliary=self.training)
-        return [upsample(_main(head(maps)), size, head.align_corners) for head in heads]
+        return [upsample(one, size, head.align_corners) for head, one in zip(heads, logits, strict=True)]
+
+    def _logits(self, maps: Any, auxiliary: bool) -> list[Tensor]:
+        """Of every head, in the order of `heads`."""
+        found: list[Tensor] = []
+        for head in _listed(self.network.decode_head):  # of several in a row, each is told what the one before it says
+            found.append(_main(head, head(maps, found[-1]) if found else head(maps)))
+        *earlier, main = found
+        if not auxiliary:
+            return [main]
+        extra = [_main(head, head(maps)) for head in _listed(getattr(self.network, "auxiliary_head", None))]
+        return [main, *earlier, *extra]
 
 
-def _main(logits: Any) -> Tensor:
-    """What a head predicts by: DANet's and EncNet's give further logits for losses of their own."""
-    found: Tensor = logits[0] if isinstance(logits, tuple) else logits
+def _listed(heads: Any) -> list[Any]:
+    return list(heads) if isinstance(heads, nn.ModuleList) else [] if heads is None else [heads]
+
+
+def _main(head: Any, logits: Any) -> Tensor:
+    """What a head predicts by: some give further maps, for losses of their own."""
+    if isinstance(logits, Tensor):
+        return logits
+    place = next((PLACES[kind.__name__] for kind in type(head).__mro__ if kind.__name__ in PLACES), None)
+    if place is None or not isinstance(logits, tuple):
+        got = f"{type(head).__name__}, which gives a {type(logits).__name__} of {len(logits)}"
+        raise InputError("model.config", "heads that give one map of logits", got)
+    found: Tensor = logits[place]
     return found
 
 
@@ -146,6 +174,9 @@ def build_model(config: ModelConfig, num_classes: int, seed: int) -> Segmentor:
         InputError: unknown or unusable config, or weights that do not fit the backbone.
     """
     settings = network_config(config, num_classes)
+    extra = settings.get("auxiliary_head")
+    listed = extra if isinstance(extra, list | tuple) else [extra] if extra else []
+    settings["auxiliary_head"] = [head for head in listed if type_name(head) not in EDGES] or None
     with torch.random.fork_rng(devices=[]), _quiet():
         torch.manual_seed(seed)
         try:
@@ -162,6 +193,25 @@ def build_model(config: ModelConfig, num_classes: int, seed: int) -> Segmentor:
         load_backbone(network.backbone, config.weights)
     speed_up(network)
     return Segmentor(network)
+
+
+def check_crop(model: Segmentor, crop: int, name: str) -> None:
+    """Say why a training failed, if it is that its network cannot take images of this size.
+
+    Args:
+        model: that has not been trained yet; what it becomes is of no use.
+        crop: side of the images, pixels.
+        name: of its config.
+
+    Raises:
+        InputError: it cannot.
+    """
+    try:
+        with torch.no_grad():
+            model(torch.zeros(2, 3, crop, crop, device=next(model.parameters()).device))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        expected = f"a network that takes images of {crop}x{crop}, the size of proxy.crop"
+        raise InputError("model.config", expected, f"{name}: {first_line(error)}") from error
 
 
 def speed_up(network: nn.Module) -> None:
@@ -182,19 +232,23 @@ def network_config(config: ModelConfig, num_classes: int) -> dict[str, Any]:
     SyncBN becomes BN, heads get `num_classes`, pretrained addresses and the preprocessor are removed.
 
     Raises:
-        InputError: no such config, or one without an `EncoderDecoder`.
+        InputError: no such config, one without an `EncoderDecoder`, or one whose heads have a loss of their own kind.
     """
     file = mmengine_config(config_path(config.config, "model.config"), "model.config")
     file.merge_from_dict({"model": copy.deepcopy(config.overrides)})
     model: dict[str, Any] = file.to_dict().get("model", {})
     kind = type_name(model)
-    if kind != "EncoderDecoder":
+    if kind not in NETWORKS:
         raise InputError("model.config", "a config whose model is an EncoderDecoder", f"{config.config} ({kind})")
     model.pop("data_preprocessor", None)
     for head in ("decode_head", "auxiliary_head"):
         listed = model.get(head) or []
-        for one in listed if isinstance(listed, list) else [listed]:
-            one.update(num_classes=num_classes, out_channels=num_classes)
+        for one in listed if isinstance(listed, list | tuple) else [listed]:
+            if type_name(one) in OWN_LOSS:
+                hint = "It has a loss of its own, which no other can replace."
+                raise InputError("model.config", "heads with logits for each pixel", type_name(one), hint)
+            if type_name(one) not in EDGES:
+                one.update(num_classes=num_classes, out_channels=num_classes)
     dropped: list[str] = []
     model = localized(model, dropped)
     if dropped and config.weights is None:

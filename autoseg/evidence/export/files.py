@@ -59,6 +59,8 @@ class DecodeLoss(nn.Module):
 
     def __init__(self, loss_weight: float = 1.0, loss_name: str = "loss_found") -> None:
         super().__init__()
+        if not loss_name.startswith("loss_"):
+            raise ValueError("loss_name: expected one that begins with loss_: mmsegmentation trains on no other.")
         self.loss_weight, self.loss_name = loss_weight, loss_name
 
     def forward(
@@ -67,6 +69,8 @@ class DecodeLoss(nn.Module):
         """Of (N, C, H, W) logits and (N, H, W) labels; pixel weights, as a sampler gives them, are refused."""
         if weight is not None:
             raise ValueError("weight of DecodeLoss: expected None, got pixel weights. Remove the head's sampler.")
+        if cls_score.shape[1] == 1:
+            raise ValueError("logits: expected two classes or more, got one channel. Set out_channels=2, no threshold.")
         return self.loss_weight * build_loss(cls_score.shape[1], ignore_index)(cls_score, label)
 '''
 

@@ -65,6 +65,12 @@ def test_cityscapes_has_its_own_suffixes(tmp_path: Path) -> None:
     assert data.labels("val")[0, 0, :2].tolist() == [18, 255]
 
 
+@pytest.mark.parametrize("kind", ["levir_256x256", "nyu", "hsi_drive"])
+def test_images_that_are_not_one_file_each_are_refused(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(InputError, match=r"data\.mmseg_config: expected a pipeline that loads with LoadImageFromFile"):
+        open_data(config(tmp_path, kind), SIZE)
+
+
 def test_bad_inputs_name_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"data\.mmseg_config.*nonesuch"):
         open_data(config(tmp_path, "nonesuch"), SIZE)

@@ -168,6 +168,8 @@ def test_a_head_of_mmsegmentation_takes_the_exported_file_by_its_name(tmp_path, 
     card = card_of("miou+0.5*bf1", "default")
     (tmp_path / "the_found.py").write_text(as_python(card, "the_found"))
     monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match="begins with loss_"):
+        MODELS.build(dict(type="the_found.DecodeLoss", loss_name="found"))
     loss = MODELS.build(dict(type="the_found.DecodeLoss", loss_weight=0.4))
     assert loss.loss_name.startswith("loss_")  # a head adds up what is named so
     given = batch()

@@ -38,6 +38,8 @@ def test_options_names_and_sums() -> None:
     torch.testing.assert_close(mixed(LOGITS, LABELS), expected)
     with pytest.raises(InputError, match="sampler"):
         mixed(LOGITS, LABELS, weight=torch.ones(2, 8, 8))
+    with pytest.raises(InputError, match="out_channels=2"):
+        mixed(LOGITS[:, :1], LABELS)
 
 
 def test_a_decode_head_trains_on_it_and_keeps_it_out_of_the_checkpoint() -> None:

@@ -163,6 +163,37 @@ def test_a_whole_config_keeps_all_but_loss_and_metrics(tmp_path: Path, capsys: p
         built("config=_base_/models/pspnet_r50-d8.py")
 
 
+def test_heads_with_losses_of_their_own_keep_those_and_the_rest_is_ours(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = ["metrics=[miou]", f"data.root={tmp_path}"]
+    stdc = built("config=stdc/stdc1_4xb12-80k_cityscapes-512x1024.py", *words, loss="jml").model
+    *semantic, edges = stdc.auxiliary_head
+    assert [head.loss_decode.loss for head in (stdc.decode_head, *semantic)] == ["jml"] * 3
+    assert [one.type for one in edges.loss_decode] == ["CrossEntropyLoss", "DiceLoss"] and edges.num_classes == 2
+    assert "sampler" not in stdc.decode_head and "pixel sampler of a FCNHead is left out" in caplog.text
+    pid = built("config=pidnet/pidnet-s_2xb6-120k_1024x1024-cityscapes.py", *words, loss="jml").model
+    kept = [(one.type, one.loss_weight) for one in pid.decode_head.loss_decode]
+    assert kept == [("AutoSegLoss", 0.4), ("AutoSegLoss", 1.0), ("BoundaryLoss", 20.0), ("AutoSegLoss", 1.0)]
+    ddr = built("config=ddrnet/ddrnet_23-slim_in1k-pre_2xb6-120k_cityscapes-1024x1024.py", *words, loss="jml").model
+    assert [(one.loss, one.loss_weight) for one in ddr.decode_head.loss_decode] == [("jml", 1.0), ("jml", 0.4)]
+    ocr = built("config=ocrnet/ocrnet_r101-d8_4xb2-40k_cityscapes-512x1024.py", *words, loss="jml").model
+    assert [head.loss_decode.loss_weight for head in ocr.decode_head] == [0.4, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ("config=knet/knet-s3_r50-d8_fcn_8xb2-adamw-80k_ade20k-512x512.py", "IterativeDecodeHead"),
+        ("config=point_rend/pointrend_r50_4xb2-80k_cityscapes-512x1024.py", "PointHead"),
+        ("model.config=pidnet/pidnet-s_2xb6-120k_1024x1024-cityscapes.py", "PIDHead, from edges too"),
+    ],
+)
+def test_a_network_that_our_losses_cannot_train_is_refused(words: str, kind: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"got {kind}"):
+        built(words, *([f"data.root={tmp_path}"] if words.startswith("config") else []))
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

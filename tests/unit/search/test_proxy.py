@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import autoseg.training
 from autoseg.config import DataConfig, ModelConfig, ProxyConfig
 from autoseg.data import SegData
-from autoseg.errors import Diverged
+from autoseg.errors import Diverged, InputError
 from autoseg.metrics import MetricOptions
 from autoseg.metrics.images import load_parts
 from autoseg.search.proxy import ProxyTask
@@ -128,6 +128,13 @@ def test_images_are_scored_by_size_and_in_their_order_within_one(
     assert task._rows()[1].tolist() == [r for r in plain if r % 2] + [r for r in plain if r % 2 == 0]
     final = replace(task, final_split="val")._rows()[1].tolist()
     assert final == [1, 3, 0, 2]
+
+
+def test_a_network_that_cannot_take_the_crop_is_one_message(task: ProxyTask) -> None:
+    model = ModelConfig(config="_base_/models/lraspp_m-v3-d8.py")
+    small = replace(task, model=model, proxy=replace(task.proxy, crop=16))
+    with pytest.raises(InputError, match=r"model\.config: expected a network .* 16x16, the size of proxy\.crop"):
+        small(CrossEntropy(), 0)
 
 
 def test_divergence_reaches_the_caller(task: ProxyTask) -> None:

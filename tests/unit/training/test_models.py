@@ -9,10 +9,11 @@ import pytest
 import torch
 import yaml
 from torch import nn
+from torch.nn.functional import interpolate as resize
 
 from autoseg.config import ModelConfig, ProxyConfig
 from autoseg.errors import InputError
-from autoseg.training import build_model
+from autoseg.training import build_model, models
 from autoseg.training.models import network_config
 from autoseg.training.schedule import build_optimizer
 
@@ -144,6 +145,58 @@ def test_a_config_in_pure_python_names_its_types_by_their_modules(tmp_path: Path
 def test_a_head_that_gives_more_than_its_logits_is_known_by_them(name: str) -> None:
     model = build_model(ModelConfig(config=f"_base_/models/{name}.py"), 3, seed=0).eval()
     assert model(torch.zeros(1, 3, 32, 32))[0].shape == (1, 3, 32, 32)
+
+
+PIDNET = "pidnet/pidnet-s_2xb6-120k_1024x1024-cityscapes.py"
+
+
+def test_what_a_network_predicts_by_is_what_is_trained() -> None:
+    """PIDNet's head gives three maps while it trains, and predicts by the second."""
+    model = build_model(ModelConfig(config=PIDNET), 3, seed=0)
+    (logits,) = model.train()(torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
+    logits.sum().backward()
+    predicts = model.heads()[0].i_head.parameters()
+    assert all(weight.grad is not None for weight in (*predicts, *model.network.backbone.i_branch_layers.parameters()))
+
+
+def test_a_head_with_maps_that_nobody_knows_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build_model(ModelConfig(config=PIDNET), 3, seed=0).train()
+    monkeypatch.delitem(models.PLACES, "PIDHead")
+    with pytest.raises(InputError, match=r"one map of logits, got PIDHead, which gives a tuple of 3"):
+        model(torch.zeros(2, 3, 64, 64))
+
+
+def test_of_heads_in_a_row_the_last_is_the_main_one() -> None:
+    model = build_model(ModelConfig(config="_base_/models/ocrnet_r50-d8.py"), 3, seed=0).eval()
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        (logits,) = model(images)
+        theirs = resize(model.network.encode_decode(images, [{"img_shape": (32, 32)}]), size=(32, 32), mode="bilinear")
+    torch.testing.assert_close(logits, theirs)
+    model.train()
+    main, first = model(images)
+    assert main.shape == first.shape == (2, 3, 32, 32)
+    assert [type(head).__name__ for head in model.heads()] == ["OCRHead", "FCNHead"]
+
+
+def test_heads_that_learn_edges_are_no_auxiliary_ones() -> None:
+    model = build_model(ModelConfig(config="_base_/models/stdc.py"), 3, seed=0).train()
+    assert [type(head).__name__ for head in model.heads()] == ["FCNHead"] * 3
+    settings = network_config(ModelConfig(config="_base_/models/stdc.py"), 3)
+    assert [head["num_classes"] for head in settings["auxiliary_head"]] == [3, 3, 2]
+
+
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        ("_base_/models/pointrend_r50.py", "PointHead"),
+        ("knet/knet-s3_r50-d8_fcn_8xb2-adamw-80k_ade20k-512x512.py", "IterativeDecodeHead"),
+        ("maskformer/maskformer_r50-d32_8xb2-160k_ade20k-512x512.py", "MaskFormerHead"),
+    ],
+)
+def test_a_head_with_a_loss_of_its_own_kind_is_refused(config: str, kind: str) -> None:
+    with pytest.raises(InputError, match=f"got {kind}. It has a loss of its own"):
+        build_model(ModelConfig(config=config), 3, seed=0)
 
 
 def test_a_network_that_needs_compiled_operations_is_one_message() -> None:
