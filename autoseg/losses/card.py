@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,8 @@ class LossCard(Judged):
         except InputError as error:
             made = [str(name) for name in card.provenance.get("imports") or ()] if card else []
             if made and error.field in ("metric", "loss"):
-                hint = f"It was made with imports=[{','.join(made)}]: look at that code, then add it to the command."
+                given = shlex.quote(f"imports=[{','.join(made)}]")  # a card's text must not be a command of its own
+                hint = f"It was made with {given}: look at that code, then add it to the command."
                 raise InputError(where, f"a known {error.field}", error.got, hint) from None
             raise InputError(f"{error.field} in {where}", error.expected, error.got, error.hint) from error
         return card

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -152,6 +153,17 @@ def test_broken_cards_are_one_clear_message(tmp_path, damage, words):
     assert all(w in str(error.value) for w in [*words, str(path)]), str(error.value)
     with pytest.raises(InputError, match="existing file"):
         autoseg.load_loss(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("name", ["m.py];touch x;[", "m.py\ntouch x", "it's.py"])
+def test_the_code_a_card_asks_for_is_one_word_of_the_shell(tmp_path, name):
+    path = tmp_path / "loss.json"
+    autoseg.save_loss(some_loss(), path, provenance={"imports": [name]})
+    path.write_text(json.dumps({**json.loads(path.read_text()), "metric": "mioo"}))
+    with pytest.raises(InputError) as error:
+        autoseg.load_loss(path)
+    asked = error.value.hint.removeprefix("It was made with ").partition(": look at")[0]
+    assert shlex.split(asked) == [f"imports=[{name}]"]
 
 
 @pytest.mark.parametrize("text", ["jml", "0.25*ce+0.75*jml"])
