@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all of category Cc but tab and newline
 
 
 class AutosegError(Exception):
@@ -38,6 +41,14 @@ def out_of_memory(error: BaseException) -> bool:
         return True
     said = str(error)
     return isinstance(error, RuntimeError) and ("out of memory" in said or "ALLOC_FAILED" in said)
+
+
+def visible(text: str) -> str:
+    r"""A text for a terminal, which obeys control characters: `\x1b` in the place of an escape, and so on.
+
+    Names in a run folder or a card may be anybody's. Tabs and newlines stay.
+    """
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def first_line(error: BaseException) -> str:

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from autoseg.errors import AutosegError, InputError, in_a_line
+from autoseg.errors import AutosegError, InputError, in_a_line, visible
 from autoseg.files import NO_SPACE
 
 _HEAD = "Traceback (most recent call last):"  # in a worker's own words; its last line says what happened
@@ -28,7 +28,7 @@ def report(error: BaseException) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     if isinstance(error, InputError):
-        print(f"autoseg: {error}", file=sys.stderr)
+        print(f"autoseg: {visible(str(error))}", file=sys.stderr)
         return INPUT
     if any(_disk_is_full(cause) for cause in _causes(error)):
         print(
@@ -40,11 +40,11 @@ def report(error: BaseException) -> int:
     if isinstance(error, AutosegError):
         first, *rest = str(error).splitlines()
         short = first if not rest else f"{first.removesuffix(_HEAD).strip()} {rest[-1].strip()}"
-        print(f"autoseg: {short}" + (f"\nMore in {_keep_traceback(error)}" if rest else ""), file=sys.stderr)
+        print(f"autoseg: {visible(short)}" + (f"\nMore in {_keep_traceback(error)}" if rest else ""), file=sys.stderr)
         return FAULT
     place = _keep_traceback(error)
     print(
-        f"autoseg: unexpected {in_a_line(error)}\n"
+        f"autoseg: unexpected {visible(in_a_line(error))}\n"
         f"This is a fault of autoseg, not of your input. The traceback is in {place}",
         file=sys.stderr,
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from autoseg.cli.arguments import Arguments
 from autoseg.cli.faults import INTERRUPTED
-from autoseg.errors import InputError
+from autoseg.errors import InputError, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -101,6 +101,8 @@ class Watch:
 
     def follow(self, every: float) -> int:
         """Print what happens until the run has ended."""
+        from rich.markup import escape
+
         from autoseg.tracking.status import DEAD, FINISHED, read_status
 
         shown, failures, waited = "", 0, False
@@ -121,7 +123,7 @@ class Watch:
                     time.sleep(every)
                     continue
                 news, text = self._news(status), summary(status)
-                spinner.update(text)
+                spinner.update(escape(visible(text)))  # the run's own names are no markup
                 if status.state in (FINISHED, DEAD):
                     break
                 if (news or not shown) and not self._console.is_terminal:
@@ -133,7 +135,7 @@ class Watch:
         return 0 if status.state == FINISHED else DEAD_STATUS
 
     def _say(self, text: str) -> None:
-        self._console.print(text, markup=False)
+        self._console.print(visible(text), markup=False)
 
     def _news(self, status: Status) -> bool:
         """Print what has ended since the last look; returns whether anything has."""

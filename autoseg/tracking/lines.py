@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from autoseg.errors import visible
 from autoseg.search.observer import Observer, Progress
 from autoseg.search.records import COMPLETE, TrialRecord, duration, percent
 from autoseg.tracking.log import Log
@@ -27,7 +28,7 @@ class Lines(Observer):
 def told(record: TrialRecord, metric: str) -> str:
     """One training in a line: who, what came out, how long it took."""
     came = f"{metric} {percent(record.reward)}" if record.state == COMPLETE else f"{record.state} {record.why}".strip()
-    return f"{record.name}  seed {record.seed}  {came}  ({duration(record.seconds)})"
+    return visible(f"{record.name}  seed {record.seed}  {came}  ({duration(record.seconds)})")
 
 
 def _left(progress: Progress) -> str:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
+from autoseg.errors import visible
 from autoseg.search.observer import Observer, Plan, RoundSummary, expected_seconds
 from autoseg.search.observer import Progress as SearchProgress
 from autoseg.search.records import COMPLETE, PRUNED, SearchResult, TrialRecord, counted, duration, percent
@@ -106,7 +107,7 @@ class Terminal(Observer):
         return "confirming" if record.kind == "candidate" or self._plan is None else "rivals"
 
     def _say(self, text: str) -> None:
-        self.console.print(escape(text))
+        self.console.print(escape(visible(text)))
 
 
 def _note(progress: SearchProgress) -> str:

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 import autoseg.cli as cli
-from autoseg.cli import doctor
+from autoseg.cli import doctor, faults
 from autoseg.cli.configuration.compose import compose
 from autoseg.cli.jobs import running
 from autoseg.config import SearchConfig
@@ -53,6 +53,13 @@ def test_version(capsys):
 def test_unknown_command_names_the_nearest(capsys):
     assert cli.main(["serach"]) == 2
     assert "Did you mean search" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", [AutosegError, RuntimeError, lambda text: InputError("loss", "a name", text)])
+def test_an_error_gives_a_terminal_no_orders(kind, capsys):
+    faults.report(kind("a\x1b]0;x\x07\x9bb\tc"))
+    said = capsys.readouterr().err
+    assert "a\\x1b]0;x\\x07\\x9bb\tc" in said and not set("\x1b\x07\x9b") & set(said)
 
 
 def test_unknown_flag_is_the_users(capsys):

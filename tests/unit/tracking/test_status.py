@@ -227,6 +227,21 @@ def test_a_run_without_one_of_todays_settings_is_one_message(tmp_path: Path) -> 
         read_status(tmp_path / "run")
 
 
+def test_names_in_a_run_give_a_terminal_no_orders(tmp_path: Path, capsys) -> None:
+    title = "\x1b]0;x\x07"
+    with at_work(RunFolder.create(tmp_path / "run", {**CONFIGS["search"], "metric": f"a{title}"}, {})) as folder:
+        with Ledger(folder.trials, ()) as ledger:
+            for i, state in enumerate(["complete", "failed"]):
+                record = ledger.add("search", TrialRecord(0, i, "candidate", f"b{i}{title}", None, 1))
+                outcome = Outcome(state, {"miou": 0.5}, 2.0, error="" if state == "complete" else f"c{title}")
+                record = ledger.finish("search", record, outcome, 0.5)
+                assert "\x1b" not in told(record, "miou")
+    watch = Watch(tmp_path / "run", plain_console())
+    watch.once()
+    out = capsys.readouterr().out
+    assert "\x1b" not in out and r"a\x1b]0;x\x07 in" in out and r"(b0\x1b]0;x\x07)" in out
+
+
 def test_a_damaged_ledger_is_named_by_its_own_path(tmp_path: Path) -> None:
     fill(tmp_path / "run", "search", done=2, waiting=0)
     with (tmp_path / "run" / "trials.db").open("r+b") as file:
