@@ -75,7 +75,7 @@ def compose_sweep(name: str, schema: type[T], overrides: list[str], *, sweep: bo
 
 
 def changed(name: str, config: T, overrides: Sequence[str]) -> T:
-    """A copy of a configuration with single keys changed, in Hydra's grammar.
+    """A copy of a configuration with single keys changed, in Hydra's grammar; `${…}` in their values is text.
 
     Args:
         name: of the command whose configuration it is.
@@ -91,7 +91,7 @@ def changed(name: str, config: T, overrides: Sequence[str]) -> T:
         override = parse(text, name)
         _checked(override, schema, name)
         try:
-            OmegaConf.update(data, override.key_or_group, override.value())
+            OmegaConf.update(data, override.key_or_group, literal(override.value()))
         except OmegaConfBaseException as error:
             raise explain(error, schema, {override.key_or_group: text.partition("=")[2]}) or error from error
     return cast(T, OmegaConf.to_object(data))

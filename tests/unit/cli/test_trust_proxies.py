@@ -38,6 +38,14 @@ def test_savings_can_be_tried():
         _proxies(TrustConfig(cheaper=["proxy"]), SearchConfig())
 
 
+def test_a_change_looks_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trust run's file has them as text, and may be anybody's."""
+    monkeypatch.setenv("MY_SECRET", "hunter2")
+    with pytest.raises(InputError, match="MY_SECRET") as told:
+        _proxies(TrustConfig(cheaper=["proxy.labels=${oc.env:MY_SECRET}"]), SearchConfig())
+    assert "hunter2" not in str(told.value)
+
+
 @pytest.mark.parametrize("kind", [SearchConfig(), CompareConfig(losses=["ce"])])
 def test_a_folder_of_another_kind_is_not_gone_on_with(kind: SearchConfig | CompareConfig, tmp_path: Path) -> None:
     for name, config in (("searched", SearchConfig()), ("other", kind)):
