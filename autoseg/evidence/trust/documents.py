@@ -7,7 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from autoseg.evidence.comparison.tables import aligned, csv_text, markdown_rows, number
+from autoseg.evidence.comparison.tables import aligned, csv_text, literal, markdown_rows, number
 from autoseg.evidence.figures import BLUE, COLUMNS, GREY, ORANGE
 from autoseg.evidence.trust.agreement import Agreement
 from autoseg.evidence.trust.rankings import FULL, PROXY, Trust, verdict
@@ -36,10 +36,10 @@ def write(trust: Trust, about: str, metric: str, folder: Path) -> None:
     """
     parts = [
         "# Proxy trust",
-        about,
+        literal(about),
         markdown_rows(*_table(trust)),
         f"{_yardstick(trust)} {INTERVALS}",
-        verdict(trust.rows()),
+        literal(verdict(trust.rows())),
     ]
     write_atomic(folder / "trust.md", "\n\n".join(parts) + "\n")
     write_atomic(folder / "trust.csv", _scores(trust, metric))
