@@ -30,8 +30,9 @@ from optuna.distributions import FloatDistribution
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
-from sqlalchemy import text
+from sqlalchemy import create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from autoseg.errors import InputError
 from autoseg.execution import Outcome
@@ -49,6 +50,12 @@ LOCKED = "database is locked"  # what SQLite says
 DATABASE_ERRORS = (SQLAlchemyError, optuna.exceptions.StorageInternalError)  # Optuna wraps some of them
 
 FINAL = {COMPLETE: TrialState.COMPLETE, PRUNED: TrialState.PRUNED}  # states with a reward, and Optuna's for them
+
+# What takes no room in a file and may still be endless once it is read: no ledger has any of it.
+COMPUTED = (
+    "SELECT type, name FROM sqlite_master WHERE type IN ('view', 'trigger') OR sql LIKE '%VIRTUAL TABLE%'",
+    "SELECT 'computed column', x.name FROM sqlite_master m, pragma_table_xinfo(m.name) x WHERE x.hidden",
+)
 
 T = TypeVar("T")
 
@@ -77,7 +84,7 @@ class Ledger:
         self._path, self.studies = path, tuple(studies)
         self._params = [PREFIX + name for name in names]
         self._axis = dict.fromkeys(self._params, FloatDistribution(0.0, 1.0))
-        if read_only and not path.exists():
+        if read_only and not path.is_file():
             raise InputError("trials.db", "a file", f"nothing at {path}")
         self._rows: dict[tuple[str, int], int] = {}
         self._planned = dict.fromkeys(self.studies, 0)  # see `planned`
@@ -99,6 +106,7 @@ class Ledger:
         def connect() -> sqlite3.Connection:
             return sqlite3.dbapi2.connect(place, uri=True, timeout=wait, check_same_thread=False)
 
+        self._tried(_only_tables, connect)
         self._storage = self._tried(lambda: RDBStorage(f"sqlite:///{path.name}", engine_kwargs={"creator": connect}))
         self._ids = self._tried(lambda: self._studies(read_only))
         try:
@@ -268,6 +276,19 @@ class Ledger:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _only_tables(connect: Callable[[], sqlite3.Connection]) -> None:
+    """Refuse a file that computes what is read from it.
+
+    Raises:
+        RuntimeError: it has a view, a trigger or the like.
+    """
+    engine = create_engine("sqlite://", creator=connect, poolclass=NullPool)
+    with engine.connect() as tables:
+        for query in COMPUTED:
+            if (found := tables.execute(text(query)).first()) is not None:
+                raise RuntimeError(f"the {found[0]} {found[1]}, which no ledger has")
 
 
 @contextlib.contextmanager

@@ -64,9 +64,11 @@ def _read_packaged(name: str) -> dict[str, Any]:
 
 
 def _read(file: Path, where: str) -> dict[str, Any]:
+    if file.exists() and not file.is_file():  # a pipe or a device would never end
+        raise InputError(f"search space {where}", "a file", "something else")
     try:
         data = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+    except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
         raise InputError(f"search space {where}", "YAML", str(error).replace("\n", " ")) from None
     if not isinstance(data, dict) or data.get("version") != VERSION:
         got = data.get("version") if isinstance(data, dict) else type(data).__name__

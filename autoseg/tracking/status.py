@@ -18,7 +18,7 @@ from autoseg.search.ledger import STUDIES, Ledger
 from autoseg.search.observer import Amount, RoundSummary
 from autoseg.search.records import COMPLETE, RUNNING, TrialRecord
 from autoseg.search.reward import scored_by
-from autoseg.search.run_folder import OWNER, all_settings, began, kind_of, read_config
+from autoseg.search.run_folder import OWNER, all_settings, began, kind_of, read_config, read_file
 from autoseg.search.stages import stages_of
 from autoseg.tracking.terminal import round_text
 
@@ -144,9 +144,9 @@ def _owner(path: Path) -> tuple[str, bool | None]:
     """Who last worked in the folder, and whether they still may; None: they are on another machine, or unknown."""
     file = path / OWNER
     try:
-        who, taken = json.loads(file.read_text(encoding="utf-8")), file.stat().st_mtime
+        who, taken = json.loads(read_file(file)), file.stat().st_mtime
         pid, host = int(who["pid"]), str(who["host"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "its process", None
     words = f"process {pid} on {host}"
     if who.get("left"):

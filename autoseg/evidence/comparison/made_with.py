@@ -132,7 +132,7 @@ def _held(path: Path) -> list[dict[str, Any]]:
         kinds = {"after": int, "budget": dict, "versions": dict, "formulas": dict}
         if not all(isinstance(entry[key], kind) for entry in known for key, kind in kinds.items()):
             raise ValueError(f"not entries of {', '.join(kinds)}")
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(str(file), "what this comparison was made with", str(error)) from error
     return known
 

@@ -207,6 +207,29 @@ def test_a_file_that_is_no_ledger(quick_path: Path) -> None:
         Ledger(path, NAMES)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "CREATE VIEW trial_values AS WITH RECURSIVE r(trial_id, value) AS (SELECT 1, 1.0 UNION ALL SELECT trial_id,"
+        " value + 1 FROM r) SELECT * FROM r",
+        "CREATE TRIGGER t AFTER INSERT ON trials BEGIN DELETE FROM trials; END",
+        "CREATE TABLE trial_values (trial_id INTEGER, value AS (zeroblob(1000000000)))",
+    ],
+)
+def test_a_ledger_computes_nothing(quick_path: Path, change: str) -> None:
+    path = quick_path / "trials.db"
+    with Ledger(path, NAMES) as ledger:
+        ledger.finish("search", ledger.add("search", PLANNED), outcome(), 0.5)
+    with contextlib.closing(sqlite3.connect(path)) as tables:
+        if "trial_values" in change:
+            tables.execute("ALTER TABLE trial_values RENAME TO other")
+        tables.execute(change)
+        tables.commit()
+    for read_only in (False, True):
+        with pytest.raises(InputError, match=r"trials\.db.*which no ledger has"):
+            Ledger(path, NAMES, read_only=read_only)
+
+
 @pytest.mark.parametrize("value", [b"\x80\x04pickled", "not JSON", "[1]"])
 def test_a_row_that_is_not_ours_is_one_message(quick_path: Path, value: bytes | str) -> None:
     path = quick_path / "trials.db"

@@ -19,7 +19,9 @@ from filelock import FileLock
 from autoseg.config import ProxyConfig, SoftLabelConfig
 from autoseg.errors import InputError
 from autoseg.files import write_atomic
-from autoseg.search.run_folder import RunFolder, new_run_path, read_config, slug
+from autoseg.search.ledger import Ledger
+from autoseg.search.run_folder import RunFolder, new_run_path, read_config, read_fingerprint, slug
+from autoseg.surrogates import build_space
 
 FIXED = {"metric": "biou", "seed": 0, "size": (180, 240)}
 
@@ -75,6 +77,53 @@ def test_nesting_without_end_is_no_configuration(tmp_path: Path) -> None:
         (tmp_path / name).write_text("[" * 100_000)
         with pytest.raises(InputError, match="readable"):
             RunFolder.open(tmp_path, FIXED)
+
+
+BOMB = "x0: &x0 [l,l,l,l,l,l,l,l,l]\n" + "".join(
+    f"x{i}: &x{i} [{','.join([f'*x{i - 1}'] * 9)}]\n" for i in range(1, 99)
+)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (BOMB, "more than 100,000 values"),
+        ("overrides: {r: &r [*r]}", "more than 100,000 values"),
+        ("seed: " + "1" * 5000, r"readable config\.yaml"),
+        ("seed: 0x" + "f" * 5000, "more than 64 bits"),
+        ("metric: 2001-13-45", "month must be"),
+        ("overrides: " + "[" * 150 + "]" * 150, "nested deeper"),
+    ],
+)
+def test_what_is_no_configuration_is_one_message(tmp_path: Path, line: str, said: str) -> None:
+    (tmp_path / "config.yaml").write_text(f"schema: 1\n{line}")
+    with pytest.raises(InputError, match=f"^run folder: .*{said}"):
+        read_config(tmp_path)
+
+
+def test_an_alias_that_does_no_harm_is_read(tmp_path: Path) -> None:
+    """PyYAML writes one where the same list stands twice."""
+    twice = [0.1, 0.2]
+    RunFolder.create(tmp_path, {"mean": twice, "std": twice}, FIXED).close()
+    assert "*" in (tmp_path / "config.yaml").read_text()
+    assert read_config(tmp_path) == {"mean": twice, "std": twice}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no such thing as a named pipe")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    RunFolder.create(tmp_path, {}, FIXED).close()
+    for name in ("fingerprint.json", "trials.db", "config.yaml"):
+        (tmp_path / name).unlink(missing_ok=True)
+        os.mkfifo(tmp_path / name)
+    (tmp_path / "loss.yaml").symlink_to("/dev/zero")
+    for read in (
+        lambda: read_config(tmp_path),
+        lambda: read_fingerprint(tmp_path),
+        lambda: Ledger(tmp_path / "trials.db", (), read_only=True),
+        lambda: build_space(str(tmp_path / "loss.yaml"), metric="miou"),
+    ):
+        with pytest.raises(InputError, match="file"):
+            read()
 
 
 def test_links_out_of_a_run_are_not_written_through(tmp_path: Path) -> None:
