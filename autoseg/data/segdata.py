@@ -128,6 +128,7 @@ def open_data(config: DataConfig, size: Sequence[int]) -> SegData:
     path = cache_file(source, config.name, fitted, config.cache_dir)
     try:
         return SegData(path)
-    except SafetensorError:  # damaged after it was made, by something else: it is only a cache
+    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError):
+        # Damaged after it was made, by something else, or without what is said about it: it is only a cache.
         path.unlink(missing_ok=True)
         return SegData(cache_file(source, config.name, fitted, config.cache_dir))

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from autoseg.errors import InputError, unknown_name
+from autoseg.errors import InputError, first_line, unknown_name
 from autoseg.files import replacing
 from autoseg.kinds import Judged
 from autoseg.losses.searched import SearchedLoss, searched_loss
@@ -112,6 +112,7 @@ class LossCard(Judged):
             # A card that cannot be built is refused here, with its reason.
             loss = card.build(2 if card.num_classes is None else None)
             _check_points(card.control_points, cls.of(loss).control_points)
+            card.as_json()  # what is read can be written
         except InputError as error:
             made = [str(name) for name in card.provenance.get("imports") or ()] if card else []
             if made and error.field in ("metric", "loss"):
@@ -119,6 +120,8 @@ class LossCard(Judged):
                 hint = f"It was made with {given}: look at that code, then add it to the command."
                 raise InputError(where, f"a known {error.field}", error.got, hint) from None
             raise InputError(f"{error.field} in {where}", error.expected, error.got, error.hint) from error
+        except (ValueError, RecursionError) as error:
+            raise InputError(where, "finite numbers, and lists that are not nested deep", first_line(error)) from None
         return card
 
     def build(self, num_classes: int | None = None, **options: Any) -> SurrogateLoss | SearchedLoss:

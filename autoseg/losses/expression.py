@@ -23,6 +23,7 @@ NAME = re.compile(r"[\w./~][\w./~-]*")  # names of losses and cards, paths of ca
 QUOTED = re.compile(r"""(["']).+?\1""")
 WORD = re.compile(r"[A-Za-z_][\w./-]*")  # a value that needs no quotes
 WORDS = {"inf": math.inf, "true": True, "false": False, "none": None}
+LONGEST = 10_000  # characters of a sum: some hundred losses, no hour of building them
 HELP = 'Write for example "ce", "0.25*ce+0.75*jml" or "tversky(alpha=0.3,beta=0.7)".'
 
 
@@ -39,10 +40,15 @@ def parse(text: str) -> list[Term]:
     """The terms of a sum of losses, brackets multiplied out.
 
     Raises:
-        InputError: the text is no such sum, or a weight is negative or not finite.
+        InputError: the text is no such sum, it is too long, or a weight is negative or not finite.
     """
+    if len(text) > LONGEST:
+        raise InputError("loss", f"a sum of at most {LONGEST:,} characters", f"{len(text):,}")
     reader = _Reader(text)
-    terms = reader.read_sum()
+    try:
+        terms = reader.read_sum()
+    except RecursionError:
+        raise InputError("loss", "brackets that are not nested so deep", f"{text[:40]!r}...", HELP) from None
     reader.skip_space()
     if reader.at < len(text):
         raise reader.error("the end or an operator + or *")
@@ -138,7 +144,7 @@ class _Reader:
             if len(options := {str(k.arg): _literal(k.value, source) for k in call.keywords}) < len(call.keywords):
                 raise ValueError("an option twice")
             return options
-        except (SyntaxError, ValueError) as fault:
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as fault:  # the last two: brackets in brackets
             raise InputError(f"options of {name}", "key=value, key=value, each key once", repr(inside), HELP) from fault
 
 

@@ -12,11 +12,17 @@ import torch
 from torch import Tensor
 
 from autoseg.errors import InputError
-from autoseg.files import replacing
+from autoseg.files import GB, replacing
 from autoseg.metrics.base import Metric, MetricOptions, Sums, update_all
 from autoseg.metrics.maps import HardLogic
 
 INDEX = "index"
+# Bytes in a file of counts: 12,000 images of 900 classes have 1.7 GB. A small file can inflate to any size.
+LARGEST = 2 * GB
+UNREADABLE = (  # what comes of another file than ours
+    OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, MemoryError, RuntimeError, zipfile.BadZipFile,
+)  # fmt: skip
+PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # as we write it; others are inflated whole before they are read
 
 
 class ByImage:
@@ -83,9 +89,10 @@ def load_parts(path: Path, only: Collection[str] | None = None) -> dict[str, Sum
     """What `save_parts` wrote, of the metrics in `only` if given; nothing in the file is executed.
 
     Raises:
-        InputError: no such file, or another one.
+        InputError: no such file, another one, or one that inflates to more than `LARGEST`.
     """
     try:
+        _check_size(path)
         with np.load(path, allow_pickle=False) as file:
             index = json.loads(file[INDEX].tobytes())
             return {
@@ -93,5 +100,22 @@ def load_parts(path: Path, only: Collection[str] | None = None) -> dict[str, Sum
                 for metric, keys in index.items()
                 if only is None or metric in only
             }
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise InputError("counts by image", "a file that a comparison wrote", f"{path} ({error})") from error
+
+
+def _check_size(path: Path) -> None:
+    """Refuse what is no file, and what inflates to more than counts are.
+
+    Raises:
+        OSError: no file.
+        ValueError: it is too large.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError("not a file")
+    with zipfile.ZipFile(path) as file:
+        parts = file.infolist()
+    if (size := sum(part.file_size for part in parts)) > LARGEST:
+        raise ValueError(f"{size / GB:.1f} GB once inflated, of at most {LARGEST / GB:.0f}")
+    if any(part.compress_type not in PACKED for part in parts):
+        raise ValueError("compressed in another way")

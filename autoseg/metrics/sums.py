@@ -16,6 +16,7 @@ from autoseg.metrics.base import Metric, MetricOptions, batch_logic, searchable
 from autoseg.metrics.maps import HardLogic
 from autoseg.metrics.worst import find_metric
 
+LONGEST = 10_000  # characters of a sum, far more than all metrics together have
 _TERM = re.compile(rf"(?:(?P<weight>[0-9.]+(?:e-?[0-9]+)?)\*)?(?P<name>{NAME})")
 
 
@@ -23,11 +24,13 @@ def parse(spec: str) -> list[tuple[float, str]]:
     """[(weight, metric name)] of "miou" or "miou+0.5*bf1".
 
     Raises:
-        InputError: not such a sum, an unknown name, a name twice, an error (lower is better) in a sum, or a weight
-            that is not positive or not finite.
+        InputError: not such a sum, one too long, an unknown name, a name twice, an error (lower is better) in a sum, or
+            a weight that is not positive or not finite.
     """
     if not isinstance(spec, str):
         raise InputError("metric", "a name or a sum such as miou+0.5*bf1", repr(spec))
+    if len(spec) > LONGEST:
+        raise InputError("metric", f"a sum of at most {LONGEST:,} characters", f"{len(spec):,}")
     terms: list[tuple[float, str]] = []
     for part in spec.replace(" ", "").split("+"):
         found = _TERM.fullmatch(part)

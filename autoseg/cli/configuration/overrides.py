@@ -23,6 +23,9 @@ def parse(text: str, command: str) -> Override:
     """
     try:
         return OverridesParser.create().parse_override(text)
+    except RecursionError:
+        key = text.partition("=")[0]
+        raise InputError(key, "a value in Hydra's grammar", "brackets in brackets, too deep") from None
     except HydraException as error:
         key, equals, value = text.partition("=")
         if not equals or not key.lstrip("+").replace(".", "").replace("_", "").isalnum():
@@ -37,7 +40,7 @@ def typed(key: str, value: Any) -> str:
     """`key=value` as the user must type it for `value` to arrive, quoted only where it must be."""
     if isinstance(value, str):
         plain = f"{key}={value}"
-        with contextlib.suppress(HydraException):
+        with contextlib.suppress(HydraException, RecursionError):  # of brackets in brackets
             if OverridesParser.create().parse_override(plain).value() == value and shlex.quote(plain) == plain:
                 return plain
         return shlex.quote(f"{key}={_in_quotes(value)}")

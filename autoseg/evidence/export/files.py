@@ -21,6 +21,8 @@ from autoseg.surrogates.loss import SurrogateLoss
 
 _FORMULA = ("__init__", "sums", "scores", "weights")  # what a loss needs of a metric
 
+LARGEST = 2**26  # numbers in the logits that a program is made with: thousands of classes
+
 _UNPRINTED = re.compile(r"[^\w.+*() /-]")  # the title becomes a part of code, whatever a card says
 
 _PYTHON = '''"""{title}
@@ -186,15 +188,19 @@ def as_program(card: LossCard) -> bytes:
     call").
 
     Raises:
-        InputError: a loss that is not made of curves alone, or one that does not know its number of classes.
+        InputError: a loss that is not made of curves alone, or one that does not know its number of classes; more
+            classes, or a wider tolerance, than a program can be made with.
     """
     if card.num_classes is None:
         raise InputError("--format", "json, python or mmseg for a card without a number of classes", "torch_export")
+    side = 2 * (card.options.get("tolerance", 5) + 8)
+    if 2 * card.num_classes * side * (side + 1) > LARGEST:
+        many = f"{card.num_classes:,} classes, tolerance {side // 2 - 8:,}"
+        raise InputError("--format", "json, python or mmseg for so many classes and such a tolerance", many)
     loss = card.build(validate=False)
     if getattr(loss, "surrogate", None) is not loss:
         raise InputError("--format", "json or mmseg for a loss made of several", "torch_export")
     loss.fused = False  # a fused pass has its own backward, which a program cannot hold
-    side = 2 * (card.options.get("tolerance", 5) + 8)
     logits = torch.randn(2, card.num_classes, side, side + 1)
     labels = torch.randint(0, card.num_classes, (2, side, side + 1))
     free: Any = torch.export.Dim.DYNAMIC

@@ -38,6 +38,13 @@ def test_no_repair_is_made_up_for_a_list_that_is_not_closed(text: str) -> None:
         parse(text, "compare")
 
 
+def test_brackets_without_end_are_quoted_and_refused() -> None:
+    deep = "[" * 500 + "]" * 500
+    assert typed("tracker.wandb_project", deep) == f"'tracker.wandb_project=\"{deep}\"'"
+    with pytest.raises(InputError, match="brackets in brackets"):
+        parse(f"data.root={deep}", "search")
+
+
 @pytest.mark.parametrize("text", ["data.root=a(b", "losses=[ce,tversky(alpha=0.3,beta=0.7)]"])
 def test_a_repair_can_be_typed(text: str) -> None:
     with pytest.raises(InputError) as told:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from autoseg.config import DataConfig
 from autoseg.data import SegData, cache, open_data, progress, vote_shares
@@ -141,8 +142,14 @@ def test_data_crosses_processes_as_a_path(make_folder: Make) -> None:
 def test_damaged_cache_is_made_again(make_folder: Make) -> None:
     config = make_folder()
     path = open_data(config, (12, 16)).path
-    path.write_bytes(path.read_bytes()[:100])
-    assert open_data(config, (12, 16)).images("train").shape == (3, 3, 12, 16)
+    damaged = [path.read_bytes()[:100]]
+    for said in (None, {"other": ""}, {"autoseg": "no JSON"}, {"autoseg": "[]"}, {"autoseg": "{}"}):
+        save_file({"train.images": torch.zeros(1)}, path, said)
+        damaged.append(path.read_bytes())
+    for content in damaged:
+        path.unlink()
+        path.write_bytes(content)
+        assert open_data(config, (12, 16)).images("train").shape == (3, 3, 12, 16)
 
 
 def test_full_disk_is_said_before_decoding(make_folder: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import math
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from scipy.special import stdtrit
 
 from autoseg.errors import InputError
 from autoseg.evidence.comparison.bootstrap import DRAWS, Bootstrap, widened
-from autoseg.metrics import base, build_metric, names, register_metric
+from autoseg.metrics import base, build_metric, images, names, register_metric
 from autoseg.metrics.base import MetricOptions
 from autoseg.metrics.images import ByImage, load_parts, save_parts
 from autoseg.search.paired import paired
@@ -101,6 +103,27 @@ def test_what_was_kept_reads_back_and_shared_counts_are_written_once(tmp_path: P
 def test_a_damaged_file_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.npz").write_bytes(content)
     with pytest.raises(InputError, match="counts by image: expected a file that a comparison wrote"):
+        load_parts(tmp_path / "a.npz")
+
+
+def test_a_small_file_that_inflates_to_any_size_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_parts(tmp_path / "a.npz", {"miou": {"and": torch.zeros(100_000)}})
+    load_parts(tmp_path / "a.npz")
+    monkeypatch.setattr(images, "LARGEST", 300_000)
+    with pytest.raises(InputError, match=r"counts by image: .*once inflated"):
+        load_parts(tmp_path / "a.npz")
+    with zipfile.ZipFile(tmp_path / "b.npz", "w", zipfile.ZIP_BZIP2) as file:
+        file.writestr("index.npy", b"\0" * 1000)
+    with pytest.raises(InputError, match=r"counts by image: .*another way"):
+        load_parts(tmp_path / "b.npz")
+
+
+def test_numbers_that_are_announced_and_not_there_are_one_message(tmp_path: Path) -> None:
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, {"descr": "|u1", "fortran_order": False, "shape": (10**15,)})
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as file:
+        file.writestr("index.npy", head.getvalue())
+    with pytest.raises(InputError, match="counts by image"):
         load_parts(tmp_path / "a.npz")
 
 

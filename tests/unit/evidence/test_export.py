@@ -17,7 +17,7 @@ import torch
 
 from autoseg.cli import main
 from autoseg.errors import InputError
-from autoseg.evidence.export.files import as_files, as_python
+from autoseg.evidence.export.files import as_files, as_program, as_python
 from autoseg.evidence.export.gather import Gathered, _unqualified
 from autoseg.losses import LossCard, load_loss, searched_loss
 from autoseg.metrics import searchable
@@ -240,6 +240,12 @@ def test_wrong_input(arguments, words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["export", *arguments]) == 2
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("change", [{"num_classes": 10**9}, {"options": {"tolerance": 10**8}}])
+def test_a_program_that_no_memory_would_do_for_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="--format: expected json, python or mmseg for so many classes"):
+        as_program(replace(card_of("miou", "paper"), **change))
 
 
 @pytest.mark.parametrize("name", ["camvid/miou", "asl2021/bf1"])

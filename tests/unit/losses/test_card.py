@@ -103,6 +103,11 @@ def test_names():
         autoseg.load_loss("asl2021/mious", num_classes=4)
 
 
+def trained_with(card: str, loss: str) -> str:
+    content = json.loads(card)
+    return json.dumps({**content, "space": {**content["space"], "loss": loss}})
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
@@ -125,6 +130,12 @@ def test_names():
         (lambda text: json.dumps({**json.loads(text), "space": {}}), ["space"]),
         (lambda text: json.dumps({**json.loads(text), "_target_": "os.system"}), ["_target_"]),
         (lambda text: "[" * 100_000, ["JSON"]),
+        (lambda text: json.dumps({**json.loads(text), "scores": {"a": float("nan")}}), ["finite numbers"]),
+        (lambda text: text.replace('"scores": {}', '"scores": {"a": 1e999}'), ["finite numbers"]),
+        (lambda text: text.replace('"scores": {}', '"scores": {"a": ' + "[" * 800 + "]" * 800 + "}"), ["nested deep"]),
+        (lambda text: trained_with(text, "(" * 3000 + "surrogate" + ")" * 3000), ["loss", "nested so deep"]),
+        (lambda text: trained_with(text, "surrogate" + "+ce" * 200_000), ["loss", "10,000 characters, got 600,009"]),
+        (lambda text: json.dumps({**json.loads(text), "metric": "miou" + "+miou" * 200_000}), ["10,000 characters"]),
         (lambda text: json.dumps({**json.loads(text), "metric": None}), ["metric", "text, got None"]),
         (lambda text: json.dumps({**json.loads(text), "theta": 0.5}), ["theta", "a list of numbers, got 0.5"]),
         (lambda text: json.dumps({**json.loads(text), "options": [1]}), ["options", "a mapping, got [1]"]),

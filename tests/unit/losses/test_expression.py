@@ -43,7 +43,9 @@ def test_reads(text: str, terms: list[Term]) -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "ce+", "ce dice", "0.5", "(ce", "ce)", "ce*dice", "-1*ce", "ce-dice", "ce(alpha)", "ce(alpha=1", "ce(**{})",
-     "ce(alpha=__import__('os'))", "ce(a=1)(b=2)", "1e999*ce", "tversky(alpha=0.3,alpha=0.4)", "lmp(p=2-1)"],
+     "ce(alpha=__import__('os'))", "ce(a=1)(b=2)", "1e999*ce", "tversky(alpha=0.3,alpha=0.4)", "lmp(p=2-1)",
+     "(" * 3000 + "ce" + ")" * 3000, "ce(a=" + "[" * 3000 + "]" * 3000 + ")", "ce(a=" + "-" * 9000 + "1)",
+     "ce" + "+ce" * 3333],
 )  # fmt: skip
 def test_refuses_with_one_message(text: str) -> None:
     with pytest.raises(InputError):
