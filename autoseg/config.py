@@ -14,6 +14,7 @@ from typing import Any
 
 from autoseg.limits import Limit, choice, limited, number
 
+MOST_SEEDS = 1000  # trainings of one loss that differ in their seed alone; they are listed before any of them begins
 PAPER_METRICS = ("miou", "fwiou", "macc", "gacc", "biou", "bf1")
 RIVALS = ("identity", "ce", "wce", "tversky", "lovasz")  # what a search is confirmed beside, unless told otherwise
 
@@ -138,7 +139,7 @@ class ConfirmConfig:
     """The last stage: best candidates and rivals trained again with fresh seeds; 0 of either: there is none."""
 
     top: int = number(3, least=0)
-    seeds: int = number(3, least=0)
+    seeds: int = number(3, least=0, most=MOST_SEEDS)
     rivals: list[str] = field(default_factory=lambda: list(RIVALS))
     iters: int | None = None  # of each of these trainings; None: as many as a candidate's
 
@@ -309,7 +310,7 @@ class FullConfig:
     """The fuller training that a proxy stands for (`full.*`)."""
 
     iters: int | None = number(None, least=2)  # None: four times the proxy's
-    seeds: int = number(1, least=1)  # their mean ranks
+    seeds: int = number(1, least=1, most=MOST_SEEDS)  # their mean ranks
 
 
 @dataclass

@@ -31,12 +31,18 @@ def limited(default: T, limit: Limit) -> T:
 
 
 def number(
-    default: T, *, least: float = -math.inf, above: float = -math.inf, below: float = math.inf, hint: str = ""
+    default: T,
+    *,
+    least: float = -math.inf,
+    most: float = math.inf,
+    above: float = -math.inf,
+    below: float = math.inf,
+    hint: str = "",
 ) -> T:
-    """The field of a number with bounds; `least` is allowed itself, `above` and `below` are not."""
-    bounds = {"at least": least, "more than": above, "less than": below}
+    """The field of a number with bounds; `least` and `most` are allowed themselves, `above` and `below` are not."""
+    bounds = {"at least": least, "at most": most, "more than": above, "less than": below}
     expected = " and ".join(f"{words} {bound:g}" for words, bound in bounds.items() if math.isfinite(bound))
-    return limited(default, Limit(expected, lambda value: least <= value and above < value < below, hint))
+    return limited(default, Limit(expected, lambda value: least <= value <= most and above < value < below, hint))
 
 
 def choice(default: str, *others: str) -> str:

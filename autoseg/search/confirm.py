@@ -38,13 +38,13 @@ def fresh_seeds(seed: int, count: int, iters: int | None = None) -> list[int]:
 
     One of longer trainings (`iters`) has others, so that a ledger can hold several without taking one's for another's.
     """
-    seeds: list[int] = []
+    seeds: dict[int, None] = {}  # in their order
     stream = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, 0xC0F1, *([iters] if iters else [])])))
     while len(seeds) < count:
         drawn = int(stream.integers(2**31))
         if drawn != seed and drawn not in seeds:
-            seeds.append(drawn)
-    return seeds
+            seeds[drawn] = None
+    return list(seeds)
 
 
 def rival(name: str, identity: Sequence[float], index: int, seed: int) -> TrialRecord:

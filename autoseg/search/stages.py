@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from autoseg import limits
 from autoseg.config import ConfirmConfig, SearchSettings
 from autoseg.controllers import KINDS
 from autoseg.search.confirm import finalists, fresh_seeds, mean_name, rivals_of
@@ -69,10 +70,12 @@ def stages_of(config: Mapping[str, Any], recorded: Mapping[str, Sequence[TrialRe
 
     Raises:
         KeyError: it lacks a setting.
+        InputError: a setting is out of its range: the file may be anybody's, and asks for a billion seeds.
     """
     search, confirm = config["search"], config["search"]["confirm"]
     confirmation = ConfirmConfig(confirm["top"], confirm["seeds"], confirm["rivals"], confirm["iters"])
     settings = SearchSettings(search["rounds"], search["candidates"], floor=search["floor"], confirm=confirmation)
+    limits.check(settings, "search.")
     iters = config["proxy"]["iters"] if "proxy" in config else None  # a training of the user's own has none
     kind = KINDS.get(config["controller"]["name"])  # None: made by the user
     return stages(recorded, settings, config["seed"], iters, mean=kind is not None and kind.has_mean)

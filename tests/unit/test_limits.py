@@ -21,6 +21,7 @@ LIMITS: list[tuple[Any, Any, str]] = [
     (0, -1, "search.confirm.seeds train.warmup_iters"),
     (1, 0, "proxy.iters proxy.threads proxy.eval_batch_size search.rounds search.candidates executor.per_device"),
     (1, 0, "full.seeds train.iters train.val_interval train.batch_size"),
+    (1000, 1001, "search.confirm.seeds full.seeds"),
     (2, 1, "proxy.batch_size candidates full.iters train.keep_checkpoints"),
     (16, 15, "proxy.crop"),
     (255, 256, "data.ignore_index"),

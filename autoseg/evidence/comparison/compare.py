@@ -16,6 +16,7 @@ from typing import Any
 
 from torch import nn
 
+from autoseg.config import MOST_SEEDS
 from autoseg.errors import InputError
 from autoseg.evidence.comparison.bootstrap import Bootstrap
 from autoseg.evidence.comparison.contenders import Contender, Recipe
@@ -72,8 +73,11 @@ def parse_seeds(given: object) -> list[int]:
     """Seeds from their number or from a list of them.
 
     Raises:
-        InputError: neither, none at all, a negative one, or one twice.
+        InputError: neither, none at all, more than `MOST_SEEDS`, a negative one, or one twice.
     """
+    many = len(given) if isinstance(given, Sequence) else given
+    if isinstance(many, int) and many > MOST_SEEDS:
+        raise InputError("seeds", f"at most {MOST_SEEDS}", many)
     if isinstance(given, int) and not isinstance(given, bool) and given > 0:
         return list(range(FIRST_SEED, FIRST_SEED + given))
     plain = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else []

@@ -127,6 +127,12 @@ def test_seeds_by_number_are_fresh_and_grow_at_the_end() -> None:
     assert len(set(parse_seeds(7))) == 7 and parse_seeds(7)[:5] == parse_seeds(5) and 0 not in parse_seeds(7)
 
 
+@pytest.mark.parametrize("many", [2_000_000_000, list(range(1001))])
+def test_more_seeds_than_anybody_trains_with_are_refused(many: object) -> None:
+    with pytest.raises(InputError, match="seeds: expected at most 1000, got"):
+        parse_seeds(many)
+
+
 def test_duplicate_seeds_are_refused() -> None:
     with pytest.raises(InputError, match="each seed once, got 3 more than once"):
         parse_seeds([3, 4, 3])
@@ -470,6 +476,14 @@ def test_markdown_shows_sums_as_they_were_typed_outside_its_tables_too() -> None
     starred = [line for line in text.splitlines() if "*ce" in line or "*miou" in line]
     assert len(starred) > 5 and all(r"\*ce" in line or r"\*miou" in line for line in starred)
     assert r"a_b \_c\_, val split" in text
+
+
+def test_where_a_card_comes_from_is_no_markup() -> None:
+    source = "cards/a.json, found in run ![x](http://x/y) <img src=x>\n# b"
+    about = About("a", "val", 7, "b", sources={"a": source}, versions="<b>")
+    text = markdown(matrix_of(trained()), about)
+    assert r"`a` is cards/a.json, found in run !\[x](http://x/y) \<img src=x> # b." in text
+    assert r"Versions: \<b>." in text
 
 
 def test_names_are_no_markup_and_no_formulas() -> None:

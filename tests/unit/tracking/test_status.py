@@ -227,6 +227,16 @@ def test_a_run_without_one_of_todays_settings_is_one_message(tmp_path: Path) -> 
         read_status(tmp_path / "run")
 
 
+@pytest.mark.parametrize("many", [10**9, float("inf")])
+def test_a_run_that_asks_for_a_billion_seeds_is_one_message(many: float, tmp_path: Path) -> None:
+    fill(tmp_path / "run", "search", done=2, waiting=0)
+    asked = {**CONFIGS["search"]["search"], "confirm": {**CONFIRM, "seeds": many}}
+    with RunFolder.open(tmp_path / "run", {}) as folder:
+        folder.write_config({**CONFIGS["search"], "search": asked})
+    with pytest.raises(InputError, match=r"search\.confirm\.seeds: expected"):
+        read_status(tmp_path / "run")
+
+
 def test_names_in_a_run_give_a_terminal_no_orders(tmp_path: Path, capsys) -> None:
     title = "\x1b]0;x\x07"
     with at_work(RunFolder.create(tmp_path / "run", {**CONFIGS["search"], "metric": f"a{title}"}, {})) as folder:
