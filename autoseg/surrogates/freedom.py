@@ -13,6 +13,7 @@ from autoseg.errors import InputError
 from autoseg.kinds import Judged
 from autoseg.surrogates import curves
 
+MOST_PIECES = 1000  # a space in a card or a run's file may ask for any number of points
 Family = Literal["bezier", "linear"]
 
 
@@ -27,8 +28,9 @@ class CurveSpec(Judged):
 
     def __post_init__(self) -> None:
         least = 1 if self.family == "bezier" else 2
-        if self.pieces < least:
-            raise InputError("pieces", f"at least {least} for {self.family} curves", self.pieces)
+        if not least <= self.pieces <= MOST_PIECES:
+            expected = f"at least {least} for {self.family} curves, and at most {MOST_PIECES}"
+            raise InputError("pieces", expected, self.pieces)
 
     @property
     def points(self) -> int:

@@ -107,6 +107,7 @@ def test_bad_requests(make, words):
         ("version: 1\ncurves: {}\n", "curve"),
         ("version: 1\ncurve: {kind: bezier}\n", "family"),
         ("version: 1\ncurve: {pieces: 0}\n", "pieces: expected at least 1"),
+        ("version: 1\ncurve: {pieces: 1000000000}\n", "and at most 1000, got 1000000000"),
         ("version: 1\ncurve: {monotone: sometimes}\n", "monotone: expected True or False, got 'sometimes'"),
         ("version: 1\nscore: {truth_table: false}\n", "fixed ends"),
         ("a: [", "YAML"),
