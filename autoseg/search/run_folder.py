@@ -295,7 +295,7 @@ def read_fingerprint(path: Path) -> dict[str, Any]:
 
 
 def only_own_files(path: Path) -> None:
-    """Refuse a folder with links to what lies outside: whoever goes on with a run writes to its files.
+    """Refuse a folder with links to what lies outside, or with pipes: whoever goes on with a run writes to its files.
 
     Raises:
         InputError: there is one.
@@ -303,6 +303,8 @@ def only_own_files(path: Path) -> None:
     home = path.resolve()
     for folder, folders, files in os.walk(path):
         for entry in (Path(folder, name) for name in (*folders, *files)):
+            if entry.exists() and not (entry.is_file() or entry.is_dir()):
+                raise InputError("run folder", "a folder of its own files", f"{entry}, which is no file")
             if entry.is_symlink() and not entry.resolve().is_relative_to(home):
                 hint = "It would be written to: put a copy in the place of the link, if you mean it."
                 raise InputError(

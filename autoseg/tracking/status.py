@@ -93,7 +93,7 @@ def read_status(path: Path) -> Status | None:
     Raises:
         InputError: the folder cannot be read, or is another version's or of a kind that has no ledger.
     """
-    if not (path / "config.yaml").is_file():
+    if not (path / "config.yaml").exists():
         return None
     config = read_config(path)
     kind = kind_of(config, path, _OWN)

@@ -22,6 +22,7 @@ from autoseg.files import write_atomic
 from autoseg.search.ledger import Ledger
 from autoseg.search.run_folder import RunFolder, new_run_path, read_config, read_fingerprint, slug
 from autoseg.surrogates import build_space
+from autoseg.tracking.status import read_status
 
 FIXED = {"metric": "biou", "seed": 0, "size": (180, 240)}
 
@@ -118,12 +119,17 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     (tmp_path / "loss.yaml").symlink_to("/dev/zero")
     for read in (
         lambda: read_config(tmp_path),
+        lambda: read_status(tmp_path),
         lambda: read_fingerprint(tmp_path),
         lambda: Ledger(tmp_path / "trials.db", (), read_only=True),
         lambda: build_space(str(tmp_path / "loss.yaml"), metric="miou"),
     ):
         with pytest.raises(InputError, match="file"):
             read()
+    RunFolder.create(tmp_path / "run", {}, FIXED).close()
+    os.mkfifo(tmp_path / "run" / "log.txt")
+    with pytest.raises(InputError, match=r"log\.txt, which is no file"):
+        RunFolder.open(tmp_path / "run", FIXED)
 
 
 def test_links_out_of_a_run_are_not_written_through(tmp_path: Path) -> None:
