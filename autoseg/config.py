@@ -4,7 +4,7 @@ One class per config group. No torch, no Hydra: every room may import it. Units 
 sizes are (height, width) in pixels. What values a setting may have is said at its field, see `autoseg.limits`.
 
 A run keeps all of it, and one of an earlier version has the defaults of keys that came later: the default of a new key
-is what was done before there was one. Where that cannot be, `search.run_folder.SCHEMA` grows.
+is what was done before there was one. Where that cannot be, `search.run_files.SCHEMA` grows.
 """
 
 from __future__ import annotations

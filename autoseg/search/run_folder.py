@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import math
 import os
 import re
 import secrets
 import socket
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -23,11 +22,9 @@ from autoseg.config import SearchConfig
 from autoseg.errors import InputError
 from autoseg.files import UNWRITABLE, no_space, write_atomic
 from autoseg.search.own import RESOLVED, changed_config
+from autoseg.search.run_files import SCHEMA, differences, read_config, read_fingerprint, read_json
 
-SCHEMA = 1
-KINDS = {"search": "a search", "compare": "a comparison", "trust": "a trust run", "retrain": "a training by retrain"}
 OWNER = "owner.json"  # which process works in the folder, or did last
-VALUES, DEPTH = 100_000, 100  # more of them, or nested deeper, no configuration has; classes and colours are thousands
 NO_ACCESS = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EEXIST)
 
 
@@ -185,115 +182,6 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9._]+", "-", text.lower()).strip("-.") or "x"
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """The configuration of a run, without its schema version. Takes no lock: for those who only look.
-
-    Raises:
-        InputError: not a run folder, or one of another version.
-    """
-    file = path / "config.yaml"
-    try:
-        text = read_file(file)
-    except FileNotFoundError as error:
-        got = f"{path}, which has none" if path.is_dir() else f"{path}, which does not exist"
-        raise InputError("run folder", "a folder with a config.yaml, as a run has it", got) from error
-    except (OSError, ValueError) as error:
-        raise InputError("run folder", "a folder with a readable config.yaml", f"{path} ({error})") from error
-    try:
-        content = yaml.load(text, Loader=_Bounded)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: the 45th of a month, 5000 digits
-        said = " ".join(str(error).split())
-        raise InputError("run folder", "a folder with a readable config.yaml", f"{path} ({said})") from error
-    schema = content.pop("schema", None) if isinstance(content, dict) else None
-    if schema != SCHEMA:
-        hint = "It was written by another version of autoseg; use that one."
-        raise InputError("run folder", f"version {SCHEMA}", f"version {schema} in {path}", hint)
-    return dict(content)
-
-
-class _Bounded(yaml.SafeLoader):
-    """Reads plain data of which no more comes out than a configuration has: of a few lines, aliases make billions."""
-
-    def get_single_node(self) -> Any:
-        """The whole text, composed.
-
-        Raises:
-            YAMLError: it is too much, or has a list in itself.
-        """
-        node = super().get_single_node()
-        values, depth = _measured(node, {})
-        if values > VALUES or depth > DEPTH:
-            raise yaml.YAMLError(f"more than {VALUES:,} values, or nested deeper than {DEPTH}, aliases filled in")
-        return node
-
-    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
-        """A whole number of 64 bits, as all that count something are.
-
-        Raises:
-            YAMLError: it is larger.
-        """
-        value: int = super().construct_yaml_int(node)
-        if abs(value) >= 2**63:
-            raise yaml.YAMLError("a whole number of more than 64 bits")
-        return value
-
-
-_Bounded.add_constructor("tag:yaml.org,2002:int", _Bounded.construct_yaml_int)
-
-
-def _measured(node: yaml.Node | None, known: dict[int, tuple[float, float]]) -> tuple[float, float]:
-    """How many values are in a node and how deep it is, with each alias counted as what it stands for."""
-    if id(node) not in known:
-        known[id(node)] = (math.inf, math.inf)  # what is in itself has no end
-        parts = node.value if isinstance(node, yaml.CollectionNode) else []
-        parts = [one for pair in parts for one in pair] if isinstance(node, yaml.MappingNode) else parts
-        found = [_measured(part, known) for part in parts]
-        known[id(node)] = 1.0 + sum(n for n, _ in found), 1 + max((deep for _, deep in found), default=0)
-    return known[id(node)]
-
-
-@contextlib.contextmanager
-def all_settings(path: Path) -> Iterator[None]:
-    """Turn a setting that is missing or wrong in a run's files into what the user is told; an `InputError` passes."""
-    try:
-        yield
-    except InputError:
-        raise
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError, OverflowError) as error:
-        hint = "It was changed, or written by another version of autoseg."
-        got = f"{path}, in which {error!r} is missing or wrong"
-        raise InputError("run folder", "one with all its settings", got, hint) from error
-
-
-def kind_of(config: Mapping[str, Any], path: Path, among: Collection[str], field: str = "RUN") -> str:
-    """Which command's run it is that has this configuration: one of `KINDS`.
-
-    Args:
-        config: as `read_config` gives it.
-        path: of the run.
-        among: the kinds that will do.
-        field: where the user named the run.
-
-    Raises:
-        InputError: it is of another kind.
-    """
-    marks = {"compare": {"losses"}, "trust": {"run"}, "retrain": {"train", "loss"}}
-    kind = next((kind for kind, keys in marks.items() if keys <= config.keys()), "search")
-    if kind not in among:
-        expected = " or ".join(KINDS[one] for one in among)
-        raise InputError(field, f"the folder of {expected}", f"{path}, which is of {KINDS[kind]}")
-    return kind
-
-
-def read_fingerprint(path: Path) -> dict[str, Any]:
-    """What may not change between a run and its continuation. Takes no lock.
-
-    Raises:
-        InputError: the file is missing or damaged.
-    """
-    return read_json(path / "fingerprint.json")
-
-
 def only_own_files(path: Path) -> None:
     """Refuse a folder with links to what lies outside, or with pipes: whoever goes on with a run writes to its files.
 
@@ -367,16 +255,6 @@ def writable(path: Path) -> Iterator[None]:
         raise InputError(*UNWRITABLE, f"{path}: {error.strerror}") from error
 
 
-def differences(then: Mapping[str, Any], now: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Dotted key and both values, wherever two fingerprints differ; `...` where one has no such key."""
-    for key in [*now, *sorted(then.keys() - now.keys())]:
-        one, other = then.get(key, ...), now.get(key, ...)
-        if isinstance(one, dict) and isinstance(other, dict):
-            yield from differences(one, other, f"{at}{key}.")
-        elif one != other:
-            yield at + key, one, other
-
-
 def _compare(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Refuse another fingerprint than the run's, by the first key that differs."""
     for key, old, new in differences(then, now):
@@ -397,21 +275,3 @@ def _default(key: str) -> Any:
     for part in key.split("."):
         value = getattr(value, part, ...)
     return asdict(value) if is_dataclass(value) else value  # type: ignore[arg-type]
-
-
-def read_file(path: Path) -> str:
-    """The text of a file; an `OSError` of what is no file: a pipe or a device in a run folder would never end."""
-    if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "not a file", str(path))
-    return path.read_text(encoding="utf-8")
-
-
-def read_json(path: Path, hint: str = "") -> dict[str, Any]:
-    """The JSON object in a file; an `InputError` that names the file if there is none."""
-    try:
-        content = json.loads(read_file(path))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(str(path), "a readable JSON file", str(error), hint) from error
-    if not isinstance(content, dict):
-        raise InputError(str(path), "a JSON object", type(content).__name__, hint)
-    return content

@@ -19,7 +19,7 @@ from autoseg.evidence.comparison.tables import csv_text
 from autoseg.files import write_atomic
 from autoseg.search.ledger import Ledger
 from autoseg.search.records import COMPLETE
-from autoseg.search.run_folder import read_config
+from autoseg.search.run_files import read_config
 from autoseg.surrogates import build_space
 
 DATA = Path(__file__).parent / "data"  # behind the tables in docs

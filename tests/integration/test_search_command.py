@@ -19,7 +19,7 @@ from autoseg.cli import main
 from autoseg.errors import InputError
 from autoseg.losses import LossCard, save_loss
 from autoseg.search.ledger import Ledger
-from autoseg.search.run_folder import read_config
+from autoseg.search.run_files import read_config
 from autoseg.surrogates import SurrogateLoss, build_space
 
 PROGRAM = Path(sys.executable).with_name("autoseg")

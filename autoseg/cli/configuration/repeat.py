@@ -12,7 +12,7 @@ from autoseg.cli.configuration.overrides import typed
 from autoseg.config import CompareConfig, SearchConfig
 from autoseg.errors import InputError
 from autoseg.evidence.comparison.contenders import CARDS
-from autoseg.search.run_folder import kind_of
+from autoseg.search.run_files import kind_of
 
 OMITTED = ("run_dir", "resume", "workers", "device")  # a repetition is a new run, wherever it takes place
 SCHEMAS: dict[str, type] = {"search": SearchConfig, "compare": CompareConfig}
@@ -23,7 +23,7 @@ def command_for(config: Mapping[str, Any], run: Path) -> str:
     """What to type to repeat a run.
 
     Args:
-        config: of the run, as `run_folder.read_config` gives it.
+        config: of the run, as `run_files.read_config` gives it.
         run: its folder, which has the cards of a comparison.
 
     Raises:

@@ -27,15 +27,8 @@ from autoseg.metrics import parse
 from autoseg.retrain import launch
 from autoseg.search.own import changed_config, resolved
 from autoseg.search.records import percent
-from autoseg.search.run_folder import (
-    SCHEMA,
-    kind_of,
-    new_run_path,
-    only_own_files,
-    read_config,
-    read_json,
-    writable,
-)
+from autoseg.search.run_files import SCHEMA, kind_of, read_config, read_json
+from autoseg.search.run_folder import new_run_path, only_own_files, writable
 
 DIGESTS = "configs.json"  # of the user's own configs, in the work dir
 

@@ -16,7 +16,7 @@ from autoseg.search.candidate import CandidateTask
 from autoseg.search.ledger import Ledger
 from autoseg.search.own import RESOLVED, changed_config, network_of
 from autoseg.search.proxy import ProxyTask
-from autoseg.search.run_folder import read_fingerprint
+from autoseg.search.run_files import read_fingerprint
 from autoseg.search.shared import SHARED
 from autoseg.surrogates import SearchSpace
 

@@ -21,7 +21,8 @@ from autoseg.files import write_atomic
 from autoseg.search.ledger import Ledger
 from autoseg.search.own import RESOLVED, changed_config
 from autoseg.search.records import RUNNING, TrialRecord
-from autoseg.search.run_folder import RunFolder, read_fingerprint
+from autoseg.search.run_files import read_fingerprint
+from autoseg.search.run_folder import RunFolder
 from autoseg.search.versions import told, versions
 
 HELD = "made_with.json"

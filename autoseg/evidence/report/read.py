@@ -16,7 +16,7 @@ from autoseg.search.confirm import conclude, fresh_seeds, tabulate
 from autoseg.search.ledger import Ledger
 from autoseg.search.loop import found
 from autoseg.search.records import COMPLETE, RUNNING, SearchResult, TrialRecord
-from autoseg.search.run_folder import all_settings, differences, kind_of, read_config, read_fingerprint
+from autoseg.search.run_files import all_settings, differences, kind_of, read_config, read_fingerprint
 from autoseg.search.stages import stages_of
 from autoseg.surrogates.space import SearchSpace
 

@@ -20,7 +20,8 @@ from autoseg.config import ProxyConfig, SoftLabelConfig
 from autoseg.errors import InputError
 from autoseg.files import write_atomic
 from autoseg.search.ledger import Ledger
-from autoseg.search.run_folder import RunFolder, new_run_path, read_config, read_fingerprint, slug
+from autoseg.search.run_files import read_config, read_fingerprint
+from autoseg.search.run_folder import RunFolder, new_run_path, slug
 from autoseg.surrogates import build_space
 from autoseg.tracking.status import read_status
 
