@@ -4,8 +4,8 @@
   round's trainings done, `reward` makes a number of scores, `confirm` trains the best again with fresh seeds, beside
   their rivals; `stages` says what of this is done and how much there is; `rungs` stop hopeless ones, `timing` says how
   long it will take, `observer` is who is told;
-* `ledger`: every training in `trials.db`, as `records`; `run_folder` is where it lies, `run_files` what else stands there
-  as others read it, `publish` writes the card of the best;
+* `ledger`: every training in `trials.db`, as `records`; `run_folder` is where it lies, `run_files` reads what else is
+  there, `publish` writes the card of the best;
 * `candidate`: what a worker does, from a payload to a loss to scores; `proxy` is our training in it, with what
   trainings of one seed have `shared` and the `keepsakes` that a report shows; `own` are a user's metrics and losses;
 * `env`: the search as a gymnasium environment. `paired` says how sure differences are.
