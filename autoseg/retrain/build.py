@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mmengine.config import Config
@@ -75,7 +75,24 @@ def build_config(
         hint = "A variable of your own belongs into a config of your own: config=FILE."
         raise unknown_name("overrides", key, settings.keys() | OF_A_RUNNER, hint)
     result.merge_from_dict(copy.deepcopy(config.overrides))
+    _name_best(result, config.metrics)
     return result
+
+
+def _name_best(settings: Config, metrics: Sequence[str]) -> None:
+    """The score that the best checkpoint is kept by, as ours are named: mmsegmentation has mIoU for miou.
+
+    Raises:
+        InputError: a score that is not computed.
+    """
+    hook = (settings.get("default_hooks") or {}).get("checkpoint") or {}
+    best = hook.get("save_best")
+    if best is None or best == "auto":
+        return
+    names = [name if name in metrics else str(name).lower() for name in ([best] if isinstance(best, str) else best)]
+    if unknown := [name for name in names if name not in metrics]:
+        raise unknown_name("overrides.default_hooks.checkpoint.save_best", unknown[0], ["auto", *metrics])
+    hook["save_best"] = names[0] if isinstance(best, str) else names
 
 
 def _from_presets(config: RetrainConfig, ranks: int, device: str) -> Node:

@@ -24,7 +24,7 @@ from autoseg.files import write_atomic
 from autoseg.retrain.build import main_head
 from autoseg.retrain.files import WrongFile, name_files
 from autoseg.training.checkpoint import guard, last_checkpoint
-from autoseg.training.models import model_registry
+from autoseg.training.models import model_registry, parts_alone
 
 SCORES = "scores.json"
 KNOWN = ("The prefix is not set", '"FileClient" will be', '"HardDiskBackend" is')  # warnings about mmengine by mmengine
@@ -94,6 +94,11 @@ class QuietRunner(Runner):
         if self._resume and self._load_from is None:
             self._load_from = str(last_checkpoint(Path(self.work_dir)))
         super().load_or_resume()
+
+    def build_model(self, model: Any) -> Any:
+        """See `Runner`."""
+        with parts_alone():
+            return super().build_model(model)
 
     def build_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader[Any]:
         """See `Runner`, where it is static.

@@ -21,6 +21,11 @@ SCHEMA = 1
 KINDS = {"search": "a search", "compare": "a comparison", "trust": "a trust run", "retrain": "a training by retrain"}
 VALUES, DEPTH = 100_000, 100  # more of them, or nested deeper, no configuration has; classes and colours are thousands
 
+# What PyYAML raises of text: ValueError of the 45th of a month, the last four of what a tag says it is.
+UNREADABLE = (
+    yaml.YAMLError, ValueError, RecursionError, OverflowError, KeyError, IndexError, AttributeError
+)  # fmt: skip
+
 
 def read_config(path: Path) -> dict[str, Any]:
     """The configuration of a run, without its schema version. Takes no lock: for those who only look.
@@ -38,7 +43,7 @@ def read_config(path: Path) -> dict[str, Any]:
         raise InputError("run folder", "a folder with a readable config.yaml", f"{path} ({error})") from error
     try:
         content = yaml.load(text, Loader=_Bounded)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: the 45th of a month, 5000 digits
+    except UNREADABLE as error:
         said = " ".join(str(error).split())
         raise InputError("run folder", "a folder with a readable config.yaml", f"{path} ({said})") from error
     schema = content.pop("schema", None) if isinstance(content, dict) else None
@@ -69,6 +74,8 @@ class _Bounded(yaml.SafeLoader):
         Raises:
             YAMLError: it is larger.
         """
+        if len(node.value) > 100:  # in base 60, with colons, they take long to compute
+            raise yaml.YAMLError("a whole number of more than 64 bits")
         value: int = super().construct_yaml_int(node)
         if abs(value) >= 2**63:
             raise yaml.YAMLError("a whole number of more than 64 bits")

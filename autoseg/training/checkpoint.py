@@ -66,7 +66,7 @@ def read_pth(path: str | Path, field: str, map_location: Any = "cpu") -> Any:
             warnings.simplefilter("ignore", UserWarning)  # of torch, about the pickle's protocol
             return torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:  # bytes that are no pickle end in anything: KeyError, IndexError, struct.error
-        if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        if isinstance(error, torch.OutOfMemoryError):
             raise
         hint = "It was not opened further: such a file could run code. Save the weights alone with torch.save."
         raise InputError(field, "weights and plain data", f"{path} ({_reason(error)})", hint) from error
@@ -125,9 +125,12 @@ def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
     hub = content.get("message_hub")
     if isinstance(known := hub.get("runtime_info") if isinstance(hub, dict) else None, dict):
         # Names of older checkpoints, which it removes in time: of no other folder's.
-        known["keep_ckpt_ids"] = [step for step in known.get("keep_ckpt_ids", ()) if isinstance(step, int)]
+        steps = known.get("keep_ckpt_ids")
+        known["keep_ckpt_ids"] = [step for step in steps if isinstance(step, int)] if isinstance(steps, list) else []
         for name in [name for name in known if str(name).startswith("best_ckpt")]:
-            known[name] = str(path.parent / Path(str(known[name])).name)
+            best = Path(str(known[name])).name
+            ours = best.startswith("best_") and best.endswith(".pth")
+            known[name] = str(path.parent / best) if ours else None
     return content
 
 

@@ -180,7 +180,7 @@ def build_model(config: ModelConfig, num_classes: int, seed: int) -> Segmentor:
     with torch.random.fork_rng(devices=[]), _quiet():
         torch.manual_seed(seed)
         try:
-            with _in_mmseg():
+            with _in_mmseg(), parts_alone():
                 registry = model_registry()
                 guard()
                 network = registry.build(settings)
@@ -304,6 +304,28 @@ def _in_mmseg() -> AbstractContextManager[Any]:
 
     scope: AbstractContextManager[Any] = DefaultScope.overwrite_default_scope("mmseg")
     return scope
+
+
+@contextmanager
+def parts_alone() -> Iterator[None]:
+    """While it lasts, a name that is in no registry can be that of a network's part alone: mmengine calls any other.
+
+    What a config in pure Python names by its module is one.
+    """
+    from mmengine.registry import registry
+
+    found = registry.get_object_from_string
+
+    def part(name: str) -> Any:
+        made = found(name)
+        ours = isinstance(made, type) and (issubclass(made, nn.Module) or made.__module__.startswith("mmengine.model."))
+        return made if ours else None
+
+    registry.get_object_from_string = part
+    try:
+        yield
+    finally:
+        registry.get_object_from_string = found
 
 
 @contextmanager

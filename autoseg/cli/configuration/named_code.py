@@ -11,6 +11,7 @@ address of a cluster, which is sent code and sends back objects.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
@@ -18,12 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from autoseg.cli.configuration.overrides import and_imports, typed
-from autoseg.cli.configuration.stored import at
+from autoseg.cli.configuration.stored import at, same
 from autoseg.errors import InputError
 from autoseg.mmconfigs import KEYS, shipped
 
 SCOPES = "mmseg|mmengine|mmcv|mmpretrain|mmdet"  # whose registries a name may be looked up in
 REGISTERED = re.compile(rf"((?:{SCOPES})\.[A-Z])?\w+")
+TYPES = ("type", "padding_mode", "conv_type")  # mmcv looks up the latter two as it does the first
 OVERRIDES, NETWORK = "overrides", "model.overrides"  # where anything at all may stand
 
 
@@ -41,7 +43,8 @@ def again(config: Any, keys: Sequence[str] = KEYS) -> str:
         keys: of the configs that the command reads.
     """
     code = own_configs(config, keys).items()
-    words = [typed(key, value) for key, value in (*code, *_reaching(config))]
+    again = [*code, *(_reaching(config) if keys is KEYS else ())]  # of what reads a run, nothing reaches that far
+    words = [typed(key, value) for key, value in again]
     return and_imports(at(config, "imports") or []) + "".join(f" {word}" for word in words)
 
 
@@ -103,7 +106,7 @@ def require_reaching(config: Any, given: Any, where: Path) -> None:
         InputError: they are not, or others are.
     """
     for key, value in _reaching(config):
-        if at(given, key) != value:
+        if not same(at(given, key), value):
             raise _missing(key, typed(key, value), typed(key, value), where)
 
 
@@ -130,7 +133,7 @@ def _code_in(node: Any, path: str) -> Iterator[tuple[str, Any]]:
         for key, value in node.items():
             leaf = str(key).rpartition(".")[2]  # mmengine takes dotted keys apart
             if (
-                (leaf == "type" and isinstance(value, str) and _is_code(value))
+                (leaf in TYPES and isinstance(value, str) and _is_code(value))
                 or (leaf in ("_scope_", "default_scope") and value not in SCOPES.split("|"))
                 or "custom_imports" in str(key).split(".")
             ):
@@ -144,5 +147,5 @@ def _is_code(name: str) -> bool:
         return True
     scope, _, leaf = name.rpartition(".")
     if not scope:
-        return find_spec(name) is not None
+        return name in sys.modules or find_spec(name) is not None
     return find_spec(scope) is not None and hasattr(import_module(scope), leaf)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import shlex
 from typing import Any
@@ -45,7 +46,7 @@ def typed(key: str, value: Any) -> str:
                 return plain
         return shlex.quote(f"{key}={_in_quotes(value)}")
     if value is None or isinstance(value, bool | int | float):
-        return f"{key}={yaml.safe_dump(value).splitlines()[0]}"
+        return f"{key}={_scalar(value)}"
     return shlex.quote(f"{key}={_flow(value)}")
 
 
@@ -83,7 +84,14 @@ def _flow(value: Any) -> str:
         return "{" + ",".join(f"{key}:{_flow(one)}" for key, one in value.items()) + "}"
     if isinstance(value, str):
         return value if _plain(value) else _in_quotes(value)
-    return yaml.safe_dump(value).splitlines()[0]
+    return _scalar(value)
+
+
+def _scalar(value: Any) -> str:
+    """A number, truth or null: as in YAML, but for what is not finite."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return str(yaml.safe_dump(value).splitlines()[0])
 
 
 def _plain(text: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from autoseg.cli.configuration import stored
 from autoseg.cli.configuration.named_code import own_configs, refuse_code, require, require_imports, require_reaching
-from autoseg.cli.configuration.stored import at, put
+from autoseg.cli.configuration.stored import at, put, same
 from autoseg.config import FORCIBLE, CompareConfig, RetrainConfig, SearchConfig, TrustConfig
 from autoseg.errors import InputError
 from autoseg.search.run_files import kind_of, read_config
@@ -70,10 +70,10 @@ def resumed(given: T, typed: list[str], free: Sequence[str] = FREE) -> T:
         old, new = (None, key) if key == "experiment" else (at(kept, key), at(given, key))
         if any(key == name or key.startswith(f"{name}.") for name in (*free, NAMED_ANEW)):
             put(kept, key, new)
-        elif old != new and (key == "experiment" or dataclasses.is_dataclass(old)):
+        elif not same(old, new) and (key == "experiment" or dataclasses.is_dataclass(old)):
             hint = "The run keeps its own; of single keys it takes new values of"
             raise InputError(key, "none beside resume", "one", f"{hint} {', '.join(free)}.")
-        elif old != new:
+        elif not same(old, new):
             hint = f"A resumed run takes new values of {', '.join(free)}."
             if isinstance(kept, CompareConfig) and key.startswith(FORCIBLE):
                 hint += " With force=true it adds trainings under another budget: its table then says so."

@@ -74,6 +74,17 @@ def at(config: Any, key: str) -> Any:
     return config
 
 
+def same(one: Any, other: Any) -> bool:
+    """Whether two values are alike, keys of mappings as text: typed as `a.0.b` they are, typed as `a={0:{b:1}}` not."""
+
+    def texts(node: Any) -> Any:
+        if isinstance(node, Mapping):
+            return {str(key): texts(value) for key, value in node.items()}
+        return [texts(value) for value in node] if isinstance(node, list | tuple) else node
+
+    return bool(texts(one) == texts(other))
+
+
 def put(config: Any, key: str, value: Any) -> None:
     """Set the value of a dotted key in a typed configuration."""
     section, _, leaf = key.rpartition(".")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 from pathlib import Path
@@ -15,7 +16,7 @@ from autoseg.cli.configuration.resume import like, resumed, searched
 from autoseg.config import CompareConfig, ModelConfig, RetrainConfig, SearchConfig
 from autoseg.errors import InputError
 from autoseg.search.run_folder import RunFolder
-from autoseg.training import build_model
+from autoseg.training import build_model, models
 
 TINY = ["data=builtin", "model=tiny"]
 
@@ -24,10 +25,17 @@ def called(canary: Path) -> dict[str, Any]:
     return {"backbone": {"_delete_": True, "type": "subprocess.call", "args": ["touch", str(canary)]}}
 
 
-def test_mmengine_does_call_what_a_dotted_type_names(tmp_path: Path) -> None:
-    """Without this, the refusals below would be of nothing."""
+def test_mmengine_would_call_what_a_dotted_type_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without this, the refusals below would be of nothing. What is typed may name parts of networks, no functions."""
     config = compose.compose("search", SearchConfig, TINY).model
     config.overrides = called(tmp_path / "canary")
+    with pytest.raises(InputError, match=r"subprocess\.call is not in"):
+        build_model(config, 3, 0)
+    config.overrides = {"neck": {"type": "torch.nn.Identity"}, "auxiliary_head": None}
+    build_model(config, 3, 0)
+    config.overrides = called(tmp_path / "canary")
+    assert not (tmp_path / "canary").exists()
+    monkeypatch.setattr(models, "parts_alone", contextlib.nullcontext)
     build_model(config, 3, 0)  # and takes its exit status for a backbone
     assert (tmp_path / "canary").exists()
 
@@ -54,6 +62,9 @@ def test_a_run_that_names_a_function_as_a_part_is_refused(tmp_path: Path) -> Non
         {"optim_wrapper": {"type": "antigravity"}},
         {"neck": {"type": "mmengine.MemcachedBackend", "sys_path": "run"}},
         {"neck": {"type": "mmengine.MMLogger", "log_file": "victim"}},
+        {"neck": {"type": "ConvModule", "padding": "touch x", "padding_mode": "os.system"}},
+        {"backbone.conv_type": "subprocess.Popen"},
+        {"neck": {"type": "__main__"}},
     ],
 )
 def test_every_way_of_naming_code_in_a_network_is_refused(overrides: dict[str, Any]) -> None:
@@ -64,7 +75,8 @@ def test_every_way_of_naming_code_in_a_network_is_refused(overrides: dict[str, A
 def test_overrides_of_a_training_are_typed_again(tmp_path: Path) -> None:
     """What they point at may run code in more ways than can be listed."""
     sought = "overrides={train_dataloader: {dataset: {type: DecathlonDataset, ann_file: a b.pkl}}, find_unused: true}"
-    config = compose.compose("retrain", RetrainConfig, ["loss=ce", sought])
+    steps = ["overrides.param_scheduler.0.power=0.8", "overrides.param_scheduler.0.end=inf"]
+    config = compose.compose("retrain", RetrainConfig, ["loss=ce", sought, *steps])
     run = tmp_path / "run"
     RunFolder.create(run, {"schema": 1, **stored.plain(config)}, {}).close()
     given = compose.compose("retrain", RetrainConfig, ["loss=ce", f"resume={shlex.quote(str(run))}"])
@@ -74,7 +86,7 @@ def test_overrides_of_a_training_are_typed_again(tmp_path: Path) -> None:
     assert again(config) == f" {words}"
     (typed,) = shlex.split(words)
     given = compose.compose("retrain", RetrainConfig, ["loss=ce", f"resume={shlex.quote(str(run))}", typed])
-    assert resumed(given, ["overrides"]).overrides == config.overrides
+    assert stored.same(resumed(given, ["overrides"]).overrides, config.overrides)
     other = typed.replace("a b", "b")
     given = compose.compose("retrain", RetrainConfig, ["loss=ce", f"resume={shlex.quote(str(run))}", other])
     with pytest.raises(InputError, match="overrides: expected"):
@@ -96,7 +108,7 @@ def test_the_address_of_a_cluster_is_typed_again(tmp_path: Path) -> None:
 def test_names_of_registries_pass() -> None:
     overrides = {
         "backbone": {"type": "mmpretrain.ConvNeXt", "norm_cfg": {"type": "BN"}},
-        "conv": [{"type": "bilinear"}],
+        "conv": [{"type": "bilinear", "padding_mode": "reflect"}],
     }
     refuse_code(RetrainConfig(loss="ce", model=ModelConfig(overrides=overrides)), Path("run"))
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -169,11 +170,18 @@ def test_what_prepared_images_take_is_known_beforehand(make_folder: Make) -> Non
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a file on a full disk")
-def test_disk_that_fills_up_leaves_nothing(make_folder: Make) -> None:
+def test_disk_that_fills_up_leaves_nothing(make_folder: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     config = make_folder()
     path = open_data(config, (12, 16)).path
     path.unlink()
-    path.with_suffix(".tmp").symlink_to("/dev/full")
+    opened = Path.open
+
+    def full_disk(file: Path, mode: str = "r", *options: Any, **more: Any) -> Any:
+        if file.suffix == ".tmp" and mode == "wb":
+            file.symlink_to("/dev/full")
+        return opened(file, mode, *options, **more)
+
+    monkeypatch.setattr(Path, "open", full_disk)
     full = r"prepared images, 0\.0 GB for 6 images at 16x12, got '.*' and .* GB free\. .*data\.cache_dir"
     with pytest.raises(InputError, match=full):
         open_data(config, (12, 16))

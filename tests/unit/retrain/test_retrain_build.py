@@ -210,6 +210,15 @@ def test_a_config_that_cannot_be_read_is_the_users(tmp_path: Path, key: str, tex
     assert caught.value.field == key
 
 
+def test_the_best_checkpoint_is_kept_by_a_score_as_we_name_it() -> None:
+    best = "overrides.default_hooks.checkpoint.save_best"
+    for typed, kept in (("mIoU", "miou"), ("auto", "auto"), ("[BIoU,miou]", ["biou", "miou"])):
+        cfg = built("metrics=[miou,biou]", f"{best}={typed}")
+        assert cfg.default_hooks.checkpoint.save_best == kept
+    with pytest.raises(InputError, match=r"save_best: expected one of auto, miou, got 'aacc'"):
+        built("metrics=[miou]", f"{best}=aAcc")
+
+
 def test_ranks_share_a_batch_evenly() -> None:
     assert built("train.batch_size=6", ranks=2).train_dataloader.batch_size == 3
     assert built("sync_counts=off", ranks=2).model.decode_head.loss_decode.sync_counts is False

@@ -99,8 +99,11 @@ def test_what_mmengine_does_by_a_checkpoint_stays_in_its_folder(tmp_path: Path) 
     assert found["meta"] == {"iter": 4}
     best = str(tmp_path / "best_miou_iter_2.pth")
     assert found["message_hub"]["runtime_info"] == {"keep_ckpt_ids": [2, 4], "best_ckpt": best, "iter": 4}
-    torch.save(torch.ones(2), tmp_path / "a.pth")
-    assert torch.equal(torch.tensor([1.0, 1.0]), checkpoint.read_pth(tmp_path / "a.pth", "x"))
+    for name in ("x/..", "", "/", "iter_4.pth", ["a"]):
+        info = {"keep_ckpt_ids": 5, "best_ckpt_miou": name}
+        torch.save({**content, "message_hub": {"runtime_info": info}}, tmp_path / "a.pth")
+        found = checkpoint.load_from_local(str(tmp_path / "a.pth"))["message_hub"]["runtime_info"]
+        assert found == {"keep_ckpt_ids": [], "best_ckpt_miou": None}
 
 
 def test_a_compressed_file_of_weights_is_refused(tmp_path: Path) -> None:
