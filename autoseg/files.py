@@ -24,7 +24,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "autoseg"
 
 
-def shipped(folder: str) -> Path:
+def shipped_folder(folder: str) -> Path:
     """`configs` or `search_spaces`: in the package where autoseg is installed, beside it in a checkout."""
     package = Path(__file__).parent
     return package / folder if (package / folder).is_dir() else package.parent / folder

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import psutil
+
 CGROUP = Path("/sys/fs/cgroup")  # of the container, in version 2 of control groups
 
 
@@ -20,8 +22,6 @@ def cpu_cores() -> int:
 
 def free_memory() -> int:
     """Bytes of memory that are free, or can be freed at once; of its container's, if that has a limit."""
-    import psutil
-
     free = int(psutil.virtual_memory().available)
     try:
         limit, used = (int((CGROUP / f"memory.{name}").read_text(encoding="ascii")) for name in ("max", "current"))

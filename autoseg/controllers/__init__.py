@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from autoseg.controllers.base import Controller
 from autoseg.errors import unknown_name
 
-__all__ = ["KINDS", "Controller", "build_controller", "kind_of"]
+__all__ = ["CONTROLLERS", "Controller", "build_controller", "controller_kind"]
 
 
 class Kind(NamedTuple):
@@ -28,7 +28,7 @@ class Kind(NamedTuple):
     has_mean: bool = False
 
 
-KINDS = {
+CONTROLLERS = {
     "ppo": Kind("autoseg.controllers.ppo", "PPOController", has_mean=True),
     "random": Kind("autoseg.controllers.random", "RandomController", begins=False),
     "cmaes": Kind("autoseg.controllers.cmaes", "CMAESController"),
@@ -37,15 +37,15 @@ KINDS = {
 }
 
 
-def kind_of(name: str) -> Kind:
+def controller_kind(name: str) -> Kind:
     """What is known of a controller without importing it.
 
     Raises:
         InputError: an unknown name.
     """
-    if name not in KINDS:
-        raise unknown_name("controller", str(name), KINDS)
-    return KINDS[name]
+    if name not in CONTROLLERS:
+        raise unknown_name("controller", str(name), CONTROLLERS)
+    return CONTROLLERS[name]
 
 
 def build_controller(
@@ -70,7 +70,7 @@ def build_controller(
     Raises:
         InputError: unknown name or option, or a value out of its range.
     """
-    kind = kind_of(name)
+    kind = controller_kind(name)
     controller: type[Controller] = getattr(import_module(kind.module), kind.class_name)
     settings = {"dim": dim, "mean": mean, "std": std, "seed": seed, **options}
     return controller(controller.settings_type.read(settings))

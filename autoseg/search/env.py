@@ -20,7 +20,7 @@ from autoseg import limits
 from autoseg.config import SearchConfig
 from autoseg.controllers.base import FloatArray, check_integer, check_thetas
 from autoseg.errors import Diverged, InputError, unknown_name
-from autoseg.files import shipped
+from autoseg.files import shipped_folder
 from autoseg.imports import load
 
 Float32 = npt.NDArray[np.float32]
@@ -152,7 +152,7 @@ def _preset(group: str, section: Any) -> Any:
     usual, of_its_own = PRESETS[group]
     if not isinstance(section, Mapping) or of_its_own in section:
         return {}
-    folder, name = shipped("configs") / group, str(section.get("name", usual))
+    folder, name = shipped_folder("configs") / group, str(section.get("name", usual))
     known = sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
     if name not in known:
         raise unknown_name(f"{group}.name", name, known)

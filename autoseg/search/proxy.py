@@ -128,14 +128,13 @@ class ProxyTask:
             model.freeze(precision.layout)
             batches.stored = self._stored(model, seed, precision)
         training = Training(model, batches, proxy, precision, targets)
-        last = None if self.limit is None else proxy.warmup + self.limit[0]
         try:
             if proxy.warmup:
                 place = self._place("warmup", seed, precision.device)
                 shared.warm_up(training, proxy.warmup, data.num_classes, data.ignore_index, place)
             if self.watch is not None:
                 self._run_watched(training, loss, self.watch)
-            training.run(loss, None if last is None else min(proxy.iters, last))
+            training.run(loss, None if self.limit is None else min(proxy.iters, training.iteration + self.limit[0]))
         except (RuntimeError, ValueError, AssertionError) as error:
             if training.iteration == 0 and not out_of_memory(error):
                 check_crop(model, proxy.crop, self.model.config)

@@ -8,7 +8,7 @@ from typing import Any
 
 from autoseg import limits
 from autoseg.config import ConfirmConfig, SearchSettings
-from autoseg.controllers import KINDS
+from autoseg.controllers import CONTROLLERS
 from autoseg.search.confirm import finalists, fresh_seeds, mean_name, rivals_of
 from autoseg.search.observer import Amount
 from autoseg.search.records import RUNNING, TrialRecord
@@ -77,5 +77,5 @@ def stages_of(config: Mapping[str, Any], recorded: Mapping[str, Sequence[TrialRe
     settings = SearchSettings(search["rounds"], search["candidates"], floor=search["floor"], confirm=confirmation)
     limits.check(settings, "search.")
     iters = config["proxy"]["iters"] if "proxy" in config else None  # a training of the user's own has none
-    kind = KINDS.get(config["controller"]["name"])  # None: made by the user
+    kind = CONTROLLERS.get(config["controller"]["name"])  # None: made by the user
     return stages(recorded, settings, config["seed"], iters, mean=kind is not None and kind.has_mean)

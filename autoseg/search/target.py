@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from autoseg.config import SearchSettings
-from autoseg.controllers import kind_of
+from autoseg.controllers import controller_kind
 from autoseg.errors import InputError, unknown_name
 from autoseg.losses import check_text, load_loss
 from autoseg.metrics import higher_is_better, is_known
@@ -87,7 +87,7 @@ def begins(space: SearchSpace, given: str | Sequence[float] | None, controller: 
     """
     if given is None:
         return [float(x) for x in np.clip(space.identity, EDGE, 1.0 - EDGE)]
-    if not kind_of(controller).begins:
+    if not controller_kind(controller).begins:
         hint = "It draws from the whole space."
         raise InputError("search.start", f"null with controller={controller}", repr(given), hint)
     try:

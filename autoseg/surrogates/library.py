@@ -11,7 +11,7 @@ import yaml
 
 from autoseg import metrics
 from autoseg.errors import InputError, unknown_name
-from autoseg.files import shipped
+from autoseg.files import shipped_folder
 from autoseg.surrogates.freedom import CurveSpec, Family, Scalar
 from autoseg.surrogates.space import SearchSpace
 
@@ -54,13 +54,13 @@ def _packaged() -> tuple[str, ...]:
 
 @cache
 def _files() -> tuple[str, ...]:
-    names = (file.name for file in shipped("search_spaces").iterdir())
+    names = (file.name for file in shipped_folder("search_spaces").iterdir())
     return tuple(sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml")))
 
 
 @cache
 def _read_packaged(name: str) -> dict[str, Any]:
-    return _read(shipped("search_spaces") / f"{name}.yaml", name)
+    return _read(shipped_folder("search_spaces") / f"{name}.yaml", name)
 
 
 def _read(file: Path, where: str) -> dict[str, Any]:

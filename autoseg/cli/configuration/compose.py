@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from autoseg.cli.configuration.overrides import parse, quoted
 from autoseg.cli.configuration.stored import explain, keys, literal, plain
 from autoseg.errors import InputError, unknown_name
-from autoseg.files import shipped
+from autoseg.files import shipped_folder
 
 T = TypeVar("T")
 
@@ -99,7 +99,7 @@ def changed(name: str, config: T, overrides: Sequence[str]) -> T:
 
 def options(group: str, schema: type | None = None) -> list[str]:
     """Names of the files in `configs/<group>/`, sorted; of experiments those whose keys the command's schema has."""
-    folder = shipped("configs") / group
+    folder = shipped_folder("configs") / group
     files = {entry.name.removesuffix(".yaml"): entry for entry in folder.iterdir() if entry.name.endswith(".yaml")}
     if group != "experiment" or schema is None:
         return sorted(files)
@@ -110,7 +110,7 @@ def options(group: str, schema: type | None = None) -> list[str]:
 
 def groups(schema: type) -> list[str]:
     """Names of the folders of `configs/` that a command has, sorted."""
-    names = {entry.name for entry in shipped("configs").iterdir() if entry.is_dir()}
+    names = {entry.name for entry in shipped_folder("configs").iterdir() if entry.is_dir()}
     own = names & {field.name for field in fields(schema)}
     return sorted(own | {"experiment"} if options("experiment", schema) else own)
 
@@ -118,7 +118,7 @@ def groups(schema: type) -> list[str]:
 def _build(name: str, schema: type[T], overrides: list[str]) -> T:
     ConfigStore.instance().store(name=f"{name}_schema", node=schema)
     try:
-        with initialize_config_dir(str(shipped("configs")), version_base="1.3", job_name="autoseg"):
+        with initialize_config_dir(str(shipped_folder("configs")), version_base="1.3", job_name="autoseg"):
             composed = hydra_compose(name, overrides=overrides)
         _own_files(composed, [parse(text, name) for text in overrides])
         return cast(T, OmegaConf.to_object(composed))

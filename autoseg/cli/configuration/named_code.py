@@ -43,9 +43,9 @@ def again(config: Any, keys: Sequence[str] = KEYS) -> str:
         keys: of the configs that the command reads.
     """
     code = own_configs(config, keys).items()
-    again = [*code, *(_reaching(config) if keys is KEYS else ())]  # of what reads a run, nothing reaches that far
-    words = [typed(key, value) for key, value in again]
-    return and_imports(at(config, "imports") or []) + "".join(f" {word}" for word in words)
+    reaching = _reaching(config) if keys is KEYS else ()  # nothing does, in a command that only reads a run
+    words = "".join(f" {typed(key, value)}" for key, value in (*code, *reaching))
+    return and_imports(at(config, "imports") or []) + words
 
 
 def require(config: Any, named: Mapping[str, Any], where: object, keys: Sequence[str] = KEYS) -> None:

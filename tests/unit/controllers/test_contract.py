@@ -15,7 +15,7 @@ from numpy.testing import assert_array_equal
 from omegaconf import OmegaConf
 
 from autoseg.config import ControllerConfig
-from autoseg.controllers import KINDS, Controller, build_controller
+from autoseg.controllers import CONTROLLERS, Controller, build_controller
 from autoseg.controllers.base import FloatArray
 from autoseg.errors import InputError
 
@@ -73,11 +73,11 @@ def variant(request: pytest.FixtureRequest) -> str:
 
 
 def test_every_controller_is_under_contract() -> None:
-    assert {name for name, _ in VARIANTS.values()} == set(KINDS)
+    assert {name for name, _ in VARIANTS.values()} == set(CONTROLLERS)
 
 
 def test_what_is_known_of_it_without_importing_it_is_true(variant: str) -> None:
-    kind, controllers = KINDS[VARIANTS[variant][0]], []
+    kind, controllers = CONTROLLERS[VARIANTS[variant][0]], []
     for begin in (0.3, 0.7):
         name, options = VARIANTS[variant]
         controllers.append(build_controller(name, DIM, **{**options, "mean": [begin] * DIM}))
@@ -239,7 +239,7 @@ def test_bad_settings_are_refused(variant: str, arguments: dict[str, Any], compl
 
 def test_every_config_builds_its_controller() -> None:
     files = {path.stem: path for path in (ROOT / "configs" / "controller").glob("*.yaml")}
-    assert files.keys() == KINDS.keys()
+    assert files.keys() == CONTROLLERS.keys()
     for name, path in files.items():
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ControllerConfig), OmegaConf.load(path)))
         assert isinstance(config, ControllerConfig) and config.name == name
