@@ -50,6 +50,14 @@ class Work:
     classes: int
     _halves: dict[Plane, list[Tensor]] = field(default_factory=dict, init=False)
     _lists: dict[tuple[Plane, bool], list[Listed]] = field(default_factory=dict, init=False)
+    _pieces: dict[tuple[str, str, torch.dtype], list[Piece]] = field(default_factory=dict, init=False)
+
+    def pieces(self, op: str, operand: Plane, dtype: torch.dtype) -> list[Piece]:
+        """Of the curve of an operand, for planes of a dtype; each is made once a batch."""
+        key = (op, operand.name, dtype)
+        if key not in self._pieces:
+            self._pieces[key] = pieces_of(self.curves[key[:2]], dtype)
+        return self._pieces[key]
 
     def halves(self, plane: Plane) -> list[Tensor]:
         """A dilated plane of the labels, (N, H, W) int32 for each `HALF` classes, a bit each."""
@@ -129,15 +137,18 @@ class _Channels(CurveLogic):
             return _Edge.apply(*(self._dense(x) for x in plane.args), either, both)
         if plane.soft:
             return super()._make_dense(plane)
-        dense = torch.empty_like(self._probs)
+        dense, image = torch.empty_like(self._probs), self._image
+        channels = range(self._first, self._first + self._classes)
         if plane.op == "dilate":
-            for k in range(self._classes):
-                half, bit = divmod(self._first + k, HALF)
-                torch.ne(self._work.halves(plane)[half][self._image] & (1 << bit), 0, out=dense[0, k])
+            for start, half in zip(range(0, self._work.classes, HALF), self._work.halves(plane), strict=True):
+                part = range(max(channels.start, start), min(channels.stop, start + HALF))
+                if part:
+                    bits = torch.tensor([[[1 << c - start]] for c in part], dtype=torch.int32)
+                    at = slice(part.start - self._first, part.stop - self._first)
+                    dense[0, at].copy_(half[image] & bits).clamp_max_(1)
             return dense
-        classes = self._work.map(plane)[self._image].to(self._probs.dtype)
-        for k in range(self._classes):
-            torch.eq(classes, self._first + k, out=dense[0, k])
+        classes = torch.arange(channels.start, channels.stop, dtype=dense.dtype).view(-1, 1, 1)
+        torch.eq(self._work.map(plane)[image].to(dense.dtype), classes, out=dense[0])
         return dense
 
     def _pooled(self, plane: Plane) -> Tensor:
@@ -150,7 +161,7 @@ class _Channels(CurveLogic):
         return _Curve.apply(values, self._pieces(op, operand)) if operand.soft else values
 
     def _pieces(self, op: str, operand: Plane) -> list[Piece]:
-        return pieces_of(self._work.curves[op, operand.name], self._probs.dtype)
+        return self._work.pieces(op, operand, self._probs.dtype)
 
     def total(self, a: Plane, within: Plane | Region | None = None, void: bool = False) -> Tensor:
         if isinstance(within, Plane):
@@ -189,9 +200,7 @@ class _Totals(torch.autograd.Function):
         ctx.work = work
         n, c = logits.shape[:2]
         result = torch.zeros(len(work.asked), n, c, dtype=torch.float64)
-        probs = torch.empty(logits.shape, dtype=torch.float64 if logits.dtype == torch.float64 else torch.float32)
-        for image in range(n):
-            softmax(logits[image], probs[image])
+        probs = softmax(logits)
         for image, part in _blocks(logits.shape):
             result[:, image, part] = _Channels(probs[image : image + 1, part], image, part.start, work).all()
         ctx.dtype = logits.dtype

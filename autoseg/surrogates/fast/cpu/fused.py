@@ -19,10 +19,8 @@ from autoseg.surrogates.fast.cpu.pieces import ROOM, pieces_of, room_for, total,
 from autoseg.surrogates.fast.first_order import once
 from autoseg.surrogates.fast.passes import Bound, Own, Pixels
 
-BLOCK = 2**17  # numbers of a block, C times its pixels
+BLOCK = 2**18  # numbers of a block, C times its pixels
 OWN = 2**16  # pixels at a time of what is one number a pixel
-LOG2E = 1.4426950408889634
-EXACT = 1e5  # largest logit up to which the rounding of its product by LOG2E is a harmless factor
 
 
 def totals(logits: Tensor, work: Bound) -> Tensor:
@@ -85,30 +83,29 @@ def _cut(x: Tensor, c: int) -> list[Tensor]:
 
 def _forward(logits: Tensor, work: Bound, slopes: bool) -> tuple[Tensor, _Kept]:
     """The totals, and what backward needs; steepness only if asked for."""
-    x, dtype = logits.flatten(2), _work_dtype(logits)
-    result = x.new_zeros(len(work), *x.shape[:2], dtype=torch.float64)
-    kept = _Kept(x.new_empty(x.shape, dtype=dtype), [])
+    kept = _Kept(softmax(logits.flatten(2)), [])
+    n, c, pixels = kept.probs.shape
+    result = kept.probs.new_zeros(len(work), n, c, dtype=torch.float64)
     kept.steep = [torch.empty_like(kept.probs) for _ in work.everywhere] if slopes else []
-    found = [x.new_empty(len(x), 1, x.shape[2], dtype=dtype) for _ in work.own]
-    _walk(x, work, kept, found, result)
+    found = [kept.probs.new_empty(n, 1, pixels) for _ in work.own]
+    _walk(work, kept, found, result)
     while found:  # none lives longer than it is read
         kept.own_steep += _own(work.own[-len(found)], found.pop(0).view(-1), result)
     return result, kept
 
 
-def _walk(x: Tensor, work: Bound, kept: _Kept, found: list[Tensor], result: Tensor) -> None:
-    """Block by block: softmax, the totals everywhere, and for each class map the probability (N, 1, P) of its class."""
-    (n, c), dtype = x.shape[:2], kept.probs.dtype
+def _walk(work: Bound, kept: _Kept, found: list[Tensor], result: Tensor) -> None:
+    """Block by block: the totals everywhere, and for each class map the probability (N, 1, P) of its class."""
+    (n, c), dtype = kept.probs.shape[:2], kept.probs.dtype
     curves = [pieces_of(each.curve, dtype) for each in work.everywhere]
     masks = [
         None if m is None else _cut(numbers(m.flatten(1), dtype), c) for m in (e.pixels.mask for e in work.everywhere)
     ]
     own = [(_cut(_rows(each), c), _cut(out, c)) for each, out in zip(work.own, found, strict=True)]
     steep = [_cut(each, c) for each in kept.steep]
-    blocks = list(zip(_cut(x, c), _cut(kept.probs, c), strict=True))
-    buffers = kept.probs.new_empty(ROOM * max((p.numel() for _, p in blocks), default=0) if work.everywhere else 0)
-    for b, (logit, p) in enumerate(blocks):
-        softmax(logit, p)
+    blocks = _cut(kept.probs, c)
+    buffers = kept.probs.new_empty(ROOM * max((p.numel() for p in blocks), default=0) if work.everywhere else 0)
+    for b, p in enumerate(blocks):
         for ids, out in own:
             torch.gather(p, 0, ids[b].clamp_min(0), out=out[b])
         room = room_for(p, buffers) if work.everywhere else []
@@ -137,17 +134,9 @@ def _own(own: Own[Tensor, Pixels], probs: Tensor, result: Tensor) -> list[Tensor
     return out
 
 
-def softmax(x: Tensor, out: Tensor) -> None:
-    """Softmax over the first dimension, in `out`'s dtype, by powers of 2, which take half the time of those of e.
-
-    The largest logit's rounding is that of a factor common to all classes, which must not overflow.
-    """
-    highest = x.amax(0).to(out.dtype)
-    if (highest.abs() < EXACT).all():
-        torch.add(highest.mul_(-LOG2E), x, alpha=LOG2E, out=out).exp2_()
-    else:
-        torch.sub(x, highest, out=out).mul_(LOG2E).exp2_()
-    out.div_(out.sum(0))
+def softmax(logits: Tensor) -> Tensor:
+    """Softmax over the classes, contiguous; of half precision in float32."""
+    return torch.softmax(logits, 1, dtype=_work_dtype(logits)).contiguous()
 
 
 def numbers(mask: Tensor, dtype: torch.dtype) -> Tensor:
