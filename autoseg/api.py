@@ -19,15 +19,15 @@ from autoseg.errors import InputError
 from autoseg.execution import build_executor, places
 from autoseg.metrics import is_known, own_metrics, parse
 from autoseg.metrics.base import MetricOptions
-from autoseg.search.candidate import CandidateTask, Train, hand_made_rivals
+from autoseg.proxy.candidate import CandidateTask, Train
 from autoseg.search.loop import Problem, run_search
 from autoseg.search.observer import Observer, Observers, Plan, Progress
-from autoseg.search.own import Knowing
 from autoseg.search.publish import CardPublisher
-from autoseg.search.records import COMPLETE, SearchResult, TrialRecord, percent
-from autoseg.search.run_folder import RunFolder, new_run_path
-from autoseg.search.target import begins, check_settings, space_of
-from autoseg.search.versions import versions
+from autoseg.search.target import begins, check_settings, hand_made_rivals, space_of
+from autoseg.store.records import COMPLETE, SearchResult, TrialRecord, percent
+from autoseg.store.run_folder import RunFolder, new_run_path
+from autoseg.store.user_code import Knowing
+from autoseg.store.versions import versions
 from autoseg.surrogates.space import SearchSpace
 from autoseg.tracking import Log, Terminal
 

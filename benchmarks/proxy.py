@@ -34,7 +34,7 @@ from autoseg.config import DataConfig, ModelConfig, ProxyConfig
 from autoseg.data.builtin import BuiltinSource
 from autoseg.losses import build_loss
 from autoseg.machine import cpu_cores
-from autoseg.search.proxy import ProxyTask
+from autoseg.proxy.task import ProxyTask
 from autoseg.training.models import network_config
 from benchmarks.harness import Row
 

@@ -32,11 +32,11 @@ from autoseg.config import ConfirmConfig, DataConfig, SearchSettings
 from autoseg.controllers import build_controller
 from autoseg.execution import InlineExecutor, ProcessExecutor
 from autoseg.search.bench import Bench
-from autoseg.search.ledger import Ledger
 from autoseg.search.loop import Problem, run_search
 from autoseg.search.observer import Amount, Observer
-from autoseg.search.records import TrialRecord
-from autoseg.search.run_folder import RunFolder
+from autoseg.store.ledger import Ledger
+from autoseg.store.records import TrialRecord
+from autoseg.store.run_folder import RunFolder
 from benchmarks.harness import Row, paired
 
 NAMES = ["a", "b", "c", "d", "e", "f"]

@@ -32,7 +32,7 @@ from autoseg.config import DataConfig
 from autoseg.data import Augment, open_data
 from autoseg.execution import Job, Outcome, ProcessExecutor
 from autoseg.machine import cpu_cores
-from autoseg.search.proxy import ProxyTask
+from autoseg.proxy.task import ProxyTask
 from autoseg.surrogates import SurrogateLoss, build_space
 from autoseg.training import Batches, build_model, layers
 from autoseg.training.precision import precision_of, reproducible

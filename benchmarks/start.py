@@ -22,7 +22,7 @@ class FirstStep:
 
         from autoseg.config import DataConfig, ProxyConfig
         from autoseg.losses import build_loss
-        from autoseg.search.proxy import ProxyTask
+        from autoseg.proxy.task import ProxyTask
         from benchmarks import proxy
 
         loss = proxy.Ticking(build_loss("ce", num_classes=len(self.data["classes"])), clock=time.time)

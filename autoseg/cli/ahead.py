@@ -17,7 +17,7 @@ from autoseg.cli.faults import INTERRUPTED
 from autoseg.config import CompareConfig, SearchConfig, TrustConfig
 from autoseg.execution import Standby, places
 from autoseg.imports import reachable
-from autoseg.search.proxy import import_all
+from autoseg.proxy.task import import_all
 
 
 def job(name: str, config: SearchConfig | CompareConfig | TrustConfig, threads: int) -> int:

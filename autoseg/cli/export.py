@@ -7,7 +7,7 @@ from pathlib import Path
 from autoseg.cli.arguments import IMPORTS, Arguments, code_named, write_output
 from autoseg.errors import InputError, unknown_name
 from autoseg.imports import load, located
-from autoseg.search.run_folder import slug
+from autoseg.store.run_folder import slug
 
 HELP = """
 Writes the loss a search has found.

@@ -9,7 +9,7 @@ from autoseg.cli.arguments import IMPORTS, Arguments, code_named, write_output
 from autoseg.errors import InputError
 from autoseg.imports import load
 from autoseg.mmconfigs import OF_A_REPORT
-from autoseg.search.run_files import read_config
+from autoseg.store.run_files import read_config
 
 HELP = """
 Renders searches and comparisons as one self-contained HTML file, for a laptop or a phone.

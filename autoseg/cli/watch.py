@@ -15,7 +15,7 @@ from autoseg.errors import InputError, visible
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from autoseg.search.records import TrialRecord
+    from autoseg.store.records import TrialRecord
     from autoseg.tracking.status import Status
 
 HELP = """
@@ -167,7 +167,7 @@ class Watch:
 
     def _ending(self, status: Status) -> list[str]:
         """What to say of a run that has ended, or may have."""
-        from autoseg.search.records import duration
+        from autoseg.store.records import duration
         from autoseg.tracking.status import DEAD, FINISHED
 
         quiet = duration(time.time() - status.since)
@@ -216,7 +216,7 @@ def heading(status: Status, path: Path) -> str:
 
 def summary(status: Status) -> str:
     """How it stands, in a line."""
-    from autoseg.search.records import duration, percent
+    from autoseg.store.records import duration, percent
     from autoseg.tracking.status import FINISHED
 
     parts = [f"{len(status.done)}/{status.total} trainings"]

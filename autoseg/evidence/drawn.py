@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from autoseg.evidence import figures, sampled
 from autoseg.losses import LossCard
-from autoseg.search.ledger import Ledger
-from autoseg.search.records import COMPLETE, SearchResult, by_round
+from autoseg.store.ledger import Ledger
+from autoseg.store.records import COMPLETE, SearchResult, by_round
 
 
 def draw(result: SearchResult, theta_names: Sequence[str]) -> None:

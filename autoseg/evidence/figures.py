@@ -17,8 +17,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from autoseg.evidence.comparison.matrix import REFERENCE, Matrix
-from autoseg.search.paired import LEAST_SEEDS, Paired
-from autoseg.search.records import counted
+from autoseg.store.paired import LEAST_SEEDS, Paired
+from autoseg.store.records import counted
 
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#8A8A8A"
 FloatArray = NDArray[np.float64]

@@ -1,14 +1,13 @@
 """The search: ask for θ, train, tell the reward, confirm.
 
-* `loop`: the whole of it; read it first. `target` says what is maximised and with which surrogate, `bench` gets a
-  round's trainings done, `reward` makes a number of scores, `confirm` trains the best again with fresh seeds, beside
-  their rivals; `stages` says what of this is done and how much there is; `rungs` stop hopeless ones, `timing` says how
-  long it will take, `observer` is who is told;
-* `ledger`: every training in `trials.db`, as `records`; `run_folder` is where it lies, `run_files` reads what else is
-  there, `publish` writes the card of the best;
-* `candidate`: what a worker does, from a payload to a loss to scores; `proxy` is our training in it, with what
-  trainings of one seed have `shared` and the `keepsakes` that a report shows; `own` are a user's metrics and losses;
-* `env`: the search as a gymnasium environment. `paired` says how sure differences are.
+* `loop`: the whole of it; read it first;
+* `target`: what is maximised, with which surrogate, and where the search begins;
+* `bench`: gets a round's trainings done and recorded; `reward` makes one number of a training's scores;
+* `confirm`: trains the best again with fresh seeds, beside their rivals; `publish` writes the card of the winner;
+* `stages`, `timing`: how much there is to train, and how long it will take; `observer`: who is told of it;
+* `env`: the search as a gymnasium environment.
+
+A worker's part is `autoseg.proxy`, what a run keeps `autoseg.store`.
 
 `autoseg.search` is also the name of the function that runs a search (`autoseg.api.search`); a function and a package
 cannot share a name in Python, so the package is callable.

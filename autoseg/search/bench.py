@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 from autoseg.errors import AutosegError, InputError
 from autoseg.execution import Executor, Job
-from autoseg.search.ledger import Ledger
+from autoseg.proxy.rungs import Rungs
 from autoseg.search.observer import Amount, Observer, Progress
-from autoseg.search.records import COMPLETE, PRUNED, RUNNING, UNLUCKY, TrialRecord
-from autoseg.search.run_folder import RunFolder
-from autoseg.search.rungs import Rungs
+from autoseg.store.ledger import Ledger
+from autoseg.store.records import COMPLETE, PRUNED, RUNNING, UNLUCKY, TrialRecord
+from autoseg.store.run_folder import RunFolder
 
 
 class Bench:

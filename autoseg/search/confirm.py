@@ -15,8 +15,9 @@ import numpy as np
 
 from autoseg.config import PAPER_METRICS, SearchSettings
 from autoseg.search.bench import Bench
-from autoseg.search.paired import paired, summary
-from autoseg.search.records import (
+from autoseg.search.reward import Floor
+from autoseg.store.paired import paired, summary
+from autoseg.store.records import (
     COMPLETE,
     Comparison,
     Finding,
@@ -26,7 +27,6 @@ from autoseg.search.records import (
     counted,
     percent,
 )
-from autoseg.search.reward import Floor
 
 WRECKED = 0.5  # share of the reference's score below which another metric counts as wrecked
 

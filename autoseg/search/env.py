@@ -113,7 +113,7 @@ def make_env(cfg: SearchConfig | Mapping[str, Any]) -> SearchEnv:
     from autoseg.execution import slots
     from autoseg.losses import searched_loss
     from autoseg.metrics import names
-    from autoseg.search.proxy import ProxyTask
+    from autoseg.proxy.task import ProxyTask
     from autoseg.search.target import space_of
 
     config = cfg if isinstance(cfg, SearchConfig) else _read(cfg)

@@ -18,15 +18,15 @@ from autoseg.config import SearchSettings
 from autoseg.controllers import Controller
 from autoseg.errors import AutosegError, InputError
 from autoseg.execution import Executor
+from autoseg.proxy.rungs import Rungs
 from autoseg.search.bench import Bench
 from autoseg.search.confirm import conclude, confirm, finalists, fresh_seeds, rival, rivals_of
-from autoseg.search.ledger import Ledger
 from autoseg.search.observer import Observer, Plan, RoundSummary
-from autoseg.search.records import COMPLETE, RUNNING, UNLUCKY, Finding, SearchResult, TrialRecord, by_round
 from autoseg.search.reward import Floor, Reward
-from autoseg.search.run_folder import RunFolder
-from autoseg.search.rungs import Rungs
 from autoseg.search.stages import stages
+from autoseg.store.ledger import Ledger
+from autoseg.store.records import COMPLETE, RUNNING, UNLUCKY, Finding, SearchResult, TrialRecord, by_round
+from autoseg.store.run_folder import RunFolder
 
 
 @dataclass(frozen=True)

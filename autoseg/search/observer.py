@@ -10,7 +10,7 @@ from functools import partialmethod
 from pathlib import Path
 from statistics import fmean
 
-from autoseg.search.records import COMPLETE, SearchResult, TrialRecord
+from autoseg.store.records import COMPLETE, SearchResult, TrialRecord
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from autoseg.files import no_space
 from autoseg.losses import LossCard, searched_loss
-from autoseg.search.records import Finding
+from autoseg.store.records import Finding
 from autoseg.surrogates.space import SearchSpace
 
 UNKNOWN = 2  # any number of classes will do to write a card: curves fit them all

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from autoseg.errors import InputError, unknown_name
 from autoseg.imports import NAME
-from autoseg.search.records import TrialRecord
+from autoseg.store.records import TrialRecord
 
 NUMBER = r"\d+(?:\.\d*)?(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?"
 FLOOR = re.compile(rf"(?P<metric>{NAME})>=(?:(?P<level>{NUMBER})|(?:(?P<factor>{NUMBER})\*)?(?P<rival>{NAME}))")

@@ -11,8 +11,8 @@ from autoseg.config import ConfirmConfig, SearchSettings
 from autoseg.controllers import CONTROLLERS
 from autoseg.search.confirm import finalists, fresh_seeds, mean_name, rivals_of
 from autoseg.search.observer import Amount
-from autoseg.search.records import RUNNING, TrialRecord
 from autoseg.search.reward import Floor
+from autoseg.store.records import RUNNING, TrialRecord
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from autoseg.controllers import controller_kind
 from autoseg.errors import InputError, unknown_name
 from autoseg.losses import check_text, load_loss
 from autoseg.metrics import higher_is_better, is_known
-from autoseg.search.candidate import hand_made_rivals
 from autoseg.search.reward import Floor
 from autoseg.surrogates import build_space
 from autoseg.surrogates.space import SearchSpace
@@ -106,3 +105,17 @@ def _theta_of(text: str, space: SearchSpace) -> np.ndarray:
         hint = f"It takes the place of the identity curves in its own space: space={own.name}."
         raise InputError("space", f"that of this search, {space.name}, or one of the same curves", own.name, hint)
     return loss.theta
+
+
+def hand_made_rivals(settings: SearchSettings) -> dict[str, str]:
+    """The losses that a search would only meet at its end, with the key that names each: its rivals, and its floor's.
+
+    Raises:
+        InputError: a malformed floor.
+    """
+    floor = Floor.parse(settings.floor).rival if settings.floor is not None else None
+    named = dict.fromkeys(settings.confirm.rivals, "search.confirm.rivals")
+    if floor is not None:
+        named.setdefault(floor, "search.floor")
+    named.pop("identity", None)
+    return named

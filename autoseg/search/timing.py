@@ -9,9 +9,9 @@ from statistics import fmean
 from typing import Any
 
 from autoseg.execution import Executor, Job
-from autoseg.search.candidate import CandidateTask
-from autoseg.search.proxy import ProxyTask
-from autoseg.search.records import COMPLETE
+from autoseg.proxy.candidate import CandidateTask
+from autoseg.proxy.task import ProxyTask
+from autoseg.store.records import COMPLETE
 
 SHORT, LONG = 1, 6  # iterations of the two trainings from whose difference the rest is extrapolated
 FEW, MANY = 1, 4  # likewise batches of scored images: with thousands of these, scoring is most of a training

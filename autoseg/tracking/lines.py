@@ -6,7 +6,7 @@ import dataclasses
 
 from autoseg.errors import visible
 from autoseg.search.observer import Observer, Progress
-from autoseg.search.records import COMPLETE, TrialRecord, duration, percent
+from autoseg.store.records import COMPLETE, TrialRecord, duration, percent
 from autoseg.tracking.log import Log
 
 

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 
 from autoseg.search.observer import Observer, Plan, Progress, RoundSummary
-from autoseg.search.records import COMPLETE, SearchResult, TrialRecord
+from autoseg.store.records import COMPLETE, SearchResult, TrialRecord
 
 
 def candidate_values(record: TrialRecord) -> dict[str, float]:

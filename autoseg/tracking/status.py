@@ -14,13 +14,13 @@ from typing import Any
 
 import psutil
 
-from autoseg.search.ledger import STUDIES, Ledger
 from autoseg.search.observer import Amount, RoundSummary
-from autoseg.search.records import COMPLETE, RUNNING, TrialRecord
 from autoseg.search.reward import scored_by
-from autoseg.search.run_files import all_settings, kind_of, read_config, read_file
-from autoseg.search.run_folder import OWNER, began
 from autoseg.search.stages import stages_of
+from autoseg.store.ledger import STUDIES, Ledger
+from autoseg.store.records import COMPLETE, RUNNING, TrialRecord
+from autoseg.store.run_files import all_settings, kind_of, read_config, read_file
+from autoseg.store.run_folder import OWNER, began
 from autoseg.tracking.terminal import round_text
 
 WAITING, GOING, FINISHED, DEAD = "waiting", "running", "finished", "dead"

@@ -8,7 +8,7 @@ from pathlib import Path
 from tensorboard.summary import Writer
 
 from autoseg.search.observer import Observer, Progress, RoundSummary
-from autoseg.search.records import TrialRecord
+from autoseg.store.records import TrialRecord
 from autoseg.tracking.log import candidate_values
 
 

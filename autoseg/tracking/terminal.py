@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from autoseg.errors import visible
 from autoseg.search.observer import Observer, Plan, RoundSummary, expected_seconds
 from autoseg.search.observer import Progress as SearchProgress
-from autoseg.search.records import COMPLETE, PRUNED, SearchResult, TrialRecord, counted, duration, percent
+from autoseg.store.records import COMPLETE, PRUNED, SearchResult, TrialRecord, counted, duration, percent
 
 PLAIN: dict[str, Any] = {"highlight": False, "soft_wrap": True}
 

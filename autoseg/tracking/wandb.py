@@ -12,7 +12,7 @@ import wandb
 
 from autoseg.errors import InputError, first_line
 from autoseg.search.observer import Observer, Progress, RoundSummary
-from autoseg.search.records import SearchResult, TrialRecord
+from autoseg.store.records import SearchResult, TrialRecord
 from autoseg.tracking.log import candidate_values
 
 FINISH_S = 60.0  # so long the end of a run waits for its last points to arrive; they are in its folder all the same

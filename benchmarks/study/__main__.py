@@ -19,7 +19,7 @@ from statistics import median
 from autoseg.cli import faults
 from autoseg.errors import InputError
 from autoseg.execution import slots
-from autoseg.search.records import duration
+from autoseg.store.records import duration
 from benchmarks.study import plan
 from benchmarks.study.parts import Part, parts_of
 from benchmarks.study.plan import Study

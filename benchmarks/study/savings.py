@@ -27,10 +27,10 @@ from autoseg.evidence.comparison.tables import csv_text
 from autoseg.evidence.trust.rankings import Entry, TrustTask, Variant, plan, train_all
 from autoseg.execution import Watched
 from autoseg.files import write_atomic
+from autoseg.proxy.rungs import Rungs
 from autoseg.search.confirm import fresh_seeds
-from autoseg.search.records import COMPLETE, TrialRecord
-from autoseg.search.run_folder import RunFolder
-from autoseg.search.rungs import Rungs
+from autoseg.store.records import COMPLETE, TrialRecord
+from autoseg.store.run_folder import RunFolder
 
 FIRST, SECOND, BARE = "unabridged, seed A", "unabridged, seed B", "unabridged, not looked at"
 WARM, FROZEN = "warm-up of a third", "frozen backbone"

@@ -19,7 +19,7 @@ import numpy as np
 import scipy  # its parts are imported when they are used
 
 from autoseg.evidence.trust.agreement import agreement
-from autoseg.search.rungs import Rungs
+from autoseg.proxy.rungs import Rungs
 from benchmarks.study.savings import BARE, ENTRANTS, FIRST, SECOND, SHARES
 from benchmarks.study.shown import show
 from benchmarks.study.surface import DATA

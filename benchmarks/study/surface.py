@@ -17,9 +17,9 @@ import scipy  # its parts are imported when they are used
 
 from autoseg.evidence.comparison.tables import csv_text
 from autoseg.files import write_atomic
-from autoseg.search.ledger import Ledger
-from autoseg.search.records import COMPLETE
-from autoseg.search.run_files import read_config
+from autoseg.store.ledger import Ledger
+from autoseg.store.records import COMPLETE
+from autoseg.store.run_files import read_config
 from autoseg.surrogates import build_space
 
 DATA = Path(__file__).parent / "data"  # behind the tables in docs

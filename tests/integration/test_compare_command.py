@@ -79,7 +79,7 @@ def a_search(tmp_path, monkeypatch):
     from autoseg.cli.configuration.compose import compose
     from autoseg.cli.configuration.stored import plain
     from autoseg.config import SearchConfig
-    from autoseg.search.run_folder import RunFolder
+    from autoseg.store.run_folder import RunFolder
 
     monkeypatch.chdir(tmp_path)
     typed = ["experiment=smoke", "metric=biou", "tolerance=2", "proxy.iters=7", "space=paper"]

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from autoseg.search.ledger import Ledger
+from autoseg.store.ledger import Ledger
 
 SCRIPT = Path(__file__).with_name("toy_run.py")
 NAMES = ("and.p1.x", "and.p1.y", "or.p1.x")

@@ -18,8 +18,8 @@ import yaml
 from autoseg.cli import main
 from autoseg.errors import InputError
 from autoseg.losses import LossCard, save_loss
-from autoseg.search.ledger import Ledger
-from autoseg.search.run_files import read_config
+from autoseg.store.ledger import Ledger
+from autoseg.store.run_files import read_config
 from autoseg.surrogates import SurrogateLoss, build_space
 
 PROGRAM = Path(sys.executable).with_name("autoseg")
@@ -175,7 +175,7 @@ def kept_run(folder: Path) -> Path:
     from autoseg.cli.configuration.stored import plain
     from autoseg.cli.jobs.search import build, fingerprint
     from autoseg.config import SearchConfig
-    from autoseg.search.run_folder import RunFolder
+    from autoseg.store.run_folder import RunFolder
 
     config = compose("search", SearchConfig, [*TINY, f"data.cache_dir={folder}/cache"])
     with RunFolder.create(folder / "run", plain(config), fingerprint(config, build(config))) as run:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "unit" / "search"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "unit"))
 from toy_search import NAMES, ToyController, ToyTask, search, settings
 
 from autoseg.controllers import build_controller

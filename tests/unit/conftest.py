@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
+from short_proxy import short_proxy
 
+from autoseg.proxy.task import ProxyTask
 from autoseg.training.models import model_registry
 
 # As a search's worker imports mmsegmentation, without timm and FSDP: half the time. Before any test file imports a
@@ -28,3 +34,30 @@ def migrations_read_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ScriptDirectory, "from_config", from_config)
         yield
+
+
+@contextmanager
+def in_memory() -> Iterator[Path]:
+    """A new folder, in memory where the system has that: databases that are written safely wait for the disk."""
+    memory = Path("/dev/shm")
+    path = Path(tempfile.mkdtemp(dir=memory if memory.is_dir() else None))
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def quick_path() -> Iterator[Path]:
+    with in_memory() as path:
+        yield path
+
+
+@pytest.fixture(scope="module")
+def kept_path() -> Iterator[Path]:
+    """As `quick_path`, for what several tests read."""
+    with in_memory() as path:
+        yield path
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> ProxyTask:
+    return short_proxy(tmp_path)

@@ -37,11 +37,13 @@ MAY_IMPORT |= {room: SHARED | below for room, below in {
     "training": {"metrics", "losses", "data"},
     "controllers": set(),
     "execution": set(),
-    "search": {"metrics", "surrogates", "losses", "data", "training", "controllers", "execution"},
-    "tracking": {"search"},
-    "retrain": {"data", "training", "tracking"},
-    "evidence": {"metrics", "surrogates", "losses", "data", "execution", "search"},
-    "api": {"metrics", "surrogates", "controllers", "execution", "search", "tracking", "evidence"},
+    "store": {"metrics", "losses", "execution"},
+    "proxy": {"metrics", "surrogates", "losses", "data", "training", "execution", "store"},
+    "search": {"metrics", "surrogates", "losses", "data", "controllers", "execution", "store", "proxy"},
+    "tracking": {"store", "search"},
+    "retrain": {"data", "training", "tracking", "store"},
+    "evidence": {"metrics", "surrogates", "losses", "data", "execution", "store", "proxy", "search"},
+    "api": {"metrics", "surrogates", "controllers", "execution", "store", "proxy", "search", "tracking", "evidence"},
 }.items()}  # fmt: skip
 LIGHT = "torch mmseg mmengine mmcv hydra omegaconf wandb optuna stable_baselines3 gymnasium kornia matplotlib".split()
 
@@ -102,7 +104,7 @@ def test_text_is_utf_8_whatever_the_locale():
             ("autoseg", LIGHT),
             ("autoseg.execution", ["torch"]),
             ("autoseg.cli", ["torch", "hydra", "optuna"]),
-            ("autoseg.search.proxy", ["torch", "mmseg"]),
+            ("autoseg.proxy.task", ["torch", "mmseg"]),
             ("autoseg.search.loop", ["torch", "mmseg", "hydra", "wandb"]),
             ("autoseg.tracking.status", ["torch"]),
         ],
@@ -138,7 +140,7 @@ import sys, torch
 from autoseg.cli.configuration.compose import compose
 from autoseg.config import DataConfig, ProxyConfig, SearchConfig
 from autoseg.losses import build_loss
-from autoseg.search.proxy import ProxyTask
+from autoseg.proxy.task import ProxyTask
 proxy = ProxyConfig(iters=1, batch_size=2, size=[64, 64], crop=32)
 model = compose("search", SearchConfig, ["model=tiny"]).model
 task = ProxyTask(DataConfig(count=[8, 2, 2]), model, proxy, ("miou",))

@@ -15,7 +15,7 @@ from torch import nn
 
 from autoseg.config import DataConfig, ModelConfig, ProxyConfig
 from autoseg.execution import InlineExecutor, Job, Outcome
-from autoseg.search.ledger import Ledger
+from autoseg.store.ledger import Ledger
 from autoseg.surrogates import loss as loss_module
 from autoseg.surrogates.fast import reading
 from autoseg.training import build_model

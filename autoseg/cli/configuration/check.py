@@ -12,8 +12,8 @@ from autoseg.errors import InputError
 from autoseg.imports import located
 from autoseg.mmconfigs import KEYS, config_path
 from autoseg.mmconfigs import located as located_config
-from autoseg.search.proxy import check_proxy
-from autoseg.search.rungs import NONE, Rungs, build_pruner
+from autoseg.proxy.rungs import NONE, Rungs, build_pruner
+from autoseg.proxy.task import check_proxy
 
 Config = SearchConfig | CompareConfig | RetrainConfig
 

@@ -12,7 +12,7 @@ from autoseg.cli.configuration.overrides import typed
 from autoseg.config import CompareConfig, SearchConfig
 from autoseg.errors import InputError
 from autoseg.evidence.comparison.contenders import CARDS
-from autoseg.search.run_files import kind_of
+from autoseg.store.run_files import kind_of
 
 OMITTED = ("run_dir", "resume", "workers", "device")  # a repetition is a new run, wherever it takes place
 SCHEMAS: dict[str, type] = {"search": SearchConfig, "compare": CompareConfig}

@@ -12,7 +12,7 @@ from autoseg.cli.configuration.named_code import own_configs, refuse_code, requi
 from autoseg.cli.configuration.stored import at, put, same
 from autoseg.config import FORCIBLE, CompareConfig, RetrainConfig, SearchConfig, TrustConfig
 from autoseg.errors import InputError
-from autoseg.search.run_files import kind_of, read_config
+from autoseg.store.run_files import kind_of, read_config
 
 FREE = (  # nothing that a search has found so far depends on them
     "workers", "device", "tracker", "executor", "search.rounds", "search.confirm", "search.timeout_s", "search.retries",

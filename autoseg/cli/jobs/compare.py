@@ -45,12 +45,12 @@ from autoseg.execution import Standby
 from autoseg.imports import load
 from autoseg.metrics import names, parse
 from autoseg.mmconfigs import OF_A_REPORT
-from autoseg.search.keepsakes import Keepsakes
-from autoseg.search.own import formulas, network_of
-from autoseg.search.proxy import ProxyTask
-from autoseg.search.records import TrialRecord, counted
-from autoseg.search.run_folder import RunFolder, new_run_path
-from autoseg.search.shared import SHARED
+from autoseg.proxy.predictions import KeepPredictions
+from autoseg.proxy.shared import SHARED
+from autoseg.proxy.task import ProxyTask
+from autoseg.store.records import TrialRecord, counted
+from autoseg.store.run_folder import RunFolder, new_run_path
+from autoseg.store.user_code import formulas, network_of
 from autoseg.surrogates import build_space
 from autoseg.training import check_loss
 
@@ -160,8 +160,8 @@ def task(config: CompareConfig, parts: Parts, texts: Mapping[str, str]) -> Compa
     terms = [term for metric in config.metrics for _, term in parse(metric)]
     shared = str((parts.path / SHARED).absolute())
     proxy = ProxyTask.of(config, [*names(), *terms], final_split=parts.split, per_class=True, shared=shared)
-    keepsakes = Keepsakes(str(parts.path), parts.seeds[0])
-    return ComparisonTask(texts, parts.recipe, proxy, keepsakes, str((parts.path / COUNTS).absolute()))
+    keep = KeepPredictions(str(parts.path), parts.seeds[0])
+    return ComparisonTask(texts, parts.recipe, proxy, keep, str((parts.path / COUNTS).absolute()))
 
 
 def fingerprint(config: CompareConfig, parts: Parts) -> dict[str, Any]:

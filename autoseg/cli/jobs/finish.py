@@ -11,7 +11,7 @@ from autoseg.config import PAPER_METRICS, SearchConfig
 from autoseg.losses import LossCard
 from autoseg.metrics import names
 from autoseg.mmconfigs import OF_A_REPORT
-from autoseg.search.records import Row, SearchResult, counted, percent
+from autoseg.store.records import Row, SearchResult, counted, percent
 
 
 def table(result: SearchResult) -> list[str]:

@@ -25,10 +25,10 @@ from autoseg.losses import build_loss
 from autoseg.losses.ranks import rank_local
 from autoseg.metrics import parse
 from autoseg.retrain import launch
-from autoseg.search.own import changed_config, resolved
-from autoseg.search.records import percent
-from autoseg.search.run_files import SCHEMA, kind_of, read_config, read_json
-from autoseg.search.run_folder import new_run_path, only_own_files, writable
+from autoseg.store.records import percent
+from autoseg.store.run_files import SCHEMA, kind_of, read_config, read_json
+from autoseg.store.run_folder import new_run_path, only_own_files, writable
+from autoseg.store.user_code import changed_config, resolved
 
 DIGESTS = "configs.json"  # of the user's own configs, in the work dir
 

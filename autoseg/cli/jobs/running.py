@@ -12,8 +12,8 @@ from autoseg.cli.configuration.overrides import typed
 from autoseg.config import CompareConfig, SearchConfig, TrustConfig
 from autoseg.execution import Executor, Standby, Task, build_executor
 from autoseg.search.observer import Observers
-from autoseg.search.own import Knowing
-from autoseg.search.run_folder import RunFolder
+from autoseg.store.run_folder import RunFolder
+from autoseg.store.user_code import Knowing
 from autoseg.tracking.lines import Lines, Quieter
 
 T = TypeVar("T")

@@ -19,19 +19,18 @@ from autoseg.errors import InputError
 from autoseg.execution import Executor, Standby
 from autoseg.imports import load
 from autoseg.metrics import build_metric, names, parse
-from autoseg.search.candidate import hand_made_rivals
+from autoseg.proxy.predictions import KeepPredictions
+from autoseg.proxy.shared import SHARED, described
+from autoseg.proxy.task import ProxyTask
 from autoseg.search.confirm import fresh_seeds, sentence
-from autoseg.search.keepsakes import Keepsakes
 from autoseg.search.loop import Problem, run_search
-from autoseg.search.own import formulas, network_of
-from autoseg.search.proxy import ProxyTask
 from autoseg.search.publish import CardPublisher
-from autoseg.search.records import UNLUCKY, SearchResult
-from autoseg.search.run_folder import RunFolder, new_run_path
-from autoseg.search.shared import SHARED, described
-from autoseg.search.target import begins, check_settings, space_of
+from autoseg.search.target import begins, check_settings, hand_made_rivals, space_of
 from autoseg.search.timing import TimedTask, seconds_per_training
-from autoseg.search.versions import versions
+from autoseg.store.records import UNLUCKY, SearchResult
+from autoseg.store.run_folder import RunFolder, new_run_path
+from autoseg.store.user_code import formulas, network_of
+from autoseg.store.versions import versions
 from autoseg.surrogates import SearchSpace
 from autoseg.tracking import build_observers
 from autoseg.tracking.status import FINISHED, read_status
@@ -168,9 +167,9 @@ def _folder(config: SearchConfig, parts: Parts, path: Path) -> RunFolder:
 
 def _executor(config: SearchConfig, task: TimedTask, workers: Standby, folder: RunFolder) -> Executor:
     fresh = fresh_seeds(config.seed, 1, config.search.confirm.iters)
-    keepsakes = Keepsakes(str(folder.path), fresh[0])  # of the confirmation's trainings
+    keep = KeepPredictions(str(folder.path), fresh[0])  # of the confirmation's trainings
     proxy = replace(task.train, shared=str(folder.path / SHARED))
-    return running.build(config, workers, replace(task, train=proxy, keepsakes=keepsakes), folder)
+    return running.build(config, workers, replace(task, train=proxy, keep=keep), folder)
 
 
 def fingerprint(config: SearchConfig, parts: Parts) -> dict[str, Any]:

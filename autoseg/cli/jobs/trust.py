@@ -33,8 +33,8 @@ from autoseg.execution import Standby
 from autoseg.imports import load
 from autoseg.metrics import names
 from autoseg.search.confirm import fresh_seeds, rival
-from autoseg.search.records import COMPLETE
-from autoseg.search.run_folder import RunFolder, new_run_path
+from autoseg.store.records import COMPLETE
+from autoseg.store.run_folder import RunFolder, new_run_path
 
 LONGER = 4  # times the proxy's iterations
 SHORTER = (2, 4)  # parts of them that are tried

@@ -12,12 +12,12 @@ from autoseg.config import ProxyConfig, SearchConfig
 from autoseg.data import SegData, open_data
 from autoseg.errors import InputError
 from autoseg.evidence.trust.rankings import Entry, TrustTask, spread
-from autoseg.search.candidate import CandidateTask
-from autoseg.search.ledger import Ledger
-from autoseg.search.own import RESOLVED, changed_config, network_of
-from autoseg.search.proxy import ProxyTask
-from autoseg.search.run_files import read_fingerprint
-from autoseg.search.shared import SHARED
+from autoseg.proxy.candidate import CandidateTask
+from autoseg.proxy.shared import SHARED
+from autoseg.proxy.task import ProxyTask
+from autoseg.store.ledger import Ledger
+from autoseg.store.run_files import read_fingerprint
+from autoseg.store.user_code import RESOLVED, changed_config, network_of
 from autoseg.surrogates import SearchSpace
 
 Jobs = Mapping[str, tuple[str, dict[str, Any]]]

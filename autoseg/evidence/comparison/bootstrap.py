@@ -26,7 +26,7 @@ import torch
 from autoseg.errors import InputError
 from autoseg.metrics import MetricOptions, find_metric, parse
 from autoseg.metrics.base import Sums
-from autoseg.search.paired import CONFIDENCE, LEAST_SEEDS, Paired
+from autoseg.store.paired import CONFIDENCE, LEAST_SEEDS, Paired
 
 DRAWS = 2000
 SEED = 20261

@@ -23,12 +23,12 @@ from autoseg.evidence.comparison.contenders import Contender, Recipe
 from autoseg.execution import Executor
 from autoseg.metrics import MetricOptions, parse, score_of
 from autoseg.metrics.images import load_parts
+from autoseg.proxy.predictions import KeepPredictions
 from autoseg.search.bench import train_list
-from autoseg.search.keepsakes import Keepsakes
-from autoseg.search.ledger import Ledger
 from autoseg.search.observer import Observer
-from autoseg.search.records import COMPLETE, TrialRecord
-from autoseg.search.run_folder import RunFolder, slug
+from autoseg.store.ledger import Ledger
+from autoseg.store.records import COMPLETE, TrialRecord
+from autoseg.store.run_folder import RunFolder, slug
 
 STUDY = "compare"
 COUNTS = "counts"  # folder of a comparison with what each image contributed
@@ -57,13 +57,13 @@ class ComparisonTask:
     recipe: Recipe  # how
     # `train(loss, seed, device)` returns {metric: score}, classes as "<metric>/<class>"; a dataclass, as `ProxyTask` is
     train: Callable[[nn.Module, int, str], Mapping[str, float]]
-    keepsakes: Keepsakes | None = None  # which trainings leave predictions behind; None: none
+    keep: KeepPredictions | None = None  # which trainings leave predictions behind; None: none
     counts: str | None = None  # folder for what each image contributed to each training; None: nowhere
 
     def __call__(self, payload: dict[str, Any], device: str) -> Mapping[str, float]:
         """Scores of `{"loss": name, "seed": n}`."""
         loss = self.recipe.build(self.texts[payload["loss"]]).to(device)
-        train, seed = self.train if self.keepsakes is None else self.keepsakes.ask(self.train, payload), payload["seed"]
+        train, seed = self.train if self.keep is None else self.keep.ask(self.train, payload), payload["seed"]
         if self.counts is not None:
             train = replace(train, counts_to=str(counts_file(Path(self.counts), payload["loss"], seed)))  # type: ignore[type-var]
         return train(loss, seed, device)

@@ -19,7 +19,7 @@ from autoseg.losses.build import IDENTITY, card_path, check_term, terms_of
 from autoseg.losses.expression import NAME, QUOTED, parse, quoted
 from autoseg.metrics import is_known
 from autoseg.metrics import parse as parse_metric
-from autoseg.search.run_folder import slug
+from autoseg.store.run_folder import slug
 from autoseg.surrogates import known_losses
 
 CARDS = "cards"  # folder of a comparison that keeps the cards it was made with

@@ -22,7 +22,7 @@ from autoseg.evidence.comparison.tables import (
     spread,
 )
 from autoseg.files import write_atomic
-from autoseg.search.records import counted
+from autoseg.store.records import counted
 
 SUPERSCRIPTS = {UP: r"\uparrow", DOWN: r"\downarrow", DAGGER: r"\dagger", DOUBLE_DAGGER: r"\ddagger"}
 COMMANDS = {"~": "asciitilde", "^": "asciicircum", "\\": "backslash", "<": "less", ">": "greater", "|": "bar"}

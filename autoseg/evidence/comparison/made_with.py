@@ -18,12 +18,12 @@ from autoseg.config import FORCIBLE
 from autoseg.errors import InputError
 from autoseg.evidence.comparison.compare import STUDY
 from autoseg.files import write_atomic
-from autoseg.search.ledger import Ledger
-from autoseg.search.own import RESOLVED, changed_config
-from autoseg.search.records import RUNNING, TrialRecord
-from autoseg.search.run_files import read_fingerprint
-from autoseg.search.run_folder import RunFolder
-from autoseg.search.versions import told, versions
+from autoseg.store.ledger import Ledger
+from autoseg.store.records import RUNNING, TrialRecord
+from autoseg.store.run_files import read_fingerprint
+from autoseg.store.run_folder import RunFolder
+from autoseg.store.user_code import RESOLVED, changed_config
+from autoseg.store.versions import told, versions
 
 HELD = "made_with.json"
 

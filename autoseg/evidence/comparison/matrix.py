@@ -10,8 +10,8 @@ from autoseg.errors import unknown_name
 from autoseg.evidence.comparison.bootstrap import Bootstrap
 from autoseg.evidence.comparison.contenders import Contender
 from autoseg.metrics import higher_is_better, parse, score_of
-from autoseg.search.paired import Paired, Summary, paired, summary
-from autoseg.search.records import COMPLETE, RUNNING, TrialRecord
+from autoseg.store.paired import Paired, Summary, paired, summary
+from autoseg.store.records import COMPLETE, RUNNING, TrialRecord
 
 REFERENCE, HAND_MADE = "reference", "best hand-made"  # what a loss is compared with
 

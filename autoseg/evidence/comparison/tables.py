@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 
 from autoseg.evidence.comparison.matrix import HAND_MADE, REFERENCE, Matrix
 from autoseg.metrics import higher_is_better, score_of
-from autoseg.search.paired import LEAST_SEEDS, Paired, Summary
-from autoseg.search.records import percent
+from autoseg.store.paired import LEAST_SEEDS, Paired, Summary
+from autoseg.store.records import percent
 
 UP, DOWN, DAGGER, DOUBLE_DAGGER = "↑", "↓", "†", "‡"
 MARKS = {REFERENCE: (UP, DOWN), HAND_MADE: (DAGGER, DOUBLE_DAGGER)}  # surely above, surely below

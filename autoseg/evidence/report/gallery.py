@@ -19,8 +19,8 @@ from autoseg.data import SegData, open_data
 from autoseg.errors import InputError
 from autoseg.evidence.report.blocks import Block, Gallery, Picture, Scene, Swatch, Text
 from autoseg.evidence.report.read import Run
-from autoseg.search.keepsakes import FOLDER, place, saved
-from autoseg.search.records import TrialRecord
+from autoseg.proxy.predictions import FOLDER, predictions_folder, saved_predictions
+from autoseg.store.records import TrialRecord
 
 Map = NDArray[np.uint8]
 VOID, VOID_COLOUR = 255, (128, 128, 128)
@@ -48,7 +48,7 @@ def gallery(run: Run, trainings: Mapping[str, TrialRecord], reference: str, mine
         reference: the loss all others are shown beside.
         mine: the loss that is shown first.
     """
-    kept = {name: saved(place(run.path, record.payload)) for name, record in trainings.items()}
+    kept = {name: saved_predictions(predictions_folder(run.path, record.payload)) for name, record in trainings.items()}
     kept = {name: files for name, files in kept.items() if files}
     if reference not in kept or len(kept) < 2:
         return [Text(_why(run, reference, sorted(kept)), "note")]

@@ -17,7 +17,7 @@ from autoseg.evidence.report.origin import cost_section, exactly, origin_section
 from autoseg.evidence.report.read import ComparisonRun
 from autoseg.evidence.report.theme import GREEN, GREY, ORANGE, colours
 from autoseg.metrics import higher_is_better
-from autoseg.search.records import COMPLETE, counted, percent
+from autoseg.store.records import COMPLETE, counted, percent
 
 LONG = 30  # rows of a table that is closed at first
 FOREST = (

@@ -15,8 +15,8 @@ from autoseg.evidence.report.origin import cost_section, exactly, origin_section
 from autoseg.evidence.report.read import SearchRun
 from autoseg.evidence.report.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, colours
 from autoseg.search.confirm import sentence
-from autoseg.search.paired import LEAST_SEEDS, paired
-from autoseg.search.records import COMPLETE, Row, counted, percent
+from autoseg.store.paired import LEAST_SEEDS, paired
+from autoseg.store.records import COMPLETE, Row, counted, percent
 
 FOUND = "found"
 FORESTS = "Mean of the paired differences over the fresh seeds with its 95 % t interval."

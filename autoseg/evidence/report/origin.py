@@ -13,8 +13,8 @@ from autoseg.evidence.comparison.contenders import sources
 from autoseg.evidence.report import plots
 from autoseg.evidence.report.blocks import Block, Cell, Code, Facts, Plot, Section, Table, Text
 from autoseg.evidence.report.read import ComparisonRun, Run, SearchRun
-from autoseg.search.records import COMPLETE, TrialRecord, duration
-from autoseg.search.versions import told
+from autoseg.store.records import COMPLETE, TrialRecord, duration
+from autoseg.store.versions import told
 
 
 def exactly(seconds: float) -> str:

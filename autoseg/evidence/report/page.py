@@ -18,7 +18,7 @@ from autoseg.evidence.report.of_comparison import comparison_page
 from autoseg.evidence.report.of_search import search_page
 from autoseg.evidence.report.read import ComparisonRun, SearchRun, differing_budgets
 from autoseg.evidence.report.theme import DARK
-from autoseg.search.run_folder import slug
+from autoseg.store.run_folder import slug
 
 PACKAGE = "autoseg.evidence.report"
 

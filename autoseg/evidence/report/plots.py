@@ -16,8 +16,8 @@ import plotly.graph_objects as go
 from autoseg.evidence.comparison.matrix import Matrix
 from autoseg.evidence.comparison.tables import points
 from autoseg.evidence.report.theme import BLUE, GREEN, GREY, ORANGE, RED
-from autoseg.search.paired import Paired
-from autoseg.search.records import COMPLETE, TrialRecord, by_round, percent
+from autoseg.store.paired import Paired
+from autoseg.store.records import COMPLETE, TrialRecord, by_round, percent
 
 WIDEST = 26  # characters of a loss's name beside an axis
 

@@ -13,11 +13,11 @@ from autoseg.evidence.comparison.contenders import Contender, Recipe, contenders
 from autoseg.evidence.comparison.matrix import Matrix
 from autoseg.losses import LossCard
 from autoseg.search.confirm import conclude, fresh_seeds, tabulate
-from autoseg.search.ledger import Ledger
 from autoseg.search.loop import found
-from autoseg.search.records import COMPLETE, RUNNING, SearchResult, TrialRecord
-from autoseg.search.run_files import all_settings, differences, kind_of, read_config, read_fingerprint
 from autoseg.search.stages import stages_of
+from autoseg.store.ledger import Ledger
+from autoseg.store.records import COMPLETE, RUNNING, SearchResult, TrialRecord
+from autoseg.store.run_files import all_settings, differences, kind_of, read_config, read_fingerprint
 from autoseg.surrogates.space import SearchSpace
 
 OF_A_SEARCH = ("metric", "seed", "candidates", "floor", "space", "controller")  # all else is its budget

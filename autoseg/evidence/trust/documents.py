@@ -12,7 +12,7 @@ from autoseg.evidence.figures import BLUE, COLUMNS, GREY, ORANGE
 from autoseg.evidence.trust.agreement import Agreement
 from autoseg.evidence.trust.rankings import FULL, PROXY, Trust, verdict
 from autoseg.files import write_atomic
-from autoseg.search.records import percent
+from autoseg.store.records import percent
 
 INTERVALS = "tau, rho: 1 is the same ranking, 0 none alike; [95 % interval] over losses drawn with replacement."
 

@@ -18,11 +18,11 @@ from typing import Any
 from autoseg.errors import InputError
 from autoseg.evidence.trust.agreement import LEAST, Agreement, agreement, tau_difference
 from autoseg.execution import Executor
+from autoseg.proxy.candidate import CandidateTask, Train
 from autoseg.search.bench import train_list
-from autoseg.search.candidate import CandidateTask, Train
 from autoseg.search.observer import Observer
-from autoseg.search.records import COMPLETE, TrialRecord
-from autoseg.search.run_folder import RunFolder
+from autoseg.store.records import COMPLETE, TrialRecord
+from autoseg.store.run_folder import RunFolder
 
 STUDY = "trust"
 PROXY, AGAIN, FULL = "proxy", "proxy, another seed", "fuller training"

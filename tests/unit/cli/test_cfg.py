@@ -9,7 +9,7 @@ import pytest
 from autoseg.cli import main
 from autoseg.cli.configuration import compose, stored
 from autoseg.config import SearchConfig
-from autoseg.search.run_folder import RunFolder
+from autoseg.store.run_folder import RunFolder
 
 FOCAL = "focal(alpha=[0.1,0.2,0.3,0.4,0.5])"  # as many numbers as the data has classes, which nobody has looked at
 

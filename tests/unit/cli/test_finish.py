@@ -13,7 +13,7 @@ from autoseg.config import SearchConfig
 from autoseg.evidence.export.files import as_files
 from autoseg.losses import LossCard, searched_loss
 from autoseg.search.confirm import compare, sentence
-from autoseg.search.records import Finding, Row, SearchResult
+from autoseg.store.records import Finding, Row, SearchResult
 from autoseg.surrogates import build_space
 
 

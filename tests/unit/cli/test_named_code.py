@@ -15,7 +15,7 @@ from autoseg.cli.configuration.repeat import command_for
 from autoseg.config import CompareConfig, RetrainConfig, SearchConfig, TrustConfig
 from autoseg.errors import InputError
 from autoseg.mmconfigs import located, mmengine_config, shipped
-from autoseg.search.run_folder import RunFolder
+from autoseg.store.run_folder import RunFolder
 
 TINY = ["data=builtin", "model=tiny"]
 SHIPPED = "_base_/models/fcn_unet_s5-d16.py"

@@ -15,7 +15,7 @@ from autoseg.cli.configuration.named_code import again, refuse_code
 from autoseg.cli.configuration.resume import like, resumed, searched
 from autoseg.config import CompareConfig, ModelConfig, RetrainConfig, SearchConfig
 from autoseg.errors import InputError
-from autoseg.search.run_folder import RunFolder
+from autoseg.store.run_folder import RunFolder
 from autoseg.training import build_model, models
 
 TINY = ["data=builtin", "model=tiny"]

@@ -11,7 +11,7 @@ from autoseg.cli.configuration import compose, stored
 from autoseg.cli.configuration.resume import resumed
 from autoseg.config import CompareConfig, RetrainConfig, SearchConfig, TrustConfig
 from autoseg.errors import InputError
-from autoseg.search.run_folder import RunFolder
+from autoseg.store.run_folder import RunFolder
 
 
 @pytest.mark.parametrize(

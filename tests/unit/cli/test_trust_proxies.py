@@ -11,7 +11,7 @@ from autoseg.cli.jobs.trust import _proxies, named
 from autoseg.config import CompareConfig, ProxyConfig, SearchConfig, TrustConfig
 from autoseg.errors import InputError
 from autoseg.evidence.trust.rankings import FULL, PROXY
-from autoseg.search.run_folder import RunFolder
+from autoseg.store.run_folder import RunFolder
 
 SAVING = SearchConfig(proxy=ProxyConfig(iters=80, warmup=40, backbone="frozen"))
 

@@ -18,7 +18,7 @@ from autoseg.evidence.comparison.bootstrap import DRAWS, Bootstrap, widened
 from autoseg.metrics import base, build_metric, images, names, register_metric
 from autoseg.metrics.base import MetricOptions
 from autoseg.metrics.images import ByImage, load_parts, save_parts
-from autoseg.search.paired import paired
+from autoseg.store.paired import paired
 
 OPTIONS = MetricOptions(4, tolerance=2, drop_background=True)
 ADDING = [name for name in names() if getattr(build_metric(name, 4), "adds_over_images", False)]

@@ -31,10 +31,10 @@ from autoseg.evidence.comparison.tables import (
 )
 from autoseg.execution import InlineExecutor, Job, Outcome
 from autoseg.losses import save_loss
-from autoseg.search.ledger import Ledger
 from autoseg.search.observer import Observer
-from autoseg.search.records import TrialRecord
-from autoseg.search.run_folder import RunFolder
+from autoseg.store.ledger import Ledger
+from autoseg.store.records import TrialRecord
+from autoseg.store.run_folder import RunFolder
 from autoseg.surrogates import SurrogateLoss
 
 RECIPE = Recipe(num_classes=3, options={"tolerance": 3, "drop_background": False})

@@ -14,8 +14,8 @@ from autoseg.evidence.comparison.contenders import Contender
 from autoseg.evidence.comparison.matrix import Matrix
 from autoseg.evidence.comparison.tables import aligned, legend, marks, points, rows_of, sentences
 from autoseg.metrics import score_of
-from autoseg.search.paired import paired, summary
-from autoseg.search.records import TrialRecord, percent
+from autoseg.store.paired import paired, summary
+from autoseg.store.records import TrialRecord, percent
 
 SHARES = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=12)
 

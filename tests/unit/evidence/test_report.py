@@ -24,7 +24,7 @@ from autoseg.evidence.report import gradient, of_search
 from autoseg.evidence.report.blocks import Plot
 from autoseg.evidence.report.page import report
 from autoseg.evidence.report.read import SearchRun, open_run, open_runs
-from autoseg.search.run_folder import RunFolder
+from autoseg.store.run_folder import RunFolder
 
 
 class Page(HTMLParser):

@@ -29,9 +29,9 @@ from autoseg.evidence.report.page import PACKAGE
 from autoseg.evidence.report.read import _some_complete
 from autoseg.evidence.report.theme import BLUE, DARK, GREY, ORANGE, colours
 from autoseg.losses import build_loss
-from autoseg.search import keepsakes
-from autoseg.search.proxy import ProxyTask
-from autoseg.search.records import TrialRecord
+from autoseg.proxy import predictions
+from autoseg.proxy.task import ProxyTask
+from autoseg.store.records import TrialRecord
 from autoseg.surrogates import SurrogateLoss
 
 FEW = np.array([0.1, 0.5, 0.9])
@@ -104,8 +104,8 @@ def test_differences_say_who_is_right() -> None:
 
 def test_padding_is_not_shown(tmp_path: Path) -> None:
     data = open_data(DataConfig(count=[1, 1, 0], cache_dir=str(tmp_path)), (24, 40))
-    keepsakes.save({0: np.arange(24 * 40, dtype=np.uint8).reshape(24, 40) % 7}, "val", tmp_path / "kept")
-    (shown,) = _read(data, {"ce": keepsakes.saved(tmp_path / "kept")})
+    predictions.save_predictions({0: np.arange(24 * 40, dtype=np.uint8).reshape(24, 40) % 7}, "val", tmp_path / "kept")
+    (shown,) = _read(data, {"ce": predictions.saved_predictions(tmp_path / "kept")})
     assert np.array_equal(shown.image, data.images("val")[0, :, :, :24].permute(1, 2, 0).numpy())
     assert np.array_equal(shown.truth, data.labels("val")[0, :, :24].numpy())
     assert shown.predictions["ce"].shape == (24, 24)
@@ -117,30 +117,30 @@ def test_kept_predictions_are_found_again_by_their_record(tmp_path: Path) -> Non
         TrialRecord(-1, 0, "rival", "0.25*ce-0.75*jml", None, 7),
         TrialRecord(0, 0, "candidate", "candidate 0.0", (0.1, 0.2), 7),
     ]
-    places = [keepsakes.place(tmp_path, record.payload) for record in records]
+    places = [predictions.predictions_folder(tmp_path, record.payload) for record in records]
     assert len(set(places)) == 3 and all(place.parent.name == "seed-7" for place in places)
     classes = np.array([[0, 1], [2, 254]], np.uint8)
-    keepsakes.save({12: classes, 3: classes}, "train", places[0])
-    found = keepsakes.saved(places[0])
+    predictions.save_predictions({12: classes, 3: classes}, "train", places[0])
+    found = predictions.saved_predictions(places[0])
     assert list(found) == [("train", 3), ("train", 12)]
     assert np.array_equal(np.asarray(Image.open(found["train", 12])), classes)
-    assert keepsakes.saved(tmp_path / "nothing") == {}
+    assert predictions.saved_predictions(tmp_path / "nothing") == {}
 
 
 def test_predictions_that_cannot_be_written_do_not_end_a_training(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("")
-    keepsakes.save({0: np.zeros((2, 2), np.uint8)}, "val", tmp_path / "file" / "folder")
+    predictions.save_predictions({0: np.zeros((2, 2), np.uint8)}, "val", tmp_path / "file" / "folder")
     assert "predictions were not kept" in caplog.text
 
 
 def test_only_trainings_of_one_seed_are_asked_for_predictions(tmp_path: Path) -> None:
     task = ProxyTask(DataConfig(), ModelConfig(), ProxyConfig(), ("miou",))
-    keep = keepsakes.Keepsakes(str(tmp_path), 7)
+    keep = predictions.KeepPredictions(str(tmp_path), 7)
     assert keep.ask(task, {"loss": "ce", "seed": 8}) is task
     asked = keep.ask(task, {"loss": "ce", "seed": 7})
-    assert asked.predictions == str(keepsakes.place(tmp_path, {"loss": "ce", "seed": 7}))
+    assert asked.predictions == str(predictions.predictions_folder(tmp_path, {"loss": "ce", "seed": 7}))
     assert dataclasses.replace(asked, predictions=None) == task
 
 
@@ -153,7 +153,7 @@ def test_a_training_that_leaves_predictions_scores_the_same(tmp_path: Path) -> N
     loss = build_loss("ce", num_classes=7)
     asked = dataclasses.replace(task, predictions=str(tmp_path / "kept"))
     assert asked(loss, 0) == task(loss, 0) == asked(loss, 0)
-    found = keepsakes.saved(tmp_path / "kept")
+    found = predictions.saved_predictions(tmp_path / "kept")
     assert list(found) == [("val", row) for row in range(4)]
     for path in found.values():
         mask = Image.open(path)

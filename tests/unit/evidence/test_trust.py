@@ -33,10 +33,10 @@ from autoseg.evidence.trust.rankings import (
     verdict,
 )
 from autoseg.execution import InlineExecutor, Job
-from autoseg.search.candidate import CandidateTask
+from autoseg.proxy.candidate import CandidateTask
 from autoseg.search.observer import Observer
-from autoseg.search.records import TrialRecord
-from autoseg.search.run_folder import RunFolder
+from autoseg.store.records import TrialRecord
+from autoseg.store.run_folder import RunFolder
 
 RANKED = [0.1 * i for i in range(1, 11)]  # true quality of ten candidates
 VARIANTS = [Variant(PROXY, (0,)), Variant(AGAIN, (5,)), Variant("half", (5,)), Variant("tenth", (5,)),

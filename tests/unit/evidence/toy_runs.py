@@ -20,9 +20,9 @@ from autoseg.evidence.comparison.compare import ComparisonTask, parse_seeds, run
 from autoseg.evidence.comparison.contenders import Recipe, contenders, keep_cards
 from autoseg.execution import InlineExecutor
 from autoseg.losses import save_loss
-from autoseg.search import keepsakes
+from autoseg.proxy import predictions
 from autoseg.search.observer import Observer
-from autoseg.search.run_folder import RunFolder
+from autoseg.store.run_folder import RunFolder
 from autoseg.surrogates import SurrogateLoss
 
 EVIL = "<script>alert(1)</script>"
@@ -106,4 +106,4 @@ def leave_predictions(path: Path, names: list[str], seed: int, truth: np.ndarray
             classes = np.where(truth[row] == 255, 0, truth[row]).astype(np.uint8)
             classes[4 + 8 * place : 14 + 8 * place, 6:20] = 2
             maps[row] = classes
-        keepsakes.save(maps, "test", keepsakes.place(path, {"loss": name, "seed": seed}))
+        predictions.save_predictions(maps, "test", predictions.predictions_folder(path, {"loss": name, "seed": seed}))

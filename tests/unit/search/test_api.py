@@ -17,7 +17,7 @@ import autoseg
 from autoseg.errors import Diverged, InputError
 from autoseg.losses import LossCard
 from autoseg.metrics import base
-from autoseg.search.candidate import CandidateTask
+from autoseg.proxy.candidate import CandidateTask
 from autoseg.search.observer import Observer
 from autoseg.surrogates import build_space
 

@@ -14,10 +14,10 @@ from toy_search import NAMES, CountingExecutor, ToyTask
 
 from autoseg.execution import InlineExecutor, Job, Outcome
 from autoseg.search.bench import Bench
-from autoseg.search.ledger import Ledger
 from autoseg.search.observer import Amount, Observer
-from autoseg.search.records import TrialRecord
 from autoseg.search.timing import seconds_per_training
+from autoseg.store.ledger import Ledger
+from autoseg.store.records import TrialRecord
 
 
 def plan(round: int, count: int = 4) -> list[TrialRecord]:

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from autoseg.search.confirm import compare, finalists, sentence, tabulate, warnings_about, winner
-from autoseg.search.records import Finding, Row, SearchResult, TrialRecord, by_round
+from autoseg.store.records import Finding, Row, SearchResult, TrialRecord, by_round
 
 
 def row(name: str, *values: float, kind: str = "candidate", **scores: float) -> Row:

@@ -147,7 +147,7 @@ def test_the_network_is_that_of_the_command_line(
     section: dict[str, Any], words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[SearchConfig] = []
-    monkeypatch.setattr("autoseg.search.proxy.ProxyTask.of", lambda config, _: made.append(config))
+    monkeypatch.setattr("autoseg.proxy.task.ProxyTask.of", lambda config, _: made.append(config))
     data = {"count": [4, 2, 2], "cache_dir": str(tmp_path)}
     make_env({"device": "cpu", "data": data, "proxy": {"size": [48, 64]}, "model": section})
     assert made[0].model == compose("search", SearchConfig, words).model
@@ -166,14 +166,14 @@ def test_the_data_are_those_of_the_command_line(
 ) -> None:
     opened: list[DataConfig] = []
     monkeypatch.setattr("autoseg.data.open_data", lambda data, size: opened.append(data))
-    monkeypatch.setattr("autoseg.search.proxy.ProxyTask.of", lambda config, _: None)
+    monkeypatch.setattr("autoseg.proxy.task.ProxyTask.of", lambda config, _: None)
     make_env({"device": "cpu", "data": section})
     assert opened == [compose("search", SearchConfig, words).data]
 
 
 def test_a_network_of_the_users_own_has_nothing_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[SearchConfig] = []
-    monkeypatch.setattr("autoseg.search.proxy.ProxyTask.of", lambda config, _: made.append(config))
+    monkeypatch.setattr("autoseg.proxy.task.ProxyTask.of", lambda config, _: made.append(config))
     data = {"count": [4, 2, 2], "cache_dir": str(tmp_path)}
     own = {"name": "mine", "config": "mine.py", "overrides": {"decode_head": {"channels": 8}}}
     make_env({"device": "cpu", "data": data, "proxy": {"size": [48, 64]}, "model": own})

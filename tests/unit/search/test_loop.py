@@ -29,9 +29,9 @@ from autoseg.controllers import build_controller
 from autoseg.errors import AutosegError, InputError
 from autoseg.execution import InlineExecutor, Outcome, ProcessExecutor
 from autoseg.search.confirm import fresh_seeds
-from autoseg.search.ledger import Ledger
 from autoseg.search.observer import Amount, Observer, Observers
-from autoseg.search.records import Finding, SearchResult, TrialRecord
+from autoseg.store.ledger import Ledger
+from autoseg.store.records import Finding, SearchResult, TrialRecord
 
 Essence = list[tuple[Any, ...]]
 

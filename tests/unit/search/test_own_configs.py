@@ -12,8 +12,8 @@ from autoseg.config import ModelConfig, RetrainConfig
 from autoseg.errors import InputError
 from autoseg.evidence.comparison import made_with
 from autoseg.files import write_atomic
-from autoseg.search.own import network_of
-from autoseg.search.run_folder import RunFolder
+from autoseg.store.run_folder import RunFolder
+from autoseg.store.user_code import network_of
 
 WHOLE = """_base_ = ["base.py"]
 model = dict(type="EncoderDecoder", head=dict(channels=3))

@@ -10,20 +10,20 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+from short_proxy import CrossEntropy
 from test_loop import Witness, essence
-from test_proxy import CrossEntropy, task  # noqa: F401  (a fixture)
 from torch import Tensor
 from toy_search import NAMES, CountingExecutor, PulledPlug, Recorder, Stop, ToyTask, outcome, search, settings
 
 from autoseg.config import ConfirmConfig, SearchSettings
 from autoseg.errors import InputError
 from autoseg.execution import InlineExecutor, Watched
-from autoseg.search.candidate import CandidateTask
+from autoseg.proxy.candidate import CandidateTask
+from autoseg.proxy.rungs import Rungs, Stopped, Watch
+from autoseg.proxy.task import ProxyTask
 from autoseg.search.confirm import finalists
-from autoseg.search.ledger import Ledger
-from autoseg.search.proxy import ProxyTask
-from autoseg.search.records import COMPLETE, PRUNED, TrialRecord
-from autoseg.search.rungs import Rungs, Stopped, Watch
+from autoseg.store.ledger import Ledger
+from autoseg.store.records import COMPLETE, PRUNED, TrialRecord
 from autoseg.surrogates import build_space
 from autoseg.tracking.status import Status, round_line
 from autoseg.tracking.terminal import Terminal, plain_console
@@ -199,14 +199,14 @@ def test_no_rung_is_before_the_first_iteration() -> None:
     assert Rungs(shares=(0.01, 0.5)).iterations(10) == [1, 5]
 
 
-def test_looking_does_not_disturb_the_training(task: ProxyTask) -> None:  # noqa: F811
+def test_looking_does_not_disturb_the_training(task: ProxyTask) -> None:
     plain = task(CrossEntropy(), 0)
     watch = Watch(Rungs(shares=(0.3, 0.7)), "biou")
     assert replace(task, watch=watch)(CrossEntropy(), 0) == plain
     assert list(watch.scores) == [1, 2] and all(math.isfinite(score) for score in watch.scores.values())
 
 
-def test_a_stopped_training_ends_there(task: ProxyTask) -> None:  # noqa: F811
+def test_a_stopped_training_ends_there(task: ProxyTask) -> None:
     rungs = Rungs("median", (0.4,), {"n_startup_trials": 1}, earlier=((2.0,),))
     loss, watched = Few(), replace(task, watch=Watch(rungs, "miou"))
     with pytest.raises(Stopped):

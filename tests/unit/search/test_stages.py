@@ -14,9 +14,9 @@ from autoseg.execution import InlineExecutor
 from autoseg.search.confirm import fresh_seeds
 from autoseg.search.loop import run_search
 from autoseg.search.observer import Amount
-from autoseg.search.records import TrialRecord
-from autoseg.search.run_folder import RunFolder
 from autoseg.search.stages import stages_of
+from autoseg.store.records import TrialRecord
+from autoseg.store.run_folder import RunFolder
 from autoseg.tracking.status import FINISHED, read_status
 
 

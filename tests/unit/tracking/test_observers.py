@@ -16,7 +16,7 @@ from rich.console import Console
 from autoseg.config import TrackerConfig
 from autoseg.errors import InputError
 from autoseg.search.observer import Amount, Observer, Observers, Plan, Progress, RoundSummary, expected_seconds
-from autoseg.search.records import Finding, SearchResult, TrialRecord, duration, percent
+from autoseg.store.records import Finding, SearchResult, TrialRecord, duration, percent
 from autoseg.tracking import Log, Terminal, build_observers
 from autoseg.tracking.log import candidate_values
 

@@ -20,9 +20,9 @@ from autoseg.errors import InputError
 from autoseg.evidence.report.read import open_run
 from autoseg.execution import Outcome
 from autoseg.search.confirm import fresh_seeds
-from autoseg.search.ledger import STUDIES, Ledger
-from autoseg.search.records import TrialRecord
-from autoseg.search.run_folder import RunFolder
+from autoseg.store.ledger import STUDIES, Ledger
+from autoseg.store.records import TrialRecord
+from autoseg.store.run_folder import RunFolder
 from autoseg.tracking.lines import told
 from autoseg.tracking.status import DEAD, FINISHED, GOING, WAITING, read_status
 from autoseg.tracking.terminal import plain_console

@@ -21,8 +21,8 @@ from filelock import FileLock, Timeout
 from autoseg.config import SearchConfig
 from autoseg.errors import InputError
 from autoseg.files import UNWRITABLE, no_space, write_atomic
-from autoseg.search.own import RESOLVED, changed_config
-from autoseg.search.run_files import SCHEMA, differences, read_config, read_fingerprint, read_json
+from autoseg.store.run_files import SCHEMA, differences, read_config, read_fingerprint, read_json
+from autoseg.store.user_code import RESOLVED, changed_config
 
 OWNER = "owner.json"  # which process works in the folder, or did last
 NO_ACCESS = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EEXIST)
@@ -146,7 +146,7 @@ class RunFolder:
         saved = self.last_checkpoint()
         begun = 0 if saved is None else saved[0]  # that round may be under way, which the ledger knows
         if self.trials.is_file():
-            from autoseg.search.ledger import Ledger
+            from autoseg.store.ledger import Ledger
 
             with Ledger(self.trials, ()) as ledger:
                 begun = max([begun, *(record.round + 1 for record in ledger.records("search"))])

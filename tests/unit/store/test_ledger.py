@@ -16,8 +16,8 @@ from sqlalchemy import event
 from toy_search import NAMES, outcome
 
 from autoseg.errors import InputError
-from autoseg.search.ledger import Ledger
-from autoseg.search.records import TrialRecord
+from autoseg.store.ledger import Ledger
+from autoseg.store.records import TrialRecord
 
 THIRD = 1.0 / 3.0
 PLANNED = TrialRecord(2, 1, "candidate", "candidate 2.1", (THIRD, 0.0, 1.0), 5)
@@ -55,7 +55,7 @@ def test_a_file_that_another_program_has_locked_is_waited_for(
     quick_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where SQLite does not wait by itself, as over some network file systems."""
-    monkeypatch.setattr("autoseg.search.ledger.BUSY_S", 0.0)
+    monkeypatch.setattr("autoseg.store.ledger.BUSY_S", 0.0)
     path = quick_path / "trials.db"
     Ledger(path, NAMES).close()
     with locked(path, 0.3), Ledger(path, NAMES) as ledger:
@@ -69,8 +69,8 @@ def test_a_file_that_another_program_has_locked_is_waited_for(
 def test_a_file_that_stays_locked_ends_the_run_with_what_to_do(
     quick_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("autoseg.search.ledger.BUSY_S", 0.0)
-    monkeypatch.setattr("autoseg.search.ledger.WRITE_S", 0.2)
+    monkeypatch.setattr("autoseg.store.ledger.BUSY_S", 0.0)
+    monkeypatch.setattr("autoseg.store.ledger.WRITE_S", 0.2)
     path = quick_path / "trials.db"
     with Ledger(path, NAMES) as ledger:
         planned = ledger.add("search", PLANNED)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from test_proxy import CrossEntropy
+from short_proxy import CrossEntropy
 from tiny_network import TINY
 from torch import Tensor, nn
 
@@ -21,9 +21,9 @@ from autoseg.data.once import made_once
 from autoseg.errors import InputError
 from autoseg.losses import build_loss
 from autoseg.metrics import build_metric
-from autoseg.search.proxy import ProxyTask
-from autoseg.search.rungs import Rungs, Watch
-from autoseg.search.shared import described
+from autoseg.proxy.rungs import Rungs, Watch
+from autoseg.proxy.shared import described
+from autoseg.proxy.task import ProxyTask
 from autoseg.search.timing import TimedTask
 from autoseg.training import Segmentor, Training
 from autoseg.training.models import Features
@@ -195,7 +195,7 @@ def test_a_limited_training_scores_so_many_batches(task: ProxyTask, monkeypatch:
     data, proxy = replace(task.data, count=[30, 2, 2]), replace(task.proxy, eval_batch_size=2)
     small = replace(task, data=data, metrics=("ece",), proxy=proxy)
     with monkeypatch.context() as little:
-        little.setattr("autoseg.search.proxy.MOST_LOGITS", 7 * 48 * 64)  # of one image
+        little.setattr("autoseg.proxy.task.MOST_LOGITS", 7 * 48 * 64)  # of one image
         assert small.scored_batches() == 6
     assert small.scored_batches() == 3
     for limit, batches in ((None, [2, 2, 2]), ((1, 2), [2, 2]), ((1, 9), [2, 2, 2])):

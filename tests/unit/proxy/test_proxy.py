@@ -8,24 +8,18 @@ from typing import Any
 import cloudpickle
 import pytest
 import torch
-import torch.nn.functional as F
-from tiny_network import TINY
+from short_proxy import CrossEntropy
 from torch import Tensor, nn
 
 import autoseg.training
-from autoseg.config import DataConfig, ModelConfig, ProxyConfig
+from autoseg.config import ModelConfig
 from autoseg.data import SegData
 from autoseg.errors import Diverged, InputError
 from autoseg.metrics import MetricOptions
 from autoseg.metrics.images import load_parts
-from autoseg.search.proxy import ProxyTask
+from autoseg.proxy.task import ProxyTask
 from autoseg.training import View, evaluate
 from autoseg.training.precision import precision_of
-
-
-class CrossEntropy(nn.Module):
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(logits, labels, ignore_index=255)
 
 
 class Bright(nn.Module):
@@ -34,17 +28,6 @@ class Bright(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         levels = torch.linspace(-2, 2, 7)[None, :, None, None]
         return [-((images.mean(1, keepdim=True) - levels) ** 2)]
-
-
-@pytest.fixture
-def task(tmp_path: Path) -> ProxyTask:
-    return ProxyTask(
-        data=DataConfig(count=[12, 4, 4], cache_dir=str(tmp_path)),
-        model=ModelConfig(overrides=TINY),
-        proxy=ProxyConfig(iters=3, batch_size=2, crop=32, size=[48, 64]),
-        metrics=("miou", "biou", "miou+0.5*gacc"),
-        tolerance=2,
-    )
 
 
 def test_same_seed_same_scores_also_after_another_candidate(task: ProxyTask) -> None:

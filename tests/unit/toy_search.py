@@ -17,8 +17,8 @@ from autoseg.errors import Diverged
 from autoseg.execution import InlineExecutor, Job, Outcome
 from autoseg.search.loop import Problem, run_search
 from autoseg.search.observer import Observer, Observers
-from autoseg.search.records import Finding, SearchResult
-from autoseg.search.run_folder import RunFolder
+from autoseg.store.records import Finding, SearchResult
+from autoseg.store.run_folder import RunFolder
 
 NAMES = ("and.p1.x", "and.p1.y", "or.p1.x")
 TARGET = np.array([0.7, 0.2, 0.9])

@@ -9,7 +9,7 @@ from PIL import Image
 from tiny_network import TINY
 
 from autoseg.config import DataConfig, ModelConfig, ProxyConfig
-from autoseg.search.proxy import ProxyTask
+from autoseg.proxy.task import ProxyTask
 
 PROXY = ProxyConfig(iters=3, batch_size=2, crop=32, size=[32, 48])
 METRICS = ("miou", "ece", "sce", "f1", "miou_i_q10")

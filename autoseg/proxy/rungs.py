@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from autoseg.config import SearchSettings
 from autoseg.errors import InputError
-from autoseg.search.records import COMPLETE, TrialRecord
+from autoseg.store.records import COMPLETE, TrialRecord
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner

@@ -1,4 +1,4 @@
-"""Keepsakes: class maps of a few images that a training leaves behind, so that a report can show what a loss does.
+"""Class maps of a few images that a training leaves behind, so that a report can show what a loss does.
 
 They are pictures, not results: nothing is scored by them, a run without them is whole, and a full disk only loses them.
 `RUN/predictions/seed-<n>/<loss>/<split>-<row>.png` is an 8-bit mask, the pixel's value is its predicted class.
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from autoseg.files import replacing
-from autoseg.search.run_folder import slug
+from autoseg.store.run_folder import slug
 
 FOLDER = "predictions"
 IMAGES = 6  # evenly spaced among those that were scored
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Keepsakes:
+class KeepPredictions:
     """Which trainings leave predictions behind: those with one seed, so that losses can be set side by side."""
 
     run: str  # the run folder
@@ -36,11 +36,11 @@ class Keepsakes:
         """The training function of a payload, told where to leave its predictions if its seed is the one."""
         if payload["seed"] != self.seed:
             return train
-        where = place(Path(self.run), payload)
+        where = predictions_folder(Path(self.run), payload)
         return dataclasses.replace(train, predictions=str(where))  # type: ignore[type-var]
 
 
-def place(run: Path, payload: Mapping[str, Any]) -> Path:
+def predictions_folder(run: Path, payload: Mapping[str, Any]) -> Path:
     """The folder of one training's predictions; `payload` is that of its record."""
     what = payload["loss"] if "loss" in payload else payload["theta"]
     digest = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:8]
@@ -48,7 +48,7 @@ def place(run: Path, payload: Mapping[str, Any]) -> Path:
     return run / FOLDER / f"seed-{payload['seed']}" / f"{name}-{digest}"
 
 
-def save(maps: Mapping[int, Any], split: str, folder: Path) -> None:
+def save_predictions(maps: Mapping[int, Any], split: str, folder: Path) -> None:
     """Write class maps; a disk that refuses them is told to the log only.
 
     Args:
@@ -66,7 +66,7 @@ def save(maps: Mapping[int, Any], split: str, folder: Path) -> None:
         logger.warning("predictions were not kept in %s: %s", folder, error)
 
 
-def saved(folder: Path) -> dict[tuple[str, int], Path]:
+def saved_predictions(folder: Path) -> dict[tuple[str, int], Path]:
     """(split, row) to the file of every prediction in a folder, in that order; empty if there is none."""
     found = {}
     for path in sorted(folder.glob("*-*.png")):

@@ -9,15 +9,13 @@ from typing import Any
 
 from torch import nn
 
-from autoseg.config import SearchSettings
 from autoseg.errors import Diverged, InputError
 from autoseg.execution import Watched
 from autoseg.losses import build_loss, searched_loss
 from autoseg.losses.late import LateLoss
-from autoseg.search.keepsakes import Keepsakes
-from autoseg.search.records import usable
-from autoseg.search.reward import Floor
-from autoseg.search.rungs import Stopped, Watch
+from autoseg.proxy.predictions import KeepPredictions
+from autoseg.proxy.rungs import Stopped, Watch
+from autoseg.store.records import usable
 from autoseg.surrogates import SearchSpace
 
 Train = Callable[[nn.Module, int, str], float | Mapping[str, float]]
@@ -35,7 +33,7 @@ class CandidateTask:
     ignore_index: int = 255  # id of the pixels that do not count
     # further options of `SurrogateLoss`, e.g. tolerance, for losses from θ
     options: dict[str, Any] = field(default_factory=dict)
-    keepsakes: Keepsakes | None = None  # which trainings leave predictions behind; only for the built-in training
+    keep: KeepPredictions | None = None  # which trainings leave predictions behind; only for the built-in training
 
     def __call__(self, payload: dict[str, Any], device: str) -> dict[str, float]:
         """Scores of `{"theta": [...], "seed": n}` or `{"loss": name, "seed": n}`.
@@ -50,8 +48,8 @@ class CandidateTask:
         train = self.train
         if "iters" in payload:
             train = train.lasting(payload["iters"])  # type: ignore[attr-defined]
-        if self.keepsakes is not None:
-            train = self.keepsakes.ask(train, payload)
+        if self.keep is not None:
+            train = self.keep.ask(train, payload)
         watch = Watch.of(payload, self.metric)
         try:
             scores = self._named((train if watch is None else watch.over(train))(loss, payload["seed"], device))
@@ -89,17 +87,3 @@ def _number(score: Any, field: str) -> float:
     if isinstance(score, Real):
         return float(score)
     raise InputError(field, "a number, or {name: number} as train()'s result", repr(score))
-
-
-def hand_made_rivals(settings: SearchSettings) -> dict[str, str]:
-    """The losses that a search would only meet at its end, with the key that names each: its rivals, and its floor's.
-
-    Raises:
-        InputError: a malformed floor.
-    """
-    floor = Floor.parse(settings.floor).rival if settings.floor is not None else None
-    named = dict.fromkeys(settings.confirm.rivals, "search.confirm.rivals")
-    if floor is not None:
-        named.setdefault(floor, "search.floor")
-    named.pop("identity", None)
-    return named

@@ -19,9 +19,9 @@ from filelock import FileLock
 from autoseg.config import ProxyConfig, SoftLabelConfig
 from autoseg.errors import InputError
 from autoseg.files import write_atomic
-from autoseg.search.ledger import Ledger
-from autoseg.search.run_files import read_config, read_fingerprint
-from autoseg.search.run_folder import RunFolder, new_run_path, slug
+from autoseg.store.ledger import Ledger
+from autoseg.store.run_files import read_config, read_fingerprint
+from autoseg.store.run_folder import RunFolder, new_run_path, slug
 from autoseg.surrogates import build_space
 from autoseg.tracking.status import read_status
 
@@ -201,7 +201,7 @@ def test_a_run_of_an_earlier_version_had_the_defaults_of_later_keys(tmp_path: Pa
 def test_a_second_process_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "run"
     code = (
-        "import sys; from pathlib import Path; from autoseg.search.run_folder import RunFolder\n"
+        "import sys; from pathlib import Path; from autoseg.store.run_folder import RunFolder\n"
         f"RunFolder.open(Path({str(path)!r}), {FIXED!r})"
     )
     with RunFolder.create(path, {}, FIXED):
@@ -238,7 +238,7 @@ def test_a_folder_that_could_not_be_begun_may_be_tried_again(
         write_atomic(path, text)
 
     with monkeypatch.context() as patched, pytest.raises(OSError, match="no space"):
-        patched.setattr("autoseg.search.run_folder.write_atomic", write)
+        patched.setattr("autoseg.store.run_folder.write_atomic", write)
         RunFolder.create(tmp_path / "run", {"metric": "biou"}, FIXED)
     RunFolder.create(tmp_path / "run", {"metric": "biou"}, FIXED).close()
 

@@ -18,9 +18,9 @@ from autoseg.config import SoftLabelConfig
 from autoseg.errors import InputError
 from autoseg.losses import build_loss
 from autoseg.metrics import names
-from autoseg.search import proxy
-from autoseg.search.proxy import ProxyTask
-from autoseg.search.rungs import Rungs, Watch
+from autoseg.proxy import task as proxy_task
+from autoseg.proxy.rungs import Rungs, Watch
+from autoseg.proxy.task import ProxyTask
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> ProxyTask:
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gpu]:
     with imitated(monkeypatch) as gpu:
         yield gpu
-    proxy._resident.cache_clear()  # images that lie there
+    proxy_task._resident.cache_clear()  # images that lie there
 
 
 def train(task: ProxyTask, spec: str, device: str) -> dict[str, float]:

@@ -20,8 +20,9 @@ from autoseg import limits
 from autoseg.config import CompareConfig, DataConfig, ModelConfig, ProxyConfig, SearchConfig, without_limits
 from autoseg.errors import InputError, out_of_memory
 from autoseg.files import GB
-from autoseg.search import keepsakes, shared
-from autoseg.search.rungs import Watch
+from autoseg.proxy import shared
+from autoseg.proxy.predictions import IMAGES, save_predictions
+from autoseg.proxy.rungs import Watch
 
 if TYPE_CHECKING:  # the search process builds the task without torch; workers import it when they run it
     import torch
@@ -55,7 +56,7 @@ class ProxyTask:
     final_split: str | None = None
     per_class: bool = False  # score every class too, as "<metric>/<class>"; NaN where it does not occur
     save_to: str | None = None  # a `.safetensors` file for the trained network (a `proxy.soft.teacher` of others)
-    predictions: str | None = None  # a folder for the predicted classes of a few scored images (see `keepsakes`)
+    predictions: str | None = None  # a folder for the predicted classes of a few scored images, see `predictions`
     counts_to: str | None = None  # an `.npz` file for what each scored image contributes (`autoseg.metrics.images`)
     # a folder for what trainings with the same seed share, so that it is made once for all of them; see `shared`. The
     # scores do not depend on it
@@ -261,9 +262,9 @@ class ProxyTask:
         from autoseg.training import predict
 
         split, scored = self.final_split or "train", self._rows()[1]
-        rows = scored[torch.linspace(0, len(scored) - 1, min(keepsakes.IMAGES, len(scored))).round().long()]
+        rows = scored[torch.linspace(0, len(scored) - 1, min(IMAGES, len(scored))).round().long()]
         classes = predict(model, self._view(precision, rows))
-        keepsakes.save(dict(zip(rows.tolist(), classes.numpy(), strict=True)), split, folder)
+        save_predictions(dict(zip(rows.tolist(), classes.numpy(), strict=True)), split, folder)
 
     def _rows(self) -> tuple[Tensor, Tensor]:
         """Indices trained on (in `train`) and scored (in `train`, or in the final split), these by size."""

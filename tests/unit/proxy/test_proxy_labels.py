@@ -13,7 +13,7 @@ from two_raters import two_raters
 import autoseg
 from autoseg.config import SoftLabelConfig
 from autoseg.errors import InputError
-from autoseg.search.proxy import ProxyTask
+from autoseg.proxy.task import ProxyTask
 from autoseg.training.targets import UNLABELLED
 
 

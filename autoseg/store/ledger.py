@@ -37,7 +37,7 @@ from sqlalchemy.pool import NullPool
 from autoseg.errors import InputError
 from autoseg.execution import Outcome
 from autoseg.files import no_space_error, unwritable
-from autoseg.search.records import COMPLETE, PRUNED, RUNNING, TrialRecord, usable
+from autoseg.store.records import COMPLETE, PRUNED, RUNNING, TrialRecord, usable
 
 STUDIES = ("search", "confirm", "floor")
 PREFIX = "theta."

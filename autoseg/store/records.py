@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from autoseg.search.paired import Paired, Summary
+from autoseg.store.paired import Paired, Summary
 
 RUNNING = "running"
 COMPLETE = "complete"
