@@ -64,7 +64,7 @@ def note(folder: RunFolder, budget: Budget, formulas: Mapping[str, str]) -> None
     Args:
         folder: of the comparison.
         budget: as in `admit`.
-        formulas: of `search.own.formulas`: metrics and losses of one's own that it uses.
+        formulas: of `user_code.formulas`: metrics and losses of one's own that it uses.
 
     Raises:
         InputError: trainings of the budget before have no result yet; a formula was edited since it had a result.
