@@ -16,17 +16,17 @@ from autoseg.config import RIVALS, ConfirmConfig, SearchSettings
 from autoseg.controllers import Controller, build_controller
 from autoseg.controllers.base import check_integer, check_number
 from autoseg.errors import InputError
-from autoseg.execution import build_executor, places
+from autoseg.execution import build_executor, worker_devices
 from autoseg.metrics import is_known, own_metrics, parse
 from autoseg.metrics.base import MetricOptions
 from autoseg.proxy.candidate import CandidateTask, Train
 from autoseg.search.loop import Problem, run_search
 from autoseg.search.observer import Observer, Observers, Plan, Progress
 from autoseg.search.publish import CardPublisher
-from autoseg.search.target import begins, check_settings, hand_made_rivals, space_of
+from autoseg.search.target import check_settings, hand_made_rivals, space_of, start_theta
 from autoseg.store.records import COMPLETE, SearchResult, TrialRecord, percent
 from autoseg.store.run_folder import RunFolder, new_run_path
-from autoseg.store.user_code import Knowing
+from autoseg.store.user_code import WithUserCode
 from autoseg.store.versions import versions
 from autoseg.surrogates.space import SearchSpace
 from autoseg.tracking import Log, Terminal
@@ -138,7 +138,7 @@ def search(
     if start is not None and not isinstance(controller, str):
         raise InputError("start", "none beside a controller, which has its own mean", repr(start))
     chosen = (
-        build_controller(controller, bound.dim, begins(bound, start, controller), seed=seed)
+        build_controller(controller, bound.dim, start_theta(bound, start, controller), seed=seed)
         if isinstance(controller, str)
         else type(controller)(controller.settings)  # as new: the record of what it was told elsewhere is not the run's
     )
@@ -166,14 +166,14 @@ def search(
     if inline and cluster is not None:
         raise InputError("cluster", "none with inline=True, which trains in this process", repr(cluster))
     kind = "inline" if inline else "processes" if cluster is None else "ray"
-    devices = places(kind, workers, device, per_device, threads, cluster or "auto")
+    devices = worker_devices(kind, workers, device, per_device, threads, cluster or "auto")
     path = Path(run_dir) if run_dir is not None else new_run_path(Path("runs"), metric, "custom")
     with ExitStack() as stack:
         folder = stack.enter_context(RunFolder.create_or_open(path, config, fixed, rounds))
         executor = stack.enter_context(
             build_executor(
                 kind,
-                Knowing(task),
+                WithUserCode(task),
                 devices,
                 threads=threads,
                 timeout_s=timeout_s,

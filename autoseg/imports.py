@@ -21,7 +21,7 @@ NAME = r"[a-z_][a-z0-9_]*"  # pattern of the name of a metric or loss
 OWN = "One of your own is known once its file is imported: imports=[FILE.py] on the command line."
 
 
-def located(names: Sequence[str]) -> list[str]:
+def resolve_paths(names: Sequence[str]) -> list[str]:
     """The names as they hold in every folder: files by their absolute paths, modules as they are.
 
     Raises:
@@ -30,11 +30,11 @@ def located(names: Sequence[str]) -> list[str]:
     return [str(_file(name)) if _is_file(name) else name for name in names]
 
 
-def reachable(names: Sequence[str]) -> None:
+def make_importable(names: Sequence[str]) -> None:
     """Let files import what lies beside them, here and in every worker that is started from now on.
 
     Args:
-        names: of `located`.
+        names: of `resolve_paths`.
     """
     for name in names:
         folder = str(Path(name).parent)
@@ -42,7 +42,7 @@ def reachable(names: Sequence[str]) -> None:
             sys.path.append(folder)  # last: it hides no module that is installed
 
 
-def load(names: Sequence[str]) -> None:
+def import_modules(names: Sequence[str]) -> None:
     """Import the modules, each once in a process; what they register is known from then on.
 
     Workers get a file's content with their task: to change it while a search runs changes nothing in the search.
@@ -53,8 +53,8 @@ def load(names: Sequence[str]) -> None:
     Raises:
         InputError: a file that does not exist, a module that cannot be found or imported.
     """
-    names = located(names)
-    reachable(names)
+    names = resolve_paths(names)
+    make_importable(names)
     for name in names:
         try:
             _load_file(Path(name)) if _is_file(name) else importlib.import_module(name)

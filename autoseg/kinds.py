@@ -14,10 +14,10 @@ from autoseg.errors import InputError, did_you_mean
 NOUNS = {int: "whole number", float: "number", str: "text"}
 
 
-class Judged:
+class CheckedArguments:
     """Base of classes whose constructor refuses arguments of a kind that its annotations do not name.
 
-    Judged are None, flags, numbers, text, `Literal`, lists and mappings; where anything else is named, all passes.
+    Checked are None, flags, numbers, text, `Literal`, lists and mappings; where anything else is named, all passes.
     """
 
     def __new__(cls, *args: Any, **options: Any) -> Self:

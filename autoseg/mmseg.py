@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from autoseg.config import PAPER_METRICS
 from autoseg.errors import Diverged, InputError
-from autoseg.imports import load
+from autoseg.imports import import_modules
 from autoseg.losses import LossSum, SegLoss, build_loss, loss_names
 from autoseg.losses.ranks import sync_counts as sync
 from autoseg.metrics import Metric, MetricSum, build_metric
@@ -54,7 +54,7 @@ class AutoSegLoss(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
-        load(imports)
+        import_modules(imports)
         if not loss_name.startswith("loss_"):
             hint = "mmsegmentation trains only on names that do."
             raise InputError("loss_name", "a name that begins with loss_", repr(loss_name), hint)
@@ -152,7 +152,7 @@ class AutoSegMetric(BaseMetric):
         imports: Sequence[str] = (),
         **base: Any,
     ) -> None:
-        load(imports)
+        import_modules(imports)
         super().__init__(**base)
         self.metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
         self.ignore_index, self.tolerance, self.drop_background = ignore_index, tolerance, drop_background

@@ -31,9 +31,9 @@ import optuna
 from autoseg.config import ConfirmConfig, DataConfig, SearchSettings
 from autoseg.controllers import build_controller
 from autoseg.execution import InlineExecutor, ProcessExecutor
-from autoseg.search.bench import Bench
 from autoseg.search.loop import Problem, run_search
 from autoseg.search.observer import Amount, Observer
+from autoseg.search.trials import TrialRunner
 from autoseg.store.ledger import Ledger
 from autoseg.store.records import TrialRecord
 from autoseg.store.run_folder import RunFolder
@@ -71,7 +71,7 @@ def orchestration(folder: Path) -> Row:
         RunFolder.create(folder / "run", {}, {}) as run,
         ProcessExecutor(Sleeps(SLEEP_S), ["cpu"]) as executor,
     ):
-        bench = Bench(Ledger(folder / "warm.db", NAMES), executor, Observer(), Amount(1))
+        bench = TrialRunner(Ledger(folder / "warm.db", NAMES), executor, Observer(), Amount(1))
         bench.train("search", plan(0, 1), lambda scores: scores["miou"])  # the worker is up
         start = time.perf_counter()
         run_search(run, problem, controller, executor, settings, lambda finding: None, Observer())
@@ -134,7 +134,7 @@ class Round:
     """One round of PPO: asked, planned, run (by a task that takes no time), recorded, told."""
 
     def __init__(self, ledger: Ledger) -> None:
-        self.bench = Bench(ledger, InlineExecutor(Sleeps(0.0)), Observer(), Amount(HISTORY))
+        self.bench = TrialRunner(ledger, InlineExecutor(Sleeps(0.0)), Observer(), Amount(HISTORY))
         self.controller = build_controller("ppo", len(NAMES), [0.5] * len(NAMES), seed=0)
         self.number = HISTORY
 

@@ -34,8 +34,8 @@ class FirstStep:
 
 def start(data: dict[str, Any], workers: str) -> None:
     """Print when the first worker made its first step, and how much memory the largest needed."""
-    from autoseg.cli.ahead import standby
     from autoseg.cli.configuration.compose import compose
+    from autoseg.cli.prestart import standby
     from autoseg.config import DataConfig, SearchConfig
     from autoseg.execution import Job, ProcessExecutor
 

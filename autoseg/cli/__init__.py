@@ -1,7 +1,7 @@
 """The console command `autoseg`: finds the subcommand, runs it, turns errors into exit statuses.
 
 * a module for each command, `search` to `doctor`, with `HELP` and `run(command, argv) -> int`; `arguments` reads their
-  words, `ahead` starts workers before anything heavy is imported, `faults` is what is said when a command fails;
+  words, `prestart` starts workers before anything heavy is imported, `faults` is what is said when a command fails;
 * `configuration`: from those words, or from a stored run, to a checked configuration;
 * `jobs`: from there to an ended run, for the commands that train.
 

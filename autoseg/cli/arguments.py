@@ -54,7 +54,7 @@ class Arguments(argparse.ArgumentParser):
         self._help_text = help_text
 
     def keys(self, argv: Sequence[str]) -> argparse.Namespace:
-        """Read the words of a command that has a configuration, `words`, and `--cfg`, which `shown` answers."""
+        """Read the words of a command that has a configuration, `words`, and `--cfg`, which `print_configs` answers."""
         self.add_argument("--cfg", action="store_true")
         self.add_argument("words", nargs="*")
         return self.parse_intermixed_args(argv)
@@ -72,7 +72,7 @@ class Arguments(argparse.ArgumentParser):
         raise InputError(self.prog, "arguments as in its --help", message, f"Type {self.prog} --help.")
 
 
-def shown(command: str, *configs: Any) -> int:
+def print_configs(command: str, *configs: Any) -> int:
     """Print configurations, once everything they name is known to exist; returns the exit status.
 
     Raises:
@@ -81,7 +81,7 @@ def shown(command: str, *configs: Any) -> int:
     from autoseg.cli.configuration import stored
 
     for config in configs:
-        importlib.import_module(f"autoseg.cli.jobs.{command}").named(config)
+        importlib.import_module(f"autoseg.cli.jobs.{command}").resolve_names(config)
     print("---\n".join(stored.as_yaml(config) for config in configs), end="")
     return 0
 

@@ -5,8 +5,8 @@ Nothing heavy is imported here, so that the workers start first. `jobs/compare.p
 
 from __future__ import annotations
 
-from autoseg.cli import ahead
-from autoseg.cli.arguments import Arguments, shown
+from autoseg.cli import prestart
+from autoseg.cli.arguments import Arguments, print_configs
 from autoseg.cli.configuration import compose
 from autoseg.cli.configuration.check import absolute_paths, check
 from autoseg.cli.configuration.overrides import typed_keys
@@ -54,5 +54,5 @@ def run(command: str, argv: list[str]) -> int:
         config = like(config, typed)
     check(config)
     if given.cfg:
-        return shown(command, config)
-    return ahead.job(command, config, config.proxy.threads)
+        return print_configs(command, config)
+    return prestart.job(command, config, config.proxy.threads)

@@ -19,10 +19,10 @@ from autoseg.cli.configuration.check import absolute_paths, check
 from autoseg.cli.configuration.compose import compose, options
 from autoseg.config import DataConfig, SearchConfig
 from autoseg.errors import InputError, in_a_line
-from autoseg.execution import places
+from autoseg.execution import worker_devices
 from autoseg.execution.devices import visible_gpus
 from autoseg.files import GB, cache_folder, existing
-from autoseg.imports import load
+from autoseg.imports import import_modules
 from autoseg.machine import cpu_cores, free_memory
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def own_code(imports: list[str]) -> Finding:
     from autoseg.metrics import own_metrics
 
     try:
-        load(imports)
+        import_modules(imports)
     except InputError as error:
         return Finding("imports", "missing", str(error))
     brought = [f"metric {own.name}" for own in own_metrics()] + [f"loss {own.name}" for own in own_losses()]
@@ -110,15 +110,15 @@ def own_code(imports: list[str]) -> Finding:
 
 def settings(config: SearchConfig) -> Finding:
     """Whether a search would take the keys, as far as that can be said without its data."""
-    from autoseg.cli.jobs.search import named
+    from autoseg.cli.jobs.search import resolve_names
 
     where = config.executor
     try:
         absolute_paths(config)
         check(config)
-        named(config)
+        resolve_names(config)
         if where.name != "ray":  # a cluster is looked at by itself
-            places(where.name, config.workers, config.device, where.per_device, config.proxy.threads)
+            worker_devices(where.name, config.workers, config.device, where.per_device, config.proxy.threads)
     except InputError as error:
         return Finding("settings", "missing", str(error))
     return Finding("settings", "ok", f"{config.metric} in space {config.space.name} with {config.controller.name}")
@@ -220,7 +220,7 @@ def data_folders(data: DataConfig, size: Sequence[int]) -> Iterator[Finding]:
     elif data.root is None:
         yield Finding("data", "missing", f"data={data.name} needs data.root=DIR")
     else:
-        from autoseg.data.files import files_in
+        from autoseg.data.folder import files_in
 
         root, empty = Path(data.root).expanduser(), False
         for split in (data.train_split, data.val_split):
@@ -235,7 +235,7 @@ def data_folders(data: DataConfig, size: Sequence[int]) -> Iterator[Finding]:
 
 def _fit(data: DataConfig, size: Sequence[int]) -> Iterator[Finding]:
     """Whether the files of a pair of folders go together, and with the classes; and prepared, onto the disk."""
-    from autoseg.data.files import open_folder
+    from autoseg.data.folder import open_folder
 
     try:
         source = open_folder(data)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from autoseg.cli.arguments import IMPORTS, Arguments, code_named, write_output
 from autoseg.errors import InputError, unknown_name
-from autoseg.imports import load, located
+from autoseg.imports import import_modules, resolve_paths
 from autoseg.store.run_folder import slug
 
 HELP = """
@@ -38,7 +38,7 @@ def run(command: str, argv: list[str]) -> int:
     given = parser.parse_args(words)
     if given.format not in SUFFIX:
         raise unknown_name("--format", given.format, SUFFIX)
-    from autoseg.evidence.export.files import as_files  # torch: only once the arguments are right
+    from autoseg.evidence.export.formats import as_files  # torch: only once the arguments are right
     from autoseg.losses import LossCard
     from autoseg.losses.build import card_path, known_card
     from autoseg.surrogates import known_losses
@@ -46,13 +46,13 @@ def run(command: str, argv: list[str]) -> int:
     known = given.run in known_losses()
     if not known and not Path(given.run).expanduser().exists():
         raise InputError("RUN", "a run folder, a loss card or a known loss", f"{given.run}, which does not exist")
-    load(named[IMPORTS])
+    import_modules(named[IMPORTS])
     card = known_card(given.run) if known else LossCard.load(card_path(given.run) or given.run)
     default = slug(card.target).replace("-", "_").replace(".", "_") + "_loss" + SUFFIX[given.format]
     target = Path(given.file).expanduser() if given.file else Path(default)
     if not target.parent.is_dir():
         raise InputError("-o", "a file in an existing folder", str(target))
-    for path, content in as_files(card, given.format, target, located(named[IMPORTS])).items():
+    for path, content in as_files(card, given.format, target, resolve_paths(named[IMPORTS])).items():
         write_output(path, content)
         print(f"wrote {path}")
     if not card.confirmed and not known:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from autoseg.cli.arguments import IMPORTS, Arguments, code_named
-from autoseg.imports import load
+from autoseg.imports import import_modules
 
 HELP = {
     "metrics": """
@@ -39,7 +39,7 @@ def run(command: str, argv: list[str]) -> int:
     """Print the list that `command` names."""
     named, words = code_named(command, argv)
     Arguments(command, HELP[command]).parse_args(words)
-    load(named[IMPORTS])
+    import_modules(named[IMPORTS])
     rows = list(_LISTS[command]())
     width = max(len(name) for name, _ in rows)
     for name, text in rows:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from autoseg.cli.arguments import IMPORTS, Arguments, code_named, write_output
 from autoseg.errors import InputError
-from autoseg.imports import load
+from autoseg.imports import import_modules
 from autoseg.mmconfigs import OF_A_REPORT
 from autoseg.store.run_files import read_config
 
@@ -49,7 +49,7 @@ def run(command: str, argv: list[str]) -> int:
 
     for path in paths:
         require(read_config(path), named, path, OF_A_REPORT)
-    load(named[IMPORTS])
+    import_modules(named[IMPORTS])
     runs = open_runs(paths, force=given.force)
     text = report(runs, [command_for(run.config, run.path) for run in runs])
     content = text.encode(errors="replace")  # names may have half a character in them

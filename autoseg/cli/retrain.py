@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autoseg.cli.arguments import Arguments, shown
+from autoseg.cli.arguments import Arguments, print_configs
 from autoseg.cli.configuration import compose
 from autoseg.cli.configuration.check import absolute_paths, check
 from autoseg.cli.configuration.overrides import typed_keys
@@ -50,7 +50,7 @@ def run(command: str, argv: list[str]) -> int:
         _refuse_beside_config(typed)
     check(config)
     if given.cfg:
-        return shown(command, config)
+        return print_configs(command, config)
     from autoseg.cli.jobs.retrain import retrain  # torch: only once the arguments are right
 
     return retrain(config)

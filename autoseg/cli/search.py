@@ -5,8 +5,8 @@ Nothing heavy is imported here, so that the workers start first. `jobs/search.py
 
 from __future__ import annotations
 
-from autoseg.cli import ahead, faults
-from autoseg.cli.arguments import Arguments, shown
+from autoseg.cli import faults, prestart
+from autoseg.cli.arguments import Arguments, print_configs
 from autoseg.cli.configuration import compose
 from autoseg.cli.configuration.check import absolute_paths, check
 from autoseg.cli.configuration.overrides import typed_keys
@@ -54,14 +54,14 @@ def run(command: str, argv: list[str]) -> int:
     if len(configs) > 1 and any(config.run_dir is not None for config in configs):
         raise InputError("run_dir", "none with -m", configs[0].run_dir, "Each search makes its own in runs/.")
     if given.cfg:
-        return shown(command, *configs)
+        return print_configs(command, *configs)
     if len(configs) > 1:  # a sweep of days shall not end at a word that could have been read before it
         from autoseg.cli.jobs.search import build
 
         for config in configs:
             build(config)
         return _sweep(command, values, configs)
-    return ahead.job(command, configs[0], configs[0].proxy.threads)
+    return prestart.job(command, configs[0], configs[0].proxy.threads)
 
 
 def _sweep(command: str, values: list[str], configs: list[SearchConfig]) -> int:
@@ -71,7 +71,7 @@ def _sweep(command: str, values: list[str], configs: list[SearchConfig]) -> int:
         name = f"[{number}/{len(configs)}] {words}"
         print(name, flush=True)
         try:
-            status = ahead.job(command, config, config.proxy.threads)
+            status = prestart.job(command, config, config.proxy.threads)
         except BrokenPipeError:  # nobody reads any more
             raise
         except Exception as error:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from autoseg.cli import ahead
-from autoseg.cli.arguments import Arguments, code_named, shown
+from autoseg.cli import prestart
+from autoseg.cli.arguments import Arguments, code_named, print_configs
 from autoseg.cli.configuration import compose
 from autoseg.cli.configuration.check import absolute_paths, check
 from autoseg.cli.configuration.named_code import require
@@ -59,5 +59,5 @@ def run(command: str, argv: list[str]) -> int:
     source = searched(Path(config.run))
     require(source, {**named, "imports": config.imports}, config.run)
     if given.cfg:
-        return shown(command, config)
-    return ahead.job(command, config, source.proxy.threads)
+        return print_configs(command, config)
+    return prestart.job(command, config, source.proxy.threads)

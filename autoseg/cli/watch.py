@@ -139,7 +139,7 @@ class Watch:
 
     def _news(self, status: Status) -> bool:
         """Print what has ended since the last look; returns whether anything has."""
-        from autoseg.tracking.lines import told
+        from autoseg.tracking.lines import training_line
         from autoseg.tracking.status import round_line
 
         first, lines = not self._began, []
@@ -159,7 +159,7 @@ class Watch:
             before = len(ended) - LATEST
             lines.append(f"  {before} training{'s' if before > 1 else ''} before these:")
             ended = ended[-LATEST:]
-        lines += ["  " + told(record, metric_of(status)) for record in ended]
+        lines += ["  " + training_line(record, metric_of(status)) for record in ended]
         for line in lines:
             self._say(line)
         before, self._done = self._done, len(status.done)
@@ -190,10 +190,10 @@ class Watch:
     def _go_on(self, status: Status) -> str:
         if status.kind == "search" and "data" not in status.config:  # from Python
             return f"Go on with the same call of autoseg.search, run_dir={str(self._path)!r}."
-        from autoseg.cli.configuration.named_code import again  # Hydra, for its quoting
+        from autoseg.cli.configuration.named_code import resume_arguments  # Hydra, for its quoting
         from autoseg.cli.configuration.overrides import typed
 
-        return f"Go on with: autoseg {status.kind} {typed('resume', str(self._path))}{again(status.config)}"
+        return f"Go on with: autoseg {status.kind} {typed('resume', str(self._path))}{resume_arguments(status.config)}"
 
 
 def metric_of(status: Status) -> str:

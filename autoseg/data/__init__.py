@@ -1,7 +1,7 @@
 """Images, masks and splits: prepared once into a memory-mapped file, augmented in batches on the device.
 
 * `segdata`: `open_data`, from a configuration to images and labels; `source` is what kinds of data promise: `builtin`,
-  `files`, `mmseg_source`; `decode` reads one file, `threads` many;
+  `folder`, `mmseg_source`; `decode` reads one file, `threads` many;
 * `cache`: the file, made `once` by whichever process comes first; `remarks` on what is odd in it;
 * `holdout`: which training images a search is judged on; `augment`: scale, crop, flip, colours, on the device.
 """

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.config import DataConfig
-from autoseg.data.files import OUT_OF_RANGE, FileSource, Item, check_classes, check_items
+from autoseg.data.folder import OUT_OF_RANGE, FileSource, Item, check_classes, check_items
 from autoseg.data.source import IGNORE, generated_palette
 from autoseg.errors import InputError
 from autoseg.mmconfigs import config_path, mmengine_config, type_name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from autoseg.config import DataConfig
-from autoseg.data.files import IMAGE_SUFFIXES, lone_masks
+from autoseg.data.folder import IMAGE_SUFFIXES, lone_masks
 from autoseg.data.holdout import split_holdout
 from autoseg.data.segdata import SegData
 from autoseg.data.source import check_present

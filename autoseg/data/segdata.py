@@ -14,7 +14,7 @@ from torch import Tensor
 from autoseg.config import DataConfig
 from autoseg.data.builtin import BuiltinSource
 from autoseg.data.cache import cache_file, check_size
-from autoseg.data.files import open_folder
+from autoseg.data.folder import open_folder
 from autoseg.data.mmseg_source import open_mmseg
 from autoseg.data.source import IGNORE, Source
 from autoseg.errors import InputError, unknown_name

@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from autoseg.execution.devices import slots
+from autoseg.execution.devices import local_devices
 from autoseg.execution.inline import InlineExecutor
 from autoseg.execution.job import Executor, Job, Outcome, Task, Watched
 from autoseg.execution.processes import ProcessExecutor, Standby
 
 __all__ = [
     "Executor", "InlineExecutor", "Job", "Outcome", "ProcessExecutor", "Standby", "Task", "Watched", "build_executor",
-    "places", "slots",
+    "local_devices", "worker_devices",
 ]  # fmt: skip
 
 
-def places(
+def worker_devices(
     name: str,
     workers: str | int = "auto",
     device: str = "auto",
@@ -28,17 +28,17 @@ def places(
     threads: int = 1,
     address: str = "auto",
 ) -> list[str]:
-    """The device of each worker of an executor: `slots`, or `cluster_slots` of the cluster at an address.
+    """The device of each worker of an executor: `local_devices`, or `cluster_devices` of the cluster at an address.
 
     Raises:
         InputError: they cannot be had, or there is no such cluster, to which this process is connected then.
     """
     if name != "ray":
-        return slots(workers, device, per_device, threads)
-    from autoseg.execution.cluster import cluster_slots, connect
+        return local_devices(workers, device, per_device, threads)
+    from autoseg.execution.cluster import cluster_devices, connect
 
     connect(address)
-    return cluster_slots(workers, device, per_device, threads)
+    return cluster_devices(workers, device, per_device, threads)
 
 
 def build_executor(
@@ -57,7 +57,7 @@ def build_executor(
     Args:
         name: which.
         task: what it runs.
-        devices: of its `places`.
+        devices: of its `worker_devices`.
         threads: per worker; this process keeps its own.
         timeout_s: as in `ProcessExecutor`; without effect in this process.
         retries: fresh attempts after a worker died, hung or ran out of memory; none in this process.

@@ -1,6 +1,6 @@
 """The executor on several machines: a worker is an actor of a running Ray cluster, which chooses the machine.
 
-The same loop as with processes (`crew`): Ray is asked to start actors, to carry messages and to tell who died. All
+The same loop as with processes (`worker_pool`): Ray is asked to start actors, carry messages and tell who died. All
 machines have the same packages, and see the run folder and the data under the same paths.
 """
 
@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoseg.errors import InputError
-from autoseg.execution.crew import Crew, Worker
 from autoseg.execution.devices import number_of
 from autoseg.execution.job import Attempt, Outcome, Task, attempt
 from autoseg.execution.processes import thread_variables
 from autoseg.execution.worker import load
+from autoseg.execution.worker_pool import Worker, WorkerPool
 
 if TYPE_CHECKING:
     from ray import ObjectRef
@@ -72,7 +72,7 @@ def _knock(address: str) -> None:
     socket.create_connection((host, int(port)), timeout=10).close()
 
 
-def cluster_slots(
+def cluster_devices(
     workers: str | int = "auto", device: str = "auto", per_device: int = 1, threads: int = 1
 ) -> list[str]:
     """One kind of device per worker, of the cluster that this process is connected to.
@@ -130,20 +130,20 @@ class RayWorker(Worker):
         self.reply: ObjectRef[Any] | None = None  # what it owes an answer to
         self._end = "was stopped"
 
-    def give(self, task: bytes, log: Path | None) -> None:
+    def send_task(self, task: bytes, log: Path | None) -> None:
         """As of any worker; the log by its whole path, since an actor begins in a folder of Ray's."""
-        super().give(task, log and log.absolute())
+        super().send_task(task, log and log.absolute())
 
     def _send(self, message: object) -> None:
         self.reply = self._actor.answer.remote(message)
 
-    def spoke(self) -> bool:
+    def has_message(self) -> bool:
         """Whether there is an answer, or its actor has died."""
         import ray
 
         return self.reply is not None and bool(ray.wait([self.reply], timeout=0)[0])
 
-    def hear(self) -> Attempt | str | None:
+    def receive(self) -> Attempt | str | None:
         """The answer, which must be there; EOFError if the actor is dead."""
         import ray
 
@@ -175,13 +175,13 @@ class RayWorker(Worker):
             self.kill()
 
 
-class RayExecutor(Crew[RayWorker]):
+class RayExecutor(WorkerPool[RayWorker]):
     """Runs jobs on actors of the cluster that this process is connected to.
 
     A machine that is lost costs its trainings an attempt; its workers are started again where there is room, at once or
     when there is, while the others go on.
 
-    Arguments are those of `Crew`, with the slots of `cluster_slots`, and a log in a folder that all machines see.
+    Arguments are those of `WorkerPool`, with the slots of `cluster_devices`, and a log in a folder that all see.
 
     Raises:
         WorkerError: from `run`, if the task does not arrive in the workers.
@@ -204,7 +204,7 @@ class RayExecutor(Crew[RayWorker]):
     def _limit(self, worker: RayWorker) -> float:
         """One that waits for room keeps nobody waiting while others have a place."""
         waits = worker.job is None and not worker.ready
-        return float("inf") if waits and any(one.ready for one in self._crew.values()) else super()._limit(worker)
+        return float("inf") if waits and any(one.ready for one in self._pool.values()) else super()._limit(worker)
 
 
 def share_of(slots: Sequence[str], threads: int) -> float:

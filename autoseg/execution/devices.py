@@ -13,7 +13,9 @@ from autoseg.machine import cpu_cores, free_memory
 WORKER_BYTES = 1_300_000_000  # of a CPU worker with CamVid loaded, at most
 
 
-def slots(workers: str | int = "auto", device: str = "auto", per_device: int = 1, threads: int = 1) -> list[str]:
+def local_devices(
+    workers: str | int = "auto", device: str = "auto", per_device: int = 1, threads: int = 1
+) -> list[str]:
     """One device name per worker.
 
     Args:

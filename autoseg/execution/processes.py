@@ -19,9 +19,9 @@ from typing import Any, Self
 
 import cloudpickle
 
-from autoseg.execution.crew import Crew, Worker
 from autoseg.execution.devices import visible_gpus
 from autoseg.execution.job import Attempt, Task
+from autoseg.execution.worker_pool import Worker, WorkerPool
 
 LEAVE_S = 3.0
 
@@ -63,11 +63,11 @@ class WorkerProcess(Worker):
         except OSError:  # it is dead; the next look at it tells
             self.ready = False
 
-    def spoke(self) -> bool:
-        """Whether there is a message; at the end of the pipe too, which `hear` raises."""
+    def has_message(self) -> bool:
+        """Whether there is a message; at the end of the pipe too, which `receive` raises."""
         return self.pipe.poll()
 
-    def hear(self) -> Attempt | str | None:
+    def receive(self) -> Attempt | str | None:
         """The next message (see `worker.main`), which must be there; EOFError if the worker is dead."""
         try:
             message: Attempt | str | None = self.pipe.recv()
@@ -137,14 +137,14 @@ class Standby:
         self, slots: Sequence[str], threads: int, prepare: Callable[[], object], *, start: bool = True
     ) -> None:
         self.slots, self.threads = list(slots), threads
-        self._crew: dict[int, WorkerProcess] = {}  # by the index of the slot
+        self._pool: dict[int, WorkerProcess] = {}  # by the index of the slot
         pickled = cloudpickle.dumps(prepare)
         for index, slot in enumerate(slots if start else ()):
-            self._crew[index] = WorkerProcess(slot, threads, prepare=pickled)
+            self._pool[index] = WorkerProcess(slot, threads, prepare=pickled)
 
     def take(self, index: int) -> WorkerProcess | None:
         """The worker of a slot, the first time; None if it has died."""
-        worker = self._crew.pop(index, None)
+        worker = self._pool.pop(index, None)
         if worker is not None and worker.dead():
             worker.kill()
             return None
@@ -152,8 +152,8 @@ class Standby:
 
     def close(self) -> None:
         """Kill those that were not taken."""
-        while self._crew:
-            self._crew.popitem()[1].kill()
+        while self._pool:
+            self._pool.popitem()[1].kill()
 
     def __enter__(self) -> Self:
         return self
@@ -162,14 +162,14 @@ class Standby:
         self.close()
 
 
-class ProcessExecutor(Crew[WorkerProcess]):
+class ProcessExecutor(WorkerPool[WorkerProcess]):
     """Runs jobs on one spawned process per slot. They start with the first run and stay until `close`.
 
     Args:
         task: called in the workers as `task(payload, device)`; sent to each of them once, by cloudpickle.
         slots: the device of each worker, "cpu" or "cuda:<index>" (see `slots()`).
         standby: workers for the same slots and threads that have been started already; None: there are none.
-        options: threads, timeout_s, retries and log, as in `Crew`.
+        options: threads, timeout_s, retries and log, as in `WorkerPool`.
 
     Raises:
         WorkerError: from `run`, if the task does not arrive in the workers.

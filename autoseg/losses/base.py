@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from autoseg.errors import InputError
-from autoseg.kinds import Judged
+from autoseg.kinds import CheckedArguments
 from autoseg.losses.batch import Batch, check_batch
 from autoseg.metrics.base import MetricOptions
 from autoseg.metrics.labels import Validate, check_shapes, check_tensors
 
 
-class SegLoss(Judged, nn.Module, ABC):
+class SegLoss(CheckedArguments, nn.Module, ABC):
     """A segmentation loss: logits (N, C, H, W) and labels to one finite scalar.
 
     A subclass writes `compute`, and `prepare` if it needs more than the batch's labels. Nothing countable in

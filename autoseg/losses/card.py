@@ -12,7 +12,7 @@ import numpy as np
 
 from autoseg.errors import InputError, first_line, unknown_name
 from autoseg.files import replacing
-from autoseg.kinds import Judged
+from autoseg.kinds import CheckedArguments
 from autoseg.losses.searched import SearchedLoss, searched_loss
 from autoseg.surrogates import SearchSpace, SurrogateLoss
 
@@ -21,7 +21,7 @@ _OPTIONS = ("ignore_index", "tolerance", "drop_background", "absent", "eps", "lo
 
 
 @dataclass(frozen=True)
-class LossCard(Judged):
+class LossCard(CheckedArguments):
     """A found loss with its provenance; plain data.
 
     Attributes:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from autoseg.errors import InputError
 from autoseg.imports import NAME
-from autoseg.kinds import Judged
+from autoseg.kinds import CheckedArguments
 from autoseg.metrics.labels import check_ids, check_tensors
 from autoseg.metrics.logic import Logic, Plane
 from autoseg.metrics.maps import HardLogic
@@ -40,7 +40,7 @@ def exact(sums: Sums) -> Sums:
 
 
 @dataclass
-class MetricOptions(Judged):
+class MetricOptions(CheckedArguments):
     """What a metric is told about the data.
 
     Attributes:

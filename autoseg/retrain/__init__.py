@@ -2,5 +2,5 @@
 
 * `build`: the config, plain data; `loaders` are its data, `parts` what it names of ours;
 * `runner` runs it and keeps its scores; `launch` is what several processes agree on before;
-* `files`, `checkpoint`: what is wrong with a file that is read, and reading one without executing it.
+* `file_errors`: what is wrong with a file that is read.
 """

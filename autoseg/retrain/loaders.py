@@ -16,7 +16,7 @@ import autoseg
 from autoseg.config import DataConfig, RetrainConfig, TrainConfig
 from autoseg.data.builtin import CLASSES, SIDE
 from autoseg.data.cache import images_folder
-from autoseg.data.files import open_folder
+from autoseg.data.folder import open_folder
 from autoseg.data.mmseg_source import LOADING, check_loading, leaves, open_mmseg, settle, splits_of
 from autoseg.data.source import IGNORE
 from autoseg.errors import InputError

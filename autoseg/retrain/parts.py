@@ -12,7 +12,7 @@ from mmseg.registry import DATASETS, HOOKS, TRANSFORMS
 
 from autoseg.config import DataConfig
 from autoseg.data import open_data
-from autoseg.data.files import open_folder
+from autoseg.data.folder import open_folder
 from autoseg.training.weights import load_backbone, load_network
 
 

@@ -22,7 +22,7 @@ from autoseg.data.source import IGNORE
 from autoseg.errors import InputError
 from autoseg.files import write_atomic
 from autoseg.retrain.build import main_head
-from autoseg.retrain.files import WrongFile, name_files
+from autoseg.retrain.file_errors import WrongFile, name_files
 from autoseg.training.checkpoint import guard, last_checkpoint
 from autoseg.training.models import model_registry, parts_alone
 

@@ -2,7 +2,7 @@
 
 * `loop`: the whole of it; read it first;
 * `target`: what is maximised, with which surrogate, and where the search begins;
-* `bench`: gets a round's trainings done and recorded; `reward` makes one number of a training's scores;
+* `trials`: gets a round's trainings done and recorded; `reward` makes one number of a training's scores;
 * `confirm`: trains the best again with fresh seeds, beside their rivals; `publish` writes the card of the winner;
 * `stages`, `timing`: how much there is to train, and how long it will take; `observer`: who is told of it;
 * `env`: the search as a gymnasium environment.

@@ -14,8 +14,8 @@ from statistics import fmean
 import numpy as np
 
 from autoseg.config import PAPER_METRICS, SearchSettings
-from autoseg.search.bench import Bench
 from autoseg.search.reward import Floor
+from autoseg.search.trials import TrialRunner
 from autoseg.store.paired import paired, summary
 from autoseg.store.records import (
     COMPLETE,
@@ -82,12 +82,12 @@ def mean_name(rounds: int) -> str:
 
 
 def confirm(
-    bench: Bench, entries: Sequence[TrialRecord], seeds: Sequence[int], score: Scorer, target: str
+    trials: TrialRunner, entries: Sequence[TrialRecord], seeds: Sequence[int], score: Scorer, target: str
 ) -> list[Row]:
     """Train every entry with every seed; returns their table, best first.
 
     Args:
-        bench: runs and records them, in study "confirm".
+        trials: runs and records them, in study "confirm".
         entries: what to train; their own seeds and results do not matter.
         seeds: the same for all entries, so that differences are paired.
         score: reward of a training.
@@ -98,8 +98,8 @@ def confirm(
         for seed in seeds
         for index, entry in enumerate(entries)
     ]
-    bench.observer.confirming(len(plan))
-    return tabulate(bench.train("confirm", plan, score), target)
+    trials.observer.confirming(len(plan))
+    return tabulate(trials.train("confirm", plan, score), target)
 
 
 def tabulate(records: Sequence[TrialRecord], target: str) -> list[Row]:

@@ -21,7 +21,7 @@ from autoseg.config import SearchConfig
 from autoseg.controllers.base import FloatArray, check_integer, check_thetas
 from autoseg.errors import Diverged, InputError, unknown_name
 from autoseg.files import shipped_folder
-from autoseg.imports import load
+from autoseg.imports import import_modules
 
 Float32 = npt.NDArray[np.float32]
 Score = Callable[[FloatArray], float | Mapping[str, float]]
@@ -110,7 +110,7 @@ def make_env(cfg: SearchConfig | Mapping[str, Any]) -> SearchEnv:
         InputError: an unknown key, a wrong value, missing data, a module of `imports` that cannot be imported.
     """
     from autoseg.data import open_data
-    from autoseg.execution import slots
+    from autoseg.execution import local_devices
     from autoseg.losses import searched_loss
     from autoseg.metrics import names
     from autoseg.proxy.task import ProxyTask
@@ -118,10 +118,10 @@ def make_env(cfg: SearchConfig | Mapping[str, Any]) -> SearchEnv:
 
     config = cfg if isinstance(cfg, SearchConfig) else _read(cfg)
     limits.check(config)
-    load(config.imports)
+    import_modules(config.imports)
     if (floor := config.search.floor) is not None:
         raise InputError("search.floor", "null for an environment", floor, "Use autoseg search.")
-    device = slots(1, config.device)[0]
+    device = local_devices(1, config.device)[0]
     space = space_of(config.space.name, config.metric)
     data = open_data(config.data, config.proxy.size)
     task = ProxyTask.of(config, [*names(), config.metric])

@@ -19,13 +19,13 @@ from autoseg.controllers import Controller
 from autoseg.errors import AutosegError, InputError
 from autoseg.execution import Executor
 from autoseg.proxy.rungs import Rungs
-from autoseg.search.bench import Bench
 from autoseg.search.confirm import conclude, confirm, finalists, fresh_seeds, rival, rivals_of
 from autoseg.search.observer import Observer, Plan, RoundSummary
 from autoseg.search.reward import Floor, Reward
 from autoseg.search.stages import stages
+from autoseg.search.trials import TrialRunner
 from autoseg.store.ledger import Ledger
-from autoseg.store.records import COMPLETE, RUNNING, UNLUCKY, Finding, SearchResult, TrialRecord, by_round
+from autoseg.store.records import COMPLETE, RETRYABLE, RUNNING, Finding, SearchResult, TrialRecord, by_round
 from autoseg.store.run_folder import RunFolder
 
 
@@ -70,9 +70,11 @@ def run_search(
         first = _go_on(folder, controller, ledger, settings.candidates)
         recorded = {study: ledger.records(study) for study in ledger.studies}
         there = stages(recorded, settings, problem.seed, problem.iters, mean=_mean(controller) is not None)
-        again = [r for r in there.records if r.state in UNLUCKY and not 0 <= r.round < first]  # see `Bench.train`
+        again = [
+            r for r in there.records if r.state in RETRYABLE and not 0 <= r.round < first
+        ]  # see `TrialRunner.train`
         done = sum(record.state != RUNNING for record in there.records) - len(again)
-        bench = Bench(ledger, executor, observer, there.amount, settings.confirm.iters)
+        trials = TrialRunner(ledger, executor, observer, there.amount, settings.confirm.iters)
         plan = Plan(
             folder.path,
             problem.metric,
@@ -85,21 +87,21 @@ def run_search(
             seconds_per_training=seconds_per_training,
         )
         observer.started(plan)
-        reward = _reward(bench, "floor", problem, settings, problem.seed)
+        reward = _reward(trials, "floor", problem, settings, problem.seed)
         for round in range(first, settings.rounds):
             folder.save_checkpoint(round, controller.brief_state())
             thetas = controller.ask(settings.candidates)
-            rungs = Rungs.before(round, bench.ledger.records("search"), settings)
-            records = bench.train("search", _candidates(round, thetas, problem.seed), reward, rungs)
+            rungs = Rungs.before(round, trials.ledger.records("search"), settings)
+            records = trials.train("search", _candidates(round, thetas, problem.seed), reward, rungs)
             controller.tell(thetas, np.array([record.reward for record in records]))
-            observer.round_done(RoundSummary.of(round, records), bench.progress())
-            best = bench.best
+            observer.round_done(RoundSummary.of(round, records), trials.progress())
+            best = trials.best
             if best is not None:
                 publish(found(best, problem.seed))
-            elif all(record.state in UNLUCKY for record in records):  # none diverged: more would end as these did
+            elif all(record.state in RETRYABLE for record in records):  # none diverged: more would end as these did
                 raise AutosegError(f"No candidate completed. The first one ({records[0].state}): {records[0].error}")
         folder.save_checkpoint(settings.rounds, controller.brief_state())
-        result = _confirmed(folder, bench, problem, controller, settings, reward)
+        result = _confirmed(folder, trials, problem, controller, settings, reward)
     if result.best.confirmed or not result.rows:  # else the card stays, which may be of a confirmation before
         publish(result.best)
     for text in result.warnings:
@@ -140,7 +142,7 @@ def _candidates(round: int, thetas: npt.NDArray[np.float64], seed: int) -> list[
     ]
 
 
-def _reward(bench: Bench, study: str, problem: Problem, settings: SearchSettings, seed: int) -> Reward:
+def _reward(trials: TrialRunner, study: str, problem: Problem, settings: SearchSettings, seed: int) -> Reward:
     """The reward, after training the rival its floor refers to, as long as those that are judged by it.
 
     In study "confirm" it is one of the confirmation's own trainings (see `rivals_of`).
@@ -151,7 +153,7 @@ def _reward(bench: Bench, study: str, problem: Problem, settings: SearchSettings
     if floor.rival is None:
         return Reward(problem.metric, floor, floor.level(None))
     plan = [rival(floor.rival, problem.identity, 0, seed)]
-    (record,) = bench.train(study, plan, Reward(problem.metric))
+    (record,) = trials.train(study, plan, Reward(problem.metric))
     if record.state != COMPLETE:
         raise AutosegError(f"The training of {floor.rival}, which search.floor needs ({record.state}): {record.error}")
     return Reward(problem.metric, floor, floor.level(record.scores))
@@ -163,11 +165,16 @@ def found(best: TrialRecord, seed: int) -> Finding:
 
 
 def _confirmed(
-    folder: RunFolder, bench: Bench, problem: Problem, controller: Controller, settings: SearchSettings, reward: Reward
+    folder: RunFolder,
+    trials: TrialRunner,
+    problem: Problem,
+    controller: Controller,
+    settings: SearchSettings,
+    reward: Reward,
 ) -> SearchResult:
     """Choose the winner with fresh seeds, unless the settings say there is no confirmation."""
-    history = bench.ledger.records("search")
-    first = bench.best
+    history = trials.ledger.records("search")
+    first = trials.best
     if first is None:
         raise AutosegError(f"No candidate completed. The first one ({history[0].state}): {history[0].error}")
     best = found(first, problem.seed)
@@ -177,8 +184,8 @@ def _confirmed(
     entries = finalists(history, settings.confirm.top, _mean(controller), settings.rounds)
     entries += [rival(name, problem.identity, 0, problem.seed) for name in rivals_of(settings)]
     if iters is not None:
-        reward = _reward(bench, "confirm", problem, settings, seeds[0])
-    rows = confirm(bench, entries, seeds, reward, problem.metric)
+        reward = _reward(trials, "confirm", problem, settings, seeds[0])
+    rows = confirm(trials, entries, seeds, reward, problem.metric)
     return conclude(folder.path, problem.metric, best, rows, seeds, iters)
 
 

@@ -71,7 +71,7 @@ def check_settings(settings: SearchSettings, scores: Collection[str] | None = No
             raise InputError(f"{key}, {error.field}", error.expected, error.got, error.hint) from error
 
 
-def begins(space: SearchSpace, given: str | Sequence[float] | None, controller: str) -> list[float]:
+def start_theta(space: SearchSpace, given: str | Sequence[float] | None, controller: str) -> list[float]:
     """Where a search begins, a raw θ (d,) of the space.
 
     Args:

@@ -16,7 +16,7 @@ FAILED = "failed"
 TIMEOUT = "timeout"
 PRUNED = "pruned"
 
-UNLUCKY = (FAILED, TIMEOUT)  # may go better the next time, where the others would come out the same
+RETRYABLE = (FAILED, TIMEOUT)  # may go better the next time, where the others would come out the same
 
 
 def usable(score: float) -> bool:

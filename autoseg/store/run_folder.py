@@ -89,7 +89,7 @@ class RunFolder:
             _compare(read_fingerprint(path), json.loads(json.dumps(fingerprint)))  # as a file gives it back
             if rounds is not None:
                 folder._check_rounds(rounds)
-            _sweep(path)
+            _remove_drafts(path)
         except BaseException:
             folder.close()
             raise
@@ -200,7 +200,7 @@ def only_own_files(path: Path) -> None:
                 )
 
 
-def _sweep(path: Path) -> None:
+def _remove_drafts(path: Path) -> None:
     """Remove drafts of files (see `files.replacing`) that a killed process left; nobody else writes here now."""
     for folder in (path, path / "controller"):
         for draft in folder.glob(".*.*"):

@@ -25,7 +25,7 @@ RESOLVED = "resolved"  # beside the settings of a network: what its config defin
 
 
 @dataclass(frozen=True)
-class Knowing:
+class WithUserCode:
     """A task that another process gets together with the metrics and losses registered here that are not ours."""
 
     task: Task

@@ -12,7 +12,7 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in PACKAGES}
 
 
-def told(versions: object) -> str:
+def describe_versions(versions: object) -> str:
     """In words; "not recorded" if there are none, or what a file has for them is of another kind."""
     if not isinstance(versions, dict):
         return "not recorded"

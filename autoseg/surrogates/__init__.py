@@ -2,8 +2,8 @@
 
 Read these and you know what a surrogate computes:
 
-* `space`: which numbers θ stands for, and how they become control points, curve by curve as `freedom` says (`library`
-  reads spaces and known losses from `search_spaces/*.yaml`);
+* `space`: which numbers θ stands for, how they become control points, curve by curve (`parameterization`); `library`
+  reads spaces and known losses from `search_spaces/*.yaml`;
 * `curves`: control points to a curve g, its value and slope;
 * `logic`: a metric's formula read with curves, AND(a, b) = g(a) g(b); `soft_labels` is the same for labels
   that are no single class;
@@ -15,9 +15,9 @@ labels, traced code and `loss.fused = False` take the plain path above. That bot
 tested for every metric in `tests/unit/surrogates` (`test_fused`, `test_native`, `test_triton`).
 """
 
-from autoseg.surrogates.freedom import CurveSpec, Scalar
 from autoseg.surrogates.library import KnownLoss, build_space, known_losses, space_names
 from autoseg.surrogates.loss import SurrogateLoss
+from autoseg.surrogates.parameterization import CurveSpec, Scalar
 from autoseg.surrogates.space import SearchSpace
 
 __all__ = [

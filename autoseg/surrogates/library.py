@@ -12,7 +12,7 @@ import yaml
 from autoseg import metrics
 from autoseg.errors import InputError, unknown_name
 from autoseg.files import shipped_folder
-from autoseg.surrogates.freedom import CurveSpec, Family, Scalar
+from autoseg.surrogates.parameterization import CurveSpec, Family, Scalar
 from autoseg.surrogates.space import SearchSpace
 
 VERSION = 1

@@ -13,22 +13,22 @@ from torch import Tensor, nn
 
 from autoseg import metrics
 from autoseg.errors import InputError
-from autoseg.kinds import Judged
+from autoseg.kinds import CheckedArguments
 from autoseg.metrics.base import Metric, Sums
 from autoseg.metrics.labels import Validate, check_labels, check_shapes
 from autoseg.surrogates import curves
+from autoseg.surrogates.fast.formula_plan import FormulaPlan, plan_formula
 from autoseg.surrogates.fast.gpu.launches import Score
 from autoseg.surrogates.fast.reading import FusedLogic, by_kernels, fits
-from autoseg.surrogates.fast.wanted import Wanted, wanted_by
-from autoseg.surrogates.freedom import Family
 from autoseg.surrogates.library import build_space
 from autoseg.surrogates.logic import CurveLogic
+from autoseg.surrogates.parameterization import Family
 from autoseg.surrogates.ranks import rows_of_ranks, total_over_ranks
 from autoseg.surrogates.soft_labels import SoftLabelLogic
 from autoseg.surrogates.space import SCORE_MAX_SLOPE, Absent, SearchSpace
 
 
-class SurrogateLoss(Judged, nn.Module):
+class SurrogateLoss(CheckedArguments, nn.Module):
     """1 - surrogate of a metric; a weighted sum of such terms for a sum of metrics.
 
     On one-hot input the surrogate equals the exact metric of the batch, for any curves that keep the truth table
@@ -106,7 +106,7 @@ class SurrogateLoss(Judged, nn.Module):
         decoded = self.space.decode(self.space.identity) if control_points is None else control_points
         self.control_points: np.ndarray = self.space.check_decoded(decoded)
         self.theta: np.ndarray = self.space.encode(self.control_points)
-        self._wanted: dict[tuple[str, bool], Wanted] = {}  # of each metric, and whether kernels compute it
+        self._plans: dict[tuple[str, bool], FormulaPlan] = {}  # of each metric, and whether kernels compute it
         self._keys = {term.name: self.space.keys(term.name) for _, term in self.terms}
         self._make_curves()
 
@@ -223,16 +223,16 @@ class SurrogateLoss(Judged, nn.Module):
             logic = kind(given, labels if soft else labels.long(), chosen, per_image=metric.per_image)
             return self._mean(metric, metric.sums(logic.pred, logic.label, logic))
         key = metric.name, by_kernels(given)
-        wanted = self._wanted[key] = self._wanted.get(key) or wanted_by(metric, kernels=key[1])
-        ids = labels if wanted.kernels else labels.long()  # kernels read any integers
+        plan = self._plans[key] = self._plans.get(key) or plan_formula(metric, kernels=key[1])
+        ids = labels if plan.kernels else labels.long()  # kernels read any integers
         ignore = None if self.validate is False else self.options.void
         fast = FusedLogic(given, ids, chosen, metric.per_image, self.compiled, ignore)
-        if wanted.ratio is not None and not self.sync_counts:
-            score = Score(wanted.ratio, not self._all_count(metric), self.eps, self._score_curve(metric))
-            value = fast.loss(wanted, score)
+        if plan.ratio is not None and not self.sync_counts:
+            score = Score(plan.ratio, not self._all_count(metric), self.eps, self._score_curve(metric))
+            value = fast.loss(plan, score)
             if value is not None:
                 return value
-        return self._mean(metric, fast.read(wanted))
+        return self._mean(metric, fast.read(plan))
 
     def _mean(self, metric: Metric, sums: Sums) -> Tensor:
         """1 - mean score of totals, 0 if nothing counts; a kernel has it for scores that are one ratio."""

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from autoseg import metrics
 from autoseg.errors import InputError
-from autoseg.kinds import Judged
+from autoseg.kinds import CheckedArguments
 from autoseg.metrics.logic import curves_of
-from autoseg.surrogates.freedom import CurveSpec, Scalar
+from autoseg.surrogates.parameterization import CurveSpec, Scalar
 
 _PLACEHOLDER = re.compile(r"\{(1-)?(\w+)\}")  # {a} or {1-a} in a space's loss
 Absent = Literal["include", "skip"]
@@ -29,7 +29,7 @@ SCORE_MAX_SLOPE = 100.0  # a class that scores 0 is pulled up at most this hard 
 
 
 @dataclass(frozen=True)
-class SearchSpace(Judged):
+class SearchSpace(CheckedArguments):
     """All curves of a metric's surrogate, and how they are used.
 
     Attributes:

@@ -22,10 +22,12 @@ class Lines(Observer):
 
     def trained(self, record: TrialRecord, progress: Progress) -> None:
         """Who, what came out, how long the rest will take."""
-        print(f"  {progress.done:>3}/{progress.total}  {told(record, self._metric)}{_left(progress)}", flush=True)
+        print(
+            f"  {progress.done:>3}/{progress.total}  {training_line(record, self._metric)}{_left(progress)}", flush=True
+        )
 
 
-def told(record: TrialRecord, metric: str) -> str:
+def training_line(record: TrialRecord, metric: str) -> str:
     """One training in a line: who, what came out, how long it took."""
     came = f"{metric} {percent(record.reward)}" if record.state == COMPLETE else f"{record.state} {record.why}".strip()
     return visible(f"{record.name}  seed {record.seed}  {came}  ({duration(record.seconds)})")

@@ -109,7 +109,7 @@ class Annotators(Targets):
         return vote_shares(labels, self.num_classes)
 
 
-class Taught(Targets):
+class TeacherTargets(Targets):
     """Targets that a second network takes part in: (N, C, H, W) probabilities of the batch, in evaluation mode."""
 
     def __init__(self, teacher: nn.Module, precision: Precision) -> None:
@@ -122,7 +122,7 @@ class Taught(Targets):
         return (logits.float() / temperature).softmax(1)
 
 
-class Distilled(Taught):
+class Distilled(TeacherTargets):
     """(1 - weight) y + weight softmax(teacher's logits / temperature); void stays void."""
 
     def __init__(self, teacher: nn.Module, precision: Precision, weight: float, temperature: float) -> None:
@@ -136,7 +136,7 @@ class Distilled(Taught):
         return (1 - self.weight) * one_hot(labels, probs.shape[1]) + taught
 
 
-class PseudoLabels(Taught):
+class PseudoLabels(TeacherTargets):
     """Where labels were withheld, the class of which the student's moving average is sure; elsewhere the label.
 
     The teacher's weights and batch statistics are an average over the student's steps, a plain mean at first and

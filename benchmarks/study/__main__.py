@@ -18,7 +18,7 @@ from statistics import median
 
 from autoseg.cli import faults
 from autoseg.errors import InputError
-from autoseg.execution import slots
+from autoseg.execution import local_devices
 from autoseg.store.records import duration
 from benchmarks.study import plan
 from benchmarks.study.parts import Part, parts_of
@@ -91,7 +91,7 @@ def _expected(study: Study, part: Part, folder: Path, workers: str) -> str:
         return told  # the search says it after its first
     with recorded.open(encoding="utf-8") as file:
         seconds = median(float(row["seconds"]) for row in csv.DictReader(file) if row["seconds"])
-    count = 1 if study.executor == "inline" else len(slots(workers))
+    count = 1 if study.executor == "inline" else len(local_devices(workers))
     return f"{told}, about {duration(part.trainings * seconds / count)} in all"
 
 

@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from autoseg.cli.ahead import standby
 from autoseg.cli.jobs import running
 from autoseg.cli.jobs.trust_source import Source, kept_entries
+from autoseg.cli.prestart import standby
 from autoseg.config import ProxyConfig, SearchConfig, TrustConfig
 from autoseg.evidence.comparison.tables import csv_text
 from autoseg.evidence.trust.rankings import Entry, TrustTask, Variant, plan, train_all

@@ -35,8 +35,8 @@ def as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_a_file_and_what_lies_beside_it(tmp_path: Path) -> None:
     own = own_code.write(tmp_path / "a folder")
-    imports.load([str(own)])
-    imports.load([str(own)])  # once is enough
+    imports.import_modules([str(own)])
+    imports.import_modules([str(own)])  # once is enough
     logits, labels = torch.randn(2, 3, 8, 8), torch.randint(0, 3, (2, 8, 8))
     poly, plain = (autoseg.build_loss(text, num_classes=3) for text in ("poly(epsilon=0)", "ce"))
     assert torch.equal(poly(logits, labels), plain(logits, labels))
@@ -63,7 +63,7 @@ def test_a_file_and_what_lies_beside_it(tmp_path: Path) -> None:
 def test_a_module_that_fails_is_told_with_its_line(text: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(text)
     with pytest.raises(InputError) as told:
-        imports.load([str(tmp_path / "own.py")])
+        imports.import_modules([str(tmp_path / "own.py")])
     assert said in str(told.value) and "\n" not in str(told.value)
     assert not any(name.startswith("_own_own_") for name in sys.modules)
 
@@ -71,12 +71,12 @@ def test_a_module_that_fails_is_told_with_its_line(text: str, said: str, tmp_pat
 def test_what_does_not_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=r"existing \.py files"):
-        imports.located(["nowhere.py"])
+        imports.resolve_paths(["nowhere.py"])
     with pytest.raises(InputError, match="PYTHONPATH"):
-        imports.load(["no_module_of_this_name"])
+        imports.import_modules(["no_module_of_this_name"])
     (tmp_path / "close_by.py").write_text("")
     with pytest.raises(InputError, match=r"imports=\[close_by\.py\]"):
-        imports.load(["close_by"])
+        imports.import_modules(["close_by"])
 
 
 def test_lists_know_them_and_one_file_needs_no_brackets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -92,7 +92,7 @@ def test_lists_know_them_and_one_file_needs_no_brackets(tmp_path: Path, capsys: 
 
 def test_a_card_never_imports_what_it_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     own = own_code.write(tmp_path)
-    imports.load([str(own)])
+    imports.import_modules([str(own)])
     space = autoseg.build_space("f2")
     loss = searched_loss(space, space.identity, num_classes=2)
     autoseg.save_loss(loss, tmp_path / "loss.json", provenance={"imports": [str(own)]})

@@ -9,7 +9,7 @@ from autoseg import limits
 from autoseg.cli.configuration.stored import at, put
 from autoseg.config import CompareConfig, RetrainConfig, SearchConfig, TrustConfig
 from autoseg.errors import InputError
-from autoseg.imports import located
+from autoseg.imports import resolve_paths
 from autoseg.mmconfigs import KEYS, config_path
 from autoseg.mmconfigs import located as located_config
 from autoseg.proxy.rungs import NONE, Rungs, build_pruner
@@ -29,7 +29,7 @@ def absolute_paths(config: Config | TrustConfig) -> None:
     for key in KEYS:
         if (value := at(config, key)) is not None:
             put(config, key, located_config(value))
-    config.imports = located(config.imports)
+    config.imports = resolve_paths(config.imports)
     if config.run_dir is not None:
         config.run_dir = str(Path(config.run_dir).expanduser())
 

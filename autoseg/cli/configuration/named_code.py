@@ -35,7 +35,7 @@ def own_configs(config: Any, keys: Sequence[str] = KEYS) -> dict[str, str]:
     return {key: file for key, file in named.items() if isinstance(file, str) and shipped(file) is None}
 
 
-def again(config: Any, keys: Sequence[str] = KEYS) -> str:
+def resume_arguments(config: Any, keys: Sequence[str] = KEYS) -> str:
     """What goes to the end of a command on a run of this configuration, typed or plain; empty for no such code.
 
     Args:

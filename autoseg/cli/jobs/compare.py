@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from autoseg.cli.configuration import stored
-from autoseg.cli.configuration.named_code import again
+from autoseg.cli.configuration.named_code import resume_arguments
 from autoseg.cli.configuration.resume import written
 from autoseg.cli.faults import INTERRUPTED
 from autoseg.cli.jobs import running
@@ -42,7 +42,7 @@ from autoseg.evidence.comparison.documents import About, write
 from autoseg.evidence.comparison.matrix import Matrix
 from autoseg.evidence.comparison.tables import aligned, legend, rows_of, sentences
 from autoseg.execution import Standby
-from autoseg.imports import load
+from autoseg.imports import import_modules
 from autoseg.metrics import names, parse
 from autoseg.mmconfigs import OF_A_REPORT
 from autoseg.proxy.predictions import KeepPredictions
@@ -74,7 +74,7 @@ def compare(config: CompareConfig, workers: Standby) -> int:
     odd = remarks_on(parts.data, config.data, config.proxy.crop, parts.split)
     for text in [*odd, *warnings_about(parts.among, config.metrics, parts.data.num_classes, parts.seeds)]:
         print(f"warning: {text}")
-    found = running.resumable("compare", parts.path, lambda: _compare(config, parts, workers), again(config))
+    found = running.resumable("compare", parts.path, lambda: _compare(config, parts, workers), resume_arguments(config))
     if found is None:
         return INTERRUPTED
     heading = f"{config.data.name}, {parts.split} split, {counted(len(parts.seeds), 'seed')}"
@@ -83,7 +83,7 @@ def compare(config: CompareConfig, workers: Standby) -> int:
     if rest := not_shown(parts.path, parts.among):
         print(f"Kept from before and not shown, since losses= names all that are: {', '.join(rest)}.")
     print(f"Tables: {parts.path / 'table.md'}, table.csv, table.tex   figure: {parts.path / 'figures' / 'forest.png'}")
-    print(f"Next: autoseg report {shlex.quote(str(parts.path))}{again(config, OF_A_REPORT)}")
+    print(f"Next: autoseg report {shlex.quote(str(parts.path))}{resume_arguments(config, OF_A_REPORT)}")
     return 0
 
 
@@ -122,13 +122,13 @@ def _folder(config: CompareConfig, parts: Parts) -> Iterator[RunFolder]:
         yield folder
 
 
-def named(config: CompareConfig) -> tuple[list[int], list[Contender], str, Path]:
+def resolve_names(config: CompareConfig) -> tuple[list[int], list[Contender], str, Path]:
     """Seeds, losses, the name of the reference and the folder that a configuration names, without a look at its data.
 
     Raises:
         InputError: an unknown loss, metric, space or reference, or seeds that are none.
     """
-    load(config.imports)
+    import_modules(config.imports)
     for metric in config.metrics:
         parse(metric)
     if not config.metrics or len(set(config.metrics)) < len(config.metrics):
@@ -144,9 +144,9 @@ def build(config: CompareConfig) -> Parts:
     """Everything a comparison needs; nothing has been written yet, except the image cache.
 
     Raises:
-        InputError: as in `named`; data or a split that cannot be used, a loss that does not fit them.
+        InputError: as in `resolve_names`; data or a split that cannot be used, a loss that does not fit them.
     """
-    seeds, among, reference, path = named(config)
+    seeds, among, reference, path = resolve_names(config)
     data = open_data(config.data, config.proxy.size)
     recipe = Recipe(data.num_classes, data.ignore_index, config.space.name, config.boundary_options)
     for loss in among:

@@ -6,7 +6,7 @@ import math
 import shlex
 from pathlib import Path
 
-from autoseg.cli.configuration.named_code import again
+from autoseg.cli.configuration.named_code import resume_arguments
 from autoseg.config import PAPER_METRICS, SearchConfig
 from autoseg.losses import LossCard
 from autoseg.metrics import names
@@ -51,6 +51,6 @@ def next_step(run_dir: Path, config: SearchConfig) -> list[str]:
     form = "mmseg -o found_loss.py" if several else "python -o found_loss.py"
     return [
         f"The loss: {run_dir / 'loss.json'}   figures: {run_dir / 'figures'}",
-        f"See it: autoseg report {run}{again(config, OF_A_REPORT)}",
-        f"Next: autoseg export {run} --format {form}{again(config, ())}",
+        f"See it: autoseg report {run}{resume_arguments(config, OF_A_REPORT)}",
+        f"Next: autoseg export {run} --format {form}{resume_arguments(config, ())}",
     ]

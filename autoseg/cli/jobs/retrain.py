@@ -13,14 +13,14 @@ from typing import Any
 import yaml
 
 from autoseg.cli.configuration import stored
-from autoseg.cli.configuration.named_code import again, own_configs
+from autoseg.cli.configuration.named_code import own_configs, resume_arguments
 from autoseg.cli.configuration.overrides import typed
 from autoseg.cli.faults import INTERRUPTED
 from autoseg.config import RetrainConfig
 from autoseg.errors import InputError
 from autoseg.evidence.comparison.contenders import Contender, built_from, contender, keep_cards, warnings_about
 from autoseg.files import write_atomic
-from autoseg.imports import load
+from autoseg.imports import import_modules
 from autoseg.losses import build_loss
 from autoseg.losses.ranks import rank_local
 from autoseg.metrics import parse
@@ -44,13 +44,13 @@ class Job:
     classes: int  # how many the network tells apart
 
 
-def named(config: RetrainConfig) -> Contender:
+def resolve_names(config: RetrainConfig) -> Contender:
     """The loss that a configuration names, once all else that it names is known too.
 
     Raises:
         InputError: a module that cannot be imported, an unknown metric or loss.
     """
-    load(config.imports)
+    import_modules(config.imports)
     for metric in config.metrics:
         parse(metric)
     return contender(config.loss, (config.metrics or ["miou"])[0], Path(config.resume) if config.resume else None)
@@ -80,7 +80,7 @@ def build(config: RetrainConfig, started_by: str, device: str) -> Job:
     from autoseg.training.checkpoint import last_checkpoint, read_checkpoint
 
     rank, ranks = launch.ranks()
-    loss = named(config)
+    loss = resolve_names(config)
     default = new_run_path(Path("runs"), "retrain", config.data.name if config.config is None else _model_name(config))
     work_dir = Path(launch.agree(str(Path(config.run_dir or default).absolute())))
     if config.resume is not None:
@@ -88,7 +88,7 @@ def build(config: RetrainConfig, started_by: str, device: str) -> Job:
         _same_configs(config, work_dir)
         read_checkpoint(last_checkpoint(work_dir), "resume")
     elif (work_dir / "last_checkpoint").exists() and rank == 0:
-        words = typed("resume", str(work_dir)) + again(config)
+        words = typed("resume", str(work_dir)) + resume_arguments(config)
         raise InputError("run_dir", "a new folder", f"{work_dir}, which holds a run", f"Go on with it: {words}")
     elif (work_dir / "config.yaml").exists() and rank == 0:
         kind_of(read_config(work_dir), work_dir, ["retrain"], "run_dir")
@@ -139,7 +139,7 @@ def _train(config: RetrainConfig, job: Job) -> int:
         scores = run(job.cfg)
     except KeyboardInterrupt:
         if rank == 0:
-            words = typed("resume", str(_shown(job.work_dir))) + again(config)
+            words = typed("resume", str(_shown(job.work_dir))) + resume_arguments(config)
             kept = (job.work_dir / "last_checkpoint").is_file()
             todo = (
                 f"Go on from the last checkpoint with: autoseg retrain {words}"

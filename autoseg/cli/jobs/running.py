@@ -13,7 +13,7 @@ from autoseg.config import CompareConfig, SearchConfig, TrustConfig
 from autoseg.execution import Executor, Standby, Task, build_executor
 from autoseg.search.observer import Observers
 from autoseg.store.run_folder import RunFolder
-from autoseg.store.user_code import Knowing
+from autoseg.store.user_code import WithUserCode
 from autoseg.tracking.lines import Lines, Quieter
 
 T = TypeVar("T")
@@ -44,7 +44,7 @@ def build(
     limits = config.search if isinstance(config, SearchConfig) else config
     return build_executor(
         config.executor.name,
-        Knowing(task),
+        WithUserCode(task),
         standby.slots,
         threads=standby.threads,
         timeout_s=limits.timeout_s,
@@ -63,7 +63,7 @@ def resumable(command: str, path: Path, work: Callable[[], T], code: str) -> T |
         command: that is to be typed.
         path: the run.
         work: what may be interrupted.
-        code: of `named_code.again`.
+        code: of `named_code.resume_arguments`.
     """
     try:
         return work()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from autoseg.cli.configuration import stored
-from autoseg.cli.configuration.named_code import again
+from autoseg.cli.configuration.named_code import resume_arguments
 from autoseg.cli.faults import INTERRUPTED
 from autoseg.cli.jobs import finish, running
 from autoseg.config import SearchConfig, without_limits
@@ -17,7 +17,7 @@ from autoseg.controllers import Controller, build_controller
 from autoseg.data import SegData, open_data, remarks_on
 from autoseg.errors import InputError
 from autoseg.execution import Executor, Standby
-from autoseg.imports import load
+from autoseg.imports import import_modules
 from autoseg.metrics import build_metric, names, parse
 from autoseg.proxy.predictions import KeepPredictions
 from autoseg.proxy.shared import SHARED, described
@@ -25,9 +25,9 @@ from autoseg.proxy.task import ProxyTask
 from autoseg.search.confirm import fresh_seeds, sentence
 from autoseg.search.loop import Problem, run_search
 from autoseg.search.publish import CardPublisher
-from autoseg.search.target import begins, check_settings, hand_made_rivals, space_of
+from autoseg.search.target import check_settings, hand_made_rivals, space_of, start_theta
 from autoseg.search.timing import TimedTask, seconds_per_training
-from autoseg.store.records import UNLUCKY, SearchResult
+from autoseg.store.records import RETRYABLE, SearchResult
 from autoseg.store.run_folder import RunFolder, new_run_path
 from autoseg.store.user_code import formulas, network_of
 from autoseg.store.versions import versions
@@ -54,7 +54,7 @@ def search(config: SearchConfig, workers: Standby) -> int:
     for text in remarks_on(parts.data, config.data, config.proxy.crop):
         print(f"warning: {text}")
     path = Path(config.run_dir) if config.run_dir else new_run_path(Path("runs"), config.metric, config.data.name)
-    result = running.resumable("search", path, lambda: _search(config, parts, path, workers), again(config))
+    result = running.resumable("search", path, lambda: _search(config, parts, path, workers), resume_arguments(config))
     if result is None:
         return INTERRUPTED
     for line in [*finish.table(result), sentence(result), *finish.next_step(path, config)]:
@@ -66,9 +66,9 @@ def build(config: SearchConfig) -> Parts:
     """Everything a search needs, from its configuration; nothing has been written yet, except the image cache.
 
     Raises:
-        InputError: as in `named`; data that cannot be used, a rival or a floor that is not known.
+        InputError: as in `resolve_names`; data that cannot be used, a rival or a floor that is not known.
     """
-    space, controller = named(config)
+    space, controller = resolve_names(config)
     data = open_data(config.data, config.proxy.size)
     proxy = ProxyTask.of(config, [*names(), config.metric])
     options = config.boundary_options
@@ -78,16 +78,16 @@ def build(config: SearchConfig) -> Parts:
     return Parts(data, space, controller, task)
 
 
-def named(config: SearchConfig) -> tuple[SearchSpace, Controller]:
+def resolve_names(config: SearchConfig) -> tuple[SearchSpace, Controller]:
     """What a configuration names, without a look at its data.
 
     Raises:
         InputError: an unknown metric, space or controller; a rival or a floor that is not known.
     """
-    load(config.imports)
+    import_modules(config.imports)
     build_metric(config.metric, num_classes=2)
     space = space_of(config.space.name, config.metric)
-    begin = begins(space, config.search.start, config.controller.name)
+    begin = start_theta(space, config.search.start, config.controller.name)
     controller = build_controller(
         config.controller.name, space.dim, begin, seed=config.seed, **config.controller.options
     )
@@ -152,7 +152,7 @@ def _over(path: Path) -> bool:
     status = read_status(path)
     if status is None or status.state != FINISHED:
         return False
-    return not any(record.state in UNLUCKY for record in status.records if record.round < 0)
+    return not any(record.state in RETRYABLE for record in status.records if record.round < 0)
 
 
 def _folder(config: SearchConfig, parts: Parts, path: Path) -> RunFolder:

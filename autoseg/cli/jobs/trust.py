@@ -9,7 +9,7 @@ from typing import Any
 
 from autoseg.cli.configuration import compose, stored
 from autoseg.cli.configuration.check import check
-from autoseg.cli.configuration.named_code import again
+from autoseg.cli.configuration.named_code import resume_arguments
 from autoseg.cli.configuration.resume import searched, written
 from autoseg.cli.faults import INTERRUPTED
 from autoseg.cli.jobs import running
@@ -30,7 +30,7 @@ from autoseg.evidence.trust.rankings import (
     training,
 )
 from autoseg.execution import Standby
-from autoseg.imports import load
+from autoseg.imports import import_modules
 from autoseg.metrics import names
 from autoseg.search.confirm import fresh_seeds, rival
 from autoseg.store.records import COMPLETE
@@ -59,7 +59,7 @@ class Parts:
 def trust(config: TrustConfig, workers: Standby) -> int:
     """From a configuration and workers without a task to a verdict; returns the exit status."""
     parts = build(config)
-    code = again(dataclasses.replace(parts.search, imports=config.imports))
+    code = resume_arguments(dataclasses.replace(parts.search, imports=config.imports))
     found = running.resumable("trust", parts.path, lambda: _trained(config, parts, workers), code)
     if found is None:
         return INTERRUPTED
@@ -104,9 +104,9 @@ def build(config: TrustConfig) -> Parts:
     """Everything that is needed; the search is only read.
 
     Raises:
-        InputError: as in `named`; data that has changed since.
+        InputError: as in `resolve_names`; data that has changed since.
     """
-    proxies, source = named(config), Source.open(Path(config.run))
+    proxies, source = resolve_names(config), Source.open(Path(config.run))
     search = source.search
     path = Path(config.run_dir) if config.run_dir else new_run_path(Path("runs"), "trust", search.data.name)
     if (path / "config.yaml").is_file():  # the search may have gone on since: the losses stay
@@ -119,14 +119,14 @@ def build(config: TrustConfig) -> Parts:
     return Parts(source, entries, [*variants, Variant(FULL, tuple(seeds[1:]))], proxies, path)
 
 
-def named(config: TrustConfig) -> dict[str, ProxyConfig]:
+def resolve_names(config: TrustConfig) -> dict[str, ProxyConfig]:
     """Every variant's way to train, by what a configuration names, without a look at the search's data.
 
     Raises:
         InputError: not the folder of a search by command, a change that is not of a proxy, or a `run_dir` of another
             kind of run.
     """
-    load(config.imports)
+    import_modules(config.imports)
     if config.run_dir and (Path(config.run_dir) / "config.yaml").is_file():
         written(Path(config.run_dir), TrustConfig, "run_dir")
     return _proxies(config, searched(Path(config.run)))

@@ -24,8 +24,8 @@ from autoseg.execution import Executor
 from autoseg.metrics import MetricOptions, parse, score_of
 from autoseg.metrics.images import load_parts
 from autoseg.proxy.predictions import KeepPredictions
-from autoseg.search.bench import train_list
 from autoseg.search.observer import Observer
+from autoseg.search.trials import train_list
 from autoseg.store.ledger import Ledger
 from autoseg.store.records import COMPLETE, TrialRecord
 from autoseg.store.run_folder import RunFolder, slug

@@ -23,7 +23,7 @@ from autoseg.store.records import RUNNING, TrialRecord
 from autoseg.store.run_files import read_fingerprint
 from autoseg.store.run_folder import RunFolder
 from autoseg.store.user_code import RESOLVED, changed_config
-from autoseg.store.versions import told, versions
+from autoseg.store.versions import describe_versions, versions
 
 HELD = "made_with.json"
 
@@ -89,8 +89,8 @@ def versions_of(path: Path) -> str:
     done, _ = _counts(path / "trials.db")
     known = [entry for entry in _held(path) if entry["after"] < done]
     later = [entry for before, entry in pairwise(known) if entry["versions"] != before["versions"]]
-    parts = [f"after {entry['after']} of {done} trainings {told(entry['versions'])}" for entry in later]
-    return "; ".join([told(known[0]["versions"] if known else {}), *parts])
+    parts = [f"after {entry['after']} of {done} trainings {describe_versions(entry['versions'])}" for entry in later]
+    return "; ".join([describe_versions(known[0]["versions"] if known else {}), *parts])
 
 
 def budgets_of(path: Path, records: Sequence[TrialRecord]) -> str:

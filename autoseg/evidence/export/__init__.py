@@ -1,1 +1,1 @@
-"""A found loss as `files` for other programs; `gather` copies the code that a Python file needs, of `standalone`."""
+"""A found loss as `formats` for other programs; `gather` copies the code that a Python file needs, of `standalone`."""

@@ -14,9 +14,9 @@ from plotly.io import to_json
 from plotly.offline import get_plotlyjs
 
 from autoseg.evidence.report.blocks import Plot, RunPage
-from autoseg.evidence.report.of_comparison import comparison_page
-from autoseg.evidence.report.of_search import search_page
+from autoseg.evidence.report.comparison_page import comparison_page
 from autoseg.evidence.report.read import ComparisonRun, SearchRun, differing_budgets
+from autoseg.evidence.report.search_page import search_page
 from autoseg.evidence.report.theme import DARK
 from autoseg.store.run_folder import slug
 

@@ -19,8 +19,8 @@ from autoseg.errors import InputError
 from autoseg.evidence.trust.agreement import LEAST, Agreement, agreement, tau_difference
 from autoseg.execution import Executor
 from autoseg.proxy.candidate import CandidateTask, Train
-from autoseg.search.bench import train_list
 from autoseg.search.observer import Observer
+from autoseg.search.trials import train_list
 from autoseg.store.records import COMPLETE, TrialRecord
 from autoseg.store.run_folder import RunFolder
 

@@ -1,6 +1,6 @@
 """Reads a formula like `CurveLogic`, but knows all its totals before it computes any: they come from one pass.
 
-What a formula wants (`wanted`) falls into three kinds:
+The totals of a formula (`formula_plan`) are of three kinds:
 
 * totals of labels alone are counted (by the kernels too, on a GPU);
 * totals of pointwise functions of the prediction are left to `cpu.fused` or `gpu`;
@@ -21,15 +21,15 @@ from autoseg.metrics.base import Sums
 from autoseg.metrics.bits import widened
 from autoseg.metrics.logic import Plane, Region
 from autoseg.metrics.maps import MapLogic
-from autoseg.surrogates.fast.asked import Asked
 from autoseg.surrogates.fast.cpu import native_channels, native_pass
 from autoseg.surrogates.fast.cpu.by_channel import Work, channel_totals
 from autoseg.surrogates.fast.cpu.fused import totals
+from autoseg.surrogates.fast.formula_plan import PLAIN, FormulaPlan, Key, PixelSet
 from autoseg.surrogates.fast.gpu import bands, checks, launches, plans
 from autoseg.surrogates.fast.gpu.launches import Score
 from autoseg.surrogates.fast.gpu.plans import Plan
 from autoseg.surrogates.fast.passes import Pixels
-from autoseg.surrogates.fast.wanted import PLAIN, Key, Wanted, Where
+from autoseg.surrogates.fast.trace import TotalCall
 from autoseg.surrogates.logic import CurveLogic
 
 IDENTITY = torch.tensor([[0.0, 1.0, 0.5, 0.0, 0.5, 1.0]], dtype=torch.float64)  # g(x) = x
@@ -82,68 +82,70 @@ class FusedLogic(MapLogic):
         super().__init__(labels, logits.shape[1], per_image)
         self._logits, self._curves, self._ignore = logits, curves, ignore
         self._native = compiled and native_pass.takes(logits, curves.values())
-        self._pixels: dict[Where, Pixels] = {}
-        self._counts: dict[Where, Tensor] = {}
+        self._pixels: dict[PixelSet, Pixels] = {}
+        self._counts: dict[PixelSet, Tensor] = {}
         self._wide: dict[Plane, list[Tensor]] = {}
 
-    def read(self, wanted: Wanted) -> Sums:
+    def read(self, plan: FormulaPlan) -> Sums:
         """The totals that a formula makes of prediction and label; gradients flow."""
-        found = self._by_kernels(wanted) if wanted.kernels else self._by_blocks(wanted)
+        found = self._by_kernels(plan) if plan.kernels else self._by_blocks(plan)
         if found is None:
-            return wanted.answer(self._by_reference(wanted.asked))
-        others = [one for one, made in zip(wanted.asked, wanted.made, strict=True) if made is None]
+            return plan.answer(self._by_reference(plan.calls))
+        others = [call for call, recipe in zip(plan.calls, plan.recipes, strict=True) if recipe is None]
         rest = iter(self._others(others))
-        return wanted.answer([next(rest) if made is None else made.of(found, self._counted) for made in wanted.made])
+        return plan.answer(
+            [next(rest) if recipe is None else recipe.of(found, self._counted) for recipe in plan.recipes]
+        )
 
-    def _by_blocks(self, wanted: Wanted) -> Sequence[Tensor]:
+    def _by_blocks(self, plan: FormulaPlan) -> Sequence[Tensor]:
         """A pass's totals on the CPU."""
-        if not len(wanted.work):
+        if not len(plan.work):
             return ()
-        work = wanted.work.of(self._curve_of, self._pixels_of)
+        work = plan.work.of(self._curve_of, self._pixels_of)
         found = self._kept((native_pass.totals if self._native else totals)(self._logits, work))
         return found.unbind()  # its gradient is put together once, not one total after the other
 
-    def _by_kernels(self, wanted: Wanted) -> Sequence[Tensor] | None:
+    def _by_kernels(self, plan: FormulaPlan) -> Sequence[Tensor] | None:
         """The same on CUDA; None if the kernels cannot run."""
-        plan = self._planned(wanted)
-        if plan is None or not len(wanted.work):
-            return None if plan is None else ()
-        return launches.totals(self._logits, plan, self._per_image).unbind()
+        launch = self._planned(plan)
+        if launch is None or not len(plan.work):
+            return None if launch is None else ()
+        return launches.totals(self._logits, launch, self._per_image).unbind()
 
-    def loss(self, wanted: Wanted, score: Score) -> Tensor | None:
+    def loss(self, plan: FormulaPlan, score: Score) -> Tensor | None:
         """1 - score of the totals, 0 if nothing counts, see `gpu.launches.loss`; None if the kernels cannot run."""
-        plan = self._planned(wanted, score)
-        return None if plan is None else launches.loss(self._logits, plan, score)
+        launch = self._planned(plan, score)
+        return None if launch is None else launches.loss(self._logits, launch, score)
 
-    def _planned(self, wanted: Wanted, score: Score | None = None) -> Plan | None:
+    def _planned(self, plan: FormulaPlan, score: Score | None = None) -> Plan | None:
         """The plan of the pass, whose kernels look at labels on the way if they read them; None if they cannot run."""
-        if wanted.layout is None:
-            wanted.layout = plans.laid_out(
-                wanted.work, lambda key: len(self._curve_of(key)), lambda where: where.ids == self.label
+        if plan.layout is None:
+            plan.layout = plans.laid_out(
+                plan.work, lambda key: len(self._curve_of(key)), lambda where: where.ids == self.label
             )
-        structure = wanted.layout.structure
+        structure = plan.layout.structure
         usable = not len(structure) or checks.usable(self._logits, structure, score)
         if self._ignore is not None and not (usable and structure.labels >= 0):
             torch._assert_async((self._valid | (self._labels == self._ignore)).all())
         if not usable:
             return None
-        groups, curves = map(self._pixels_of, wanted.layout.groups), map(self._curve_of, wanted.layout.curves)
+        groups, curves = map(self._pixels_of, plan.layout.groups), map(self._curve_of, plan.layout.curves)
         return plans.planned(structure, list(groups), tuple(curves), self._ignore)
 
-    def _others(self, asked: list[Asked]) -> list[Tensor]:
+    def _others(self, calls: list[TotalCall]) -> list[Tensor]:
         """Totals that are not pointwise: channel by channel on the CPU, by the reference elsewhere."""
-        if not asked:
+        if not calls:
             return []
         if self._logits.device.type == "cpu":
-            work = Work(asked, self._curves, self._map, self._widened, self._mask_of, self._classes)
+            work = Work(calls, self._curves, self._map, self._widened, self._mask_of, self._classes)
             channels = native_channels.channel_totals if self._native else channel_totals
             return list(self._kept(channels(self._logits, work)))
-        return self._by_reference(asked)
+        return self._by_reference(calls)
 
-    def _by_reference(self, asked: list[Asked]) -> list[Tensor]:
+    def _by_reference(self, calls: list[TotalCall]) -> list[Tensor]:
         probs = (self._logits if self._logits.dtype == torch.float64 else self._logits.float()).softmax(1)
         logic = CurveLogic(probs, self._map(self.label), self._curves, self._per_image)
-        return [logic.total(each.plane, each.within, each.void) for each in asked]
+        return [logic.total(each.plane, each.within, each.void) for each in calls]
 
     def _kept(self, totals: Tensor) -> Tensor:
         """(…, N, C), images added up unless they are kept apart."""
@@ -154,7 +156,7 @@ class FusedLogic(MapLogic):
     def _curve_of(self, key: Key) -> Tensor:
         return _identity(self._logits.device) if key == PLAIN else self._curves[key]
 
-    def _pixels_of(self, where: Where) -> Pixels:
+    def _pixels_of(self, where: PixelSet) -> Pixels:
         """Each once."""
         if where not in self._pixels:
             plane, within = where
@@ -170,7 +172,7 @@ class FusedLogic(MapLogic):
 
     def _mask_of(self, within: Region | None, void: bool) -> Tensor | None:
         """(N, H, W) bool of the pixels that count, None for all."""
-        return self._pixels_of(Where(None if void else self.label, within)).mask
+        return self._pixels_of(PixelSet(None if void else self.label, within)).mask
 
     def _widened(self, plane: Plane) -> list[Tensor]:
         """A dilated plane of the labels."""
@@ -178,7 +180,7 @@ class FusedLogic(MapLogic):
             self._wide[plane] = widened(self._map(plane.args[0]), plane.px, self._classes)
         return self._wide[plane]
 
-    def _counted(self, where: Where) -> Tensor:
+    def _counted(self, where: PixelSet) -> Tensor:
         """Pixels of each class, each plane once; for a pass that does not count along."""
         if where not in self._counts:
             self._counts[where] = self._count(self._pixels_of(where).classes, None).double()

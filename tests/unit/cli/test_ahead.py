@@ -9,7 +9,7 @@ import time
 
 IMPORTING = """
 import time
-from autoseg.cli.ahead import uninterrupted
+from autoseg.cli.prestart import uninterrupted
 with uninterrupted():
     print("importing", flush=True)
     end = time.monotonic() + {seconds}

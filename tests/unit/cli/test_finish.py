@@ -10,7 +10,7 @@ import pytest
 
 from autoseg.cli.jobs import finish
 from autoseg.config import SearchConfig
-from autoseg.evidence.export.files import as_files
+from autoseg.evidence.export.formats import as_files
 from autoseg.losses import LossCard, searched_loss
 from autoseg.search.confirm import compare, sentence
 from autoseg.store.records import Finding, Row, SearchResult

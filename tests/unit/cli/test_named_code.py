@@ -10,7 +10,7 @@ import yaml
 
 from autoseg.cli import compare, main, retrain, search, trust
 from autoseg.cli.configuration import compose, stored
-from autoseg.cli.configuration.named_code import again, own_configs
+from autoseg.cli.configuration.named_code import own_configs, resume_arguments
 from autoseg.cli.configuration.repeat import command_for
 from autoseg.config import CompareConfig, RetrainConfig, SearchConfig, TrustConfig
 from autoseg.errors import InputError
@@ -88,7 +88,7 @@ def test_named_again_it_is_the_same_file(mine: Path, monkeypatch: pytest.MonkeyP
     other = mine.with_name("other.py")
     shutil.copy(mine, other)
     went: list[object] = []
-    monkeypatch.setattr("autoseg.cli.ahead.job", lambda _, config, *__, **___: went.append(config.model.config) or 0)
+    monkeypatch.setattr("autoseg.cli.prestart.job", lambda _, config, *__, **___: went.append(config.model.config) or 0)
     monkeypatch.chdir(mine.parent)
     search.run("search", [f'resume="{run}"', "model.config=mine.py"])
     compare.run("compare", [f'like="{run}"', "losses=[ce]", "model.config=./other.py"])  # a budget may be changed
@@ -101,15 +101,15 @@ def test_named_again_it_is_the_same_file(mine: Path, monkeypatch: pytest.MonkeyP
 def test_a_run_is_begun_with_paths_that_hold_everywhere(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(mine.parent)
     began: list[SearchConfig | RetrainConfig] = []
-    monkeypatch.setattr("autoseg.cli.ahead.job", lambda _, config, *__: began.append(config) or 0)
+    monkeypatch.setattr("autoseg.cli.prestart.job", lambda _, config, *__: began.append(config) or 0)
     monkeypatch.setattr("autoseg.cli.jobs.retrain.retrain", lambda config: began.append(config) or 0)
     search.run("search", [*TINY, "model.config=mine.py", 'data.mmseg_config="../own configs/mine.py"'])
     retrain.run("retrain", ["loss=ce", "config=mine.py"])
     assert [Path(value).resolve() for value in own_configs(began[0]).values()] == [mine, mine]
     assert own_configs(began[1]) == {"config": str(mine)}
     assert all(Path(value).is_absolute() for value in own_configs(began[0]).values())
-    assert again(began[1]) == again(stored.plain(began[1])) == f""" 'config="{mine}"'"""
-    assert again(began[1], ["data.mmseg_config"]) == ""
+    assert resume_arguments(began[1]) == resume_arguments(stored.plain(began[1])) == f""" 'config="{mine}"'"""
+    assert resume_arguments(began[1], ["data.mmseg_config"]) == ""
 
 
 def test_an_interpolation_in_a_run_looks_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from autoseg.cli.configuration import compose, stored
-from autoseg.cli.configuration.named_code import again, refuse_code
+from autoseg.cli.configuration.named_code import refuse_code, resume_arguments
 from autoseg.cli.configuration.resume import like, resumed, searched
 from autoseg.config import CompareConfig, ModelConfig, RetrainConfig, SearchConfig
 from autoseg.errors import InputError
@@ -83,7 +83,7 @@ def test_overrides_of_a_training_are_typed_again(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"overrides: expected .*only what you name is executed") as error:
         resumed(given, [])
     (words,) = re.findall(r"then add (.*) to the command", str(error.value))
-    assert again(config) == f" {words}"
+    assert resume_arguments(config) == f" {words}"
     (typed,) = shlex.split(words)
     given = compose.compose("retrain", RetrainConfig, ["loss=ce", f"resume={shlex.quote(str(run))}", typed])
     assert stored.same(resumed(given, ["overrides"]).overrides, config.overrides)
@@ -102,7 +102,7 @@ def test_the_address_of_a_cluster_is_typed_again(tmp_path: Path) -> None:
         resumed(compose.compose("search", SearchConfig, [go_on]), [])
     for more, keys in ((words[1:], ["executor.address"]), (["executor=processes"], ["executor"])):
         resumed(compose.compose("search", SearchConfig, [go_on, *more]), keys)
-    assert again(config) == " executor.address=10.0.0.7:6379"
+    assert resume_arguments(config) == " executor.address=10.0.0.7:6379"
 
 
 def test_names_of_registries_pass() -> None:

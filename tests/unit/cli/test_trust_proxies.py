@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from autoseg.cli.configuration import stored
-from autoseg.cli.jobs.trust import _proxies, named
+from autoseg.cli.jobs.trust import _proxies, resolve_names
 from autoseg.config import CompareConfig, ProxyConfig, SearchConfig, TrustConfig
 from autoseg.errors import InputError
 from autoseg.evidence.trust.rankings import FULL, PROXY
@@ -51,4 +51,4 @@ def test_a_folder_of_another_kind_is_not_gone_on_with(kind: SearchConfig | Compa
     for name, config in (("searched", SearchConfig()), ("other", kind)):
         RunFolder.create(tmp_path / name, stored.plain(config), {}).close()
     with pytest.raises(InputError, match=r"^run_dir: expected the folder of a trust run, got .* which is of a "):
-        named(TrustConfig(run=str(tmp_path / "searched"), run_dir=str(tmp_path / "other")))
+        resolve_names(TrustConfig(run=str(tmp_path / "searched"), run_dir=str(tmp_path / "other")))

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from autoseg.config import DataConfig
 from autoseg.data import SegData, cache, open_data, progress, vote_shares
 from autoseg.data.cache import fit, prepared_bytes
-from autoseg.data.files import open_folder
+from autoseg.data.folder import open_folder
 from autoseg.data.source import Sample
 from autoseg.errors import InputError
 

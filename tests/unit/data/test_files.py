@@ -18,7 +18,7 @@ from PIL import Image
 
 from autoseg.config import DataConfig
 from autoseg.data import open_data
-from autoseg.data.files import FileSource, lone_masks, open_folder
+from autoseg.data.folder import FileSource, lone_masks, open_folder
 from autoseg.errors import InputError
 from autoseg.retrain.loaders import check_files
 

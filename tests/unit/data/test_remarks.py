@@ -12,7 +12,7 @@ from PIL import Image
 
 from autoseg.config import DataConfig
 from autoseg.data import open_data, remarks_on
-from autoseg.data.files import open_folder
+from autoseg.data.folder import open_folder
 from autoseg.errors import InputError
 
 

@@ -17,7 +17,7 @@ import torch
 
 from autoseg.cli import main
 from autoseg.errors import InputError
-from autoseg.evidence.export.files import as_files, as_program, as_python
+from autoseg.evidence.export.formats import as_files, as_program, as_python
 from autoseg.evidence.export.gather import Gathered, _unqualified
 from autoseg.losses import LossCard, load_loss, searched_loss
 from autoseg.metrics import searchable

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from autoseg.errors import InputError
-from autoseg.evidence.export.files import as_program
+from autoseg.evidence.export.formats import as_program
 from autoseg.losses import LossCard, searched_loss
 from autoseg.surrogates import build_space
 

@@ -20,7 +20,7 @@ from torch import nn
 
 import autoseg.cli as cli
 from autoseg.errors import AutosegError, Diverged, InputError
-from autoseg.evidence.report import gradient, of_search
+from autoseg.evidence.report import gradient, search_page
 from autoseg.evidence.report.blocks import Plot
 from autoseg.evidence.report.page import report
 from autoseg.evidence.report.read import SearchRun, open_run, open_runs
@@ -169,7 +169,7 @@ def test_the_training_that_a_floor_refers_to_is_of_the_search(toys: Path) -> Non
     toy_runs.search(toys / "floored", floor="miou>=0.5*ce")
     run = open_run(toys / "floored")
     assert isinstance(run, SearchRun)
-    (plot,) = (block for block in of_search._cost(run).blocks if isinstance(block, Plot))
+    (plot,) = (block for block in search_page._cost(run).blocks if isinstance(block, Plot))
     counted = {bars.name: len(bars.x) for bars in plot.figure.data}
     assert counted == {"search": 1 + len(run.search), "confirmation": len(run.confirmation)}
 

@@ -22,7 +22,7 @@ from autoseg.data import open_data
 from autoseg.errors import InputError
 from autoseg.evidence.comparison.contenders import Contender
 from autoseg.evidence.comparison.matrix import Matrix
-from autoseg.evidence.report import gradient, of_comparison
+from autoseg.evidence.report import comparison_page, gradient
 from autoseg.evidence.report.blocks import Key
 from autoseg.evidence.report.gallery import _read, difference, most_different
 from autoseg.evidence.report.page import PACKAGE
@@ -201,7 +201,7 @@ def test_a_class_that_nobody_has_learnt_has_no_best() -> None:
     scores = {"ce": {"miou": 0.4} | ce, "jml": {"miou": 0.4} | jml}
     records = [TrialRecord(-1, 0, "x", name, None, 1, "complete", found) for name, found in scores.items()]
     among = [Contender(name, name, name, False) for name in scores]
-    (section,) = of_comparison._classes(Matrix(among, ["miou"], [1], "ce", records, ["sky", "pole"]))
+    (section,) = comparison_page._classes(Matrix(among, ["miou"], [1], "ce", records, ["sky", "pole"]))
     sky, pole = section.blocks[1].rows
     assert [cell.tone for cell in sky] == ["", "best", ""] and [cell.tone for cell in pole] == ["", "", ""]
 
@@ -212,7 +212,7 @@ def test_the_table_shows_what_was_searched_and_what_is_best() -> None:
         for name, score in (("ce", 0.4), ("found", 0.5))
     ]
     among = [Contender("ce", "ce", "ce", False), Contender("found", "found", "found", True)]
-    table = of_comparison._table(Matrix(among, ["miou"], [1], "ce", records, []))
+    table = comparison_page._table(Matrix(among, ["miou"], [1], "ce", records, []))
     assert [[cell.tone for cell in row] for row in table.rows] == [["", "", "quiet"], ["mine", "best", "quiet"]]
 
 
@@ -228,7 +228,9 @@ def test_the_differences_name_the_lines_that_are_drawn(lovasz: float, lines: lis
         for seed in (1, 2)
     ]
     among = [Contender(name, name, name, name == "found") for name in scores]
-    sections = of_comparison._of_matrix(Matrix(among, ["miou"], [1, 2], "ce", records, []), dict.fromkeys(scores, BLUE))
+    sections = comparison_page._of_matrix(
+        Matrix(among, ["miou"], [1, 2], "ce", records, []), dict.fromkeys(scores, BLUE)
+    )
     (key,) = [block for block in sections[1].blocks if isinstance(block, Key)]
     assert [name for name, *_ in key.lines] == lines
 

@@ -15,24 +15,24 @@ from toy_task import Unloadable, toy
 from autoseg.cli.doctor import Finding
 from autoseg.cli.doctor import cluster as look_at
 from autoseg.errors import InputError
-from autoseg.execution import Job, places
-from autoseg.execution.cluster import RayExecutor, cluster_slots, connect, share_of
-from autoseg.execution.crew import WorkerError
+from autoseg.execution import Job, worker_devices
+from autoseg.execution.cluster import RayExecutor, cluster_devices, connect, share_of
+from autoseg.execution.worker_pool import WorkerError
 
 slow = pytest.mark.slow
 
 
 @slow
 def test_one_worker_per_core_of_each_machine(cluster: Any) -> None:
-    assert places("ray") == cluster_slots(device="cpu") == ["cpu", "cpu"]
-    assert cluster_slots(threads=2) == ["cpu"]  # no machine has two, yet there must be a worker
-    assert cluster_slots(workers=3) == ["cpu"] * 3
+    assert worker_devices("ray") == cluster_devices(device="cpu") == ["cpu", "cpu"]
+    assert cluster_devices(threads=2) == ["cpu"]  # no machine has two, yet there must be a worker
+    assert cluster_devices(workers=3) == ["cpu"] * 3
     with pytest.raises(InputError, match=r"device: expected a device of the cluster \(no GPU\)"):
-        cluster_slots(device="cuda")
+        cluster_devices(device="cuda")
     with pytest.raises(InputError, match="device: expected auto, cpu or cuda on a cluster"):
-        cluster_slots(device="cuda:1")
+        cluster_devices(device="cuda:1")
     with pytest.raises(InputError, match="workers"):
-        cluster_slots(workers="many")
+        cluster_devices(workers="many")
 
 
 @slow
@@ -58,8 +58,8 @@ def test_each_worker_sees_the_gpu_that_it_was_given(
     node = cluster.add_node(num_cpus=0, num_gpus=2)  # it takes Ray's word for them
     cluster.wait_for_nodes()
     try:
-        assert cluster_slots() == cluster_slots(device="cuda") == ["cuda", "cuda"]
-        assert cluster_slots(per_device=2) == ["cuda"] * 4 and cluster_slots(device="cpu") == ["cpu", "cpu"]
+        assert cluster_devices() == cluster_devices(device="cuda") == ["cuda", "cuda"]
+        assert cluster_devices(per_device=2) == ["cuda"] * 4 and cluster_devices(device="cpu") == ["cpu", "cpu"]
         meet = {"do": "environment", "meet": str(tmp_path), "of": 4}  # all four work at the same time
         with RayExecutor(toy, ["cuda"] * 4) as executor:
             found = outcomes(executor, *[meet] * 4)

@@ -7,7 +7,7 @@ import pytest
 
 import autoseg.execution.devices as module
 from autoseg.errors import InputError
-from autoseg.execution import slots
+from autoseg.execution import local_devices
 
 
 @pytest.fixture
@@ -26,20 +26,20 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_on_cpu_one_worker_per_share_of_cores(machine: Any) -> None:
     machine(gpus=0, cores=8)
-    assert slots() == ["cpu"] * 8
-    assert slots(threads=3) == ["cpu"] * 2
-    assert slots(threads=16) == ["cpu"]
-    assert slots(workers=3) == slots(workers="3") == ["cpu"] * 3
+    assert local_devices() == ["cpu"] * 8
+    assert local_devices(threads=3) == ["cpu"] * 2
+    assert local_devices(threads=16) == ["cpu"]
+    assert local_devices(workers=3) == local_devices(workers="3") == ["cpu"] * 3
     machine(gpus=2, cores=4)
-    assert slots(device="cpu") == ["cpu"] * 4
+    assert local_devices(device="cpu") == ["cpu"] * 4
 
 
 def test_on_gpus_one_worker_each_or_more(machine: Any) -> None:
     machine(gpus=2)
-    assert slots() == slots(device="cuda") == ["cuda:0", "cuda:1"]
-    assert slots(per_device=2) == ["cuda:0", "cuda:1"] * 2
-    assert slots(workers=3) == ["cuda:0", "cuda:1", "cuda:0"]
-    assert slots(workers=2, device="cuda:1") == ["cuda:1", "cuda:1"]
+    assert local_devices() == local_devices(device="cuda") == ["cuda:0", "cuda:1"]
+    assert local_devices(per_device=2) == ["cuda:0", "cuda:1"] * 2
+    assert local_devices(workers=3) == ["cuda:0", "cuda:1", "cuda:0"]
+    assert local_devices(workers=2, device="cuda:1") == ["cuda:1", "cuda:1"]
 
 
 @pytest.mark.parametrize(
@@ -55,26 +55,26 @@ def test_on_gpus_one_worker_each_or_more(machine: Any) -> None:
 )
 def test_only_visible_gpus_count(machine: Any, visible: str, expected: list[str]) -> None:
     machine(gpus=2, cores=1, visible=visible)
-    assert slots() == (expected or ["cpu"])
+    assert local_devices() == (expected or ["cpu"])
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:0"])
 def test_a_gpu_that_is_not_there(machine: Any, device: str) -> None:
     machine(gpus=0)
     with pytest.raises(InputError, match=r"device: expected a device of this machine \(no GPU\)"):
-        slots(device=device)
+        local_devices(device=device)
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "mps"])
 def test_unknown_device(device: str) -> None:
     with pytest.raises(InputError, match="device: expected auto, cpu, cuda"):
-        slots(device=device)
+        local_devices(device=device)
 
 
 @pytest.mark.parametrize("workers", [0, -1, "many", "1.5"])
 def test_wrong_number_of_workers(workers: Any) -> None:
     with pytest.raises(InputError, match="workers"):
-        slots(workers=workers, device="cpu")
+        local_devices(workers=workers, device="cpu")
 
 
 def test_counts_what_nvidia_smi_lists(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,6 +89,6 @@ def test_counts_what_nvidia_smi_lists(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_more_workers_than_the_memory_has_room_for(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     machine(gpus=0, cores=64)
     monkeypatch.setattr(module, "free_memory", lambda: 8_000_000_000)
-    assert slots() == ["cpu"] * 6 and slots(workers=9) == ["cpu"] * 9
+    assert local_devices() == ["cpu"] * 6 and local_devices(workers=9) == ["cpu"] * 9
     monkeypatch.setattr(module, "free_memory", lambda: 0)
-    assert slots() == ["cpu"]
+    assert local_devices() == ["cpu"]

@@ -18,7 +18,7 @@ from toy_task import Unloadable, toy
 
 from autoseg.errors import InputError
 from autoseg.execution import Executor, Job, Outcome, ProcessExecutor, build_executor
-from autoseg.execution.crew import WorkerError
+from autoseg.execution.worker_pool import WorkerError
 
 
 @pytest.fixture(params=["inline", "processes", pytest.param("ray", marks=pytest.mark.slow)])
@@ -150,7 +150,7 @@ def test_a_worker_that_hangs_is_killed_with_its_children(tmp_path: Path) -> None
 
 
 def test_an_automatic_limit_is_set_by_jobs_of_the_same_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("autoseg.execution.crew.LEAST_LIMIT_S", 0.5)
+    monkeypatch.setattr("autoseg.execution.worker_pool.LEAST_LIMIT_S", 0.5)
     hang = {"do": "hang", "pids": str(tmp_path / "pids")}
     with ProcessExecutor(toy, ["cpu"], retries=0) as executor:
         jobs = [Job("a", {}, "short"), Job("b", {"do": "doze"}, "long"), Job("c", hang, "short")]
@@ -264,7 +264,7 @@ def test_workers_and_their_children_leave_with_the_parent(tmp_path: Path, how: s
 
 
 def test_the_automatic_limit_follows_the_longest_job(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("autoseg.execution.crew.LEAST_LIMIT_S", 0.3)
+    monkeypatch.setattr("autoseg.execution.worker_pool.LEAST_LIMIT_S", 0.3)
     with ProcessExecutor(toy, ["cpu"], retries=0) as executor:
         quick, hung = outcomes(executor, {"x": 1}, {"do": "hang", "pids": str(tmp_path / "pids")})
     assert quick.state == "complete" and hung.state == "timeout" and 0.3 <= hung.seconds < 5

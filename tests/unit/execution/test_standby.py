@@ -16,7 +16,7 @@ import pytest
 from test_executors import gone, outcomes
 from toy_task import note, note_and_fail, note_and_hang, toy
 
-from autoseg.execution import ProcessExecutor, Standby, crew, processes
+from autoseg.execution import ProcessExecutor, Standby, processes, worker_pool
 from autoseg.execution.processes import WorkerProcess
 
 
@@ -74,10 +74,10 @@ def test_one_that_hangs_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (first,) = noted(tmp_path, 1)
 
         def replacement(*args: Any) -> WorkerProcess:
-            monkeypatch.setattr(crew, "START_LIMIT_S", 300.0)
+            monkeypatch.setattr(worker_pool, "START_LIMIT_S", 300.0)
             return WorkerProcess(*args)
 
-        monkeypatch.setattr(crew, "START_LIMIT_S", 0.1)
+        monkeypatch.setattr(worker_pool, "START_LIMIT_S", 0.1)
         monkeypatch.setattr(processes, "WorkerProcess", replacement)
         with ProcessExecutor(toy, standby.slots, standby=standby) as executor:
             (outcome,) = outcomes(executor, {"x": 4})

@@ -12,7 +12,7 @@ from mmseg.datasets import BaseSegDataset
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from autoseg.retrain.files import WrongFile, name_files
+from autoseg.retrain.file_errors import WrongFile, name_files
 
 PIPELINE = [{"type": "LoadImageFromFile"}, {"type": "mmseg.LoadAnnotations"}]
 

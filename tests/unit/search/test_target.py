@@ -11,7 +11,7 @@ import pytest
 
 import autoseg
 from autoseg.errors import InputError
-from autoseg.search.target import begins
+from autoseg.search.target import start_theta
 from autoseg.surrogates import build_space, known_losses
 
 KNOWN = "camvid/miou"
@@ -19,15 +19,15 @@ DEFAULT, BIOU = build_space("default", metric="miou"), build_space("default", me
 
 
 def test_without_a_start_it_begins_at_the_identity_curves_inside_the_cube() -> None:
-    assert begins(DEFAULT, None, "gp") == DEFAULT.identity.tolist()
+    assert start_theta(DEFAULT, None, "gp") == DEFAULT.identity.tolist()
     free = build_space("paper-unconstrained", metric="miou")
     assert (free.identity.min(), free.identity.max()) == (0.0, 1.0)
-    assert 0.0 < min(begins(free, None, "ppo")) < max(begins(free, None, "ppo")) < 1.0
+    assert 0.0 < min(start_theta(free, None, "ppo")) < max(start_theta(free, None, "ppo")) < 1.0
 
 
 @pytest.mark.parametrize("space", [DEFAULT, BIOU], ids=["its own metric", "another metric of the same curves"])
 def test_a_known_loss_is_where_its_points_are(space: Any) -> None:
-    theta = begins(space, KNOWN, "gp")
+    theta = start_theta(space, KNOWN, "gp")
     np.testing.assert_allclose(space.decode(theta), known_losses()[KNOWN].control_points)
 
 
@@ -36,18 +36,18 @@ def test_a_card_a_run_and_theta_are_taken_exactly(tmp_path: Path) -> None:
     loss = autoseg.SurrogateLoss.from_theta("miou", theta, num_classes=19, space=DEFAULT)
     autoseg.save_loss(loss, tmp_path / "loss.json")
     for given in (str(tmp_path / "loss.json"), str(tmp_path), theta, np.array(theta)):
-        assert begins(DEFAULT, given, "tpe") == theta
+        assert start_theta(DEFAULT, given, "tpe") == theta
 
 
 def test_a_space_with_scalars_takes_its_own_losses_alone(tmp_path: Path) -> None:
     mix = build_space("ce-mix", metric="miou")
     theta = np.random.default_rng(1).random(mix.dim).tolist()
     autoseg.save_loss(autoseg.losses.searched_loss(mix, theta, 3), tmp_path / "loss.json")
-    assert begins(mix, str(tmp_path / "loss.json"), "gp") == theta
+    assert start_theta(mix, str(tmp_path / "loss.json"), "gp") == theta
     with pytest.raises(InputError, match=r"search\.start, space: expected that of this search, ce-mix-miou"):
-        begins(mix, KNOWN, "gp")
+        start_theta(mix, KNOWN, "gp")
     with pytest.raises(InputError, match=r"got ce-mix-miou\. .* space=ce-mix-miou"):
-        begins(DEFAULT, str(tmp_path / "loss.json"), "gp")
+        start_theta(DEFAULT, str(tmp_path / "loss.json"), "gp")
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_a_space_with_scalars_takes_its_own_losses_alone(tmp_path: Path) -> None
 )
 def test_what_no_search_can_begin_with(given: Any, controller: str, said: str) -> None:
     with pytest.raises(InputError, match=re.escape(said)):
-        begins(DEFAULT, given, controller)
+        start_theta(DEFAULT, given, controller)
 
 
 @pytest.mark.parametrize("controller", ["gp", "tpe"])

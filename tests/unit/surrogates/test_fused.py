@@ -19,8 +19,8 @@ from autoseg.surrogates import CurveSpec, curves
 from autoseg.surrogates.fast.cpu import fused
 from autoseg.surrogates.fast.cpu.pieces import pieces_of, value_and_slope
 from autoseg.surrogates.fast.cpu.windows import dilated, eroded, greatest_around
+from autoseg.surrogates.fast.formula_plan import FormulaPlan
 from autoseg.surrogates.fast.reading import FusedLogic
-from autoseg.surrogates.fast.wanted import Wanted
 from autoseg.surrogates.logic import _max_pool
 
 
@@ -190,11 +190,11 @@ def test_the_answer_does_not_depend_on_what_was_asked_before():
     loss = autoseg.SurrogateLoss("miou", C)
     metric = loss.terms[0][1]
     curves = {key: loss.curve(name) for key, name in loss.space.keys("miou").items()}
-    first = FusedLogic(logits, labels, curves).read(Wanted(metric.sums, kernels=False))
+    first = FusedLogic(logits, labels, curves).read(FormulaPlan(metric.sums, kernels=False))
     logic = FusedLogic(logits, labels, curves)
     other = lambda p, y, words: {"or": words.total(words.or_(p, y), void=True), "label": words.total(y)}  # noqa: E731
-    logic.read(Wanted(other, kernels=False))
-    for key, total in logic.read(Wanted(metric.sums, kernels=False)).items():
+    logic.read(FormulaPlan(other, kernels=False))
+    for key, total in logic.read(FormulaPlan(metric.sums, kernels=False)).items():
         assert torch.equal(total, first[key])
 
 

@@ -9,21 +9,21 @@ import autoseg
 from autoseg.metrics.base import MetricOptions, exact_ratio
 from autoseg.metrics.region import MIoU
 from autoseg.surrogates.fast import ratios
-from autoseg.surrogates.fast.wanted import wanted_by
+from autoseg.surrogates.fast.formula_plan import plan_formula
 
 C = 3
 
 
 def test_which_metrics_are_one_ratio():
     kinds = {
-        name: wanted_by(autoseg.build_metric(name, C), kernels=True).ratio for name in autoseg.metrics.searchable()
+        name: plan_formula(autoseg.build_metric(name, C), kernels=True).ratio for name in autoseg.metrics.searchable()
     }
     known = {"miou", "fwiou", "dice", "macc", "gacc", "biou"}
     assert {name for name, ratio in kinds.items() if ratio is not None} == known
     g = torch.Generator().manual_seed(0)
     for name in known:  # what was read of a formula computes what it computes
         metric, ratio = autoseg.build_metric(name, C), kinds[name]
-        places = wanted_by(metric, kernels=True).places
+        places = plan_formula(metric, kernels=True).places
         totals = torch.rand(len(ratio.rows[0]), C, generator=g, dtype=torch.float64)
         sums = {key: totals[at] for key, at in places.items()}
         parts = [totals.new_tensor(row) @ totals for row in ratio.rows]

@@ -25,10 +25,10 @@ from autoseg.metrics.maps import MapLogic
 from autoseg.surrogates import loss as loss_module
 from autoseg.surrogates.curves import prepare
 from autoseg.surrogates.fast import reading
+from autoseg.surrogates.fast.formula_plan import FormulaPlan, plan_formula
 from autoseg.surrogates.fast.gpu import bands, checks, launches, plans
 from autoseg.surrogates.fast.passes import Pass, Pixels
 from autoseg.surrogates.fast.reading import FusedLogic
-from autoseg.surrogates.fast.wanted import Wanted, wanted_by
 
 NAMES = ["miou", "fwiou", "dice", "macc", "gacc", "biou", "bf1", "miou_i"]
 SPACES = ["paper", "default", "paper-linear", "paper-unconstrained"]
@@ -211,7 +211,7 @@ def labels_of_other_types():
     gaps = torch.stack([labels, labels], 3)[..., 0]
     dtypes = (torch.uint8, torch.int16, torch.int32, torch.uint16)
     first, *rest = [
-        FusedLogic(logits, ids, curves).read(Wanted(formula, kernels=True))
+        FusedLogic(logits, ids, curves).read(FormulaPlan(formula, kernels=True))
         for ids in (labels, wide, gaps, *(labels.to(dtype) for dtype in dtypes))
     ]
     return [all(torch.equal(total, first[key]) for key, total in each.items()) for each in rest]
@@ -262,7 +262,7 @@ def wrong_labels():
             ids = labels.clone()
             ids[1, -1, -1] = wrong
             try:
-                FusedLogic(logits, ids, curves, ignore=255).read(Wanted(loss.terms[0][1].sums, kernels=True))
+                FusedLogic(logits, ids, curves, ignore=255).read(FormulaPlan(loss.terms[0][1].sums, kernels=True))
             except RuntimeError as error:
                 assert "Expected Tensor with single nonzero value" in str(error)
                 found[name].append(False)
@@ -280,7 +280,7 @@ def test_the_loss_of_totals_is_as_defined(interpreter, name):
 def scores_of_totals(name):
     """Differences of value and slopes, for every rule of absent classes and score curve; of nothing that counts too."""
     found = []
-    ratio = wanted_by(autoseg.build_metric(name, C), kernels=True).ratio
+    ratio = plan_formula(autoseg.build_metric(name, C), kernels=True).ratio
     for present in (False, True):
         for curve in (
             None,
@@ -383,12 +383,12 @@ def test_a_launch_that_fails_leaves_the_loss_to_the_reference(monkeypatch, forge
     logits, labels = batch(0)
     curves = {("and", "p"): reading.IDENTITY, ("or", "p"): reading.IDENTITY}
     formula = autoseg.build_metric("miou", C).sums
-    expected = FusedLogic(logits, labels, curves).read(Wanted(formula, kernels=False))
+    expected = FusedLogic(logits, labels, curves).read(FormulaPlan(formula, kernels=False))
     for first in (True, False):
         logic = FusedLogic(logits, labels, curves)
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            found = logic.read(Wanted(formula, kernels=True))
+            found = logic.read(FormulaPlan(formula, kernels=True))
         assert len([w for w in said if "Triton kernels cannot run here" in str(w.message)]) == first
         for key, total in found.items():
             torch.testing.assert_close(total, expected[key])
@@ -430,7 +430,7 @@ def test_the_first_loss_of_totals_passes_whatever_absent_classes_do(interpreter,
 
 
 def trials_of_scores(name):
-    ratio = wanted_by(autoseg.build_metric(name, C), kernels=True).ratio
+    ratio = plan_formula(autoseg.build_metric(name, C), kernels=True).ratio
     return [checks._scores(torch.device("cpu"), C, ratio, present, 1e-8, 0) for present in (False, True)]
 
 
@@ -462,7 +462,7 @@ def test_a_gpu_without_memory_is_no_reason_to_leave_the_kernels(monkeypatch, for
     logic = FusedLogic(logits, labels, {("and", "p"): reading.IDENTITY, ("or", "p"): reading.IDENTITY})
     for error in said:
         with pytest.raises(type(error), match="out of memory"):
-            logic.read(Wanted(autoseg.build_metric("miou", C).sums, kernels=True))
+            logic.read(FormulaPlan(autoseg.build_metric("miou", C).sums, kernels=True))
 
 
 def on_an_imitated_gpu(name):

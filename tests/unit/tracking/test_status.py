@@ -23,7 +23,7 @@ from autoseg.search.confirm import fresh_seeds
 from autoseg.store.ledger import STUDIES, Ledger
 from autoseg.store.records import TrialRecord
 from autoseg.store.run_folder import RunFolder
-from autoseg.tracking.lines import told
+from autoseg.tracking.lines import training_line
 from autoseg.tracking.status import DEAD, FINISHED, GOING, WAITING, read_status
 from autoseg.tracking.terminal import plain_console
 
@@ -140,7 +140,7 @@ def test_a_comparison_is_watched_under_the_metric_it_shows_now(
     status = read_status(run)
     assert status is not None and status.best is not None
     assert (status.best.name, status.best.reward) == ("jml", pytest.approx(of_jml))
-    assert told(status.studies["compare"][0], metric_of(status)).startswith(f"ce  seed 1  {metric} {of_ce}")
+    assert training_line(status.studies["compare"][0], metric_of(status)).startswith(f"ce  seed 1  {metric} {of_ce}")
 
 
 def test_a_dead_process_is_told_from_a_living_one_and_from_one_elsewhere(tmp_path: Path, capsys) -> None:
@@ -245,7 +245,7 @@ def test_names_in_a_run_give_a_terminal_no_orders(tmp_path: Path, capsys) -> Non
                 record = ledger.add("search", TrialRecord(0, i, "candidate", f"b{i}{title}", None, 1))
                 outcome = Outcome(state, {"miou": 0.5}, 2.0, error="" if state == "complete" else f"c{title}")
                 record = ledger.finish("search", record, outcome, 0.5)
-                assert "\x1b" not in told(record, "miou")
+                assert "\x1b" not in training_line(record, "miou")
     watch = Watch(tmp_path / "run", plain_console())
     watch.once()
     out = capsys.readouterr().out
@@ -256,6 +256,6 @@ def test_a_damaged_ledger_is_named_by_its_own_path(tmp_path: Path) -> None:
     fill(tmp_path / "run", "search", done=2, waiting=0)
     with (tmp_path / "run" / "trials.db").open("r+b") as file:
         file.write(b"x" * 8192)
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as training_line:
         read_status(tmp_path / "run")
-    assert told.value.field == str(tmp_path / "run" / "trials.db")
+    assert training_line.value.field == str(tmp_path / "run" / "trials.db")

@@ -20,9 +20,9 @@ from autoseg.data import Augment
 from autoseg.losses import build_loss, loss_names
 from autoseg.metrics import searchable
 from autoseg.metrics.logic import Logic, Plane
+from autoseg.surrogates.fast.formula_plan import FormulaPlan
 from autoseg.surrogates.fast.gpu import checks
 from autoseg.surrogates.fast.reading import FusedLogic
-from autoseg.surrogates.fast.wanted import Wanted
 from autoseg.training import Batches, Targets, Training, build_model, build_targets, loop
 from autoseg.training.precision import Precision
 from autoseg.training.targets import Distilled
@@ -171,7 +171,7 @@ def test_no_formula_waits(device: Device) -> None:
         for device.strict in (False, True):
             logits = torch.zeros(2, 2, 6, 8, device=CUDA, requires_grad=True)
             logic = FusedLogic(logits, torch.zeros(2, 6, 8, dtype=torch.int64, device=CUDA), {})
-            logic.read(Wanted(formula, kernels=True))["area"].sum().backward()
+            logic.read(FormulaPlan(formula, kernels=True))["area"].sum().backward()
         device.strict = False
 
 

@@ -16,11 +16,11 @@ from torch.autograd.function import once_differentiable
 
 from autoseg.metrics.bits import BITS
 from autoseg.metrics.logic import Plane, Region
-from autoseg.surrogates.fast.asked import Asked, is_map
 from autoseg.surrogates.fast.cpu.fused import numbers, softmax
 from autoseg.surrogates.fast.cpu.pieces import Piece, pieces_of, value_alone, value_and_slope
 from autoseg.surrogates.fast.cpu.windows import dilated, eroded, greatest_around
 from autoseg.surrogates.fast.first_order import once
+from autoseg.surrogates.fast.trace import TotalCall, is_map
 from autoseg.surrogates.logic import CurveLogic
 
 BLOCK = 2**18  # elements of a block, its channels times the image's pixels; one channel at least
@@ -34,7 +34,7 @@ class Work:
     """What is computed.
 
     Attributes:
-        asked: the totals.
+        calls: the totals.
         curves: coefficients (K, 6) per (operation, operand), see `curves.prepare`.
         map: (N, H, W) class map of a plane of the labels.
         widened: a dilated plane of the labels, see `bits.widened`.
@@ -42,7 +42,7 @@ class Work:
         classes: C.
     """
 
-    asked: Sequence[Asked]
+    calls: Sequence[TotalCall]
     curves: Mapping[tuple[str, str], Tensor]
     map: Callable[[Plane], Tensor]
     widened: Callable[[Plane], list[Tensor]]
@@ -186,11 +186,11 @@ class _Channels(CurveLogic):
 
     def all(self) -> Tensor:
         """(totals, channels)."""
-        return torch.stack([self.total(each.plane, each.within, each.void) for each in self._work.asked])
+        return torch.stack([self.total(each.plane, each.within, each.void) for each in self._work.calls])
 
 
 def channel_totals(logits: Tensor, work: Work) -> Tensor:
-    """(len(work.asked), N, C) float64; differentiable once in the logits (N, C, H, W), which are on the CPU."""
+    """(len(work.calls), N, C) float64; differentiable once in the logits (N, C, H, W), which are on the CPU."""
     return _Totals.apply(logits, work)
 
 
@@ -199,7 +199,7 @@ class _Totals(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, work: Work) -> Tensor:
         ctx.work = work
         n, c = logits.shape[:2]
-        result = torch.zeros(len(work.asked), n, c, dtype=torch.float64)
+        result = torch.zeros(len(work.calls), n, c, dtype=torch.float64)
         probs = softmax(logits)
         for image, part in _blocks(logits.shape):
             result[:, image, part] = _Channels(probs[image : image + 1, part], image, part.start, work).all()

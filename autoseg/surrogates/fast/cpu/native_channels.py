@@ -15,11 +15,11 @@ from torch import Tensor
 
 from autoseg.metrics.bits import BITS
 from autoseg.metrics.logic import Plane
-from autoseg.surrogates.fast.asked import Asked
 from autoseg.surrogates.fast.cpu.by_channel import Work
 from autoseg.surrogates.fast.cpu.native import call, plain
 from autoseg.surrogates.fast.cpu.pieces import table
 from autoseg.surrogates.fast.first_order import once
+from autoseg.surrogates.fast.trace import TotalCall
 
 PRED, LABEL, WIDENED, ERODE, DILATE, EDGE, AND, OR = range(8)  # `Op` of channels.cpp
 _OPS = {"pred": PRED, "erode": ERODE, "dilate": DILATE, "boundary": EDGE, "and": AND, "or": OR}
@@ -56,25 +56,25 @@ class _Program(ctypes.Structure):
 
 
 class _Writer:
-    """Writes the program of what is asked; tensors that it points to live as long as it does."""
+    """Writes the program of the totals; tensors that it points to live as long as it does."""
 
     def __init__(self, shape: Sequence[int], work: Work) -> None:
         self._work = work
         self._kept: list[Tensor] = []
         self._places: dict[Plane, int] = {}
         self._written: list[_Node] = []
-        totals = [self._total(asked) for asked in work.asked]
+        totals = [self._total(call) for call in work.calls]
         self._nodes = (_Node * len(self._written))(*self._written)
         self._totals = (_Total * len(totals))(*totals)
         address, (n, c, height, width) = ctypes.addressof, shape
         counts = (len(self._totals), n, c, height, width, BITS)
         self.program = _Program(address(self._nodes), len(self._nodes), address(self._totals), *counts)
 
-    def _total(self, asked: Asked) -> _Total:
-        within, first = asked.within, self._place(asked.plane)
+    def _total(self, call: TotalCall) -> _Total:
+        within, first = call.within, self._place(call.plane)
         if isinstance(within, Plane):
-            return _Total(first, self._place(within), self._keep(self._work.selected(None, asked.void)))
-        return _Total(first, -1, self._keep(self._work.selected(within, asked.void)))
+            return _Total(first, self._place(within), self._keep(self._work.selected(None, call.void)))
+        return _Total(first, -1, self._keep(self._work.selected(within, call.void)))
 
     def _place(self, plane: Plane) -> int:
         """The plane's number in the program."""
@@ -127,7 +127,7 @@ class _Totals(torch.autograd.Function):
         x, ctx.writer = plain(logits), _Writer(logits.shape, work)
         n, c, pixels = x.shape
         normalizer = x.new_empty(2, n, pixels)
-        sums = x.new_empty(len(work.asked), n, c, dtype=torch.float64)
+        sums = x.new_empty(len(work.calls), n, c, dtype=torch.float64)
         call("pointwise_forward", x, n, c, pixels, None, 0, normalizer, None)
         call("channels_forward", ctypes.byref(ctx.writer.program), x, normalizer, sums)
         ctx.save_for_backward(logits, normalizer)

@@ -43,7 +43,7 @@ class Worker(ABC):
         self.attempts = 0
         self.since = time.monotonic()
 
-    def give(self, task: bytes, log: Path | None) -> None:
+    def send_task(self, task: bytes, log: Path | None) -> None:
         """Hand over the task, pickled, and the file that its output is appended to; it is ready once it has both."""
         self.since = time.monotonic()
         self._send((task, log))
@@ -63,11 +63,11 @@ class Worker(ABC):
         """Send the task with its log, later a payload. Does not fail if the worker is dead: the next look tells."""
 
     @abstractmethod
-    def spoke(self) -> bool:
-        """Whether `hear` has something to return or raise."""
+    def has_message(self) -> bool:
+        """Whether `receive` has something to return or raise."""
 
     @abstractmethod
-    def hear(self) -> Attempt | str | None:
+    def receive(self) -> Attempt | str | None:
         """The next message (see `worker.main`), which must be there; EOFError if the worker is dead."""
 
     @abstractmethod
@@ -86,7 +86,7 @@ class Worker(ABC):
 W = TypeVar("W", bound=Worker)
 
 
-class Crew(Executor, Generic[W]):
+class WorkerPool(Executor, Generic[W]):
     """Runs jobs on one worker per slot. They start with the first run and stay until `close`.
 
     Args:
@@ -121,7 +121,7 @@ class Crew(Executor, Generic[W]):
         self._slots, self._threads, self._log = list(slots), threads, log
         self._timeout_s, self._retries = timeout_s, retries
         self._longest_s: dict[str, float] = {}  # by kind of job
-        self._crew: dict[int, W] = {}  # by the index of the slot
+        self._pool: dict[int, W] = {}  # by the index of the slot
         self._false_starts = 0
 
     @abstractmethod
@@ -141,49 +141,51 @@ class Crew(Executor, Generic[W]):
         """Yield every job once with its outcome, as they end. Left early, it kills workers still at work."""
         waiting = deque((job, 1) for job in jobs)
         for index in range(min(len(self._slots), len(jobs))):
-            if index not in self._crew:
-                self._hire(index)
+            if index not in self._pool:
+                self._spawn(index)
         try:
-            while waiting or any(worker.job for worker in self._crew.values()):
-                for worker in self._crew.values():
+            while waiting or any(worker.job for worker in self._pool.values()):
+                for worker in self._pool.values():
                     if waiting and worker.idle:
                         worker.start(*waiting.popleft())
-                self._wait(list(self._crew.values()), self._patience())
-                for index in list(self._crew):
-                    yield from self._look(index, waiting)
+                self._wait(list(self._pool.values()), self._poll_seconds())
+                for index in list(self._pool):
+                    yield from self._poll(index, waiting)
         finally:
-            self._dismiss([index for index, worker in self._crew.items() if worker.job])
+            self._dismiss([index for index, worker in self._pool.items() if worker.job])
 
     def close(self) -> None:
         """Stop all workers: idle ones leave by themselves, the others are killed."""
-        self._dismiss(list(self._crew))
+        self._dismiss(list(self._pool))
 
-    def _hire(self, index: int) -> None:
+    def _spawn(self, index: int) -> None:
         """Put a worker on a slot, in the place of the one that was there."""
-        self._crew[index] = self._new(index)
-        self._crew[index].give(self._task, self._log)
+        self._pool[index] = self._new(index)
+        self._pool[index].send_task(self._task, self._log)
 
     def _dismiss(self, indices: list[int]) -> None:
         for index in indices:
-            self._crew.pop(index).leave()
+            self._pool.pop(index).leave()
 
-    def _look(self, index: int, waiting: deque[tuple[Job, int]]) -> Iterator[Result]:
+    def _poll(self, index: int, waiting: deque[tuple[Job, int]]) -> Iterator[Result]:
         """See what one worker has to say; replace it if it cannot go on."""
-        worker = self._crew[index]
+        worker = self._pool[index]
         try:
-            if worker.spoke():
-                yield from self._heard(index, worker.hear(), waiting)
+            if worker.has_message():
+                yield from self._on_message(index, worker.receive(), waiting)
             elif worker.dead():
                 raise EOFError
             elif time.monotonic() - worker.since > self._limit(worker):
                 limit = f"took longer than {round(self._limit(worker), 1):.10g} s"
                 worker.kill()
-                yield from self._lost(index, "timeout", limit, waiting)
+                yield from self._on_death(index, "timeout", limit, waiting)
         except EOFError:
-            yield from self._lost(index, "failed", f"the worker {worker.kill()}", waiting)
+            yield from self._on_death(index, "failed", f"the worker {worker.kill()}", waiting)
 
-    def _heard(self, index: int, message: Attempt | str | None, waiting: deque[tuple[Job, int]]) -> Iterator[Result]:
-        worker = self._crew[index]
+    def _on_message(
+        self, index: int, message: Attempt | str | None, waiting: deque[tuple[Job, int]]
+    ) -> Iterator[Result]:
+        worker = self._pool[index]
         if isinstance(message, str):
             raise WorkerError(f"The task cannot be loaded in a worker process:\n{message}")
         if message is None:
@@ -199,21 +201,21 @@ class Crew(Executor, Generic[W]):
             self._longest_s[job.kind] = max(outcome.seconds / job.longer, self._longest_s.get(job.kind, 0.0))
         if outcome.state == "failed" and (message.out_of_memory or worker.slot != "cpu"):
             worker.kill()  # an error on a GPU can leave its context unusable for the next job
-            self._hire(index)
+            self._spawn(index)
         if message.out_of_memory and attempts <= self._retries:
             waiting.appendleft((job, attempts + 1))
         else:
             yield job, outcome
 
-    def _lost(self, index: int, state: State, reason: str, waiting: deque[tuple[Job, int]]) -> Iterator[Result]:
+    def _on_death(self, index: int, state: State, reason: str, waiting: deque[tuple[Job, int]]) -> Iterator[Result]:
         """A worker is gone: put another in its place, and its job back into the queue or out as a failure."""
-        worker = self._crew[index]
+        worker = self._pool[index]
         if not worker.ready and worker.job is None:
             self._false_starts += 1
             if self._false_starts >= START_TRIES:
-                del self._crew[index]
+                del self._pool[index]
                 raise WorkerError(f"No worker process could start: {reason}. Its output: {self._log or 'not kept'}.")
-        self._hire(index)
+        self._spawn(index)
         if worker.job is None:
             return
         if worker.attempts <= self._retries:
@@ -231,8 +233,8 @@ class Crew(Executor, Generic[W]):
         limit_s = FIRST_LIMIT_S if longest_s is None else max(LEAST_LIMIT_S, 10 * longest_s)
         return limit_s * worker.job.longer
 
-    def _patience(self) -> float:
+    def _poll_seconds(self) -> float:
         """Seconds until the next look at the workers, at the latest."""
         now = time.monotonic()
-        left = [self._limit(worker) - (now - worker.since) for worker in self._crew.values()]
+        left = [self._limit(worker) - (now - worker.since) for worker in self._pool.values()]
         return max(0.0, min([POLL_S, *left]))

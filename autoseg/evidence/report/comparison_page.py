@@ -13,7 +13,7 @@ from autoseg.evidence.report import plots
 from autoseg.evidence.report.blocks import Block, Cell, Facts, Grid, Key, Plot, RunPage, Section, Table, Text
 from autoseg.evidence.report.gallery import gallery
 from autoseg.evidence.report.loss_sections import TWO, built_for_two, companions, found_sections, gradient_section
-from autoseg.evidence.report.origin import cost_section, exactly, origin_section
+from autoseg.evidence.report.provenance import cost_section, exactly, origin_section
 from autoseg.evidence.report.read import ComparisonRun
 from autoseg.evidence.report.theme import GREEN, GREY, ORANGE, colours
 from autoseg.metrics import higher_is_better

@@ -1,4 +1,4 @@
-"""Which totals a formula asks for, noted before any is computed, so that one pass over the logits gives them all."""
+"""Which totals a formula asks for, traced before any is computed, so that one pass over the logits gives them all."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Formula = Callable[[Plane, Plane, Logic], Sums]
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class TotalCall:
     """One total, the arguments of `Logic.total`."""
 
     plane: Plane
@@ -33,22 +33,22 @@ def is_map(plane: Plane) -> bool:
     return not plane.soft and plane.op not in ("dilate", "or")
 
 
-class _Notes(Logic):
-    """Notes every total and answers with ones, one for each class."""
+class _Recorder(Logic):
+    """Notes every total and replayed with ones, one for each class."""
 
     def __init__(self, num_classes: int) -> None:
         self._classes = num_classes
-        self.asked: list[Asked] = []
+        self.calls: list[TotalCall] = []
         self.given: list[Tensor] = []
 
     def total(self, a: Plane, within: Plane | Region | None = None, void: bool = False) -> Tensor:
-        self.asked.append(Asked(a, within, void))
+        self.calls.append(TotalCall(a, within, void))
         self.given.append(torch.ones(self._classes, dtype=torch.float64))
         return self.given[-1]
 
 
-class _Answers(Logic):
-    """Gives the totals in the order in which they were asked for."""
+class _Replay(Logic):
+    """Gives the totals in the order in which they were traced."""
 
     def __init__(self, totals: Sequence[Tensor]) -> None:
         self._totals = iter(totals)
@@ -57,20 +57,20 @@ class _Answers(Logic):
         return next(self._totals)
 
 
-def asked_by(formula: Formula, num_classes: int) -> tuple[list[Asked], dict[str, int] | None]:
+def trace(formula: Formula, num_classes: int) -> tuple[list[TotalCall], dict[str, int] | None]:
     """The totals that `formula` asks for, in order, and which of them each of its results is, None if it computes.
 
     `metrics.logic.curves_of` reads formulas the same way.
     """
-    notes = _Notes(num_classes)
-    results = formula(notes.pred, notes.label, notes)
-    given = {id(total): at for at, total in enumerate(notes.given)}
+    recorder = _Recorder(num_classes)
+    results = formula(recorder.pred, recorder.label, recorder)
+    given = {id(total): at for at, total in enumerate(recorder.given)}
     if not all(id(total) in given for total in results.values()):
-        return notes.asked, None
-    return notes.asked, {name: given[id(total)] for name, total in results.items()}
+        return recorder.calls, None
+    return recorder.calls, {name: given[id(total)] for name, total in results.items()}
 
 
-def answered(formula: Formula, totals: Sequence[Tensor]) -> Sums:
+def replay(formula: Formula, totals: Sequence[Tensor]) -> Sums:
     """What `formula` makes of the totals it asked for."""
-    answers = _Answers(totals)
-    return formula(answers.pred, answers.label, answers)
+    replayed = _Replay(totals)
+    return formula(replayed.pred, replayed.label, replayed)

@@ -13,9 +13,9 @@ from sqlalchemy import event
 from toy_search import NAMES, CountingExecutor, ToyTask
 
 from autoseg.execution import InlineExecutor, Job, Outcome
-from autoseg.search.bench import Bench
 from autoseg.search.observer import Amount, Observer
 from autoseg.search.timing import seconds_per_training
+from autoseg.search.trials import TrialRunner
 from autoseg.store.ledger import Ledger
 from autoseg.store.records import TrialRecord
 
@@ -25,8 +25,8 @@ def plan(round: int, count: int = 4) -> list[TrialRecord]:
     return [TrialRecord(round, i, "candidate", f"candidate {round}.{i}", t, 5) for i, t in enumerate(thetas)]
 
 
-def bench_of(ledger: Ledger) -> Bench:
-    return Bench(ledger, InlineExecutor(ToyTask(diverge_above=0.9)), Observer(), Amount(1000))
+def trials_of(ledger: Ledger) -> TrialRunner:
+    return TrialRunner(ledger, InlineExecutor(ToyTask(diverge_above=0.9)), Observer(), Amount(1000))
 
 
 @contextmanager
@@ -48,14 +48,14 @@ def counted(ledger: Ledger) -> Iterator[dict[str, int]]:
 
 def test_a_round_looks_at_nothing_of_the_history(quick_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Ledger(quick_path / "trials.db", NAMES) as ledger:
-        bench = bench_of(ledger)
+        trials = trials_of(ledger)
         told = []
         for round in (0, 1, 2):
             if round == 2:
                 monkeypatch.setattr(ledger, "records", None)  # whoever went through them would fail
             with counted(ledger) as counts:
-                bench.train("search", plan(round), lambda scores: scores["biou"])
-                bench.progress()
+                trials.train("search", plan(round), lambda scores: scores["biou"])
+                trials.progress()
             told.append(counts)
     assert told[0] == told[1] == told[2]
     assert min(told[0].values()) > 0
@@ -64,16 +64,16 @@ def test_a_round_looks_at_nothing_of_the_history(quick_path: Path, monkeypatch: 
 def test_progress_and_best_are_those_of_all_records(quick_path: Path) -> None:
     """Kept up to date or counted anew from the file: the same; equals are decided for the first."""
     with Ledger(quick_path / "trials.db", NAMES) as ledger:
-        bench = bench_of(ledger)
-        assert bench.best is None and bench.progress().seconds_left is None
-        bench.train("search", [*plan(0), replace(plan(1)[0], theta=(0.95, 0.1, 0.1))], lambda scores: scores["biou"])
-        bench.train("confirm", plan(0), lambda scores: 2.0)  # no candidate of the search's rounds
-        bench.train("search", plan(100), lambda scores: scores["biou"])  # θ as in round 0
-        best, progress = bench.best, bench.progress()
+        trials = trials_of(ledger)
+        assert trials.best is None and trials.progress().seconds_left is None
+        trials.train("search", [*plan(0), replace(plan(1)[0], theta=(0.95, 0.1, 0.1))], lambda scores: scores["biou"])
+        trials.train("confirm", plan(0), lambda scores: 2.0)  # no candidate of the search's rounds
+        trials.train("search", plan(100), lambda scores: scores["biou"])  # θ as in round 0
+        best, progress = trials.best, trials.progress()
     assert best is not None and best.round == 0
     assert progress.done == 13 and progress.best == best
     with Ledger(quick_path / "trials.db", NAMES) as again:
-        fresh = bench_of(again)
+        fresh = trials_of(again)
         assert fresh.best == best and fresh.done == 9
         fresh.train("confirm", plan(0), lambda scores: 2.0)  # of a confirmation counts what is still wanted
         assert fresh.done == 13
@@ -84,31 +84,31 @@ def test_progress_and_best_are_those_of_all_records(quick_path: Path) -> None:
 def test_what_failed_when_the_run_was_last_at_work_is_trained_again(quick_path: Path, study: str) -> None:
     """What diverged is not: it would again."""
 
-    def train(executor: InlineExecutor) -> tuple[list[TrialRecord], Bench]:
+    def train(executor: InlineExecutor) -> tuple[list[TrialRecord], TrialRunner]:
         with Ledger(quick_path / "trials.db", NAMES) as ledger:
-            bench = Bench(ledger, executor, Observer(), Amount(5))
-            return bench.train(study, some, lambda scores: scores["biou"]), bench
+            trials = TrialRunner(ledger, executor, Observer(), Amount(5))
+            return trials.train(study, some, lambda scores: scores["biou"]), trials
 
     some = [replace(record, theta=(x, 0.1, 0.1)) for record, x in zip(plan(0), (0.3, 0.6, 0.8, 0.95), strict=True)]
     before, _ = train(InlineExecutor(ToyTask(diverge_above=0.9, raise_above=0.7)))
     assert [record.state for record in before] == ["complete", "complete", "failed", "diverged"]
     executor = CountingExecutor(ToyTask())
-    after, bench = train(executor)
+    after, trials = train(executor)
     assert [payload["theta"][0] for payload in executor.payloads] == [0.8]
     assert [record.state for record in after] == ["complete", "complete", "complete", "diverged"]
-    assert (bench.done, after[2].number) == (4, 4), "counted once; the row of before stays"
+    assert (trials.done, after[2].number) == (4, 4), "counted once; the row of before stays"
     with Ledger(quick_path / "trials.db", NAMES, read_only=True) as ledger:
         assert ledger.records(study) == after
 
 
 def test_the_first_of_equals_wins_also_where_it_was_trained_again(quick_path: Path) -> None:
     with Ledger(quick_path / "trials.db", NAMES) as ledger:
-        bench = Bench(ledger, InlineExecutor(ToyTask(raise_above=0.4)), Observer(), Amount(4))
+        trials = TrialRunner(ledger, InlineExecutor(ToyTask(raise_above=0.4)), Observer(), Amount(4))
         some = [replace(record, theta=(x, 0.1, 0.1)) for record, x in zip(plan(0, 2), (0.5, 0.3), strict=True)]
-        bench.train("search", some, lambda scores: 0.5)
-        again = Bench(ledger, InlineExecutor(ToyTask()), Observer(), Amount(4))
+        trials.train("search", some, lambda scores: 0.5)
+        again = TrialRunner(ledger, InlineExecutor(ToyTask()), Observer(), Amount(4))
         again.train("search", some, lambda scores: 0.5)
-        assert (bench.best, again.best) == (ledger.records("search")[1], ledger.records("search")[0])
+        assert (trials.best, again.best) == (ledger.records("search")[1], ledger.records("search")[0])
 
 
 def test_the_first_of_equals_wins_whichever_ends_first(quick_path: Path) -> None:
@@ -117,9 +117,9 @@ def test_the_first_of_equals_wins_whichever_ends_first(quick_path: Path) -> None
             return super().run(list(reversed(jobs)))
 
     with Ledger(quick_path / "trials.db", NAMES) as ledger:
-        bench = Bench(ledger, Backwards(ToyTask()), Observer(), Amount(4))
-        bench.train("search", plan(0), lambda scores: 0.5)
-        best = bench.best
+        trials = TrialRunner(ledger, Backwards(ToyTask()), Observer(), Amount(4))
+        trials.train("search", plan(0), lambda scores: 0.5)
+        best = trials.best
     assert best is not None and best.index == 0
 
 
@@ -138,8 +138,8 @@ def test_what_takes_another_time_is_said_to(quick_path: Path) -> None:
     with Ledger(quick_path / "trials.db", NAMES) as ledger:
         executor = Kinds(lambda payload, device: {"seconds": 1.0, "biou": 0.5})
         assert seconds_per_training(executor, (0.5, 0.5, 0.5), 5) == 1.0
-        bench = Bench(ledger, executor, Observer(), Amount(3, 1, 4.5), 900)
-        bench.train("search", plan(0, 2), lambda scores: scores["biou"])
-        bench.train("confirm", plan(1, 1), lambda scores: scores["biou"])
+        trials = TrialRunner(ledger, executor, Observer(), Amount(3, 1, 4.5), 900)
+        trials.train("search", plan(0, 2), lambda scores: scores["biou"])
+        trials.train("confirm", plan(1, 1), lambda scores: scores["biou"])
     assert executor.seen == [["timing"], ["candidate", "candidate"], ["candidate"]]
     assert executor.longer == [{1.0}, {1.0}, {4.5}]

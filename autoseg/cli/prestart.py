@@ -15,8 +15,8 @@ from contextlib import contextmanager
 
 from autoseg.cli.faults import INTERRUPTED
 from autoseg.config import CompareConfig, SearchConfig, TrustConfig
-from autoseg.execution import Standby, places
-from autoseg.imports import reachable
+from autoseg.execution import Standby, worker_devices
+from autoseg.imports import make_importable
 from autoseg.proxy.task import import_all
 
 
@@ -41,9 +41,9 @@ def job(name: str, config: SearchConfig | CompareConfig | TrustConfig, threads: 
 
 def standby(config: SearchConfig | CompareConfig | TrustConfig, threads: int) -> Standby:
     """The workers of a command, started unless it has no processes; arguments and errors as in `job`."""
-    reachable(config.imports)
+    make_importable(config.imports)
     where = config.executor
-    devices = places(where.name, config.workers, config.device, where.per_device, threads, where.address)
+    devices = worker_devices(where.name, config.workers, config.device, where.per_device, threads, where.address)
     return Standby(devices, threads, import_all, start=where.name == "processes")
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from autoseg.errors import InputError
-from autoseg.kinds import Judged
+from autoseg.kinds import CheckedArguments
 from autoseg.surrogates import curves
 
 MOST_PIECES = 1000  # a space in a card or a run's file may ask for any number of points
@@ -18,7 +18,7 @@ Family = Literal["bezier", "linear"]
 
 
 @dataclass(frozen=True)
-class CurveSpec(Judged):
+class CurveSpec(CheckedArguments):
     """The freedom of one curve."""
 
     family: Family = "bezier"  # "bezier" (piecewise quadratic) or "linear"
@@ -119,7 +119,7 @@ def _share(part: np.ndarray, whole: Any) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Scalar(Judged):
+class Scalar(CheckedArguments):
     """A number beside the curves: an option of a hand-made loss, or a weight of a sum."""
 
     name: str  # as the space's loss names it

@@ -11,7 +11,7 @@ from autoseg.evidence.report import plots
 from autoseg.evidence.report.blocks import Block, Cell, Facts, Plot, RunPage, Section, Table, Text
 from autoseg.evidence.report.gallery import gallery
 from autoseg.evidence.report.loss_sections import TWO, built_for_two, companions, found_sections, gradient_section
-from autoseg.evidence.report.origin import cost_section, exactly, origin_section
+from autoseg.evidence.report.provenance import cost_section, exactly, origin_section
 from autoseg.evidence.report.read import SearchRun
 from autoseg.evidence.report.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, colours
 from autoseg.search.confirm import sentence

@@ -9,11 +9,11 @@ from autoseg.execution import Executor, Job
 from autoseg.proxy.rungs import Rungs
 from autoseg.search.observer import Amount, Observer, Progress
 from autoseg.store.ledger import Ledger
-from autoseg.store.records import COMPLETE, PRUNED, RUNNING, UNLUCKY, TrialRecord
+from autoseg.store.records import COMPLETE, PRUNED, RETRYABLE, RUNNING, TrialRecord
 from autoseg.store.run_folder import RunFolder
 
 
-class Bench:
+class TrialRunner:
     """The ledger and the executor, working together.
 
     Args:
@@ -93,7 +93,7 @@ class Bench:
             got = f"{found.theta}, but the controller now asks {planned.theta}"
             hint = "The checkpoints or the ledger were changed, or the run is from other software versions."
             raise InputError(f"run folder, {planned.name}", "one θ for one candidate", got, hint)
-        if found.state in UNLUCKY and (planned.round < 0 or planned.round >= self._last_round):
+        if found.state in RETRYABLE and (planned.round < 0 or planned.round >= self._last_round):
             self._forget(study, found)
             return self.ledger.add(study, planned)
         return found
@@ -129,7 +129,7 @@ def train_list(
     executor: Executor,
     observer: Observer,
 ) -> list[TrialRecord]:
-    """Results of a run that is a list of trainings and no search; arguments as of `Bench` and its `train`.
+    """Results of a run that is a list of trainings and no search; arguments as of `TrialRunner` and its `train`.
 
     Raises:
         AutosegError: no training completed.
@@ -140,7 +140,7 @@ def train_list(
             if record.state == RUNNING and record.key not in asked:  # planned when the run was asked for more
                 ledger.drop(study, record)
         known = asked.union(record.key for record in ledger.records(study))
-        records = Bench(ledger, executor, observer, Amount(len(known))).train(study, plan, reward)
+        records = TrialRunner(ledger, executor, observer, Amount(len(known))).train(study, plan, reward)
     if records and all(record.state != COMPLETE for record in records):
         raise AutosegError(f"No training completed. The first one ({records[0].state}): {records[0].error}")
     return records

@@ -14,7 +14,7 @@ from autoseg.evidence.report import plots
 from autoseg.evidence.report.blocks import Block, Cell, Code, Facts, Plot, Section, Table, Text
 from autoseg.evidence.report.read import ComparisonRun, Run, SearchRun
 from autoseg.store.records import COMPLETE, TrialRecord, duration
-from autoseg.store.versions import told
+from autoseg.store.versions import describe_versions
 
 
 def exactly(seconds: float) -> str:
@@ -72,7 +72,7 @@ def _of_search(run: SearchRun) -> list[tuple[str, str]]:
     fresh = sorted({record.seed for record in run.confirmation})
     controller = ", ".join(f"{key} {value}" for key, value in _settings(run.fixed["controller"]))
     return [
-        ("versions", told(run.card.provenance.get("versions") if run.card else None)),
+        ("versions", describe_versions(run.card.provenance.get("versions") if run.card else None)),
         ("seed of the search", str(run.fixed["seed"])),
         ("fresh seeds", ", ".join(map(str, fresh)) or "none"),
         *([("confirmed for", f"{run.result.best.iters} iterations each")] if run.result.best.iters else []),
