@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from autoseg.losses import load_loss as load_loss
     from autoseg.losses import register_loss as register_loss
     from autoseg.losses import save_loss as save_loss
+    from autoseg.losses import sync_counts as sync_counts
     from autoseg.metrics import Metric as Metric
     from autoseg.metrics import build_metric as build_metric
     from autoseg.metrics import register_metric as register_metric
@@ -37,6 +38,7 @@ _HOMES = {
     "register_metric": "metrics",
     "save_loss": "losses",
     "search": "api",
+    "sync_counts": "losses",
 }
 __all__ = sorted(_HOMES)
 

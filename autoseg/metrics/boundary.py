@@ -40,7 +40,8 @@ class BF1(Metric):
 
     P = S(B(p) in dilate(B(y))) / S(B(p)), R = S(B(y) in dilate(B(p))) / S(B(y)), counted over the data set per
     class. Boundaries are inner, 8-connected; the image border is none, an edge to void is one; predicted
-    boundaries inside void count. As in the paper's release.
+    boundaries inside void count. A pixel matches within a square of side 2 * tolerance + 1, not a circle. As in the
+    paper's release.
     """
 
     name = "bf1"

@@ -20,7 +20,6 @@ from torchvision.models.segmentation import deeplabv3_mobilenet_v3_large
 import autoseg
 from autoseg.config import DataConfig
 from autoseg.data import normalize, open_data
-from autoseg.losses.ranks import sync_counts
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
@@ -38,7 +37,7 @@ class Segmenter(lightning.LightningModule):
         super().__init__()
         self.network = network
         self.loss = autoseg.build_loss(loss, num_classes=num_classes, ignore_index=255)
-        sync_counts(self.loss)
+        autoseg.sync_counts(self.loss)
         self.metric = autoseg.build_metric("biou", num_classes=num_classes, tolerance=2)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -94,6 +94,10 @@ class Pass(Generic[CurveT, PixelsT]):
     everywhere: list[Everywhere[CurveT, PixelsT]] = field(default_factory=list)
     own: list[Own[CurveT, PixelsT]] = field(default_factory=list)
 
+    def labels(self: Bound) -> list[Tensor]:
+        """The class maps that backward reads again, to be saved for it: torch then notices a change of them."""
+        return [own.pixels.classes for own in self.own]
+
     def __len__(self) -> int:
         return len(self.everywhere) + sum(len(own.curves) for own in self.own)
 

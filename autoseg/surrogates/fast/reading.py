@@ -137,7 +137,7 @@ class FusedLogic(MapLogic):
         if not calls:
             return []
         if self._logits.device.type == "cpu":
-            work = Work(calls, self._curves, self._map, self._widened, self._mask_of, self._classes)
+            work = Work(calls, self._labels, self._curves, self._map, self._widened, self._mask_of, self._classes)
             channels = native_channels.channel_totals if self._native else channel_totals
             return list(self._kept(channels(self._logits, work)))
         return self._by_reference(calls)

@@ -254,3 +254,15 @@ def test_the_greatest_around_some_pixels_is_dilation_there(px, count):
         found.append((value.detach(), *torch.autograd.grad((value * weight).sum(), leaf)))
     for ours, theirs in zip(*found, strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("compiled", [False, any(map(shutil.which, ["c++", "g++", "clang++"]))])
+@pytest.mark.parametrize("name", ["miou", "macc", "bf1"])
+def test_labels_changed_before_backward_are_noticed(name, compiled):
+    """The gradient would be of other labels than the value."""
+    loss = autoseg.SurrogateLoss(name, num_classes=3, compile=compiled)
+    logits, labels = torch.randn(2, 3, 8, 8, requires_grad=True), torch.randint(0, 3, (2, 8, 8))
+    value = loss(logits, labels)
+    labels.zero_()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        value.backward()

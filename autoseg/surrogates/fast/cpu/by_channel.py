@@ -35,6 +35,7 @@ class Work:
 
     Attributes:
         calls: the totals.
+        labels: (N, H, W), which backward reads again.
         curves: coefficients (K, 6) per (operation, operand), see `curves.prepare`.
         map: (N, H, W) class map of a plane of the labels.
         widened: a dilated plane of the labels, see `bits.widened`.
@@ -43,6 +44,7 @@ class Work:
     """
 
     calls: Sequence[TotalCall]
+    labels: Tensor
     curves: Mapping[tuple[str, str], Tensor]
     map: Callable[[Plane], Tensor]
     widened: Callable[[Plane], list[Tensor]]
@@ -204,13 +206,13 @@ class _Totals(torch.autograd.Function):
         for image, part in _blocks(logits.shape):
             result[:, image, part] = _Channels(probs[image : image + 1, part], image, part.start, work).all()
         ctx.dtype = logits.dtype
-        ctx.save_for_backward(logits, probs)
+        ctx.save_for_backward(logits, probs, work.labels)
         return result
 
     @staticmethod
     @once
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        _, probs = ctx.saved_tensors
+        _, probs, _ = ctx.saved_tensors
         out = torch.empty(probs.shape, dtype=probs.dtype)
         for image, part in _blocks(probs.shape):
             p = probs[image : image + 1, part].detach().requires_grad_()

@@ -40,13 +40,13 @@ class _Totals(torch.autograd.Function):
         result, kept = _forward(logits, work, needed)
         if needed:
             ctx.kept = kept
-            ctx.save_for_backward(logits)
+            ctx.save_for_backward(logits, *work.labels())
         return result
 
     @staticmethod
     @once
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (logits,) = ctx.saved_tensors
+        logits = ctx.saved_tensors[0]
         kept, ctx.kept = ctx.kept, None  # the gradient takes one's place: fresh memory costs a fifth of a pass
         if kept is None:  # asked for a second time
             kept = _forward(logits, ctx.work, True)[1]

@@ -130,13 +130,13 @@ class _Totals(torch.autograd.Function):
         sums = x.new_empty(len(work.calls), n, c, dtype=torch.float64)
         call("pointwise_forward", x, n, c, pixels, None, 0, normalizer, None)
         call("channels_forward", ctypes.byref(ctx.writer.program), x, normalizer, sums)
-        ctx.save_for_backward(logits, normalizer)
+        ctx.save_for_backward(logits, normalizer, work.labels)
         return sums
 
     @staticmethod
     @once
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        logits, normalizer = ctx.saved_tensors
+        logits, normalizer, _ = ctx.saved_tensors
         weights, out = grad.float().contiguous(), torch.empty(logits.shape)
         call("channels_backward", ctypes.byref(ctx.writer.program), plain(logits), normalizer, weights, out)
         return out.to(logits.dtype), None

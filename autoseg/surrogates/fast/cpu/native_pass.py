@@ -53,13 +53,13 @@ class _Totals(torch.autograd.Function):
         sums = x.new_empty(len(work), n, c, dtype=torch.float64)
         call("pointwise_forward", *terms.arguments(x), normalizer, sums)
         ctx.terms = terms
-        ctx.save_for_backward(logits, normalizer)
+        ctx.save_for_backward(logits, normalizer, *work.labels())
         return sums
 
     @staticmethod
     @once
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        logits, normalizer = ctx.saved_tensors
+        logits, normalizer, *_ = ctx.saved_tensors
         x, weights = plain(logits), grad.float().contiguous()
         out = torch.empty(logits.shape)
         call("pointwise_backward", *ctx.terms.arguments(x), normalizer, weights, out)

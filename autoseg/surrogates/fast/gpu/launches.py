@@ -79,13 +79,13 @@ class _Totals(torch.autograd.Function):
         elif not (plan.structure.everywhere or plan.structure.hits):  # counts have no gradient
             ctx.mark_non_differentiable(result)
         ctx.plan = plan
-        ctx.save_for_backward(logits, normalizer, slopes)
+        ctx.save_for_backward(logits, normalizer, slopes, *plan.ids)  # torch notices a change of the labels
         return result
 
     @staticmethod
     @once
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None, None]:
-        logits, normalizer, slopes = ctx.saved_tensors
+        logits, normalizer, slopes, *_ = ctx.saved_tensors
         weights, factor = (grad, None) if slopes is None else (slopes, grad)
         return backward(logits.flatten(2), normalizer, ctx.plan, weights, factor).view(logits.shape), None, None, None
 
