@@ -197,10 +197,10 @@ def search(
             raise
         from autoseg.evidence.drawn import draw  # matplotlib: only now
 
-        draw(result, bound.names)
+        missing = draw(result, bound.names)
     through = sys._getframe(1).f_globals["__name__"] == "autoseg.search"  # called as the package, which is callable
     old = f"nothing was trained: {path} holds this search. Another train() than the one of then wants another run_dir."
-    for text in [*([old] if begun.over else []), *result.warnings]:
+    for text in [*([old] if begun.over else []), *result.warnings, *([missing] if missing is not None else [])]:
         warnings.warn(text, stacklevel=2 + through)
     return result
 

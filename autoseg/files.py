@@ -11,6 +11,7 @@ from pathlib import Path
 from autoseg.errors import InputError
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+UNREACHABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)  # the last two of network file systems
 GB = 1e9  # bytes, as disks are sold
 UNWRITABLE = ("run folder", "a folder that can be written")
 
@@ -69,11 +70,11 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 
 @contextlib.contextmanager
 def no_space(path: Path) -> Iterator[None]:
-    """Turn "no space left on device" into the one message for it; also of one that became read-only."""
+    """Turn "no space left on device" into the one message for it; also of one that can no longer be written."""
     try:
         yield
     except OSError as error:
-        if error.errno == errno.EROFS:
+        if error.errno in UNREACHABLE:
             raise unwritable(path.parent, error.strerror) from error
         if error.errno not in NO_SPACE:
             raise

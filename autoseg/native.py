@@ -16,8 +16,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from autoseg.errors import AutosegError
-from autoseg.files import cache_folder
+from autoseg.errors import AutosegError, InputError
+from autoseg.files import cache_folder, replacing, write_atomic
 
 # No -ffast-math: it would let NaN pass for a number. Errors of mathematical functions are looked at by nobody.
 FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi")
@@ -46,10 +46,10 @@ def library(*sources: Path, headers: tuple[Path, ...] = ()) -> ctypes.CDLL:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         path = folder / f"{sources[0].stem}-{_fingerprint(compiler, *sources, *headers)}.so"
         with FileLock(path.with_suffix(".lock")):  # workers of a search start together
-            if not path.is_file():
+            if not _whole(path):
                 _build(compiler, sources, path)
         return ctypes.CDLL(str(path))
-    except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # RuntimeError: there is no home folder
+    except (OSError, RuntimeError, InputError, subprocess.SubprocessError) as error:  # RuntimeError: no home folder
         detail = str(getattr(error, "stderr", None) or error).strip().splitlines()
         raise NotCompiled(f"{compiler}, which failed: {detail[-1] if detail else error}") from error
 
@@ -66,19 +66,33 @@ def _fingerprint(compiler: str, *files: Path) -> str:
     """Of sources, compiler and processor: its version and instruction sets are among the macros."""
     given = hashlib.sha256(b"".join(file.read_bytes() for file in files) + repr((compiler, FLAGS, VARIANTS)).encode())
     for extra in (["-march=native"], []):
-        asked = subprocess.run([compiler, *extra, "-dM", "-E", "-x", "c++", os.devnull], capture_output=True)
+        command = [compiler, *extra, "-dM", "-E", "-x", "c++", os.devnull]
+        asked = subprocess.run(command, capture_output=True, timeout=60)
         if asked.returncode == 0:
             given.update(asked.stdout)
             break
     return given.hexdigest()[:24]
 
 
+def _whole(path: Path) -> bool:
+    """Whether the library is as it was built: half of one, as a crash may leave it, would kill who loads it."""
+    try:
+        return _digest_file(path).read_text(encoding="utf-8") == hashlib.sha256(path.read_bytes()).hexdigest()
+    except (FileNotFoundError, ValueError):
+        return False
+
+
+def _digest_file(path: Path) -> Path:
+    return path.with_suffix(".sha256")
+
+
 def _build(compiler: str, sources: tuple[Path, ...], path: Path) -> None:
-    unfinished = path.with_suffix(f".{os.getpid()}")
-    for variant in VARIANTS:
-        command = [compiler, *FLAGS, *variant, *map(str, sources), "-o", str(unfinished)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        if done.returncode == 0:
-            unfinished.replace(path)
-            return
-    done.check_returncode()
+    with replacing(path) as draft:
+        for variant in VARIANTS:
+            command = [compiler, *FLAGS, *variant, *map(str, sources), "-o", str(draft)]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+            if done.returncode == 0:
+                break
+        done.check_returncode()
+        digest = hashlib.sha256(draft.read_bytes()).hexdigest()
+    write_atomic(_digest_file(path), digest)

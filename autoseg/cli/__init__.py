@@ -11,6 +11,8 @@ Nothing heavy is imported here, and a command's module when it is called, so tha
 from __future__ import annotations
 
 import importlib
+import io
+import os
 import sys
 from collections.abc import Sequence
 
@@ -60,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 done, 1 a fault of ours, 2 the user's input is wrong, 130 interrupted.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _make_printable()
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(help_text())
         return 0
@@ -80,3 +83,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(leaving.code or 0)
     except (Exception, KeyboardInterrupt) as error:
         return faults.report(error)
+
+
+def _make_printable() -> None:
+    """Let no result be lost because it cannot be printed: a terminal may know no "±", or there may be none."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace" if name == "stdout" else "backslashreplace")

@@ -148,9 +148,13 @@ def devices() -> Iterator[Finding]:
     """CPU cores and GPUs, as torch sees them."""
     import torch
 
+    from autoseg.training.layers.native import why_not
+
     yield Finding("cpu", "ok", f"{cpu_cores()} cores usable")
     count = len(visible_gpus())  # as a search counts them
     if not count:
+        why = why_not()  # builds what a search would build
+        yield Finding("compiler", "ok", "there is one for C++") if why is None else Finding("compiler", "note", why)
         yield Finding("gpu", "note", "none; searches run on the CPU")
     for index in range(count):
         yield gpu(torch.device("cuda", index))

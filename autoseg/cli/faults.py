@@ -75,9 +75,10 @@ def came_in(error: BaseException, log: Path) -> None:
 def _keep_traceback(error: BaseException) -> Path:
     """Append the traceback to the log of its run, or to a fresh file where there is none."""
     text, log = "".join(traceback.format_exception(error)), getattr(error, _LOG, None)
-    if log is not None and log.is_file():
-        with contextlib.suppress(OSError), log.open("a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} ERROR   {text}")
+    with contextlib.suppress(OSError):
+        if log is not None and log.is_file():
+            with log.open("a", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} ERROR   {text}")
             return Path(log)
     descriptor, name = tempfile.mkstemp(prefix="autoseg-", suffix=".log", text=True)
     with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:

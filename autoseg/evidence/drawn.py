@@ -5,14 +5,31 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from autoseg.errors import InputError, first_line
 from autoseg.evidence import figures, sampled
 from autoseg.losses import LossCard
 from autoseg.store.ledger import Ledger
 from autoseg.store.records import COMPLETE, SearchResult, by_round
 
 
-def draw(result: SearchResult, theta_names: Sequence[str]) -> None:
-    """Write them; `theta_names` are those of the search space."""
+def draw(result: SearchResult, theta_names: Sequence[str]) -> str | None:
+    """Write the figures of a search, which is whole without them.
+
+    Args:
+        result: of the search.
+        theta_names: those of the search space.
+
+    Returns:
+        Why they could not be written, None if they were.
+    """
+    try:
+        _draw(result, theta_names)
+    except (OSError, InputError) as error:  # a full disk; a ledger that went away
+        return f"the figures could not be written: {first_line(error)}. `autoseg report` draws them from the run."
+    return None
+
+
+def _draw(result: SearchResult, theta_names: Sequence[str]) -> None:
     folder = result.run_dir / "figures"
     folder.mkdir(exist_ok=True)
     with Ledger(result.run_dir / "trials.db", theta_names, read_only=True) as ledger:

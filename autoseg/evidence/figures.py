@@ -7,9 +7,17 @@ themselves where there is room, so that no legend has to be matched.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+
+try:
+    import matplotlib
+except ValueError:  # MPLBACKEND names a notebook's, which is not installed here; nothing is shown in a window
+    os.environ["MPLBACKEND"] = "agg"
+    import matplotlib  # noqa: F401
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D

@@ -81,7 +81,7 @@ class Ledger:
     def __init__(
         self, path: Path, names: Sequence[str], *, read_only: bool = False, studies: Sequence[str] = STUDIES
     ) -> None:
-        self._path, self.studies = path, tuple(studies)
+        self._path, self._read_only, self.studies = path, read_only, tuple(studies)
         self._params = [PREFIX + name for name in names]
         self._axis = dict.fromkeys(self._params, FloatDistribution(0.0, 1.0))
         if read_only and not path.is_file():
@@ -263,7 +263,8 @@ class Ledger:
             said = _said(error)
             if "disk is full" in said:
                 raise no_space_error(self._path) from error
-            if "readonly database" in said:
+            lost = "readonly database" in said and not self._read_only
+            if lost or "disk I/O error" in said:  # the latter of a quota too
                 raise unwritable(self._path.parent, str(error.__cause__ or error).splitlines()[0]) from error
             hint = "It is damaged or from another version."
             if LOCKED in said:

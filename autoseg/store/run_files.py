@@ -49,6 +49,8 @@ def read_config(path: Path) -> dict[str, Any]:
     schema = content.pop("schema", None) if isinstance(content, dict) else None
     if schema != SCHEMA:
         hint = "It was written by another version of autoseg; use that one."
+        if not text.strip():
+            raise InputError("run folder", "a folder with a readable config.yaml", f"{path}, where it is empty")
         raise InputError("run folder", f"version {SCHEMA}", f"version {schema} in {path}", hint)
     return dict(content)
 

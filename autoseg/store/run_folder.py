@@ -25,7 +25,9 @@ from autoseg.store.run_files import SCHEMA, differences, read_config, read_finge
 from autoseg.store.user_code import RESOLVED, changed_config
 
 OWNER = "owner.json"  # which process works in the folder, or did last
-NO_ACCESS = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EEXIST)
+NO_ACCESS = (
+    errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG
+)  # fmt: skip
 
 
 class RunFolder:
@@ -56,7 +58,7 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
         with writable(path):
             _refuse_used(path)  # before anything is written into what may be no run's folder
-        folder, fixed = cls(path, _locked(path)), path / "fingerprint.json"
+        folder, fixed = cls(path, locked(path)), path / "fingerprint.json"
         try:
             _refuse_used(path)
             try:
@@ -84,7 +86,7 @@ class RunFolder:
                 fewer rounds than were begun, or the last checkpoint is damaged.
         """
         read_config(path)
-        folder = cls(path, _locked(path))
+        folder = cls(path, locked(path))
         try:
             _compare(read_fingerprint(path), json.loads(json.dumps(fingerprint)))  # as a file gives it back
             if rounds is not None:
@@ -214,7 +216,12 @@ def _refuse_used(path: Path) -> None:
         raise InputError("run_dir", "a new or empty folder", str(path), hint)
 
 
-def _locked(path: Path) -> FileLock:
+def locked(path: Path) -> FileLock:
+    """Lock an existing folder for this process, until it is released or the process ends.
+
+    Raises:
+        InputError: another process has it, or it cannot be written.
+    """
     only_own_files(path)
     lock = FileLock(path / ".lock")
     try:

@@ -16,6 +16,7 @@ import autoseg
 from autoseg.cli import main
 from autoseg.cli.configuration.compose import compose
 from autoseg.config import SearchConfig
+from autoseg.store.run_folder import locked
 from autoseg.training import build_model
 from autoseg.training.weights import load_network
 
@@ -157,6 +158,15 @@ def test_the_folder_of_another_run_is_left_alone(capsys: pytest.CaptureFixture[s
     assert retrain("loss=ce", *SMALL, "device=cpu", f"run_dir={tmp_path}") == 2
     assert "run_dir: expected the folder of a training by retrain, got" in capsys.readouterr().err
     assert (tmp_path / "config.yaml").read_text() == text
+
+
+@pytest.mark.slow
+def test_two_trainings_do_not_share_a_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    lock = locked(tmp_path)
+    assert retrain("loss=ce", *SMALL, "train.iters=1", f"run_dir={tmp_path}") == 2
+    assert "run folder: expected one that no other process uses" in capsys.readouterr().err
+    lock.release()
+    assert not (tmp_path / "config.yaml").exists()
 
 
 @pytest.mark.slow

@@ -26,7 +26,22 @@ def test_built_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     native.library.cache_clear()
     assert native.library(folder / "right.cpp").twice(2) == 4
     built = sorted(path.suffix for path in (folder / "autoseg" / "native").iterdir())
-    assert built == [".lock", ".so"]
+    assert built == [".lock", ".sha256", ".so"]
+
+
+@needs_compiler
+@pytest.mark.parametrize("left", [0, 1000, None])
+def test_half_a_library_is_built_anew(folder: Path, left: int | None) -> None:
+    """As a crash leaves it: whoever loads it would be killed, or do without it from then on."""
+    native.library(folder / "right.cpp")
+    (built,) = (folder / "autoseg" / "native").glob("*.so")
+    content = built.read_bytes()
+    built.unlink()  # this process has it loaded
+    built.write_bytes(content[:left])
+    if left is None:
+        built.with_suffix(".sha256").write_text("")
+    native.library.cache_clear()
+    assert native.library(folder / "right.cpp").twice(21) == 42
 
 
 @needs_compiler

@@ -27,16 +27,19 @@ def test_a_full_disk_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Monk
     assert path.read_text() == "old" and [entry.name for entry in tmp_path.iterdir()] == ["loss.json"]
 
 
-def test_a_disk_that_became_read_only_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.EPERM, errno.ESTALE])
+def test_a_disk_that_became_read_only_keeps_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
     path = tmp_path / "loss.json"
     write_atomic(path, "old")
 
     def read_only(*_: object, **__: object) -> None:
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(os, "replace", read_only)
     monkeypatch.setattr(Path, "unlink", read_only)
-    with pytest.raises(InputError, match=r"can be written, got .*: Read-only file system\. All results so far are"):
+    with pytest.raises(InputError, match=rf"can be written, got .*: {os.strerror(code)}\. All results so far are"):
         write_atomic(path, "new")
     assert path.read_text() == "old"
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock
 
 from autoseg.cli.configuration import stored
 from autoseg.cli.configuration.named_code import own_configs, resume_arguments
@@ -27,7 +28,7 @@ from autoseg.metrics import parse
 from autoseg.retrain import launch
 from autoseg.store.records import percent
 from autoseg.store.run_files import SCHEMA, kind_of, read_config, read_json
-from autoseg.store.run_folder import new_run_path, only_own_files, writable
+from autoseg.store.run_folder import locked, new_run_path, only_own_files, writable
 from autoseg.store.user_code import changed_config, resolved
 
 DIGESTS = "configs.json"  # of the user's own configs, in the work dir
@@ -42,6 +43,7 @@ class Job:
     work_dir: Path  # mmengine's
     cfg: Any  # the mmengine config
     classes: int  # how many the network tells apart
+    lock: FileLock | None  # of the work dir, in the first rank
 
 
 def resolve_names(config: RetrainConfig) -> Contender:
@@ -64,7 +66,12 @@ def retrain(config: RetrainConfig) -> int:
     launch.join(started_by, device)
     with warnings.catch_warnings():  # about parts of theirs that are not used here
         warnings.filterwarnings("ignore", category=UserWarning, module=r"mm(cv|engine|seg)\b")
-        status = _train(config, build(config, started_by, device))
+        job = build(config, started_by, device)
+        try:
+            status = _train(config, job)
+        finally:
+            if job.lock is not None:
+                job.lock.release()
     launch.leave()  # not after an error: the other ranks may be waiting
     return status
 
@@ -99,6 +106,11 @@ def build(config: RetrainConfig, started_by: str, device: str) -> Job:
         build_loss(text, num_classes=classes)  # a wrong name is said now
     if config.config is None and rank == 0:
         check_files(config.data)
+    lock = None
+    if rank == 0:
+        with writable(work_dir):
+            work_dir.mkdir(parents=True, exist_ok=True)
+        lock = locked(work_dir)
     if rank == 0 and config.resume is None:
         kept = stored.plain(dataclasses.replace(config, loss=loss.kept))
         with writable(work_dir):
@@ -106,7 +118,7 @@ def build(config: RetrainConfig, started_by: str, device: str) -> Job:
             if own_configs(config):
                 write_atomic(work_dir / DIGESTS, json.dumps(_digests(config)))
             write_atomic(work_dir / "config.yaml", yaml.safe_dump({"schema": SCHEMA, **kept}, sort_keys=False))
-    return Job(loss, text, work_dir, cfg, classes)
+    return Job(loss, text, work_dir, cfg, classes, lock)
 
 
 def _digests(config: RetrainConfig) -> dict[str, str]:

@@ -35,6 +35,7 @@ from autoseg.surrogates import SearchSpace
 from autoseg.tracking import build_observers
 from autoseg.tracking.status import FINISHED, read_status
 from autoseg.training import check_loss
+from autoseg.training.layers.native import why_not
 
 
 @dataclass(frozen=True)
@@ -126,13 +127,17 @@ def _search(config: SearchConfig, parts: Parts, path: Path, workers: Standby) ->
             if config.resume is None:
                 _discard(folder.path)
             raise
+        if each is not None and "cpu" in workers.slots and (why := why_not()) is not None:
+            print(f"warning: {why} Scores differ from those with one by rounding, also within a resumed run.")
         iters = config.search.confirm.iters or config.proxy.iters
         if said := described(folder.path / SHARED, iters / config.proxy.iters):
             print(said)
         result = run_search(folder, problem, parts.controller, executor, config.search, publish, observers, each)
         from autoseg.evidence.drawn import draw  # matplotlib: only now
 
-        draw(result, space.names)
+        missing = draw(result, space.names)
+        if missing is not None:
+            print(f"warning: {missing}")
     return result
 
 

@@ -21,14 +21,24 @@ Bounds = tuple[float, float]
 log = logging.getLogger(__name__)
 
 
-@cache
 def library() -> ctypes.CDLL | None:
-    """None without a compiler: torch's own operations do the same, slower."""
+    """None without a compiler: torch's own operations do the same, slower and with another rounding."""
+    return _loaded()[0]
+
+
+def why_not() -> str | None:
+    """Why trainings on a CPU do without the library; None: they do not."""
+    return _loaded()[1]
+
+
+@cache
+def _loaded() -> tuple[ctypes.CDLL | None, str | None]:
     try:
-        return native.library(*SOURCES, headers=HEADERS)
+        return native.library(*SOURCES, headers=HEADERS), None
     except native.NotCompiled as error:
-        log.warning("Training on the CPU is slower than it could be: it wants a C++ compiler, there is %s", error)
-        return None
+        why = f"trainings on the CPU are slower than they could be: they want a C++ compiler, there is {error}."
+        log.warning("%s", why)
+        return None, why
 
 
 def call(function: str, *arguments: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import subprocess
 import sys
 import types
@@ -48,6 +49,22 @@ def test_help_does_not_wake_up_torch_or_hydra():
 def test_version(capsys):
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("autoseg ")
+
+
+def test_without_a_place_to_print_to_it_ends_well(monkeypatch):
+    """As a daemon's child: closed are both."""
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert cli.main(["--version"]) == 0 and cli.main(["serach"]) == 2
+
+
+def test_a_terminal_without_a_character_gets_another(monkeypatch):
+    """A search ends with a table that has "±" in it."""
+    printed = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", printed)
+    assert cli.main(["--version"]) == 0
+    print("1 ± 2", flush=True)
+    assert printed.buffer.getvalue().endswith(b"1 ? 2\n")
 
 
 def test_unknown_command_names_the_nearest(capsys):

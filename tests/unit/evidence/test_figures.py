@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import math
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -22,6 +25,12 @@ def ink(figure: Figure) -> float:
     stream = io.BytesIO()
     figure.savefig(stream)
     return float((np.asarray(Image.open(stream).convert("L")) < 250).mean())
+
+
+def test_a_notebooks_backend_that_is_not_installed_stops_no_figure():
+    code = "from autoseg.evidence import figures as f; f.reward_by_round([[0.5]], 'miou').savefig('/dev/null', format='png')"
+    environment = {**os.environ, "MPLBACKEND": "module://no_such_notebook.backend"}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
 
 
 def test_reward_by_round_draws_means_best_and_failures():

@@ -92,6 +92,16 @@ def test_a_file_that_became_read_only_is_said_to_be(quick_path: Path) -> None:
             ledger.finish("search", planned, outcome(), 0.5)
 
 
+def test_a_quota_is_not_called_a_damaged_ledger(quick_path: Path) -> None:
+    """SQLite has words of its own for a full disk alone."""
+    with Ledger(quick_path / "trials.db", NAMES) as ledger:
+        with pytest.raises(InputError, match=r"can be written, got .*: disk I/O error\. All results so far are kept"):
+            with ledger._faults():
+                raise RuntimeError("(sqlite3.OperationalError) [SQL: INSERT]") from sqlite3.OperationalError(
+                    "disk I/O error"
+                )
+
+
 @pytest.mark.parametrize("state", ["diverged", "failed", "timeout"])
 def test_a_failure_is_a_state_and_has_no_value(quick_path: Path, state: str) -> None:
     path = quick_path / "trials.db"

@@ -137,7 +137,7 @@ def test_without_a_compiler_training_goes_on_and_says_so(
         raise autoseg.native.NotCompiled("none of c++")
 
     monkeypatch.setattr(autoseg.native, "library", refuse)
-    native.library.cache_clear()
+    native._loaded.cache_clear()
     assert native.library() is None
-    assert "wants a C++ compiler, there is none of c++" in caplog.text
-    native.library.cache_clear()
+    assert "want a C++ compiler, there is none of c++" in caplog.text
+    native._loaded.cache_clear()
