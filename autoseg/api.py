@@ -26,7 +26,7 @@ from autoseg.search.publish import CardPublisher
 from autoseg.search.target import check_settings, hand_made_rivals, space_of, start_theta
 from autoseg.store.records import COMPLETE, SearchResult, TrialRecord, percent
 from autoseg.store.run_folder import RunFolder, new_run_path
-from autoseg.store.user_code import WithUserCode
+from autoseg.store.user_code import Fresh, WithUserCode
 from autoseg.store.versions import versions
 from autoseg.surrogates.space import SearchSpace
 from autoseg.tracking import Log, Terminal
@@ -75,7 +75,10 @@ def search(
             returns the score to maximise, or {name: score} with one called `metric`. Scores are shares of 1: return
             0.43, not 43; the first that lies outside its metric's range is warned of. Judge it on images held out of
             the training set, not on your validation set. All candidates get the same seed: use it for weights and
-            batches. Sent to the workers by cloudpickle.
+            batches. Sent to the workers by cloudpickle, and each training begins from what was sent: a network or
+            an optimizer that stands outside `train`, among the globals of the notebook or script or in a closure, is
+            as it was when `search` was called, not as the last candidate left it. That does not hold for globals of
+            modules that are imported (where data may be kept from training to training), files and the environment.
         num_classes: C; None: as many as the logits have that `train` hands to the loss.
         space: a space's name, the path of a .yaml file, or a `SearchSpace`; one that names a metric ("default-miou")
             trains with that one's surrogate, whatever the target is.
@@ -91,7 +94,8 @@ def search(
         device: "auto", "cpu", "cuda" or "cuda:<index>".
         threads: CPU threads per worker.
         per_device: workers that share a GPU, with workers="auto".
-        inline: train in this process, without workers (for debugging).
+        inline: train in this process, without workers, for debugging: `train` itself is called, so that a debugger
+            and the notebook see what it does. State that it keeps outside itself is then not reset between trainings.
         cluster: train on the machines of a Ray cluster: "HOST:PORT" of its head, or "auto": the one that runs here.
         timeout_s: per training; None: 4 h until the first has ended, then ten times the longest so far, at least 600 s.
             Without effect with inline=True.
@@ -134,7 +138,8 @@ def search(
         raise InputError("rivals", "names in a list", repr(rivals), hint)
     bound = space_of(space, metric)
     options = {"tolerance": tolerance, "drop_background": drop_background}
-    task = CandidateTask(metric, bound.to_dict(), num_classes, train, ignore_index, options)
+    own = train if inline else Fresh(train)
+    task = CandidateTask(metric, bound.to_dict(), num_classes, own, ignore_index, options)
     if start is not None and not isinstance(controller, str):
         raise InputError("start", "none beside a controller, which has its own mean", repr(start))
     chosen = (

@@ -43,11 +43,12 @@ def main(handle: int, device: str) -> None:
             pickle.loads(prepare)()
     given: tuple[bytes, Path | None] | None = next(messages, None)
     if given is not None:
-        _serve(*given, messages, pipe, device)
+        loaded = load(*given)
+        del given  # a user's data may be in it: once is enough
+        _serve(loaded, messages, pipe, device)
 
 
-def _serve(task: bytes, log: Path | None, payloads: Iterator[Any], pipe: Connection[Any, Any], device: str) -> None:
-    loaded = load(task, log)
+def _serve(loaded: Task | str, payloads: Iterator[Any], pipe: Connection[Any, Any], device: str) -> None:
     if isinstance(loaded, str):
         pipe.send(loaded)
         return

@@ -5,12 +5,16 @@ And what of a user's own code a run depends on, as digests for its fingerprint.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import inspect
 import json
-from collections.abc import Collection, Sequence
+import pickle
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
+
+import cloudpickle
 
 from autoseg.config import ModelConfig
 from autoseg.errors import InputError
@@ -21,6 +25,7 @@ if TYPE_CHECKING:  # the search process holds tasks without torch
     from autoseg.losses import SegLoss
     from autoseg.metrics import Metric
 
+LARGE = 2**24  # bytes: of so much, what the last training left behind is not waited for until Python comes to it
 RESOLVED = "resolved"  # beside the settings of a network: what its config defines, if it is the user's own
 
 
@@ -54,6 +59,43 @@ def _arrived(metrics: Sequence[type[Metric]], losses: Sequence[type[SegLoss]], t
         for loss in losses:
             register_loss(loss)
     return task
+
+
+class Fresh:
+    """The user's training for another process, where each call of it begins from the state that it was sent with.
+
+    A network that stands in one cell of a notebook and is trained by `train` in the next goes along with it: without
+    this, each training of a worker would go on from the weights of the last, and later candidates would win.
+
+    Args:
+        train: as `autoseg.search` takes it.
+    """
+
+    def __init__(self, train: Callable[..., Any]) -> None:
+        self._train: Callable[..., Any] | None = train
+        self._pickled = b""
+
+    def __call__(self, *given: Any) -> Any:
+        """As `train` itself; here, where it was not sent to, it is called as it is."""
+        train = self._train
+        if self._pickled:
+            self._train = None  # what was loaded to see whether that works is good for one call
+            if train is None:
+                if len(self._pickled) > LARGE:
+                    gc.collect()  # functions hold their globals, and those the functions
+                train = pickle.loads(self._pickled)  # from the process that started this one, as the task
+        assert train is not None
+        return train(*given)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _thawed, (self._pickled or cloudpickle.dumps(self._train),)
+
+
+def _thawed(pickled: bytes) -> Fresh:
+    """In the other process."""
+    fresh = Fresh(pickle.loads(pickled))
+    fresh._pickled = pickled
+    return fresh
 
 
 def formulas(metrics: Collection[str], losses: Collection[str] = ()) -> dict[str, str]:

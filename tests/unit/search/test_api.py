@@ -2,23 +2,27 @@ from __future__ import annotations
 
 import math
 import os
+import pickle
 import re
 import threading
 import warnings
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import autoseg
+from autoseg import api
 from autoseg.errors import Diverged, InputError
 from autoseg.losses import LossCard
 from autoseg.metrics import base
 from autoseg.proxy.candidate import CandidateTask
 from autoseg.search.observer import Observer
+from autoseg.store.user_code import Fresh, WithUserCode
 from autoseg.surrogates import build_space
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:test_api")  # what these small searches find is no use
@@ -106,6 +110,39 @@ def test_a_training_that_cannot_be_sent_to_a_worker_is_one_message(quick_path: P
 
     with pytest.raises(InputError, match=r"task: expected what can be sent to a worker, got .*lock.* Make inside it"):
         autoseg.search("miou", train, run_dir=quick_path / "run", num_classes=3, **SMALL)
+
+
+def test_each_training_of_a_worker_begins_from_what_was_sent() -> None:
+    """A network in one cell, its training in the next: later candidates would go on from the weights of the last."""
+    network, steps = nn.Linear(1, 1), [0]
+
+    def train(loss: nn.Module, seed: int, device: str) -> float:
+        steps[0] += 1
+        with torch.no_grad():
+            network.weight += 1
+        return float(steps[0] + network.weight)
+
+    sent = pickle.loads(cloudpickle.dumps(WithUserCode(CandidateTask("miou", SPACE.to_dict(), 3, Fresh(train)))))
+    again = pickle.loads(cloudpickle.dumps(sent))  # to a worker's own processes
+    first = 2 + float(network.weight)
+    for task in (sent, sent, sent, again, again):
+        assert task({"loss": "ce", "seed": 0}, "cpu")["miou"] == pytest.approx(first)
+
+
+@pytest.mark.parametrize("inline", [True, False])
+def test_only_a_training_in_another_process_is_begun_anew(
+    quick_path: Path, monkeypatch: pytest.MonkeyPatch, inline: bool
+) -> None:
+    built = []
+
+    def refuse(kind: str, task: Any, *args: Any, **options: Any) -> None:
+        built.append(task.task.train)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(api, "build_executor", refuse)
+    with pytest.raises(KeyboardInterrupt):
+        autoseg.search("miou", my_train, run_dir=quick_path / "run", inline=inline, **SMALL)
+    assert [isinstance(train, Fresh) for train in built] == [not inline]
 
 
 def test_a_controller_of_another_space_is_refused_at_once(quick_path: Path) -> None:
