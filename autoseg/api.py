@@ -24,9 +24,9 @@ from autoseg.search.loop import Problem, run_search
 from autoseg.search.observer import Observer, Observers, Plan, Progress
 from autoseg.search.publish import CardPublisher
 from autoseg.search.target import check_settings, hand_made_rivals, space_of, start_theta
-from autoseg.store.records import COMPLETE, SearchResult, TrialRecord, percent
+from autoseg.store.records import COMPLETE, SearchResult, TrialRecord, counted, percent
 from autoseg.store.run_folder import RunFolder, new_run_path
-from autoseg.store.user_code import Fresh, WithUserCode
+from autoseg.store.user_code import Fresh, WithUserCode, code_of, formulas
 from autoseg.store.versions import versions
 from autoseg.surrogates.space import SearchSpace
 from autoseg.tracking import Log, Terminal
@@ -84,7 +84,8 @@ def search(
             trains with that one's surrogate, whatever the target is.
         controller: "gp", "tpe", "cmaes", "ppo" (the paper's), "random", or one made by `build_controller`, of
             which the settings are taken: it begins anew.
-        run_dir: the run folder; default: a new one in `runs/`.
+        run_dir: the run folder; default: a new one in `runs/`. Of one that another `train` made trainings in, that is
+            warned of; one of an own metric whose formula was edited is refused.
         rounds: how often the controller learns.
         candidates: per round.
         start: a loss that the search begins with: a card, a run folder or a name ("camvid/miou") of a loss with the
@@ -167,7 +168,9 @@ def search(
         "threads": threads,
     }
     config = {**about, "search": asdict(settings)}
-    fixed = {**about, "candidates": candidates, "floor": floor}
+    targets = [target for target in (metric, bound.metric) if is_known(target)]
+    edited = formulas({name for target in targets for _, name in parse(target)})
+    fixed = {**about, **edited, "candidates": candidates, "floor": floor}
     if inline and cluster is not None:
         raise InputError("cluster", "none with inline=True, which trains in this process", repr(cluster))
     kind = "inline" if inline else "processes" if cluster is None else "ray"
@@ -189,7 +192,7 @@ def search(
         provenance = {"target": metric, "seed": seed, "versions": versions()}
         publish = CardPublisher(path / "loss.json", bound, num_classes, ignore_index, options, provenance)
         problem = Problem(metric, bound.names, bound.identity.tolist(), seed)
-        begun = _Begun()
+        begun = _Begun(folder, train)
         shown = [_Shown()] if progress else []
         observers = Observers(
             [Log(folder.log), *shown, begun, _Shares(metric), *([] if observer is None else [observer])]
@@ -269,10 +272,35 @@ class _Shares(Observer):
 
 
 class _Begun(Observer):
-    """Remembers whether there was anything left to do."""
+    """Remembers whether there was anything left to do, and keeps in the run which `train` does it.
 
-    over = False
+    Args:
+        folder: of the run.
+        train: the user's.
+
+    Raises:
+        InputError: what the run says of that is damaged.
+    """
+
+    def __init__(self, folder: RunFolder, train: Train) -> None:
+        self.over = False
+        self._folder, self._code, self._known = folder, code_of(train), folder.trainers()
 
     def started(self, plan: Plan) -> None:
-        """See `Observer`."""
+        """Warn if another made some of the trainings that are there."""
         self.over = plan.done >= plan.total
+        if self.over:  # this one makes none
+            return
+        known = [one for one in self._known if one["after"] < plan.done]  # the others brought no result
+        if not known or known[-1]["code"] != self._code:
+            self._folder.write_trainers([*known, {"after": plan.done, "code": self._code}])
+        version = self._code.partition(":")[0]  # of Python: what another one made of a function tells nothing
+        others = [one["code"] != self._code for one in known if one["code"].startswith(f"{version}:")]
+        if not any(others):
+            return
+        which = "the one that made the" if all(others) else "one that made some of the"
+        said = (
+            f"train() is another function than {which} {counted(plan.done, 'training')} in {plan.run_dir}: their "
+            "scores stand beside each other. Another run_dir begins anew."
+        )
+        warnings.warn(said, stacklevel=2)

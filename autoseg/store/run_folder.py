@@ -10,7 +10,7 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -22,9 +22,10 @@ from autoseg.config import SearchConfig
 from autoseg.errors import InputError
 from autoseg.files import UNWRITABLE, no_space, write_atomic
 from autoseg.store.run_files import SCHEMA, differences, read_config, read_fingerprint, read_json
-from autoseg.store.user_code import RESOLVED, changed_config
+from autoseg.store.user_code import FORMULA, RESOLVED, changed_config
 
 OWNER = "owner.json"  # which process works in the folder, or did last
+TRAINERS = "trainers.json"
 NO_ACCESS = (
     errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG
 )  # fmt: skip
@@ -34,7 +35,8 @@ class RunFolder:
     """A run folder, locked against other processes until `close`.
 
     `config.yaml` (plain data with the schema's version), `fingerprint.json` (what may not change between a run
-    and its continuation), `trials.db`, `controller/round_NNNN.json` (the state before that round asks), `log.txt`.
+    and its continuation), `trials.db`, `controller/round_NNNN.json` (the state before that round asks), `log.txt`;
+    of a search from Python `trainers.json`.
     Use `create` or `open`.
     """
 
@@ -122,6 +124,29 @@ class RunFolder:
     def trials(self) -> Path:
         """`trials.db`."""
         return self.path / "trials.db"
+
+    def trainers(self) -> list[dict[str, Any]]:
+        """Which functions made the trainings of a search from Python: {"after": how many trainings, "code": digest}.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        file = self.path / TRAINERS
+        if not file.exists():  # before the first training, or of an earlier version
+            return []
+        known = read_json(file).get("trainers")
+        kinds = {"after": int, "code": str}
+        if not isinstance(known, list) or not all(
+            isinstance(one, dict) and all(isinstance(one.get(key), kind) for key, kind in kinds.items())
+            for one in known
+        ):
+            hint = "Delete it: it is then not known which train() made the trainings so far."
+            raise InputError(str(file), "a list of trainers", "another file", hint)
+        return known
+
+    def write_trainers(self, trainers: Sequence[Mapping[str, Any]]) -> None:
+        """Keep them."""
+        write_atomic(self.path / TRAINERS, json.dumps({"trainers": list(trainers)}, indent=1))
 
     def save_checkpoint(self, round: int, state: Mapping[str, Any]) -> None:
         """Keep the controller's state as it is before `round` asks."""
@@ -266,6 +291,8 @@ def _compare(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Refuse another fingerprint than the run's, by the first key that differs."""
     for key, old, new in differences(then, now):
         if old is ... and new == _default(key):  # a key of a later version, whose default is what was done before
+            continue
+        if old is ... and key.startswith(FORMULA):  # searches from Python did not keep it
             continue
         if key == f"model.{RESOLVED}" and ... not in (old, new):  # of the same model.config, which stands before it
             raise changed_config("model.config", now["model"]["config"], "Take back the change, or start a new run.")

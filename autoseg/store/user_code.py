@@ -10,8 +10,11 @@ import hashlib
 import inspect
 import json
 import pickle
-from collections.abc import Callable, Collection, Sequence
+import sys
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
+from types import CodeType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
@@ -26,6 +29,7 @@ if TYPE_CHECKING:  # the search process holds tasks without torch
     from autoseg.metrics import Metric
 
 LARGE = 2**24  # bytes: of so much, what the last training left behind is not waited for until Python comes to it
+FORMULA = "formula of "  # with a name: a key of a fingerprint
 RESOLVED = "resolved"  # beside the settings of a network: what its config defines, if it is the user's own
 
 
@@ -108,9 +112,75 @@ def formulas(metrics: Collection[str], losses: Collection[str] = ()) -> dict[str
     from autoseg.losses import own_losses
     from autoseg.metrics import own_metrics
 
-    own: dict[str, type] = {f"formula of {one.name}": one for one in own_metrics() if one.name in metrics}
-    own |= {f"formula of the loss {one.name}": one for one in own_losses() if one.name in losses}
-    return {name: _digest(inspect.getsource(kind).encode()) for name, kind in own.items()}
+    own: dict[str, type] = {f"{FORMULA}{one.name}": one for one in own_metrics() if one.name in metrics}
+    own |= {f"{FORMULA}the loss {one.name}": one for one in own_losses() if one.name in losses}
+    return {name: _source(kind) for name, kind in own.items()}
+
+
+def _source(kind: type) -> str:
+    try:
+        return _digest(inspect.getsource(kind).encode())
+    except (OSError, TypeError):  # of a class in a notebook or at a prompt, of which Python keeps no source
+        return code_of(kind)
+
+
+def code_of(made: object) -> str:
+    """A digest of what a function or class does, the same in every process of one version of Python, which it names.
+
+    Not of its pickle, which may differ from process to process, nor of its source, where comments are part of it and
+    of a lambda all that stands in its line. Functions and classes of the same module that it names belong to it.
+    """
+    functions = (FunctionType, MethodType, partial, type)
+    words = _words(made if isinstance(made, functions) else type(made), set())
+    return f"python{sys.version_info.major}.{sys.version_info.minor}:{_digest(chr(10).join(words).encode())}"
+
+
+def _words(what: object, seen: set[int]) -> Iterator[str]:
+    """What a digest is made of: bytecode, names and constants, and nothing that has an address or an order of a set."""
+    if isinstance(what, FunctionType | type):
+        if id(what) in seen:
+            return
+        seen.add(id(what))
+    if isinstance(what, CodeType):
+        yield what.co_code.hex()
+        yield from _words(what.co_names + what.co_consts, seen)
+    elif isinstance(what, FunctionType):
+        cells = [cell for cell in what.__closure__ or () if cell != type(cell)()]  # not yet filled
+        inside = (cell.cell_contents for cell in cells)
+        yield from _words((what.__code__, what.__defaults__, _pairs(what.__kwdefaults__), *inside), seen)
+        for name in sorted(_names(what.__code__)):
+            named = what.__globals__.get(name)
+            if isinstance(named, FunctionType | type) and named.__module__ == what.__module__:
+                yield from _words((name, named), seen)
+    elif isinstance(what, type):
+        for kind in what.__mro__:
+            for name, value in sorted(vars(kind).items()) if kind.__module__ == what.__module__ else ():
+                if not name.startswith("__") or isinstance(value, FunctionType):
+                    yield from _words((name, value), seen)
+    elif isinstance(what, MethodType | staticmethod | classmethod):
+        yield from _words(what.__func__, seen)
+    elif isinstance(what, property):
+        yield from _words(what.fget, seen)
+    elif isinstance(what, partial):
+        yield from _words((what.func, what.args, _pairs(what.keywords)), seen)
+    elif isinstance(what, tuple):
+        for one in what:
+            yield from _words(one, seen)
+    elif isinstance(what, frozenset):
+        yield from sorted(map(repr, what))
+    elif isinstance(what, str | bytes | int | float | complex | None):
+        yield repr(what)
+    else:  # state, which a training may have changed
+        yield type(what).__qualname__
+
+
+def _pairs(named: dict[str, Any] | None) -> tuple[tuple[str, Any], ...]:
+    return tuple(sorted((named or {}).items(), key=lambda pair: pair[0]))
+
+
+def _names(code: CodeType) -> set[str]:
+    inner = (_names(one) for one in code.co_consts if isinstance(one, CodeType))
+    return set(code.co_names).union(*inner)
 
 
 def network_of(model: ModelConfig) -> dict[str, Any]:

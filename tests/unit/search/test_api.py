@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import json
 import math
 import os
 import pickle
 import re
+import subprocess
+import sys
 import threading
 import warnings
 from pathlib import Path
@@ -22,7 +25,7 @@ from autoseg.losses import LossCard
 from autoseg.metrics import base
 from autoseg.proxy.candidate import CandidateTask
 from autoseg.search.observer import Observer
-from autoseg.store.user_code import Fresh, WithUserCode
+from autoseg.store.user_code import Fresh, WithUserCode, code_of
 from autoseg.surrogates import build_space
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:test_api")  # what these small searches find is no use
@@ -424,6 +427,113 @@ def test_a_round_without_any_result_does_not_stop_the_search(quick_path, monkeyp
     monkeypatch.setenv("AUTOSEG_TEST_COUNTER", str(quick_path / "count"))
     result = autoseg.search("miou", diverging_at_first, num_classes=2, run_dir=quick_path / "run", inline=True, **SMALL)
     assert result.best.scores["miou"] == 0.5
+
+
+def interrupted(run: Path, train: Any, after: int, **options: Any) -> list[str]:
+    """Search until `train` was called so often; what was warned of which train() made the trainings."""
+
+    class Stop(Observer):
+        def trained(self, record: Any, progress: Any) -> None:
+            nonlocal after
+            after -= 1
+            if after == 0:
+                raise KeyboardInterrupt
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        try:
+            given = {**SMALL, "num_classes": 3, "inline": True, "observer": Stop(), **options}
+            autoseg.search("miou", train, run_dir=run, **given)
+        except KeyboardInterrupt:
+            pass
+    return [str(one.message) for one in told if "another function" in str(one.message)]
+
+
+def defined(source: str) -> Any:
+    """`train` as a cell of a notebook defines it: in a module that has no file."""
+    scope = {"__name__": "__main__", "my_train": my_train}
+    exec(source, scope)
+    return scope["train"]
+
+
+def test_another_training_in_an_old_run_is_told(quick_path: Path) -> None:
+    """Interrupted, mended and called again with the same folder, scores of both would stand beside each other."""
+    run, helper = quick_path / "run", "def score(s): return s['miou'] * {}\n"
+    cell = helper + "def train(loss, seed, device): return score(my_train(loss, seed, device))"
+    first, same, other = (defined(cell.format(text)) for text in ("0.5", "0.5  # a half", "0.25"))
+    assert interrupted(run, first, 1) == interrupted(run, same, 1) == []
+    (said,) = interrupted(run, other, 1)
+    assert said.startswith("train() is another function than the one that made the 2 trainings in ")
+    assert said.endswith("Another run_dir begins anew.")
+    (said,) = interrupted(run, same, 1)
+    assert "than one that made some of the 3 trainings" in said
+    (run / "trainers.json").unlink()  # of an earlier version
+    assert interrupted(run, other, 1) == []
+    (run / "trainers.json").write_text('{"trainers": [3]}')
+    with pytest.raises(InputError, match=r"trainers\.json: expected a list of trainers"):
+        interrupted(run, other, 1)
+
+
+def test_a_training_that_made_nothing_is_not_told_of(quick_path: Path) -> None:
+    run = quick_path / "run"
+
+    def broken(loss: nn.Module, seed: int, device: str) -> float:
+        raise KeyboardInterrupt
+
+    assert interrupted(run, broken, 1) == interrupted(run, my_train, 1) == []
+    assert len(interrupted(run, broken, 1)) == 1  # it might
+    assert interrupted(run, my_train, 1) == []
+
+
+def made(scale: float) -> Any:
+    return lambda loss, seed, device: scale
+
+
+def test_what_a_function_does_is_the_same_in_every_process() -> None:
+    code = (
+        "from functools import partial\nfrom autoseg.store.user_code import code_of\n"
+        "class Net:\n    size = 3\n    def run(self): return {'a': 1, 'b': 2}, 1 in {'x', 'y', 'z'}, lambda: 0.1\n"
+        "def train(loss, seed, device, lr=0.1, *, net=Net()):\n    return [Net().run() for _ in 'ab'], train\n"
+        "print(code_of(train), code_of(partial(train, lr=0.2)), code_of(Net))\n"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", text], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True
+        ).stdout
+        for seed, text in (("1", code), ("2", f"# moved\n{code}"))
+    }
+    assert len(found) == 1 and len(set(found.pop().split())) == 3
+    assert code_of(made(0.5)) == code_of(made(0.5)) != code_of(made(0.25))
+    assert code_of(defined("def train(a, b, c): return 1")) != code_of(defined("def train(a, b, c): return 2"))
+    assert code_of(Built()) == code_of(Built())
+
+
+def test_an_edited_formula_of_ones_own_is_another_search(quick_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the command refuses it; here of a class in a notebook, of which Python has no source."""
+    run, register = quick_path / "run", {"autoseg": autoseg, "__name__": "__main__"}
+    cell = (
+        "class Hits(autoseg.Metric):\n    name, summary = 'hits', 'recall'\n"
+        "    def sums(self, p, y, logic): return {'and': logic.total(logic.and_(p, y)), 'y': logic.total(y)}\n"
+        "    def scores(self, s, ratio): return ratio(s['and'], %s)\n"
+        "autoseg.register_metric(Hits)"
+    )
+
+    def train(loss: nn.Module, seed: int, device: str) -> float:
+        return 0.5
+
+    def search(formula: str) -> Any:
+        monkeypatch.setattr(base, "_REGISTRY", {k: v for k, v in base._REGISTRY.items() if k != "hits"})
+        exec(cell % formula, dict(register))
+        options = {**SMALL, "num_classes": 3, "inline": True, "rivals": [], "confirm_seeds": 0}
+        return autoseg.search("hits", train, run_dir=run, **options)
+
+    assert search("s['y']") == search("(s['y'])")
+    with pytest.raises(InputError, match=r"formula of hits: expected 'python.*, as when the run began, got 'python"):
+        search("s['y'] + s['and']")
+    fixed = json.loads((run / "fingerprint.json").read_text())
+    del fixed["formula of hits"]  # as earlier versions left it
+    (run / "fingerprint.json").write_text(json.dumps(fixed))
+    search("s['y'] + s['and']")
 
 
 def test_an_own_metric_is_known_in_the_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
