@@ -21,7 +21,7 @@ from autoseg.metrics import is_known, own_metrics, parse
 from autoseg.metrics.base import MetricOptions
 from autoseg.proxy.candidate import CandidateTask, Train
 from autoseg.search.loop import Problem, run_search
-from autoseg.search.observer import Observer, Observers, Plan, Progress
+from autoseg.search.observer import Observer, Observers, Plan, Progress, RoundSummary
 from autoseg.search.publish import CardPublisher
 from autoseg.search.target import check_settings, hand_made_rivals, space_of, start_theta
 from autoseg.store.records import COMPLETE, SearchResult, TrialRecord, counted, percent
@@ -195,7 +195,7 @@ def search(
         begun = _Begun(folder, train)
         shown = [_Shown()] if progress else []
         observers = Observers(
-            [Log(folder.log), *shown, begun, _Shares(metric), *([] if observer is None else [observer])]
+            [Log(folder.log), *shown, begun, _Shares(metric), _Alike(metric), *([] if observer is None else [observer])]
         )
         stack.callback(observers.close)
         try:
@@ -269,6 +269,35 @@ class _Shares(Observer):
             f"as shares of 1, and this one is shown as {percent(score, 0)} %. The search goes on with it as it is."
         )
         warnings.warn(said, stacklevel=2)
+
+
+class _Alike(Observer):
+    """Warns after the first round if no loss made a difference, which its end says hours later. The search goes on.
+
+    Whether `train` calls its loss is not looked at: in a process of its own, as `loss.forward` or through an operator
+    of the user's it would be missed. Its scores tell, unless they differ from training to training anyway.
+
+    Args:
+        metric: the target.
+    """
+
+    def __init__(self, metric: str) -> None:
+        self._metric = metric
+        self._told = False
+        self._scores: list[float] = []
+
+    def round_done(self, summary: RoundSummary, progress: Progress) -> None:
+        """Look at its scores, and wait for more if there is only one."""
+        self._scores += [one.scores[self._metric] for one in summary.records if one.state == COMPLETE]
+        if self._told or len(self._scores) < 2:
+            return
+        self._told = True
+        if len(set(self._scores)) == 1:
+            said = (
+                f"all {len(self._scores)} losses so far score the same {self._metric}, {self._scores[0]:g}: train() "
+                "does not use its loss, or it is too short to tell them apart. The search goes on."
+            )
+            warnings.warn(said, stacklevel=2)
 
 
 class _Begun(Observer):

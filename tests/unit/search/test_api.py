@@ -281,6 +281,34 @@ def test_what_a_search_says_of_its_loss_is_a_warning_of_python(quick_path: Path)
     assert any("too short to tell them apart" in text for text in said)
 
 
+@pytest.mark.parametrize(
+    ("scores", "candidates", "said"),
+    [([0.5], 2, "all 2 losses .* same miou, 0.5: train.. does not use"), ([0.5], 1, "all 2 "), ([0.5, 0.4], 2, None)],
+)
+def test_a_training_that_does_not_use_its_loss_is_told_after_the_first_round(
+    quick_path: Path, scores: list[float], candidates: int, said: str | None
+) -> None:
+    done: list[float] = []
+    told_after: list[int] = []
+
+    def train(loss: nn.Module, seed: int, device: str) -> dict[str, float]:
+        done.append(scores[len(done) % len(scores)])
+        return {"miou": done[-1], "seconds": float(len(done))}
+
+    class Told(Observer):
+        def round_done(self, summary: Any, progress: Any) -> None:
+            if any(re.search(said or "losses so far", str(one.message)) for one in told):
+                told_after.append(summary.round)
+
+    options = {**SMALL, "rounds": 3, "candidates": candidates, "num_classes": 3, "confirm_seeds": 0, "rivals": []}
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        autoseg.search("miou", train, run_dir=quick_path / "run", inline=True, observer=Told(), **options)
+    first = 2 // candidates - 1  # the round in which there are two to compare
+    assert told_after == ([] if said is None else [*range(first, 3)])
+    assert sum("losses so far" in str(one.message) for one in told) == (said is not None)
+
+
 @pytest.mark.parametrize("num_classes", [None, 3])
 def test_a_rival_with_a_number_for_each_class(quick_path: Path, num_classes: int | None) -> None:
     own: dict[str, Any] = {**SMALL, "rivals": ["focal(alpha=[0.1,0.2,0.3])"], "num_classes": num_classes}
