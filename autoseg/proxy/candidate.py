@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from numbers import Real
 from typing import Any
 
@@ -61,16 +62,8 @@ class CandidateTask:
 
     def build(self, payload: dict[str, Any]) -> nn.Module:
         """The loss of a payload."""
-        if self.num_classes is not None:
-            return self._build(payload, self.num_classes)
-        return LateLoss(lambda num_classes: self._build(payload, num_classes))
-
-    def _build(self, payload: dict[str, Any], num_classes: int) -> nn.Module:
-        if "theta" in payload:
-            space = SearchSpace.from_dict(self.space)
-            return searched_loss(space, payload["theta"], num_classes, self.ignore_index, **self.options)
-        text, ignore = payload["loss"], self.ignore_index
-        return build_loss(text, num_classes=num_classes, ignore_index=ignore, identity=self.options)
+        build = partial(_build, payload, self.space, self.ignore_index, self.options)  # a pickle has no train in it
+        return LateLoss(build) if self.num_classes is None else build(self.num_classes)
 
     def _named(self, returned: object) -> dict[str, float]:
         if isinstance(returned, Mapping):
@@ -78,6 +71,14 @@ class CandidateTask:
                 raise InputError("scores of train()", f"one called {self.metric!r}", ", ".join(map(repr, returned)))
             return {str(name): _number(score, f"score {name!r} of train()") for name, score in returned.items()}
         return {self.metric: _number(returned, "score of train()")}
+
+
+def _build(
+    payload: dict[str, Any], space: dict[str, Any], ignore_index: int, options: dict[str, Any], num_classes: int
+) -> nn.Module:
+    if "theta" in payload:
+        return searched_loss(SearchSpace.from_dict(space), payload["theta"], num_classes, ignore_index, **options)
+    return build_loss(payload["loss"], num_classes=num_classes, ignore_index=ignore_index, identity=options)
 
 
 def _number(score: Any, field: str) -> float:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -425,6 +426,19 @@ def test_payloads_become_losses() -> None:
     assert not isinstance(task(0.5).build({"loss": "ce", "seed": 0}), autoseg.SurrogateLoss)
     with pytest.raises(InputError, match="theta"):
         task(0.5).build({"theta": [0.5], "seed": 0})
+
+
+@pytest.mark.parametrize("num_classes", [None, 3])
+@pytest.mark.parametrize("what", [{"theta": SPACE.identity.tolist()}, {"loss": "0.5*ce+0.5*jml"}])
+def test_a_loss_can_be_sent_to_other_processes(num_classes: int | None, what: dict[str, Any]) -> None:
+    """As a training does that starts some: with as little as a loss is, and not with what `train` holds."""
+    lock = threading.Lock()
+    judge = CandidateTask("miou", SPACE.to_dict(), num_classes, lambda loss, seed, device: lock)  # type: ignore[arg-type, return-value]
+    loss = judge.build({**what, "seed": 0})
+    logits, labels = torch.randn(2, 3, 8, 8), torch.randint(0, 3, (2, 8, 8))
+    for other in (pickle.loads(pickle.dumps(loss)), copy.deepcopy(loss)):
+        assert other(logits, labels) == loss(logits, labels)
+    assert pickle.loads(pickle.dumps(loss))(logits, labels) == loss(logits, labels)  # after its first batch too
 
 
 def train_two_classes(loss, seed, device):
