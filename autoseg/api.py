@@ -108,12 +108,13 @@ def search(
         ignore_index: id of the pixels that do not count.
         tolerance: boundary metrics, pixels.
         drop_background: boundary metrics, class 0 has no boundary of its own.
-        progress: print a line for each round, and in a terminal a bar.
+        progress: print a line for each round, and in a terminal a bar; elsewhere one for a training, at most every
+            minute.
         observer: told what happens, until it fails; see `autoseg.search.observer`.
 
     Returns:
-        The winner and the table it was chosen from; its card is `loss.json` in the run folder. What it says of them
-        in `warnings` is warned of too.
+        The winner and the table it was chosen from, which `print` shows; its card is `loss.json` in the run folder.
+        What it says of them in `warnings` is warned of too.
 
     Raises:
         InputError: an argument is wrong, or the run folder is of another search.

@@ -25,7 +25,6 @@ from autoseg.store.records import (
     SearchResult,
     TrialRecord,
     counted,
-    percent,
 )
 
 WRECKED = 0.5  # share of the reference's score below which another metric counts as wrecked
@@ -192,28 +191,3 @@ def _wrecked(best: Row, reference: Row, target: str) -> list[str]:
         for name in PAPER_METRICS
         if name != target and best.scores.get(name, math.nan) < WRECKED * reference.scores.get(name, math.nan)
     ]
-
-
-def sentence(result: SearchResult) -> str:
-    """What was found, against what could be had without a search."""
-    best = result.best
-    if not best.confirmed:
-        return (
-            f"Found a loss for {result.metric}: {percent(best.reward)} with the search's own seed, not confirmed with"
-            " fresh ones, so part of it may be luck."
-        )
-    rivals = {row.name: row.mean for row in result.rows if row.kind == "rival" and row.n}
-    mean = next(row.mean for row in result.rows if row.name == best.name)
-    beside = ", ".join(f"{name} {percent(other)} ({100 * (mean - other):+.1f})" for name, other in rivals.items())
-    against = f"; under the same budget: {beside}" if beside else ""
-    ahead = all(mean > other for other in rivals.values())
-    found = "Found a loss for" if ahead else "The best loss found is not ahead of every rival for"
-    over = counted(len(best.seeds), "fresh seed") + (f" and {best.iters} iterations" if best.iters else "")
-    return f"{found} {result.metric}: {percent(mean)} over {over}{against}.{_doubt(result)}"
-
-
-def _doubt(result: SearchResult) -> str:
-    """Which differences may still be luck; a mark needs five seeds and an interval without zero."""
-    unsure = [comparison.rival for comparison in result.comparisons if not comparison.significant]
-    rule = "that takes five seeds and a clear lead"
-    return f" Not statistically certain against {', '.join(unsure)}: {rule}." if unsure else ""

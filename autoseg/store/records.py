@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from autoseg.config import PAPER_METRICS
 from autoseg.store.paired import Paired, Summary
 
 RUNNING = "running"
@@ -181,3 +182,69 @@ class SearchResult:
     rows: tuple[Row, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
     warnings: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """As a command ends: the table, a sentence, where the loss is and what to know of it."""
+        warned = [f"warning: {text}" for text in self.warnings]
+        return "\n".join([*table(self), sentence(self), f"The loss: {self.run_dir / 'loss.json'}", *warned])
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """What a notebook shows of it."""
+        printer.text(str(self))
+
+
+def table(result: SearchResult) -> list[str]:
+    """The confirmation as lines of text, best first: the target with its spread, then the paper's metrics.
+
+    Where a floor cuts a reward, that is a column too.
+    """
+    if not result.rows:
+        return []
+    from autoseg.metrics import names
+
+    others = [name for name in (*PAPER_METRICS, *names()) if name != result.metric and name in result.best.scores]
+    others = list(dict.fromkeys(others))[:6]
+    width = max(len(row.name) for row in result.rows) + 2
+    columns = ["reward", *others] if any(row.cut for row in result.rows) else others
+    head = f"{'loss':<{width}}{result.metric:>13}  " + "".join(f"{name:>8}" for name in columns)
+    lines = [_line(row, width, columns, row.name == result.best.name) for row in result.rows]
+    seeds, iters = len(result.rows[0].values), result.best.iters
+    budget = f"Same budget of {iters} iterations" if iters else "Same budget"
+    return [
+        f"{budget}, {counted(seeds, 'fresh seed')}, held-out images, percent (mean ± std; * the winner):",
+        head,
+        *lines,
+    ]
+
+
+def _line(row: Row, width: int, columns: list[str], won: bool) -> str:
+    spread = f"{percent(row.mean)} ± {percent(row.std)}" + ("*" if won else " ")
+    failed = f"   ({len(row.values) - row.n} failed)" if row.n < len(row.values) else ""
+    shown = {**row.scores, "reward": row.reward}
+    scores = "".join(f"{percent(shown.get(name, math.nan)):>8}" for name in columns)
+    return f"{row.name:<{width}}{spread:>14} {scores}{failed}"
+
+
+def sentence(result: SearchResult) -> str:
+    """What was found, against what could be had without a search."""
+    best = result.best
+    if not best.confirmed:
+        return (
+            f"Found a loss for {result.metric}: {percent(best.reward)} with the search's own seed, not confirmed with"
+            " fresh ones, so part of it may be luck."
+        )
+    rivals = {row.name: row.mean for row in result.rows if row.kind == "rival" and row.n}
+    mean = next(row.mean for row in result.rows if row.name == best.name)
+    beside = ", ".join(f"{name} {percent(other)} ({100 * (mean - other):+.1f})" for name, other in rivals.items())
+    against = f"; under the same budget: {beside}" if beside else ""
+    ahead = all(mean > other for other in rivals.values())
+    found = "Found a loss for" if ahead else "The best loss found is not ahead of every rival for"
+    over = counted(len(best.seeds), "fresh seed") + (f" and {best.iters} iterations" if best.iters else "")
+    return f"{found} {result.metric}: {percent(mean)} over {over}{against}.{_doubt(result)}"
+
+
+def _doubt(result: SearchResult) -> str:
+    """Which differences may still be luck; a mark needs five seeds and an interval without zero."""
+    unsure = [comparison.rival for comparison in result.comparisons if not comparison.significant]
+    rule = "that takes five seeds and a clear lead"
+    return f" Not statistically certain against {', '.join(unsure)}: {rule}." if unsure else ""

@@ -1,9 +1,13 @@
-"""What a person sees while a search runs: a line per round, and in a terminal a live bar below them."""
+"""What a person sees while a search runs: a line per round, and in a terminal a live bar below them.
+
+Elsewhere, in a notebook or a file, a round of hours has a line for each training, at most one a minute.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
+import time
 from typing import Any
 
 from rich.console import Console
@@ -15,6 +19,7 @@ from autoseg.search.observer import Observer, Plan, RoundSummary, expected_secon
 from autoseg.search.observer import Progress as SearchProgress
 from autoseg.store.records import COMPLETE, PRUNED, SearchResult, TrialRecord, counted, duration, percent
 
+SILENT_S = 60.0  # without a bar, nobody is left longer without a line while trainings end
 PLAIN: dict[str, Any] = {"highlight": False, "soft_wrap": True}
 
 
@@ -51,6 +56,7 @@ class Terminal(Observer):
             refresh_per_second=2,
         )
         self._task: TaskID | None = None
+        self._said_at = time.monotonic()
 
     def started(self, plan: Plan) -> None:
         """Say what will happen; open the bar."""
@@ -69,11 +75,13 @@ class Terminal(Observer):
         self._bar.start()
 
     def trained(self, record: TrialRecord, progress: SearchProgress) -> None:
-        """Move the bar; say at once if a training went wrong."""
+        """Move the bar, or say where it would be; say at once if a training went wrong."""
         if record.state not in (COMPLETE, PRUNED):  # of those, the round's line says how many
             self._say(f"  {record.name} (seed {record.seed}) {record.state}: {record.why or 'no reason'}")
         if self._task is not None:
             self._bar.update(self._task, completed=progress.done, description=self._phase(record), note=_note(progress))
+        if not self.console.is_terminal and time.monotonic() - self._said_at >= SILENT_S:
+            self._say(f"  {progress.done}/{progress.total} trainings   {_note(progress)}")
 
     def round_done(self, summary: RoundSummary, progress: SearchProgress) -> None:
         """A line for the round."""
@@ -108,6 +116,7 @@ class Terminal(Observer):
 
     def _say(self, text: str) -> None:
         self.console.print(escape(visible(text)))
+        self._said_at = time.monotonic()
 
 
 def _note(progress: SearchProgress) -> str:

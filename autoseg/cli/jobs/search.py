@@ -22,12 +22,12 @@ from autoseg.metrics import build_metric, names, parse
 from autoseg.proxy.predictions import KeepPredictions
 from autoseg.proxy.shared import SHARED, described
 from autoseg.proxy.task import ProxyTask
-from autoseg.search.confirm import fresh_seeds, sentence
+from autoseg.search.confirm import fresh_seeds
 from autoseg.search.loop import Problem, run_search
 from autoseg.search.publish import CardPublisher
 from autoseg.search.target import check_settings, hand_made_rivals, space_of, start_theta
 from autoseg.search.timing import TimedTask, seconds_per_training
-from autoseg.store.records import RETRYABLE, SearchResult
+from autoseg.store.records import RETRYABLE, SearchResult, sentence, table
 from autoseg.store.run_folder import RunFolder, new_run_path
 from autoseg.store.user_code import formulas, network_of
 from autoseg.store.versions import versions
@@ -58,7 +58,7 @@ def search(config: SearchConfig, workers: Standby) -> int:
     result = running.resumable("search", path, lambda: _search(config, parts, path, workers), resume_arguments(config))
     if result is None:
         return INTERRUPTED
-    for line in [*finish.table(result), sentence(result), *finish.next_step(path, config)]:
+    for line in [*table(result), sentence(result), *finish.next_step(path, config)]:
         print(line)
     return 0
 

@@ -14,9 +14,8 @@ from autoseg.evidence.report.loss_sections import TWO, built_for_two, companions
 from autoseg.evidence.report.provenance import cost_section, exactly, origin_section
 from autoseg.evidence.report.read import SearchRun
 from autoseg.evidence.report.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, colours
-from autoseg.search.confirm import sentence
 from autoseg.store.paired import LEAST_SEEDS, paired
-from autoseg.store.records import COMPLETE, Row, counted, percent
+from autoseg.store.records import COMPLETE, Row, counted, percent, sentence
 
 FOUND = "found"
 FORESTS = "Mean of the paired differences over the fresh seeds with its 95 % t interval."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,8 +13,8 @@ from autoseg.cli.jobs import finish
 from autoseg.config import SearchConfig
 from autoseg.evidence.export.formats import as_files
 from autoseg.losses import LossCard, searched_loss
-from autoseg.search.confirm import compare, sentence
-from autoseg.store.records import Finding, Row, SearchResult
+from autoseg.search.confirm import compare
+from autoseg.store.records import Finding, Row, SearchResult, sentence, table
 from autoseg.surrogates import build_space
 
 
@@ -51,20 +52,29 @@ def test_a_better_rival_is_not_hidden():
 def test_an_unconfirmed_loss_is_called_so():
     lucky = SearchResult(Path("runs/x"), "miou", Finding("candidate 0.1", (0.5,), 0.4, {"miou": 0.4}, (0,), False))
     assert "luck" in sentence(lucky)
-    assert finish.table(lucky) == []
+    assert table(lucky) == []
 
 
 def test_the_table_marks_the_winner_and_counts_failures():
-    head, columns, first, second = finish.table(result((0.3, math.nan, 0.3, 0.3, 0.3)))
+    head, columns, first, second = table(result((0.3, math.nan, 0.3, 0.3, 0.3)))
     assert "5 fresh seeds" in head and columns.split() == ["loss", "miou", "biou"]
     assert "43.0 ± 1.0*" in first and "(1 failed)" in second
+
+
+def test_a_result_reads_as_the_end_of_a_command() -> None:
+    found = replace(result((0.3, 0.3, 0.3, 0.3, 0.3)), warnings=("macc is worse",))
+    said = [*table(found), sentence(found), "The loss: runs/x/loss.json", "warning: macc is worse"]
+    assert str(found).splitlines() == said
+    shown: list[str] = []
+    found._repr_pretty_(SimpleNamespace(text=shown.append), cycle=False)  # of a notebook, for a cell's last line
+    assert shown == [str(found)]
 
 
 def test_where_a_floor_cuts_rewards_the_table_has_them():
     """It is ordered by them: a rival that scores less may stand above the winner."""
     found = result((0.3, 0.3, 0.3, 0.3, 0.3))
     cut = replace(found.rows[0], reward=0.29)
-    _, columns, first, second = finish.table(replace(found, rows=(found.rows[1], cut)))
+    _, columns, first, second = table(replace(found, rows=(found.rows[1], cut)))
     assert columns.split() == ["loss", "miou", "reward", "biou"]
     assert first.split()[4] == "30.0" and second.split()[-2:] == ["29.0", "21.5"]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
-from autoseg.search.confirm import compare, finalists, sentence, tabulate, warnings_about, winner
-from autoseg.store.records import Finding, Row, SearchResult, TrialRecord, by_round
+from autoseg.search.confirm import compare, finalists, tabulate, warnings_about, winner
+from autoseg.store.records import Finding, Row, SearchResult, TrialRecord, by_round, sentence
 
 
 def row(name: str, *values: float, kind: str = "candidate", **scores: float) -> Row:

@@ -9,6 +9,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -82,6 +83,25 @@ def test_plain_lines_when_not_a_terminal(tmp_path):
 def test_what_is_done_takes_no_time(tmp_path: Path, done: int, first: int, longer: float, waves: int) -> None:
     plan = Plan(tmp_path, "miou", 3, 4, workers=2, amount=Amount(12 + 1 + 6, 6, longer), done=done, first_round=first)
     assert expected_seconds(plan, 5.0) == 5.0 * waves
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_where_there_is_no_bar_no_hour_is_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    """A notebook has one line for a round, which may take that long."""
+    clock = [0.0]
+    monkeypatch.setattr("autoseg.tracking.terminal.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    text = io.StringIO()
+    shown = Terminal(Console(file=text, force_terminal=terminal, soft_wrap=True, width=100))
+    shown.started(Plan(tmp_path, "miou", 1, 8, 2, Amount(8), 0, 0))
+    for done, at in enumerate((30.0, 61.0, 90.0, 122.0), 1):
+        clock[0] = at
+        shown.trained(GOOD, Progress(done, 8, GOOD, 5400.0))
+    shown.close()
+    said = [line for line in text.getvalue().splitlines() if "trainings   " in line]
+    wanted = [f"  {done}/8 trainings   best 40.0   1 h 30 min left" for done in (2, 4)]
+    assert said == ([] if terminal else wanted)
 
 
 def test_a_terminal_gets_a_live_bar(tmp_path):
