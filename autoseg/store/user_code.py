@@ -28,7 +28,6 @@ if TYPE_CHECKING:  # the search process holds tasks without torch
     from autoseg.losses import SegLoss
     from autoseg.metrics import Metric
 
-LARGE = 2**24  # bytes: of so much, what the last training left behind is not waited for until Python comes to it
 FORMULA = "formula of "  # with a name: a key of a fingerprint
 RESOLVED = "resolved"  # beside the settings of a network: what its config defines, if it is the user's own
 
@@ -85,8 +84,7 @@ class Fresh:
         if self._pickled:
             self._train = None  # what was loaded to see whether that works is good for one call
             if train is None:
-                if len(self._pickled) > LARGE:
-                    gc.collect()  # functions hold their globals, and those the functions
+                gc.collect()  # the last copy: its functions hold their globals, and those the functions
                 train = pickle.loads(self._pickled)  # from the process that started this one, as the task
         assert train is not None
         return train(*given)
