@@ -15,7 +15,7 @@ from autoseg.errors import InputError
 from autoseg.kinds import CheckedArguments
 from autoseg.losses.batch import Batch, check_batch
 from autoseg.metrics.base import MetricOptions
-from autoseg.metrics.labels import Validate, check_shapes, check_tensors
+from autoseg.metrics.labels import ONE_LOGIT, Validate, check_shapes, check_tensors
 
 
 class SegLoss(CheckedArguments, nn.Module, ABC):
@@ -25,7 +25,7 @@ class SegLoss(CheckedArguments, nn.Module, ABC):
     the batch (every pixel ignored, or none there) gives exactly 0 with zero gradient.
 
     Args:
-        num_classes: C.
+        num_classes: C, the background included; 1 where `multilabel` alone.
         ignore_index: id of the pixels that do not count.
         validate: when label values are checked; see `metrics.labels.check_labels`.
 
@@ -58,6 +58,11 @@ class SegLoss(CheckedArguments, nn.Module, ABC):
         super().__init__()
         MetricOptions(num_classes, ignore_index)  # refuses them alike
         self.num_classes, self.ignore_index, self.validate = num_classes, ignore_index, validate
+
+    def check_classes(self) -> None:
+        """Raises `InputError` of one class under a softmax, which is 1 whatever the network says: no gradient."""
+        if self.num_classes == 1 and not self.multilabel:
+            raise InputError(f"num_classes of {self.name}", "two classes or more", 1, ONE_LOGIT)
 
     @abstractmethod
     def compute(self, batch: Batch) -> Tensor:
@@ -98,8 +103,9 @@ class SegLoss(CheckedArguments, nn.Module, ABC):
             A scalar, float32 or float64; differentiable in the logits.
 
         Raises:
-            InputError: labels or extra that do not fit.
+            InputError: labels or extra that do not fit; one class under a softmax.
         """
+        self.check_classes()
         check_shapes(logits, labels, self.num_classes)
         if labels.is_floating_point() and not (self.soft_labels or self.multilabel):
             hint = "Losses made for soft labels: jml, dml, ctl, ce, mse."

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from torch import Tensor, nn
 
 from autoseg.errors import InputError
+from autoseg.metrics.labels import ONE_LOGIT
 
 
 class LateLoss(nn.Module):
@@ -31,8 +32,7 @@ class LateLoss(nn.Module):
         if logits.dim() != 4:
             raise InputError("logits", "(N, C, H, W)", tuple(logits.shape))
         if logits.shape[1] == 1:
-            hint = "The background is a class too: give the network two outputs, and labels 0 and 1."
-            raise InputError("logits", "(N, C, H, W) of two classes or more", tuple(logits.shape), hint)
+            raise InputError("logits", "(N, C, H, W) of two classes or more", tuple(logits.shape), ONE_LOGIT)
         if self.loss is None:
             self.loss = self._build(logits.shape[1]).to(logits.device)
             self.set_progress(self._progress)

@@ -71,10 +71,12 @@ def hand_made(name: str, num_classes: int, ignore_index: int, options: Mapping[s
     """One of `LOSSES`.
 
     Raises:
-        InputError: an unknown option, or a value out of range.
+        InputError: an unknown option, a value out of range, or one class under a softmax.
     """
     check_options(name, options)
-    return LOSSES[name](num_classes, ignore_index=ignore_index, **options)
+    loss = LOSSES[name](num_classes, ignore_index=ignore_index, **options)
+    loss.check_classes()
+    return loss
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:

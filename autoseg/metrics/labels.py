@@ -12,6 +12,10 @@ from autoseg.errors import InputError
 
 Validate = Literal["auto"] | bool
 UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)  # torch stores them, and can do little with them
+ONE_LOGIT = (  # for who has a foreground's logit alone
+    "The background is a class too: a single logit z per pixel becomes two classes by "
+    "torch.cat([torch.zeros_like(z), z], 1), whose softmax is z's sigmoid."
+)
 ROW_SUM_TOLERANCE = 1e-2  # soft labels that went through bf16 are off by this much
 
 
@@ -29,7 +33,8 @@ def check_shapes(logits: Tensor, labels: Tensor, num_classes: int) -> None:
     if logits.dim() != 4 or not logits.is_floating_point() or logits.shape[1] != num_classes:
         expected = f"float of shape (N, {num_classes}, H, W)"
         one = logits.dim() == 4 and logits.shape[1] == 1
-        hint = "Each class has its own logit, the background too." if one else ""
+        each = ONE_LOGIT if num_classes == 2 else "Each class has its own logit, the background too."
+        hint = each if one else ""
         raise InputError("logits", expected, f"{logits.dtype} of shape {tuple(logits.shape)}", hint)
     n, c, h, w = logits.shape
     if tuple(labels.shape) != ((n, c, h, w) if labels.is_floating_point() else (n, h, w)):

@@ -15,7 +15,7 @@ from autoseg import metrics
 from autoseg.errors import InputError
 from autoseg.kinds import CheckedArguments
 from autoseg.metrics.base import Metric, Sums
-from autoseg.metrics.labels import Validate, check_labels, check_shapes
+from autoseg.metrics.labels import ONE_LOGIT, Validate, check_labels, check_shapes
 from autoseg.surrogates import curves
 from autoseg.surrogates.fast.formula_plan import FormulaPlan, plan_formula
 from autoseg.surrogates.fast.gpu.launches import Score
@@ -87,8 +87,8 @@ class SurrogateLoss(CheckedArguments, nn.Module):
     ) -> None:
         super().__init__()
         if num_classes == 1:
-            text = "a softmax over one class is always 1, without a gradient: count the background as a class"
-            warnings.warn(text, stacklevel=2)
+            text = "a softmax over one class is always 1, without a gradient: count the background as a class."
+            warnings.warn(f"{text} {ONE_LOGIT}", stacklevel=2)
         self.fused, self.compiled = True, compile
         self.space = _space(metric, space, parameterization)
         if not 0 < eps < math.inf:  # a class that is absent is 0 by 0 without it

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from autoseg.metrics.labels import ONE_LOGIT
 from autoseg.surrogates.curves import value_and_slope
 
 Sums = Dict[str, Tensor]  # totals: (C,), or (N, C) with `per_image`
@@ -248,10 +249,15 @@ class FoundLoss(nn.Module):
         absent: "include" averages over all classes, "skip" over those the labels of the batch have.
         eps: added to denominators.
         loss_weight: factor of the result.
+
+    Raises:
+        ValueError: one class, over which a softmax is always 1.
     """
 
     def __init__(self, terms: list[Term], absent: str, eps: float, loss_weight: float) -> None:
         super().__init__()
+        if terms[0].metric.options.num_classes == 1:
+            raise ValueError(f"num_classes: expected two classes or more, got 1. {ONE_LOGIT}")
         self.terms, self.absent, self.eps, self.loss_weight = terms, absent, eps, loss_weight
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -300,7 +306,8 @@ class FoundLoss(nn.Module):
 def _check(logits: Tensor, labels: Tensor, num_classes: int, ignore_index: int) -> None:
     if logits.dim() != 4 or logits.shape[1] != num_classes or not logits.is_floating_point():
         expected = f"float of shape (N, {num_classes}, H, W)"
-        raise ValueError(f"logits: expected {expected}, got {logits.dtype} of shape {tuple(logits.shape)}.")
+        hint = f" {ONE_LOGIT}" if num_classes == 2 and logits.dim() == 4 and logits.shape[1] == 1 else ""
+        raise ValueError(f"logits: expected {expected}, got {logits.dtype} of shape {tuple(logits.shape)}.{hint}")
     shape = (logits.shape[0], *logits.shape[2:])
     if tuple(labels.shape) != shape or labels.is_floating_point():
         got = f"{labels.dtype} of shape {tuple(labels.shape)}"

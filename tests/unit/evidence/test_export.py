@@ -93,11 +93,11 @@ def test_the_python_file_alone_gives_the_same_values(tmp_path):
         assert theirs == pytest.approx(ours, rel=1e-6)
 
 
-def exported(card: LossCard) -> torch.nn.Module:
+def exported(card: LossCard, num_classes: int = 4) -> torch.nn.Module:
     """The loss of the exported file, which is not written."""
     module = sys.modules["found_loss_in_memory"] = type(sys)("found_loss_in_memory")  # dataclasses look it up
     exec(compile(as_python(card, "x"), "x.py", "exec"), module.__dict__)
-    loss: torch.nn.Module = sys.modules.pop("found_loss_in_memory").__dict__["build_loss"](num_classes=4)
+    loss: torch.nn.Module = sys.modules.pop("found_loss_in_memory").__dict__["build_loss"](num_classes=num_classes)
     return loss
 
 
@@ -132,6 +132,15 @@ def test_what_a_card_says_does_not_become_code(said: str, tmp_path: Path) -> Non
 def test_bad_input_is_refused_by_the_exported_file_too(logits, labels, words):
     with pytest.raises(ValueError, match=words):
         exported(card_of("miou", "default"))(torch.zeros(logits), labels)
+
+
+def test_one_logit_for_a_foreground_is_refused_by_the_exported_file_too():
+    said = r"torch\.cat\(\[torch\.zeros_like\(z\), z\], 1\)"
+    card = card_of("miou", "default")
+    with pytest.raises(ValueError, match=rf"num_classes: expected two classes or more, got 1\. .*{said}"):
+        exported(card, num_classes=1)
+    with pytest.raises(ValueError, match=rf"logits: .* got .*\(2, 1, 8, 9\)\. .*{said}"):
+        exported(card, num_classes=2)(torch.zeros(2, 1, 8, 9), torch.zeros(2, 8, 9).long())
 
 
 def test_the_exported_file_knows_nothing_of_autoseg():

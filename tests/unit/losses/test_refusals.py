@@ -202,6 +202,27 @@ def test_a_void_pixel_may_have_any_logits() -> None:
         assert built(name)(logits, labels).isfinite(), name
 
 
+@pytest.mark.parametrize("name", LOSSES)
+def test_one_class_under_a_softmax_is_refused_and_two_are_made_of_it(name: str) -> None:
+    """It is always 1: a loss of 0 without a gradient, or labels that fit no class."""
+    made = r"torch\.cat\(\[torch\.zeros_like\(z\), z\], 1\)"
+    said = rf"num_classes of {name}: expected two classes or more, got 1\. .*{made}"
+    options = {"class_weight": [1.0]} if name == "wce" else {}
+    with pytest.raises(InputError, match=said):
+        autoseg.build_loss(name, num_classes=1, **options)
+    z, labels = LOGITS[:, :1], LABELS.clamp(max=1)
+    with pytest.raises(InputError, match=said):
+        LOSSES[name](1, **options)(z, labels)
+    with pytest.raises(InputError, match=r"logits: .* got .*\(2, 1, 6, 7\)\. .*" + made):
+        autoseg.build_loss(name, num_classes=2)(z, labels)
+    assert torch.allclose(torch.cat([torch.zeros_like(z), z], 1).softmax(1)[:, 1:], z.sigmoid())
+
+
+def test_one_class_under_a_sigmoid_is_none_of_these() -> None:
+    for text in ("focal(mode=sigmoid)", "ssim(mode=sigmoid)"):
+        assert autoseg.build_loss(text, num_classes=1)(LOGITS[:, :1], LABELS.clamp(max=1)) > 0
+
+
 def test_own_losses_take_what_all_do_and_return_a_scalar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("autoseg.losses.registry.LOSSES", LOSSES.copy())
 
