@@ -14,7 +14,7 @@ from torch import Tensor
 from autoseg.errors import InputError
 from autoseg.imports import NAME
 from autoseg.kinds import CheckedArguments
-from autoseg.metrics.labels import check_ids, check_tensors
+from autoseg.metrics.labels import SAVED, SavedMasks, check_ids, check_tensors
 from autoseg.metrics.logic import Logic, Plane
 from autoseg.metrics.maps import HardLogic
 
@@ -151,6 +151,7 @@ class Metric:
     def __init__(self, options: MetricOptions) -> None:
         self.options = options
         self._state: Sums = {}
+        self._masks = SavedMasks()
 
     # ---------------------------------------------------------------- the formula
 
@@ -201,6 +202,8 @@ class Metric:
         return other.compute()
 
     def _totals(self, logic: HardLogic, per_image: bool) -> Sums:
+        if self.options.num_classes == 2 and self.options.ignore_index == SAVED:
+            self._masks.note(logic.labels)
         logic = logic.sharing(per_image)
         return self.sums(logic.pred, logic.label, logic)
 
@@ -214,6 +217,7 @@ class Metric:
     def reset(self) -> None:
         """Forgets everything seen."""
         self._state = {}
+        self._masks = SavedMasks()
 
     def merge(self, other: Self) -> None:
         """Adds what another instance has seen (another worker, another part of the data)."""
@@ -221,6 +225,7 @@ class Metric:
             raise InputError("merge", f"a {self.name} of the same options", repr(other))
         if other._state:  # a worker without images has nothing to add
             self._add(other._state)
+        self._masks.add(other._masks)
 
     def per_class(self) -> Tensor:
         """(C,) float64, NaN where a class does not occur; (1,) where classes are pooled."""
@@ -234,7 +239,11 @@ class Metric:
         return torch.full_like(other.per_class(), math.nan)
 
     def compute(self) -> Tensor:
-        """0-d float64: the mean over the classes that occur; NaN if none does."""
+        """0-d float64: the mean over the classes that occur; NaN if none does.
+
+        Warns, once a process, where labels look like masks saved as 0 and 255 and 255 is `ignore_index`.
+        """
+        self._masks.warn()
         if not self._state:
             return torch.tensor(math.nan, dtype=torch.float64)
         scores = self.per_class()

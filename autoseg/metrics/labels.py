@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
+from functools import cache
 from typing import Literal
 
 import torch
@@ -16,6 +18,8 @@ ONE_LOGIT = (  # for who has a foreground's logit alone
     "The background is a class too: a single logit z per pixel becomes two classes by "
     "torch.cat([torch.zeros_like(z), z], 1), whose softmax is z's sigmoid."
 )
+SAVED = 255  # a foreground in image files, and by custom void in labels
+LEAST_IMAGES = 8  # with void pixels, before a whole evaluation without a foreground is remarkable
 ROW_SUM_TOLERANCE = 1e-2  # soft labels that went through bf16 are off by this much
 
 
@@ -110,3 +114,45 @@ def _wrong_rows(labels: Tensor, multilabel: bool) -> Tensor:
         return wrong
     sums = labels.sum(1, dtype=torch.float32)
     return wrong | ~((sums - 1).abs().le(ROW_SUM_TOLERANCE) | (sums == 0))
+
+
+class SavedMasks:
+    """Notes whether masks are files of 0 and 255, whose foreground an `ignore_index` of 255 takes out of the score.
+
+    Then all background is a perfect prediction. Void pixels of ordinary data look otherwise: they pad an image from its
+    border, or lie around objects that are labelled. So it is noted what a whole evaluation has seen.
+    """
+
+    def __init__(self) -> None:
+        self._foreground, self._voided, self._inside = False, 0, False
+
+    def note(self, labels: Tensor) -> None:
+        """Looks at a batch, (N, H, W) ids of two classes; no more once a foreground was seen."""
+        if self._foreground or not labels.numel():
+            return
+        self._foreground = bool((labels == 1).any())
+        if not self._foreground:
+            void = labels == SAVED
+            border = torch.cat([void[:, 0], void[:, -1], void[:, :, 0], void[:, :, -1]], 1).any(1)
+            somewhere = void.flatten(1).any(1)
+            self._voided += int(somewhere.sum())
+            self._inside |= bool((somewhere & ~border).any())
+
+    def add(self, other: SavedMasks) -> None:
+        """Adds what another instance has seen."""
+        self._foreground |= other._foreground
+        self._voided += other._voided
+        self._inside |= other._inside
+
+    def warn(self) -> None:
+        """Warns once a process, if there is reason to."""
+        if not self._foreground and self._inside and self._voided >= LEAST_IMAGES:
+            _warn_of_saved_masks()
+
+
+@cache
+def _warn_of_saved_masks() -> None:
+    seen = (
+        f"no label is 1, and many are {SAVED}, the ignore_index: of masks saved as 0 and {SAVED} no foreground counts"
+    )
+    warnings.warn(f"{seen}. Pass (mask > 0).long() as labels, or another ignore_index.", stacklevel=4)

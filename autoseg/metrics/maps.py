@@ -56,6 +56,11 @@ class MapLogic(Logic):
         self._masks: dict[Region, Tensor] = {}
 
     @property
+    def labels(self) -> Tensor:
+        """(N, H, W) integer; ids outside [0, C) are void."""
+        return self._labels
+
+    @property
     def _valid(self) -> Tensor:
         """(N, H, W) bool, False where the label is void."""
         if self._known is None:  # not `cached_property`, whose lock stops dynamo

@@ -65,6 +65,7 @@ class PerImage(Metric):
 
     def compute(self) -> Tensor:
         """0-d float64; NaN if no image has a label. "I" is a mean over images, not that of `per_class`."""
+        self._masks.warn()
         if self.by_class or not self._state:
             return self.per_class().nanmean()
         return exact_ratio(self._state["score"], self._state["label"])[0]

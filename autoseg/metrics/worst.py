@@ -53,6 +53,7 @@ class Worst(PerImage):
 
     def compute(self) -> Tensor:
         """0-d float64, the mean of `per_class`; NaN if no image has a label."""
+        self._masks.warn()
         return self.per_class().nanmean()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 
 import autoseg
 from autoseg.losses import searched_loss
+from autoseg.metrics import labels
 
 REFERENCE = {"precision": "binary_precision", "recall": "binary_recall", "f1": "binary_f1_score"}
 
@@ -72,3 +74,55 @@ def test_identity_surrogate_of_precision_is_soft_precision() -> None:
     assert float(autoseg.SurrogateLoss("precision", 2)(logits, labels)) == pytest.approx(
         1 - float((p * y).sum() / p.sum()), abs=1e-6
     )
+
+
+def evaluated(names: list[str], masks: Tensor, **options: int) -> Tensor:
+    """The first metric's score of predictions without a foreground, of images that come one by one and are merged."""
+    merged = [autoseg.build_metric(name, 2, **options) for name in names]
+    for mask in masks:
+        for metric in merged:
+            one = autoseg.build_metric(metric.name, 2, **options)
+            one.update(torch.zeros_like(mask[None]), mask[None])
+            metric.merge(one)  # type: ignore[arg-type]
+    scores = [metric.compute() for metric in merged]
+    merged[-1].reset()
+    merged[-1].compute()  # of nothing there is nothing to say
+    return scores[0]
+
+
+def masks(count: int = 8) -> Tensor:
+    """Files of 0 and 255: an object in the middle, one at the border."""
+    saved = torch.zeros(count, 8, 9, dtype=torch.uint8)
+    saved[:, 2:5, 3:6], saved[1:, :2, :2] = 255, 255
+    return saved
+
+
+@pytest.fixture
+def silent_so_far() -> None:
+    labels._warn_of_saved_masks.cache_clear()
+
+
+@pytest.mark.usefixtures("silent_so_far")
+@pytest.mark.parametrize("name", ["miou", "f1", "bf1", "dice_i", "dice_i_q10", "miou+0.5*bf1"])
+def test_masks_of_0_and_255_are_warned_of_once(name: str) -> None:
+    said = r"no label is 1, and many are 255, the ignore_index: .* Pass \(mask > 0\)\.long\(\)"
+    with pytest.warns(UserWarning, match=said) as found:
+        evaluated([name, "macc"], masks())
+        evaluated([name], masks())
+    assert len(found) == 1
+
+
+@pytest.mark.usefixtures("silent_so_far")
+def test_labels_with_void_pixels_are_not_warned_of() -> None:
+    padded, few, one_object = masks(), masks(7), masks()
+    padded[0] = 0
+    padded[:, :3] = 255  # batches without a foreground may be padded
+    one_object[5, 0, 8] = 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for usual in (padded, few, one_object, masks() * 0, masks() // 255):
+            evaluated(["miou", "bf1", "dice_i"], usual)
+        evaluated(["miou"], masks() // 255 * 100, ignore_index=100)
+        many = autoseg.build_metric("miou", 3)
+        many.update(torch.zeros_like(masks()), masks())
+        many.compute()
