@@ -15,11 +15,11 @@ from autoseg.errors import InputError
 from autoseg.kinds import CheckedArguments
 from autoseg.losses.batch import Batch, check_batch
 from autoseg.metrics.base import MetricOptions
-from autoseg.metrics.labels import ONE_LOGIT, Validate, check_shapes, check_tensors
+from autoseg.metrics.labels import ONE_LOGIT, Validate, as_images, check_shapes, check_tensors, in_plane
 
 
 class SegLoss(CheckedArguments, nn.Module, ABC):
-    """A segmentation loss: logits (N, C, H, W) and labels to one finite scalar.
+    """A segmentation loss: logits (N, C, H, W), of volumes (N, C, D, H, W), and labels to one finite scalar.
 
     A subclass writes `compute`, and `prepare` if it needs more than the batch's labels. Nothing countable in
     the batch (every pixel ignored, or none there) gives exactly 0 with zero gradient.
@@ -34,6 +34,8 @@ class SegLoss(CheckedArguments, nn.Module, ABC):
         summary: one line for `autoseg losses`.
         source: where the definition comes from.
         soft_labels: it takes (N, C, H, W) float labels.
+        pointwise: it looks at each pixel by itself, so that volumes are images to it, their slices one below the other;
+            others refuse them.
         extra_keys: what `compute` reads of `batch.extra`, which `prepare` has made.
         multilabel: it takes a sigmoid per class, and float labels are C independent masks.
         sync_counts: sums and counts run over all ranks of a distributed training; see `ranks.sync_counts`.
@@ -44,6 +46,7 @@ class SegLoss(CheckedArguments, nn.Module, ABC):
     summary: ClassVar[str]
     source: ClassVar[str] = "your own"
     soft_labels: ClassVar[bool] = False
+    pointwise: ClassVar[bool] = False
     extra_keys: tuple[str, ...] = ()
     multilabel: bool = False
     sync_counts: bool = False
@@ -95,18 +98,23 @@ class SegLoss(CheckedArguments, nn.Module, ABC):
         """Returns the loss.
 
         Args:
-            logits: (N, C, H, W), any float dtype; computed in float32, or float64 if given that.
-            labels: (N, H, W) integer, or (N, C, H, W) float where `soft_labels`.
+            logits: (N, C, H, W), any float dtype; computed in float32, or float64 if given that. (N, C, D, H, W) where
+                `pointwise`.
+            labels: (N, H, W) integer, or (N, C, H, W) float where `soft_labels`; of volumes with D before H.
             extra: what `prepare` returned, for these pixels.
 
         Returns:
             A scalar, float32 or float64; differentiable in the logits.
 
         Raises:
-            InputError: labels or extra that do not fit; one class under a softmax.
+            InputError: labels or extra that do not fit; one class under a softmax; volumes for a loss that looks at
+                neighbours.
         """
         self.check_classes()
         check_shapes(logits, labels, self.num_classes)
+        if logits.dim() == 5 and not self.pointwise:
+            raise in_plane(self.name)
+        logits, labels = as_images(logits, channels=True), as_images(labels, channels=labels.is_floating_point())
         if labels.is_floating_point() and not (self.soft_labels or self.multilabel):
             hint = "Losses made for soft labels: jml, dml, ctl, ce, mse."
             raise InputError(f"labels of {self.name}", "integer ids (N, H, W)", "soft labels", hint)
@@ -151,6 +159,8 @@ def check_id_maps(labels: object) -> None:
     if not isinstance(labels, Tensor) or labels.dim() != 3 or labels.is_floating_point():
         got = f"{labels.dtype} of shape {(*labels.shape,)}" if isinstance(labels, Tensor) else type(labels).__name__
         hint = "Of one mask: prepare(mask[None]), of whose maps [0] belongs to it."
+        if isinstance(labels, Tensor) and labels.dim() == 4:
+            hint = "Of volumes, their slices: labels.flatten(0, 1)."
         raise InputError("labels of prepare()", "an integer tensor of shape (N, H, W)", got, hint)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from autoseg.errors import unknown_name
 from autoseg.losses.base import check_id_maps
+from autoseg.metrics.labels import as_images
 
 Scheme = Literal["inverse", "median"]
 
@@ -21,7 +22,7 @@ def class_weights(labels: Tensor, scheme: Scheme, num_classes: int, ignore_index
     pixels of the images that show it (Eigen and Fergus, ICCV 2015, arXiv 1411.4734, section 6.2).
 
     Args:
-        labels: (N, H, W) integer: a batch or a whole data set; read one image at a time.
+        labels: (N, H, W) integer, (N, D, H, W) of volumes: a batch or a whole data set; read one image at a time.
         scheme: "inverse" or "median".
         num_classes: C.
         ignore_index: id of the pixels that do not count.
@@ -34,7 +35,7 @@ def class_weights(labels: Tensor, scheme: Scheme, num_classes: int, ignore_index
     """
     if scheme not in get_args(Scheme):
         raise unknown_name("scheme", scheme, get_args(Scheme))
-    check_id_maps(labels)
+    check_id_maps(as_images(labels, channels=False) if isinstance(labels, Tensor) else labels)
     pixels = torch.zeros(num_classes, dtype=torch.int64)  # of each class
     around = torch.zeros(num_classes, dtype=torch.int64)  # of the images that show it
     for image in labels:

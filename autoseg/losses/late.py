@@ -24,12 +24,12 @@ class LateLoss(nn.Module):
         self._progress = 0.0
 
     def forward(self, logits: Tensor, labels: Tensor, extra: Mapping[str, Tensor] | None = None) -> Tensor:
-        """The loss of (N, C, H, W) logits and their labels, a scalar.
+        """The loss of (N, C, H, W) or (N, C, D, H, W) logits and their labels, a scalar.
 
         Raises:
             InputError: logits without a channel dimension, or of one channel, over which a softmax is always 1.
         """
-        if logits.dim() != 4:
+        if logits.dim() not in (4, 5):
             raise InputError("logits", "(N, C, H, W)", tuple(logits.shape))
         if logits.shape[1] == 1:
             raise InputError("logits", "(N, C, H, W) of two classes or more", tuple(logits.shape), ONE_LOGIT)

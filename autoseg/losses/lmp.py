@@ -35,6 +35,7 @@ class LossMaxPooling(SegLoss):
     name = "lmp"
     summary = "loss max-pooling: cross-entropy under its worst pixel weights, between top-m and plain mean"
     source = "Rota Bulò et al., CVPR 2017, arXiv 1704.02966"
+    pointwise = True
     rank_local = True  # sorts the pixels of the batch
     soft_labels = True
 

@@ -29,6 +29,7 @@ class Lovasz(SegLoss):
     name = "lovasz"
     summary = "Lovász extension of the Jaccard loss; among the strongest hand-made rivals in short trainings"
     source = "Berman et al., CVPR 2018, arXiv 1705.08790"
+    pointwise = True
     rank_local = True  # sorts the pixels of the batch
 
     def __init__(

@@ -28,6 +28,7 @@ class CrossEntropy(SegLoss):
     name = "ce"
     summary = "cross-entropy, the mean over pixels of -log p of the true class"
     source = "maximum likelihood"
+    pointwise = True
     soft_labels = True
 
     def compute(self, batch: Batch) -> Tensor:
@@ -51,6 +52,7 @@ class WeightedCrossEntropy(SegLoss):
     name = "wce"
     summary = "cross-entropy weighted by class, by list or by inverse or median frequency"
     source = "median frequency: Eigen and Fergus, ICCV 2015, arXiv 1411.4734"
+    pointwise = True
     soft_labels = True
     fixed: Tensor | None
 
@@ -103,6 +105,7 @@ class Focal(SegLoss):
     name = "focal"
     summary = "cross-entropy that fades for well classified pixels, softmax or sigmoid"
     source = "Lin et al., ICCV 2017, arXiv 1708.02002"
+    pointwise = True
     soft_labels = True
     alpha: Tensor | None
 
@@ -165,6 +168,7 @@ class Ohem(SegLoss):
     name = "ohem"
     summary = "cross-entropy of the hardest pixels only"
     source = "Shrivastava et al., CVPR 2016, arXiv 1604.03540"
+    pointwise = True
     rank_local = True  # sorts the pixels of the batch
 
     def __init__(self, num_classes: int, *, thresh: float = 0.7, min_kept: float = 1 / 16, **common: Any) -> None:
@@ -194,6 +198,7 @@ class MeanSquaredError(SegLoss):
     name = "mse"
     summary = "squared error of the probabilities"
     source = "Brier, Monthly Weather Review 1950"
+    pointwise = True
     soft_labels = True
 
     def compute(self, batch: Batch) -> Tensor:
@@ -217,6 +222,7 @@ class WeightedMeanSquaredError(SegLoss):
     name = "wmse"
     summary = "squared error with heavier foreground pixels, for thin or rare objects"
     source = "crack segmentation practice (CrackForest, 8:1)"
+    pointwise = True
     soft_labels = True
 
     def __init__(self, num_classes: int, *, weight: float = 8.0, background: int = 0, **common: Any) -> None:

@@ -40,6 +40,7 @@ class RegionLoss(SegLoss):
         common: options of `SegLoss`.
     """
 
+    pointwise = True
     prices: ClassVar[tuple[float, float]] = (1.0, 1.0)  # alpha and beta, unless they are given
     power: ClassVar[float] = 1.0  # gamma, likewise
     class_weight: Tensor

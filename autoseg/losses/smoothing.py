@@ -24,6 +24,7 @@ class SmoothCrossEntropy(SegLoss):
     name = "smooth_ce"
     summary = "cross-entropy with label smoothing"
     source = "Szegedy et al., CVPR 2016, arXiv 1512.00567"
+    pointwise = True
     soft_labels = True
 
     def __init__(self, num_classes: int, *, eps: float = 0.1, **common: Any) -> None:

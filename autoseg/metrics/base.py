@@ -14,8 +14,8 @@ from torch import Tensor
 from autoseg.errors import InputError
 from autoseg.imports import NAME
 from autoseg.kinds import CheckedArguments
-from autoseg.metrics.labels import SAVED, SavedMasks, check_ids, check_tensors
-from autoseg.metrics.logic import Logic, Plane
+from autoseg.metrics.labels import SAVED, SavedMasks, as_images, check_ids, check_tensors, in_plane
+from autoseg.metrics.logic import Logic, Plane, looks_around
 from autoseg.metrics.maps import HardLogic
 
 Sums = dict[str, Tensor]
@@ -75,17 +75,20 @@ class MetricOptions(CheckedArguments):
 
 
 def batch_logic(pred: Tensor, labels: Tensor, options: MetricOptions) -> HardLogic:
-    """The logic of a batch of predicted and true classes, both (N, H, W) integer.
+    """The logic of a batch of predicted and true classes, both (N, H, W) or, of volumes, (N, D, H, W) integer.
 
     Raises:
         InputError: shapes differ, or an id is out of range.
     """
     check_tensors(pred=pred, labels=labels)
-    if pred.shape != labels.shape or pred.dim() != 3:
-        raise InputError("pred, labels", "two (N, H, W) maps of one shape", f"{(*pred.shape,)} and {(*labels.shape,)}")
+    if pred.shape != labels.shape or pred.dim() not in (3, 4):
+        expected = "two (N, H, W) maps of one shape or, of volumes, (N, D, H, W)"
+        raise InputError("pred, labels", expected, f"{(*pred.shape,)} and {(*labels.shape,)}")
+    volumes = pred.dim() == 4
+    pred, labels = as_images(pred, channels=False), as_images(labels, channels=False)
     check_ids(pred, "pred", options.num_classes)
     check_ids(labels, "labels", options.num_classes, options.ignore_index)
-    return HardLogic(pred.long(), options.without_ignored(labels).long(), options.num_classes)
+    return HardLogic(pred.long(), options.without_ignored(labels).long(), options.num_classes, volumes)
 
 
 class Counted(Protocol):
@@ -104,8 +107,8 @@ def update_all(metrics: Iterable[Counted], pred: Tensor, labels: Tensor) -> None
 
     Args:
         metrics: those that need classes, not probabilities.
-        pred: (N, H, W) integer predicted classes.
-        labels: (N, H, W) integer labels.
+        pred: (N, H, W) integer predicted classes; (N, D, H, W) of volumes.
+        labels: integer labels of that shape.
 
     Raises:
         InputError: as `Metric.update`.
@@ -159,6 +162,11 @@ class Metric:
         """Totals, each (C,). Must hold "label": how much of each class the labels have where it counts."""
         raise NotImplementedError
 
+    @property
+    def looks_around(self) -> bool:
+        """Whether the formula erodes, dilates or takes boundaries, which lie in the plane of an image."""
+        return looks_around(self.sums, self.options.num_classes)
+
     def scores(self, s: Sums, ratio: Ratio) -> Tensor:
         """Per-class scores from totals: (C,), or (1,) where classes are pooled."""
         raise NotImplementedError
@@ -173,11 +181,12 @@ class Metric:
         """Adds a batch.
 
         Args:
-            pred: (N, H, W) integer predicted classes.
-            labels: (N, H, W) integer labels, `ignore_index` for void.
+            pred: (N, H, W) integer predicted classes; (N, D, H, W) of volumes, each of which is one image to a metric
+                that looks at each pixel by itself.
+            labels: integer labels of that shape, `ignore_index` for void.
 
         Raises:
-            InputError: shapes differ, or an id is out of range.
+            InputError: shapes differ, an id is out of range, or volumes for a metric that `looks_around`.
         """
         self.count(batch_logic(pred, labels, self.options))
 
@@ -202,6 +211,9 @@ class Metric:
         return other.compute()
 
     def _totals(self, logic: HardLogic, per_image: bool) -> Sums:
+        if logic.volumes and self.looks_around:
+            hint = "Give the slices as images: pred.flatten(0, 1), labels.flatten(0, 1)."
+            raise in_plane(self.name, hint)
         if self.options.num_classes == 2 and self.options.ignore_index == SAVED:
             self._masks.note(logic.labels)
         logic = logic.sharing(per_image)

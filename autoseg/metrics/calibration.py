@@ -13,7 +13,7 @@ from torch import Tensor
 
 from autoseg.errors import InputError
 from autoseg.metrics.base import Metric, Sums, exact_ratio, register_metric
-from autoseg.metrics.labels import check_ids, check_tensors
+from autoseg.metrics.labels import as_images, check_ids, check_tensors
 
 BINS = 15
 
@@ -40,17 +40,18 @@ class Calibration(Metric):
         """Adds a batch.
 
         Args:
-            probs: (N, C, H, W) float, softmax probabilities.
-            labels: (N, H, W) integer labels, `ignore_index` for void.
+            probs: (N, C, H, W) float, softmax probabilities; (N, C, D, H, W) of volumes.
+            labels: (N, H, W) or (N, D, H, W) integer labels, `ignore_index` for void.
 
         Raises:
             InputError: shapes that do not fit, values outside [0, 1], or an id out of range.
         """
         check_tensors(probs=probs, labels=labels)
         wanted = (len(labels), self.options.num_classes, *labels.shape[1:])
-        if labels.dim() != 3 or tuple(probs.shape) != wanted:
+        if labels.dim() not in (3, 4) or tuple(probs.shape) != wanted:
             shapes = f"{(*probs.shape,)} and {(*labels.shape,)}"
             raise InputError("probs, labels", f"(N, {self.options.num_classes}, H, W) and (N, H, W)", shapes)
+        probs, labels = as_images(probs, channels=True), as_images(labels, channels=False)
         if probs.numel() and not bool((probs.amin() >= 0) & (probs.amax() <= 1 + 1e-6)):  # so is it with NaN
             if probs.isnan().any():
                 raise InputError("probs", "probabilities in [0, 1]", "NaN", "So were the logits: the network diverged.")

@@ -18,6 +18,7 @@ ONE_LOGIT = (  # for who has a foreground's logit alone
     "The background is a class too: a single logit z per pixel becomes two classes by "
     "torch.cat([torch.zeros_like(z), z], 1), whose softmax is z's sigmoid."
 )
+SLICES = "Give the slices as images: logits.movedim(2, 1).flatten(0, 1), labels.flatten(0, 1)."
 SAVED = 255  # a foreground in image files, and by custom void in labels
 LEAST_IMAGES = 8  # with void pixels, before a whole evaluation without a foreground is remarkable
 ROW_SUM_TOLERANCE = 1e-2  # soft labels that went through bf16 are off by this much
@@ -32,21 +33,43 @@ def check_tensors(**given: object) -> None:
 
 
 def check_shapes(logits: Tensor, labels: Tensor, num_classes: int) -> None:
-    """Raises `InputError` unless shapes and dtypes of logits and labels, hard or soft, belong together."""
+    """Raises `InputError` unless shapes and dtypes of logits and labels, hard or soft, belong together.
+
+    Both are of images, (N, C, H, W), or of volumes, (N, C, D, H, W).
+    """
     check_tensors(logits=logits, labels=labels)
-    if logits.dim() != 4 or not logits.is_floating_point() or logits.shape[1] != num_classes:
-        expected = f"float of shape (N, {num_classes}, H, W)"
-        one = logits.dim() == 4 and logits.shape[1] == 1
+    if logits.dim() not in (4, 5) or not logits.is_floating_point() or logits.shape[1] != num_classes:
+        expected = f"float of shape (N, {num_classes}, H, W) or, of volumes, (N, {num_classes}, D, H, W)"
+        one = logits.dim() in (4, 5) and logits.shape[1] == 1
         each = ONE_LOGIT if num_classes == 2 else "Each class has its own logit, the background too."
         hint = each if one else ""
         raise InputError("logits", expected, f"{logits.dtype} of shape {tuple(logits.shape)}", hint)
-    n, c, h, w = logits.shape
-    if tuple(labels.shape) != ((n, c, h, w) if labels.is_floating_point() else (n, h, w)):
-        expected = f"integer of shape {(n, h, w)} or float of shape {(n, c, h, w)}, as the logits are"
-        hint = {(n, 1, h, w): "Pass labels.squeeze(1).long().", (n, h, w): "Pass labels.long()."}.get(
+    n, c, *sides = logits.shape
+    if tuple(labels.shape) != ((n, c, *sides) if labels.is_floating_point() else (n, *sides)):
+        expected = f"integer of shape {(n, *sides)} or float of shape {(n, c, *sides)}, as the logits are"
+        hint = {(n, 1, *sides): "Pass labels.squeeze(1).long().", (n, *sides): "Pass labels.long()."}.get(
             tuple(labels.shape), ""
         )
         raise InputError("labels", expected, f"{labels.dtype} of shape {tuple(labels.shape)}", hint)
+
+
+def as_images(maps: Tensor, channels: bool) -> Tensor:
+    """A volume is a tall image to whoever looks at each pixel by itself: its slices, one below the other.
+
+    Args:
+        maps: (N, C, [D,] H, W) with `channels`, else (N, [D,] H, W).
+        channels: whether there is a dimension of classes.
+
+    Returns:
+        (N, C, H, W) or (N, H, W), where H may be D times H.
+    """
+    first = 2 if channels else 1
+    return maps.flatten(first, -2) if maps.dim() == first + 3 else maps
+
+
+def in_plane(name: str, hint: str = SLICES) -> InputError:
+    """What a loss or a metric that looks at neighbours raises of volumes."""
+    return InputError(f"input of {name}", "images, since it looks at neighbours in the plane", "volumes", hint)
 
 
 def check_labels(

@@ -107,6 +107,7 @@ class _CurveNotes(Logic):
     def __init__(self, num_classes: int) -> None:
         self._classes = num_classes
         self.keys: dict[tuple[str, str], None] = {}  # (op, operand), in order of appearance
+        self.around = False  # whether a plane looks at neighbours
 
     def _note(self, op: str, *operands: Plane) -> None:
         for operand in operands:
@@ -128,7 +129,13 @@ class _CurveNotes(Logic):
         return plane
 
     def total(self, a: Plane, within: Plane | Region | None = None, void: bool = False) -> Tensor:
+        planes = [a, within.plane if isinstance(within, Region) else within]
+        self.around |= any(_looks_around(plane) for plane in planes if plane is not None)
         return torch.ones(self._classes, dtype=torch.float64)
+
+
+def _looks_around(plane: Plane) -> bool:
+    return plane.op in ("erode", "boundary", "dilate") or any(map(_looks_around, plane.args))
 
 
 def curves_of(
@@ -148,6 +155,22 @@ def curves_of(
     Raises:
         InputError: a formula of the user's that fails.
     """
+    notes = _read(formula, num_classes)
+    operands: dict[str, int] = {}
+    for op, _ in notes.keys:
+        operands[op] = operands.get(op, 0) + 1
+    return {(op, operand): op if shared or operands[op] == 1 else f"{op}_{operand}" for op, operand in notes.keys}
+
+
+def looks_around(formula: Callable[[Plane, Plane, Logic], object], num_classes: int) -> bool:
+    """Whether a formula erodes, dilates or takes boundaries, so that it matters which pixels are neighbours.
+
+    Arguments and errors as of `curves_of`.
+    """
+    return _read(formula, num_classes).around
+
+
+def _read(formula: Callable[[Plane, Plane, Logic], object], num_classes: int) -> _CurveNotes:
     notes = _CurveNotes(num_classes)
     try:
         formula(notes.pred, notes.label, notes)
@@ -157,7 +180,4 @@ def curves_of(
         at = traceback.extract_tb(error.__traceback__)[-1]
         got = f"{type(error).__name__}: {error} ({at.filename}, line {at.lineno})"
         raise InputError(formula.__qualname__, "a formula of prediction, label and their logic", got) from error
-    operands: dict[str, int] = {}
-    for op, _ in notes.keys:
-        operands[op] = operands.get(op, 0) + 1
-    return {(op, operand): op if shared or operands[op] == 1 else f"{op}_{operand}" for op, operand in notes.keys}
+    return notes

@@ -140,13 +140,14 @@ class HardLogic(MapLogic):
         pred: (N, H, W) int64 predicted classes.
         labels: (N, H, W) int64; ids outside [0, num_classes) are void.
         num_classes: C.
+        volumes: each "image" is a volume, its slices one below the other (`labels.as_images`).
     """
 
-    def __init__(self, pred: Tensor, labels: Tensor, num_classes: int) -> None:
+    def __init__(self, pred: Tensor, labels: Tensor, num_classes: int, volumes: bool = False) -> None:
         super().__init__(labels, num_classes, per_image=True)  # counted so; summed where not asked for
         self._cache[self.pred] = pred
         self._map(self.label)  # once for all that share it
-        self._apart = False
+        self._apart, self.volumes = False, volumes
         self._totals: dict[tuple[Plane, Plane | Region | None, bool], Tensor] = {}
 
     def sharing(self, per_image: bool) -> HardLogic:

@@ -15,7 +15,7 @@ from autoseg import metrics
 from autoseg.errors import InputError
 from autoseg.kinds import CheckedArguments
 from autoseg.metrics.base import Metric, Sums
-from autoseg.metrics.labels import ONE_LOGIT, Validate, check_labels, check_shapes
+from autoseg.metrics.labels import ONE_LOGIT, Validate, as_images, check_labels, check_shapes, in_plane
 from autoseg.surrogates import curves
 from autoseg.surrogates.fast.formula_plan import FormulaPlan, plan_formula
 from autoseg.surrogates.fast.gpu.launches import Score
@@ -188,19 +188,26 @@ class SurrogateLoss(CheckedArguments, nn.Module):
         """The loss of a batch.
 
         Args:
-            logits: (N, C, H, W) float; half precision is computed in float32. Gradients flow.
+            logits: (N, C, H, W) float; half precision is computed in float32. Gradients flow. (N, C, D, H, W) of
+                volumes, each of which is one image to a metric that looks at each pixel by itself.
             labels: (N, H, W) integer, `ignore_index` for void; or soft labels (N, C, H, W) in [0, 1] with rows
-                summing to 1, all 0 for void (see `soft_labels`).
+                summing to 1, all 0 for void (see `soft_labels`); of volumes with D before H.
             extra: unused; every loss here takes it.
 
         Returns:
             0-d, float32 (float64 for float64 logits); 0 with zero gradient if the batch has nothing to count.
 
         Raises:
-            InputError: shapes do not fit, or (see `validate`) an id out of range.
+            InputError: shapes do not fit, volumes for a metric that looks at neighbours, or (see `validate`) an id out
+                of range.
         """
         o = self.options
         check_shapes(logits, labels, o.num_classes)
+        if logits.dim() == 5:
+            for _, metric in self.terms:
+                if metric.looks_around:
+                    raise in_plane(metric.name)
+        logits, labels = as_images(logits, channels=True), as_images(labels, channels=labels.is_floating_point())
         fused = self.fused and fits(logits, labels)
         if not (fused and by_kernels(logits) and self.validate == "auto"):  # kernels look at what they read
             check_labels(labels, o.num_classes, o.ignore_index, self.validate)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoseg.metrics.labels import ONE_LOGIT
+from autoseg.metrics.labels import ONE_LOGIT, SLICES
 from autoseg.surrogates.curves import value_and_slope
 
 Sums = Dict[str, Tensor]  # totals: (C,), or (N, C) with `per_image`
@@ -133,10 +133,18 @@ class Logic:
         labels: (N, H, W) int64; ids outside [0, C) are void.
         curves: coefficients of each g, by operation and operand.
         per_image: totals are (N, C) instead of (C,).
+        volumes: each image is a volume, its slices one below the other: no word may ask for neighbours.
     """
 
-    def __init__(self, probs: Tensor, labels: Tensor, curves: dict[tuple[str, str], Any], per_image: bool) -> None:
-        self._curves, self._per_image = curves, per_image
+    def __init__(
+        self,
+        probs: Tensor,
+        labels: Tensor,
+        curves: dict[tuple[str, str], Any],
+        per_image: bool,
+        volumes: bool = False,
+    ) -> None:
+        self._curves, self._per_image, self._volumes = curves, per_image, volumes
         ids = labels.unsqueeze(1)
         self._valid = (ids >= 0) & (ids < probs.shape[1])
         self._ids = torch.where(self._valid, ids, torch.zeros_like(ids))
@@ -163,6 +171,7 @@ class Logic:
 
     def boundary(self, a: Plane, px: int = 1, border: bool = False) -> Plane:
         """Pixels of `a` within `px` of one outside it: OR(a, eroded) minus AND(a, eroded)."""
+        self._check_plane()
         if a is self.label:
             return self._of_label(self._valid & ~self._uniform(px, border), "edge")
 
@@ -172,6 +181,10 @@ class Logic:
             return (self.or_(a, eroded).values - self.and_(a, eroded).values).clamp_min(0)
 
         return Plane(make, "edge", a.soft)
+
+    def _check_plane(self) -> None:
+        if self._volumes:
+            raise ValueError(f"logits: expected images, since this loss looks at neighbours, got volumes. {SLICES}")
 
     def _uniform(self, px: int, border: bool) -> Tensor:
         """(N, 1, H, W) bool: where the label has one class within `px`."""
@@ -183,6 +196,7 @@ class Logic:
 
     def dilate(self, a: Plane, px: int) -> Plane:
         """`a` widened by `px` pixels."""
+        self._check_plane()
         return Plane(lambda: _windows(a.values, px), "dilated", a.soft, ("dilate", a, px))
 
     def anywhere(self, a: Plane, skip_first: bool = False) -> Tensor:
@@ -264,8 +278,8 @@ class FoundLoss(nn.Module):
         """The loss of a batch.
 
         Args:
-            logits: (N, C, H, W) float; gradients flow.
-            labels: (N, H, W) integer class ids, `ignore_index` where there is no label.
+            logits: (N, C, H, W) float; gradients flow. (N, C, D, H, W) of volumes, unless the loss looks at neighbours.
+            labels: (N, H, W) or (N, D, H, W) integer class ids, `ignore_index` where there is no label.
 
         Returns:
             0-d; 0 with zero gradient if the batch has nothing to count.
@@ -278,15 +292,17 @@ class FoundLoss(nn.Module):
         _check(logits, labels, options.num_classes, options.ignore_index)
         with torch.autocast(logits.device.type, enabled=False):
             work = logits if logits.dtype == torch.float64 else logits.float()
-            probs = work.softmax(1)
-            ids = labels.long()
+            probs, ids = work.softmax(1), labels.long()
+            volumes = logits.dim() == 5
+            if volumes:  # one tall image each
+                probs, ids = probs.flatten(2, 3), ids.flatten(1, 2)
             ids = ids.masked_fill(ids == options.ignore_index, -1)
-            total = torch.stack([term.weight * self._term(term, probs, ids) for term in self.terms]).sum()
+            total = torch.stack([term.weight * self._term(term, probs, ids, volumes) for term in self.terms]).sum()
             return (self.loss_weight * total).to(work.dtype)
 
-    def _term(self, term: Term, probs: Tensor, labels: Tensor) -> Tensor:
+    def _term(self, term: Term, probs: Tensor, labels: Tensor, volumes: bool) -> Tensor:
         metric = term.metric
-        logic = Logic(probs, labels, term.curves, metric.per_image)
+        logic = Logic(probs, labels, term.curves, metric.per_image, volumes)
         sums = metric.sums(logic.pred, logic.label, logic)
         scores = metric.scores(sums, self._ratio)
         if term.score is not None:
@@ -304,9 +320,9 @@ class FoundLoss(nn.Module):
 
 
 def _check(logits: Tensor, labels: Tensor, num_classes: int, ignore_index: int) -> None:
-    if logits.dim() != 4 or logits.shape[1] != num_classes or not logits.is_floating_point():
-        expected = f"float of shape (N, {num_classes}, H, W)"
-        hint = f" {ONE_LOGIT}" if num_classes == 2 and logits.dim() == 4 and logits.shape[1] == 1 else ""
+    if logits.dim() not in (4, 5) or logits.shape[1] != num_classes or not logits.is_floating_point():
+        expected = f"float of shape (N, {num_classes}, H, W) or, of volumes, (N, {num_classes}, D, H, W)"
+        hint = f" {ONE_LOGIT}" if num_classes == 2 and logits.dim() in (4, 5) and logits.shape[1] == 1 else ""
         raise ValueError(f"logits: expected {expected}, got {logits.dtype} of shape {tuple(logits.shape)}.{hint}")
     shape = (logits.shape[0], *logits.shape[2:])
     if tuple(labels.shape) != shape or labels.is_floating_point():

@@ -143,6 +143,20 @@ def test_one_logit_for_a_foreground_is_refused_by_the_exported_file_too():
         exported(card, num_classes=2)(torch.zeros(2, 1, 8, 9), torch.zeros(2, 8, 9).long())
 
 
+@pytest.mark.parametrize("metric", searchable())
+def test_the_exported_file_takes_the_volumes_that_the_loss_takes(metric):
+    card = card_of(metric, "paper")
+    volumes = {"logits": batch()["logits"].unflatten(2, (3, 4)), "labels": batch()["labels"].unflatten(1, (3, 4))}
+    if metric in ("biou", "bf1", "boundary_iou"):
+        for loss, error in ((exported(card), ValueError), (card.build(), InputError)):
+            with pytest.raises(
+                error, match=r"got volumes\. Give the slices .*logits\.movedim\(2, 1\)\.flatten\(0, 1\)"
+            ):
+                loss(**volumes)
+    else:
+        assert exported(card)(**volumes) == exported(card)(**batch())
+
+
 def test_the_exported_file_knows_nothing_of_autoseg():
     text = as_python(card_of("miou", "default"), "x")
     assert "import autoseg" not in text and "from autoseg" not in text

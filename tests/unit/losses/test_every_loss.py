@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from torch import Tensor
 
 from autoseg.errors import InputError
 from autoseg.losses import SegLoss, build_loss, loss_names
+from autoseg.losses.late import LateLoss
+from autoseg.losses.pixelwise import CrossEntropy
 from autoseg.losses.registry import LOSSES
-from autoseg.metrics import build_metric
+from autoseg.metrics import build_metric, searchable
 from autoseg.optimizers import PlainAdam
+from autoseg.surrogates import known_losses
 
 C = 4
 NAMES = loss_names()
@@ -253,3 +258,55 @@ def test_labels_of_8_bits_are_those_of_64(name):
         build_loss(name, num_classes=3, ignore_index=-1)(
             torch.randn(1, 3, 8, 8), torch.full((1, 8, 8), 255, dtype=torch.uint8)
         )
+
+
+AROUND = "unet_ce boundary_smooth_ce boundary dpce ssim shape_prior ssim(mode=sigmoid)".split()
+SURROGATES = [*known_losses(), *(f"identity/{name}" for name in searchable())]
+AROUND += [name for name in SURROGATES if {"biou", "bf1", "boundary_iou"} & {*re.split(r"[/-]", name)}]
+
+
+def volumes() -> tuple[Tensor, Tensor]:
+    """Logits and labels of 2 volumes of 3 slices, of which a loss in the plane would see more than one of 12 rows."""
+    logits, labels = zip(*(sample(seed) for seed in range(3)), strict=True)
+    return torch.stack(logits, 2).detach()[:, :, :, :4].requires_grad_(), torch.stack(labels, 1)[:, :, :4]
+
+
+@pytest.mark.parametrize("spec", [*NAMES, *OPTIONS, *SURROGATES])
+def test_a_volume_is_a_tall_image_or_refused(spec: str) -> None:
+    logits, labels = volumes()
+    loss = build(spec, validate=True)
+    if spec in AROUND or "boundary" in spec or "unet_ce" in spec:
+        said = r"input of .*expected images, since .*, got volumes\. .*logits\.movedim\(2, 1\)\.flatten\(0, 1\)"
+        with pytest.raises(InputError, match=said):
+            loss(logits, labels)
+        assert loss(logits.movedim(2, 1).flatten(0, 1), labels.flatten(0, 1)).isfinite()  # as the message says
+        return
+    value = loss(logits, labels)
+    assert torch.equal(value, loss(logits.flatten(2, -2), labels.flatten(1, -2)))
+    (gradient,) = torch.autograd.grad(value, logits)
+    assert gradient.shape == logits.shape and gradient.abs().max() > 0
+    with pytest.raises(InputError, match="labels"):
+        loss(logits, labels.transpose(1, 2))  # as many pixels, elsewhere
+    with pytest.raises(InputError, match="logits"):
+        loss(logits.flatten(2), labels.flatten(1))
+    if getattr(loss, "soft_labels", "surrogate"):
+        soft = logits.detach().flip(0).softmax(1)
+        assert torch.equal(loss(logits, soft), loss(logits.flatten(2, -2), soft.flatten(2, -2)))
+    if hasattr(loss, "prepare"):
+        assert torch.equal(loss(logits, labels, loss.prepare(labels)), value)
+
+
+def test_volumes_before_their_number_of_classes_is_known() -> None:
+    logits, labels = volumes()
+    late = LateLoss(lambda count: build_loss("jml", num_classes=count))
+    assert torch.equal(late(logits, labels), build("jml")(logits, labels))
+
+
+def test_an_own_loss_takes_volumes_if_it_says_so() -> None:
+    class Own(CrossEntropy):
+        pointwise = False
+
+    logits, labels = volumes()
+    assert not SegLoss.pointwise
+    with pytest.raises(InputError, match="got volumes"):
+        Own(C)(logits, labels)

@@ -74,8 +74,13 @@ def built(text: Any, **options: Any) -> Any:
         (lambda: built("asl2021/miou")({"out": LOGITS}, LABELS), "logits: expected a tensor, got dict"),
         (
             lambda: built("asl2021/miou")(LOGITS.flatten(2), LABELS.flatten(1)),
-            r"expected float of shape \(N, 3, H, W\)",
+            r"expected float of shape \(N, 3, H, W\) or, of volumes, \(N, 3, D, H, W\), got",
         ),
+        (
+            lambda: built("ce")(LOGITS[:, :, None], LABELS),
+            r"labels: expected integer of shape \(2, 1, 6, 7\) .* got .*\(2, 6, 7\)",
+        ),
+        (lambda: BOUNDARY.prepare(LABELS[:, None]), r"labels of prepare\(\): .* labels\.flatten\(0, 1\)"),
         (
             lambda: autoseg.build_metric("miou", C).update(LABELS.numpy(), LABELS),
             "pred: expected a tensor, got ndarray",

@@ -132,3 +132,52 @@ def test_square_of_bits_keeps_classes_apart() -> None:
 def test_counting_without_waiting_equals_bincount(pixels: int) -> None:
     bins = torch.randint(0, 7, (pixels,), generator=torch.Generator().manual_seed(0))
     assert torch.equal(count_spread(bins, 9), torch.bincount(bins, minlength=9))
+
+
+AROUND = {"biou", "bf1", "boundary_iou"}
+
+
+@pytest.mark.parametrize("name", [*NAMES, "miou+0.5*dice_i"])
+def test_a_volume_is_a_tall_image_or_refused(name: str) -> None:
+    labels, pred = (torch.stack([maps(seed), maps(seed + 2)], 1) for seed in (0, 1))
+    labels[:, :, :2, :3] = 255
+    one, other = autoseg.build_metric(name, C), autoseg.build_metric(name, C)
+    if name in AROUND:
+        said = rf"input of {name}: expected images, .* got volumes\. .*pred\.flatten\(0, 1\)"
+        with pytest.raises(InputError, match=said):
+            one.update(pred, labels)
+        one.update(pred.flatten(0, 1), labels.flatten(0, 1))
+        return
+    one.update(pred, labels)
+    metrics.update_all([other], pred.flatten(1, 2), labels.flatten(1, 2))
+    assert torch.equal(one.per_class().nan_to_num(-1), other.per_class().nan_to_num(-1))
+    assert torch.equal(one.compute(), other.compute())
+    with pytest.raises(InputError, match="pred, labels"):
+        one.update(pred, labels.transpose(1, 2))
+
+
+@pytest.mark.parametrize("name", ["ece", "sce"])
+def test_a_volume_has_probabilities_too(name: str) -> None:
+    probs = torch.rand(2, C, 3, 5, 4, generator=torch.Generator().manual_seed(0)).softmax(1)
+    labels = torch.randint(0, C, (2, 3, 5, 4))
+    one, other = (autoseg.build_metric(name, C) for _ in range(2))
+    one.update_probs(probs, labels)  # type: ignore[union-attr]
+    other.update_probs(probs.flatten(2, 3), labels.flatten(1, 2))  # type: ignore[union-attr]
+    assert torch.equal(one.compute(), other.compute())
+
+
+@pytest.mark.parametrize("word", ["boundary", "dilate"])
+def test_an_own_formula_that_looks_around_is_found_out(word: str) -> None:
+    class Own(metrics.region.MIoU):
+        name, summary = "own", "within a plane of neighbours"
+
+        def sums(self, p, y, logic):  # type: ignore[no-untyped-def]
+            plane = {"boundary": lambda: logic.boundary(y), "dilate": lambda: logic.anywhere(logic.dilate(y, 1))}[
+                word
+            ]()
+            return {**super().sums(p, y, logic), "own": logic.total(p, within=plane)}
+
+    metric = Own(metrics.MetricOptions(C))
+    with pytest.raises(InputError, match=r"input of own: .* got volumes"):
+        metric.update(maps(0)[None], maps(1)[None])
+    metric.update(maps(0), maps(1))
