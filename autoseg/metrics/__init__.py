@@ -64,7 +64,8 @@ def build_metric(
         num_classes: C.
         ignore_index: label of void pixels.
         tolerance: boundary metrics, pixels at the size where the metric is evaluated.
-        drop_background: boundary metrics, class 0 has no boundary of its own.
+        drop_background: of biou and bf1, class 0 has no boundary of its own. Others ignore it, as one set of options is
+            for all metrics of an evaluation: Dice without the background is f1, beside it are precision and recall.
 
     Raises:
         InputError: unknown name, malformed sum, or an option out of range.

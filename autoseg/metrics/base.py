@@ -47,7 +47,8 @@ class MetricOptions(CheckedArguments):
         num_classes: C.
         ignore_index: label of void pixels, be it the id of a class or not; any other id outside [0, C) is an error.
         tolerance: boundary metrics, in pixels at the size where the metric is evaluated.
-        drop_background: boundary metrics; class 0 has no boundary of its own.
+        drop_background: biou and bf1; class 0 has no boundary of its own. No other metric reads it: a mean without
+            class 0 is a metric of its own, f1 for Dice.
     """
 
     num_classes: int

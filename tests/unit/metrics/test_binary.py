@@ -13,6 +13,7 @@ from torch.nn import functional as F
 import autoseg
 from autoseg.losses import searched_loss
 from autoseg.metrics import labels
+from autoseg.metrics.base import registry
 
 REFERENCE = {"precision": "binary_precision", "recall": "binary_recall", "f1": "binary_f1_score"}
 
@@ -74,6 +75,23 @@ def test_identity_surrogate_of_precision_is_soft_precision() -> None:
     assert float(autoseg.SurrogateLoss("precision", 2)(logits, labels)) == pytest.approx(
         1 - float((p * y).sum() / p.sum()), abs=1e-6
     )
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_f1_is_dice_without_the_background_which_drop_background_is_not(classes: int) -> None:
+    """As the docstring of `build_metric` says."""
+    pred, true = torch.randint(0, classes, (2, 3, 9, 8), generator=torch.Generator().manual_seed(0))
+    scores = {}
+    for name in registry():
+        for drop in (False, True):
+            metric = autoseg.build_metric(name, classes, tolerance=0, drop_background=drop)
+            if not metric.needs_probs:
+                metric.update(pred, true)
+                scores[name, drop] = metric.compute()
+    dice = autoseg.build_metric("dice", classes)
+    dice.update(pred, true)
+    assert torch.allclose(scores["f1", False], dice.per_class()[1:].mean())
+    assert {name for name, drop in scores if scores[name, drop] != scores[name, False]} <= {"biou", "bf1"}
 
 
 def evaluated(names: list[str], masks: Tensor, **options: int) -> Tensor:
