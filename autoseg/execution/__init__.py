@@ -1,7 +1,7 @@
-"""Runs a picklable task on workers: in this process, one spawned process per device slot, or actors of a Ray cluster.
+"""Runs a picklable task on workers: in this process, in one spawned process per device slot, or in Ray actors.
 
-The room's promise: a worker that dies, hangs, diverges or raises is an `Outcome` with its reason, never an
-exception in the search; torch is imported by the workers only, after their device has been chosen.
+A worker that dies, hangs, diverges or raises gives an `Outcome` with the reason, never an exception in the search.
+Only the workers import torch, after their device has been chosen.
 """
 
 from __future__ import annotations
@@ -28,10 +28,12 @@ def worker_devices(
     threads: int = 1,
     address: str = "auto",
 ) -> list[str]:
-    """The device of each worker of an executor: `local_devices`, or `cluster_devices` of the cluster at an address.
+    """Return the device of each worker of an executor: `local_devices`, or for Ray `cluster_devices`.
+
+    For Ray, this process is connected to the cluster at `address` first.
 
     Raises:
-        InputError: they cannot be had, or there is no such cluster, to which this process is connected then.
+        InputError: the devices are not available, or there is no such cluster.
     """
     if name != "ray":
         return local_devices(workers, device, per_device, threads)
@@ -52,17 +54,17 @@ def build_executor(
     log: Path | None = None,
     standby: Standby | None = None,
 ) -> Executor:
-    """The executor called "inline" (one device, this process), "processes" or "ray".
+    """Build the executor called "inline" (one device, this process), "processes" or "ray".
 
     Args:
-        name: which.
-        task: what it runs.
-        devices: of its `worker_devices`.
-        threads: per worker; this process keeps its own.
-        timeout_s: as in `ProcessExecutor`; without effect in this process.
-        retries: fresh attempts after a worker died, hung or ran out of memory; none in this process.
+        name: name of the executor.
+        task: the task it runs.
+        devices: device of each worker, from `worker_devices`.
+        threads: CPU threads per worker; ignored by "inline", where this process keeps its own number.
+        timeout_s: as in `ProcessExecutor`; ignored by "inline".
+        retries: fresh attempts after a worker died, hung or ran out of memory; ignored by "inline".
         log: file for the workers' output.
-        standby: processes that have been started already.
+        standby: worker processes that have been started already.
     """
     if name == "inline":
         return InlineExecutor(task, devices[0])

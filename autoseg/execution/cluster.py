@@ -1,7 +1,7 @@
 """The executor on several machines: a worker is an actor of a running Ray cluster, which chooses the machine.
 
-The same loop as with processes (`worker_pool`): Ray is asked to start actors, carry messages and tell who died. All
-machines have the same packages, and see the run folder and the data under the same paths.
+The job loop is that of the local processes (`worker_pool`); Ray starts the actors, carries the messages and reports
+deaths. All machines need the same packages, and the run folder and the data under the same paths.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def connect(address: str = "auto") -> None:
 
 
 def _knock(address: str) -> None:
-    """Fail if nobody answers where the cluster should be: Ray would go on trying for minutes."""
+    """Raise if nothing answers at the cluster's address: Ray itself would go on trying for minutes."""
     if address == "auto":
         address = os.environ.get("RAY_ADDRESS", address)
     if address == "auto":
@@ -75,7 +75,7 @@ def _knock(address: str) -> None:
 def cluster_devices(
     workers: str | int = "auto", device: str = "auto", per_device: int = 1, threads: int = 1
 ) -> list[str]:
-    """One kind of device per worker, of the cluster that this process is connected to.
+    """Return one kind of device per worker of the cluster that this process is connected to.
 
     Args:
         workers: how many, or "auto": `per_device` for each GPU; on CPU, each machine's cores divided by `threads`.
@@ -104,7 +104,7 @@ def cluster_devices(
 
 
 def machines() -> list[dict[str, int]]:
-    """CPU cores and GPUs of each machine of the cluster: {"CPU": …, "GPU": …}."""
+    """Return the CPU cores and GPUs of each machine of the cluster: {"CPU": …, "GPU": …}."""
     import ray
 
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -112,11 +112,11 @@ def machines() -> list[dict[str, int]]:
 
 
 class RayWorker(Worker):
-    """One actor, with the same messages as a `WorkerProcess`.
+    """A Ray actor, which exchanges the same messages as a `WorkerProcess`.
 
     Args:
         slot: "cpu" or "cuda".
-        share: of a GPU that it takes, or how many CPU cores.
+        share: the part of a GPU that it reserves, or the number of CPU cores.
         threads: CPU threads for its numerical libraries.
     """
 
@@ -127,24 +127,24 @@ class RayWorker(Worker):
         takes = {"num_cpus": share} if slot == "cpu" else {"num_cpus": 0, "num_gpus": share}
         actor = ray.remote(**takes, max_restarts=0)(_Actor)
         self._actor = actor.remote(sys.path, os.getcwd(), slot, threads)
-        self.reply: ObjectRef[Any] | None = None  # what it owes an answer to
+        self.reply: ObjectRef[Any] | None = None  # the pending answer
         self._end = "was stopped"
 
     def send_task(self, task: bytes, log: Path | None) -> None:
-        """As of any worker; the log by its whole path, since an actor begins in a folder of Ray's."""
+        """Send the task; the log's path is made absolute, since an actor starts in a folder of Ray's."""
         super().send_task(task, log and log.absolute())
 
     def _send(self, message: object) -> None:
         self.reply = self._actor.answer.remote(message)
 
     def has_message(self) -> bool:
-        """Whether there is an answer, or its actor has died."""
+        """Return whether there is an answer, or the actor has died."""
         import ray
 
         return self.reply is not None and bool(ray.wait([self.reply], timeout=0)[0])
 
     def receive(self) -> Attempt | str | None:
-        """The answer, which must be there; EOFError if the actor is dead."""
+        """Return the answer, which must be there; raise EOFError if the actor is dead."""
         import ray
 
         reply, self.reply = self.reply, None
@@ -156,11 +156,11 @@ class RayWorker(Worker):
         return message
 
     def dead(self) -> bool:
-        """False: that an idle actor has died is only seen when it is given something to do."""
+        """Return False: the death of an idle actor is only seen when it is given a job."""
         return False
 
     def kill(self) -> str:
-        """Kill the actor, with the processes it started. Returns how it had ended, in words."""
+        """Kill the actor and the processes it started. Return in words how it had ended."""
         import ray
 
         with contextlib.suppress(ray.exceptions.RayError):
@@ -168,7 +168,7 @@ class RayWorker(Worker):
         return self._end
 
     def leave(self) -> None:
-        """Let an idle actor end by itself; kill one at work, or one that no machine has had room for."""
+        """Let an idle actor end by itself; kill it if it is working, or still waits for a machine with room."""
         if self.idle:
             self._actor.__ray_terminate__.remote()
         else:
@@ -178,19 +178,21 @@ class RayWorker(Worker):
 class RayExecutor(WorkerPool[RayWorker]):
     """Runs jobs on actors of the cluster that this process is connected to.
 
-    A machine that is lost costs its trainings an attempt; its workers are started again where there is room, at once or
-    when there is, while the others go on.
+    If a machine is lost, each job on it loses an attempt. Its workers are started again as soon as there is room; the
+    others go on in the meantime.
 
-    Arguments are those of `WorkerPool`, with the slots of `cluster_devices`, and a log in a folder that all see.
+    The arguments are those of `WorkerPool`, with the slots of `cluster_devices` and a log in a folder that all machines
+    see.
 
     Raises:
-        WorkerError: from `run`, if the task does not arrive in the workers.
+        WorkerError: from `run`, if the task cannot be loaded in the workers.
         InputError: from `run`, if the task raises it, or a machine does not see the folders of the run.
     """
 
     @cached_property
     def _share(self) -> float:
-        """Settled once: a worker whose machine is lost waits for room, and does not press in on the others."""
+        """The share of one worker, computed once, so that workers of a lost machine wait for room instead of crowding others.
+        """
         return share_of(self._slots, self._threads)
 
     def _new(self, index: int) -> RayWorker:
@@ -202,13 +204,13 @@ class RayExecutor(WorkerPool[RayWorker]):
         ray.wait([worker.reply for worker in workers if worker.reply is not None], timeout=seconds)
 
     def _limit(self, worker: RayWorker) -> float:
-        """One that waits for room keeps nobody waiting while others have a place."""
+        """Return the time limit; there is none for a worker that waits for room while others are ready."""
         waits = worker.job is None and not worker.ready
         return float("inf") if waits and any(one.ready for one in self._pool.values()) else super()._limit(worker)
 
 
 def share_of(slots: Sequence[str], threads: int) -> float:
-    """What one of the workers takes of the GPUs or cores of its machine, so that all of them have room."""
+    """Return the GPUs or cores that one worker reserves of its machine, so that all workers have room."""
     kind, whole = ("CPU", threads) if slots[0] == "cpu" else ("GPU", 1)
     room = [has[kind] for has in machines()]
     if sum(has // whole for has in room) >= len(slots):
@@ -217,7 +219,7 @@ def share_of(slots: Sequence[str], threads: int) -> float:
 
 
 class _Actor:
-    """What runs on a machine of the cluster: the side of `worker.main`."""
+    """The code that runs on a machine of the cluster, the counterpart of `worker.main`."""
 
     def __init__(self, path: list[str], folder: str, slot: str, threads: int) -> None:
         sys.path += [entry for entry in path if entry not in sys.path]  # for modules beside the user's script
@@ -229,7 +231,10 @@ class _Actor:
         self._task: Task | None = None
 
     def answer(self, message: Any) -> Attempt | str | None:
-        """As a `worker.main` to the task and its log, then to each payload; refuses folders that it does not see."""
+        """Answer the first message (the task and its log), then each payload, as `worker.main` does.
+
+        If this machine does not see the folders of the run, the answer is an `InputError`.
+        """
         if self._task is not None:
             return attempt(self._task, message, self._device)
         task, log = message

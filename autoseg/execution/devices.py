@@ -1,4 +1,4 @@
-"""Which devices the workers get; counts GPUs without importing torch, so that workers still choose theirs."""
+"""Chooses the devices of the workers, without importing torch, so that workers can still choose theirs."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 from autoseg.errors import InputError
 from autoseg.machine import cpu_cores, free_memory
 
-WORKER_BYTES = 1_300_000_000  # of a CPU worker with CamVid loaded, at most
+WORKER_BYTES = 1_300_000_000  # the most memory a CPU worker takes with CamVid loaded
 
 
 def local_devices(
     workers: str | int = "auto", device: str = "auto", per_device: int = 1, threads: int = 1
 ) -> list[str]:
-    """One device name per worker.
+    """Return one device name per worker.
 
     Args:
         workers: how many, or "auto": `per_device` for each GPU; on CPU, cores divided by `threads`, or as many as the
@@ -40,7 +40,7 @@ def local_devices(
 
 
 def number_of(workers: str | int) -> int:
-    """How many workers were asked for.
+    """Return the number of workers as an int.
 
     Raises:
         InputError: no number, or fewer than one.
@@ -52,7 +52,7 @@ def number_of(workers: str | int) -> int:
 
 
 def _devices(device: str) -> list[str]:
-    """The GPUs meant by `device`; empty for the CPU."""
+    """Return the GPUs that `device` names; an empty list means the CPU."""
     kind, _, index = device.partition(":")
     if device == "cpu":
         return []
@@ -68,7 +68,7 @@ def _devices(device: str) -> list[str]:
 
 
 def visible_gpus() -> list[str]:
-    """Identifiers of the NVIDIA GPUs this process may use, as CUDA_VISIBLE_DEVICES writes them."""
+    """Return the identifiers of the NVIDIA GPUs this process may use, as CUDA_VISIBLE_DEVICES writes them."""
     present = _present_gpus()
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is None:

@@ -21,7 +21,7 @@ class InlineExecutor(Executor):
         self._task, self._device = task, device
 
     def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
-        """Yield `(job, outcome)` in the order given; a job starts when its outcome is asked for."""
+        """Yield `(job, outcome)` in the given order; a job starts when the iterator is advanced to it."""
         for job in jobs:
             tried = attempt(self._task, job.payload, self._device)
             if tried.wrong_input is not None:

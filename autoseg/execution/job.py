@@ -1,4 +1,4 @@
-"""The words of this room: a job goes in, an outcome comes out, whatever ran it."""
+"""The types that all executors share: a `Job` goes in, an `Outcome` comes out."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class Job:
 
     key: str  # names the job among those of one `run`; unique there
     payload: dict[str, Any]  # plain data for the task, e.g. `{"theta": [...], "seed": 3}`
-    kind: str = ""  # jobs of one kind take about as long as each other: what sets an automatic time limit
-    longer: float = 1.0  # than others of its kind, as a factor: its time limit grows by it
+    kind: str = ""  # jobs of one kind take about the same time, from which the automatic time limit is set
+    longer: float = 1.0  # factor by which it takes longer than others of its kind; its time limit is multiplied by it
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job, after its last attempt."""
+    """The result of a job after its last attempt."""
 
     # "complete", "pruned" (the task ended it early, see `Watched`), "diverged" (it raised `Diverged`), "failed" (it
     # raised something else, or its worker died) or "timeout"
@@ -36,17 +36,17 @@ class Outcome:
     attempts: int = 1  # 1, or more after a worker died, hung or ran out of memory
     error: str = ""  # the reason in words, with the traceback where there is one; empty if complete
     device: str = "cpu"  # the slot it ran on: "cpu", "cuda:<index>" or, of a cluster, "cuda"
-    # scores on the way, by iteration, if the task was asked to look
+    # intermediate scores by iteration, if the task was asked for them
     rungs: dict[int, float] = field(default_factory=dict)
 
 
 class Watched(dict[str, float]):
-    """Scores of a job that was looked at on its way; a task may return them instead of plain ones.
+    """Scores of a job that was also scored during training; a task may return them instead of a plain dict.
 
     Args:
-        scores: in the end; empty if it was pruned.
-        rungs: on the way, by iteration.
-        pruned: whether it was ended at the last of these.
+        scores: final scores; empty if it was pruned.
+        rungs: intermediate scores by iteration.
+        pruned: whether it was stopped at the last of these iterations.
     """
 
     def __init__(self, scores: Mapping[str, float], rungs: Mapping[int, float], pruned: bool = False) -> None:
@@ -55,31 +55,31 @@ class Watched(dict[str, float]):
 
 
 class Task(Protocol):
-    """What every worker holds one copy of. Must survive cloudpickle; may keep caches between calls."""
+    """The function that every worker holds one copy of. Must survive cloudpickle; may keep caches between calls."""
 
     def __call__(self, payload: dict[str, Any], device: str, /) -> Mapping[str, float]:
-        """Do one job on `device` and return its scores; raise `Diverged` if numbers ran away."""
+        """Do one job on `device` and return its scores; raise `Diverged` if the loss is not finite."""
         ...
 
 
 class Executor(ABC):
     """Runs jobs.
 
-    A job has its process to itself: a task seeds random generators and sets threads of the whole process, so that what
-    it returns depends on nothing else. `InputError` raised by it ends the run: no candidate can be blamed for it.
+    A job has its process to itself: a task seeds the random generators and sets the threads of the whole process, so
+    that its scores depend on nothing else. An `InputError` raised by a task ends the run: no candidate caused it.
     """
 
     @property
     @abstractmethod
     def workers(self) -> int:
-        """How many jobs run at the same time."""
+        """The number of jobs that run at the same time."""
 
     @abstractmethod
     def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
         """Yield every job exactly once with its outcome, in the order in which they end."""
 
     def close(self) -> None:  # noqa: B027  (not every executor has workers to stop)
-        """Stop the workers, also those at work. May be called twice."""
+        """Stop the workers, also those that are working. May be called twice."""
 
     def __enter__(self) -> Self:
         return self
@@ -90,7 +90,7 @@ class Executor(ABC):
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt at a job, as the process that made it saw it."""
+    """One attempt at a job, as seen by the process that made it."""
 
     outcome: Outcome  # as if this were the last attempt
     out_of_memory: bool = False  # another attempt, in a fresh process, may succeed
@@ -98,7 +98,7 @@ class Attempt:
 
 
 def attempt(task: Task, payload: dict[str, Any], device: str) -> Attempt:
-    """Call the task once and turn whatever happens into an `Attempt`. Runs inside the worker."""
+    """Call the task once and turn any result or exception into an `Attempt`. Runs inside the worker."""
     start = time.monotonic()
 
     def ended(state: State, error: str = "") -> Outcome:

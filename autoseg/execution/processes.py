@@ -1,7 +1,7 @@
-"""Workers that are processes of this machine, one for each slot, and the executor of them.
+"""Workers that are processes of this machine, one for each slot, and their executor.
 
-From below: the hold on one process (start it, give it task and jobs, hear from it, kill it and its children), those
-that are started before there is a task, the executor.
+In order: `WorkerProcess` controls one process (starts it, sends it the task and jobs, receives from it, kills it and
+its children), `Standby` starts processes before there is a task, `ProcessExecutor` runs jobs on them.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ LEAVE_S = 3.0
 
 
 class WorkerProcess(Worker):
-    """One spawned interpreter that is given a task, then does one job of it at a time.
+    """A spawned interpreter that receives a task, then does one job of it at a time.
 
-    A plain subprocess, not `multiprocessing.Process`: that would run the user's main script again in every
+    It is a plain subprocess, not a `multiprocessing.Process`: that would run the user's main script again in every
     worker, and could set neither the environment before the interpreter starts nor a session of its own.
 
     Args:
-        slot: "cpu" or "cuda:<index>"; decides what CUDA_VISIBLE_DEVICES says in the worker.
+        slot: "cpu" or "cuda:<index>"; decides the value of CUDA_VISIBLE_DEVICES in the worker.
         threads: CPU threads for its numerical libraries.
-        log: file that its standard output and error are appended to until it has its task; None: nowhere.
-        prepare: pickled; called in it before there is a task; None: nothing is.
+        log: file that its standard output and error are appended to until it has its task; None: they are dropped.
+        prepare: a pickled function that the worker calls before there is a task; None: no call.
     """
 
     def __init__(self, slot: str, threads: int, log: Path | None = None, prepare: bytes | None = None) -> None:
@@ -60,15 +60,15 @@ class WorkerProcess(Worker):
     def _send(self, message: object) -> None:
         try:
             self.pipe.send(message)
-        except OSError:  # it is dead; the next look at it tells
+        except OSError:  # it is dead, which the next poll finds
             self.ready = False
 
     def has_message(self) -> bool:
-        """Whether there is a message; at the end of the pipe too, which `receive` raises."""
+        """Return whether there is a message; also true at the end of the pipe, where `receive` raises."""
         return self.pipe.poll()
 
     def receive(self) -> Attempt | str | None:
-        """The next message (see `worker.main`), which must be there; EOFError if the worker is dead."""
+        """Return the next message (see `worker.main`), which must be there; raise EOFError if the worker is dead."""
         try:
             message: Attempt | str | None = self.pipe.recv()
         except OSError as error:
@@ -76,14 +76,14 @@ class WorkerProcess(Worker):
         return message
 
     def dead(self) -> bool:
-        """Whether the process has ended; it is not reaped yet, so its id still names its children."""
+        """Return whether the process has ended; it is not reaped yet, so its id still names its children."""
         try:
             return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
         except ChildProcessError:
             return True
 
     def kill(self) -> str:
-        """Kill the process and its children, or what is left of them. Returns how it had ended, in words."""
+        """Kill the process and its children, or those that are left. Return in words how it had ended."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self.pipe.close()
@@ -92,7 +92,7 @@ class WorkerProcess(Worker):
     def leave(self) -> None:
         """Let an idle worker end by itself, so that its task closes what it opened; kill it if it stays.
 
-        Processes that a task began and left behind are killed in either case: no later job can want them.
+        Processes that a task started and left behind are killed in either case: no later job needs them.
         """
         if self.idle:
             self.pipe.close()
@@ -103,13 +103,13 @@ class WorkerProcess(Worker):
 
 
 def _environment(slot: str, threads: int) -> dict[str, str]:
-    """What the worker's libraries read when they wake up: threads, and the one device it may see."""
+    """Return the worker's environment, with the number of threads and the one device that its libraries may use."""
     gpu = "" if slot == "cpu" else visible_gpus()[int(slot.partition(":")[2])]
     return {**os.environ, **thread_variables(threads), "CUDA_VISIBLE_DEVICES": gpu, "PYTHONUNBUFFERED": "1"}
 
 
 def thread_variables(threads: int) -> dict[str, str]:
-    """What numerical libraries read to know how many threads they may start."""
+    """Return the environment variables that limit the threads of numerical libraries."""
     return dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
 
 
@@ -121,16 +121,16 @@ def _in_words(code: int) -> str:
 
 
 class Standby:
-    """Worker processes that wait for an executor to take them; what none took is killed at the end of the `with`.
+    """Worker processes that are started before there is a task, so that both sides import at the same time.
 
-    They are started before there is a task, so that both sides import at the same time.
+    An executor takes them; those that were not taken are killed at the end of the `with` block.
 
     Args:
-        slots: the device of each, as the executor will be given them.
-        threads: CPU threads per worker, likewise.
-        prepare: called in each at once, to import what a task will need; its result is dropped and its failure ignored.
-            What it prints is dropped too.
-        start: False: no process is started, for an executor without any.
+        slots: the device of each, the same as the executor's.
+        threads: CPU threads per worker, the same as the executor's.
+        prepare: called in each worker at once, to import what a task will need; its result and output are dropped, its
+            failure ignored.
+        start: False: start no process, for an executor that uses none.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class Standby:
             self._pool[index] = WorkerProcess(slot, threads, prepare=pickled)
 
     def take(self, index: int) -> WorkerProcess | None:
-        """The worker of a slot, the first time; None if it has died."""
+        """Return the worker of a slot on the first call, if it is alive; otherwise None."""
         worker = self._pool.pop(index, None)
         if worker is not None and worker.dead():
             worker.kill()
@@ -151,7 +151,7 @@ class Standby:
         return worker
 
     def close(self) -> None:
-        """Kill those that were not taken."""
+        """Kill the workers that were not taken."""
         while self._pool:
             self._pool.popitem()[1].kill()
 
@@ -163,16 +163,16 @@ class Standby:
 
 
 class ProcessExecutor(WorkerPool[WorkerProcess]):
-    """Runs jobs on one spawned process per slot. They start with the first run and stay until `close`.
+    """Runs jobs on one spawned process per slot. The processes start with the first run and stay until `close`.
 
     Args:
         task: called in the workers as `task(payload, device)`; sent to each of them once, by cloudpickle.
-        slots: the device of each worker, "cpu" or "cuda:<index>" (see `slots()`).
+        slots: the device of each worker, "cpu" or "cuda:<index>" (see `local_devices`).
         standby: workers for the same slots and threads that have been started already; None: there are none.
         options: threads, timeout_s, retries and log, as in `WorkerPool`.
 
     Raises:
-        WorkerError: from `run`, if the task does not arrive in the workers.
+        WorkerError: from `run`, if the task cannot be loaded in the workers.
         InputError: from `run`, if the task raises it.
     """
 
@@ -181,10 +181,10 @@ class ProcessExecutor(WorkerPool[WorkerProcess]):
         self._standby = standby
 
     def _new(self, index: int) -> WorkerProcess:
-        """One that stands by, or a new one."""
+        """Return the standby worker of the slot, or a new one."""
         worker = self._standby.take(index) if self._standby is not None else None
         return worker or WorkerProcess(self._slots[index], self._threads, self._log)
 
     def _wait(self, workers: Sequence[WorkerProcess], seconds: float) -> None:
-        """A death is seen at once on the pipe, unless a surviving child holds it open."""
+        """Wait on the pipes: they show a death at once, unless a surviving child holds the pipe open."""
         wait([worker.pipe for worker in workers], seconds)

@@ -1,4 +1,4 @@
-"""The worker's side: one process, one device, one task, one job at a time over a pipe.
+"""The worker's side of the pipe: one process that runs one task on one device, one job at a time.
 
 Started by `processes.py` as a plain interpreter in a session of its own: Ctrl-C in the terminal does not reach
 it, and it can be killed together with its children. A thread listens on the pipe from the first moment, also while
@@ -26,11 +26,11 @@ GRACE_S = 2.0  # an idle worker leaves by itself in this time; a busy one is kil
 
 
 def main(handle: int, device: str) -> None:
-    """Serve jobs from the pipe `handle` until it ends.
+    """Run the jobs received from the pipe `handle` until it ends.
 
-    Receives what to call before there is a task, or None; then the task, and the file for all output from then on, or
-    None; then payloads. Sends None once the task is unpickled, then an `Attempt` per payload. A task that cannot be
-    unpickled is answered with its traceback as text.
+    Receives a function to call before there is a task, or None; then the task with the file for all further output, or
+    None; then payloads. Sends None once the task is unpickled, then an `Attempt` per payload. If the task cannot be
+    unpickled, it sends the traceback as text.
     """
     os.set_inheritable(handle, False)  # a child holding the pipe open would hide this process's death
     pipe: Connection[Any, Any] = Connection(handle)
@@ -58,7 +58,7 @@ def _serve(loaded: Task | str, payloads: Iterator[Any], pipe: Connection[Any, An
 
 
 def load(task: bytes, log: Path | None) -> Task | str:
-    """The task, or the traceback if it cannot be unpickled; from then on output goes to `log`."""
+    """Send all further output to `log` and unpickle the task; return the traceback if that fails."""
     try:
         _write_to(log)
         loaded: Task = pickle.loads(task)
@@ -68,7 +68,7 @@ def load(task: bytes, log: Path | None) -> Task | str:
 
 
 def _write_to(log: Path | None) -> None:
-    """Let standard output and error go to the end of a file, or nowhere."""
+    """Redirect standard output and error to the end of a file, or drop them."""
     with open(log or os.devnull, "ab") as output:
         for stream in (1, 2):
             os.dup2(output.fileno(), stream)
@@ -77,7 +77,7 @@ def _write_to(log: Path | None) -> None:
 def _answer(pipe: Connection[Any, Any], result: Attempt) -> None:
     try:
         pipe.send(result)
-    except OSError:  # nobody is left to hear it; the listener ends this process
+    except OSError:  # the search process is gone; the listener ends this process
         time.sleep(GRACE_S)
 
 

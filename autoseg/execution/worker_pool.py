@@ -1,4 +1,4 @@
-"""What an executor does, wherever its workers are: hand out jobs, see who died or hangs, put another in its place."""
+"""The job loop that all executors with workers share: hand out jobs, find workers that died or hang, replace them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from autoseg.errors import AutosegError, InputError, first_line
 from autoseg.execution.job import Attempt, Executor, Job, Outcome, State, Task
 
 LEAST_LIMIT_S = 600.0  # automatic time limit: ten times the longest job of its kind so far, at least this ...
-FIRST_LIMIT_S = 4 * 3600.0  # ... and this while none of its kind has ended, to tell how long one takes
+FIRST_LIMIT_S = 4 * 3600.0  # ... and this while no job of its kind has ended
 START_LIMIT_S = 300.0  # for a worker to import and unpickle the task
 START_TRIES = 3
 POLL_S = 1.0
@@ -26,14 +26,14 @@ Result = tuple[Job, Outcome]
 
 
 class WorkerError(AutosegError):
-    """The workers cannot run the task at all: it does not unpickle there, or they die before they have it."""
+    """The workers cannot run the task at all: it cannot be unpickled there, or they die before they have it."""
 
 
 class Worker(ABC):
-    """The hold on one worker, which is given a task and then does one job of it at a time.
+    """The search's handle of one worker, which receives a task and then does one job of it at a time.
 
     Args:
-        slot: the device it computes on: "cpu", "cuda:<index>" or, of a cluster, "cuda".
+        slot: the device it computes on: "cpu", "cuda:<index>" or, on a cluster, "cuda".
     """
 
     def __init__(self, slot: str) -> None:
@@ -44,39 +44,39 @@ class Worker(ABC):
         self.since = time.monotonic()
 
     def send_task(self, task: bytes, log: Path | None) -> None:
-        """Hand over the task, pickled, and the file that its output is appended to; it is ready once it has both."""
+        """Send the pickled task and the file that its output is appended to; the worker is ready once it has both."""
         self.since = time.monotonic()
         self._send((task, log))
 
     def start(self, job: Job, attempts: int) -> None:
-        """Hand over a job; this is its attempt number `attempts`."""
+        """Send a job; `attempts` is the number of this attempt, from 1."""
         self.job, self.attempts, self.since = job, attempts, time.monotonic()
         self._send(job.payload)
 
     @property
     def idle(self) -> bool:
-        """Ready for a job."""
+        """Whether the worker is alive, has its task and runs no job."""
         return self.ready and self.job is None and not self.dead()
 
     @abstractmethod
     def _send(self, message: object) -> None:
-        """Send the task with its log, later a payload. Does not fail if the worker is dead: the next look tells."""
+        """Send the task with its log, later a payload. Do not raise if the worker is dead: the next poll finds that."""
 
     @abstractmethod
     def has_message(self) -> bool:
-        """Whether `receive` has something to return or raise."""
+        """Return whether `receive` has something to return or raise."""
 
     @abstractmethod
     def receive(self) -> Attempt | str | None:
-        """The next message (see `worker.main`), which must be there; EOFError if the worker is dead."""
+        """Return the next message (see `worker.main`), which must be there; raise EOFError if the worker is dead."""
 
     @abstractmethod
     def dead(self) -> bool:
-        """Whether it has ended, as far as that is known without speaking to it."""
+        """Return whether the worker has ended, as far as that is known without sending to it."""
 
     @abstractmethod
     def kill(self) -> str:
-        """End it at once, with what it started. Returns how it had ended, in words."""
+        """Kill the worker and the processes it started. Return in words how it had ended."""
 
     @abstractmethod
     def leave(self) -> None:
@@ -87,7 +87,7 @@ W = TypeVar("W", bound=Worker)
 
 
 class WorkerPool(Executor, Generic[W]):
-    """Runs jobs on one worker per slot. They start with the first run and stay until `close`.
+    """Runs jobs on one worker per slot. The workers start with the first run and stay until `close`.
 
     Args:
         task: called in the workers as `task(payload, device)`; sent to each of them once, by cloudpickle.
@@ -99,7 +99,7 @@ class WorkerPool(Executor, Generic[W]):
         log: file for the workers' output; None: dropped.
 
     Raises:
-        WorkerError: from `run`, if the task does not arrive in the workers.
+        WorkerError: from `run`, if the task cannot be loaded in the workers.
         InputError: the task, which holds the user's `train`, cannot be pickled; from `run`, if the task raises it.
     """
 
@@ -126,19 +126,22 @@ class WorkerPool(Executor, Generic[W]):
 
     @abstractmethod
     def _new(self, index: int) -> W:
-        """A worker for a slot, which has no task yet."""
+        """Return a worker for a slot, without a task yet."""
 
     @abstractmethod
     def _wait(self, workers: Sequence[W], seconds: float) -> None:
-        """Until one of the workers spoke or died, at most so long."""
+        """Wait until one of the workers sent a message or died, at most `seconds`."""
 
     @property
     def workers(self) -> int:
-        """How many jobs run at the same time."""
+        """The number of jobs that run at the same time."""
         return len(self._slots)
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Result]:
-        """Yield every job once with its outcome, as they end. Left early, it kills workers still at work."""
+        """Yield every job once with its outcome, as they end.
+
+        Closing the iterator early kills the workers that still run.
+        """
         waiting = deque((job, 1) for job in jobs)
         for index in range(min(len(self._slots), len(jobs))):
             if index not in self._pool:
@@ -159,7 +162,7 @@ class WorkerPool(Executor, Generic[W]):
         self._dismiss(list(self._pool))
 
     def _spawn(self, index: int) -> None:
-        """Put a worker on a slot, in the place of the one that was there."""
+        """Start a worker on a slot, in place of the one that was there."""
         self._pool[index] = self._new(index)
         self._pool[index].send_task(self._task, self._log)
 
@@ -168,7 +171,7 @@ class WorkerPool(Executor, Generic[W]):
             self._pool.pop(index).leave()
 
     def _poll(self, index: int, waiting: deque[tuple[Job, int]]) -> Iterator[Result]:
-        """See what one worker has to say; replace it if it cannot go on."""
+        """Read a worker's message or enforce its time limit; replace it if it cannot go on."""
         worker = self._pool[index]
         try:
             if worker.has_message():
@@ -194,7 +197,7 @@ class WorkerPool(Executor, Generic[W]):
         if message.wrong_input is not None:
             raise message.wrong_input
         job, attempts = worker.job, worker.attempts
-        assert job is not None  # a worker speaks when spoken to
+        assert job is not None  # a worker only sends answers
         worker.job = None
         outcome = dataclasses.replace(message.outcome, attempts=attempts, device=worker.slot)
         if outcome.state == "complete":
@@ -208,7 +211,7 @@ class WorkerPool(Executor, Generic[W]):
             yield job, outcome
 
     def _on_death(self, index: int, state: State, reason: str, waiting: deque[tuple[Job, int]]) -> Iterator[Result]:
-        """A worker is gone: put another in its place, and its job back into the queue or out as a failure."""
+        """Replace a worker that is gone; put its job back into the queue, or yield it as a failure."""
         worker = self._pool[index]
         if not worker.ready and worker.job is None:
             self._false_starts += 1
@@ -234,7 +237,7 @@ class WorkerPool(Executor, Generic[W]):
         return limit_s * worker.job.longer
 
     def _poll_seconds(self) -> float:
-        """Seconds until the next look at the workers, at the latest."""
+        """Return the seconds until the next poll of the workers, at the latest."""
         now = time.monotonic()
         left = [self._limit(worker) - (now - worker.since) for worker in self._pool.values()]
         return max(0.0, min([POLL_S, *left]))
