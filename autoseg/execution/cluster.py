@@ -191,7 +191,8 @@ class RayExecutor(WorkerPool[RayWorker]):
 
     @cached_property
     def _share(self) -> float:
-        """The share of one worker, computed once, so that workers of a lost machine wait for room instead of crowding others.
+        """The share of one worker, computed once: workers of a lost machine must wait for room, not crowd the
+        others.
         """
         return share_of(self._slots, self._threads)
 
