@@ -1,11 +1,12 @@
-"""The ledger: every training is written before it runs, and its result before the next step acts on it.
+"""The ledger: every training is written before it runs, and its result before the next step uses it.
 
-An Optuna study per phase, in one SQLite file that `optuna-dashboard` opens. One process writes (the run
-folder's lock sees to that); it reads the file once, when it opens it: a round costs the same after any history.
+It is an Optuna study per phase, in one SQLite file that `optuna-dashboard` opens. Only one process writes (the run
+folder's lock ensures it), and it reads the file once, when it opens it, so that a round costs the same after any
+history.
 
-What was written survives the process, killed at any point, and the machine too, as far as its disk keeps what it says
-it has: SQLite's rollback journal with synchronous=FULL. Its write-ahead log would wait for the disk less often, but
-cannot be read over a network file system, from where runs are watched, and is three files.
+What was written survives a kill of the process at any point, and of the machine as far as its disk is honest about
+what it has stored: SQLite's rollback journal with synchronous=FULL. SQLite's write-ahead log would wait for the disk
+less often, but it cannot be read over a network file system, from where runs are watched, and takes three files.
 """
 
 from __future__ import annotations
@@ -41,17 +42,17 @@ from autoseg.store.records import COMPLETE, PRUNED, RUNNING, TrialRecord, usable
 
 STUDIES = ("search", "confirm", "floor")
 PREFIX = "theta."
-PLAN = ("round", "index", "kind", "name", "seed")  # of a record, as they are kept
-RESULT = ("state", "seconds", "attempts", "error", "ended")  # likewise, under "outcome"
-BUSY_S = 5.0  # how long SQLite itself waits for a dashboard that is reading; Ctrl-C is not heard for so long
-LOOK_S, WRITE_S = 60.0, 600.0  # how long it is tried again: by those who only look, and before a run is given up
+PLAN = ("round", "index", "kind", "name", "seed")  # fields of a record that are stored when it is planned
+RESULT = ("state", "seconds", "attempts", "error", "ended")  # fields stored with the result, under "outcome"
+BUSY_S = 5.0  # how long SQLite itself waits for a dashboard that is reading; Ctrl-C has no effect then
+LOOK_S, WRITE_S = 60.0, 600.0  # how long a locked file is tried again: by readers, and before a run is given up
 
-LOCKED = "database is locked"  # what SQLite says
+LOCKED = "database is locked"  # SQLite's message
 DATABASE_ERRORS = (SQLAlchemyError, optuna.exceptions.StorageInternalError)  # Optuna wraps some of them
 
 FINAL = {COMPLETE: TrialState.COMPLETE, PRUNED: TrialState.PRUNED}  # states with a reward, and Optuna's for them
 
-# What takes no room in a file and may still be endless once it is read: no ledger has any of it.
+# Parts of a database that take no room in the file but may be endless when read. No ledger has them.
 COMPUTED = (
     "SELECT type, name FROM sqlite_master WHERE type IN ('view', 'trigger') OR sql LIKE '%VIRTUAL TABLE%'",
     "SELECT 'computed column', x.name FROM sqlite_master m, pragma_table_xinfo(m.name) x WHERE x.hidden",
@@ -63,19 +64,19 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
 class Ledger:
-    """The trainings of a run, by study: "search", "confirm", and "floor" (the rival a floor refers to).
+    """The trainings of a run, by study: "search", "confirm", and "floor" (the rival that a floor refers to).
 
     Args:
-        path: `trials.db`; made if missing.
-        names: of the coordinates of θ, in order; a trial's parameters are called "theta.<name>". Without names, for
-            those who need no more, θ is read in some order, the same for all.
-        read_only: for those who look at a run from outside: never writes, needs no lock; of a run that was killed while
-            it wrote, what was whole before.
-        studies: which there are; others than a search's for runs that are no search.
+        path: `trials.db`; created if missing.
+        names: names of the coordinates of θ, in order; a trial's parameters are called "theta.<name>". If empty, θ is
+            read in an arbitrary order, the same for all trainings.
+        read_only: for reading a run from another process: never writes and takes no lock. If the run was killed while
+            it wrote, the last complete state is read.
+        studies: names of the studies; others than a search's for runs that are no search.
 
     Raises:
-        InputError: the file is not such a ledger, it cannot be written, the disk is full, or another program has it for
-            ten minutes (from every method that writes).
+        InputError: the file is not such a ledger, it cannot be written, the disk is full, or another program has locked
+            it for ten minutes (from every method that writes).
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class Ledger:
             except DATABASE_ERRORS:
                 if not read_only:
                     raise
-                with _copied(path) as copy:  # of which all is read here, once
+                with _copied(path) as copy:  # read here once, completely
                     self._open(copy, read_only)
 
     def _open(self, path: Path, read_only: bool) -> None:
@@ -115,21 +116,21 @@ class Ledger:
             raise RuntimeError(f"a row that cannot be read: {error!r}") from error
 
     def records(self, study: str) -> list[TrialRecord]:
-        """All trainings of a study, in the order in which they were recorded; none of a study it lacks."""
+        """Return all trainings of a study, in the order in which they were recorded; none if the study is missing."""
         return list(self._records.get(study, {}).values())
 
     def planned(self, study: str) -> int:
-        """How many rows there are: trainings ever planned, those included whose place another took."""
+        """Return the number of rows: all trainings ever planned, including those that another has replaced."""
         return self._planned[study]
 
     def find(self, study: str, key: tuple[str, int]) -> TrialRecord | None:
-        """The training with this key (see `TrialRecord.key`)."""
+        """Return the training with this key (see `TrialRecord.key`), or None."""
         return self._records[study].get(key)
 
     def add(self, study: str, record: TrialRecord) -> TrialRecord:
-        """Write a planned training; returns it with its number. It is on the disk when this returns.
+        """Write a planned training and return it with its number. It is on the disk when this returns.
 
-        One with the key of another takes its place; the other's row stays in the file, for who looks at it there.
+        A training with the same key is replaced; its row stays in the file, where it can still be looked at.
         """
         record = dataclasses.replace(record, number=self._planned[study])
         theta = dict(zip(self._params, record.theta, strict=True)) if record.theta is not None else {}
@@ -147,7 +148,7 @@ class Ledger:
         return record
 
     def finish(self, study: str, record: TrialRecord, outcome: Outcome, reward: float) -> TrialRecord:
-        """Write the result of a training; one with a reward that is no usable number has diverged.
+        """Write the result of a training and return it; if its reward is not a usable number, it counts as diverged.
 
         Scores at the rungs become Optuna's intermediate values. The study's own state is written last: until then, the
         training counts as not done.
@@ -182,17 +183,17 @@ class Ledger:
         return finished
 
     def drop(self, study: str, record: TrialRecord) -> None:
-        """Forget a planned training that is no longer asked for; its row stays, as one that failed."""
+        """Remove a planned training that is no longer needed; its row stays in the file, as a failed one."""
         self.finish(study, record, Outcome("failed", attempts=0, error="no longer asked for"), math.nan)
         del self._records[study][record.key]
 
     def close(self) -> None:
-        """Give the file back."""
+        """Close the file."""
         self._storage.remove_session()
         self._storage.engine.dispose()
 
     def _studies(self, read_only: bool) -> dict[str, int]:
-        """The id of every study; those that are missing are made, except by those who only look."""
+        """Return the id of every study; missing ones are created, unless the ledger is read only."""
         known = {study.study_name for study in self._storage.get_all_studies()}
         for study in () if read_only else [name for name in self.studies if name not in known]:
             self._storage.create_new_study([StudyDirection.MAXIMIZE], study)
@@ -200,9 +201,10 @@ class Ledger:
         return {study: self._storage.get_study_id_from_name(study) for study in there}
 
     def _tried(self, step: Callable[..., T], *given: Any) -> T:
-        """Do a step of which a failure leaves nothing behind; again, while another program has the file locked.
+        """Run a step, again and again while another program has the file locked.
 
-        SQLite waits for a lock only where it believes that this helps, and over a network file system often not at all.
+        A step that fails must leave nothing behind. SQLite waits for a lock only where it believes that this helps, and
+        over a network file system often not at all.
         """
         deadline, pause = time.monotonic() + self._patience_s, 0.05
         while True:
@@ -215,7 +217,7 @@ class Ledger:
             pause = min(2 * pause, 2.0)
 
     def _read(self, study: str) -> dict[tuple[str, int], TrialRecord]:
-        """All trainings of a study, table by table: an eighth of the time of Optuna making its own trials."""
+        """Return all trainings of a study, read table by table: an eighth of the time that Optuna's own trials take."""
         if study not in self._ids:
             return {}
         attributes: dict[int, dict[str, Any]] = defaultdict(dict)
@@ -256,7 +258,7 @@ class Ledger:
 
     @contextlib.contextmanager
     def _faults(self) -> Iterator[None]:
-        """Turn what the database throws into what the user is told."""
+        """Turn errors of the database into errors for the user."""
         try:
             yield
         except (SQLAlchemyError, optuna.exceptions.OptunaError, KeyError, RuntimeError) as error:
@@ -280,7 +282,7 @@ class Ledger:
 
 
 def _only_tables(connect: Callable[[], sqlite3.Connection]) -> None:
-    """Refuse a file that computes what is read from it.
+    """Raise if the file has parts that compute their content when they are read.
 
     Raises:
         RuntimeError: it has a view, a trigger or the like.
@@ -294,7 +296,7 @@ def _only_tables(connect: Callable[[], sqlite3.Connection]) -> None:
 
 @contextlib.contextmanager
 def _copied(path: Path) -> Iterator[Path]:
-    """A copy of a file that cannot be read in its place, without what was being written; the file stays as it is.
+    """Yield a copy of a file that cannot be read in place, without an unfinished write. The file itself is not changed.
 
     A process killed while it wrote leaves what only a writer may undo, and a network file system may refuse locks.
     """
@@ -304,25 +306,25 @@ def _copied(path: Path) -> Iterator[Path]:
             with contextlib.suppress(FileNotFoundError):
                 shutil.copyfile(path.with_name(path.name + end), copy.with_name(copy.name + end))
         with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(copy)) as connection:
-            connection.execute("SELECT count(*) FROM sqlite_master").fetchall()  # undoes the half transaction
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchall()  # undoes the unfinished transaction
         yield copy
 
 
 def _said(error: BaseException) -> str:
-    """What the database said; Optuna has words of its own for every failure."""
+    """Return the message of the database with Optuna's, which has its own wording for every failure."""
     return f"{error} {error.__cause__ or ''}"
 
 
 def _writable(text: str) -> str:
-    """The text with an escape for each half of a character, as Python makes them of file names that are not UTF-8."""
+    """Return the text with lone surrogates escaped; Python makes them from file names that are not UTF-8."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _check_kinds(record: TrialRecord) -> None:
-    """Refuse values of another kind than we write: a file from elsewhere, or edited, may have anything.
+    """Raise if a value has another type than we write: a file from elsewhere, or an edited one, may contain anything.
 
     Raises:
-        ValueError: there is one.
+        ValueError: there is such a value.
     """
     numbers = [*record.scores.values(), *(record.theta or ()), *record.rungs.values(), record.reward]
     kinds: list[tuple[type | UnionType, list[Any]]] = [
@@ -343,7 +345,7 @@ def _check_kinds(record: TrialRecord) -> None:
 
 
 def _reason(state: str, outcome: Outcome) -> str:
-    """Why a training is not complete, where nothing was raised."""
+    """Return why a training is not complete, for those that raised nothing."""
     if state == COMPLETE:
         return ""
     if state == PRUNED:
@@ -353,7 +355,7 @@ def _reason(state: str, outcome: Outcome) -> str:
 
 
 def _finished(record: TrialRecord, attributes: dict[str, Any], value: float | None) -> TrialRecord:
-    """The record with its result."""
+    """Return the record with its result."""
     return dataclasses.replace(
         record,
         **{name: attributes["outcome"][name] for name in RESULT},

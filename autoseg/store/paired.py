@@ -1,8 +1,8 @@
-"""A loss over seeds, and two of them seed by seed: the one place that says how sure a difference is.
+"""Statistics of a loss over seeds, and of two losses seed by seed: the one place that says how sure a difference is.
 
-A t interval over seeds, not a bootstrap over them: resampling three or five numbers understates their spread so
-much that it marks 33 % (three seeds) or 16 % (five) of differences that do not exist. It speaks of other seeds on
-the same images; that other images could rank the losses otherwise is not in it.
+It is a t interval over seeds, not a bootstrap over them: resampling three or five numbers understates their spread so
+much that it marks 33 % (three seeds) or 16 % (five) of differences that do not exist. The interval is about other seeds
+on the same images; that other images could rank the losses differently is not in it.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ class Summary:
     """Scores over seeds.
 
     Args:
-        values: by seed; NaN where the training did not complete.
-        n: how many completed.
-        mean: of these; NaN if there is none.
-        std: standard deviation (n - 1); NaN below two.
+        values: one per seed; NaN if the training did not complete.
+        n: number of completed trainings.
+        mean: mean of the completed ones; NaN if there is none.
+        std: their standard deviation (n - 1); NaN for fewer than two.
     """
 
     values: tuple[float, ...]
@@ -34,7 +34,7 @@ class Summary:
 
 
 def summary(values: Sequence[float]) -> Summary:
-    """Mean and standard deviation of what is there."""
+    """Return the mean and standard deviation of the values that are not NaN."""
     known = [value for value in values if not math.isnan(value)]
     mean = fmean(known) if known else math.nan
     return Summary(tuple(values), len(known), mean, stdev(known) if len(known) > 1 else math.nan)
@@ -45,11 +45,11 @@ class Paired:
     """The difference of two losses trained with the same seeds.
 
     Args:
-        differences: ours minus theirs, by seed; NaN where one of the two did not complete.
-        n: how many differences there are.
-        mean: of these; NaN if there is none.
+        differences: ours minus theirs, by seed; NaN if one of the two did not complete.
+        n: number of differences.
+        mean: mean difference; NaN if there is none.
         low: lower end of the 95 % t interval of the mean; NaN below two seeds.
-        high: upper end.
+        high: upper end of the interval.
         significant: at least five seeds, and the interval excludes zero.
     """
 
@@ -62,7 +62,7 @@ class Paired:
 
 
 def paired(ours: Sequence[float], theirs: Sequence[float]) -> Paired:
-    """Compare two sequences of one score per seed, in the same order of seeds; NaN: it did not complete."""
+    """Compare two sequences of one score per seed, in the same order of seeds; NaN means that it did not complete."""
     from scipy.special import stdtrit  # here: a part of a second, and what a search hands around is made of this module
 
     differences = tuple(a - b for a, b in zip(ours, theirs, strict=True))

@@ -1,4 +1,4 @@
-"""The values that travel through a search: frozen, plain, and without heavy imports, so that all use them."""
+"""The records of a search: frozen, plain, and without heavy imports, so that all parts can use them."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ FAILED = "failed"
 TIMEOUT = "timeout"
 PRUNED = "pruned"
 
-RETRYABLE = (FAILED, TIMEOUT)  # may go better the next time, where the others would come out the same
+RETRYABLE = (FAILED, TIMEOUT)  # may complete the next time; the others would end the same way
 
 
 def usable(score: float) -> bool:
-    """Whether it is a number that means and deviations can be taken of: finite, and so is the square of many."""
+    """Return whether a score is finite and small enough for means and variances of many to be finite."""
     return abs(score) < 1e100
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """A score as people write it: 0.4312 is 43.1, NaN a dash."""
+    """Format a score for people: 0.4312 is 43.1, NaN a dash."""
     return "–" if math.isnan(share) else f"{100 * share:.{digits}f}"
 
 
 def duration(seconds: float) -> str:
-    """Rounded to what an estimate is worth: "40 s", "3 min", "1 h 20 min"."""
+    """Format a duration, rounded to the precision of an estimate: "40 s", "3 min", "1 h 20 min"."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     minutes = round(seconds / 60)
@@ -39,7 +39,7 @@ def duration(seconds: float) -> str:
 
 
 def counted(number: int, what: str) -> str:
-    """A number of things: "1 round", "2 rounds"."""
+    """Format a number of things: "1 round", "2 rounds"."""
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
@@ -48,24 +48,24 @@ class TrialRecord:
     """One training in the ledger: planned before it runs, with its result afterwards.
 
     Args:
-        round: the controller's round it was asked in, from 0; -1 outside the rounds. People are shown it from 1.
+        round: round in which the controller proposed it, from 0; -1 outside the rounds. Messages count from 1.
         index: its place in the round, or among the entries of the confirmation.
         kind: "candidate" (a θ of the search) or "rival" (identity curves, a hand-made loss).
         name: what is trained: "candidate 3.5" (`round` 3, `index` 5: the sixth of the fourth), "mean 8" (the
-            controller's after 8 rounds), "identity", or the name of a hand-made loss. With the seed, it is unique in a
-            study.
+            controller's after 8 rounds), "identity", or the name of a hand-made loss. Unique in a study together with
+            the seed.
         theta: raw θ in [0, 1]^d; None for a hand-made loss.
         seed: seed of the training.
         state: "running" (no result yet), "complete", "pruned" (stopped early), "diverged", "failed" or "timeout".
         scores: every score the training returned; empty unless complete.
-        reward: what the controller is told; of a pruned one, what it would have come to (`rungs.Rungs.expected`); NaN
-            of all others that are not complete.
+        reward: the reward given to the controller; for a pruned training an estimate (`rungs.Rungs.expected`), NaN for
+            all others that are not complete.
         seconds: wall-clock time of the last attempt.
         attempts: how often it was started.
         error: why it is not complete.
         number: its number in the Optuna study; -1 before it is recorded.
         ended: Unix time of its result; 0 before.
-        rungs: the target's scores on the way, by iteration, in that order; empty unless they were asked for.
+        rungs: intermediate scores of the target by iteration, ascending; empty unless the search has rungs.
     """
 
     round: int
@@ -86,23 +86,23 @@ class TrialRecord:
 
     @property
     def key(self) -> tuple[str, int]:
-        """What identifies a training within a study, in every process that plans it."""
+        """The name and the seed, which identify a training within a study in every process that plans it."""
         return self.name, self.seed
 
     @property
     def why(self) -> str:
-        """The last line of `error`, which says what happened; empty if nothing did."""
+        """The last line of `error`, which says what happened; empty if there was no error."""
         return (self.error.strip().splitlines() or [""])[-1]
 
     @property
     def payload(self) -> dict[str, Any]:
-        """What the worker is sent."""
+        """The plain data that the worker is sent."""
         what = {"loss": self.name} if self.theta is None else {"theta": list(self.theta)}
         return {**what, "seed": self.seed}
 
 
 def by_round(records: Iterable[TrialRecord]) -> list[list[TrialRecord]]:
-    """The candidates of each round, both in their order."""
+    """Return the candidates of each round, rounds and candidates in order."""
     rounds: dict[int, list[TrialRecord]] = {}
     for record in sorted(records, key=lambda record: (record.round, record.index)):
         rounds.setdefault(record.round, []).append(record)
@@ -111,16 +111,16 @@ def by_round(records: Iterable[TrialRecord]) -> list[list[TrialRecord]]:
 
 @dataclass(frozen=True)
 class Finding:
-    """A θ worth a loss card.
+    """A θ for which a loss card is written.
 
     Args:
         name: as in `TrialRecord`.
         theta: raw θ.
         reward: mean reward over the seeds.
         scores: mean of every score over the seeds.
-        seeds: what it was trained with.
+        seeds: the seeds it was trained with.
         confirmed: whether these are the fresh seeds of the confirmation.
-        iters: of each of these trainings, where the confirmation's are longer than the search's; None elsewhere.
+        iters: iterations of each training, if the confirmation's are longer than the search's; None otherwise.
     """
 
     name: str
@@ -140,8 +140,8 @@ class Row(Summary):
         name: as in `TrialRecord`.
         kind: "candidate" or "rival".
         theta: raw θ; None for a hand-made loss.
-        reward: mean reward of the completed ones (the target metric unless a floor cuts it).
-        scores: mean of every score over the completed ones.
+        reward: mean reward of the completed trainings (the target metric unless a floor reduces it).
+        scores: mean of every score over the completed trainings.
     """
 
     name: str
@@ -152,27 +152,27 @@ class Row(Summary):
 
     @property
     def cut(self) -> bool:
-        """Whether a floor took something of its reward, which rows are ordered by."""
+        """Whether a floor has reduced the reward, by which rows are ordered."""
         return self.n > 0 and self.mean - self.reward > 1e-9
 
 
 @dataclass(frozen=True)
 class Comparison(Paired):
-    """The winner against the rival of this name, seed by seed."""
+    """The winner compared with the rival of this name, seed by seed."""
 
     rival: str
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search ends with.
+    """The result of a search.
 
     Args:
         run_dir: the run folder.
         metric: the target.
         best: the winner of the confirmation, or without one the best candidate of the search.
         rows: the confirmation's table, best first; empty without a confirmation.
-        comparisons: the winner against every rival.
+        comparisons: the winner compared with every rival.
         warnings: what the user should know before using the loss.
     """
 

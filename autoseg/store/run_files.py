@@ -1,6 +1,6 @@
-"""What stands in a run folder, read as plain data by whoever goes on with a run or looks at one.
+"""Reads the files of a run folder as plain data, to go on with a run or to look at one.
 
-Such a folder may come from anybody: no file makes more of itself than it shows, and none runs code.
+Such a folder may come from anybody: no file can expand beyond its limits when it is read, and none can run code.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from autoseg.errors import InputError
 
 SCHEMA = 1
 KINDS = {"search": "a search", "compare": "a comparison", "trust": "a trust run", "retrain": "a training by retrain"}
-VALUES, DEPTH = 100_000, 100  # more of them, or nested deeper, no configuration has; classes and colours are thousands
+VALUES, DEPTH = 100_000, 100  # no configuration has more, or is nested deeper; classes and colours are thousands
 
-# What PyYAML raises of text: ValueError of the 45th of a month, the last four of what a tag says it is.
+# Errors of PyYAML for a text: ValueError for the 45th of a month, the last four for a value that its tag does not fit.
 UNREADABLE = (
     yaml.YAMLError, ValueError, RecursionError, OverflowError, KeyError, IndexError, AttributeError
 )  # fmt: skip
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The configuration of a run, without its schema version. Takes no lock: for those who only look.
+    """Return the configuration of a run, without its schema version. Takes no lock, for commands that only read.
 
     Raises:
         InputError: not a run folder, or one of another version.
@@ -56,13 +56,13 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 class _Bounded(yaml.SafeLoader):
-    """Reads plain data of which no more comes out than a configuration has: of a few lines, aliases make billions."""
+    """A YAML loader of plain data that limits the number of values: with aliases, a few lines can make billions."""
 
     def get_single_node(self) -> Any:
-        """The whole text, composed.
+        """Compose the whole text.
 
         Raises:
-            YAMLError: it is too much, or has a list in itself.
+            YAMLError: it has too many values, or a list that contains itself.
         """
         node = super().get_single_node()
         values, depth = _measured(node, {})
@@ -71,7 +71,7 @@ class _Bounded(yaml.SafeLoader):
         return node
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
-        """A whole number of 64 bits, as all that count something are.
+        """Return a whole number of 64 bits, as all settings that count something are.
 
         Raises:
             YAMLError: it is larger.
@@ -88,9 +88,9 @@ _Bounded.add_constructor("tag:yaml.org,2002:int", _Bounded.construct_yaml_int)
 
 
 def _measured(node: yaml.Node | None, known: dict[int, tuple[float, float]]) -> tuple[float, float]:
-    """How many values are in a node and how deep it is, with each alias counted as what it stands for."""
+    """Return the number of values in a node and its depth, with each alias counted as a full copy."""
     if id(node) not in known:
-        known[id(node)] = (math.inf, math.inf)  # what is in itself has no end
+        known[id(node)] = (math.inf, math.inf)  # a node that contains itself has no end
         parts = node.value if isinstance(node, yaml.CollectionNode) else []
         parts = [one for pair in parts for one in pair] if isinstance(node, yaml.MappingNode) else parts
         found = [_measured(part, known) for part in parts]
@@ -100,7 +100,7 @@ def _measured(node: yaml.Node | None, known: dict[int, tuple[float, float]]) -> 
 
 @contextlib.contextmanager
 def all_settings(path: Path) -> Iterator[None]:
-    """Turn a setting that is missing or wrong in a run's files into what the user is told; an `InputError` passes."""
+    """Turn a missing or wrong setting in a run's files into an error for the user; an `InputError` passes unchanged."""
     try:
         yield
     except InputError:
@@ -112,13 +112,13 @@ def all_settings(path: Path) -> Iterator[None]:
 
 
 def kind_of(config: Mapping[str, Any], path: Path, among: Collection[str], field: str = "RUN") -> str:
-    """Which command's run it is that has this configuration: one of `KINDS`.
+    """Return which command made the run with this configuration: one of `KINDS`.
 
     Args:
-        config: as `read_config` gives it.
-        path: of the run.
-        among: the kinds that will do.
-        field: where the user named the run.
+        config: from `read_config`.
+        path: the run folder.
+        among: the kinds that are accepted.
+        field: the argument in which the user named the run.
 
     Raises:
         InputError: it is of another kind.
@@ -132,7 +132,7 @@ def kind_of(config: Mapping[str, Any], path: Path, among: Collection[str], field
 
 
 def read_fingerprint(path: Path) -> dict[str, Any]:
-    """What may not change between a run and its continuation. Takes no lock.
+    """Return the data that may not change between a run and its continuation. Takes no lock.
 
     Raises:
         InputError: the file is missing or damaged.
@@ -141,7 +141,7 @@ def read_fingerprint(path: Path) -> dict[str, Any]:
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Dotted key and both values, wherever two fingerprints differ; `...` where one has no such key."""
+    """Yield the dotted key and both values wherever two fingerprints differ; `...` stands for a missing key."""
     for key in [*now, *sorted(then.keys() - now.keys())]:
         one, other = then.get(key, ...), now.get(key, ...)
         if isinstance(one, dict) and isinstance(other, dict):
@@ -151,14 +151,14 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any], at: str = "") -
 
 
 def read_file(path: Path) -> str:
-    """The text of a file; an `OSError` of what is no file: a pipe or a device in a run folder would never end."""
+    """Return the text of a file; raise `OSError` for a pipe or a device, since reading one could never end."""
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "not a file", str(path))
     return path.read_text(encoding="utf-8")
 
 
 def read_json(path: Path, hint: str = "") -> dict[str, Any]:
-    """The JSON object in a file; an `InputError` that names the file if there is none."""
+    """Return the JSON object in a file; raise an `InputError` that names the file if there is none."""
     try:
         content = json.loads(read_file(path))
     except (OSError, ValueError, RecursionError) as error:

@@ -24,7 +24,7 @@ from autoseg.files import UNWRITABLE, no_space, write_atomic
 from autoseg.store.run_files import SCHEMA, differences, read_config, read_fingerprint, read_json
 from autoseg.store.user_code import FORMULA, RESOLVED, changed_config
 
-OWNER = "owner.json"  # which process works in the folder, or did last
+OWNER = "owner.json"  # names the process that works in the folder, or worked there last
 TRAINERS = "trainers.json"
 NO_ACCESS = (
     errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG
@@ -34,10 +34,9 @@ NO_ACCESS = (
 class RunFolder:
     """A run folder, locked against other processes until `close`.
 
-    `config.yaml` (plain data with the schema's version), `fingerprint.json` (what may not change between a run
-    and its continuation), `trials.db`, `controller/round_NNNN.json` (the state before that round asks), `log.txt`;
-    of a search from Python `trainers.json`.
-    Use `create` or `open`.
+    It holds `config.yaml` (plain data with the schema's version), `fingerprint.json` (what may not change between a run
+    and its continuation), `trials.db`, `controller/round_NNNN.json` (the state before that round's candidates are
+    proposed), `log.txt` and, of a search from Python, `trainers.json`. Use `create` or `open` to get one.
     """
 
     def __init__(self, path: Path, lock: FileLock) -> None:
@@ -51,7 +50,7 @@ class RunFolder:
         Args:
             path: must not exist, or be empty.
             config: the resolved configuration, plain data.
-            fingerprint: flat, plain data: all that must be the same when the run is resumed.
+            fingerprint: plain data: all that must be the same when the run is resumed.
 
         Raises:
             InputError: the folder is in use, has files in it, or cannot be written.
@@ -81,11 +80,11 @@ class RunFolder:
         Args:
             path: the folder.
             fingerprint: as in `create`.
-            rounds: how many a search is to have; None: it is none.
+            rounds: the number of rounds that a search shall have; None: the run is no search.
 
         Raises:
-            InputError: not a run folder, of another version, in use, not writable, or `fingerprint` is not what it was;
-                fewer rounds than were begun, or the last checkpoint is damaged.
+            InputError: not a run folder, of another version, in use, not writable, or `fingerprint` differs from the
+                run's; fewer rounds than were begun, or the last checkpoint is damaged.
         """
         read_config(path)
         folder = cls(path, locked(path))
@@ -103,7 +102,7 @@ class RunFolder:
     def create_or_open(
         cls, path: Path, config: Mapping[str, Any], fingerprint: Mapping[str, Any], rounds: int | None = None
     ) -> Self:
-        """Make a new run folder, or go on with the run that is in it; arguments and errors as in these two."""
+        """Create a new run folder, or go on with the run that is in it; arguments and errors as in these two."""
         if not (path / "config.yaml").is_file():
             return cls.create(path, config, fingerprint)
         folder = cls.open(path, fingerprint, rounds)
@@ -111,18 +110,18 @@ class RunFolder:
         return folder
 
     def write_config(self, config: Mapping[str, Any]) -> None:
-        """Write `config.yaml`; again when a resumed run has more rounds, other workers or another device."""
+        """Write `config.yaml`; also called when a resumed run has more rounds, other workers or another device."""
         text = yaml.safe_dump({"schema": SCHEMA, **config}, sort_keys=False, allow_unicode=True)
         write_atomic(self.path / "config.yaml", text)
 
     @property
     def log(self) -> Path:
-        """`log.txt`: messages of the run and all output of its workers."""
+        """Path of `log.txt`: messages of the run and all output of its workers."""
         return self.path / "log.txt"
 
     @property
     def trials(self) -> Path:
-        """`trials.db`."""
+        """Path of `trials.db`."""
         return self.path / "trials.db"
 
     def trainers(self) -> list[dict[str, Any]]:
@@ -149,15 +148,15 @@ class RunFolder:
         write_atomic(self.path / TRAINERS, json.dumps({"trainers": list(trainers)}, indent=1))
 
     def save_checkpoint(self, round: int, state: Mapping[str, Any]) -> None:
-        """Keep the controller's state as it is before `round` asks."""
+        """Save the controller's state from before the candidates of `round` are proposed."""
         text = json.dumps({"schema": SCHEMA, "round": round, "state": state}, allow_nan=False)
         write_atomic(self.path / "controller" / f"round_{round:04d}.json", text)
 
     def last_checkpoint(self) -> tuple[int, dict[str, Any]] | None:
-        """`(round, state)` of the latest checkpoint, or None before the first.
+        """Return `(round, state)` of the latest checkpoint, or None before the first.
 
         Raises:
-            InputError: the file is damaged. Without it, the rounds since the one before are replayed.
+            InputError: the file is damaged. After it is deleted, the rounds since the checkpoint before are replayed.
         """
         paths = sorted(self.path.glob("controller/round_*.json"), key=lambda path: (len(path.name), path.name))
         if not paths:
@@ -182,10 +181,10 @@ class RunFolder:
             raise InputError("search.rounds", f"at least {begun}, which were begun", rounds, hint)
 
     def close(self) -> None:
-        """Unlock it, and say that this process has left it: it may live on, as a notebook's does."""
+        """Unlock the folder and record that this process has left it: the process may live on, as a notebook's does."""
         try:
             if self._lock.is_locked:
-                with contextlib.suppress(OSError, InputError):  # a full disk, or a folder that is not wanted any more
+                with contextlib.suppress(OSError, InputError):  # a full disk, or a folder that was deleted
                     if read_json(self.path / OWNER).get("pid") == os.getpid():  # not of another run, made in its place
                         _own(self.path, left=True)
         finally:
@@ -199,18 +198,18 @@ class RunFolder:
 
 
 def new_run_path(root: Path, metric: str, data: str) -> Path:
-    """`root/<metric>-<data>-<time>-<id>`; a name that no shell or config grammar trips over."""
+    """Return `root/<metric>-<data>-<time>-<id>`, a name that needs no quotes in a shell or in a configuration."""
     words = (slug(metric), slug(data), time.strftime("%Y%m%d-%H%M%S"), secrets.token_hex(2))
     return root / "-".join(words)
 
 
 def slug(text: str) -> str:
-    """The text in a-z, 0-9, dot, underscore and hyphen: "miou+0.5*bf1" becomes "miou-0.5-bf1"."""
+    """Return the text in a-z, 0-9, dot, underscore and hyphen: "miou+0.5*bf1" becomes "miou-0.5-bf1"."""
     return re.sub(r"[^a-z0-9._]+", "-", text.lower()).strip("-.") or "x"
 
 
 def only_own_files(path: Path) -> None:
-    """Refuse a folder with links to what lies outside, or with pipes: whoever goes on with a run writes to its files.
+    """Raise if a folder has links to files outside it, or pipes: a process that goes on with a run writes to its files.
 
     Raises:
         InputError: there is one.
@@ -228,7 +227,7 @@ def only_own_files(path: Path) -> None:
 
 
 def _remove_drafts(path: Path) -> None:
-    """Remove drafts of files (see `files.replacing`) that a killed process left; nobody else writes here now."""
+    """Remove drafts of files (see `files.replacing`) that a killed process left; no other process writes here now."""
     for folder in (path, path / "controller"):
         for draft in folder.glob(".*.*"):
             if re.fullmatch(r"\..+\.(json|yaml)\.\d+", draft.name):
@@ -262,13 +261,16 @@ def locked(path: Path) -> FileLock:
 
 
 def _own(path: Path, left: bool = False) -> None:
-    """Say that this process works in the folder, or that it did and has `left`."""
+    """Record that this process works in the folder, or that it did and has `left`."""
     who = {"pid": os.getpid(), "host": socket.gethostname(), "began": began(os.getpid()), "left": left}
     write_atomic(path / OWNER, json.dumps(who))
 
 
 def began(pid: int) -> int | None:
-    """When a process began, in ticks since its machine did: what no setting of a clock changes. None: not known."""
+    """Return when a process began, in ticks since the machine started, which no change of the clock affects.
+
+    None if it is not known.
+    """
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
         return int(text.rpartition(")")[2].split()[19])  # the name before may have anything in it
@@ -278,7 +280,7 @@ def began(pid: int) -> int | None:
 
 @contextlib.contextmanager
 def writable(path: Path) -> Iterator[None]:
-    """Turn what the system says of a folder that cannot be made or written into what the user is told."""
+    """Turn the system's errors about a folder that cannot be created or written into errors for the user."""
     try:
         yield
     except OSError as error:
@@ -288,7 +290,7 @@ def writable(path: Path) -> Iterator[None]:
 
 
 def _compare(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse another fingerprint than the run's, by the first key that differs."""
+    """Raise if a fingerprint differs from the run's, with the first key that differs."""
     for key, old, new in differences(then, now):
         if old is ... and new == _default(key):  # a key of a later version, whose default is what was done before
             continue
@@ -304,7 +306,7 @@ def _compare(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
 
 
 def _default(key: str) -> Any:
-    """Of a dotted key of the configuration; `...` if there is no such key."""
+    """Return the default of a dotted key of the configuration; `...` if there is no such key."""
     value: Any = SearchConfig()
     for part in key.split("."):
         value = getattr(value, part, ...)

@@ -1,4 +1,4 @@
-"""Which versions of the packages that scores depend on are installed."""
+"""Versions of the installed packages that scores depend on."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ PACKAGES = ("autoseg", "torch", "onedl-mmsegmentation")
 
 
 def versions() -> dict[str, str]:
-    """Package to version, without importing any of them."""
+    """Return the version of each package, without importing any of them."""
     return {name: version(name) for name in PACKAGES}
 
 
 def describe_versions(versions: object) -> str:
-    """In words; "not recorded" if there are none, or what a file has for them is of another kind."""
+    """Format versions as text; "not recorded" if there are none, or the file's value has another type."""
     if not isinstance(versions, dict):
         return "not recorded"
     return ", ".join(f"{name} {number}" for name, number in versions.items()) or "not recorded"
