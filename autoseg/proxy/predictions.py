@@ -1,7 +1,7 @@
-"""Class maps of a few images that a training leaves behind, so that a report can show what a loss does.
+"""Class maps of a few images that a training saves, so that a report can show what a loss does.
 
-They are pictures, not results: nothing is scored by them, a run without them is whole, and a full disk only loses them.
-`RUN/predictions/seed-<n>/<loss>/<split>-<row>.png` is an 8-bit mask, the pixel's value is its predicted class.
+They are pictures, not results: no score depends on them, a run without them is complete, and a full disk only loses
+them. `RUN/predictions/seed-<n>/<loss>/<split>-<row>.png` is an 8-bit mask, the pixel's value is its predicted class.
 """
 
 from __future__ import annotations
@@ -27,13 +27,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class KeepPredictions:
-    """Which trainings leave predictions behind: those with one seed, so that losses can be set side by side."""
+    """Selects the trainings that save predictions: those with one seed, so that losses can be compared side by side."""
 
     run: str  # the run folder
     seed: int  # of these trainings
 
     def ask(self, train: T, payload: Mapping[str, Any]) -> T:
-        """The training function of a payload, told where to leave its predictions if its seed is the one."""
+        """Return the training function for a payload.
+
+        If the seed matches, it saves its predictions in the run folder.
+        """
         if payload["seed"] != self.seed:
             return train
         where = predictions_folder(Path(self.run), payload)
@@ -41,7 +44,7 @@ class KeepPredictions:
 
 
 def predictions_folder(run: Path, payload: Mapping[str, Any]) -> Path:
-    """The folder of one training's predictions; `payload` is that of its record."""
+    """Return the folder of one training's predictions; `payload` is that of its record."""
     what = payload["loss"] if "loss" in payload else payload["theta"]
     digest = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:8]
     name = slug(what)[:60] if isinstance(what, str) else "theta"
@@ -49,12 +52,12 @@ def predictions_folder(run: Path, payload: Mapping[str, Any]) -> Path:
 
 
 def save_predictions(maps: Mapping[int, Any], split: str, folder: Path) -> None:
-    """Write class maps; a disk that refuses them is told to the log only.
+    """Write class maps; if the disk refuses them, only the log says so.
 
     Args:
-        maps: row in the split to its (H, W) uint8 array of classes.
+        maps: from the row in the split to its (H, W) uint8 array of classes.
         split: "train", "val" or "test".
-        folder: made if missing.
+        folder: created if missing.
     """
     from PIL import Image
 
@@ -67,7 +70,7 @@ def save_predictions(maps: Mapping[int, Any], split: str, folder: Path) -> None:
 
 
 def saved_predictions(folder: Path) -> dict[tuple[str, int], Path]:
-    """(split, row) to the file of every prediction in a folder, in that order; empty if there is none."""
+    """Return the file of every prediction in a folder by (split, row), sorted; empty if there is none."""
     found = {}
     for path in sorted(folder.glob("*-*.png")):
         split, _, row = path.stem.rpartition("-")

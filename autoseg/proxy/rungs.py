@@ -1,13 +1,13 @@
-"""Early stop of hopeless candidates: at its rungs, a training is scored and compared with those of earlier rounds.
+"""Stops hopeless candidates early: at its rungs, a training is scored and compared with those of earlier rounds.
 
 The rules are published ones, applied by Optuna's pruners. "median": the median stopping rule of Golovin et al., Google
 Vizier, KDD 2017, section 3.2.2 (stop where the best score so far is below the median of the complete trainings at that
-rung). "percentile": the same with another share than one half, by default the best quarter goes on. What they compare
-with are complete candidates of earlier rounds and nothing else: these travel with the job, so that a decision depends
+rung). "percentile": the same with another share than one half, by default the best quarter goes on. A training is
+compared only with complete candidates of earlier rounds: their scores travel with the job, so that a decision depends
 neither on the order in which workers finish nor on where a search was interrupted.
 
-A stopped candidate has no final score. The controller is told what it would have come to if it had gained as much as
-the median of those candidates; it is never a finalist.
+A stopped candidate has no final score. The controller is given the reward that it would have reached if it had gained
+as much as the median of those candidates; it is never a finalist.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ T = TypeVar("T")
 
 
 class Stopped(Exception):
-    """A training was ended at a rung; told by `Watch`, heard by the candidate's task."""
+    """A training was stopped at a rung; raised by `Watch`, caught by the candidate's task."""
 
 
 @dataclass(frozen=True)
 class Rungs:
-    """Where the candidates of one round are looked at, and what is known there."""
+    """The rungs of the candidates of one round, and the earlier scores they are compared with."""
 
     pruner: str = NONE  # "none" (they are scored and never stopped), "median" or "percentile"
     shares: tuple[float, ...] = ()  # of the iterations, ascending, each above 0 and below 1
     options: dict[str, Any] = field(default_factory=dict)  # further keyword arguments of Optuna's pruner
     # scores at the rungs of every complete candidate of earlier rounds, in the order of the rungs
     earlier: tuple[tuple[float, ...], ...] = ()
-    gains: tuple[tuple[float, ...], ...] = ()  # its reward less each of these
+    gains: tuple[tuple[float, ...], ...] = ()  # the reward of each of these candidates minus its score at each rung
 
     @classmethod
     def before(cls, round: int, history: Sequence[TrialRecord], settings: SearchSettings) -> Self | None:
-        """Those of a round; None if the search stops nothing."""
+        """Return the rungs of a round; None if the search stops no candidates."""
         if settings.pruner == NONE:
             return None
         known = [r for r in history if r.round < round and r.state == COMPLETE and len(r.rungs) == len(settings.rungs)]
@@ -57,20 +57,20 @@ class Rungs:
         return cls(settings.pruner, tuple(settings.rungs), dict(settings.pruner_options), earlier, gains)
 
     def payload(self) -> dict[str, Any]:
-        """What the worker needs of it, plain data under "rungs"."""
+        """Return the part that the worker needs, plain data under "rungs"."""
         return {"rungs": {**dataclasses.asdict(self), "gains": ()}}
 
     def iterations(self, iters: int) -> list[int]:
-        """How many iterations of a training of `iters` are done at each rung."""
+        """Return how many iterations of a training of `iters` are done at each rung."""
         return [max(1, round(share * iters)) for share in self.shares]
 
     def expected(self, scores: Sequence[float]) -> float:
-        """The reward a training would have come to that was stopped at the last of these scores."""
+        """Return the reward that a training stopped at the last of these scores would have reached."""
         rung = len(scores) - 1
         return scores[rung] + median(gains[rung] for gains in self.gains)
 
     def hopeless(self, scores: Sequence[float]) -> bool:
-        """Whether a training with these scores, one per rung so far, is to be stopped."""
+        """Return whether to stop a training with these scores, one per rung so far."""
         if self.pruner == NONE or not self.earlier:
             return False
         import optuna
@@ -88,10 +88,10 @@ def _steps(scores: Sequence[float]) -> dict[int, float]:
 
 
 def build_pruner(name: str, options: Mapping[str, Any]) -> BasePruner:
-    """Optuna's pruner called "median" or "percentile".
+    """Build Optuna's pruner called "median" or "percentile".
 
     Raises:
-        InputError: options that it does not take.
+        InputError: the pruner does not accept the options.
     """
     from optuna.pruners import MedianPruner, PercentilePruner
 
@@ -103,14 +103,14 @@ def build_pruner(name: str, options: Mapping[str, Any]) -> BasePruner:
 
 
 class Watch:
-    """One training at its rungs, in the worker.
+    """Scores one training at its rungs, in the worker.
 
     Args:
-        rungs: of its round.
-        metric: what is scored there.
+        rungs: the rungs of its round.
+        metric: name of the metric that is scored there.
 
     Attributes:
-        scores: by iteration, so far.
+        scores: the scores so far, by iteration.
     """
 
     def __init__(self, rungs: Rungs, metric: str) -> None:
@@ -119,14 +119,14 @@ class Watch:
 
     @classmethod
     def of(cls, payload: Mapping[str, Any], metric: str) -> Self | None:
-        """The watch a payload asks for; None if it asks for none."""
+        """Build the watch that a payload asks for; None if it asks for none."""
         return cls(Rungs(**payload["rungs"]), metric) if "rungs" in payload else None
 
     def over(self, train: T) -> T:
-        """A training function that is watched.
+        """Return the training function with this watch added.
 
         Raises:
-            InputError: it is not the built-in one, which alone can be looked at on its way.
+            InputError: it is not the built-in one, the only one with intermediate scores.
         """
         if not hasattr(train, "watch"):
             hint = "Only the built-in proxy can be looked at on its way."
@@ -134,7 +134,7 @@ class Watch:
         return dataclasses.replace(train, watch=self)  # type: ignore[type-var]
 
     def look(self, iteration: int, score: float) -> None:
-        """Keep a score.
+        """Record a score.
 
         Raises:
             Stopped: the training is hopeless.

@@ -1,13 +1,14 @@
-"""What trainings with the same seed share, computed by the first and kept for the others (`RUN/shared/`).
+"""Results that trainings with the same seed share, computed by the first and stored for the others (`RUN/shared/`).
 
 Up to the first iteration with its own loss, a candidate's training does not depend on the candidate: all share the
-seed's network and stream of batches. Whoever comes first makes a file under a lock, the others wait and read it, so
-that on every device all go on from the very same numbers; in the run folder, so that this is also true of a run that
-is resumed, and no state of other software or images is ever met. Deleted, a file is made again: on a CPU, the same.
+seed's network and stream of batches. The first training makes a file under a lock, the others wait and read it, so
+that on every device all go on from exactly the same numbers. The file is in the run folder, so that this also holds
+for a resumed run, and so that no state of other software or images is ever used. If it is deleted, it is made again:
+on a CPU, identically.
 
-The confirmation trains alike, or longer, with seeds of its own: each has its own warm-up, which all entries share,
-rivals too, so that differences stay paired. What is found is a loss for training after such a warm-up; a card says so
-(`warmup` in its `proxy`), and a comparison like the run keeps it.
+The confirmation trains the same way, or longer, with its own seeds: each has its own warm-up, which all entries share,
+rivals too, so that differences stay paired. The loss that is found is one for training after such a warm-up; a card
+says so (`warmup` in its `proxy`), and a comparison that follows the run uses the same warm-up.
 """
 
 from __future__ import annotations
@@ -34,27 +35,27 @@ SHARED = "shared"  # folder of a run
 
 
 def place(folder: str, kind: str, seed: int, known: Sequence[Any]) -> Path:
-    """The file of one seed.
+    """Return the path of one seed's file.
 
     Args:
-        folder: for all of them.
-        kind: of content, the beginning of the file's name.
-        seed: of the trainings that share it.
-        known: plain data, all else that the content depends on.
+        folder: the folder for all seeds.
+        kind: the kind of content, which begins the file's name.
+        seed: seed of the trainings that share it.
+        known: plain data, everything else that the content depends on.
     """
     digest = hashlib.sha256(json.dumps([version("torch"), *known], sort_keys=True).encode()).hexdigest()[:12]
     return Path(folder) / f"{kind}-seed-{seed}-{digest}.safetensors"
 
 
 def warm_up(training: Training, iters: int, num_classes: int, ignore_index: int, path: Path | None) -> None:
-    """Bring a new training to where `iters` iterations with cross-entropy have brought it, its optimiser as new.
+    """Train a new network for `iters` iterations with cross-entropy, then reset its optimiser.
 
     Args:
-        training: that has done nothing yet.
-        iters: how many.
+        training: a training that has done no iteration yet.
+        iters: number of iterations.
         num_classes: C.
         ignore_index: of the labels.
-        path: of the state that trainings with this seed share, made if missing; None: train, and keep nothing.
+        path: file of the state that trainings with this seed share, made if missing; None: train, and store nothing.
 
     Raises:
         InputError: cross-entropy diverges, no space on the disk, or a file there that is not such a state.
@@ -95,10 +96,12 @@ def features(
     precision: Precision,
     most_gb: float,
 ) -> Stored:
-    """What a frozen backbone makes of all that trainings with one seed see; arguments as in `training.frozen.write`.
+    """Return the frozen backbone's features of all images that trainings with one seed use.
+
+    The arguments are those of `training.frozen.write`.
 
     Raises:
-        InputError: it would take more than `most_gb`, or than there is space on the disk; or a file there that holds
+        InputError: they would take more than `most_gb`, or than there is space on the disk; or a file there that holds
             no features.
     """
     from autoseg.data.once import made_once
@@ -112,7 +115,10 @@ def features(
 
 @contextlib.contextmanager
 def _usable(field: str, path: Path) -> Iterator[None]:
-    """Stop a run at a kept file that cannot be read: no candidate is to blame, and all others would meet it too."""
+    """Turn errors at an existing file that cannot be read into an `InputError`, which stops the run.
+
+    No candidate is to blame, and all others would meet the same error.
+    """
     from safetensors import SafetensorError
     from torch import AcceleratorError
 
@@ -128,10 +134,10 @@ def _usable(field: str, path: Path) -> Iterator[None]:
 
 
 def described(folder: Path, longer: float) -> str:
-    """How much there is on the disk, in a sentence; empty if there is nothing.
+    """Describe the size of the files in a sentence; empty if there are none.
 
     Args:
-        folder: of a run.
+        folder: the folder of the files.
         longer: how many times as long as the others the confirmation's trainings are.
     """
     size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))

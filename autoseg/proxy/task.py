@@ -1,8 +1,8 @@
 """The proxy task: one short training that judges one candidate loss.
 
-Any function `(loss, seed, device) -> {metric: score}` can take its place; this one trains a network of
+Any function `(loss, seed, device) -> {metric: score}` can replace it. This one trains a network of
 mmsegmentation on most of the training images and scores it on the rest. The validation and test splits are
-never touched, unless a comparison asks for one of them as its `final_split`.
+never used, unless a comparison asks for one of them as its `final_split`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:  # the search process builds the task without torch; workers i
     from autoseg.training.precision import Precision
 
 
-MOST_LOGITS = 2**28  # scored at a time, 1 GB in float32: metrics make several times as much of them
+MOST_LOGITS = 2**28  # logits scored at a time, 1 GB in float32: metrics need several times as much memory
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class ProxyTask:
     """A picklable training function; on a CPU the same loss and seed give bitwise the same scores.
 
     Raises:
-        InputError: a setting of `proxy` out of range, or as `check_proxy`.
+        InputError: a setting of `proxy` is out of range, or as in `check_proxy`.
     """
 
     data: DataConfig
@@ -58,12 +58,12 @@ class ProxyTask:
     save_to: str | None = None  # a `.safetensors` file for the trained network (a `proxy.soft.teacher` of others)
     predictions: str | None = None  # a folder for the predicted classes of a few scored images, see `predictions`
     counts_to: str | None = None  # an `.npz` file for what each scored image contributes (`autoseg.metrics.images`)
-    # a folder for what trainings with the same seed share, so that it is made once for all of them; see `shared`. The
-    # scores do not depend on it
+    # a folder for the results that trainings with the same seed share, so that they are computed once; see `shared`.
+    # The scores do not depend on it
     shared: str | None = None
     # how many iterations to train after the warm-up, and how many batches of images to score then (to time them)
     limit: tuple[int, int] | None = None
-    watch: Watch | None = None  # who is told one metric's score at some iterations, and may stop it there (`Stopped`)
+    watch: Watch | None = None  # receives one metric's score at some iterations, and may stop there (`Stopped`)
 
     def __post_init__(self) -> None:
         limits.check(self.proxy, "proxy.")
@@ -71,20 +71,23 @@ class ProxyTask:
 
     @classmethod
     def of(cls, config: SearchConfig | CompareConfig, metrics: Sequence[str], **more: Any) -> ProxyTask:
-        """The training that a configuration describes; `metrics` may name one twice, `more` is as in the class."""
+        """Build the training that a configuration describes.
+
+        `metrics` may repeat a name, `more` is passed to the class.
+        """
         named = tuple(dict.fromkeys(metrics))
         return cls(config.data, config.model, config.proxy, named, config.tolerance, config.drop_background, **more)
 
     def __call__(self, loss: nn.Module, seed: int, device: str = "cpu") -> dict[str, float]:
-        """Train with `loss`, score the result.
+        """Train with `loss` and return the scores.
 
         Args:
             loss: (logits (N, C, H, W) float32, labels (N, H, W) int64) to a scalar.
-            seed: of the initial weights, the batches and their augmentation.
+            seed: seed of the initial weights, the batches and their augmentation.
             device: a torch device.
 
         Returns:
-            A score per name in `metrics`, higher is better; and, if asked for, those of the classes.
+            A score per name in `metrics`, higher is better; with `per_class`, also those of the classes.
 
         Raises:
             Diverged: the loss became NaN or infinite.
@@ -105,15 +108,15 @@ class ProxyTask:
             return scores
 
     def lasting(self, iters: int) -> ProxyTask:
-        """The same training with another number of iterations."""
+        """Return the same training with another number of iterations."""
         return replace(self, proxy=replace(self.proxy, iters=iters))
 
     def scored_batches(self) -> int:
-        """In how many batches the images are scored."""
+        """Return the number of batches in which the images are scored."""
         return math.ceil(len(self._rows()[1]) / self._scored_at_a_time())
 
     def _scored_at_a_time(self) -> int:
-        """As many images as `proxy.eval_batch_size` says, or as have `MOST_LOGITS` together."""
+        """Return the number of images per batch: `proxy.eval_batch_size`, or fewer to stay within `MOST_LOGITS`."""
         logits = self._open().num_classes * math.prod(self.proxy.size)
         return max(1, min(self.proxy.eval_batch_size, MOST_LOGITS // logits))
 
@@ -146,7 +149,10 @@ class ProxyTask:
         return training
 
     def _run_watched(self, training: Training, loss: nn.Module, watch: Watch) -> None:
-        """Train to the last rung; looking draws no random number of the training's and leaves its network alone."""
+        """Train to the last rung.
+
+        Scoring uses none of the training's random numbers and does not change its network.
+        """
         import torch
 
         device = training.precision.device
@@ -160,7 +166,7 @@ class ProxyTask:
     def _batches(
         self, prepare: Callable[[Tensor], dict[str, Tensor]] | None, seed: int, device: torch.device
     ) -> Batches:
-        """What every training with this seed is shown, and what a loss prepares of it."""
+        """Return the batches of every training with this seed, with what the loss prepares from the labels."""
         from autoseg.data import Augment
         from autoseg.training import Batches
 
@@ -174,7 +180,7 @@ class ProxyTask:
         )  # fmt: skip
 
     def _stored(self, model: Segmentor, seed: int, precision: Precision) -> Stored | None:
-        """The features that trainings with this seed share, computed now if they do not exist yet."""
+        """Return the features that trainings with this seed share, computed now if they do not exist yet."""
         from autoseg.data import normalize
 
         path = self._place("features", seed, precision.device)
@@ -195,14 +201,16 @@ class ProxyTask:
         return shared.features(path, model, shown, precision, proxy.frozen_gb)
 
     def _place(self, kind: str, seed: int, device: torch.device) -> Path | None:
-        """The file of what trainings with this seed share; None if they share nothing."""
+        """Return the path of a file that trainings with this seed share; None if they share nothing."""
         if self.shared is None:
             return None
         settings = [self.data.holdout, self.final_split, asdict(self.model), without_limits(self.proxy)]
         return shared.place(self.shared, kind, seed, [self._open().fingerprint, device.type, *settings])
 
     def _shown(self, rows: Tensor, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """Images and labels to train on, both on the device, and the (N, H, W) labels a loss may prepare from."""
+        """Return images and labels to train on, both on the device, and (N, H, W) labels for the loss to prepare
+        from.
+        """
         data, (images, labels) = self._open(), self._pixels("train", device)
         if self.proxy.labels == "annotators":
             return images, data.raters("train").to(device), data.labels("train")
@@ -249,7 +257,7 @@ class ProxyTask:
         return evaluate(training.model, view, labels, metrics)
 
     def _view(self, precision: Precision, rows: Tensor, stored: Stored | None = None) -> View:
-        """Some of the scored images."""
+        """Return a view of the given rows of the scored split."""
         from autoseg.training import View
 
         split, model = self.final_split or "train", self.model
@@ -267,7 +275,10 @@ class ProxyTask:
         save_predictions(dict(zip(rows.tolist(), classes.numpy(), strict=True)), split, folder)
 
     def _rows(self) -> tuple[Tensor, Tensor]:
-        """Indices trained on (in `train`) and scored (in `train`, or in the final split), these by size."""
+        """Return the indices to train on (in `train`) and to score (in `train` or the final split).
+
+        The latter are sorted by image size.
+        """
         import torch
 
         from autoseg.data import split_holdout
@@ -316,10 +327,10 @@ def _data(config: str, height: int, width: int) -> SegData:
 
 @lru_cache(maxsize=4)
 def _resident(config: str, height: int, width: int, split: str, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Images and labels of a split: mapped from the file for the CPU, copied whole to a GPU.
+    """Return images and labels of a split: mapped from the file for the CPU, copied whole to a GPU.
 
     Raises:
-        InputError: they do not fit there.
+        InputError: they do not fit on the GPU.
     """
     import torch
 
@@ -344,10 +355,10 @@ def _untrained(config: str, num_classes: int, seed: int) -> Segmentor:
 
 
 def check_proxy(proxy: ProxyConfig, tolerance: int) -> None:
-    """Refuse settings that no training can have beside each other.
+    """Raise if settings contradict each other.
 
     Raises:
-        InputError: the first that is wrong.
+        InputError: the first setting that is wrong.
     """
     if tolerance >= max(proxy.size):
         hint = "It is in pixels at that size; a wider one finds a boundary everywhere, and takes long."
