@@ -1,13 +1,13 @@
 """The search: ask for θ, train, tell the reward, confirm.
 
-* `loop`: the whole of it; read it first;
-* `target`: what is maximised, with which surrogate, and where the search begins;
-* `trials`: gets a round's trainings done and recorded; `reward` makes one number of a training's scores;
+* `loop`: the whole search; read it first;
+* `target`: the metric that is maximised, its surrogate, and the θ at which the search starts;
+* `trials`: runs and records a round's trainings; `reward` makes one number of a training's scores;
 * `confirm`: trains the best again with fresh seeds, beside their rivals; `publish` writes the card of the winner;
-* `stages`, `timing`: how much there is to train, and how long it will take; `observer`: who is told of it;
+* `stages`, `timing`: how much there is to train, and how long it will take; `observer`: the events of a search;
 * `env`: the search as a gymnasium environment.
 
-A worker's part is `autoseg.proxy`, what a run keeps `autoseg.store`.
+The worker's part is in `autoseg.proxy`, the files of a run are in `autoseg.store`.
 
 `autoseg.search` is also the name of the function that runs a search (`autoseg.api.search`); a function and a package
 cannot share a name in Python, so the package is callable.
@@ -23,7 +23,7 @@ from typing import Any
 
 class _Callable(ModuleType):
     def __call__(self, *args: Any, **options: Any) -> Any:
-        """See `autoseg.api.search`, which stands above this room and is imported by its name."""
+        """Call `autoseg.api.search`, which may not be imported here at load time, since it uses this package."""
         return import_module("autoseg.api").search(*args, **options)
 
 

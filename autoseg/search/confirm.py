@@ -1,7 +1,7 @@
 """The confirmation: the best candidates and their rivals, trained again with the same fresh seeds.
 
 The reward of a search is the best of many draws with one seed; part of it is luck. The winner is chosen from
-means over seeds that the search never used, and stands beside what could be had without a search.
+means over seeds that the search never used, and is compared with losses that need no search.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ Scorer = Callable[[Mapping[str, float]], float]
 
 
 def fresh_seeds(seed: int, count: int, iters: int | None = None) -> list[int]:
-    """Different seeds for the confirmation, derived from the run's seed and never equal to it.
+    """Return different seeds for the confirmation, derived from the run's seed and never equal to it.
 
-    One of longer trainings (`iters`) has others, so that a ledger can hold several without taking one's for another's.
+    Longer trainings (`iters`) get other seeds, so that one ledger can hold several confirmations without confusing
+    them.
     """
     seeds: dict[int, None] = {}  # in their order
     stream = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, 0xC0F1, *([iters] if iters else [])])))
@@ -47,15 +48,16 @@ def fresh_seeds(seed: int, count: int, iters: int | None = None) -> list[int]:
 
 
 def rival(name: str, identity: Sequence[float], index: int, seed: int) -> TrialRecord:
-    """A planned training of the identity curves ("identity") or of a hand-made loss."""
+    """Return a planned training of the identity curves ("identity") or of a hand-made loss."""
     theta = tuple(map(float, identity)) if name == "identity" else None
     return TrialRecord(-1, index, "rival", name, theta, seed)
 
 
 def rivals_of(settings: SearchSettings) -> list[str]:
-    """Names of what is confirmed beside the finalists, each once.
+    """Return the names of the losses that are confirmed beside the finalists, each once.
 
-    Of a longer confirmation the loss that the floor refers to is one of them: it is trained as long in any case.
+    If the confirmation's trainings are longer, the loss that the floor refers to is among them: it must be trained as
+    long in any case.
     """
     names = list(settings.confirm.rivals)
     if settings.floor is not None and settings.confirm.iters is not None:
@@ -65,7 +67,7 @@ def rivals_of(settings: SearchSettings) -> list[str]:
 
 
 def finalists(history: Sequence[TrialRecord], top: int, mean: Sequence[float] | None, rounds: int) -> list[TrialRecord]:
-    """The `top` best candidates of different θ, and the controller's mean if it has one."""
+    """Return the `top` best candidates with different θ, and the controller's mean if it has one."""
     first: dict[tuple[float, ...] | None, TrialRecord] = {}
     for record in sorted((r for r in history if r.state == COMPLETE), key=lambda r: -r.reward):  # stable
         first.setdefault(record.theta, record)
@@ -76,20 +78,20 @@ def finalists(history: Sequence[TrialRecord], top: int, mean: Sequence[float] | 
 
 
 def mean_name(rounds: int) -> str:
-    """What the controller's mean after so many rounds is called in the ledger."""
+    """Return the name that the controller's mean after so many rounds has in the ledger."""
     return f"mean {rounds}"
 
 
 def confirm(
     trials: TrialRunner, entries: Sequence[TrialRecord], seeds: Sequence[int], score: Scorer, target: str
 ) -> list[Row]:
-    """Train every entry with every seed; returns their table, best first.
+    """Train every entry with every seed; return their table, best first.
 
     Args:
         trials: runs and records them, in study "confirm".
-        entries: what to train; their own seeds and results do not matter.
+        entries: the losses to train; their own seeds and results are not used.
         seeds: the same for all entries, so that differences are paired.
-        score: reward of a training.
+        score: computes the reward of a training from its scores.
         target: name of the target metric among the scores.
     """
     plan = [
@@ -102,7 +104,7 @@ def confirm(
 
 
 def tabulate(records: Sequence[TrialRecord], target: str) -> list[Row]:
-    """Rows of a confirmation, best first, from its trainings in the order of their seeds."""
+    """Return the rows of a confirmation, best first, from its trainings in the order of their seeds."""
     entries: dict[str, list[TrialRecord]] = {}
     for record in records:
         entries.setdefault(record.name, []).append(record)
@@ -113,15 +115,15 @@ def tabulate(records: Sequence[TrialRecord], target: str) -> list[Row]:
 def conclude(
     run_dir: Path, metric: str, best: Finding, rows: Sequence[Row], seeds: Sequence[int], iters: int | None = None
 ) -> SearchResult:
-    """What a search ends with.
+    """Return the result of a search.
 
     Args:
         run_dir: the run folder.
         metric: the target.
-        best: the best candidate of the search, which stands where nothing could be confirmed.
-        rows: of the confirmation; none if there was none.
-        seeds: of the confirmation.
-        iters: of each of its trainings; None: as many as a candidate's.
+        best: the best candidate of the search, which is the result if no candidate was confirmed.
+        rows: rows of the confirmation; empty without one.
+        seeds: seeds of the confirmation.
+        iters: iterations of each of its trainings; None: as many as a candidate's.
     """
     if not rows:
         return SearchResult(run_dir, metric, best)
@@ -144,23 +146,25 @@ def _row(records: Sequence[TrialRecord], target: str) -> Row:
         kind=records[0].kind,
         theta=records[0].theta,
         reward=fmean(record.reward for record in complete) if complete else math.nan,
-        scores={name: fmean(r.scores[name] for r in complete) for name in shared},  # a user's own may come sometimes
+        scores={
+            name: fmean(r.scores[name] for r in complete) for name in shared
+        },  # a user's own may be missing in some
     )
 
 
 def winner(rows: Sequence[Row]) -> Row | None:
-    """The candidate with the highest mean reward, among those of which most trainings completed."""
+    """Return the candidate with the highest mean reward, among those with the most completed trainings."""
     candidates = [row for row in rows if row.kind == "candidate" and row.n]
     return max(candidates, key=lambda row: (row.n, row.reward), default=None)
 
 
 def compare(best: Row, other: Row) -> Comparison:
-    """The winner against a rival, paired by seed."""
+    """Compare the winner with a rival, paired by seed."""
     return Comparison(**vars(paired(best.values, other.values)), rival=other.name)
 
 
 def warnings_about(best: Row, rows: Sequence[Row], target: str) -> list[str]:
-    """What the user should know: rivals that are better, other metrics that were wrecked, trainings that failed."""
+    """Return warnings for the user: rivals that are better, other metrics that collapsed, trainings that failed."""
     rivals = {row.name: row for row in rows if row.kind == "rival" and row.n}
     texts = [
         f"{row.name} is better: {target} {row.mean:.4f} against {best.mean:.4f} of {best.name}, "

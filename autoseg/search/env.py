@@ -26,26 +26,25 @@ from autoseg.imports import import_modules
 Float32 = npt.NDArray[np.float32]
 Score = Callable[[FloatArray], float | Mapping[str, float]]
 
-PRESETS = {"model": ("tiny", "config"), "data": ("builtin", "kind")}  # the usual one; the key of a user's own
-FLOOR = 0.0  # no metric of ours scores below it; one of the user's own may
+PRESETS = {"model": ("tiny", "config"), "data": ("builtin", "kind")}  # default preset, key of a user's own
+FLOOR = 0.0  # no built-in metric scores below it; a user's own may
 
 
 class SearchEnv(gymnasium.Env[Float32, Float32]):
-    """One-step episodes: the action is a raw θ, the reward the score of the loss it stands for.
+    """One-step episodes: the action is a raw θ, the reward is the score of the loss with this θ.
 
     There is nothing to observe: the observation is constant, zeros (1,) float32. Every episode terminates with
     its first step. `info` holds "state" ("complete", "diverged" or "failed"), "scores" (of every metric, empty
-    unless complete) and "error" (what went wrong, else empty). A candidate without a score is rewarded with
-    `floor`.
+    unless complete) and "error" (what went wrong, else empty). The reward of a candidate without a score is `floor`.
 
-    SB3's checker recommends actions in [-1, 1]; θ lives in [0, 1], and an action here is a θ.
+    SB3's checker recommends actions in [-1, 1]; θ lies in [0, 1], and an action here is a θ.
 
     Args:
-        score: from θ (d,) float64 in [0, 1] to a score, or to scores by name; higher is better. May raise
+        score: function from θ (d,) float64 in [0, 1] to a score, or to scores by name; higher is better. May raise
             `Diverged`, or anything else for a candidate that failed; `InputError` is passed on.
         dim: d.
-        metric: which of the scores by name is the reward.
-        floor: the reward of a candidate that failed; at most what the worst complete one can score.
+        metric: name of the score that is the reward.
+        floor: the reward of a candidate that failed; at most the score of the worst complete one.
 
     Raises:
         InputError: `dim` is not positive or `floor` not finite.
@@ -63,12 +62,12 @@ class SearchEnv(gymnasium.Env[Float32, Float32]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Float32, dict[str, Any]]:
-        """Starts an episode; `seed` and `options` change nothing, the proxy's seed is fixed."""
+        """Start an episode; `seed` and `options` change nothing, since the proxy's seed is fixed."""
         super().reset(seed=seed)
         return np.zeros(1, np.float32), {}
 
     def step(self, action: npt.ArrayLike) -> tuple[Float32, float, bool, bool, dict[str, Any]]:
-        """Trains with the loss of θ = `action` (d,) in [0, 1].
+        """Train with the loss of θ = `action`, (d,) in [0, 1].
 
         Raises:
             InputError: the action is no θ of this space, or the score of `metric` is missing.
@@ -80,7 +79,7 @@ class SearchEnv(gymnasium.Env[Float32, Float32]):
         return np.zeros(1, np.float32), reward, True, False, info
 
     def _try(self, theta: FloatArray) -> tuple[str, dict[str, float], str]:
-        """State, scores and error of one candidate."""
+        """Return state, scores and error of one candidate."""
         try:
             result = self.score(theta)
             scores = dict(result) if isinstance(result, Mapping) else {self.metric: result}
@@ -99,12 +98,13 @@ class SearchEnv(gymnasium.Env[Float32, Float32]):
 
 
 def make_env(cfg: SearchConfig | Mapping[str, Any]) -> SearchEnv:
-    """The environment of a search: real space, real proxy, reward = `metric` on the held-out part of train.
+    """Build the environment of a search: real space, real proxy, reward = `metric` on the held-out part of train.
 
     Args:
-        cfg: a configuration, or what differs from the default, e.g. `{"metric": "biou", "proxy": {"iters": 50}}`; a
-            `{"model": {"name": "segformer_b0"}}` is that of `model=segformer_b0`, unless it has a `config` of its own,
-            and `{"data": {"name": "camvid", "root": DIR}}` that of `data=camvid`, unless it has a `kind`.
+        cfg: a configuration, or the keys that differ from the default, e.g. `{"metric": "biou", "proxy": {"iters":
+            50}}`. `{"model": {"name": "segformer_b0"}}` loads the preset of `model=segformer_b0`, unless it has a
+            `config` of its own, and `{"data": {"name": "camvid", "root": DIR}}` that of `data=camvid`, unless it has a
+            `kind`.
 
     Raises:
         InputError: an unknown key, a wrong value, missing data, a module of `imports` that cannot be imported.
@@ -134,7 +134,7 @@ def make_env(cfg: SearchConfig | Mapping[str, Any]) -> SearchEnv:
 
 
 def _read(changes: Mapping[str, Any]) -> SearchConfig:
-    """The default configuration with some keys changed."""
+    """Return the default configuration with some keys changed."""
     try:
         presets = {group: _preset(group, changes.get(group, {})) for group in PRESETS}
         usual = OmegaConf.merge(OmegaConf.structured(SearchConfig), presets)
@@ -145,9 +145,9 @@ def _read(changes: Mapping[str, Any]) -> SearchConfig:
 
 
 def _preset(group: str, section: Any) -> Any:
-    """What a section changes: a file of `configs/<group>`, by default that of the command line's default.
+    """Return the preset that a section names, a file of `configs/<group>`; by default the command line's default.
 
-    The schema's own default is no file's, since whatever it had would be merged into every other one.
+    The schema's own defaults are not used here, since they would be merged into every preset.
     """
     usual, of_its_own = PRESETS[group]
     if not isinstance(section, Mapping) or of_its_own in section:

@@ -1,9 +1,10 @@
-"""The search, from the first question to the winner. Read this file first.
+"""The search, from the first candidates to the winner. Read this file first.
 
 Each round: save the controller's state, ask it for candidates, write them into the ledger, train those that
-have no result yet, tell the controller. Then the best are confirmed with fresh seeds, beside their rivals. A run
-that is killed anywhere and resumed starts from the last saved state, is asked the same candidates, finds what the
-ledger has of them, and so ends as if it had never stopped. No torch here: the executor's workers train.
+have no result yet, tell the controller their rewards. Then the best are confirmed with fresh seeds, beside their
+rivals. A run that is killed anywhere and resumed starts from the last saved state, gets the same candidates, finds
+their results in the ledger, and so ends as if it had never stopped. No torch is imported here: the executor's workers
+train.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ from autoseg.store.run_folder import RunFolder
 
 @dataclass(frozen=True)
 class Problem:
-    """What is searched, as far as the loop must know."""
+    """What is searched, as far as the loop needs to know."""
 
     metric: str  # the target, one of the scores of a training; higher is better
-    names: Sequence[str]  # of the coordinates of θ
+    names: Sequence[str]  # names of the coordinates of θ
     identity: Sequence[float]  # the θ of the identity curves
-    seed: int = 0  # of all trainings of the search; those of the confirmation are derived from it
-    iters: int | None = None  # of a candidate's training; None: nobody but the training function knows
+    seed: int = 0  # seed of all trainings of the search; those of the confirmation are derived from it
+    iters: int | None = None  # iterations of a candidate's training; None: only the training function knows
 
 
 def run_search(
@@ -50,17 +51,17 @@ def run_search(
     observer: Observer,
     seconds_per_training: float | None = None,
 ) -> SearchResult:
-    """Search, or go on with a search that was interrupted.
+    """Run a search, or go on with one that was interrupted.
 
     Args:
         folder: the locked run folder, opened for these rounds; its checkpoints and ledger say where to go on.
         problem: what is searched.
-        controller: new; a saved state is loaded into it.
+        controller: a new controller; a saved state is loaded into it.
         executor: its task takes `TrialRecord.payload` and returns scores.
         settings: rounds, candidates, floor and confirmation.
-        publish: called with the best so far after every round, in the end with the winner (loss.json).
-        observer: told what happens.
-        seconds_per_training: for the plan it is told; None: not measured.
+        publish: called with the best so far after every round, and at the end with the winner (loss.json).
+        observer: receives the events.
+        seconds_per_training: measured time of a training, for the observer's plan; None: not measured.
 
     Raises:
         InputError: the folder is damaged or not of this search; the floor cannot be read; no space on the disk.
@@ -98,11 +99,11 @@ def run_search(
             best = trials.best
             if best is not None:
                 publish(found(best, problem.seed))
-            elif all(record.state in RETRYABLE for record in records):  # none diverged: more would end as these did
+            elif all(record.state in RETRYABLE for record in records):  # none diverged: others would fail the same way
                 raise AutosegError(f"No candidate completed. The first one ({records[0].state}): {records[0].error}")
         folder.save_checkpoint(settings.rounds, controller.brief_state())
         result = _confirmed(folder, trials, problem, controller, settings, reward)
-    if result.best.confirmed or not result.rows:  # else the card stays, which may be of a confirmation before
+    if result.best.confirmed or not result.rows:  # otherwise the card stays, which may be from an earlier confirmation
         publish(result.best)
     for text in result.warnings:
         observer.warning(text)
@@ -111,10 +112,10 @@ def run_search(
 
 
 def _go_on(folder: RunFolder, controller: Controller, ledger: Ledger, candidates: int) -> int:
-    """Load the last saved state, if there is one; returns the round to go on with.
+    """Load the last saved state, if there is one; return the round to go on with.
 
     Raises:
-        InputError: the ledger lacks trainings that this state was made of.
+        InputError: the ledger lacks trainings that this state was computed from.
     """
     saved = folder.last_checkpoint()
     if saved is None:
@@ -122,7 +123,7 @@ def _go_on(folder: RunFolder, controller: Controller, ledger: Ledger, candidates
     round, state = saved
     history = _rounds(ledger.records("search"), round)
     known, told = sum(len(thetas) for thetas, _ in history), round * candidates
-    if known < told:  # it would go on as if they had been, and choose among what is left
+    if known < told:  # the search would go on without them, and choose among the rest
         hint = "It was emptied, or is another run's: put the right one back, or start a new run."
         raise InputError(str(folder.trials), f"the {told} trainings of rounds that are over", known, hint)
     controller.load_brief_state(state, history)
@@ -130,7 +131,7 @@ def _go_on(folder: RunFolder, controller: Controller, ledger: Ledger, candidates
 
 
 def _rounds(history: Sequence[TrialRecord], end: int) -> list[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]:
-    """θ and rewards of the rounds before `end`, as the controller was told them."""
+    """Return θ and rewards of the rounds before `end`, as the controller was told them."""
     told = by_round(record for record in history if record.round < end)
     return [(np.array([r.theta for r in one]), np.array([r.reward for r in one])) for one in told]
 
@@ -143,7 +144,7 @@ def _candidates(round: int, thetas: npt.NDArray[np.float64], seed: int) -> list[
 
 
 def _reward(trials: TrialRunner, study: str, problem: Problem, settings: SearchSettings, seed: int) -> Reward:
-    """The reward, after training the rival its floor refers to, as long as those that are judged by it.
+    """Return the reward, after training the rival that its floor refers to, as long as the candidates it is applied to.
 
     In study "confirm" it is one of the confirmation's own trainings (see `rivals_of`).
     """
@@ -160,7 +161,7 @@ def _reward(trials: TrialRunner, study: str, problem: Problem, settings: SearchS
 
 
 def found(best: TrialRecord, seed: int) -> Finding:
-    """The best candidate of a search as a finding that is not confirmed."""
+    """Return the best candidate of a search as a finding that is not confirmed."""
     return Finding(best.name, best.theta or (), best.reward, best.scores, (seed,), confirmed=False)
 
 

@@ -1,4 +1,4 @@
-"""Who watches a search: the events it tells, and the numbers that go with them."""
+"""The events of a search that an `Observer` receives, and the numbers that come with them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Amount:
-    """How much a run has to train.
+    """The number of trainings of a run.
 
     Args:
         total: all trainings, confirmation included.
-        confirming: how many of them are the confirmation's; they come last.
+        confirming: number of the confirmation's trainings; they come last.
         longer: how many times as long as the others these are.
     """
 
@@ -30,11 +30,14 @@ class Amount:
     longer: float = 1.0
 
     def up_to(self, done: int) -> float:
-        """The work in the first `done` trainings; that of a candidate's is 1."""
+        """Return the work in the first `done` trainings, in units of a candidate's training."""
         return done + (self.longer - 1) * max(0, done - max(0, self.total - self.confirming))
 
     def seconds_left(self, done: int, seconds: float, workers: int) -> float | None:
-        """Estimate for the rest, when the first `done` trainings took `seconds` together; None after none."""
+        """Estimate the seconds for the rest, if the first `done` trainings took `seconds` together.
+
+        None if `done` is 0.
+        """
         known = self.up_to(done)
         return seconds / known * (self.up_to(max(self.total, done)) - known) / workers if done else None
 
@@ -47,12 +50,12 @@ class Plan:
         run_dir: the run folder.
         metric: the target.
         rounds: all rounds, those done included.
-        candidates: per round.
-        workers: how many trainings run at the same time.
+        candidates: candidates per round.
+        workers: number of trainings that run at the same time.
         amount: all trainings.
-        done: how many of them the ledger already has (a resumed run).
+        done: number of trainings that the ledger already has (a resumed run).
         first_round: the round it goes on with.
-        seconds_per_training: as measured just now; None: nobody measured it, or the measurement failed.
+        seconds_per_training: measured just before; None: not measured, or the measurement failed.
     """
 
     run_dir: Path
@@ -67,12 +70,14 @@ class Plan:
 
     @property
     def total(self) -> int:
-        """How many trainings there are."""
+        """The number of trainings."""
         return self.amount.total
 
 
 def expected_seconds(plan: Plan, per_training: float) -> float:
-    """Seconds of what a plan still has to do: rounds wait for their slowest, the rest fills all workers."""
+    """Estimate the seconds that a plan still takes: each round waits for its slowest training, the rest fills all
+    workers.
+    """
     amount, begun, waves = plan.amount, plan.done - plan.first_round * plan.candidates, 0
     left = amount.up_to(amount.total) - amount.up_to(plan.done)
     for _ in range(plan.first_round, plan.rounds):
@@ -85,13 +90,13 @@ def expected_seconds(plan: Plan, per_training: float) -> float:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a search is.
+    """The progress of a search.
 
     Args:
         done: trainings with a result.
         total: all trainings, confirmation included.
         best: the candidate with the highest reward so far.
-        seconds_left: estimate for the rest of the run; None before anything ended.
+        seconds_left: estimate for the rest of the run; None before the first training has ended.
     """
 
     done: int
@@ -102,13 +107,13 @@ class Progress:
 
 @dataclass(frozen=True)
 class RoundSummary:
-    """One round, after the controller was told.
+    """One round, after the controller was told its rewards.
 
     Args:
-        round: which, from 0.
+        round: number of the round, from 0.
         records: its candidates in order.
-        mean_reward: of those that completed; NaN if none did.
-        best_reward: likewise.
+        mean_reward: mean reward of those that completed; NaN if none did.
+        best_reward: highest reward of those that completed; NaN if none did.
     """
 
     round: int
@@ -118,39 +123,42 @@ class RoundSummary:
 
     @classmethod
     def of(cls, round: int, records: Sequence[TrialRecord]) -> RoundSummary:
-        """Of these candidates, all of which have a result."""
+        """Summarise a round from its candidates, all of which have a result."""
         rewards = [record.reward for record in records if record.state == COMPLETE]
         mean, best = (fmean(rewards), max(rewards)) if rewards else (math.nan, math.nan)
         return cls(round, tuple(records), mean, best)
 
 
 class Observer:
-    """Told what happens, after it is in the ledger. Does nothing: subclass it and override what matters."""
+    """Receives the events of a search, after they are in the ledger. Does nothing: override the methods you need."""
 
     def started(self, plan: Plan) -> None:
-        """The search begins, or goes on."""
+        """The search starts, or goes on."""
 
     def trained(self, record: TrialRecord, progress: Progress) -> None:
-        """A training ended, well or badly."""
+        """A training ended, with or without a score."""
 
     def round_done(self, summary: RoundSummary, progress: Progress) -> None:
-        """All candidates of a round have a result and the controller knows them."""
+        """All candidates of a round have a result, and the controller was told their rewards."""
 
     def confirming(self, trainings: int) -> None:
-        """The confirmation begins."""
+        """The confirmation starts."""
 
     def warning(self, text: str) -> None:
-        """Something the user should know."""
+        """There is a warning for the user."""
 
     def finished(self, result: SearchResult) -> None:
         """The search is over."""
 
     def close(self) -> None:
-        """Nothing more will be told; also called after an error or an interruption."""
+        """No more events will come; also called after an error or an interruption."""
 
 
 class Observers(Observer):
-    """Tells several. One that fails (no network, no space) is left out from then on: the search goes on."""
+    """Passes events on to several observers.
+
+    One that raises (no network, no space) is removed, and the search goes on.
+    """
 
     def __init__(self, members: Sequence[Observer] = ()) -> None:
         self._members = list(members)
@@ -164,6 +172,6 @@ class Observers(Observer):
                 logger.warning("%s failed and is told nothing more", type(member).__name__, exc_info=True)
 
 
-# Every event of `Observer`, the next one that is added too: one that is forgotten here would reach nobody, unsaid.
+# Every event of `Observer`, also those added later: a forgotten one would reach no observer, without an error.
 for _event in (name for name in vars(Observer) if not name.startswith("_")):
     setattr(Observers, _event, partialmethod(Observers._tell, _event))

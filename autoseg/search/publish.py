@@ -13,17 +13,17 @@ from autoseg.losses import LossCard, searched_loss
 from autoseg.store.records import Finding
 from autoseg.surrogates.space import SearchSpace
 
-UNKNOWN = 2  # any number of classes will do to write a card: curves fit them all
+UNKNOWN = 2  # number of classes to write a card with if it is not known; curves fit any number
 
 
 @dataclass(frozen=True)
 class CardPublisher:
-    """Called with a finding, writes its card."""
+    """Writes the card of the finding that it is called with."""
 
     path: Path  # `loss.json`
     space: SearchSpace  # the search space
-    num_classes: int | None  # of the data; None if only the training function knows
-    ignore_index: int = 255  # of the data
+    num_classes: int | None  # number of classes of the data; None if only the training function knows
+    ignore_index: int = 255  # label of pixels without a class
     # further options of `SurrogateLoss`, as the workers have them
     options: Mapping[str, Any] = field(default_factory=dict)
     # plain data on where the loss comes from: data fingerprint, model, proxy, versions
@@ -33,7 +33,7 @@ class CardPublisher:
         """Replace the card.
 
         Raises:
-            InputError: no space on the disk; the card before is kept.
+            InputError: no space on the disk; the previous card stays.
         """
         loss = searched_loss(self.space, finding.theta, self.num_classes or UNKNOWN, self.ignore_index, **self.options)
         means = {name: score if math.isfinite(score) else None for name, score in finding.scores.items()}

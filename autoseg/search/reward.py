@@ -1,4 +1,4 @@
-"""From scores to the reward the controller maximises: the target metric, cut where a floor is missed."""
+"""Computes the reward that the controller maximises: the target metric, reduced if a floor is missed."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ FLOOR = re.compile(rf"(?P<metric>{NAME})>=(?:(?P<level>{NUMBER})|(?:(?P<factor>{
 
 @dataclass(frozen=True)
 class Floor:
-    """What a candidate must keep of another metric (`search.floor`)."""
+    """The score of another metric that a candidate must reach (`search.floor`)."""
 
-    metric: str  # the score to watch
+    metric: str  # name of the score that must not fall below the floor
     factor: float  # share of the rival's score, or without a rival the level itself
     rival: str | None  # "identity" or the name of a hand-made loss, trained once under the search's budget and seed
 
@@ -38,7 +38,7 @@ class Floor:
         return cls(match["metric"], number, match["rival"])
 
     def level(self, rival_scores: Mapping[str, float] | None) -> float:
-        """The score that must be reached, given those of the rival (None if there is none)."""
+        """Return the score that must be reached, given the scores of the rival (None if there is none)."""
         if rival_scores is None:
             return self.factor
         return self.factor * _score(rival_scores, self.metric, "search.floor")
@@ -46,22 +46,22 @@ class Floor:
 
 @dataclass(frozen=True)
 class Reward:
-    """Scores to reward: the target metric, times the share of the floor that was reached if below one.
+    """Computes the reward from scores: the target metric, times the share of the floor that was reached if below one.
 
-    The cut is continuous (at the floor nothing is taken away) and monotone, so that a controller still learns
-    which of two candidates below it is better: reward = score - |score| * min(1, (level - watched) / |level|),
+    The reduction is continuous (zero at the floor) and monotone, so that a controller still learns
+    which of two candidates below the floor is better: reward = score - |score| * min(1, (level - watched) / |level|),
     which for positive scores is score * watched / level.
     """
 
     metric: str  # the target
     floor: Floor | None = None
-    level: float = 0.0  # what `floor.metric` must reach
+    level: float = 0.0  # the score that `floor.metric` must reach
 
     def __call__(self, scores: Mapping[str, float]) -> float:
-        """The reward of a completed training.
+        """Return the reward of a completed training.
 
         Raises:
-            InputError: the target or the watched metric is not among the scores.
+            InputError: the target or the floor's metric is not among the scores.
         """
         score = _score(scores, self.metric, "metric")
         if self.floor is None:
@@ -74,9 +74,9 @@ class Reward:
 
 
 def scored_by(record: TrialRecord, metric: str) -> TrialRecord:
-    """With its score under a metric or a sum for its reward; as it is, where that was not scored.
+    """Return the record with its score under a metric or a sum as its reward; unchanged, if that was not scored.
 
-    So are scores under a sum with a metric of the user's own, whose code is not loaded to look at a run.
+    It is also unchanged for sums with a metric of the user's own, whose code is not loaded to look at a run.
     """
     score = record.scores.get(metric, math.nan)
     if record.scores and metric not in record.scores:

@@ -1,4 +1,4 @@
-"""What a search has trained, stage by stage, and how much there will be: for itself, and for who looks at it."""
+"""The trainings of a search by stage, done and to come, for the search itself and for commands that look at it."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ from autoseg.store.records import RUNNING, TrialRecord
 
 @dataclass(frozen=True)
 class Stages:
-    """The trainings that are in a search's ledger, and how many there will be."""
+    """The trainings in a search's ledger, and the number there will be."""
 
     floor: Sequence[TrialRecord]  # the rival that its floor refers to
     search: Sequence[TrialRecord]  # the candidates
-    confirmation: Sequence[TrialRecord]  # that of all rounds, in the order of its plan; an earlier one's are left out
-    planned: bool  # whether all of the confirmation are there, with a result or without
-    amount: Amount  # of all, those to come included
+    confirmation: Sequence[TrialRecord]  # those of the current confirmation, in the order of its plan
+    planned: bool  # whether all trainings of the confirmation are there, with or without a result
+    amount: Amount  # all trainings, those to come included
 
     @property
     def records(self) -> list[TrialRecord]:
-        """Of all stages."""
+        """The trainings of all stages."""
         return [*self.floor, *self.search, *self.confirmation]
 
 
 def stages(
     recorded: Mapping[str, Sequence[TrialRecord]], settings: SearchSettings, seed: int, iters: int | None, mean: bool
 ) -> Stages:
-    """What is there of a search.
+    """Sort the recorded trainings of a search by stage.
 
-    One that is given more rounds or another confirmation after its end keeps those of the earlier one in the ledger,
-    some of losses that are no finalists any more.
+    If a finished search gets more rounds or another confirmation, the ledger keeps the trainings of the earlier
+    confirmation, some of them of losses that are no finalists any more; they are left out.
 
     Args:
         recorded: all records, by study.
-        settings: of the search.
-        seed: of the search.
-        iters: of a candidate's training; None: nobody but the training function knows.
-        mean: whether the controller has one, which is confirmed too.
+        settings: settings of the search.
+        seed: seed of the search.
+        iters: iterations of a candidate's training; None: only the training function knows.
+        mean: whether the controller has a mean, which is confirmed too.
     """
     floor, search, confirmed = (recorded.get(study, ()) for study in ("floor", "search", "confirm"))
     confirm, known = settings.confirm, {record.key: record for record in confirmed}
@@ -66,11 +66,11 @@ def stages(
 
 
 def stages_of(config: Mapping[str, Any], recorded: Mapping[str, Sequence[TrialRecord]]) -> Stages:
-    """As `stages`, for who has a run's `config.yaml` in place of its settings.
+    """Call `stages` with the content of a run's `config.yaml` in place of the settings.
 
     Raises:
         KeyError: it lacks a setting.
-        InputError: a setting is out of its range: the file may be anybody's, and asks for a billion seeds.
+        InputError: a setting is out of its range; the file may come from anybody and ask for a billion seeds.
     """
     search, confirm = config["search"], config["search"]["confirm"]
     confirmation = ConfirmConfig(confirm["top"], confirm["seeds"], confirm["rivals"], confirm["iters"])

@@ -1,4 +1,6 @@
-"""What a search maximises, and the surrogate it trains with: the target's own, or that of what its space names."""
+"""Chooses what a search maximises, and the surrogate it trains with: that of the target, or of the metric its space
+names.
+"""
 
 from __future__ import annotations
 
@@ -19,18 +21,18 @@ EDGE = 0.02  # a policy's mean must lie inside the cube; some identity coordinat
 
 
 def space_of(space: str | SearchSpace, target: str) -> SearchSpace:
-    """The space of a search for `target`.
+    """Return the space of a search for `target`.
 
-    A space that names a metric has the curves of that one, whatever the target is: "default-biou+miou" trains with
-    what is inside regions too, and "default-miou" with a target that has no surrogate.
+    A space that names a metric has the curves of that metric, whatever the target is: "default-biou+miou" trains with
+    a surrogate that also counts what is inside regions, and "default-miou" works for a target without a surrogate.
 
     Args:
         space: "default", "default-biou+miou", the path of a .yaml file, or a `SearchSpace`.
-        target: a metric or a sum; with a space that names one, any score that a training returns.
+        target: a metric or a sum; with a space that names a metric, any score that a training returns.
 
     Raises:
-        InputError: an unknown space, a target without a surrogate where the space names none, or an error, which is
-            better when lower.
+        InputError: an unknown space, a target without a surrogate where the space names none, or an error (lower is
+            better) as the target.
     """
     bound = _named(space, target) if isinstance(space, str) else space
     if is_known(target) and not higher_is_better(target):
@@ -49,14 +51,14 @@ def _named(space: str, target: str) -> SearchSpace:
 
 
 def check_settings(settings: SearchSettings, scores: Collection[str] | None = None) -> None:
-    """Look at what a search would only meet at its end, so that a wrong name is told before hours of work.
+    """Check names that a search would only use at its end, so that a wrong one is reported before hours of work.
 
     Args:
         settings: with its floor and rivals.
-        scores: of a training, among which the floor's must be; None: they are not known.
+        scores: names of the scores of a training, which must include the floor's; None: they are not known.
 
     Raises:
-        InputError: a malformed floor, one of an unknown score or of an error; an unknown loss.
+        InputError: a malformed floor, or one that names an unknown score or an error; an unknown loss.
     """
     if settings.floor is not None:
         metric = Floor.parse(settings.floor).metric
@@ -72,17 +74,17 @@ def check_settings(settings: SearchSettings, scores: Collection[str] | None = No
 
 
 def start_theta(space: SearchSpace, given: str | Sequence[float] | None, controller: str) -> list[float]:
-    """Where a search begins, a raw θ (d,) of the space.
+    """Return the raw θ (d,) at which a search starts.
 
     Args:
-        space: the search's.
+        space: the space of the search.
         given: a loss with the same curves, as `load_loss` takes it, or θ itself; None: the identity curves, kept `EDGE`
             inside the cube.
-        controller: its name.
+        controller: name of the controller.
 
     Raises:
         InputError: an unknown loss or controller, a loss with other curves, numbers that are no θ of this space, or a
-            controller that begins nowhere.
+            controller without a starting point.
     """
     if given is None:
         return [float(x) for x in np.clip(space.identity, EDGE, 1.0 - EDGE)]
@@ -108,7 +110,7 @@ def _theta_of(text: str, space: SearchSpace) -> np.ndarray:
 
 
 def hand_made_rivals(settings: SearchSettings) -> dict[str, str]:
-    """The losses that a search would only meet at its end, with the key that names each: its rivals, and its floor's.
+    """Return the losses that a search only uses at its end, its rivals and its floor's, with the key that names each.
 
     Raises:
         InputError: a malformed floor.

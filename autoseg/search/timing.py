@@ -1,4 +1,4 @@
-"""How long will it take? Measured in the search's own workers, all of them busy, just before it begins."""
+"""Measures how long a search will take, in its own workers, all of them busy, just before it starts."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ from autoseg.proxy.task import ProxyTask
 from autoseg.store.records import COMPLETE
 
 SHORT, LONG = 1, 6  # iterations of the two trainings from whose difference the rest is extrapolated
-FEW, MANY = 1, 4  # likewise batches of scored images: with thousands of these, scoring is most of a training
+FEW, MANY = 1, 4  # the same for batches of scored images: with thousands of these, scoring is most of a training
 
 
 class TimedTask(CandidateTask):
-    """A candidate task around the proxy that can say how long a training takes."""
+    """A candidate task around the proxy that can also measure how long a training takes."""
 
     train: ProxyTask
 
     def __call__(self, payload: dict[str, Any], device: str) -> dict[str, float]:
-        """Scores of a payload; of `{"timing": <payload>}` the seconds that one whole training would take."""
+        """Return the scores of a payload.
+
+        For `{"timing": <payload>}`, the seconds that one whole training would take.
+        """
         if "timing" not in payload:
             return super().__call__(payload, device)
         payload = payload["timing"]
@@ -38,19 +41,19 @@ class TimedTask(CandidateTask):
         return {"seconds": short + per_iteration * max(0, own - SHORT) + per_batch * (batches - FEW)}
 
     def _seconds(self, iters: int, batches: int, payload: dict[str, Any], device: str) -> float:
-        """Of a training, whatever its scores: of few images they may be none."""
+        """Return the seconds of a short training; its scores are not used, since few images may give none."""
         start, limited = time.monotonic(), replace(self.train, limit=(iters, batches))
         limited(self.build(payload).to(device), payload["seed"], device)
         return time.monotonic() - start
 
 
 def seconds_per_training(executor: Executor, theta: Sequence[float], seed: int) -> float | None:
-    """Seconds of one training with every worker at work; None if a measurement failed.
+    """Measure the seconds of one training with every worker busy; None if a measurement failed.
 
     Args:
-        executor: of a `TimedTask`; its workers are warm afterwards.
-        theta: the loss to measure with, raw θ.
-        seed: of the trainings; nothing of them is kept.
+        executor: an executor of a `TimedTask`; its workers are warm afterwards.
+        theta: raw θ of the loss to measure with.
+        seed: seed of the trainings; no result of theirs is stored.
     """
     payload = {"timing": {"theta": list(theta), "seed": seed}}
     # a kind of its own: so short a job must set no time limit for trainings

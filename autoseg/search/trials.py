@@ -1,4 +1,4 @@
-"""Gets planned trainings done: each in the ledger before it runs and after it ran, then to the observer."""
+"""Runs planned trainings: writes each to the ledger before and after it runs, then tells the observer."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from autoseg.store.run_folder import RunFolder
 
 
 class TrialRunner:
-    """The ledger and the executor, working together.
+    """Runs trainings with the executor and records them in the ledger.
 
     Args:
-        ledger: keeps what is planned and what came out.
-        executor: runs it.
-        observer: is told.
+        ledger: stores the plan and the results.
+        executor: runs the trainings.
+        observer: receives every result.
         amount: all trainings of the run, for the progress.
-        confirm_iters: of each of study "confirm", where they are longer than a candidate's; None: they are not.
+        confirm_iters: iterations of each training of study "confirm", if they are longer than a candidate's; else None.
 
     Attributes:
-        done: how many trainings have a result, of all studies; of study "confirm" only those that `train` was asked
-            for: an earlier confirmation's do not count.
+        done: number of trainings with a result, of all studies; of study "confirm" only those that `train` was called
+            with: an earlier confirmation's do not count.
         best: the candidate with the highest reward; of equals, the first.
     """
 
@@ -38,10 +38,10 @@ class TrialRunner:
         self.done, self._seconds = 0, 0.0
         self._counted: set[tuple[str, tuple[str, int]]] = set()
         self.best: TrialRecord | None = None
-        # The controller has learnt from failures too once a later round exists: only those of the last round are
+        # Once a later round exists, the controller has learnt from the failures too: only those of the last round are
         # trained again.
         self._last_round = max((record.round for record in ledger.records("search")), default=-1)
-        for study in ledger.studies:  # of a confirmation what is planned anew: others may be of an earlier one
+        for study in ledger.studies:  # a confirmation is counted when planned: its records may be older
             for record in ledger.records(study) if study != "confirm" else ():
                 self._count(study, record)
 
@@ -52,16 +52,16 @@ class TrialRunner:
         reward: Callable[[Mapping[str, float]], float],
         rungs: Rungs | None = None,
     ) -> list[TrialRecord]:
-        """Results of the planned trainings, in their order. Those the ledger already has are not run again.
+        """Run the planned trainings and return their results, in order. Those the ledger already has are not run again.
 
-        But for what failed or ran out of time when the run was last at work, if no later round is built on it: with
-        another machine, another limit or a fault mended, it may complete.
+        The exception are those that failed or ran out of time in the last round or in the confirmation: on another
+        machine, with another limit or after a fix, they may complete.
 
         Args:
-            study: of the ledger.
-            plan: what is to be trained.
-            reward: of a complete training's scores.
-            rungs: where they are looked at, and may be stopped; None: nowhere.
+            study: study of the ledger.
+            plan: the trainings.
+            reward: computes the reward from the scores of a complete training.
+            rungs: where they are scored during training, and may be stopped; None: nowhere.
 
         Raises:
             InputError: the ledger has another θ under the same name, so that it is not this search's.
@@ -116,7 +116,7 @@ class TrialRunner:
                 self.best = record
 
     def progress(self) -> Progress:
-        """How far the run is."""
+        """Return the progress of the run."""
         left = self.amount.seconds_left(self.done, self._seconds, self.executor.workers)
         return Progress(self.done, max(self.amount.total, self.done), self.best, left)
 
@@ -129,7 +129,7 @@ def train_list(
     executor: Executor,
     observer: Observer,
 ) -> list[TrialRecord]:
-    """Results of a run that is a list of trainings and no search; arguments as of `TrialRunner` and its `train`.
+    """Run a list of trainings that is no search; arguments as in `TrialRunner` and its `train`. Return the results.
 
     Raises:
         AutosegError: no training completed.
@@ -137,7 +137,7 @@ def train_list(
     with Ledger(folder.trials, (), studies=(study,)) as ledger:
         asked = {record.key for record in plan}
         for record in ledger.records(study):
-            if record.state == RUNNING and record.key not in asked:  # planned when the run was asked for more
+            if record.state == RUNNING and record.key not in asked:  # planned when the run was to have more trainings
                 ledger.drop(study, record)
         known = asked.union(record.key for record in ledger.records(study))
         records = TrialRunner(ledger, executor, observer, Amount(len(known))).train(study, plan, reward)

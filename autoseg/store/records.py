@@ -226,7 +226,7 @@ def _line(row: Row, width: int, columns: list[str], won: bool) -> str:
 
 
 def sentence(result: SearchResult) -> str:
-    """What was found, against what could be had without a search."""
+    """Describe the loss that was found in a sentence, compared with losses that need no search."""
     best = result.best
     if not best.confirmed:
         return (
@@ -244,7 +244,10 @@ def sentence(result: SearchResult) -> str:
 
 
 def _doubt(result: SearchResult) -> str:
-    """Which differences may still be luck; a mark needs five seeds and an interval without zero."""
+    """Name the rivals against which the difference may still be luck.
+
+    Significance needs five seeds and an interval without 0.
+    """
     unsure = [comparison.rival for comparison in result.comparisons if not comparison.significant]
     rule = "that takes five seeds and a clear lead"
     return f" Not statistically certain against {', '.join(unsure)}: {rule}." if unsure else ""
