@@ -1,4 +1,4 @@
-"""Controllers over [0, 1]^d: `ask` for candidates, `tell` their rewards, `state_dict` to stop and go on."""
+"""Controllers over [0, 1]^d: `ask` for candidates, `tell` their rewards, `state_dict` to save and resume."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ __all__ = ["CONTROLLERS", "Controller", "build_controller", "controller_kind"]
 
 
 class Kind(NamedTuple):
-    """A controller, not imported: only "ppo" needs stable-baselines3, only "gp" and "tpe" Optuna.
+    """Facts about a controller that is not imported yet: only "ppo" needs stable-baselines3, only "gp" and "tpe"
+    Optuna.
 
     Attributes:
-        module: where its class is.
-        class_name: what that is called.
-        begins: whether it begins at the mean that it is given.
-        has_mean: whether what it has learned is a mean, which may be a finalist beside the candidates.
+        module: name of the module with its class.
+        class_name: name of the class.
+        begins: whether it starts at a given mean.
+        has_mean: whether it learns a mean, which may be a finalist beside the candidates.
     """
 
     module: str
@@ -38,7 +39,7 @@ CONTROLLERS = {
 
 
 def controller_kind(name: str) -> Kind:
-    """What is known of a controller without importing it.
+    """Return the facts about a controller without importing it.
 
     Raises:
         InputError: an unknown name.
@@ -56,7 +57,7 @@ def build_controller(
     seed: int = 0,
     **options: Any,
 ) -> Controller:
-    """Builds a controller over raw θ in [0, 1]^dim.
+    """Build a controller over raw θ in [0, 1]^dim.
 
     Args:
         name: "gp", "tpe", "cmaes", "ppo" or "random".

@@ -1,4 +1,6 @@
-"""What every controller is: raw θ in [0, 1]^d out, rewards in, and a state that goes on where it stopped."""
+"""The interface of every controller: it proposes raw θ in [0, 1]^d, learns from rewards, and can save and load its
+state.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +16,12 @@ import numpy.typing as npt
 from autoseg.errors import InputError, unknown_name
 
 FloatArray = npt.NDArray[np.float64]
-Round = tuple[FloatArray, FloatArray]  # candidates (n, d) and what was told of them, (n,), NaN for failed
+Round = tuple[FloatArray, FloatArray]  # candidates (n, d) and their rewards (n,), NaN for failed
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What every controller is told.
+    """Settings that all controllers have.
 
     Args:
         dim: d, the number of coordinates of θ.
@@ -46,12 +48,12 @@ class Settings:
 
     @property
     def start(self) -> FloatArray:
-        """(d,): the mean, or the middle of the cube if none was given."""
+        """The mean, (d,), or the middle of the cube if none was given."""
         return np.full(self.dim, 0.5) if self.mean is None else np.array(self.mean)
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> Self:
-        """Settings from names and values.
+        """Build settings from names and values.
 
         Raises:
             InputError: a name is not a setting of this controller, or a value is wrong.
@@ -65,7 +67,7 @@ class Settings:
 
 
 class Controller(ABC):
-    """Proposes candidates and learns from their rewards; it only ever maximises.
+    """Proposes candidates and learns from their rewards, which it maximises.
 
     Loading a state replaces everything, the settings included: the controller goes on as the saved one would.
     """
@@ -75,10 +77,10 @@ class Controller(ABC):
 
     def __init__(self, settings: Any) -> None:
         self.settings = settings
-        self.round = 0  # tells so far
+        self.round = 0  # number of `tell` calls so far
 
     def ask(self, n: int) -> FloatArray:
-        """Returns (n, d) float64 raw θ in [0, 1].
+        """Return (n, d) float64 raw θ in [0, 1].
 
         Raises:
             InputError: n is not a positive integer.
@@ -87,7 +89,7 @@ class Controller(ABC):
         return self._propose(n)
 
     def tell(self, thetas: npt.ArrayLike, rewards: npt.ArrayLike) -> None:
-        """Learns from one round.
+        """Learn from one round.
 
         Args:
             thetas: (n, d) in [0, 1], in the order in which they were asked for.
@@ -101,29 +103,32 @@ class Controller(ABC):
         self.round += 1
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain data (JSON keeps every bit), with the state of every random generator in it."""
+        """Return the state as plain data (JSON keeps every bit), with the state of every random generator in it."""
         return {**self.brief_state(), **self._record()}
 
     def brief_state(self) -> dict[str, Any]:
-        """What of `state_dict()` is not in a record of the rounds: of the same size after any number of them."""
+        """Return the part of `state_dict()` that a record of the rounds does not have.
+
+        Its size does not grow with the rounds.
+        """
         settings = asdict(self.settings)
         settings["mean"] = None if settings["mean"] is None else list(settings["mean"])
         return {"controller": self.name, "settings": settings, "round": self.round, **self._state()}
 
     def load_brief_state(self, state: Mapping[str, Any], rounds: Sequence[Round]) -> None:
-        """Goes on from `brief_state()`.
+        """Resume from `brief_state()`.
 
         Args:
-            state: as saved.
-            rounds: every round told until then, asked for and told as a whole.
+            state: the saved state.
+            rounds: every round so far; each was asked for and told as a whole.
 
         Raises:
-            InputError: as `load_state_dict`.
+            InputError: as in `load_state_dict`.
         """
         self.load_state_dict({**state, **self._record_of(rounds)})
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from `state_dict()`.
+        """Resume from `state_dict()`.
 
         Raises:
             InputError: the state belongs to another controller or dimension, or is damaged.
@@ -146,11 +151,11 @@ class Controller(ABC):
         vars(self).update(vars(saved))  # all or nothing
 
     def _record(self) -> dict[str, Any]:
-        """The part of the state that grows with the rounds, where there is one."""
+        """Return the part of the state that grows with the rounds, if there is one."""
         return {}
 
     def _record_of(self, rounds: Sequence[Round]) -> dict[str, Any]:
-        """What `_record` is after these rounds."""
+        """Return the value that `_record` has after these rounds."""
         return {}
 
     @abstractmethod
@@ -160,7 +165,7 @@ class Controller(ABC):
     def _learn(self, thetas: FloatArray, rewards: FloatArray) -> None: ...
 
     def _state(self) -> dict[str, Any]:
-        """The rest of the state."""
+        """Return the rest of the state."""
         return {}
 
     @abstractmethod
@@ -168,26 +173,26 @@ class Controller(ABC):
 
 
 def check_integer(field: str, value: object, least: int, most: float = math.inf) -> None:
-    """Raises InputError unless `value` is an integer from `least` to `most`."""
+    """Raise InputError unless `value` is an integer from `least` to `most`."""
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         limit = f" and at most {most:.0f}" if most < math.inf else ""
         raise InputError(field, f"a whole number of at least {least}{limit}", repr(value))
 
 
 def check_number(field: str, value: object, above: float = 0.0) -> None:
-    """Raises InputError unless `value` is a finite number greater than `above`."""
+    """Raise InputError unless `value` is a finite number greater than `above`."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not above < value < math.inf:
         raise InputError(field, f"a finite number above {above:g}", repr(value))
 
 
 def check_choice(field: str, value: str, known: Sequence[str]) -> None:
-    """Raises InputError, naming the nearest known ones, unless `value` is one of `known`."""
+    """Raise InputError, naming the nearest known ones, unless `value` is one of `known`."""
     if value not in known:
         raise unknown_name(field, str(value), known)
 
 
 def check_thetas(field: str, thetas: npt.ArrayLike, dim: int) -> FloatArray:
-    """Returns (n, d) float64, n >= 1, every entry in [0, 1]; raises InputError otherwise."""
+    """Return (n, d) float64, n >= 1, every entry in [0, 1]; raise InputError otherwise."""
     try:
         array = np.array(thetas, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -201,7 +206,7 @@ def check_thetas(field: str, thetas: npt.ArrayLike, dim: int) -> FloatArray:
 
 
 def check_rewards(rewards: npt.ArrayLike, count: int) -> FloatArray:
-    """Returns (n,) float64, finite or NaN; raises InputError otherwise."""
+    """Return (n,) float64, finite or NaN; raise InputError otherwise."""
     try:
         array = np.array(rewards, dtype=np.float64)
     except (TypeError, ValueError) as error:

@@ -23,10 +23,10 @@ class CMAESController(ReplayController):
 
 
 class _Population:
-    """A `cmaes.CMA` that may be told any number of candidates at a time.
+    """A `cmaes.CMA` that accepts any number of candidates at a time.
 
-    The library learns from exactly one population at a time. Its size is the number first asked for, at least
-    4; candidates told wait until as many have come together.
+    The library learns from exactly one population at a time. Its size is the `n` of the first call, at least
+    4; candidates that were told wait until there are enough for a population.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -46,12 +46,12 @@ class _Population:
         return self._cma
 
     def ask(self, n: int) -> FloatArray:
-        """Returns (n, d) in [0, 1]: draws outside are drawn again, the last resort is the bound."""
+        """Return (n, d) in [0, 1]: draws outside are repeated, and in the end clipped to the bound."""
         cma = self._started(n)
         return np.stack([cma.ask() for _ in range(n)])
 
     def tell(self, thetas: FloatArray, rewards: FloatArray) -> None:
-        """Passes on every whole population; a round in which all failed has no order and is left out."""
+        """Pass every whole population to the library; a round in which all failed has no order and is left out."""
         cma = self._started(len(thetas))
         if np.isnan(rewards).all():
             return

@@ -18,15 +18,15 @@ import optuna
 from autoseg.controllers.base import Controller, FloatArray, Round, Settings, check_integer, check_rewards, check_thetas
 from autoseg.controllers.replay import worst_for_failed
 
-MOST = 300  # of those told, what the process sees: its time grows with their cube
+MOST = 300  # most candidates that the process is fitted to: its time grows with their cube
 
 
 @dataclass(frozen=True)
 class GPSettings(Settings):
-    """Options of "gp"; `std` plays no part, and `mean`, if given, is its first candidate.
+    """Options of "gp"; `std` is not used, and `mean`, if given, is its first candidate.
 
     Args:
-        startup: candidates told before the model takes over; those before are drawn uniformly.
+        startup: number of rewards before the model is used; candidates before that are drawn uniformly.
     """
 
     startup: int = 8
@@ -37,10 +37,10 @@ class GPSettings(Settings):
 
 
 class GPController(Controller):
-    """A study is made anew at every `ask`, of what was told: the record and the number of asks are the whole state.
+    """A study is built again at every `ask` from all rewards: the record and the number of asks are the whole state.
 
-    An ask for 8 candidates of 6 numbers takes 1.6 s of a CPU after 300 told, and would take 9 s after 1,000: from there
-    on the process sees the `MOST` that `informative` chooses. (docs/search_efficiency.md says what that costs.)
+    Asking for 8 candidates of 6 numbers takes 1.6 s of a CPU after 300 rewards, and would take 9 s after 1,000: above
+    300, the process only sees the `MOST` that `informative` chooses. (docs/search_efficiency.md says what that costs.)
     """
 
     name: ClassVar[str] = "gp"
@@ -52,7 +52,7 @@ class GPController(Controller):
         self._space: dict[str, optuna.distributions.BaseDistribution] = {
             name: optuna.distributions.FloatDistribution(0.0, 1.0) for name in self._names
         }
-        self._asks = 0  # so far: each has random numbers of its own
+        self._asks = 0  # number of asks so far: each has random numbers of its own
         self._thetas: list[list[float]] = []
         self._rewards: list[float] = []
 
@@ -65,7 +65,7 @@ class GPController(Controller):
 
     @property
     def _started(self) -> bool:
-        """Whether the process has enough to go on; the rounds before wait neither for SciPy nor for torch."""
+        """Whether there are enough rewards for the process; the rounds before import neither SciPy nor torch."""
         return len(self._rewards) >= self.settings.startup
 
     def _study(self) -> optuna.Study:
@@ -84,13 +84,13 @@ class GPController(Controller):
         return study
 
     def _seen(self) -> list[int]:
-        """Which of those told the process is to see, in their order."""
+        """Return the indices of the candidates that the process is fitted to, ascending."""
         if len(self._rewards) <= MOST:
             return list(range(len(self._rewards)))
         return informative(np.array(self._thetas), np.array(self._rewards), MOST)
 
     def _learn(self, thetas: FloatArray, rewards: FloatArray) -> None:
-        """A round in which all failed teaches nothing."""
+        """Store the rewards of a round; one in which all failed is left out."""
         rewards = worst_for_failed(rewards)
         if not np.isnan(rewards).any():
             self._thetas += thetas.tolist()
@@ -118,15 +118,15 @@ class GPController(Controller):
 
 
 def informative(thetas: FloatArray, rewards: FloatArray, most: int) -> list[int]:
-    """A subset of the data for a Gaussian process: half of it the best, half of it what lies farthest from the rest.
+    """Return a subset of the data for a Gaussian process: half of it the best, half the points farthest from the rest.
 
-    The best say where the optimum is, the others, one by one the farthest from all chosen before (Gonzalez 1985), that
-    it is nowhere else. With the latest in their place, what was tried first would be forgotten and tried again.
+    The best say where the optimum is; the others, each the farthest from all chosen before (Gonzalez 1985), that
+    it is nowhere else. If the latest were chosen instead, the first ones would be forgotten and tried again.
 
     Args:
         thetas: (n, d).
         rewards: (n,), no NaN.
-        most: how many to choose, at most n.
+        most: number to choose, at most n.
 
     Returns:
         Their indices, ascending.
@@ -145,7 +145,7 @@ def informative(thetas: FloatArray, rewards: FloatArray, most: int) -> list[int]
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No line for every study; what is warned of, no user can mend."""
+    """Silence Optuna's line for every study, and warnings that no user can act on."""
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
@@ -158,7 +158,7 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """The same sums whatever the machine does besides; matrices are too small for a second."""
+    """Use one thread, so that sums do not depend on the machine's load; the matrices are too small for more."""
     import torch
 
     threads = torch.get_num_threads()

@@ -77,11 +77,11 @@ class PPOSettings(Settings):
 
     @property
     def start(self) -> FloatArray:
-        """(d,): where the policy's mean starts, 0.001 inside the bounds or more."""
+        """The start of the policy's mean, (d,), at least 0.001 inside the bounds."""
         return super().start.clip(_MARGIN, 1.0 - _MARGIN)
 
     def std_at(self, round: int) -> float:
-        """The std of a round, counted from 0."""
+        """Return the std of a round, counted from 0."""
         if self.std_end is None or self.rounds is None:
             return self.std
         share = min(round / max(self.rounds - 1, 1), 1.0)
@@ -103,19 +103,19 @@ class RoundBuffer(RolloutBuffer):
         super().__init__(*args, **kwargs)
 
     def resize(self, count: int) -> None:
-        """Empties the buffer and makes room for `count` candidates."""
+        """Empty the buffer and make room for `count` candidates."""
         self.buffer_size = count
         self.reset()
 
     def reset(self) -> None:
-        """Empties the buffer."""
+        """Empty the buffer."""
         super().reset()
         shape = (self.buffer_size, self.n_envs)
         self.rewards, self.values, self.advantages, self.returns = np.zeros((4, *shape))
         self.log_probs = np.zeros((self.buffer_size, self.action_dim if self.per_dimension else 1))
 
     def get(self, batch_size: int | None = None) -> Generator[RolloutBufferSamples, None, None]:
-        """The whole round as one batch, whatever `batch_size` says."""
+        """Yield the whole round as one batch; `batch_size` is ignored."""
         advantages = self.advantages[:, 0]
         if self.per_dimension:
             advantages = np.repeat(advantages * self.action_dim, self.action_dim)
@@ -131,7 +131,7 @@ class RoundBuffer(RolloutBuffer):
 
 
 def _build_ppo(settings: PPOSettings) -> PPO:
-    """SB3's PPO without an environment, as `PPO.load` makes it; it draws from no random generator."""
+    """Build SB3's PPO without an environment, as `PPO.load` does; this draws from no random generator."""
     per_dimension = settings.ratio == "per_dimension"
     ppo = PPO(
         TruncatedNormalPolicy,
@@ -183,7 +183,7 @@ class PPOController(Controller):
 
     @property
     def mean(self) -> FloatArray:
-        """(d,) the policy's mean, where its density is highest."""
+        """The policy's mean, (d,), where its density is highest."""
         return torch.sigmoid(self._policy.mean_logits.detach()).numpy()
 
     @property
@@ -201,7 +201,7 @@ class PPOController(Controller):
         return thetas
 
     def _learn(self, thetas: FloatArray, rewards: FloatArray) -> None:
-        """One PPO update on the candidates that have a reward; none has: no update."""
+        """Do one PPO update on the candidates that have a reward; if none has, do nothing."""
         valid = np.isfinite(rewards)
         if not valid.any():
             return
@@ -215,7 +215,7 @@ class PPOController(Controller):
             raise AutosegError("The PPO update overflowed; a larger std or ratio=per_dimension avoids it.")
 
     def _fill(self, thetas: FloatArray, rewards: FloatArray, baseline: float) -> None:
-        """Puts the round into the rollout buffer, every candidate an episode of one step."""
+        """Put the round into the rollout buffer, every candidate as an episode of one step."""
         buffer = cast(RoundBuffer, self._ppo.rollout_buffer)
         buffer.resize(len(thetas))
         obs, start, value = np.zeros(1), np.ones(1), torch.tensor([baseline], dtype=torch.float64)
@@ -247,7 +247,7 @@ class PPOController(Controller):
 
 
 def _vector(values: object, shape: tuple[int, ...]) -> torch.Tensor:
-    """A float64 tensor of exactly this shape, from a state."""
+    """Return values of a state as a float64 tensor of exactly this shape."""
     tensor = torch.tensor(values, dtype=torch.float64)
     if tensor.shape != shape or not bool(tensor.isfinite().all()):
         raise ValueError(f"{shape} finite numbers expected, shape {tuple(tensor.shape)} found")

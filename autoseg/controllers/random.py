@@ -11,7 +11,7 @@ from autoseg.controllers.base import Controller, FloatArray, Settings
 
 
 class RandomController(Controller):
-    """Uniform on [0, 1]^d; learns nothing, so `mean` and `std` play no part."""
+    """Uniform on [0, 1]^d; learns nothing, so `mean` and `std` are not used."""
 
     name: ClassVar[str] = "random"
 
@@ -23,7 +23,7 @@ class RandomController(Controller):
         return self._rng.random((n, self.settings.dim))
 
     def _learn(self, thetas: FloatArray, rewards: FloatArray) -> None:
-        """Rewards change nothing here."""
+        """Do nothing: rewards change nothing here."""
 
     def _state(self) -> dict[str, Any]:
         return {"rng": self._rng.bit_generator.state}

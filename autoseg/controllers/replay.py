@@ -1,7 +1,7 @@
-"""Controllers around a library's optimiser: their state is the record of what was asked and told.
+"""Controllers around a library's optimiser; their state is the record of all calls of `ask` and `tell`.
 
 The libraries keep their state in private fields, or in a pickle. They are deterministic given a seed and the
-order of calls: the record (plain data) replayed into a fresh optimiser gives the same bits.
+order of calls: the record (plain data) replayed into a new optimiser gives the same bits.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from autoseg.controllers.base import Controller, FloatArray, Round, check_reward
 
 
 class Optimizer(Protocol):
-    """What is replayed: maximises, deterministic given its construction and the order of calls."""
+    """An optimiser that can be replayed: it maximises, and depends only on its construction and the order of calls."""
 
     def ask(self, n: int) -> FloatArray:
-        """Returns (n, d) in [0, 1]."""
+        """Return (n, d) in [0, 1]."""
         ...
 
     def tell(self, thetas: FloatArray, rewards: FloatArray) -> None:
-        """Learns from (n, d) and (n,) finite rewards; all NaN: the round taught nothing."""
+        """Learn from (n, d) and (n,) finite rewards; all NaN: every candidate of the round failed."""
         ...
 
 
 class ReplayController(Controller):
-    """A controller whose subclass says only which optimiser it drives."""
+    """A controller around an optimiser, which the subclass builds."""
 
     def __init__(self, settings: Any) -> None:
         super().__init__(settings)
@@ -37,7 +37,7 @@ class ReplayController(Controller):
 
     @abstractmethod
     def _build(self) -> Optimizer:
-        """A fresh optimiser from `self.settings`."""
+        """Build a new optimiser from `self.settings`."""
 
     def _propose(self, n: int) -> FloatArray:
         self._events.append({"ask": int(n)})
@@ -67,9 +67,9 @@ class ReplayController(Controller):
 
 
 def worst_for_failed(rewards: FloatArray) -> FloatArray:
-    """NaN becomes the worst of its round, just below its lowest reward; a round of NaN alone stays as it is.
+    """Replace NaN by a reward just below the lowest of its round; a round of NaN alone stays unchanged.
 
-    Below, not equal: where a single candidate succeeded, it must still rank above those that failed.
+    Below, not equal: a single candidate that succeeded must still rank above those that failed.
     """
     failed = np.isnan(rewards)
     if failed.all():

@@ -16,7 +16,7 @@ from autoseg.controllers.replay import Optimizer, ReplayController
 
 @dataclass(frozen=True)
 class TPESettings(GPSettings):
-    """Options of "tpe", those of "gp"."""
+    """Options of "tpe", the same as those of "gp"."""
 
     startup: int = 10
 
@@ -32,7 +32,7 @@ class TPEController(ReplayController):
 
 
 class _Study:
-    """An in-memory study of d floats; candidates asked for and not yet told count as poor ones."""
+    """An in-memory study of d floats; candidates without a reward yet count as poor ones."""
 
     def __init__(self, settings: TPESettings) -> None:
         self._names = [f"x{i:04d}" for i in range(settings.dim)]  # Optuna sorts them
@@ -47,7 +47,7 @@ class _Study:
             self._study.enqueue_trial(dict(zip(self._names, settings.mean, strict=True)))
 
     def ask(self, n: int) -> FloatArray:
-        """Returns (n, d) in [0, 1]."""
+        """Return (n, d) in [0, 1]."""
         trials = [self._study.ask(dict(self._space)) for _ in range(n)]
         thetas = np.array([[trial.params[name] for name in self._names] for trial in trials])
         for trial, theta in zip(trials, thetas.tolist(), strict=True):
@@ -55,7 +55,10 @@ class _Study:
         return thetas
 
     def tell(self, thetas: FloatArray, rewards: FloatArray) -> None:
-        """Candidates that were never asked for are added; a round in which all failed is recorded as such."""
+        """Record the rewards.
+
+        Candidates that this study did not propose are added, failed ones are recorded as failed.
+        """
         for theta, reward in zip(thetas.tolist(), rewards.tolist(), strict=True):
             waiting = self._pending.get(tuple(theta), [])
             failed = np.isnan(reward)

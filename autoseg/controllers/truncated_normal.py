@@ -27,8 +27,8 @@ class TruncatedNormal(torch.distributions.Distribution):
     """Normal(loc, scale²) restricted to [0, 1], elementwise.
 
     Args:
-        loc: (...,) float64 in [0, 1], the mode; gradient flows through it, through the normaliser as well.
-        scale: standard deviation of the normal before it is cut, > 0.
+        loc: (...,) float64 in [0, 1], the mode; gradient flows through it, also through the normaliser.
+        scale: standard deviation of the normal before truncation, > 0.
     """
 
     def __init__(self, loc: Tensor, scale: float) -> None:
@@ -38,7 +38,7 @@ class TruncatedNormal(torch.distributions.Distribution):
 
     @property
     def mass(self) -> Tensor:
-        """(...,): what the uncut normal puts on [0, 1].
+        """The probability that the untruncated normal has on [0, 1], (...,).
 
         A difference of two cumulative probabilities cancels in the tails; with `loc` inside the interval it
         is the sum of the masses on either side of `loc`, of one sign and exact to rounding for every scale.
@@ -46,12 +46,12 @@ class TruncatedNormal(torch.distributions.Distribution):
         return 0.5 * (torch.erf(self._beta / _SQRT2) + torch.erf(-self._alpha / _SQRT2))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log density of each coordinate, (...,); `value` in [0, 1]."""
+        """Return the log density of each coordinate, (...,); `value` in [0, 1]."""
         z = (value - self.loc) / self.scale
         return -0.5 * z.square() - _LOG_SQRT_2PI - math.log(self.scale) - self.mass.log()
 
     def icdf(self, value: Tensor) -> Tensor:
-        """The quantile of each probability in [0, 1]; the result lies strictly inside (0, 1).
+        """Return the quantile of each probability in [0, 1]; the result lies strictly inside (0, 1).
 
         Each half is inverted from its own tail, where probabilities are small and therefore exact.
         """
@@ -63,19 +63,19 @@ class TruncatedNormal(torch.distributions.Distribution):
 
 
 class TruncatedNormalPolicy(ActorCriticPolicy):
-    """A policy that knows nothing but its mean: observations play no part, the value of every state is 0.
+    """A policy that learns only its mean: observations are ignored, the value of every state is 0.
 
-    It has what SB3's update asks for; candidates are drawn by the controller, not by SB3's `collect_rollouts`.
+    It has the methods that SB3's update needs; candidates are drawn by the controller, not by SB3's `collect_rollouts`.
 
     Args:
         observation_space: any; a search has no state to observe.
         action_space: Box(0, 1, (d,)).
         lr_schedule: SB3's schedule, called with the remaining progress.
         mean: (d,) initial mean, strictly inside (0, 1).
-        std: of every coordinate; not learnt, the owner may change it between rounds.
+        std: std of every coordinate; not learnt, the controller may change it between rounds.
         per_dimension: `evaluate_actions` returns the n·d log densities of single coordinates instead of the n
             of whole candidates, so that SB3's loss forms and clips one ratio per coordinate.
-        **kwargs: of `ActorCriticPolicy`; its Adam is built with eps 1e-8, torch's default and the release's.
+        **kwargs: arguments of `ActorCriticPolicy`; its Adam is built with eps 1e-8, torch's default and the release's.
     """
 
     def __init__(
@@ -95,21 +95,23 @@ class TruncatedNormalPolicy(ActorCriticPolicy):
             self.mean_logits.copy_(torch.logit(torch.as_tensor(mean, dtype=torch.float64)))
 
     def _build(self, lr_schedule: Callable[[float], float]) -> None:
-        """Called by SB3's constructor in place of its networks."""
+        """Create the mean and its optimiser; SB3's constructor calls this to build its networks."""
         # mean = sigmoid(logits)
         self.mean_logits = nn.Parameter(torch.zeros(get_action_dim(self.action_space), dtype=torch.float64))
         options = {"lr": lr_schedule(1.0), **self.optimizer_kwargs}
         self.optimizer = self.optimizer_class([self.mean_logits], **options)
 
     def candidates(self, n: int) -> TruncatedNormal:
-        """The distribution of n candidates, (n, d)."""
+        """Return the distribution of n candidates, (n, d)."""
         return TruncatedNormal(torch.sigmoid(self.mean_logits.expand(n, -1)), self.std)
 
     def evaluate_actions(self, obs: Any, actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Values (n, 1), log densities (n,) or (n·d,), row by row, and no entropy: it has no term in the loss."""
+        """Return values (n, 1), log densities (n,) or (n·d,), row by row, and no entropy: it has no term in the
+        loss.
+        """
         log_prob = self.candidates(len(actions)).log_prob(actions)
         return self.predict_values(obs), log_prob.flatten() if self.per_dimension else log_prob.sum(dim=1), None
 
     def predict_values(self, obs: Any) -> Tensor:
-        """(n, 1) zeros: there is no critic, the baseline stands in its place."""
+        """Return (n, 1) zeros: there is no critic, the baseline takes its place."""
         return torch.zeros(len(obs), 1, dtype=torch.float64)
