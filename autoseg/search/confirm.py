@@ -146,9 +146,7 @@ def _row(records: Sequence[TrialRecord], target: str) -> Row:
         kind=records[0].kind,
         theta=records[0].theta,
         reward=fmean(record.reward for record in complete) if complete else math.nan,
-        scores={
-            name: fmean(r.scores[name] for r in complete) for name in shared
-        },  # a user's own may be missing in some
+        scores={name: fmean(r.scores[name] for r in complete) for name in shared},  # a user's own may be missing
     )
 
 

@@ -1,19 +1,19 @@
 """Training and evaluation: one network, one loop, one evaluator, for proxies and comparisons.
 
-The plain path, in the order in which a training goes through it; read these and you know what a training computes:
+The modules in the order in which a training uses them; read these to know what a training computes:
 
-* `models`: an mmsegmentation config becomes a `Segmentor`, a function from images to logits (`stand_ins` keep that
+* `models`: turns an mmsegmentation config into a `Segmentor`, a function from images to logits (`stand_ins` keep that
   import small, `weights` and `checkpoint` read files of weights without executing them, `resize` upsamples logits);
 * `batches`: the stream of augmented batches, drawn from the seed alone;
-* `targets`: what the labels of a batch become (`proxy.labels`: as they are, smoothed, a teacher's ...);
+* `targets`: turns a batch's labels into targets (`proxy.labels`: unchanged, smoothed, a teacher's ...);
 * `loop`: forward, loss, backward, step; `schedule` is its optimiser and learning rate, `precision` its number format,
-  threads and seeds, `state` a copy of it that another process can go on from;
+  threads and seeds, `state` a copy of its state that another process can go on from;
 * `evaluate`: whole images to exact metrics.
 
-Two options save work and change nothing else: `frozen` (`proxy.backbone=frozen`) stores what a fixed backbone makes of
-the batches, and `cuda_graph` (`proxy.cuda_graph`) has a GPU repeat a captured iteration.
+Two options save work and change no result: `frozen` (`proxy.backbone=frozen`) stores the features that a fixed backbone
+computes from the batches, and `cuda_graph` (`proxy.cuda_graph`) replays a captured iteration on a GPU.
 
-`layers/` has the layers of small networks faster on a CPU; `models` puts them in, and nothing else knows of them.
+`layers/` has the layers of small networks, faster on a CPU; `models` inserts them, and no other module uses them.
 """
 
 from autoseg.training.batches import Batches

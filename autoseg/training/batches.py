@@ -18,7 +18,7 @@ Batch = tuple[Tensor | Features, Tensor, dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class Drawn:
-    """What n iterations are made of, on the training device: a row each."""
+    """The random numbers of n iterations, on the training device, one row each."""
 
     picked: Tensor  # (n, B) int64, places among the rows trained on
     index: Tensor  # (n, B) int64, those of the images
@@ -29,19 +29,21 @@ class Batches:
     """Augmented batches of a data set held as two uint8 tensors, drawn from the seed alone.
 
     Every pass over the images has its own random order; a batch may reach from one pass into the next. Loss,
-    model and device have no say in what is drawn, so all candidates of a search see the same pixels.
+    model and device have no influence on the draws, so all candidates of a search see the same pixels.
 
     Args:
         images: (N, 3, H, W) uint8, on the training device (or memory-mapped, for the CPU).
         labels: (N, H, W) uint8, there too; or (N, R, H, W), one per annotator.
         rows: (M,) int64 CPU indices of the images to train on.
         augment: scale, crop, flip, colours.
-        extra: what `loss.prepare` made of the labels of `rows`: maps (M, K, H, W), which are cropped and
+        extra: what `loss.prepare` returned for the labels of `rows`: maps (M, K, H, W), which are cropped and
             flipped with the images, and constants of any other shape.
-        seed, iters, batch_size: what to draw, how often, how much.
+        seed: seed of all draws.
+        iters: number of batches.
+        batch_size: images per batch.
 
     Attributes:
-        stored: what a frozen backbone makes of these very batches, to be handed out instead of images; None: images.
+        stored: a frozen backbone's features of exactly these batches, yielded instead of images; None: images.
     """
 
     def __init__(
@@ -68,15 +70,17 @@ class Batches:
         return len(self.order)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Images (B, 3, crop, crop) float32 or their features, labels (B, [R,] crop, crop) int64, extras; of all."""
+        """Yield images (B, 3, crop, crop) float32 or their features, labels (B, [R,] crop, crop) int64, and extras."""
         drawn = self.drawn(0, len(self))
         for iteration, place in enumerate(torch.arange(len(self), device=self.images.device).split(1)):
             yield self.batch(drawn, place, iteration)
 
     def drawn(self, first: int, last: int) -> Drawn:
-        """All that iterations first, ..., last - 1 need from the host, drawn and moved to the device in one go.
+        """Draw everything that iterations first, ..., last - 1 need from the host, and move it to the device in one
+        transfer.
 
-        A transfer in every iteration would wait for the device. `generator` is left where `last` begins.
+        A transfer in every iteration would wait for the device. Afterwards `generator` is where iteration `last`
+        begins.
         """
         order, device = self.order[first:last], self.images.device
         size = (self.images.shape[-2], self.images.shape[-1])
@@ -84,12 +88,12 @@ class Batches:
         return Drawn(order.to(device), self.rows[order].to(device), numbers.to(device))
 
     def batch(self, drawn: Drawn, place: Tensor, iteration: int) -> Batch:
-        """One batch: inputs, labels and extras, as `__iter__` yields them.
+        """Return one batch: inputs, labels and extras, as `__iter__` yields them.
 
         Args:
-            drawn: what was drawn.
-            place: (1,) int64 on the device, which of its rows.
-            iteration: the same as a number; read for stored features alone.
+            drawn: from `drawn`.
+            place: (1,) int64 on the device, the row of `drawn`.
+            iteration: number of the iteration; only used to read stored features.
         """
         index = drawn.index.index_select(0, place)[0]
         draw = self.augment.placed(drawn.numbers, place)

@@ -1,4 +1,4 @@
-"""Files of torch and mmengine, read without executing anything that is in them."""
+"""Reads files of torch and mmengine without executing any code in them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STATISTICS = ("min", "max", "mean", "current")
 
 
 def _statistic(owner: Any, name: Any) -> Any:
-    """Stands for `getattr` in a checkpoint: mmengine's curves name their statistics by it, and nothing else may."""
+    """Replace `getattr` in a checkpoint: mmengine's curves name their statistics by it; every other use is refused."""
     from mmengine.logging import HistoryBuffer
 
     if owner is HistoryBuffer and name in STATISTICS:
@@ -30,9 +30,10 @@ def _statistic(owner: Any, name: Any) -> Any:
 
 @cache
 def _harmless() -> list[Any]:
-    """Beside tensors and plain data, what mmengine itself puts into a checkpoint: its curves, as numpy arrays.
+    """Return the types that mmengine stores in a checkpoint besides tensors and plain data: its curves, as numpy
+    arrays.
 
-    None of these runs code of the file's choosing.
+    None of these runs code that the file chooses.
     """
     from mmengine.logging import HistoryBuffer  # here, since mmengine takes long to import
     from numpy._core.multiarray import _reconstruct, scalar
@@ -45,11 +46,11 @@ def _harmless() -> list[Any]:
 
 
 def read_pth(path: str | Path, field: str, map_location: Any = "cpu") -> Any:
-    """The content of a file that torch or mmengine saved: weights alone, or a checkpoint with all that goes with it.
+    """Return the content of a file that torch or mmengine saved: weights alone, or a whole checkpoint.
 
     Args:
         path: a `.pth` file.
-        field: where the user named it.
+        field: the argument in which the user named it.
         map_location: as in `torch.load`.
 
     Raises:
@@ -73,7 +74,10 @@ def read_pth(path: str | Path, field: str, map_location: Any = "cpu") -> Any:
 
 
 def read_checkpoint(path: str | Path, field: str = "checkpoint", map_location: Any = "cpu") -> dict[str, Any]:
-    """The content of a checkpoint that mmengine saved, see `read_pth`: weights, optimiser, schedule, logged curves."""
+    """Return the content of a checkpoint that mmengine saved: weights, optimiser, schedule, logged curves.
+
+    See `read_pth`.
+    """
     content = read_pth(path, field, map_location)
     if not isinstance(content, Mapping):
         raise InputError(field, "a checkpoint", f"{path}, which holds something else")
@@ -82,10 +86,10 @@ def read_checkpoint(path: str | Path, field: str = "checkpoint", map_location: A
 
 @cache
 def guard() -> None:
-    """Have mmengine read files as we do, in this process from now on, wherever a config names one.
+    """Make mmengine read every file that a config names as safely as this module does, from now on in this process.
 
-    It reads weights safely and, where that fails, unpickles whatever the file holds; it unpickles `.pkl`, and takes
-    tags of YAML that call functions. And it downloads what has an address.
+    By itself, mmengine reads weights safely but, if that fails, unpickles any content; it unpickles `.pkl`, takes
+    tags of YAML that call functions, and downloads what has an address.
     """
     from mmengine.fileio import BaseStorageBackend, register_backend
     from mmengine.fileio.handlers import PickleHandler, YamlHandler, register_handler
@@ -117,14 +121,14 @@ def guard() -> None:
 
 
 def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """Mmengine calls it, and names the part after `load_from_` in its log."""
+    """Read a checkpoint for mmengine, which calls this and shows the part of the name after `load_from_` in its log."""
     path = Path(filename).expanduser()
     content = read_checkpoint(path, map_location=map_location)
     if isinstance(meta := content.get("meta"), dict):
         meta.pop("config", None)  # mmengine, which does not write it, runs it as Python
     hub = content.get("message_hub")
     if isinstance(known := hub.get("runtime_info") if isinstance(hub, dict) else None, dict):
-        # Names of older checkpoints, which it removes in time: of no other folder's.
+        # Names of older checkpoints, which mmengine removes in time: none of another folder may be among them.
         steps = known.get("keep_ckpt_ids")
         known["keep_ckpt_ids"] = [step for step in steps if isinstance(step, int)] if isinstance(steps, list) else []
         for name in [name for name in known if str(name).startswith("best_ckpt")]:
@@ -144,7 +148,7 @@ def _not_here(address: str) -> InputError:
 
 
 def check_file(path: str | Path, field: str) -> None:
-    """Refuse what is no file.
+    """Raise if a path is not a file.
 
     Raises:
         InputError: there is nothing of that name, or a folder.
@@ -155,20 +159,20 @@ def check_file(path: str | Path, field: str) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """Why a file was refused, without torch's advice to open it all the same."""
+    """Return why a file was refused, without torch's advice to open it all the same."""
     if isinstance(error, KeyError | IndexError | EOFError):
         return "no file of torch.save"
     said, first = str(error), first_line(error)
     if first.startswith("PytorchStreamReader"):
         return "damaged or not complete"
-    never = "Trying to load "  # of a module that torch never takes
+    never = "Trying to load "  # begins torch's message about a module it never loads
     blocked = [line.removeprefix(never).rstrip(".") for line in said.splitlines() if line.startswith(never)]
     found = said.partition("WeightsUnpickler error: ")[2].strip().splitlines() or blocked
     return found[0].partition(" by default")[0] if found else first.partition(". In PyTorch")[0]
 
 
 def last_checkpoint(work_dir: Path, field: str = "resume") -> Path:
-    """The newest checkpoint of a work dir of mmengine's, by the note it keeps there.
+    """Return the newest checkpoint of an mmengine work dir, which a file in it names.
 
     Raises:
         InputError: it has none.

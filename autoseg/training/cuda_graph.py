@@ -1,7 +1,8 @@
-"""An iteration put into a CUDA graph and replayed: one launch instead of the hundreds of an iteration's kernels.
+"""Captures an iteration in a CUDA graph and replays it: one launch instead of an iteration's hundreds of kernels.
 
-A replay repeats every kernel with the arguments and addresses it had and runs no Python. So an iteration may be
-replayed if it differs from the next in tensors alone, and if nothing in it waits for the device (`check_replayable`).
+A replay repeats every kernel with the same arguments and addresses and runs no Python. So an iteration may be
+replayed only if the next one differs from it in tensors alone, and if nothing in it waits for the device
+(`check_replayable`).
 
 Nothing here has run on a GPU yet. What is tested on a CPU is that a training replayed operation by operation, on the
 same memory and without Python, ends as the plain one, bit for bit.
@@ -29,16 +30,16 @@ Step = Callable[[], None]
 
 
 class Recorder(Protocol):
-    """What a step is captured by."""
+    """The interface of an object that captures a step."""
 
     def warm_up(self, step: Step) -> None:
-        """Do a step where it is going to be captured."""
+        """Run a step in the place where it will be captured."""
 
     def capture(self, step: Step) -> None:
-        """Do a step and keep it."""
+        """Run a step and record it."""
 
     def replay(self) -> None:
-        """Do once more what was kept."""
+        """Run the recorded step once more."""
 
 
 class CudaGraph:
@@ -55,7 +56,7 @@ class CudaGraph:
         self._graph = torch.cuda.CUDAGraph()
 
     def warm_up(self, step: Step) -> None:
-        """See `Recorder`; torch asks for another stream than the current one."""
+        """See `Recorder`; torch requires another stream than the current one."""
         current = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
@@ -63,7 +64,7 @@ class CudaGraph:
         current.wait_stream(self._stream)
 
     def capture(self, step: Step) -> None:
-        """See `Recorder`; capturing takes down the kernels without running them."""
+        """See `Recorder`; capturing records the kernels without running them, so the step is replayed once."""
         with torch.cuda.device(self._device), torch.cuda.graph(self._graph, stream=self._stream):
             step()
         self._graph.replay()
@@ -75,18 +76,18 @@ class CudaGraph:
 
 @cache
 def _stream(device: torch.device) -> torch.cuda.Stream:
-    """One for all graphs of a process: cuBLAS keeps a workspace for each it has worked on."""
+    """Return the one stream for all graphs of a process: cuBLAS keeps a workspace for each stream it has run on."""
     return torch.cuda.Stream(device)
 
 
 class Replayed:
-    """A step that is done a few times, then captured, then replayed; each is an iteration of the training."""
+    """A step that is run a few times, then captured, then replayed; each call is an iteration of the training."""
 
     def __init__(self, step: Step, recorder: Recorder) -> None:
         self._step, self._recorder, self._done = step, recorder, 0
 
     def __call__(self) -> None:
-        """The next iteration."""
+        """Run the next iteration."""
         if self._done < WARM_UP:
             self._recorder.warm_up(self._step)
         elif self._done == WARM_UP:
@@ -99,10 +100,10 @@ class Replayed:
 def check_replayable(
     loss: nn.Module, targets: Targets, batches: Batches, proxy: ProxyConfig, precision: Precision
 ) -> None:
-    """Refuse a training whose iterations differ in more than tensors, or wait for the device.
+    """Raise if the iterations of a training differ in more than tensors, or wait for the device.
 
     Raises:
-        InputError: naming what cannot be replayed.
+        InputError: names what cannot be replayed.
     """
     reasons = {
         "proxy.amp=fp16, whose loss scale is looked at on the host; use bf16": precision.dtype is torch.float16,
@@ -120,9 +121,9 @@ def check_replayable(
 
 
 def replayable(loss: nn.Module) -> bool:
-    """Whether one call of a loss is like the next, but for tensors.
+    """Return whether two calls of a loss differ in tensors alone.
 
-    A loss says so by its attribute `replayable`. One without it is taken at its word if it has no `set_progress`: with
-    one, it may be told a number that it reads in Python.
+    A loss says so by its attribute `replayable`. One without it is taken as replayable if it has no `set_progress`: by
+    that it could receive a number that it reads in Python.
     """
     return bool(getattr(loss, "replayable", not hasattr(loss, "set_progress")))

@@ -21,29 +21,29 @@ Evaluated = Metric | MetricSum | ByImage
 
 @dataclass(frozen=True)
 class View:
-    """Whole images, at the size they are stored in, as a network is shown them.
+    """Whole images, at their stored size, as a network gets them.
 
-    Padding is shown and not scored: it is ours, and boundary metrics count what is predicted in void. So an image's
-    last row before padding is its border, as without padding, and no label edge.
+    Padding is shown but not scored: it is not part of the data, and boundary metrics count predictions in void. So an
+    image's last row before padding is its border, as without padding, and not a label edge.
     """
 
     images: Tensor  # (N, 3, H, W) uint8, on the device or memory-mapped for the CPU
-    rows: Tensor  # (M,) int64 CPU indices of those that are shown
+    rows: Tensor  # (M,) int64 CPU indices of the images to show
     precision: Precision  # number format and layout, as in training
     mean: Sequence[float]  # RGB, 0..255, subtracted from the images
-    std: Sequence[float]  # RGB, by which they are divided then
+    std: Sequence[float]  # RGB, by which the images are then divided
     batch_size: int  # images at a time
-    # what the frozen backbone makes of these very images, so that they need not be looked at; or None
+    # the frozen backbone's features of exactly these images, used instead of them; or None
     stored: Stored | None = None
-    # (N, 2) integer CPU: height and width of what is image in each, at the top left; None: all of it
+    # (N, 2) integer CPU: height and width of each image without padding, at the top left; None: no padding
     sizes: Tensor | None = None
 
     def logits(self, model: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
-        """Indices and (N, C, H, W) float32 logits, batch by batch.
+        """Yield indices and (N, C, H, W) float32 logits, batch by batch.
 
         Args:
             model: images (N, 3, H, W) float to a list of logits whose first is the main one. It is in evaluation mode
-                on the way, and in the mode it was in afterwards.
+                meanwhile, and in its previous mode afterwards.
         """
         training = model.training
         model.to(memory_format=self.precision.layout).eval()
@@ -57,7 +57,9 @@ class View:
         model.train(training)
 
     def scored(self, start: int, count: int) -> Iterator[tuple[slice, int, int]]:
-        """Of the images from `rows[start]` on, those next to each other that have one size, with their size."""
+        """Yield slices of neighbouring images of one size, with that size, among the `count` images from `rows[start]`
+        on.
+        """
         height, width = self.images.shape[-2:]
         rows = self.rows[start : start + count]
         sizes = [(height, width)] * count if self.sizes is None else [(h, w) for h, w in self.sizes[rows].tolist()]
@@ -74,20 +76,20 @@ def evaluate(model: nn.Module, view: View, labels: Tensor, metrics: Mapping[str,
     Args:
         model: as `View.logits` takes it.
         view: the images.
-        labels: (N, H, W) uint8, where the images are.
-        metrics: by name; they are updated, not reset. Those with `needs_probs` get softmax probabilities
+        labels: (N, H, W) uint8, on the device of the images.
+        metrics: metrics by name; they are updated, not reset. Those with `needs_probs` get softmax probabilities
             (N, C, H, W) float32 through `update_probs` instead of classes.
 
     Returns:
         A score per metric, in 0..1 for the paper's; NaN where nothing could be counted.
 
     Raises:
-        Diverged: a logit is not finite, as those of finite but huge weights.
+        Diverged: a logit is not finite, as happens with finite but huge weights.
     """
     start = 0
     with torch.inference_mode():
         for index, logits in view.logits(model):
-            if not bool(logits.amax(1).isfinite().all()):  # a class that is masked by -inf is none
+            if not bool(logits.amax(1).isfinite().all()):  # a class may be masked by -inf
                 raise Diverged("a logit of the trained network is not finite")
             truth = labels[index].long()
             for some, height, width in view.scored(start, len(truth)):
@@ -98,7 +100,7 @@ def evaluate(model: nn.Module, view: View, labels: Tensor, metrics: Mapping[str,
 
 
 def predict(model: nn.Module, view: View) -> Tensor:
-    """Predicted classes of the images of a view, (M, H, W) uint8 on the CPU."""
+    """Return the predicted classes of the images of a view, (M, H, W) uint8 on the CPU."""
     with torch.inference_mode():
         return torch.cat([logits.argmax(1).to("cpu", torch.uint8) for _, logits in view.logits(model)])
 

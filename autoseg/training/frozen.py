@@ -1,8 +1,8 @@
-"""A frozen backbone is a fixed function of the images: what it makes of a seed's stream of batches is computed once.
+"""Stores the features of a frozen backbone, which is a fixed function of the images, once for a seed's batches.
 
-All candidates with a seed are shown the same pixels, so the maps of the backbone (in evaluation mode, with the
-statistics it came with) are kept in one file, mapped into memory by every worker, and only the heads are trained.
-Exact: the same numbers as from the images.
+All candidates with a seed are shown the same pixels, so the maps of the backbone (in evaluation mode, with its own
+statistics) are stored in one file, mapped into memory by every worker, and only the heads are trained.
+The results are exact: the same numbers as from the images.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Stored:
     """The features of a seed's batches and of the scored images, in a file that `write` made.
 
     Args:
-        path: of the file.
-        device: where they are wanted.
+        path: the file.
+        device: device to move the features to.
     """
 
     def __init__(self, path: Path, device: torch.device) -> None:
@@ -45,11 +45,11 @@ class Stored:
         self._sizes: dict[str, tuple[int, int]] = {kind: tuple(size) for kind, size in about["sizes"].items()}
 
     def batch(self, iteration: int) -> Features:
-        """Of a batch to train on."""
+        """Return the features of a training batch."""
         return self._features(TRAIN, iteration)
 
     def scored(self, number: int) -> Features:
-        """Of a batch of scored images."""
+        """Return the features of a batch of scored images."""
         return self._features(SCORED, number)
 
     def _features(self, kind: str, number: int) -> Features:
@@ -69,11 +69,11 @@ def write(
     precision: Precision,
     most_gb: float,
 ) -> None:
-    """Compute features and keep them in a file.
+    """Compute features and write them to a file.
 
     Args:
-        path: of the new file.
-        model: whose backbone is frozen.
+        path: the new file.
+        model: a network with a frozen backbone.
         shown: under "train" and "scored": the batches of images (N, 3, H, W) float32, as training and evaluation see
             them, and the (N, H, W) of each.
         precision: as in training.
@@ -109,7 +109,9 @@ def _of(model: Segmentor, images: Tensor, precision: Precision) -> Features:
 
 
 def _kept(features: Features, read: Sequence[bool], precision: Precision) -> Iterator[tuple[int, Tensor]]:
-    """Places and maps that are read, in the order of their bytes: pixel by pixel where that is their layout."""
+    """Yield the maps that a head reads, with their index, in the order of their bytes: pixel by pixel if
+    channels-last.
+    """
     for place, one in enumerate(features.maps):
         if read[place] and one is not None:
             last = precision.layout is torch.channels_last

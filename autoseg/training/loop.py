@@ -21,18 +21,19 @@ CHECK_EVERY = 25  # iterations between looks at the loss on a GPU, each of which
 
 
 class Training:
-    """A training that can stop after any iteration, be looked at, or kept (`training.state`) between losses, and go on.
+    """A training that can stop after any iteration, be evaluated or saved (`training.state`), and go on, also with
+    another loss.
 
     Args:
         model: images (N, 3, H, W) to a list of logits [main, auxiliary...], on `precision.device`; trained in place.
-        batches: what to train on.
+        batches: the batches to train on.
         proxy: optimiser, schedule (over all of `proxy.iters`), weights.
         precision: number format and layout.
-        targets: what is made of each batch's labels; None: nothing, they are taken as they are.
+        targets: turns each batch's labels into targets; None: the labels are the targets.
 
     Attributes:
-        iteration: how many are done.
-        losses: (iterations,) float32, of those done, auxiliary heads included; on the device.
+        iteration: number of iterations done.
+        losses: (iterations,) float32, the losses of those done, auxiliary heads included; on the device.
     """
 
     def __init__(
@@ -55,14 +56,14 @@ class Training:
         """Train with a loss up to an iteration.
 
         Args:
-            loss: (logits float32, targets) to a scalar, or with a third argument where it has `prepare`.
+            loss: (logits float32, targets) to a scalar, or with a third argument if it has `prepare`.
                 Auxiliary logits get the same loss times `proxy.aux_weight`.
-            until: how many iterations are done then; None: all.
+            until: number of iterations done at the end; None: all.
 
         Raises:
-            Diverged: the loss is not finite: on a CPU before the weights hear of it, on a GPU within `CHECK_EVERY`
+            Diverged: the loss is not finite; on a CPU before it changes the weights, on a GPU within `CHECK_EVERY`
                 iterations. It names the first such iteration.
-            InputError: `proxy.cuda_graph`, which is not for this device or this training.
+            InputError: `proxy.cuda_graph` does not work on this device or for this training.
         """
         last = len(self.batches) if until is None else until
         set_progress = getattr(loss, "set_progress", None)
@@ -81,24 +82,24 @@ class Training:
         _check(self.losses[: self.iteration])
 
     def forget(self) -> None:
-        """Have the optimiser start afresh, for another loss.
+        """Reset the optimiser's state, for another loss.
 
-        Adam's moments are of gradients as large as the old loss's: one with smaller gradients would hardly move until
-        they have faded, after many hundred iterations.
+        Adam's moments are as large as the old loss's gradients: a loss with smaller gradients would hardly move the
+        weights until they have faded, after many hundred iterations.
         """
         self.optimizer.state.clear()
 
     def _step(self, loss: nn.Module, last: int) -> Step:
-        """One iteration after another, up to `last`.
+        """Return a function that does the next iteration at each call, up to `last`.
 
-        Which one it is, it reads from a tensor on the device and nowhere else: what it does on the host is the same
-        every time, so that a CUDA graph of it goes on as it would.
+        It reads the iteration's number only from a tensor on the device: on the host it does the same
+        every time, so that a CUDA graph of it gives the same results.
         """
         objective = _objective(loss, self.proxy, self.precision.device)
         drawn, losses = self.batches.drawn(self.iteration, last), self.losses[self.iteration : last]
         table = rates(self.optimizer, self.proxy, self.iteration, last, self.precision.device)
         place = torch.zeros(1, dtype=torch.int64, device=self.precision.device)
-        looked_at = self.precision.device.type == "cpu" and not self.proxy.cuda_graph  # a look waits for no device
+        looked_at = self.precision.device.type == "cpu" and not self.proxy.cuda_graph  # the check waits for no device
 
         def step() -> None:
             inputs, labels, extra = self.batches.batch(drawn, place, self.iteration)
@@ -119,7 +120,7 @@ class Training:
         return step
 
     def finish(self) -> None:
-        """Look at the weights too, after the last iteration.
+        """Check the weights too, after the last iteration.
 
         Raises:
             Diverged: a weight is not finite.
@@ -132,7 +133,7 @@ class Training:
 def _objective(
     loss: nn.Module, proxy: ProxyConfig, device: torch.device
 ) -> Callable[[list[Tensor], Tensor, dict[str, Tensor]], Tensor]:
-    """The loss over all heads; called outside autocast, on float32 logits."""
+    """Return the loss over all heads; it is called outside autocast, on float32 logits."""
     takes_extra = hasattr(loss, "prepare")
     pixels = proxy.iters * proxy.batch_size * proxy.crop**2
     compiled = compiled_loss(loss, proxy.compile, pixels, device)

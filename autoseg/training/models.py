@@ -1,7 +1,7 @@
 """Networks: any mmsegmentation config with an `EncoderDecoder`, as a plain module from images to logits.
 
-The only importer of mmsegmentation's models. Nothing is ever downloaded: pretrained addresses in a config are
-dropped, and backbone weights come from `model.weights` or not at all.
+Only this module imports mmsegmentation's models. Nothing is ever downloaded: pretrained addresses in a config are
+removed, and backbone weights come from `model.weights` or not at all.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ from autoseg.training.weights import load_backbone
 
 log = logging.getLogger(__name__)
 
-PRETRAINED = ("Pretrained", "PretrainedInit", "Pretrained_Part")  # of `init_cfg`; the second is BEiT's
+PRETRAINED = ("Pretrained", "PretrainedInit", "Pretrained_Part")  # types of `init_cfg`; the second is BEiT's
 NETWORKS = ("EncoderDecoder", "CascadeEncoderDecoder")
-# Of heads that give several maps while they train, the one they predict by.
+# For heads that return several maps in training, the index of the one used for prediction.
 PLACES = {"DAHead": 0, "EncHead": 0, "DDRHead": 0, "PIDHead": 1}
 EDGES = ("STDCHead",)  # auxiliary heads that learn edges, of two classes whatever the data has
-OWN_LOSS = ("IterativeDecodeHead", "MaskFormerHead", "Mask2FormerHead", "PointHead")  # that no other can replace
+OWN_LOSS = ("IterativeDecodeHead", "MaskFormerHead", "Mask2FormerHead", "PointHead")  # their loss cannot be replaced
 
 
 @dataclass(frozen=True)
 class Features:
-    """What a backbone makes of a batch; takes the place of the images."""
+    """A backbone's output for a batch, used in place of the images."""
 
     # (N, c, h, w) float, one per output of the backbone, None where no head reads it; without gradient
     maps: tuple[Tensor | None, ...]
     size: tuple[int, int]  # (H, W) of the images
 
     def to(self, *, memory_format: torch.memory_format) -> Features:
-        """Itself: the maps have the layout the network was frozen with."""
+        """Return itself: the maps already have the layout that the network was frozen with."""
         del memory_format
         return self
 
@@ -65,12 +65,12 @@ class Segmentor(nn.Module):
         self._frozen: torch.memory_format | None = None
 
     def heads(self, auxiliary: bool = True) -> list[Any]:
-        """The main head, of several in a row the last; then those before it and the auxiliary ones."""
+        """Return the main head (the last one of a cascade), then the heads before it and the auxiliary ones."""
         *earlier, main = _listed(self.network.decode_head)
         return [main, *earlier, *_listed(getattr(self.network, "auxiliary_head", None))] if auxiliary else [main]
 
     def freeze(self, layout: torch.memory_format) -> None:
-        """From now on, the backbone is a fixed function: always in evaluation mode, never trained.
+        """Make the backbone a fixed function from now on: always in evaluation mode, never trained.
 
         Args:
             layout: memory format of its maps.
@@ -79,14 +79,14 @@ class Segmentor(nn.Module):
         self.network.backbone.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> Self:
-        """As of every module, without a frozen backbone."""
+        """Set the training mode, except for a frozen backbone."""
         super().train(mode)
         if self._frozen is not None:
             self.network.backbone.eval()
         return self
 
     def features(self, images: Tensor) -> Features:
-        """What the frozen backbone makes of images (N, 3, H, W) float, normalised.
+        """Return the frozen backbone's output for images (N, 3, H, W) float, normalised.
 
         Raises:
             InputError: it does not return maps.
@@ -101,7 +101,7 @@ class Segmentor(nn.Module):
         return Features(laid_out, (images.shape[-2], images.shape[-1]))
 
     def reads(self, features: Features) -> list[bool]:
-        """Which maps any head reads: those its logits have a gradient in. Changes nothing in the network."""
+        """Return which maps any head reads: those in which its logits have a gradient. The network is not changed."""
         maps = [one.detach().float().requires_grad_() for one in features.maps if one is not None]
         training = self.training
         self.eval()
@@ -113,16 +113,16 @@ class Segmentor(nn.Module):
         return [gradient is not None for gradient in gradients]
 
     def forward(self, inputs: Tensor | Features) -> list[Tensor]:
-        """Logits at the size of the images.
+        """Return logits at the size of the images.
 
         Args:
-            inputs: images (N, 3, H, W) float, normalised; or what the frozen backbone makes of them.
+            inputs: images (N, 3, H, W) float, normalised; or the frozen backbone's output for them.
 
         Returns:
             Logits (N, C, H, W): [main, auxiliary...] in training mode, [main] in evaluation mode.
 
         Raises:
-            InputError: a head that gives several maps, of which it is not known which one it predicts by.
+            InputError: a head returns several maps, and it is not known which one is used for prediction.
         """
         known = self.features(inputs) if self._frozen is not None and isinstance(inputs, Tensor) else inputs
         if isinstance(known, Features):
@@ -135,9 +135,9 @@ class Segmentor(nn.Module):
         return [upsample(one, size, head.align_corners) for head, one in zip(heads, logits, strict=True)]
 
     def _logits(self, maps: Any, auxiliary: bool) -> list[Tensor]:
-        """Of every head, in the order of `heads`."""
+        """Return the logits of every head, in the order of `heads`."""
         found: list[Tensor] = []
-        for head in _listed(self.network.decode_head):  # of several in a row, each is told what the one before it says
+        for head in _listed(self.network.decode_head):  # in a cascade, each head gets the logits of the one before it
             found.append(_main(head, head(maps, found[-1]) if found else head(maps)))
         *earlier, main = found
         if not auxiliary:
@@ -151,7 +151,7 @@ def _listed(heads: Any) -> list[Any]:
 
 
 def _main(head: Any, logits: Any) -> Tensor:
-    """What a head predicts by: some give further maps, for losses of their own."""
+    """Return the map that a head predicts by: some return further maps, for losses of their own."""
     if isinstance(logits, Tensor):
         return logits
     place = next((PLACES[kind.__name__] for kind in type(head).__mro__ if kind.__name__ in PLACES), None)
@@ -163,12 +163,12 @@ def _main(head: Any, logits: Any) -> Tensor:
 
 
 def build_model(config: ModelConfig, num_classes: int, seed: int) -> Segmentor:
-    """Build a network on the CPU; its initial weights depend on the seed (and `config.weights`) alone.
+    """Build a network on the CPU; its initial weights depend only on the seed and `config.weights`.
 
     Args:
         config: the group `model`: an mmsegmentation config, changes to it, backbone weights.
         num_classes: C; replaces the class count of every head.
-        seed: of the random initial weights.
+        seed: seed of the random initial weights.
 
     Raises:
         InputError: unknown or unusable config, or weights that do not fit the backbone.
@@ -196,12 +196,12 @@ def build_model(config: ModelConfig, num_classes: int, seed: int) -> Segmentor:
 
 
 def check_crop(model: Segmentor, crop: int, name: str) -> None:
-    """Say why a training failed, if it is that its network cannot take images of this size.
+    """Raise if the network cannot take images of this size; called to explain why a training failed.
 
     Args:
-        model: that has not been trained yet; what it becomes is of no use.
+        model: an untrained network; it must not be used afterwards.
         crop: side of the images, pixels.
-        name: of its config.
+        name: name of its config.
 
     Raises:
         InputError: it cannot.
@@ -215,10 +215,10 @@ def check_crop(model: Segmentor, crop: int, name: str) -> None:
 
 
 def speed_up(network: nn.Module) -> None:
-    """Exchange layers and blocks for those that are faster on a CPU, in place; parameters stay what they are."""
+    """Replace layers and blocks by those that are faster on a CPU, in place; the parameters stay the same."""
     from autoseg.training.layers import blocks
 
-    # Layers first: whether a block suits depends on what its parts have become.
+    # Layers first: whether a block suits depends on the new classes of its parts.
     for kinds in ((DilatedDepthwise, PointwiseConv, FastBatchNorm), *blocks.KINDS):
         for part in network.modules():
             for kind in kinds:
@@ -227,7 +227,7 @@ def speed_up(network: nn.Module) -> None:
 
 
 def network_config(config: ModelConfig, num_classes: int) -> dict[str, Any]:
-    """The `model` dict of the config with overrides merged in, made fit for one device and our data.
+    """Return the config's `model` dict with overrides merged in, adapted to one device and our data.
 
     SyncBN becomes BN, heads get `num_classes`, pretrained addresses and the preprocessor are removed.
 
@@ -260,12 +260,12 @@ def network_config(config: ModelConfig, num_classes: int) -> dict[str, Any]:
 
 
 def localized(node: Any, dropped: list[str], *, sync_bn: bool = False) -> Any:
-    """A copy of a config's model for this machine: nothing is downloaded, and SyncBN only where it can run.
+    """Return a copy of a config's model for this machine: no downloads, and SyncBN only where it can run.
 
     Args:
         node: the `model` dict or a part of it.
-        dropped: pretrained addresses that were taken out are added here.
-        sync_bn: whether SyncBN stays; elsewhere it becomes BN.
+        dropped: removed pretrained addresses are added to this list.
+        sync_bn: whether SyncBN stays; otherwise it becomes BN.
     """
     if isinstance(node, list | tuple):
         return type(node)(localized(item, dropped, sync_bn=sync_bn) for item in node if not _pretrained(item, dropped))
@@ -283,7 +283,7 @@ def localized(node: Any, dropped: list[str], *, sync_bn: bool = False) -> Any:
 
 
 def _pretrained(node: Any, dropped: list[str]) -> bool:
-    """Whether it asks for a file of weights: some networks load what it names whatever its type is."""
+    """Return whether a part asks for a file of weights: some networks load a `checkpoint` whatever the type is."""
     found = type_name(node) in PRETRAINED or (isinstance(node, dict) and "checkpoint" in node)
     if found:
         dropped.append(str(node.get("checkpoint")))
@@ -291,7 +291,7 @@ def _pretrained(node: Any, dropped: list[str]) -> bool:
 
 
 def model_registry() -> Any:
-    """The model registry of mmsegmentation, filled."""
+    """Return mmsegmentation's model registry, after importing its models."""
     with left_out():
         import mmseg.models  # noqa: F401  (importing registers them)
         from mmseg.registry import MODELS
@@ -299,7 +299,7 @@ def model_registry() -> Any:
 
 
 def _in_mmseg() -> AbstractContextManager[Any]:
-    """Where mmcv finds mmsegmentation's own layers by name, as under its Runner: the upsampling of U-Net is one."""
+    """Let mmcv find mmsegmentation's own layers by name, as under its Runner; the upsampling of U-Net is one."""
     from mmengine.registry import DefaultScope
 
     scope: AbstractContextManager[Any] = DefaultScope.overwrite_default_scope("mmseg")
@@ -308,9 +308,9 @@ def _in_mmseg() -> AbstractContextManager[Any]:
 
 @contextmanager
 def parts_alone() -> Iterator[None]:
-    """While it lasts, a name that is in no registry can be that of a network's part alone: mmengine calls any other.
+    """While active, let names that are in no registry be only parts of networks; mmengine would call any function.
 
-    What a config in pure Python names by its module is one.
+    Such names are those of configs in pure Python, which name parts by their module.
     """
     from mmengine.registry import registry
 
@@ -330,7 +330,7 @@ def parts_alone() -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without mmengine's line per initialised parameter and the warnings about parts we do not use."""
+    """Silence mmengine's line per initialised parameter and the warnings about parts we do not use."""
     from mmengine.logging import MMLogger
 
     logger = MMLogger.get_current_instance()

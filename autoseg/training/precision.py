@@ -1,4 +1,4 @@
-"""How the numbers are computed: number format, memory layout, threads, determinism."""
+"""How numbers are computed: number format, memory layout, threads, determinism."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LAYOUTS = {
     "on": torch.channels_last,
     "off": torch.contiguous_format,
     # Measured: 5 to 20 % faster on a CPU (MobileNetV2, ResNet-18 at 128 px, tiny at 64 px), and
-    # what tensor cores read.
+    # the layout of tensor cores.
     "auto": torch.channels_last,
 }
 
@@ -29,19 +29,19 @@ LAYOUTS = {
 class Precision:
     """Number format of the network's forward and backward pass; losses, weights and metrics stay float32."""
 
-    device: torch.device  # where it runs
-    dtype: torch.dtype | None  # what autocast uses; None: no autocast
+    device: torch.device  # where the network runs
+    dtype: torch.dtype | None  # dtype of autocast; None: no autocast
     layout: torch.memory_format  # memory format of network and images
 
     def autocast(self) -> torch.autocast:
-        """A context for the network's forward pass."""
+        """Return a context for the network's forward pass."""
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None)
 
 
 def precision_of(proxy: ProxyConfig, device: torch.device) -> Precision:
-    """What `proxy.amp` and `proxy.channels_last` mean on this device.
+    """Return the precision that `proxy.amp` and `proxy.channels_last` mean on this device.
 
-    `amp=auto` is bf16 on a GPU that has it (fp16 on one that has not) and off on a CPU: bf16 makes ResNet-18
+    `amp=auto` is bf16 on a GPU that supports it (fp16 on one that does not) and off on a CPU: bf16 makes ResNet-18
     1.8 times faster on a processor with AMX, but MobileNetV2 no faster, and is slow on most processors.
 
     Raises:
@@ -62,7 +62,7 @@ def precision_of(proxy: ProxyConfig, device: torch.device) -> Precision:
 
 
 def check_device(device: torch.device) -> None:
-    """Refuse a GPU that this build of torch cannot use, before a training does so in torch's words.
+    """Raise if this build of torch cannot use a GPU, with a clearer message than a training would give.
 
     Raises:
         InputError: the driver is too old for it, it was built without CUDA, or without kernels for such a GPU.
@@ -80,7 +80,7 @@ def check_device(device: torch.device) -> None:
 
 
 def _runs_on(capability: tuple[int, int], architecture: str) -> bool:
-    """Whether a GPU runs code for "sm_86" (same major version) or "compute_86", which its driver compiles."""
+    """Return whether a GPU runs code for "sm_86" (same major version) or "compute_86", which its driver compiles."""
     kind, _, number = architecture.rstrip("af").partition("_")
     version = int(number) // 10, int(number) % 10
     return version <= capability and (kind == "compute" or version[0] == capability[0])
@@ -88,7 +88,7 @@ def _runs_on(capability: tuple[int, int], architecture: str) -> bool:
 
 @contextmanager
 def reproducible(device: torch.device, seed: int, *, threads: int, deterministic: bool) -> Iterator[None]:
-    """Runs a block with its own random state, thread count and determinism; all three are put back after it.
+    """Run a block with its own random state, thread count and determinism; all three are restored after it.
 
     On a CPU, the same seed and thread count give bitwise the same numbers. On a GPU they do so with
     `deterministic`, which forbids the faster kernels that add in any order.
@@ -110,6 +110,6 @@ def reproducible(device: torch.device, seed: int, *, threads: int, deterministic
 
 
 def _use_deterministic(wanted: bool) -> None:
-    """Called only to change it: torch imports its compiler to do so, 3 s and 90 MB."""
+    """Change the flag only if it differs: torch imports its compiler to do so, 3 s and 90 MB."""
     if wanted != torch.are_deterministic_algorithms_enabled():
         torch.use_deterministic_algorithms(wanted)

@@ -12,14 +12,14 @@ from autoseg.training.models import Segmentor
 
 
 def poly(base: float, minimum: float, power: float, iteration: int, iters: int) -> float:
-    """Learning rate of an iteration: (base - minimum) * (1 - iteration / iters)^power + minimum."""
+    """Return the learning rate of an iteration: (base - minimum) * (1 - iteration / iters)^power + minimum."""
     return (base - minimum) * (1 - iteration / iters) ** power + minimum
 
 
 def build_optimizer(model: nn.Module, proxy: ProxyConfig) -> Optimizer:
-    """SGD or AdamW with two parameter groups: the backbone, and the heads at `head_lr_mult` times its rate.
+    """Build SGD or AdamW with two parameter groups: the backbone, and the heads at `head_lr_mult` times its rate.
 
-    Each group keeps its rate at the start under `base_lr`. Any module works; one without heads of its own
+    Each group stores its initial rate under `base_lr`. Any module works; one without heads of its own
     (not a `Segmentor`) has a single group at the plain rate.
     """
     heads = {id(p) for head in (model.heads() if isinstance(model, Segmentor) else []) for p in head.parameters()}
@@ -37,10 +37,10 @@ def build_optimizer(model: nn.Module, proxy: ProxyConfig) -> Optimizer:
 
 
 def rates(optimizer: Optimizer, proxy: ProxyConfig, first: int, last: int, device: torch.device) -> Tensor:
-    """(last - first, groups) poly rates of iterations first, ..., last - 1 (0-based), on the device.
+    """Return the (last - first, groups) poly rates of iterations first, ..., last - 1 (0-based), on the device.
 
-    They are looked up there, since an optimiser's step that is told a number can only ever repeat it in a CUDA graph.
-    float64, in which fused optimisers compute on a CPU; on a GPU they take float32.
+    The rates are a tensor on the device, since a CUDA graph could only repeat a number given by the host.
+    float64 on a CPU, where fused optimisers compute in it; float32 on a GPU.
     """
     bases = [group["base_lr"] for group in optimizer.param_groups]
     rows = [
@@ -52,11 +52,11 @@ def rates(optimizer: Optimizer, proxy: ProxyConfig, first: int, last: int, devic
 
 
 def set_rates(optimizer: Optimizer, row: Tensor) -> None:
-    """Gives every parameter group its rate.
+    """Set the learning rate of every parameter group.
 
     Args:
         optimizer: made by `build_optimizer`.
-        row: (groups,) of `rates`.
+        row: (groups,), a row of `rates`.
     """
     for group, rate in zip(optimizer.param_groups, row.unbind(), strict=True):
         group["lr"] = rate

@@ -1,4 +1,4 @@
-"""What importing mmsegmentation's models brings along and a worker never uses, left out: 8 s and 200 MB of each."""
+"""Leaves out modules that importing mmsegmentation's models brings along and no worker uses: 8 s and 200 MB each."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-ABSENT = ("timm", "torch.distributed.optim")  # asked for by `try: import`; only TIMMBackbone and ZeRO need them
-STAND_INS = (  # imported at once, by a wrapper of mmengine, a matcher, a loss and a backbone that resizes
+ABSENT = ("timm", "torch.distributed.optim")  # imported by `try: import`; only TIMMBackbone and ZeRO need them
+STAND_INS = (  # imported at load time, by a wrapper of mmengine, a matcher, a loss and a backbone that resizes
     "torch.distributed.fsdp",
     "torch.distributed.fsdp.api",
     "torch.distributed.fsdp.fully_sharded_data_parallel",
@@ -17,12 +17,15 @@ STAND_INS = (  # imported at once, by a wrapper of mmengine, a matcher, a loss a
     "scipy.ndimage",
     "scipy.optimize",
 )
-FIRST = ("mmseg.models", "mmengine.model", "mmengine.optim")  # imported already: as they are
+FIRST = ("mmseg.models", "mmengine.model", "mmengine.optim")  # if one is already imported, nothing is left out
 
 
 @contextmanager
 def left_out() -> Iterator[None]:
-    """While it lasts, the modules above seem to be absent or empty; nothing is changed that was there before."""
+    """While active, make the modules above appear absent or empty.
+
+    Modules that were already imported are not changed.
+    """
     hidden: dict[str, Any] = {}
     if not any(name in sys.modules for name in FIRST):
         hidden = {name: None for name in ABSENT} | {name: _StandIn(name) for name in STAND_INS}
@@ -36,7 +39,7 @@ def left_out() -> Iterator[None]:
 
 
 class _StandIn(ModuleType):
-    """A module that has every name, each a class that cannot be used."""
+    """A module that has every name; each is a class that raises when it is used."""
 
     def __getattr__(self, name: str) -> type:
         if name.startswith("__"):

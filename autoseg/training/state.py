@@ -1,8 +1,8 @@
-"""A training's state between two losses, as tensors by name: what another process needs to go on with the second.
+"""A training's state between two losses, as tensors by name, from which another process can go on with the second loss.
 
-Weights, batch-norm statistics, the loss scale, what the targets have learned, the place in the stream of batches and
-the state of every random generator; no moments, which the optimiser forgets there (`Training.forget`). Tensors alone,
-so that a `.safetensors` file holds them.
+It holds weights, batch-norm statistics, the loss scale, the state of the targets, the place in the stream of batches
+and the state of every random generator; no moments, which the optimiser resets there (`Training.forget`). It is made of
+tensors alone, so that a `.safetensors` file can hold it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from autoseg.training.loop import Training
 
 
 def state(training: Training) -> dict[str, Tensor]:
-    """A copy on the CPU of all that a training has come to."""
+    """Return a copy of a training's state on the CPU."""
     found = {f"model.{name}": value for name, value in training.model.state_dict().items()}
     found |= {f"targets.{name}": value for name, value in training.targets.state().items()}
     if training.scaler.is_enabled():
@@ -31,10 +31,10 @@ def state(training: Training) -> dict[str, Tensor]:
 
 
 def restore(training: Training, kept: Mapping[str, Tensor]) -> None:
-    """Bring a new training of the same network, stream and settings to where another was once it had forgotten.
+    """Set a new training of the same network, stream and settings to a state that another had after `Training.forget`.
 
     Args:
-        training: that has done nothing yet.
+        training: a training that has done no iteration yet.
         kept: what `state` returned; every tensor is copied.
     """
     training.model.load_state_dict(_part(kept, "model."))

@@ -1,8 +1,8 @@
-"""What a training is asked to reproduce: the labels as they are, or soft labels made of them (`proxy.labels`).
+"""The targets of a training: the labels themselves, or soft labels computed from them (`proxy.labels`).
 
-One class per use. A class turns the images and labels of an augmented batch into the targets that the loss sees:
+There is one class per kind. It turns the images and labels of an augmented batch into the targets of the loss:
 (N, C, H, W) float32 whose rows sum to 1, an all-zero row being ignored; or, where every target is certain, plain
-ids (N, H, W), which every loss takes. What is scored stays what it was: predictions against the hard labels.
+ids (N, H, W), which every loss takes. Scores are not affected: predictions are scored against the hard labels.
 
 Distillation: Hinton et al. 2015, arXiv 1503.02531. EMA teacher: Tarvainen and Valpola, NeurIPS 2017. Boundary label
 smoothing and soft labels for region losses: Wang et al., NeurIPS 2023, arXiv 2302.05666.
@@ -28,25 +28,25 @@ from autoseg.training.models import Features
 from autoseg.training.precision import Precision
 from autoseg.training.weights import load_network
 
-SOFT = ("smooth", "boundary_smooth", "distill", "annotators")  # uses whose targets are (N, C, H, W)
-CONSTANTS = {"class_weight", "shape_encoder"}  # extra inputs that are no maps: made of those labels there are
-UNLABELLED = 254  # in labels that were withheld: the teacher's guess takes their place
+SOFT = ("smooth", "boundary_smooth", "distill", "annotators")  # kinds whose targets are (N, C, H, W)
+CONSTANTS = {"class_weight", "shape_encoder"}  # extra inputs that are no maps: computed from the labels there are
+UNLABELLED = 254  # marks withheld labels, which the teacher's prediction replaces
 
 
 class Targets:
-    """Hard labels: what the masks say.
+    """Hard labels: the masks, unchanged.
 
     Attributes:
-        replayable: what it does for one batch is what it does for the next, but for tensors: see `training.cuda_graph`.
+        replayable: whether its work for two batches differs in tensors alone; see `training.cuda_graph`.
     """
 
     replayable: ClassVar[bool] = True
 
     def __call__(self, images: Tensor | Features, labels: Tensor) -> Tensor:
-        """The targets of a batch.
+        """Return the targets of a batch.
 
         Args:
-            images: (N, 3, H, W) float32, normalised; or their features, where no teacher looks at them.
+            images: (N, 3, H, W) float32, normalised; or their features, if no teacher needs images.
             labels: (N, H, W) int64, 255 for void; (N, R, H, W) for several annotators.
 
         Returns:
@@ -56,20 +56,20 @@ class Targets:
         return labels
 
     def follow(self, model: nn.Module) -> None:
-        """Told after every optimiser step, with the network that took it."""
+        """Update the state after an optimiser step, from the network that took it."""
         del model
 
     def state(self) -> dict[str, Tensor]:
-        """What it has learned from these steps, so that another can go on (see `training.state`)."""
+        """Return the state that these steps have built, from which a new object can go on (see `training.state`)."""
         return {}
 
     def restore(self, kept: Mapping[str, Tensor]) -> None:
-        """The reverse of `state`."""
+        """Load what `state` returned."""
         del kept
 
 
 class Smooth(Targets):
-    """(1 - eps) y + eps / C everywhere."""
+    """Label smoothing: (1 - eps) y + eps / C everywhere."""
 
     def __init__(self, num_classes: int, eps: float) -> None:
         self.num_classes, self.eps = num_classes, eps
@@ -85,7 +85,7 @@ class Smooth(Targets):
 
 
 class BoundarySmooth(Smooth):
-    """As `Smooth`, only where classes meet: at pixels with another class, and nothing ignored, in their window."""
+    """Label smoothing only where classes meet: at pixels whose window has another class and no ignored pixel."""
 
     def __init__(self, num_classes: int, eps: float, width: int) -> None:
         super().__init__(num_classes, eps)
@@ -110,7 +110,7 @@ class Annotators(Targets):
 
 
 class TeacherTargets(Targets):
-    """Targets that a second network takes part in: (N, C, H, W) probabilities of the batch, in evaluation mode."""
+    """Base of targets that use a second network's predictions: (N, C, H, W) probabilities, in evaluation mode."""
 
     def __init__(self, teacher: nn.Module, precision: Precision) -> None:
         self.teacher = teacher.to(memory_format=precision.layout).eval().requires_grad_(False)
@@ -123,7 +123,7 @@ class TeacherTargets(Targets):
 
 
 class Distilled(TeacherTargets):
-    """(1 - weight) y + weight softmax(teacher's logits / temperature); void stays void."""
+    """Distillation: (1 - weight) y + weight softmax(teacher's logits / temperature); void stays void."""
 
     def __init__(self, teacher: nn.Module, precision: Precision, weight: float, temperature: float) -> None:
         super().__init__(teacher, precision)
@@ -137,7 +137,9 @@ class Distilled(TeacherTargets):
 
 
 class PseudoLabels(TeacherTargets):
-    """Where labels were withheld, the class of which the student's moving average is sure; elsewhere the label.
+    """Pseudo-labels: where labels were withheld, the confident predictions of the student's moving average.
+
+    Else the label.
 
     The teacher's weights and batch statistics are an average over the student's steps, a plain mean at first and
     then with `momentum`. Where its confidence is below the threshold, the pixel is ignored.
@@ -150,7 +152,7 @@ class PseudoLabels(TeacherTargets):
         self.momentum, self.confidence, self.steps = momentum, confidence, 0
 
     def __call__(self, images: Tensor | Features, labels: Tensor) -> Tensor:
-        """See `Targets`; ids, since every pseudo-label is one class."""
+        """See `Targets`; returns ids, since every pseudo-label is one class."""
         confidence, guess = self._probs(images).max(1)
         guess = torch.where(confidence >= self.confidence, guess, IGNORE)
         return torch.where(labels == UNLABELLED, guess, labels)
@@ -177,16 +179,16 @@ class PseudoLabels(TeacherTargets):
 
 
 def build_targets(proxy: ProxyConfig, num_classes: int, model: nn.Module, precision: Precision) -> Targets:
-    """The targets that `proxy.labels` asks for.
+    """Build the targets that `proxy.labels` names.
 
     Args:
         proxy: `labels`, and `soft` with its options.
         num_classes: C.
         model: the untrained network; teachers are copies of it.
-        precision: in which a teacher computes.
+        precision: number format of a teacher.
 
     Raises:
-        InputError: too many classes, or a teacher's file that is not there or does not fit the network.
+        InputError: too many classes, or a teacher's file that does not exist or does not fit the network.
     """
     soft = proxy.soft
     match proxy.labels:
@@ -209,21 +211,21 @@ def build_targets(proxy: ProxyConfig, num_classes: int, model: nn.Module, precis
 
 
 def check_loss(loss: nn.Module, labels: str, field: str = "loss") -> None:
-    """Refuse a hand-made loss that cannot take the targets; others judge for themselves when they see them.
+    """Raise if a hand-made loss cannot take the targets; other losses must check them when they are called.
 
     Args:
-        loss: to be trained with.
+        loss: the loss to train with.
         labels: `proxy.labels`.
-        field: where the user named the loss.
+        field: the argument in which the user named the loss.
 
     Raises:
         InputError: the targets are soft and the loss, or one of a sum, takes ids only; or labels are withheld and
-            it needs maps made of all of them.
+            it needs maps computed from all of them.
     """
     for part in loss.modules():
         if not isinstance(part, SegLoss):
             continue
-        if labels in SOFT and (part.multilabel or not part.soft_labels):  # multilabel ones know no void pixel
+        if labels in SOFT and (part.multilabel or not part.soft_labels):  # multilabel ones have no void pixels
             hint = "Made for soft labels: jml, dml, ctl, ce, mse and every surrogate: try [identity,ce,jml]."
             raise InputError(field, f"one that takes soft labels, for proxy.labels={labels}", part.name, hint)
         if labels == "pseudo" and set(part.extra_keys) - CONSTANTS:
@@ -232,7 +234,7 @@ def check_loss(loss: nn.Module, labels: str, field: str = "loss") -> None:
 
 
 def withhold(labels: Tensor, rows: Tensor, kept: float) -> Tensor:
-    """A copy of the labels in which all but a share of the images lose theirs.
+    """Return a copy of the labels in which all but a share of the images lose theirs.
 
     Args:
         labels: (N, H, W) uint8.

@@ -1,4 +1,4 @@
-"""Weights from a file, read without executing anything that is in it."""
+"""Reads weights from a file, without executing any code in it, and writes them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from autoseg.training.checkpoint import check_file, last_checkpoint, read_pth
 
 log = logging.getLogger(__name__)
 
-CLASSIFIERS = ("fc.", "classifier.", "head.")  # of the ImageNet network a backbone was cut from
+CLASSIFIERS = ("fc.", "classifier.", "head.")  # layers of the ImageNet network that are not part of the backbone
 
 
 def save_network(model: nn.Module, path: str) -> None:
-    """Write a network's weights as `.safetensors`, whole or not at all.
+    """Write a network's weights as `.safetensors`, completely or not at all.
 
     Raises:
         InputError: no space on the disk.
@@ -36,9 +36,9 @@ def load_network(model: nn.Module, path: str, field: str) -> None:
 
     Args:
         model: a `Segmentor`, or mmsegmentation's own network.
-        path: what `save_network` wrote, a checkpoint of mmengine's, a state dict; or the work dir of a full training,
-            of which the last checkpoint is taken.
-        field: where the user named it.
+        path: a file from `save_network`, an mmengine checkpoint, a state dict; or the work dir of a full training,
+            whose last checkpoint is used.
+        field: the argument in which the user named it.
 
     Raises:
         InputError: no such file, more than weights and plain data, or names, shapes or types that do not fit.
@@ -54,7 +54,7 @@ def load_network(model: nn.Module, path: str, field: str) -> None:
 def load_backbone(backbone: nn.Module, path: str) -> None:
     """Load a backbone's weights in place; every weight must be there, and none may be left over.
 
-    A whole mmsegmentation checkpoint works too: its `backbone.` part is taken. The classifier of an ImageNet
+    A whole mmsegmentation checkpoint works too: its `backbone.` part is used. The classifier of an ImageNet
     checkpoint is left out, and BatchNorm's counters may be missing (nothing reads them).
 
     Args:
@@ -92,13 +92,15 @@ def _fill(module: nn.Module, found: dict[str, Tensor], field: str, path: str, hi
 
 
 def _same_kind(found: Tensor, wanted: Tensor) -> bool:
-    """Whether numbers can be copied: any precision will do, but quantised weights, say, would be other numbers."""
+    """Return whether one tensor can be copied to the other: any precision is fine, but quantised weights, say, are
+    not.
+    """
     plain = found.layout == torch.strided and not found.is_meta
     return plain and found.is_floating_point() == wanted.is_floating_point() and not found.is_complex()
 
 
 def read_tensors(path: str, field: str = "model.weights") -> dict[str, Tensor]:
-    """The tensors of a weights file by name; nothing in the file is executed.
+    """Return the tensors of a weights file by name; no code in the file is executed.
 
     Raises:
         InputError: the file is missing or holds something else than weights and plain data.

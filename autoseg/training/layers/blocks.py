@@ -1,6 +1,6 @@
 """Blocks of mmcv and mmsegmentation, computed faster on a CPU: the same functions with the same weights.
 
-To be imported after mmsegmentation's models (see `models.model_registry`), since it imports a part of them.
+Import it after mmsegmentation's models (see `models.model_registry`), since it imports a part of them.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ BOUNDS = {nn.ReLU: (0.0, float("inf")), nn.ReLU6: (0.0, 6.0)}  # activations tha
 
 
 class FastConvModule(ConvModule):
-    """A `ConvModule` whose normalisation clamps; weights and state dict are the same."""
+    """A `ConvModule` whose normalisation also applies the activation; weights and state dict are the same."""
 
     @staticmethod
     def suits(block: nn.Module) -> bool:
-        """Whether a block can be computed this way; its normalisation has been exchanged before."""
+        """Return whether a block can be computed this way; its normalisation must have been replaced before."""
         if type(block) is not ConvModule or block.order != ("conv", "norm", "act"):
             return False
         if not block.with_activation or type(block.activate) not in BOUNDS or not isinstance(block.norm, FastBatchNorm):
@@ -36,7 +36,7 @@ class FastConvModule(ConvModule):
         return not block.with_explicit_padding and block.efficient_conv_bn_eval_forward is None
 
     def forward(self, x: Tensor, activate: bool = True, norm: bool = True) -> Tensor:
-        """(N, C, H, W) float to the maps after the block."""
+        """Return the maps after the block for (N, C, H, W) float."""
         if not activate or not norm:
             return super().forward(x, activate, norm)
         link = Link(self.conv, self.norm, BOUNDS[type(self.activate)])
@@ -49,7 +49,7 @@ class FastConvModule(ConvModule):
 
 
 def linked(blocks: Iterable[Any]) -> list[Link] | None:
-    """The blocks as links of a chain; None unless all of them are such."""
+    """Return the blocks as links of a chain; None unless all of them can be links."""
     links = []
     for block in blocks:
         plain = type(block) is ConvModule and block.order == ("conv", "norm", "act") and not block.with_activation
@@ -66,11 +66,11 @@ class FastInvertedResidual(InvertedResidual):
 
     @staticmethod
     def suits(block: Any) -> bool:
-        """Whether a block can be computed this way; its parts have been exchanged before."""
+        """Return whether a block can be computed this way; its parts must have been replaced before."""
         return type(block) is InvertedResidual and not block.with_cp and linked(block.conv) is not None
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) float to the maps after the block."""
+        """Return the maps after the block for (N, C, H, W) float."""
         links = linked(self.conv)
         if links is None or not chain.usable(links, x):
             return super().forward(x)
@@ -82,11 +82,11 @@ class FastSeparableConvModule(DepthwiseSeparableConvModule):
 
     @staticmethod
     def suits(block: nn.Module) -> bool:
-        """Whether a block can be computed this way; its parts have been exchanged before."""
+        """Return whether a block can be computed this way; its parts must have been replaced before."""
         return type(block) is DepthwiseSeparableConvModule and linked(block.children()) is not None
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) float to the maps after the block."""
+        """Return the maps after the block for (N, C, H, W) float."""
         links = linked((self.depthwise_conv, self.pointwise_conv))
         if links is None or not chain.usable(links, x):
             return super().forward(x)
@@ -94,18 +94,19 @@ class FastSeparableConvModule(DepthwiseSeparableConvModule):
 
 
 class FastSeparableASPPHead(DepthwiseSeparableASPPHead):
-    """DeepLabV3+'s head, whose gradients reach the upsampling in channels-last order.
+    """DeepLabV3+'s head, with the gradients that reach the upsampling in channels-last order.
 
-    From the concatenation after it they come as a slice, for which torch's upsampling goes backward 20 times slower.
+    Otherwise they are a slice of the gradient of the concatenation after it, on which the backward pass of torch's
+    upsampling is 20 times slower.
     """
 
     @staticmethod
     def suits(head: nn.Module) -> bool:
-        """Whether a head can be computed this way."""
+        """Return whether a head can be computed this way."""
         return type(head) is DepthwiseSeparableASPPHead and head.c1_bottleneck is not None
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Maps of the backbone to logits at the size of the first of them."""
+        """Return logits at the size of the first of the backbone's maps."""
         deep = self._forward_feature(inputs)
         shallow = self.c1_bottleneck(inputs[0])
         large = F.interpolate(deep, shallow.shape[2:], mode="bilinear", align_corners=self.align_corners)
@@ -115,7 +116,7 @@ class FastSeparableASPPHead(DepthwiseSeparableASPPHead):
 
 
 class _Ordered(torch.autograd.Function):
-    """The same maps; their gradient in channels-last order."""
+    """The identity, with a gradient in channels-last order."""
 
     @staticmethod
     def forward(ctx: Any, maps: Tensor) -> Tensor:

@@ -1,10 +1,10 @@
 """Chains of convolution, batch normalisation and activation with few passes over their maps, on a CPU.
 
 Layer by layer, maps are written by a convolution, read for their statistics, read and written again to be normalised,
-and read by the next convolution; going backward twice as often. Here a convolution hands on its maps as they are, with
-their statistics, which it takes while they are in the cache; whoever reads them normalises and clamps on the way. So a
-map is written once and read once, and as often going backward. A whole chain is one call and one function to autograd:
-layers of their own would cost Python more than the small maps of a proxy cost the processor.
+and read by the next convolution; in the backward pass twice as often. Here a convolution passes its maps on without
+normalising them, with their statistics, which it computes while the maps are in the cache; the next reader normalises
+and clamps them as it reads. So a map is written once and read once, also in the backward pass. A whole chain is one
+call and one function for autograd: with one per layer, Python would take longer than the small maps of a proxy.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class Link:
 
     @cached_property
     def kind(self) -> int | None:
-        """The number of its function in C++; None: there is none for it.
+        """The number of its function in C++; None if there is none.
 
-        There are some for 1x1 convolutions, 3x3 depthwise ones, and 3x3 ones without stride and dilation from 32
-        channels on, where they win over oneDNN's; all without bias.
+        There are functions for 1x1 convolutions, 3x3 depthwise ones, and 3x3 ones without stride and dilation from 32
+        channels on, where they are faster than oneDNN's; all without bias.
         """
         conv = self.conv
         if conv.bias is not None or conv.in_channels % EIGHT or conv.out_channels % EIGHT:
@@ -56,15 +56,15 @@ class Link:
         return DENSE if wide and conv.stride == conv.dilation == (1, 1) else None
 
     def suits(self) -> bool:
-        """Whether there is a function for it."""
+        """Return whether there is a function for it."""
         return self.kind is not None
 
 
 def usable(links: Sequence[Link], maps: Tensor) -> bool:
-    """Whether these links, all of which suit, can be run on these maps in one go, now."""
+    """Return whether these links, all of which suit, can be run on these maps in one call, now."""
     several = maps.shape[0] > 1 or all(side > 2 for side in maps.shape[2:])  # strides leave more than one
     channels = [maps.shape[1], *(link.conv.out_channels for link in links)] if maps.ndim == 4 else []
-    return (  # of what does not fit, the layers themselves tell
+    return (  # if something does not fit, the layers themselves raise
         maps.device.type == "cpu"
         and several
         and maps.numel() > 0
@@ -85,7 +85,7 @@ def _plain(maps: Tensor, conv: nn.Conv2d, norm: FastBatchNorm) -> bool:
 
 
 def run(links: Sequence[Link], maps: Tensor, added: Tensor | None = None) -> Tensor:
-    """All links one after the other, in training: (N, C, H, W) to (N, D, h, w), to which `added` is added."""
+    """Run all links one after the other, in training: (N, C, H, W) to (N, D, h, w), to which `added` is added."""
     parameters = [each for link in links for each in (link.conv.weight, link.norm.weight, link.norm.bias)]
     result: Tensor = _Chain.apply(links, maps, added, *parameters)
     return result
@@ -107,7 +107,10 @@ class _Gradients(ctypes.Structure):
 
 
 class _Chain(torch.autograd.Function):
-    """Links, the maps before and what is added to those after them, and the parameters of the links, to maps."""
+    """The autograd function of a chain.
+
+    Its inputs are the links, the maps before them, maps to add to the result or None, and the parameters of the links.
+    """
 
     @staticmethod
     def forward(ctx: Any, links: Sequence[Link], maps: Tensor, added: Tensor | None, *given: Tensor) -> Tensor:
@@ -139,14 +142,14 @@ class _Chain(torch.autograd.Function):
 
 
 def _sizes(links: Sequence[Link], maps: Tensor) -> tuple[Any, ...]:
-    """How many links, the size of the maps before them, how many threads."""
+    """Return the number of links, the size of the maps before them, and the number of threads."""
     images, _, height, width = maps.shape
     shape = (ctypes.c_int64 * 3)(images, height, width)
     return ctypes.c_int64(len(links)), shape, torch.get_num_threads()
 
 
 def _empty_maps(links: Sequence[Link], maps: Tensor) -> list[Tensor]:
-    """Room for what each convolution gives."""
+    """Return empty tensors for the output of each convolution."""
     images, _, height, width = maps.shape
     result = []
     for link in links:
@@ -159,7 +162,7 @@ def _empty_maps(links: Sequence[Link], maps: Tensor) -> list[Tensor]:
 def _described(
     links: Sequence[Link], parameters: Sequence[Tensor], statistics: Tensor, between: Sequence[Tensor]
 ) -> Any:
-    """The links as the C++ knows them; their statistics are kept one after the other, mean and 1 / deviation."""
+    """Return the links as C++ structures; their statistics are stored one after the other, mean and 1 / deviation."""
     result, at = (_Link * len(links))(), statistics.data_ptr()
     for i, (link, maps) in enumerate(zip(links, between, strict=True)):
         conv, norm, channels = link.conv, link.norm, link.conv.out_channels

@@ -1,9 +1,9 @@
-"""Dilated depthwise convolutions tap by tap, since CPU libraries are slow at them.
+"""Dilated depthwise convolutions computed tap by tap, since CPU libraries are slow at them.
 
 Output stride 16 and atrous pooling give networks depthwise layers with dilation 2 to 18 on small maps. oneDNN has no
 fast kernel for their backward pass: five of them took a sixth of an iteration of DeepLabV3+ MobileNetV2 at 128 pixels,
 for a thousandth of its arithmetic. Here a layer is the sum of its taps, each the product of a shifted map and a weight
-per channel; a tap that reaches beyond the map wherever it starts only ever meets padding and is left out.
+per channel; a tap that always falls on padding is left out.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ Window = tuple[slice, slice]
 
 
 class DilatedDepthwise(nn.Conv2d):
-    """An odd-sized depthwise `Conv2d` with dilation, stride 1 and as much padding as keeps the size.
+    """An odd-sized depthwise `Conv2d` with dilation, stride 1 and the padding that preserves the size.
 
-    Weights and state dict are those of `Conv2d`; on a GPU, and in half precision, it is one.
+    Weights and state dict are those of `Conv2d`; on a GPU, and in half precision, it computes as one.
     """
 
     @staticmethod
     def suits(layer: nn.Module) -> bool:
-        """Whether a layer can be computed this way."""
+        """Return whether a layer can be computed this way."""
         if type(layer) is not nn.Conv2d or layer.groups != layer.in_channels or layer.padding_mode != "zeros":
             return False
         (height, width), dilation = layer.kernel_size, layer.dilation
@@ -37,7 +37,7 @@ class DilatedDepthwise(nn.Conv2d):
         return shape and keeps and max(dilation) > 1 and layer.bias is None
 
     def forward(self, input: Tensor) -> Tensor:
-        """(N, C, H, W) float to the same shape and layout."""
+        """Convolve (N, C, H, W) float to the same shape and layout."""
         if input.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
             return super().forward(input)
         result: Tensor = _Taps.apply(input, self.weight, self.dilation)
@@ -45,7 +45,7 @@ class DilatedDepthwise(nn.Conv2d):
 
 
 def taps(weight: Tensor, dilation: tuple[int, int], size: Sequence[int]) -> Iterator[tuple[int, int, Window, Window]]:
-    """The taps that meet anything: (row and column in the kernel, where they write, where they read)."""
+    """Yield the taps that meet the map: row and column in the kernel, the window to write, the window to read."""
     for row in range(weight.shape[-2]):
         for column in range(weight.shape[-1]):
             down = dilation[0] * (row - weight.shape[-2] // 2)
@@ -60,7 +60,7 @@ def _span(shift: int, size: int) -> tuple[slice, slice]:
 
 
 def _correlated(maps: Tensor, weight: Tensor, dilation: tuple[int, int]) -> Tensor:
-    """What the convolution gives: (N, C, H, W) and (C, 1, h, w) to (N, C, H, W)."""
+    """Return the convolution of (N, C, H, W) maps with (C, 1, h, w) weights, (N, C, H, W)."""
     if max(dilation) <= FAST_DILATION:
         padding = [step * (side // 2) for step, side in zip(dilation, weight.shape[-2:], strict=True)]
         return F.conv2d(maps, weight, None, 1, padding, dilation, len(weight))

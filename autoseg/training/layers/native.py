@@ -1,4 +1,4 @@
-"""The C++ of the layers, as one library, and what all its functions take."""
+"""The C++ of the layers, as one library, and the arguments that its functions share."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ log = logging.getLogger(__name__)
 
 
 def library() -> ctypes.CDLL | None:
-    """None without a compiler: torch's own operations do the same, slower and with another rounding."""
+    """Return the compiled library; None without a compiler: torch's operations do the same, slower and rounded otherwise."""
     return _loaded()[0]
 
 
 def why_not() -> str | None:
-    """Why trainings on a CPU do without the library; None: they do not."""
+    """Return why trainings on a CPU go without the library; None if they do not."""
     return _loaded()[1]
 
 
@@ -42,14 +42,14 @@ def _loaded() -> tuple[ctypes.CDLL | None, str | None]:
 
 
 def call(function: str, *arguments: Any) -> None:
-    """Call a function, for which tensors are the addresses of their first number."""
+    """Call a function of the library; tensors are passed as the address of their first element."""
     found = library()
     assert found is not None  # looked at before
     found[function](*(ctypes.c_void_p(one.data_ptr()) if isinstance(one, Tensor) else one for one in arguments))
 
 
 class Norm(ctypes.Structure):
-    """Of `maps.h`."""
+    """The structure `Norm` of `maps.h`."""
 
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("mean", "inverse", "weight", "bias")),
@@ -58,7 +58,7 @@ class Norm(ctypes.Structure):
 
 
 class Statistics(ctypes.Structure):
-    """Of `maps.h`."""
+    """The structure `Statistics` of `maps.h`."""
 
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("mean", "inverse", "running_mean", "running_variance")),
@@ -67,22 +67,25 @@ class Statistics(ctypes.Structure):
 
 
 def norm(tensors: Sequence[Tensor | None], bounds: Bounds) -> Any:
-    """Mean, 1 / deviation, weight, bias, and what the activation clamps to; null where there are none."""
+    """Return a pointer to mean, 1 / deviation, weight, bias and the activation's bounds.
+
+    None (null) without tensors.
+    """
     return None if tensors[0] is None else ctypes.byref(Norm(*map(address, tensors), *bounds))
 
 
 def statistics(mean: int, inverse: int, layer: nn.BatchNorm2d) -> Statistics:
-    """Where a layer's statistics are put: addresses of those of a batch, and its running ones."""
+    """Return the addresses of a layer's statistics: those of the batch, and the running ones."""
     assert layer.momentum is not None  # as `FastBatchNorm.suits` says
     return Statistics(mean, inverse, address(layer.running_mean), address(layer.running_var), layer.eps, layer.momentum)
 
 
 def address(tensor: Tensor | None) -> int | None:
-    """Of the first number."""
+    """Return the address of a tensor's first element, or None."""
     return None if tensor is None else tensor.data_ptr()
 
 
 def pixels(maps: Tensor) -> tuple[ctypes.c_int64, ctypes.c_int64, int]:
-    """How many (N H W), how many channels, how many threads for them."""
+    """Return the number of pixels (N H W), of channels, and of threads for them."""
     channels = maps.shape[1]
     return ctypes.c_int64(maps.numel() // channels), ctypes.c_int64(channels), torch.get_num_threads()

@@ -1,7 +1,7 @@
 """1x1 convolutions as one matrix product over all pixels of a batch, on a CPU.
 
-torch makes a product per image of them, with zeroed results in the backward pass: for the 8x8 maps of a proxy that is
-64 rows at a time. A map in channels-last order is a matrix as it lies.
+torch does one product per image, with zeroed results in the backward pass: for the 8x8 maps of a proxy that is
+only 64 rows at a time. A map in channels-last order is already such a matrix in memory.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ class PointwiseConv(nn.Conv2d):
 
     @staticmethod
     def suits(layer: nn.Module) -> bool:
-        """Whether a layer can be computed this way."""
+        """Return whether a layer can be computed this way."""
         if type(layer) is not nn.Conv2d or layer.kernel_size != (1, 1) or layer.stride != (1, 1):
             return False
         return layer.groups == 1 and layer.padding == (0, 0)
 
     def forward(self, input: Tensor) -> Tensor:
-        """(N, C, H, W) float to (N, D, H, W) in the same layout."""
+        """Convolve (N, C, H, W) float to (N, D, H, W) in the same layout."""
         last = input.is_contiguous(memory_format=torch.channels_last)
         if input.device.type != "cpu" or not last or torch.is_autocast_enabled("cpu"):
             return super().forward(input)
