@@ -1,9 +1,9 @@
 """Images, masks and splits: prepared once into a memory-mapped file, augmented in batches on the device.
 
-* `segdata`: `open_data`, from a configuration to images and labels; `source` is what kinds of data promise: `builtin`,
-  `folder`, `mmseg_source`; `decode` reads one file, `threads` many;
-* `cache`: the file, made `once` by whichever process comes first; `remarks` on what is odd in it;
-* `holdout`: which training images a search is judged on; `augment`: scale, crop, flip, colours, on the device.
+* `segdata`: `open_data`, from a configuration to images and labels; `source` is the interface of the kinds of data:
+  `builtin`, `folder`, `mmseg_source`; `decode` reads one file, `threads` reads many;
+* `cache`: the file, made `once` by the first process that needs it; `remarks` warns of oddities in the data;
+* `holdout`: the training images on which a search scores; `augment`: scale, crop, flip, colours, on the device.
 """
 
 from autoseg.data.augment import Augment, normalize

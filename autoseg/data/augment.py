@@ -1,8 +1,8 @@
 """Augmentation on the training device: whole batches, every sample with its own random draw.
 
 Geometry is one `grid_sample` per batch (scale, crop and flip are one affine map), colour a few products with
-one factor per sample; both run wherever the tensors are and never wait for the device. The draws come from the
-generator that is handed in and from nothing else, on the CPU, so that every device sees the same ones.
+one factor per sample; both run on the device of the tensors and never wait for it. The draws come only from the
+given generator, on the CPU, so that they are the same for every device.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from autoseg.errors import InputError
 BRIGHTNESS = 32 / 255  # added
 CONTRAST = (0.5, 1.5)  # multiplied
 SATURATION = (0.5, 1.5)  # mixed with grey
-LUMA = (0.299, 0.587, 0.114)  # of red, green and blue in grey, ITU-R BT.601
+LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue in grey, ITU-R BT.601
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """What was drawn for n batches of B images."""
+    """The random draws for n batches of B images."""
 
-    # (n, B, 2, 3) float32, from coordinates of the output to those of the source, both in [-1, 1] inside
+    # (n, B, 2, 3) float32, affine map from coordinates of the output to those of the source, both in [-1, 1] inside
     affine: Tensor
     colour: Tensor | None  # (n, 3, B) float32, added brightness, contrast factor, saturation factor; None: colours stay
 
     def to(self, device: torch.device) -> Numbers:
-        """The same on a device."""
+        """Return the same draws on a device."""
         return Numbers(self.affine.to(device), None if self.colour is None else self.colour.to(device))
 
 
 @dataclass(frozen=True)
 class Draw:
-    """What was drawn for one batch; apply it to everything that belongs to the same images."""
+    """The random draw for one batch; apply it to everything that belongs to the same images."""
 
     grid: Tensor  # (B, crop, crop, 2) float32, where each output pixel lies in the source, in [-1, 1] inside it
     colour: Tensor | None  # (3, B) float32, added brightness, contrast factor, saturation factor; None: colours stay
@@ -87,14 +87,14 @@ class Augment:
         return Numbers(affine, self._colour(uniform[:, 4:]) if self.photometric else None)
 
     def placed(self, numbers: Numbers, place: Tensor) -> Draw:
-        """The draw of one of n batches: `place` is (1,) int64, on the device of the numbers."""
+        """Return the draw of one of n batches; `place`, its index, is (1,) int64, on the device of the numbers."""
         affine = numbers.affine.index_select(0, place)[0]
         grid = F.affine_grid(affine, [len(affine), 1, self.crop, self.crop], align_corners=False)
         return Draw(grid, None if numbers.colour is None else numbers.colour.index_select(0, place)[0])
 
     @staticmethod
     def _colour(uniform: Tensor) -> Tensor:
-        """(n, 3, B) in [0, 1] to what is added and multiplied."""
+        """Turn (n, 3, B) in [0, 1] into the added brightness and the contrast and saturation factors."""
         bright, contrast, saturation = uniform.unbind(1)
         return torch.stack(
             [
@@ -124,8 +124,8 @@ class Augment:
 
         Args:
             maps: (B, H, W) or (B, K, H, W), any dtype whose values float32 holds exactly.
-            draw: what was drawn for their images.
-            outside: value where there is no image.
+            draw: the draw for their images.
+            outside: value outside the image.
 
         Returns:
             The same dtype and leading dimensions, (…, crop, crop).
@@ -137,7 +137,7 @@ class Augment:
 
 
 def _recoloured(images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor) -> Tensor:
-    """(B, 3, H, W) in [0, 1], brighter, then of more contrast, then more saturated; factors are (B, 1, 1, 1)."""
+    """Change brightness, then contrast, then saturation of (B, 3, H, W) in [0, 1]; factors are (B, 1, 1, 1)."""
     images = ((images + brightness) * contrast).clamp(0, 1)
     red, green, blue = images.split(1, dim=1)
     grey = LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
@@ -145,12 +145,14 @@ def _recoloured(images: Tensor, brightness: Tensor, contrast: Tensor, saturation
 
 
 def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """(x - mean) / std per RGB channel: (B, 3, H, W) uint8 to float32 on the same device, for evaluation."""
+    """Return (x - mean) / std per RGB channel: (B, 3, H, W) uint8 to float32 on the same device, for evaluation."""
     return (images - _per_channel(tuple(mean), images.device)) / _per_channel(tuple(std), images.device)
 
 
 @lru_cache(maxsize=16)
 def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """(3, 1, 1) float32, moved to the device once: a transfer in every iteration would wait for the device."""
+    """Return values as (3, 1, 1) float32, moved to the device once: a transfer in every iteration would wait for the
+    device.
+    """
     with torch.inference_mode(False):  # cached: may be used later where gradients are recorded
         return torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]

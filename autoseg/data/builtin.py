@@ -1,9 +1,9 @@
 """The built-in data: a procedural world of textured, occluding shapes, drawn from a seed.
 
-Colour says little about the class: every object has a random colour and what tells classes apart is texture
+Colour says little about the class: every object has a random colour, and the classes differ in texture
 and shape, at several sizes, under uneven light and noise. Classes are as unequal as in real scenes (`seed`
-below half a percent of the pixels) and `crack` is 1 to 3 pixels wide. Things that look similar but do
-not count (bright hairs, plain discs) are part of the ground they lie on.
+below half a percent of the pixels) and `crack` is 1 to 3 pixels wide. Things that look similar but have no
+class of their own (bright hairs, plain discs) keep the label of the ground they lie on.
 
 Only +, -, *, /, square roots and comparisons are used (no sin, exp or normal variates, whose last bits depend
 on the processor), so that the same seed gives the same bytes on every machine.
@@ -35,7 +35,7 @@ PALETTE = (
     (250, 240, 80),
 )
 SIDE = 96  # pixels
-VERSION = 1  # raise it when the same seed would draw another world
+VERSION = 1  # increase it when a seed would draw other images than before
 
 Field = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -46,7 +46,7 @@ class BuiltinSource:
     """A `Source` that draws its images: (96, 96), 7 classes.
 
     Args:
-        seed: which world.
+        seed: seed of the world.
         counts: images per role; image i of a role is the same whatever the counts are.
     """
 
@@ -58,7 +58,7 @@ class BuiltinSource:
 
     @classmethod
     def from_config(cls, config: DataConfig) -> BuiltinSource:
-        """The source behind `data=builtin`; raises InputError for counts or a seed that make no sense."""
+        """Build the source of `data=builtin`; raise InputError for counts or a seed that are not valid."""
         if len(config.count) != 3 or min(config.count) < 0 or min(config.count[:2]) < 1:
             raise InputError("data.count", "[train, val, test] image counts, the first two at least 1", config.count)
         if config.seed < 0:
@@ -72,7 +72,7 @@ class BuiltinSource:
         return {role: [f"{role}_{i:05d}" for i in range(count)] for role, count in self.counts.items()}
 
     def identity(self) -> Any:
-        """All that decides the content."""
+        """Return everything that decides the content."""
         return ["builtin", VERSION, self.seed, self.counts]
 
     def read(self, role: str, index: int) -> Sample:
@@ -84,19 +84,19 @@ class BuiltinSource:
 
 
 class _Scene:
-    """One image being painted, back to front."""
+    """One image that is painted, from back to front."""
 
     def __init__(self, rng: Generator) -> None:
         self.rng = rng
         y, x = np.mgrid[0:SIDE, 0:SIDE].astype(np.float64)
-        # Coordinates bent by slow noise: every outline and grating drawn in them comes out wobbly.
+        # Coordinates distorted by slow noise: every outline and grating drawn in them is irregular.
         self.x = x + 6 * (_noise(rng, 12) - 0.5)
         self.y = y + 6 * (_noise(rng, 12) - 0.5)
         self.image: Field = np.zeros((SIDE, SIDE, 3))
         self.labels: NDArray[np.uint8] = np.zeros((SIDE, SIDE), dtype=np.uint8)
 
     def draw(self) -> None:
-        """Ground, lines on it, large objects over the lines, small ones over all."""
+        """Draw the ground, lines on it, large objects over the lines, small ones over everything."""
         rng = self.rng
         everywhere = np.ones((SIDE, SIDE), dtype=np.bool_)
         self.paint(everywhere, GROUND, 0.5 * _noise(rng, 24) + 0.3 * _noise(rng, 6) + 0.2 * _noise(rng, 2))
@@ -113,7 +113,7 @@ class _Scene:
         self.void()
 
     def body(self) -> None:
-        """A large object: stripes or checks, alike in colour and period."""
+        """Draw a large object: stripes or checks, with the same ranges of colour and period."""
         rng = self.rng
         mask = self.blob(rng.uniform(6, 20), rng.uniform(6, 15))
         period = rng.uniform(4, 8)
@@ -124,7 +124,7 @@ class _Scene:
             self.shaded(mask, CHECKS, np.abs(first - self.wave(period)))
 
     def small(self) -> None:
-        """A ring, a disc that only looks like one, or now and then a seed."""
+        """Draw a ring, a disc that only looks like one, or sometimes a seed."""
         rng = self.rng
         kind = rng.random()
         cx, cy = rng.uniform(4, SIDE - 4, 2)
@@ -139,7 +139,7 @@ class _Scene:
             self.paint(self.ellipse(cx, cy, rng.uniform(2.5, 4), rng.uniform(1.2, 2)), SEED, tone)
 
     def line(self, *, crack: bool) -> None:
-        """A wandering line 1 to 3 pixels wide: dark ones are cracks, bright ones only hairs."""
+        """Draw a winding line 1 to 3 pixels wide: dark ones are cracks, bright ones are hairs without a class."""
         rng = self.rng
         point, heading = rng.uniform(0, SIDE, 2), _direction(rng)
         width = rng.uniform(1.0, 2.8)
@@ -157,7 +157,7 @@ class _Scene:
             self.labels[mask] = CRACK
 
     def void(self) -> None:
-        """Pixels nobody labelled: a strip at the lower border, or a patch anywhere."""
+        """Mark pixels as unlabelled: a strip at the lower border, or a patch anywhere."""
         rng = self.rng
         if rng.random() < 0.4:
             self.labels[SIDE - int(rng.integers(2, 6)) :] = IGNORE
@@ -182,25 +182,25 @@ class _Scene:
             self.labels[mask] = label
 
     def wave(self, period: float) -> Field:
-        """Triangle wave in [0, 1] in a random direction; period in pixels."""
+        """Return a triangle wave in [0, 1] in a random direction; period in pixels."""
         u, v = _direction(self.rng)
         phase = (u * self.x + v * self.y) / period + self.rng.random()
         return np.abs(2 * (phase - np.floor(phase)) - 1)
 
     def veins(self) -> Field:
-        """Tone of marble: noise folded at its middle, so that thin dark veins run through it."""
+        """Return the tone of marble: noise folded at its middle, so that thin dark veins run through it."""
         rng = self.rng
         folded = np.abs(2 * _noise(rng, 10) - 1) + np.abs(2 * _noise(rng, 5) - 1)
         return np.minimum(1.5 * folded, 1.0)
 
     def half_plane(self) -> Mask:
-        """One side of a random line through the middle part of the image."""
+        """Return one side of a random line through the middle part of the image."""
         u, v = _direction(self.rng)
         side = u * (self.x - SIDE / 2) + v * (self.y - SIDE / 2)
         return side > self.rng.uniform(-SIDE / 4, SIDE / 3)
 
     def blob(self, long: float, short: float) -> Mask:
-        """An ellipse, or one cut by a straight edge or two."""
+        """Return an ellipse, or one cut by one or two straight edges."""
         rng = self.rng
         cx, cy = rng.uniform(0, SIDE, 2)
         mask = self.ellipse(cx, cy, long, short)
@@ -210,20 +210,20 @@ class _Scene:
         return mask
 
     def ellipse(self, cx: float, cy: float, long: float, short: float) -> Mask:
-        """A filled ellipse of random orientation; half axes in pixels."""
+        """Return a filled ellipse of random orientation; half axes in pixels."""
         u, v = _direction(self.rng)
         x, y = self.x - cx, self.y - cy
         return ((u * x + v * y) / long) ** 2 + ((u * y - v * x) / short) ** 2 < 1
 
     def to_segment(self, start: Field, end: Field) -> Field:
-        """Distance of every pixel to a segment."""
+        """Return the distance of every pixel to a segment."""
         along = end - start
         x, y = self.x - start[0], self.y - start[1]
         share = np.clip((x * along[0] + y * along[1]) / (along**2).sum(), 0, 1)
         return np.sqrt((x - share * along[0]) ** 2 + (y - share * along[1]) ** 2)
 
     def sample(self) -> Sample:
-        """Light, colour cast and sensor noise, then bytes."""
+        """Add light, colour cast and sensor noise, and convert to bytes."""
         rng = self.rng
         light = 0.6 + 0.8 * _noise(rng, 48)
         cast = rng.uniform(0.85, 1.15, 3)
@@ -233,7 +233,7 @@ class _Scene:
 
 
 def _direction(rng: Generator) -> Field:
-    """A unit vector in a uniformly random direction: a point of the unit disc, scaled."""
+    """Return a unit vector in a uniformly random direction: a point of the unit disc, scaled."""
     while True:
         vector = rng.uniform(-1, 1, 2)
         length = float((vector**2).sum())
@@ -242,7 +242,7 @@ def _direction(rng: Generator) -> Field:
 
 
 def _noise(rng: Generator, cell: int) -> Field:
-    """Smooth noise in [0, 1] with features of `cell` pixels: a random lattice, interpolated."""
+    """Return smooth noise in [0, 1] with features of `cell` pixels: a random lattice, interpolated."""
     lattice = rng.random((SIDE // cell + 2, SIDE // cell + 2))
     at = np.arange(SIDE) / cell
     low = at.astype(np.int64)

@@ -29,17 +29,17 @@ from autoseg.errors import InputError
 from autoseg.files import GB, NO_SPACE, cache_folder, existing
 
 ELSEWHERE = "Make room there, or set data.cache_dir to another folder."
-FORMAT = 2  # raise it when the same source would give other bytes
-PAD_RGB = (124, 116, 104)  # ImageNet's mean: what padding looks like to a pretrained network is "nothing"
+FORMAT = 2  # increase it when a source would give other bytes than before
+PAD_RGB = (124, 116, 104)  # ImageNet's mean: padding is zero to a pretrained network
 
 log = logging.getLogger(__name__)
 
 
 def cache_file(source: Source, name: str, size: tuple[int, int], folder: str | None) -> Path:
-    """Path of the finished cache file, made now if it does not exist yet.
+    """Return the path of the finished cache file, made now if it does not exist yet.
 
     Args:
-        source: where images come from.
+        source: the source of the images.
         name: shown in the file's name.
         size: (height, width) in pixels to which every image is fitted.
         folder: cache folder, None for `$XDG_CACHE_HOME/autoseg` (`~/.cache/autoseg`).
@@ -58,7 +58,7 @@ def cache_file(source: Source, name: str, size: tuple[int, int], folder: str | N
 
 
 def check_size(size: Sequence[int]) -> tuple[int, int]:
-    """The (height, width) that `proxy.size` gives.
+    """Return `proxy.size` as (height, width).
 
     Raises:
         InputError: not two numbers from 1.
@@ -69,7 +69,7 @@ def check_size(size: Sequence[int]) -> tuple[int, int]:
 
 
 def cache_path(source: Source, name: str, size: tuple[int, int], folder: str | None) -> Path:
-    """Where `cache_file` puts the file, whether or not it is there yet; arguments as there."""
+    """Return the path that `cache_file` uses, whether or not the file exists; the arguments are the same."""
     content = json.dumps([FORMAT, size, source.identity()], sort_keys=True)
     key = hashlib.sha256(content.encode()).hexdigest()[:16]
     slug = re.sub(r"[^A-Za-z0-9_.-]+", "-", name)
@@ -77,20 +77,20 @@ def cache_path(source: Source, name: str, size: tuple[int, int], folder: str | N
 
 
 def prepared_bytes(source: Source, size: tuple[int, int]) -> int:
-    """How much the images of a source take, prepared at one (height, width)."""
+    """Return the bytes that the images of a source take, prepared at one (height, width)."""
     return sum(BYTES[_kind(name)] * prod(shape) for name, shape in _shapes(source, size).items())
 
 
 def check_space(source: Source, size: tuple[int, int], folder: Path) -> None:
-    """Refuse, before anything is decoded, what does not fit on the disk.
+    """Raise, before anything is decoded, if the prepared images do not fit on the disk.
 
     Args:
-        source: where images come from.
+        source: the source of the images.
         size: (height, width) in pixels to which every image is fitted.
         folder: cache folder, which may not exist yet.
 
     Raises:
-        InputError: it takes more than is free.
+        InputError: they take more than is free.
     """
     if prepared_bytes(source, size) > shutil.disk_usage(existing(folder)).free:
         raise _no_space(source, size, folder)
@@ -118,7 +118,7 @@ def _shapes(source: Source, size: tuple[int, int]) -> dict[str, tuple[int, ...]]
 
 
 def _header(source: Source, shapes: dict[str, tuple[int, ...]], fingerprint: str) -> bytes:
-    """The safetensors header; its length does not depend on what the fingerprint is."""
+    """Return the safetensors header; its length does not depend on the fingerprint."""
     about = {
         "format": FORMAT,
         "classes": list(source.classes),
@@ -134,7 +134,7 @@ def _kind(name: str) -> str:
 
 
 def _write_tensors(file: BinaryIO, start: int, source: Source, shapes: dict[str, tuple[int, ...]]) -> str:
-    """Decode in threads, write each image to its place; returns the SHA-256 of pixels, labels and classes."""
+    """Decode in threads and write each image to its place; return the SHA-256 of pixels, labels and classes."""
     offsets = {}
     for name, shape in shapes.items():
         offsets[name] = start
@@ -153,7 +153,7 @@ def _write_tensors(file: BinaryIO, start: int, source: Source, shapes: dict[str,
                     if block.size:
                         file.seek(offsets[f"{role}.{name}"])
                         offsets[f"{role}.{name}"] += file.write(data := block.tobytes())
-                        if name != "sizes" or inner != (height, width):  # padding has a say in scores
+                        if name != "sizes" or inner != (height, width):  # padding affects scores
                             digest.update(data)
                 progress.step()
     return digest.hexdigest()
@@ -164,7 +164,7 @@ def _fitted(source: Source, role: str, size: tuple[int, int], index: int) -> tup
 
 
 def fit(sample: Sample, size: tuple[int, int]) -> tuple[Bytes, Bytes, tuple[int, int]]:
-    """Scale a sample to fit into `size`, keeping its aspect, and pad what is left at the right and bottom.
+    """Scale a sample to fit into `size`, preserving its aspect ratio, and pad it at the right and bottom.
 
     Args:
         sample: image and masks of any size.
@@ -172,7 +172,7 @@ def fit(sample: Sample, size: tuple[int, int]) -> tuple[Bytes, Bytes, tuple[int,
 
     Returns:
         The image (3, height, width), antialiased bilinear; the masks (K, height, width), nearest neighbour with 255
-        in the padding; and the height and width of what is not padding.
+        in the padding; and the height and width without padding.
     """
     height, width = sample.image.shape[:2]
     scale = min(size[0] / height, size[1] / width)
@@ -191,7 +191,7 @@ def _resize(pixels: Bytes, size: tuple[int, int], how: Image.Resampling) -> Byte
 
 
 def images_folder(folder: str | None) -> Path:
-    """Where prepared images are kept, which may not exist yet: `folder`, or what stands for None in `cache_file`.
+    """Return the folder of prepared images, which may not exist yet: `folder`, or for None the default of `cache_file`.
 
     Raises:
         InputError: None, and no home folder.

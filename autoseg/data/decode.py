@@ -1,4 +1,4 @@
-"""One image or mask file: opened, decoded, and refused by name where it is not what training needs."""
+"""Decodes one image or mask file, and raises an error with its name if training cannot use it."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from PIL import ExifTags, Image
 from autoseg.data.source import Bytes
 from autoseg.errors import InputError
 
-# Pillow warns of a large image as of an attack: it is the user's own. Said once, since threads share their filters.
+# Pillow warns that a large image may be an attack, but it is the user's own. Set once, since threads share filters.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
-# Whatever a file is called: PostScript is a program, which Pillow would have Ghostscript run.
+# The formats to try, whatever a file's suffix is. Not PostScript: it is a program, which Pillow runs by Ghostscript.
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF", "JPEG2000")
 
 
 def read_image(path: Path, *, upright: bool) -> Bytes:
-    """(H, W, 3) uint8 RGB; `upright` as in `check_upright`.
+    """Return an image as (H, W, 3) uint8 RGB; `upright` calls `check_upright`.
 
     Raises:
         InputError: no image, more than 8 bits per channel, or stored turned.
@@ -34,7 +34,7 @@ def read_image(path: Path, *, upright: bool) -> Bytes:
 
 
 def check_image(path: Path, image: Image.Image, upright: bool) -> None:
-    """Refuse from its header alone what `read_image` refuses."""
+    """Raise for an image that `read_image` would refuse, from its header alone."""
     stored = [str(args) for *_, args in getattr(image, "tile", [])]  # as in "RGB;16B", of which Pillow keeps 8 bits
     mode = next((raw for raw in stored if ";16" in raw), image.mode)
     if ";16" in mode or mode.startswith(("I", "F")):
@@ -44,10 +44,10 @@ def check_image(path: Path, image: Image.Image, upright: bool) -> None:
 
 
 def check_upright(path: Path, image: Image.Image) -> None:
-    """Refuse an image that its EXIF tag turns when it is shown.
+    """Raise for an image that viewers turn by its EXIF tag.
 
-    Tools that draw masks turn it, others do not, and at 180 degrees no size tells which: a mask upside down would be
-    trained on without a word.
+    Some tools that draw masks turn it, others do not, and at 180 degrees the size does not tell which: training would
+    use a mask upside down without an error.
 
     Raises:
         InputError: the image is stored turned or mirrored.
@@ -62,7 +62,7 @@ def check_upright(path: Path, image: Image.Image) -> None:
 
 
 def check_mask(path: Path, mode: str, size: tuple[int, int], image: Path, image_size: tuple[int, int]) -> None:
-    """Refuse a mask that is no map of ids or has not the (width, height) of its image."""
+    """Raise for a mask that is not a map of ids, or does not have the (width, height) of its image."""
     if mode not in ("L", "P", "1"):
         wide = mode.startswith(("I", "F"))
         hint = "Save it with 8 bits." if wide else "Convert colours to class ids first."
@@ -74,7 +74,7 @@ def check_mask(path: Path, mode: str, size: tuple[int, int], image: Path, image_
 
 
 def opened(path: Path) -> Image.Image:
-    """An image, decoded; InputError naming the file if it is damaged."""
+    """Open and decode an image; raise an InputError that names the file if it is damaged."""
     image = header(path)
     _decode(path, image)
     return image
@@ -88,7 +88,7 @@ def _decode(path: Path, image: Image.Image) -> None:
 
 
 def header(path: Path) -> Image.Image:
-    """An image of which only the header has been read; InputError naming the file if it is none."""
+    """Open an image and read only its header; raise an InputError that names the file if it is no image."""
     try:
         return Image.open(path, formats=FORMATS)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

@@ -1,4 +1,4 @@
-"""Images and masks in files: the folder pair `img_dir/SPLIT`, `ann_dir/SPLIT`, and how files are read."""
+"""Reads images and masks in files: the folder pair `img_dir/SPLIT`, `ann_dir/SPLIT`, and any listed files."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class FileSource:
     items: Mapping[str, Sequence[Item]]  # the images of each role, in the order of their names
     # (256,) int16: id in the mask file -> id in the cache, 255 for ignored, -1 for not allowed
     lookup: NDArray[np.int16]
-    upright: bool = False  # an image that its EXIF tag turns is refused; False: it is taken as it is stored
+    upright: bool = False  # whether an image that its EXIF tag turns is refused; False: it is used as stored
 
     @property
     def names(self) -> dict[str, list[str]]:
@@ -50,11 +50,11 @@ class FileSource:
 
     @property
     def raters(self) -> int:
-        """Annotators per image beside the label."""
+        """Number of annotators per image besides the label."""
         return len(next(iter(self.items.values()))[0].masks) - 1
 
     def identity(self) -> Any:
-        """Names, sizes and modification times of all files, and how ids are read."""
+        """Return names, sizes and modification times of all files, and how ids are read."""
         files = {
             role: [(item.name, *(_stamp(path) for path in (item.image, *item.masks))) for item in items]
             for role, items in self.items.items()
@@ -62,18 +62,18 @@ class FileSource:
         return [list(self.classes), [list(rgb) for rgb in self.palette], self.lookup.tolist(), files]
 
     def read(self, role: str, index: int) -> Sample:
-        """Decode one image and its masks; raises InputError naming the file that does not fit."""
+        """Decode one image and its masks; raise an InputError that names the file that does not fit."""
         item = self.items[role][index]
         image = read_image(item.image, upright=self.upright)
         size = (image.shape[1], image.shape[0])
         return Sample(image, np.stack([self._read_mask(path, size, item.image) for path in item.masks]))
 
     def check(self) -> None:
-        """Read every mask, and the header of every image, for those who read the files in their own way.
+        """Check every mask, and the header of every image, for a training that reads the files in its own way.
 
         Raises:
-            InputError: naming a file that is no image or no mask, an image that is stored turned or has more than 8
-                bits, a mask that has not the size of its image or has an id that is none of a class; or the training
+            InputError: names a file that is no image or no mask, an image that is stored turned or has more than 8
+                bits, a mask that does not have the size of its image or has an id without a class; or the training
                 masks show fewer than two classes.
         """
         progress = Progress("Checking images and masks", sum(map(len, self.items.values())))
@@ -83,11 +83,11 @@ class FileSource:
                 counts += labels
                 progress.step()
             if role == "train":
-                ignored = np.flatnonzero(self.lookup == IGNORE)  # none, where a data set ignores an id beyond a byte
+                ignored = np.flatnonzero(self.lookup == IGNORE)  # empty if a data set ignores an id above 255
                 check_present(counts.tolist(), self.classes, int(ignored[0]) if len(ignored) else IGNORE)
 
     def _check(self, item: Item) -> NDArray[np.float64]:
-        """Pixels of each label in the masks of one image."""
+        """Return the pixels of each label in the masks of one image."""
         with header(item.image) as image:
             size = image.size
             check_image(item.image, image, self.upright)
@@ -95,19 +95,21 @@ class FileSource:
         return label
 
     def _counts(self, path: Path, size: tuple[int, int], image: Path) -> NDArray[np.float64]:
-        """Pixels of each label in a mask, by how often each id occurs: a fifth of the time of looking them up."""
+        """Return the pixels of each label in a mask, from a histogram of ids: a fifth of the time of looking each
+        pixel up.
+        """
         with opened(path) as mask:
             check_mask(path, mask.mode, mask.size, image, size)
             ids, allowed = np.asarray(mask.histogram()), self.lookup != OUT_OF_RANGE
             fits = mask.mode != "1" and not ids[~allowed].any()
-        if not fits:  # reading it says what does not
+        if not fits:  # reading it raises the error
             return np.bincount(self._read_mask(path, size, image).ravel(), minlength=256).astype(float)
         counts: NDArray[np.float64] = np.zeros(256)
         np.add.at(counts, self.lookup[allowed], ids[allowed])
         return counts
 
     def _read_mask(self, path: Path, size: tuple[int, int], image: Path) -> Bytes:
-        """Labels of a mask file whose image has this (width, height)."""
+        """Return the labels of a mask file whose image has this (width, height)."""
         with opened(path) as mask:
             check_mask(path, mask.mode, mask.size, image, size)
             ids = np.asarray(mask).astype(np.uint8)
@@ -122,7 +124,7 @@ class FileSource:
 
 
 def open_folder(config: DataConfig) -> FileSource:
-    """The source behind `data=folder`: `ROOT/img_dir/SPLIT/NAME.jpg` with `ROOT/ann_dir/SPLIT/NAME.png`.
+    """Open the source of `data=folder`: `ROOT/img_dir/SPLIT/NAME.jpg` with `ROOT/ann_dir/SPLIT/NAME.png`.
 
     Raises:
         InputError: no root or classes, a missing folder or mask, an empty split.
@@ -168,9 +170,9 @@ def _list_pairs(image_dir: Path, mask_dirs: Sequence[Path]) -> list[Item]:
 
 
 def files_in(folder: Path, suffixes: Sequence[str] | None = None) -> list[Path]:
-    """The files in a folder and those below it, linked ones too, sorted; with these suffixes, None: with any.
+    """Return the sorted files in a folder and those below it, linked ones too; with these suffixes, None: with any.
 
-    Hidden ones, such as the `._x.jpg` that macOS leaves, are none; a link to a folder above leads nowhere new.
+    Hidden files, such as the `._x.jpg` that macOS leaves, are left out; links to a parent folder are not followed.
     """
     found = []
     for home, folders, names in os.walk(folder, followlinks=True):
@@ -181,10 +183,10 @@ def files_in(folder: Path, suffixes: Sequence[str] | None = None) -> list[Path]:
 
 
 def check_items(items: Sequence[Item], where: str) -> None:
-    """Refuse an empty split, two images of one name, and an image without its mask.
+    """Raise for an empty split, two images of one name, or an image without its mask.
 
     Raises:
-        InputError: naming the first file that is wrong and how many more there are.
+        InputError: names the first file that is wrong and how many more there are.
     """
     if not items:
         raise InputError(where, "at least one image", "none", "Put images there or choose another split.")
@@ -204,7 +206,7 @@ def check_items(items: Sequence[Item], where: str) -> None:
 
 
 def _beside(mask: Path) -> str:
-    """What to do about a missing mask, going by what is in its place."""
+    """Return a hint about a missing mask, from the files with similar names."""
     near = sorted(path.name for path in mask.parent.glob(f"{glob.escape(mask.stem)}[._-]*"))
     if not near:
         return "Add the mask or remove the image."
@@ -216,7 +218,7 @@ def _beside(mask: Path) -> str:
 
 
 def lone_masks(config: DataConfig) -> list[Path]:
-    """Masks in `ann_dir` of a folder pair that no image goes with: in nobody's way, and often a mistake."""
+    """Return the masks in `ann_dir` of a folder pair that have no image: harmless, and often a mistake."""
     if config.kind != "folder" or config.root is None:
         return []
     root, found = Path(config.root).expanduser(), []
@@ -228,7 +230,7 @@ def lone_masks(config: DataConfig) -> list[Path]:
 
 
 def check_classes(config: DataConfig, classes: Sequence[str], palette: Sequence[Sequence[int]]) -> None:
-    """Refuse class lists that no byte can hold and palettes that do not fit them."""
+    """Raise for class lists that do not fit in a byte, and for palettes that do not fit the classes."""
     if not 2 <= len(classes) <= MAX_CLASSES:
         hint = "Count background as one of them."
         raise InputError("data.classes", f"2 to {MAX_CLASSES} classes", len(classes), hint)

@@ -1,4 +1,4 @@
-"""Which training images a candidate loss is judged on."""
+"""Chooses the training images on which candidate losses are scored."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ BLOCKS = 8
 
 
 def split_holdout(count: int, share: float) -> tuple[Tensor, Tensor]:
-    """Split `count` training images, in the order of their names, into those to fit and those to judge on.
+    """Split `count` training images, in the order of their names, into those to train on and those to score on.
 
     The held-out images lie in up to 8 contiguous blocks spread evenly over the order: neighbouring video
-    frames look alike, so single frames taken out here and there would all have a twin among the fitted ones.
+    frames look alike, so single held-out frames would all have a near copy among the training images.
 
     Args:
         count: number of images, at least 2.
         share: share held out, in (0, 1); rounded to whole images, at least one on either side.
 
     Returns:
-        (fit, held-out) indices, int64, sorted, disjoint, together all of `range(count)`.
+        (training, held-out) indices, int64, sorted, disjoint, together all of `range(count)`.
 
     Raises:
         InputError: fewer than two images, or a share outside (0, 1).

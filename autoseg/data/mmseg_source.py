@@ -1,4 +1,4 @@
-"""Any data set that mmsegmentation has a config for; the only place of this room that imports mmseg."""
+"""Any data set that mmsegmentation has a config for; no other module of `data` imports mmseg."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from autoseg.errors import InputError
 from autoseg.mmconfigs import config_path, mmengine_config, type_name
 
 LOADING = ("LoadImageFromFile", "LoadAnnotations")
-CHILDREN = ("dataset", "datasets")  # of RepeatDataset and ConcatDataset
+CHILDREN = ("dataset", "datasets")  # keys of the data sets inside RepeatDataset and ConcatDataset
 
 
 def open_mmseg(config: DataConfig) -> FileSource:
-    """The source behind `data.kind=mmseg`: train, val and test as the dataset config lists them, see `splits_of`.
+    """Open the source of `data.kind=mmseg`: train, val and test as the dataset config lists them, see `splits_of`.
 
     Args:
         config: `mmseg_config` is a path or the name of a config inside mmsegmentation; `root` replaces its
@@ -47,9 +47,9 @@ def open_mmseg(config: DataConfig) -> FileSource:
 
 
 def splits_of(config: DataConfig) -> dict[str, dict[str, Any]]:
-    """The data set of each role in `data.mmseg_config`.
+    """Return the data set of each role in `data.mmseg_config`.
 
-    A test split that is the validation split again, as in most configs, is no test split and left out.
+    If the test split is the validation split again, as in most configs, it is left out.
 
     Raises:
         InputError: no such config, or one that lacks train or val.
@@ -73,7 +73,7 @@ def splits_of(config: DataConfig) -> dict[str, dict[str, Any]]:
 
 
 def check_loading(pipeline: Sequence[Any]) -> None:
-    """Refuse images or labels that are not one file each, as those of depth or of two images of a place.
+    """Raise if images or labels are not one file each, such as those of depth or of two images of a place.
 
     Raises:
         InputError: another transform loads them.
@@ -85,7 +85,7 @@ def check_loading(pipeline: Sequence[Any]) -> None:
 
 
 def leaves(dataset: dict[str, Any]) -> list[dict[str, Any]]:
-    """The plain datasets inside wrappers that repeat or join them."""
+    """Return the plain data sets inside wrappers that repeat or join them."""
     inner = [dataset[key] for key in CHILDREN if key in dataset]
     if not inner:
         return [dataset]
@@ -94,7 +94,7 @@ def leaves(dataset: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def settle(leaf: dict[str, Any], config: DataConfig) -> None:
-    """Put the user's folder and classes into a plain data set, in place."""
+    """Set the user's folder and classes in a plain data set, in place."""
     if config.root is not None:
         leaf["data_root"] = str(Path(config.root).expanduser().absolute())
     if config.classes:
@@ -125,7 +125,9 @@ def _items(dataset: Any) -> list[Item]:
 
 
 def _lookup(dataset: Any, num_classes: int) -> NDArray[np.int16]:
-    """Ids in the mask files to ids in the cache, as mmseg's LoadAnnotations: shift, then rename."""
+    """Return the table from ids in the mask files to ids in the cache, as mmseg's LoadAnnotations: shift, then
+    rename.
+    """
     ids = np.arange(256)
     if dataset.reduce_zero_label:
         ids = np.where((ids == 0) | (ids == IGNORE), IGNORE, ids - 1)

@@ -1,4 +1,4 @@
-"""Files that many processes need and one of them makes, and the head of a safetensors file written in one pass."""
+"""Files that many processes need and one of them makes, and the header of a safetensors file written in one pass."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import Any
 
 from filelock import FileLock
 
-BYTES = {"U8": 1, "BF16": 2, "F16": 2, "F32": 4, "I32": 4}  # of an element, by the format's name for its type
+BYTES = {"U8": 1, "BF16": 2, "F16": 2, "F32": 4, "I32": 4}  # bytes per element, by the format's name of the type
 
 
 def made_once(path: Path, make: Callable[[Path], None]) -> Path:
-    """The file, made now if it does not exist yet; whoever comes first makes it, the others wait for it.
+    """Return the file, made now if it does not exist yet; the first process makes it, the others wait.
 
-    It is made under a lock, in a temporary file that gets its name when it is complete and on the disk: no reader
-    ever sees half, and no two ever see different ones.
+    It is made under a lock, in a temporary file that is renamed when it is complete and on the disk: no reader
+    ever sees half a file, and no two processes ever see different ones.
 
     Args:
-        path: of the finished file; its folder is made if missing.
-        make: writes the file it is told.
+        path: the finished file; its folder is created if missing.
+        make: writes the file whose path it is given.
 
     Raises:
         OSError: the folder cannot be written, or the disk is full.
@@ -34,7 +34,7 @@ def made_once(path: Path, make: Callable[[Path], None]) -> Path:
     with FileLock(f"{path}.lock"):
         if not path.is_file():  # another process may have made it while we waited
             draft = path.with_suffix(".tmp")
-            draft.unlink(missing_ok=True)  # of a killed process, or a link to what is not ours
+            draft.unlink(missing_ok=True)  # left by a killed process, or a link to another file
             try:
                 make(draft)
                 with draft.open("rb+") as file:
@@ -46,11 +46,11 @@ def made_once(path: Path, make: Callable[[Path], None]) -> Path:
 
 
 def head(tensors: Mapping[str, tuple[str, Sequence[int]]], about: Any) -> bytes:
-    """The first bytes of a safetensors file whose tensors are then written one after the other, as they come.
+    """Return the first bytes of a safetensors file, after which the tensors are written one after the other.
 
     Args:
         tensors: name to (type as in `BYTES`, shape), in the order in which they will be written.
-        about: plain data, kept as JSON under "autoseg".
+        about: plain data, stored as JSON under "autoseg".
     """
     header: dict[str, Any] = {"__metadata__": {"autoseg": json.dumps(about)}}
     end = 0

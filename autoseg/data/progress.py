@@ -1,19 +1,19 @@
-"""Lines on standard error for a user who waits until every image of a data set has been read."""
+"""Prints progress to standard error while every image of a data set is read."""
 
 from __future__ import annotations
 
 import sys
 import time
 
-QUIET_S = 10.0  # what takes longer says every so often how far it is
+QUIET_S = 10.0  # seconds without a line, then a line at each such interval
 
 
 class Progress:
-    """Counts images.
+    """Counts images and prints the progress.
 
     Args:
-        doing: what is done, as the lines begin.
-        total: how many images there are.
+        doing: what is done; the lines begin with it.
+        total: number of images.
     """
 
     def __init__(self, doing: str, total: int) -> None:
@@ -21,7 +21,7 @@ class Progress:
         self._next = time.monotonic() + QUIET_S
 
     def step(self) -> None:
-        """One more image is done."""
+        """Count one more image."""
         self._count += 1
         if time.monotonic() >= self._next:
             print(f"{self._doing}: {self._count:,} of {self._total:,}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""What is odd about a data set without being wrong, said before anything is trained on it."""
+"""Warnings about oddities of a data set that are no errors, printed before a training."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from autoseg.errors import InputError
 
 
 def remarks_on(data: SegData, config: DataConfig, crop: int, scored: str = "train") -> list[str]:
-    """A sentence for each oddity.
+    """Return a sentence for each oddity.
 
     Args:
-        data: as it is trained on.
-        config: where it comes from.
+        data: the data as it is trained on.
+        config: its configuration.
         crop: side of the square training crops, pixels.
         scored: the split on which trainings are scored; "train": on the part of it that a search holds out.
 
@@ -47,7 +47,7 @@ def remarks_on(data: SegData, config: DataConfig, crop: int, scored: str = "trai
 
 
 def _unscored(data: SegData, config: DataConfig, scored: str, counts: list[int]) -> list[str]:
-    """What is trained on, by its `counts` of pixels, and cannot be scored: a class that occurs once, in one image."""
+    """Return a warning about classes that are trained on, by their pixel `counts`, but occur in no scored image."""
     labels, which = data.labels(scored), f"{scored} image"
     if scored == "train":
         labels, which = labels[split_holdout(len(labels), config.holdout)[1]], "held-out image"

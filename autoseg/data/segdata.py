@@ -1,4 +1,4 @@
-"""`open_data`: from a `DataConfig` to memory-mapped images and labels."""
+"""Opens a data set: `open_data` turns a `DataConfig` into memory-mapped images and labels."""
 
 from __future__ import annotations
 
@@ -65,23 +65,23 @@ class SegData:
         return list(self._names)
 
     def images(self, split: str) -> Tensor:
-        """(N, 3, H, W) uint8 RGB, memory-mapped: index it and move the result, do not write to it."""
+        """Return (N, 3, H, W) uint8 RGB, memory-mapped: index it and move the result, do not write to it."""
         return self._tensor(split, "images")
 
     def labels(self, split: str) -> Tensor:
-        """(N, H, W) uint8 class ids, 255 where ignored or padded; memory-mapped."""
+        """Return (N, H, W) uint8 class ids, 255 where ignored or padded; memory-mapped."""
         return self._tensor(split, "labels")
 
     def sizes(self, split: str) -> Tensor:
-        """(N, 2) int32, height and width of what is image in each, at the top left; the rest is padding."""
+        """Return (N, 2) int32, height and width of each image without padding; it is at the top left."""
         return self._tensor(split, "sizes")
 
     def raters(self, split: str) -> Tensor:
-        """(N, R, H, W) uint8, the label of every annotator; InputError for data with one label per image."""
+        """Return (N, R, H, W) uint8, the label of every annotator; raise InputError if there is one label per image."""
         return self._tensor(split, "raters")
 
     def names(self, split: str) -> list[str]:
-        """Names of the images of a split, in the order of the tensors."""
+        """Return the names of the images of a split, in the order of the tensors."""
         self._tensor(split, "images")
         return self._names[split]
 
@@ -98,7 +98,7 @@ class SegData:
 
 
 def vote_shares(raters: Tensor, num_classes: int) -> Tensor:
-    """Share of the annotators that chose each class, among those who chose one.
+    """Return the share of the annotators that chose each class, among those who chose one.
 
     Args:
         raters: (B, R, H, W) integer ids of each annotator, 255 where ignored.
@@ -112,14 +112,14 @@ def vote_shares(raters: Tensor, num_classes: int) -> Tensor:
 
 
 def open_data(config: DataConfig, size: Sequence[int]) -> SegData:
-    """Open a data set at one size, preparing its cache file if there is none yet.
+    """Open a data set at one size; if it has no cache file yet, prepare it.
 
     Args:
         config: where the data is; every user-settable key of the group `data`.
-        size: (height, width) in pixels; every image is fitted into it once, keeping its aspect.
+        size: (height, width) in pixels; every image is fitted into it once, preserving its aspect ratio.
 
     Raises:
-        InputError: anything wrong with the data or the configuration, naming the file and what to do.
+        InputError: anything wrong with the data or the configuration; names the file and says what to do.
     """
     if config.kind not in KINDS:
         raise unknown_name("data.kind", config.kind, KINDS)
@@ -129,6 +129,6 @@ def open_data(config: DataConfig, size: Sequence[int]) -> SegData:
     try:
         return SegData(path)
     except (SafetensorError, KeyError, TypeError, ValueError, RecursionError):
-        # Damaged after it was made, by something else, or without what is said about it: it is only a cache.
+        # Damaged by something else after it was made, or without its metadata: it is only a cache.
         path.unlink(missing_ok=True)
         return SegData(cache_file(source, config.name, fitted, config.cache_dir))

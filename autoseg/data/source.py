@@ -1,4 +1,4 @@
-"""What a source of data promises: classes, splits, and one image with its masks at a time."""
+"""The interface of a source of data: classes, splits, and one image with its masks at a time."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from autoseg.errors import InputError
 
-IGNORE = 255  # in the cache and everything behind it, whatever number the source used
-MAX_CLASSES = 255  # ids are bytes, and 255 is taken
+IGNORE = 255  # the ignored id in the cache and everywhere after it, whatever number the source used
+MAX_CLASSES = 255  # ids are bytes, and 255 is the ignored one
 
 Bytes = NDArray[np.uint8]
 
@@ -26,7 +26,7 @@ class Sample:
 
 
 class Source(Protocol):
-    """Where images come from. Roles are `train`, `val` and, if there is one, `test`."""
+    """A source of images. Roles are `train`, `val` and, if there is one, `test`."""
 
     @property
     def classes(self) -> Sequence[str]:
@@ -38,21 +38,21 @@ class Source(Protocol):
 
     @property
     def raters(self) -> int:
-        """How many annotators marked every image beside the label itself; 0 for ordinary data."""
+        """Number of annotators of every image besides the label itself; 0 for ordinary data."""
 
     @property
     def names(self) -> Mapping[str, Sequence[str]]:
         """Names of the images of each role, sorted."""
 
     def identity(self) -> Any:
-        """Plain data that changes whenever the content may have changed; cheap, no image is opened."""
+        """Return plain data that changes whenever the content may have changed; cheap, no image is opened."""
 
     def read(self, role: str, index: int) -> Sample:
-        """Image number `index` of a role. Called from several threads at once."""
+        """Read image number `index` of a role. Called from several threads at once."""
 
 
 def generated_palette(num_classes: int) -> list[list[int]]:
-    """Colours that are far apart: PASCAL VOC's bit-interleaved map, black first."""
+    """Return colours that are far apart: PASCAL VOC's bit-interleaved map, black first."""
     palette = []
     for index in range(num_classes):
         rgb = [0, 0, 0]
@@ -64,12 +64,12 @@ def generated_palette(num_classes: int) -> list[list[int]]:
 
 
 def check_present(counts: Sequence[int], classes: Sequence[str], ignore_index: int) -> None:
-    """Refuse training labels that show fewer than two classes: every loss would learn to say that one.
+    """Raise for training labels that show fewer than two classes: every loss would learn to predict that one.
 
     Args:
         counts: pixels of each id in the training labels, at least one number per class.
         classes: names in the order of the ids.
-        ignore_index: of the mask files.
+        ignore_index: the ignored id in the mask files.
 
     Raises:
         InputError: at most one class has a pixel.

@@ -1,4 +1,4 @@
-"""Files read in threads: in order, and no further ahead than memory allows."""
+"""Reads files in threads: in order, and no further ahead than memory allows."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import TypeVar
 Given = TypeVar("Given")
 Read = TypeVar("Read")
 
-AHEAD = 4  # for each thread, so many are read before they are wanted
+AHEAD = 4  # number of items that are read ahead for each thread
 
 
 def in_threads(read: Callable[[Given], Read], what: Iterable[Given]) -> Generator[Read, None, None]:
-    """`read` of each, in their order.
+    """Yield the result of `read` for each item, in order.
 
-    `ThreadPoolExecutor.map` would begin with all of them at once: where reading is faster than what is done with it, a
+    `ThreadPoolExecutor.map` would start all of them at once: if reading is faster than the use of the results, a
     data set would pile up in memory.
 
     Args:
         read: called in threads, up to eight at a time.
-        what: is read; consumed as it goes.
+        what: the items; consumed gradually.
     """
     threads = min(8, os.cpu_count() or 1)
     rest = iter(what)
@@ -34,5 +34,5 @@ def in_threads(read: Callable[[Given], Read], what: Iterable[Given]) -> Generato
                 result = begun.popleft().result()
                 begun.extend(pool.submit(read, one) for one in islice(rest, 1))
                 yield result
-        finally:  # nobody wants the rest: after an error, or Ctrl-C
+        finally:  # after an error or Ctrl-C the rest is not needed
             pool.shutdown(wait=False, cancel_futures=True)
