@@ -1,11 +1,11 @@
 """The console command `autoseg`: finds the subcommand, runs it, turns errors into exit statuses.
 
-* a module for each command, `search` to `doctor`, with `HELP` and `run(command, argv) -> int`; `arguments` reads their
-  words, `prestart` starts workers before anything heavy is imported, `faults` is what is said when a command fails;
-* `configuration`: from those words, or from a stored run, to a checked configuration;
-* `jobs`: from there to an ended run, for the commands that train.
+* one module per command, `search` to `doctor`, with `HELP` and `run(command, argv) -> int`; `arguments` parses their
+  arguments, `prestart` starts workers before anything heavy is imported, `faults` prints the message of a failure;
+* `configuration`: turns those arguments, or a stored run, into a checked configuration;
+* `jobs`: runs that configuration, for the commands that train.
 
-Nothing heavy is imported here, and a command's module when it is called, so that `autoseg --help` answers at once.
+Nothing heavy is imported here, and a command's module only when it is called, so that `autoseg --help` answers at once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from autoseg.cli import faults
 from autoseg.errors import unknown_name
 
-COMMANDS = {  # in the order of a project: search, look, take it away, train, judge
+COMMANDS = {  # in the order of a project: search, watch, export, train, judge
     "search": ("autoseg.cli.search", "search a loss for a metric"),
     "watch": ("autoseg.cli.watch", "follow a run from another terminal or machine"),
     "export": ("autoseg.cli.export", "write a found loss as a card, a config, plain Python or a program"),
@@ -35,7 +35,7 @@ COMMANDS = {  # in the order of a project: search, look, take it away, train, ju
 
 
 def help_text() -> str:
-    """What `autoseg --help` prints: one screen with an example that works on any machine."""
+    """Return the text of `autoseg --help`: one screen with an example that works on any machine."""
     lines = [f"  {name:<9}{summary}" for name, (_, summary) in COMMANDS.items()]
     return "\n".join(
         [

@@ -1,4 +1,4 @@
-"""Arguments of a subcommand: argparse with our help texts and our errors."""
+"""Parses the arguments of a subcommand: argparse with our help texts and our errors."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ IMPORTS = "imports"
 
 
 def code_named(command: str, argv: Sequence[str], keys: Sequence[str] = (IMPORTS,)) -> tuple[dict[str, Any], list[str]]:
-    """The user's own code that a command without further keys is given, and its other words.
+    """Split the arguments of a command without a configuration into the user's code and the rest.
 
     Args:
         command: the subcommand, for messages.
-        argv: what was typed, `imports=[my_metrics.py]` among it.
-        keys: those that name code: `imports`, a list of names, and those of configs, a path each.
+        argv: the arguments, which may include `imports=[my_metrics.py]`.
+        keys: the keys that name code: `imports`, a list of names, and those of configs, a path each.
 
     Returns:
-        What is named, by keys, `imports` always among them; the words left.
+        The code by key, always with `imports`; the other arguments.
 
     Raises:
-        InputError: not in Hydra's grammar, or of `imports` not a list of names.
+        InputError: not in Hydra's grammar, or `imports` is not a list of names.
     """
     words = [word for word in argv if "=" in word and word.partition("=")[0] in keys]
     named: dict[str, Any] = {IMPORTS: []}
@@ -46,7 +46,7 @@ class Arguments(argparse.ArgumentParser):
 
     Args:
         command: the subcommand, for messages.
-        help_text: what `--help` prints, at most one screen.
+        help_text: the text of `--help`, at most one screen.
     """
 
     def __init__(self, command: str, help_text: str) -> None:
@@ -54,13 +54,15 @@ class Arguments(argparse.ArgumentParser):
         self._help_text = help_text
 
     def keys(self, argv: Sequence[str]) -> argparse.Namespace:
-        """Read the words of a command that has a configuration, `words`, and `--cfg`, which `print_configs` answers."""
+        """Parse the arguments of a command with a configuration: `words`, and `--cfg`, which calls for
+        `print_configs`.
+        """
         self.add_argument("--cfg", action="store_true")
         self.add_argument("words", nargs="*")
         return self.parse_intermixed_args(argv)
 
     def format_help(self) -> str:
-        """The command's own text."""
+        """Return the command's own text."""
         return self._help_text.strip("\n") + "\n"
 
     def error(self, message: str) -> NoReturn:
@@ -73,7 +75,7 @@ class Arguments(argparse.ArgumentParser):
 
 
 def print_configs(command: str, *configs: Any) -> int:
-    """Print configurations, once everything they name is known to exist; returns the exit status.
+    """Print configurations, once everything they name is known to exist; return the exit status.
 
     Raises:
         InputError: the command would refuse one of them.
@@ -87,10 +89,10 @@ def print_configs(command: str, *configs: Any) -> int:
 
 
 def write_output(path: Path, content: str | bytes) -> None:
-    """Write the file that -o names, or the default of it.
+    """Write the file that -o names, or the default file.
 
     Raises:
-        InputError: it cannot be written, for whatever reason.
+        InputError: it cannot be written, for any reason.
     """
     try:
         with replacing(path) as draft:

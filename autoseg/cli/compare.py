@@ -1,6 +1,6 @@
-"""`autoseg compare`: from the command line to a checked configuration, and to workers that import while we do.
+"""`autoseg compare`: turns the command line into a checked configuration, and starts workers, which import meanwhile.
 
-Nothing heavy is imported here, so that the workers start first. `jobs/compare.py` is the whole way from there on.
+Nothing heavy is imported here, so that the workers start first. `jobs/compare.py` does the rest.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ FREE = ("losses", "metrics", "seeds", "reference", "interval", "workers", "devic
 
 
 def run(command: str, argv: list[str]) -> int:
-    """Compose and compare."""
+    """Compose the configuration and run the comparison."""
     given = Arguments(command, HELP).keys(argv)
     config = compose.compose("compare", CompareConfig, given.words)
     typed = typed_keys(given.words)

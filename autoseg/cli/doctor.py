@@ -1,4 +1,4 @@
-"""`autoseg doctor`: is everything there that a search needs? Reads, never changes anything."""
+"""`autoseg doctor`: checks whether this machine has everything that a search needs. It never changes anything."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ MIN_DISK_GB = 1.0
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report: what was looked at, how it stands, what to do if it is bad."""
+    """One line of the report: what was checked, its state, and what to do if something is missing."""
 
     topic: str
     state: Literal["ok", "note", "missing"]
@@ -70,7 +70,7 @@ def run(command: str, argv: list[str]) -> int:
 
 
 def findings(config: SearchConfig) -> Iterator[Finding]:
-    """Everything worth saying about this machine, in the order of the report."""
+    """Yield the findings about this machine, in the order of the report."""
     yield Finding("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     yield from packages()
     yield from devices()
@@ -94,7 +94,7 @@ def findings(config: SearchConfig) -> Iterator[Finding]:
 
 
 def own_code(imports: list[str]) -> Finding:
-    """What the user's own modules bring."""
+    """Check the user's own modules and list what they register."""
     from autoseg.losses import own_losses
     from autoseg.metrics import own_metrics
 
@@ -109,7 +109,7 @@ def own_code(imports: list[str]) -> Finding:
 
 
 def settings(config: SearchConfig) -> Finding:
-    """Whether a search would take the keys, as far as that can be said without its data."""
+    """Check whether a search would accept the settings, as far as possible without its data."""
     from autoseg.cli.jobs.search import resolve_names
 
     where = config.executor
@@ -117,7 +117,7 @@ def settings(config: SearchConfig) -> Finding:
         absolute_paths(config)
         check(config)
         resolve_names(config)
-        if where.name != "ray":  # a cluster is looked at by itself
+        if where.name != "ray":  # a cluster has its own check
             worker_devices(where.name, config.workers, config.device, where.per_device, config.proxy.threads)
     except InputError as error:
         return Finding("settings", "missing", str(error))
@@ -125,7 +125,7 @@ def settings(config: SearchConfig) -> Finding:
 
 
 def packages() -> Iterator[Finding]:
-    """Every package autoseg requires, against the version it requires."""
+    """Check every package autoseg requires against the version it requires."""
     bad = 0
     needed = [Requirement(text) for text in importlib.metadata.requires("autoseg") or []]
     needed = [r for r in needed if r.marker is None or r.marker.evaluate({"extra": ""})]
@@ -145,7 +145,7 @@ def packages() -> Iterator[Finding]:
 
 
 def devices() -> Iterator[Finding]:
-    """CPU cores and GPUs, as torch sees them."""
+    """Report CPU cores and GPUs, as torch sees them."""
     import torch
 
     from autoseg.training.layers.native import why_not
@@ -161,7 +161,7 @@ def devices() -> Iterator[Finding]:
 
 
 def gpu(device: torch.device) -> Finding:
-    """Whether a GPU can train: one step of a loss, which compiles its kernels where they have not been."""
+    """Check whether a GPU can train, by one step of a loss, which also compiles its kernels if necessary."""
     import torch
 
     from autoseg.surrogates import SurrogateLoss
@@ -184,7 +184,7 @@ def gpu(device: torch.device) -> Finding:
 
 
 def cluster(address: str) -> Finding:
-    """The machines of a Ray cluster."""
+    """Report the machines of a Ray cluster."""
     from autoseg.execution.cluster import connect, machines
 
     try:
@@ -197,7 +197,7 @@ def cluster(address: str) -> Finding:
 
 
 def memory_and_disk(written: Mapping[str, Path]) -> Iterator[Finding]:
-    """Free memory, and free space in the places where runs and the image cache are written."""
+    """Report free memory, and free space in the folders of runs and of the image cache."""
     free = free_memory() / 2**30
     if free >= MIN_MEMORY_GB:
         yield Finding("memory", "ok", f"{free:.1f} GB free")
@@ -215,7 +215,10 @@ def memory_and_disk(written: Mapping[str, Path]) -> Iterator[Finding]:
 
 
 def data_folders(data: DataConfig, size: Sequence[int]) -> Iterator[Finding]:
-    """The folders of the chosen data set, to be prepared at this size; without one, which presets there are."""
+    """Check the folders of the chosen data set, to be prepared at this size.
+
+    For built-in data, list the other presets.
+    """
     if data.kind == "builtin":
         others = ", ".join(name for name in options("data") if name != "builtin")
         yield Finding("data", "ok", f"builtin (made from a seed); others, with data.root=DIR: {others}")
@@ -238,7 +241,7 @@ def data_folders(data: DataConfig, size: Sequence[int]) -> Iterator[Finding]:
 
 
 def _fit(data: DataConfig, size: Sequence[int]) -> Iterator[Finding]:
-    """Whether the files of a pair of folders go together, and with the classes; and prepared, onto the disk."""
+    """Check whether the files of a pair of folders fit together and fit the classes, and, prepared, fit on the disk."""
     from autoseg.data.folder import open_folder
 
     try:
@@ -252,7 +255,7 @@ def _fit(data: DataConfig, size: Sequence[int]) -> Iterator[Finding]:
 
 
 def _prepared(source: Source, data: DataConfig, size: Sequence[int]) -> Finding:
-    """Whether the images are prepared at this size, or can be."""
+    """Check whether the images are prepared at this size, or can be."""
     from autoseg.data.cache import cache_path, check_size, check_space, prepared_bytes
 
     try:

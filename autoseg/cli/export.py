@@ -1,4 +1,4 @@
-"""`autoseg export`: a run's loss as a file that other programs take."""
+"""`autoseg export`: writes a run's loss as a file that other programs read."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SUFFIX = {"json": ".json", "mmseg": "_mmseg.py", "python": ".py", "torch_export"
 
 
 def run(command: str, argv: list[str]) -> int:
-    """Write the file and say where it is."""
+    """Write the file and print where it is."""
     parser = Arguments(command, HELP)
     parser.add_argument("run", metavar="RUN")
     parser.add_argument("--format", default="json")

@@ -1,4 +1,4 @@
-"""What the user reads when a command fails: one message, the right exit status, the traceback in a file."""
+"""Reports a failed command: one message, the right exit status, the traceback in a file."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from pathlib import Path
 from autoseg.errors import AutosegError, InputError, in_a_line, visible
 from autoseg.files import NO_SPACE
 
-_HEAD = "Traceback (most recent call last):"  # in a worker's own words; its last line says what happened
+_HEAD = "Traceback (most recent call last):"  # begins a worker's error; its last line says what happened
 FAULT, INPUT, INTERRUPTED = 1, 2, 130
 _LOG = "_log_of_its_run"  # attribute of an error
 
 
 def report(error: BaseException) -> int:
-    """Print what happened to stderr and return the exit status that says whose fault it was."""
+    """Print the error to stderr and return the exit status, which tells an error of ours from a wrong input."""
     if isinstance(error, KeyboardInterrupt):
         print("autoseg: interrupted", file=sys.stderr)
         return INTERRUPTED
-    if isinstance(error, BrokenPipeError):  # `autoseg losses | head`: the reader has had enough
+    if isinstance(error, BrokenPipeError):  # `autoseg losses | head`: the reader has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     if isinstance(error, InputError):
@@ -52,7 +52,7 @@ def report(error: BaseException) -> int:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and everything it was raised from."""
+    """Yield the error and every error it was raised from."""
     current: BaseException | None = error
     seen: set[int] = set()
     while current is not None and id(current) not in seen:
@@ -64,16 +64,16 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def _disk_is_full(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno in NO_SPACE:
         return True
-    return "database or disk is full" in str(error)  # how SQLite says it, through every wrapper
+    return "database or disk is full" in str(error)  # SQLite's message, which every wrapper preserves
 
 
 def came_in(error: BaseException, log: Path) -> None:
-    """Remember in which run's work an error came about: its traceback belongs to that run's log."""
+    """Attach a run's log to an error, so that its traceback is appended to that log."""
     setattr(error, _LOG, log)
 
 
 def _keep_traceback(error: BaseException) -> Path:
-    """Append the traceback to the log of its run, or to a fresh file where there is none."""
+    """Append the traceback to the log of its run, or write it to a new file if there is none. Return the file."""
     text, log = "".join(traceback.format_exception(error)), getattr(error, _LOG, None)
     with contextlib.suppress(OSError):
         if log is not None and log.is_file():

@@ -1,4 +1,4 @@
-"""`autoseg metrics`, `autoseg losses`, `autoseg spaces`: what there is, a line each."""
+"""`autoseg metrics`, `autoseg losses`, `autoseg spaces`: list what is available, one line each."""
 
 from __future__ import annotations
 

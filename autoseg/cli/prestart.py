@@ -1,7 +1,7 @@
-"""Workers that start before their command imports: both sides import at the same time, and Ctrl-C ends both.
+"""Starts workers before their command imports: both sides import at the same time, and Ctrl-C ends both.
 
-Such a command is two modules: a light one, which reads what was typed, and one of the same name in `jobs` with all the
-rest, which is imported here, once the workers have started.
+Such a command has two modules: a light one, which parses the arguments, and one of the same name in `jobs` with
+everything else, which is imported here after the workers have started.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from autoseg.proxy.task import import_all
 
 
 def job(name: str, config: SearchConfig | CompareConfig | TrustConfig, threads: int) -> int:
-    """The whole of a command from its checked configuration on; returns the exit status.
+    """Run a command from its checked configuration on; return the exit status.
 
     Args:
-        name: of the command, of its module in `jobs`, and of the function there.
-        config: what is done.
-        threads: of each worker.
+        name: name of the command, of its module in `jobs`, and of the function there.
+        config: its configuration.
+        threads: CPU threads of each worker.
 
     Raises:
-        InputError: `workers` or `device` cannot be had, or there is no cluster.
+        InputError: `workers` or `device` are not available, or there is no cluster.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped cluster job ends as Ctrl-C does
     with standby(config, threads) as workers:
@@ -40,7 +40,7 @@ def job(name: str, config: SearchConfig | CompareConfig | TrustConfig, threads: 
 
 
 def standby(config: SearchConfig | CompareConfig | TrustConfig, threads: int) -> Standby:
-    """The workers of a command, started unless it has no processes; arguments and errors as in `job`."""
+    """Start the workers of a command, unless its executor uses no processes; arguments and errors as in `job`."""
     make_importable(config.imports)
     where = config.executor
     devices = worker_devices(where.name, config.workers, config.device, where.per_device, threads, where.address)
@@ -49,9 +49,9 @@ def standby(config: SearchConfig | CompareConfig | TrustConfig, threads: int) ->
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Ctrl-C waits for the end of an import: one that is raised in the middle is sometimes dropped by Python.
+    """Delay Ctrl-C until an import has ended: one that is raised in the middle is sometimes dropped by Python.
 
-    A second one waits for nothing: there is no run yet that could lose anything, and the workers end with this process.
+    A second Ctrl-C ends the process at once: there is no run yet that could lose anything, and the workers end with it.
     """
     stops: list[int] = []
 

@@ -1,4 +1,4 @@
-"""`autoseg report`: runs as one HTML file that opens anywhere."""
+"""`autoseg report`: renders runs as one HTML file that opens anywhere."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NAME = "report.html"
 
 
 def run(command: str, argv: list[str]) -> int:
-    """Write the file and say where it is."""
+    """Write the file and print where it is."""
     parser = Arguments(command, HELP)
     parser.add_argument("runs", metavar="RUN", nargs="+")
     parser.add_argument("-o", dest="file")
@@ -52,7 +52,7 @@ def run(command: str, argv: list[str]) -> int:
     import_modules(named[IMPORTS])
     runs = open_runs(paths, force=given.force)
     text = report(runs, [command_for(run.config, run.path) for run in runs])
-    content = text.encode(errors="replace")  # names may have half a character in them
+    content = text.encode(errors="replace")  # names may contain lone surrogates
     write_output(target, content)
     for one in runs:
         if not one.finished:
@@ -62,10 +62,10 @@ def run(command: str, argv: list[str]) -> int:
 
 
 def _target(file: str | None, paths: Sequence[Path]) -> Path:
-    """Where the report goes.
+    """Return the path of the report.
 
     Raises:
-        InputError: into a folder that does not exist, or in the place of a folder.
+        InputError: it is in a folder that does not exist, or a RUN is not a folder.
     """
     for path in paths:
         if not path.is_dir():

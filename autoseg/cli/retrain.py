@@ -1,4 +1,4 @@
-"""`autoseg retrain`: from the command line to a checked configuration. `jobs/retrain.py` is the way from there on."""
+"""`autoseg retrain`: turns the command line into a checked configuration. `jobs/retrain.py` does the rest."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ On built-in data in a minute; then a found loss on your own images:
 """
 
 FREE = ("device", "workers", "tracker")  # what a resumed training may change
-OF_A_CONFIG = ("model.weights", "data.root")  # of these groups, what goes beside config=
+OF_A_CONFIG = ("model.weights", "data.root")  # keys of these groups that may be given with config=
 
 
 def run(command: str, argv: list[str]) -> int:
-    """Compose and train."""
+    """Compose the configuration and train."""
     given = Arguments(command, HELP).keys(argv)
     overrides = expand(given.words)
     config = compose.compose("retrain", RetrainConfig, overrides)
@@ -57,7 +57,7 @@ def run(command: str, argv: list[str]) -> int:
 
 
 def expand(overrides: list[str]) -> list[str]:
-    """`experiment=RECIPE_METRIC` as `experiment=RECIPE loss=asl2021/METRIC`, before all that was typed."""
+    """Replace `experiment=RECIPE_METRIC` by `experiment=RECIPE loss=asl2021/METRIC`, before all other arguments."""
     if not any(text.startswith("experiment=") for text in overrides):
         return overrides
     from autoseg.surrogates import known_losses  # torch: only if a name may be among them

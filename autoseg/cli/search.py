@@ -1,6 +1,6 @@
-"""`autoseg search`: from the command line to checked configurations, and to workers that import while we do.
+"""`autoseg search`: turns the command line into checked configurations, and starts workers, which import meanwhile.
 
-Nothing heavy is imported here, so that the workers start first. `jobs/search.py` is the whole way from there on.
+Nothing heavy is imported here, so that the workers start first. `jobs/search.py` does the rest.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ A whole small search, under a minute; then a real one on your own images:
 
 
 def run(command: str, argv: list[str]) -> int:
-    """Compose, then search once per combination of values."""
+    """Compose the configurations, then search once per combination of values."""
     parser = Arguments(command, HELP)
     parser.add_argument("-m", "--multirun", action="store_true")
     given = parser.keys(argv)
@@ -55,7 +55,7 @@ def run(command: str, argv: list[str]) -> int:
         raise InputError("run_dir", "none with -m", configs[0].run_dir, "Each search makes its own in runs/.")
     if given.cfg:
         return print_configs(command, *configs)
-    if len(configs) > 1:  # a sweep of days shall not end at a word that could have been read before it
+    if len(configs) > 1:  # check all before the first: a sweep may take days
         from autoseg.cli.jobs.search import build
 
         for config in configs:
@@ -65,14 +65,14 @@ def run(command: str, argv: list[str]) -> int:
 
 
 def _sweep(command: str, values: list[str], configs: list[SearchConfig]) -> int:
-    """One search after the other, those too that come after one that failed; the exit status is the first fault's."""
+    """Run one search after the other, also after one that failed; return the exit status of the first failure."""
     failed: dict[str, int] = {}
     for number, (words, config) in enumerate(zip(values, configs, strict=True), start=1):
         name = f"[{number}/{len(configs)}] {words}"
         print(name, flush=True)
         try:
             status = prestart.job(command, config, config.proxy.threads)
-        except BrokenPipeError:  # nobody reads any more
+        except BrokenPipeError:  # the reader has closed the pipe
             raise
         except Exception as error:
             failed[name] = faults.report(error)

@@ -1,6 +1,6 @@
-"""`autoseg trust`: from the command line to a checked configuration, and to workers that import while we do.
+"""`autoseg trust`: turns the command line into a checked configuration, and starts workers, which import meanwhile.
 
-Nothing heavy is imported here, so that the workers start first. `jobs/trust.py` is the whole way from there on.
+Nothing heavy is imported here, so that the workers start first. `jobs/trust.py` does the rest.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ FREE = ("cheaper", "workers", "device", "executor", "timeout_s", "retries")
 
 
 def run(command: str, argv: list[str]) -> int:
-    """Compose and look."""
+    """Compose the configuration and check the proxy."""
     given = Arguments(command, HELP).keys(argv)
     runs = [word for word in given.words if "=" not in word]
     named, overrides = code_named(command, [word for word in given.words if "=" in word], KEYS)

@@ -34,10 +34,10 @@ Ends with 0 when the run has ended, with 1 if it has stopped before (it says how
   autoseg watch runs/NAME --once
 """
 
-PATIENCE = 5  # looks in a row that may fail (a file half written, a busy disk) before it is an error
+PATIENCE = 5  # reads in a row that may fail (a file half written, a busy disk) before it is an error
 DEAD_STATUS = 1
-BEGINNING = (".lock", "fingerprint.json")  # what a run folder holds before its config.yaml
-LATEST = 5  # of the trainings that had ended before the watching began, so many are shown
+BEGINNING = (".lock", "fingerprint.json")  # files of a run folder before it has a config.yaml
+LATEST = 5  # number of trainings shown of those that ended before the command started
 
 
 def run(command: str, argv: list[str]) -> int:
@@ -50,7 +50,7 @@ def run(command: str, argv: list[str]) -> int:
     path = Path(given.run).expanduser()
     if given.every <= 0:
         raise InputError("--every", "more than 0 seconds", given.every)
-    if not path.is_dir():  # most likely mistyped
+    if not path.is_dir():  # probably mistyped
         there = [str(p.parent) for p in path.parent.glob("*/config.yaml")]
         near = difflib.get_close_matches(str(path), there, n=3)
         meant = f"Did you mean {' or '.join(near)}? " if near else ""
@@ -71,11 +71,11 @@ def run(command: str, argv: list[str]) -> int:
 
 
 class Watch:
-    """What has been printed of a run, and what is to be.
+    """Prints a run's progress and remembers what has been printed.
 
     Args:
         path: the run's folder.
-        console: where to.
+        console: the console to print to.
     """
 
     def __init__(self, path: Path, console: Console) -> None:
@@ -86,7 +86,7 @@ class Watch:
         self._done = 0
 
     def once(self) -> int:
-        """Print how it stands."""
+        """Print the run's current state and return the exit status."""
         from autoseg.tracking.status import read_status
 
         status = read_status(self._path)
@@ -100,7 +100,7 @@ class Watch:
         return 0
 
     def follow(self, every: float) -> int:
-        """Print what happens until the run has ended."""
+        """Print what happens until the run has ended; return the exit status."""
         from rich.markup import escape
 
         from autoseg.tracking.status import DEAD, FINISHED, read_status
@@ -138,7 +138,7 @@ class Watch:
         self._console.print(visible(text), markup=False)
 
     def _news(self, status: Status) -> bool:
-        """Print what has ended since the last look; returns whether anything has."""
+        """Print what has ended since the last call; return whether anything has."""
         from autoseg.tracking.lines import training_line
         from autoseg.tracking.status import round_line
 
@@ -166,7 +166,7 @@ class Watch:
         return self._done > before or bool(lines)
 
     def _ending(self, status: Status) -> list[str]:
-        """What to say of a run that has ended, or may have."""
+        """Return the lines about a run that has ended, or may have."""
         from autoseg.store.records import duration
         from autoseg.tracking.status import DEAD, FINISHED
 
@@ -197,14 +197,14 @@ class Watch:
 
 
 def metric_of(status: Status) -> str:
-    """Name of the score that is shown."""
+    """Return the name of the score that is shown."""
     if status.kind == "compare":
         return str(status.config["metrics"][0])
     return str(status.config.get("metric", "score"))
 
 
 def heading(status: Status, path: Path) -> str:
-    """What is watched, in a line."""
+    """Describe the run in a line."""
     what = {
         "search": f"Search for {metric_of(status)}",
         "compare": f"Comparison of {len(status.config.get('losses', ()))} losses",
@@ -215,7 +215,7 @@ def heading(status: Status, path: Path) -> str:
 
 
 def summary(status: Status) -> str:
-    """How it stands, in a line."""
+    """Describe the run's current state in a line."""
     from autoseg.store.records import duration, percent
     from autoseg.tracking.status import FINISHED
 

@@ -194,9 +194,9 @@ class SearchResult:
 
 
 def table(result: SearchResult) -> list[str]:
-    """The confirmation as lines of text, best first: the target with its spread, then the paper's metrics.
+    """Return the confirmation as lines of text, best first: the target with its spread, then the paper's metrics.
 
-    Where a floor cuts a reward, that is a column too.
+    If a floor reduces a reward, the reward is a column too.
     """
     if not result.rows:
         return []

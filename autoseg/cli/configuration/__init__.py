@@ -1,5 +1,6 @@
-"""From typed words, or from what a run stored, to a checked configuration, and back to the words that repeat a run.
+"""Turns arguments, or what a run stored, into a checked configuration, and back into the arguments that repeat a run.
 
-`compose` and `overrides` know Hydra; `stored` goes to plain data and back; `check` refuses values, `named_code` code
-that nobody typed; `resume` and `repeat` go on from a run. Nothing here trains, or knows a command.
+`compose` and `overrides` use Hydra; `stored` converts to plain data and back; `check` refuses wrong values,
+`named_code` refuses code that the user has not named; `resume` and `repeat` start from a run. Nothing here trains, or
+depends on a command.
 """

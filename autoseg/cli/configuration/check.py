@@ -1,4 +1,4 @@
-"""Values that have the right type and still make no sense, found before anything starts."""
+"""Checks that values make sense, beyond their types, before anything starts."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def absolute_paths(config: Config | TrustConfig) -> None:
 
 
 def check(config: Config | TrustConfig) -> None:
-    """Refuse values out of range, also beside each other; names that a room knows best are checked by that room.
+    """Raise for values out of range or in conflict; names are checked by the package that knows them.
 
     Raises:
         InputError: the first value that is wrong.

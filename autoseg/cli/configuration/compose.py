@@ -1,4 +1,4 @@
-"""From what the user typed to a checked, typed configuration: with `overrides.py` all that knows Hydra.
+"""Turns the user's arguments into a checked, typed configuration; only this module and `overrides.py` use Hydra.
 
 Every file of `configs/` is merged into a dataclass of `autoseg.config`, so an unknown key or a wrong type is found
 before anything starts.
@@ -75,11 +75,13 @@ def compose_sweep(name: str, schema: type[T], overrides: list[str], *, sweep: bo
 
 
 def changed(name: str, config: T, overrides: Sequence[str]) -> T:
-    """A copy of a configuration with single keys changed, in Hydra's grammar; `${…}` in their values is text.
+    """Return a copy of a configuration with single keys changed, in Hydra's grammar.
+
+    `${…}` in their values is plain text.
 
     Args:
-        name: of the command whose configuration it is.
-        config: stays as it is.
+        name: name of the configuration's command.
+        config: the original, which is not changed.
         overrides: `key=value`, no groups.
 
     Raises:
@@ -98,7 +100,10 @@ def changed(name: str, config: T, overrides: Sequence[str]) -> T:
 
 
 def options(group: str, schema: type | None = None) -> list[str]:
-    """Names of the files in `configs/<group>/`, sorted; of experiments those whose keys the command's schema has."""
+    """Return the sorted names of the files in `configs/<group>/`.
+
+    Of experiments only those whose keys the schema has.
+    """
     folder = shipped_folder("configs") / group
     files = {entry.name.removesuffix(".yaml"): entry for entry in folder.iterdir() if entry.name.endswith(".yaml")}
     if group != "experiment" or schema is None:
@@ -109,7 +114,7 @@ def options(group: str, schema: type | None = None) -> list[str]:
 
 
 def groups(schema: type) -> list[str]:
-    """Names of the folders of `configs/` that a command has, sorted."""
+    """Return the sorted names of the folders of `configs/` that a command has."""
     names = {entry.name for entry in shipped_folder("configs").iterdir() if entry.is_dir()}
     own = names & {field.name for field in fields(schema)}
     return sorted(own | {"experiment"} if options("experiment", schema) else own)
@@ -127,9 +132,9 @@ def _build(name: str, schema: type[T], overrides: list[str]) -> T:
 
 
 def _own_files(config: DictConfig, overrides: Sequence[Override]) -> None:
-    """A network or data set that is typed as a config, without a preset, is that one: nothing of the usual preset's.
+    """Drop the default preset's changes if the user names a network or data set by its config, without a preset.
 
-    Without this `model.config=PATH` alone would be the preset's changes on another network.
+    Otherwise `model.config=PATH` alone would apply the preset's changes to another network.
     """
     given = {override.key_or_group: override for override in overrides}
     if "model.config" in given and "model" not in given:
@@ -143,7 +148,7 @@ def _own_files(config: DictConfig, overrides: Sequence[Override]) -> None:
 
 
 def _swept(override: Override) -> list[str]:
-    """The values of a sweep, one by one."""
+    """Return the values of a sweep."""
     try:
         values = list(override.sweep_string_iterator())
     except HydraException:  # glob(*), interval(0,1): for other sweepers
@@ -155,7 +160,7 @@ def _swept(override: Override) -> list[str]:
 
 
 def _several(override: Override, known: dict[str, Any], command: str) -> InputError:
-    """What to do about `key=a,b`: a list lacks its brackets, or a search its -m."""
+    """Return an error with the remedy for `key=a,b`: the brackets of a list, or the -m of a search."""
     key, text = override.key_or_group, str(override.input_line)
     value = text.partition("=")[2]
     if get_origin(known.get(key)) is list or known.get(key) is Any:  # a list, or what may be one
@@ -165,7 +170,7 @@ def _several(override: Override, known: dict[str, Any], command: str) -> InputEr
 
 
 def _checked(override: Override, schema: type, command: str) -> str:
-    """The override as Hydra shall see it, once its key or group option is known to exist.
+    """Return the override in the form for Hydra, once its key or group option is known to exist.
 
     `space=NAME` is short for `space.name=NAME`: spaces are files of `search_spaces/`, not configs. Keys
     inside an open dictionary (`controller.options.lr`, `model.overrides={neck: {…}}`) need no `+` here.
@@ -191,7 +196,7 @@ def _checked(override: Override, schema: type, command: str) -> str:
 
 
 def _section_of(key: str, known: dict[str, Any]) -> str:
-    """What could have stood there: the keys of the same section, or the top level's keys and sections."""
+    """Return what is allowed there: the keys of the same section, or the top level's keys and sections."""
     section = key.rpartition(".")[0]
     same = [k for k in known if section and k.rpartition(".")[0] == section]
     return "one of " + ", ".join(same or _tops(known))

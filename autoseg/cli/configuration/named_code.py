@@ -1,11 +1,13 @@
-"""Code that a run names: modules of its user's own, configs of mmengine's, and dotted names in its open mappings.
+"""Code that a run names: its user's own modules, mmengine configs, and dotted names in its open mappings.
 
-A run folder says as text what it was made with, and may come from anybody. Reading one never executes code: whoever
-goes on with it names that code again, on the command line. Configs that mmsegmentation ships are code too, and trusted.
+A run folder names in text the code it was made with, and may come from anybody. Reading one never executes code: to
+go on with a run, its user names that code again on the command line. Configs that mmsegmentation ships are code too,
+and are trusted.
+
 `type: subprocess.call` in a network's changes is to mmengine what `_target_` is to Hydra: a user who types it means it,
-but from a run only names of registries are taken. And `overrides` of a full training reach all of mmengine, whose parts
-call what they are named and open what they are pointed at: from a run none are taken, they are typed again. So is the
-address of a cluster, which is sent code and sends back objects.
+but from a run only names in registries are accepted. `overrides` of a full training reach all of mmengine, whose parts
+call functions and open files by name: from a run none are accepted, they must be typed again. The same is true for the
+address of a cluster, which receives code and sends back objects.
 """
 
 from __future__ import annotations
@@ -23,24 +25,24 @@ from autoseg.cli.configuration.stored import at, same
 from autoseg.errors import InputError
 from autoseg.mmconfigs import KEYS, shipped
 
-SCOPES = "mmseg|mmengine|mmcv|mmpretrain|mmdet"  # whose registries a name may be looked up in
+SCOPES = "mmseg|mmengine|mmcv|mmpretrain|mmdet"  # packages in whose registries a name may be looked up
 REGISTERED = re.compile(rf"((?:{SCOPES})\.[A-Z])?\w+")
 TYPES = ("type", "padding_mode", "conv_type")  # mmcv looks up the latter two as it does the first
-OVERRIDES, NETWORK = "overrides", "model.overrides"  # where anything at all may stand
+OVERRIDES, NETWORK = "overrides", "model.overrides"  # keys with arbitrary content
 
 
 def own_configs(config: Any, keys: Sequence[str] = KEYS) -> dict[str, str]:
-    """The configs that a configuration names and mmsegmentation does not ship, by their keys."""
+    """Return the configs that a configuration names and mmsegmentation does not ship, by key."""
     named = {key: at(config, key) for key in keys}
     return {key: file for key, file in named.items() if isinstance(file, str) and shipped(file) is None}
 
 
 def resume_arguments(config: Any, keys: Sequence[str] = KEYS) -> str:
-    """What goes to the end of a command on a run of this configuration, typed or plain; empty for no such code.
+    """Return the arguments that a command on a run of this configuration must end with; empty without such code.
 
     Args:
-        config: as it was read from the run, or as it runs.
-        keys: of the configs that the command reads.
+        config: the configuration, typed or plain.
+        keys: keys of the configs that the command reads.
     """
     code = own_configs(config, keys).items()
     reaching = _reaching(config) if keys is KEYS else ()  # nothing does, in a command that only reads a run
@@ -49,13 +51,13 @@ def resume_arguments(config: Any, keys: Sequence[str] = KEYS) -> str:
 
 
 def require(config: Any, named: Mapping[str, Any], where: object, keys: Sequence[str] = KEYS) -> None:
-    """Refuse a run that was made with code of its user that is not named now.
+    """Raise if a run was made with its user's code and the command line does not name that code.
 
     Args:
-        config: as it was read from the run, typed or plain.
-        named: what the command line says, by keys. Files of `imports` may have moved; what they define is compared.
+        config: the run's configuration, typed or plain.
+        named: code on the command line, by key. Files of `imports` may have moved; their definitions are compared.
         where: the run.
-        keys: of the configs that will be read.
+        keys: keys of the configs that will be read.
 
     Raises:
         InputError: the run names code, and the command line none, or another config.
@@ -69,7 +71,9 @@ def require(config: Any, named: Mapping[str, Any], where: object, keys: Sequence
 
 
 def require_imports(recorded: Any, named: Any, where: object) -> None:
-    """The same for modules alone, of a command that has nothing to do with configs; `recorded` as in the run's file.
+    """Do the same as `require` for modules alone, in a command without configs.
+
+    `recorded` is the value in the run's file.
 
     Raises:
         InputError: some are recorded and none is named.
@@ -80,10 +84,10 @@ def require_imports(recorded: Any, named: Any, where: object) -> None:
 
 
 def refuse_code(config: Any, where: Path) -> None:
-    """Refuse a run's configuration in which the changes of its network name what is in no registry.
+    """Raise if the network's changes in a run's configuration name something that is in no registry.
 
     Args:
-        config: as it was read from the run.
+        config: the run's configuration.
         where: the run.
 
     Raises:
@@ -95,15 +99,15 @@ def refuse_code(config: Any, where: Path) -> None:
 
 
 def require_reaching(config: Any, given: Any, where: Path) -> None:
-    """Refuse a run with overrides, or the address of a cluster, that are not typed now.
+    """Raise if a run has overrides, or the address of a cluster, that the command line does not repeat.
 
     Args:
-        config: as it was read from the run, with what the command line changes of it.
-        given: what the command line says.
+        config: the run's configuration, with the command line's changes.
+        given: the configuration of the command line.
         where: the run.
 
     Raises:
-        InputError: they are not, or others are.
+        InputError: they are missing or different.
     """
     for key, value in _reaching(config):
         if not same(at(given, key), value):
@@ -111,7 +115,7 @@ def require_reaching(config: Any, given: Any, where: Path) -> None:
 
 
 def _reaching(config: Any) -> Iterator[tuple[str, Any]]:
-    """What of a configuration, typed or plain, reaches beyond this project, by its keys."""
+    """Yield the settings of a configuration that reach beyond this project, by key."""
     if overrides := at(config, OVERRIDES):
         yield OVERRIDES, overrides
     address = at(config, "executor.address")
@@ -125,7 +129,7 @@ def _missing(key: str, code: str, words: str, where: object) -> InputError:
 
 
 def _code_in(node: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """The keys below a node by which mmengine would import something, with their values."""
+    """Yield the keys below a node that make mmengine import something, with their values."""
     if isinstance(node, list | tuple):
         for item in node:
             yield from _code_in(item, path)
@@ -142,7 +146,7 @@ def _code_in(node: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def _is_code(name: str) -> bool:
-    """Whether mmengine would find a name by importing it: a path into a package, a part of one, or a module."""
+    """Return whether mmengine would find a name by importing it: a path into a package, a part of one, or a module."""
     if REGISTERED.fullmatch(name) is None:
         return True
     scope, _, leaf = name.rpartition(".")

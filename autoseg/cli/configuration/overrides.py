@@ -1,4 +1,4 @@
-"""One `key=value` in Hydra's grammar: read, and written as it must be typed to arrive through the shell and Hydra."""
+"""Parses one `key=value` in Hydra's grammar, and writes it with the quotes that the shell and Hydra need."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from autoseg.errors import InputError
 
 
 def parse(text: str, command: str) -> Override:
-    """An override as Hydra reads it.
+    """Parse an override with Hydra.
 
     Raises:
         InputError: not in its grammar; the hint says how to quote it, or names the command's help.
@@ -38,7 +38,7 @@ def parse(text: str, command: str) -> Override:
 
 
 def typed(key: str, value: Any) -> str:
-    """`key=value` as the user must type it for `value` to arrive, quoted only where it must be."""
+    """Return `key=value` as the user must type it, with quotes only where they are needed."""
     if isinstance(value, str):
         plain = f"{key}={value}"
         with contextlib.suppress(HydraException, RecursionError):  # of brackets in brackets
@@ -51,33 +51,35 @@ def typed(key: str, value: Any) -> str:
 
 
 def and_imports(imports: list[str]) -> str:
-    """What goes to the end of a command on a run that was made with these; empty for none."""
+    """Return the argument `imports=` to append to a command on a run that was made with them; empty for none."""
     return f" {typed('imports', imports[0] if len(imports) == 1 else imports)}" if imports else ""
 
 
 def typed_keys(overrides: list[str]) -> list[str]:
-    """The keys and groups named in overrides."""
+    """Return the keys and groups named in overrides."""
     return [OverridesParser.create().parse_override(text).key_or_group for text in overrides]
 
 
 def quoted(text: str) -> str:
-    """An override that Hydra reads otherwise, as it must be typed: quoted whole, or of a list what needs it."""
+    """Return an override that Hydra would misread with the quotes it needs: around all of it, or around items of a
+    list.
+    """
     key, _, value = text.partition("=")
     if not (value.startswith("[") and value.endswith("]")):
         return typed(key, value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'" else value)
-    # Commas part the items, but for those in brackets.
+    # Commas separate the items, except commas in brackets.
     items = re.findall(r"(?:[^,(\[{]|\([^)]*\)|\[[^\]]*\]|\{[^}]*\})+", value[1:-1])
     return typed(key, [item.strip().strip(chr(34)) for item in items])
 
 
 def _in_quotes(text: str) -> str:
-    """As Hydra reads it back: of backslashes, those before a quote or the end count double."""
+    """Quote a text for Hydra: backslashes before a quote or the end are doubled."""
     escaped = re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + ("\\" if found[2] else "") + found[2], text)
     return f'"{escaped}"'
 
 
 def _flow(value: Any) -> str:
-    """A list or mapping in Hydra's grammar."""
+    """Return a list or mapping in Hydra's grammar."""
     if isinstance(value, list):
         return "[" + ",".join(_flow(one) for one in value) + "]"
     if isinstance(value, dict):
@@ -88,13 +90,13 @@ def _flow(value: Any) -> str:
 
 
 def _scalar(value: Any) -> str:
-    """A number, truth or null: as in YAML, but for what is not finite."""
+    """Return a number, boolean or null as in YAML, and numbers that are not finite as in Python."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return str(yaml.safe_dump(value).splitlines()[0])
 
 
 def _plain(text: str) -> bool:
-    """Whether Hydra reads the text as itself, without quotes."""
+    """Return whether Hydra reads the text unchanged without quotes."""
     word = re.fullmatch(r"[A-Za-z_][\w./*+-]*|\d+(\.\d+)?\*[\w./*+-]+", text, re.ASCII) is not None
     return word and text.lower() not in ("null", "true", "false", "nan", "inf")

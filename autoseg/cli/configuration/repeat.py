@@ -1,4 +1,4 @@
-"""The command line that repeats a run: what must be typed for its configuration to be composed again."""
+"""The command line that repeats a run: the arguments that compose its configuration again."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from autoseg.errors import InputError
 from autoseg.evidence.comparison.contenders import CARDS
 from autoseg.store.run_files import kind_of
 
-OMITTED = ("run_dir", "resume", "workers", "device")  # a repetition is a new run, wherever it takes place
+OMITTED = ("run_dir", "resume", "workers", "device")  # a repetition is a new run, on any machine
 SCHEMAS: dict[str, type] = {"search": SearchConfig, "compare": CompareConfig}
 NAMED = ("data", "model", "controller")  # groups whose option is their section's name
 
 
 def command_for(config: Mapping[str, Any], run: Path) -> str:
-    """What to type to repeat a run.
+    """Return the command that repeats a run.
 
     Args:
-        config: of the run, as `run_files.read_config` gives it.
+        config: the run's configuration, from `run_files.read_config`.
         run: its folder, which has the cards of a comparison.
 
     Raises:
-        InputError: it is of another kind of run.
+        InputError: it is another kind of run.
     """
     kind = kind_of(config, run, SCHEMAS)
     if "data" not in config:
@@ -42,7 +42,7 @@ def command_for(config: Mapping[str, Any], run: Path) -> str:
 
 
 def _overrides(kind: str, wanted: dict[str, Any]) -> list[str]:
-    """The named groups and every key that still differs; with the `proxy` that leaves the fewest."""
+    """Return the named groups and every key that still differs, with the `proxy` group that leaves the fewest."""
     usual = _composed(kind)
     names = {group: wanted[f"{group}.name"] for group in NAMED if f"{group}.name" in wanted}
     groups = [
@@ -51,7 +51,7 @@ def _overrides(kind: str, wanted: dict[str, Any]) -> list[str]:
         if name != usual[f"{group}.name"] and name in compose.options(group)
     ]
     if "model.config" in wanted and wanted["model.name"] not in compose.options("model"):
-        groups.append(typed("model.config", wanted["model.config"]))  # which no preset's changes go with
+        groups.append(typed("model.config", wanted["model.config"]))  # so that no preset's changes apply
     best = groups + _differing(kind, groups, wanted)
     if any(text.startswith("proxy.") for text in best):
         choices = [[*groups, f"proxy={name}"] for name in compose.options("proxy")]

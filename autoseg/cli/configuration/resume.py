@@ -1,4 +1,4 @@
-"""Configurations taken from a run: `resume=RUN` goes on with it, `like=RUN` takes its budget."""
+"""Configurations from a run: `resume=RUN` goes on with it, `like=RUN` uses its budget."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from autoseg.config import FORCIBLE, CompareConfig, RetrainConfig, SearchConfig,
 from autoseg.errors import InputError
 from autoseg.store.run_files import kind_of, read_config
 
-FREE = (  # nothing that a search has found so far depends on them
+FREE = (  # a search's results so far do not depend on these keys
     "workers", "device", "tracker", "executor", "search.rounds", "search.confirm", "search.timeout_s", "search.retries",
     "proxy.frozen_gb",
 )  # fmt: skip
-NAMED_ANEW = "imports"  # whatever a run says of these, only those on the command line are imported
+NAMED_ANEW = "imports"  # whatever the run lists, only modules on the command line are imported
 
 T = TypeVar("T", SearchConfig, CompareConfig, RetrainConfig, TrustConfig)
 
@@ -31,12 +31,12 @@ RUNS: dict[type, str] = {
 
 
 def written(path: Path, schema: type, field: str = "resume") -> dict[str, Any]:
-    """The configuration in a run's folder, plain, once it is sure that a run of this schema is in it.
+    """Return the plain configuration in a run's folder, after checking that it is a run of this schema.
 
     Args:
         path: the folder.
-        schema: of its command.
-        field: where the user named it.
+        schema: the schema of its command.
+        field: the argument in which the user named it.
 
     Raises:
         InputError: no run folder, or one of another kind.
@@ -48,12 +48,12 @@ def written(path: Path, schema: type, field: str = "resume") -> dict[str, Any]:
 
 
 def resumed(given: T, typed: list[str], free: Sequence[str] = FREE) -> T:
-    """The run's own configuration, with those typed keys that a resumed run may change.
+    """Return the run's own configuration, with the typed keys that a resumed run may change.
 
     Args:
-        given: what the command line composes to; `resume` is set.
+        given: the configuration of the command line; `resume` is set.
         typed: the keys the user typed.
-        free: those that may change.
+        free: the keys that may change.
 
     Raises:
         InputError: not a run folder, one with code that is not typed, or a typed key would make it another search.
@@ -83,7 +83,7 @@ def resumed(given: T, typed: list[str], free: Sequence[str] = FREE) -> T:
 
 
 def searched(run: Path) -> SearchConfig:
-    """The configuration of a search by command.
+    """Return the configuration of a search that was started by command.
 
     Raises:
         InputError: not the folder of such a search.
@@ -97,11 +97,11 @@ BUDGET = ("data", "model", "proxy", "space", "tolerance", "drop_background")
 
 
 def like(given: CompareConfig, typed: Sequence[str]) -> CompareConfig:
-    """A comparison under the budget of another run; keys the user typed win over that run's.
+    """Return a comparison's configuration with the budget of another run; keys the user typed override that run's.
 
     Args:
-        given: what the command line composes to; `like` is set.
-        typed: the keys the user typed. Without `metrics`, a search's target is what is shown.
+        given: the configuration of the command line; `like` is set.
+        typed: the keys the user typed. Without `metrics`, a search's target is shown.
 
     Raises:
         InputError: not a run folder, one without a budget or with code that is not typed, or a group typed beside it.

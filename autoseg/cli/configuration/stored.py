@@ -1,4 +1,7 @@
-"""Configurations as plain data, for files, and back: every key of a schema, checked; no Hydra."""
+"""Converts configurations to plain data, for files, and back, with every key checked against its schema.
+
+Without Hydra.
+"""
 
 from __future__ import annotations
 
@@ -17,19 +20,23 @@ T = TypeVar("T")
 
 
 def plain(config: Any) -> dict[str, Any]:
-    """A configuration as plain data (dicts, lists, numbers, text), for files. `${…}` in its text is text."""
+    """Return a configuration as plain data (dicts, lists, numbers, text), for files.
+
+    `${…}` in its text is plain text.
+    """
     return asdict(config)
 
 
 def as_yaml(config: Any) -> str:
-    """A configuration as YAML text."""
+    """Return a configuration as YAML text."""
     return yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True)
 
 
 def load(schema: type[T], data: Mapping[str, Any]) -> T:
-    """The reverse of `plain`: a typed configuration from a run's plain data.
+    """Build a typed configuration from a run's plain data, the reverse of `plain`.
 
-    A key that it lacks did not exist when an earlier version wrote it: it has its default, which is what was done then.
+    A missing key did not exist when an earlier version wrote the file: it gets its default, which is what that version
+    did.
 
     Raises:
         InputError: the data does not fit the schema, or has other keys: another version wrote it.
@@ -47,7 +54,7 @@ def load(schema: type[T], data: Mapping[str, Any]) -> T:
 
 
 def literal(node: Any) -> Any:
-    """Plain data whose text stays what it is: `${oc.env:HOME}` from a run's file looks nothing up."""
+    """Escape plain data so that OmegaConf changes no text: `${oc.env:HOME}` in a run's file is not looked up."""
     if isinstance(node, Mapping):
         return {key: literal(value) for key, value in node.items()}
     if isinstance(node, list):
@@ -56,7 +63,7 @@ def literal(node: Any) -> Any:
 
 
 def leaves(tree: Mapping[str, Any], whole: Collection[str] = (), head: str = "") -> dict[str, Any]:
-    """Dotted keys to values; of mappings those that are empty, or under a key of `whole`."""
+    """Return dotted keys with their values; a mapping is a value if it is empty, or under a key of `whole`."""
     found: dict[str, Any] = {}
     for name, value in tree.items():
         key = f"{head}{name}"
@@ -68,14 +75,16 @@ def leaves(tree: Mapping[str, Any], whole: Collection[str] = (), head: str = "")
 
 
 def at(config: Any, key: str) -> Any:
-    """The value of a dotted key, in a configuration that is typed or plain; None if there is no such key."""
+    """Return the value of a dotted key in a typed or plain configuration; None if there is no such key."""
     for part in key.split("."):
         config = config.get(part) if isinstance(config, Mapping) else getattr(config, part, None)
     return config
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two values are alike, keys of mappings as text: typed as `a.0.b` they are, typed as `a={0:{b:1}}` not."""
+    """Return whether two values are equal, with keys of mappings as text: `a.0.b` gives text keys, `a={0:{b:1}}` does
+    not.
+    """
 
     def texts(node: Any) -> Any:
         if isinstance(node, Mapping):
@@ -92,7 +101,7 @@ def put(config: Any, key: str, value: Any) -> None:
 
 
 def keys(schema: type) -> dict[str, Any]:
-    """Every dotted key of a schema with its type, sections left out."""
+    """Return every dotted key of a schema with its type, sections left out."""
     found: dict[str, Any] = {}
     hints = get_type_hints(schema)
     for field in fields(schema):
@@ -105,7 +114,7 @@ def keys(schema: type) -> dict[str, Any]:
 
 
 def explain(error: Exception, schema: type, typed: dict[str, str]) -> InputError | None:
-    """A report of a wrong type in our words, or None; `typed` is what the user gave for each key."""
+    """Return an InputError for a wrong type, or None; `typed` is the user's text for each key."""
     for cause in (error, error.__cause__):
         key = str(getattr(cause, "full_key", None) or "").partition("[")[0]
         if key:
@@ -120,7 +129,7 @@ _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: 
 
 
 def _words(kind: Any) -> str:
-    """A type in the user's words."""
+    """Describe a type in words for users."""
     if kind in _WORDS:
         return _WORDS[kind]
     arguments = [a for a in get_args(kind) if a is not type(None)]

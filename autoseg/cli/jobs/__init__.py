@@ -1,4 +1,4 @@
-"""What a command does once its configuration is checked: the whole way to an ended run, and what is said of it.
+"""Runs the commands that train, from a checked configuration to the printed result.
 
-One module for each command that trains, of the same name. They bring torch: commands import them last.
+There is one module per command, of the same name. They import torch, so commands import them last.
 """

@@ -1,4 +1,4 @@
-"""One comparison: joins the rooms. Read `compare` for the way from a configuration to a table."""
+"""Runs one comparison. `compare` shows the whole way from a configuration to a table."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ from autoseg.training import check_loss
 
 @dataclass(frozen=True)
 class Parts:
-    """What a configuration stands for, before anything has been trained."""
+    """Everything that a configuration names, before anything has been trained."""
 
     data: SegData
     split: str
@@ -69,7 +69,7 @@ class Parts:
 
 
 def compare(config: CompareConfig, workers: Standby) -> int:
-    """From a configuration and workers without a task to its tables; returns the exit status."""
+    """Run a comparison on workers without a task and print its tables; return the exit status."""
     parts = build(config)
     odd = remarks_on(parts.data, config.data, config.proxy.crop, parts.split)
     for text in [*odd, *warnings_about(parts.among, config.metrics, parts.data.num_classes, parts.seeds)]:
@@ -107,7 +107,10 @@ def _compare(config: CompareConfig, parts: Parts, workers: Standby) -> Matrix:
 
 @contextmanager
 def _folder(config: CompareConfig, parts: Parts) -> Iterator[RunFolder]:
-    """The locked folder: a new one, or a comparison of the same budget; what it is gone on with is noted."""
+    """Open the locked folder, a new one or a comparison of the same budget.
+
+    The software that goes on with it is recorded.
+    """
     losses = [contender.kept for contender in parts.among]
     kept = dataclasses.replace(config, losses=losses, reference=parts.reference, resume=None, run_dir=str(parts.path))
     plain, fixed = stored.plain(kept), fingerprint(config, parts)
@@ -123,10 +126,11 @@ def _folder(config: CompareConfig, parts: Parts) -> Iterator[RunFolder]:
 
 
 def resolve_names(config: CompareConfig) -> tuple[list[int], list[Contender], str, Path]:
-    """Seeds, losses, the name of the reference and the folder that a configuration names, without a look at its data.
+    """Return seeds, losses, the name of the reference and the folder that a configuration names, without reading its
+    data.
 
     Raises:
-        InputError: an unknown loss, metric, space or reference, or seeds that are none.
+        InputError: an unknown loss, metric, space or reference, or invalid seeds.
     """
     import_modules(config.imports)
     for metric in config.metrics:
@@ -141,7 +145,7 @@ def resolve_names(config: CompareConfig) -> tuple[list[int], list[Contender], st
 
 
 def build(config: CompareConfig) -> Parts:
-    """Everything a comparison needs; nothing has been written yet, except the image cache.
+    """Build everything a comparison needs; nothing is written, except the image cache.
 
     Raises:
         InputError: as in `resolve_names`; data or a split that cannot be used, a loss that does not fit them.
@@ -156,7 +160,7 @@ def build(config: CompareConfig) -> Parts:
 
 
 def task(config: CompareConfig, parts: Parts, texts: Mapping[str, str]) -> ComparisonTask:
-    """What the workers run; `texts` is contender name to what it is built from."""
+    """Return the workers' task; `texts` maps a contender's name to the text it is built from."""
     terms = [term for metric in config.metrics for _, term in parse(metric)]
     shared = str((parts.path / SHARED).absolute())
     proxy = ProxyTask.of(config, [*names(), *terms], final_split=parts.split, per_class=True, shared=shared)
@@ -165,7 +169,7 @@ def task(config: CompareConfig, parts: Parts, texts: Mapping[str, str]) -> Compa
 
 
 def fingerprint(config: CompareConfig, parts: Parts) -> dict[str, Any]:
-    """The budget: all that two trainings must share to stand in one table, as flat plain data."""
+    """Return the budget: all settings that two trainings must share to be in one table, as flat plain data."""
     budget = {
         "data": parts.data.fingerprint,
         "split": parts.split,
@@ -179,7 +183,7 @@ def fingerprint(config: CompareConfig, parts: Parts) -> dict[str, Any]:
 
 
 def about(config: CompareConfig, parts: Parts, records: list[TrialRecord]) -> About:
-    """What is said above the tables."""
+    """Return the text above the tables."""
     proxy, data = config.proxy, parts.data
     budget = (
         f"{config.model.name}, {len(data.images('train'))} training images, {proxy.iters} iterations of "

@@ -1,4 +1,4 @@
-"""What a search leaves its user with: the next commands."""
+"""The last output of a search: the next commands."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from autoseg.mmconfigs import OF_A_REPORT
 
 
 def next_step(run_dir: Path, config: SearchConfig) -> list[str]:
-    """Where the loss is and what to type next."""
+    """Return lines that say where the loss is and what to type next."""
     run = shlex.quote(str(run_dir))
     several = LossCard.load(run_dir / "loss.json").space["loss"] != "surrogate"  # no single file of Python has these
     form = "mmseg -o found_loss.py" if several else "python -o found_loss.py"

@@ -1,4 +1,4 @@
-"""One full training: joins the rooms. Read `retrain` for the way from a configuration to scores."""
+"""Runs one full training. `retrain` shows the whole way from a configuration to scores."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ from autoseg.store.run_files import SCHEMA, kind_of, read_config, read_json
 from autoseg.store.run_folder import locked, new_run_path, only_own_files, writable
 from autoseg.store.user_code import changed_config, resolved
 
-DIGESTS = "configs.json"  # of the user's own configs, in the work dir
+DIGESTS = "configs.json"  # file in the work dir with the digests of the user's own configs
 
 
 @dataclass(frozen=True)
 class Job:
-    """A training, as all ranks agree on it."""
+    """A training, the same on all ranks."""
 
-    loss: Contender  # what is trained with
-    text: str  # the same as `AutoSegLoss` takes it: cards are files of the work dir
-    work_dir: Path  # mmengine's
+    loss: Contender  # the loss to train with
+    text: str  # the same loss as text for `AutoSegLoss`: cards are files of the work dir
+    work_dir: Path  # mmengine's work dir
     cfg: Any  # the mmengine config
-    classes: int  # how many the network tells apart
-    lock: FileLock | None  # of the work dir, in the first rank
+    classes: int  # number of classes of the network
+    lock: FileLock | None  # lock of the work dir, in rank 0
 
 
 def resolve_names(config: RetrainConfig) -> Contender:
-    """The loss that a configuration names, once all else that it names is known too.
+    """Return the loss that a configuration names, after checking every other name.
 
     Raises:
         InputError: a module that cannot be imported, an unknown metric or loss.
@@ -59,7 +59,7 @@ def resolve_names(config: RetrainConfig) -> Contender:
 
 
 def retrain(config: RetrainConfig) -> int:
-    """One training, from its configuration to its scores; returns the exit status."""
+    """Run one training and print its scores; return the exit status."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped cluster job ends as Ctrl-C does
     device = launch.choose_device(config.device)
     started_by = launch.launcher()
@@ -77,10 +77,10 @@ def retrain(config: RetrainConfig) -> int:
 
 
 def build(config: RetrainConfig, started_by: str, device: str) -> Job:
-    """Everything a training needs; writes its work dir with configuration and cards.
+    """Build everything a training needs; writes its work dir with configuration and cards.
 
     Raises:
-        InputError: an unknown loss, network or data set, files that are missing, a work dir that is taken.
+        InputError: an unknown loss, network or data set, files that are missing, a work dir that is in use.
     """
     from autoseg.retrain.build import build_config, main_head  # mmengine: only once the device is chosen
     from autoseg.retrain.loaders import check_files
@@ -122,12 +122,12 @@ def build(config: RetrainConfig, started_by: str, device: str) -> Job:
 
 
 def _digests(config: RetrainConfig) -> dict[str, str]:
-    """Of what the user's own configs define, by their keys."""
+    """Return the digests of the resolved own configs, by key."""
     return {key: resolved(file, key) for key, file in own_configs(config).items()}
 
 
 def _same_configs(config: RetrainConfig, work_dir: Path) -> None:
-    """Refuse to go on with configs that define something else than when the training began, in whatever file.
+    """Raise if the user's configs define something else than when the training began, whichever file changed.
 
     Raises:
         InputError: they do.
@@ -174,7 +174,7 @@ def _train(config: RetrainConfig, job: Job) -> int:
 
 
 def introduction(config: RetrainConfig, job: Job, ranks: int) -> list[str]:
-    """What is trained, and what makes it less than it seems."""
+    """Return lines about what is trained, with warnings about limits."""
     lines = [f"warning: {text}" for text in warnings_about([job.loss], config.metrics, job.classes, [])]
     local = rank_local(build_loss(job.text, num_classes=job.classes)) if not job.loss.cards else []
     if ranks > 1 and local:
@@ -187,7 +187,7 @@ def introduction(config: RetrainConfig, job: Job, ranks: int) -> list[str]:
 
 
 def conclusion(config: RetrainConfig, job: Job, scores: dict[str, dict[str, float]], path: Path) -> list[str]:
-    """The scores in percent, where things are, and what to type next."""
+    """Return the scores in percent, the paths of the results, and what to type next."""
     width = max(len(split) for split in scores)
     lines = [
         f"{split:<{width}}  " + "  ".join(f"{name} {percent(value)}" for name, value in found.items())

@@ -1,4 +1,4 @@
-"""What commands that train share: workers, a line for each of a list of trainings, and how to go on after Ctrl-C."""
+"""Shared by the commands that train: workers, one line per training, and what to type after Ctrl-C."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ T = TypeVar("T")
 def executor(
     config: CompareConfig | TrustConfig, standby: Standby, task: Task, metric: str, folder: RunFolder
 ) -> Iterator[tuple[Executor, Observers]]:
-    """What trains, and who is told of every training that ends; both are gone after the context.
+    """Yield the executor and the observers of the trainings; both are closed after the context.
 
     Args:
-        config: how the workers are run.
+        config: settings of the executor.
         standby: the workers.
-        task: what they run.
-        metric: whose score is shown.
-        folder: whose log they write.
+        task: the task they run.
+        metric: name of the score that is shown.
+        folder: the run folder with the log that they write.
     """
     observers = Observers([Quieter(folder.log), Lines(metric)])
     with closing(observers), build(config, standby, task, folder) as built:
@@ -40,7 +40,7 @@ def executor(
 def build(
     config: SearchConfig | CompareConfig | TrustConfig, standby: Standby, task: Task, folder: RunFolder
 ) -> Executor:
-    """The executor that a configuration asks for, of a task and the user's own code; arguments as in `executor`."""
+    """Build the executor that a configuration names, for a task and the user's own code; arguments as in `executor`."""
     limits = config.search if isinstance(config, SearchConfig) else config
     return build_executor(
         config.executor.name,
@@ -55,15 +55,15 @@ def build(
 
 
 def resumable(command: str, path: Path, work: Callable[[], T], code: str) -> T | None:
-    """Do `work` on the run in `path`; None if the user interrupts it, who is then told how to go on.
+    """Call `work` on the run in `path`; if the user interrupts it, print how to go on and return None.
 
-    The log of the run gets the traceback of a fault, which `faults.report` sees when the run is closed already.
+    After an error, the run's log gets the traceback: `faults.report` appends it when the run is already closed.
 
     Args:
-        command: that is to be typed.
+        command: the command to type to go on.
         path: the run.
-        work: what may be interrupted.
-        code: of `named_code.resume_arguments`.
+        work: the function that may be interrupted.
+        code: from `named_code.resume_arguments`.
     """
     try:
         return work()

@@ -1,4 +1,4 @@
-"""One search: joins all rooms. Read `search` for the whole way from a configuration to a found loss."""
+"""Runs one search. `search` shows the whole way from a configuration to a found loss."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from autoseg.training.layers.native import why_not
 
 @dataclass(frozen=True)
 class Parts:
-    """What a configuration stands for, before anything has been trained."""
+    """Everything that a configuration names, before anything has been trained."""
 
     data: SegData
     space: SearchSpace
@@ -49,7 +49,7 @@ class Parts:
 
 
 def search(config: SearchConfig, workers: Standby) -> int:
-    """From a configuration and workers without a task to the found loss; returns the exit status."""
+    """Run a search on workers without a task and print the found loss; return the exit status."""
     parts = build(config)
     config = _resolved(config, parts)
     for text in remarks_on(parts.data, config.data, config.proxy.crop):
@@ -64,10 +64,10 @@ def search(config: SearchConfig, workers: Standby) -> int:
 
 
 def build(config: SearchConfig) -> Parts:
-    """Everything a search needs, from its configuration; nothing has been written yet, except the image cache.
+    """Build everything a search needs from its configuration; nothing is written, except the image cache.
 
     Raises:
-        InputError: as in `resolve_names`; data that cannot be used, a rival or a floor that is not known.
+        InputError: as in `resolve_names`; data that cannot be used, an unknown rival or floor.
     """
     space, controller = resolve_names(config)
     data = open_data(config.data, config.proxy.size)
@@ -80,10 +80,10 @@ def build(config: SearchConfig) -> Parts:
 
 
 def resolve_names(config: SearchConfig) -> tuple[SearchSpace, Controller]:
-    """What a configuration names, without a look at its data.
+    """Return the space and the controller that a configuration names, without reading its data.
 
     Raises:
-        InputError: an unknown metric, space or controller; a rival or a floor that is not known.
+        InputError: an unknown metric, space, controller, rival or floor.
     """
     import_modules(config.imports)
     build_metric(config.metric, num_classes=2)
@@ -97,7 +97,7 @@ def resolve_names(config: SearchConfig) -> tuple[SearchSpace, Controller]:
 
 
 def _resolved(config: SearchConfig, parts: Parts) -> SearchConfig:
-    """With θ for the loss it begins with: the run goes on when that has been moved, or is another one."""
+    """Replace the loss at which the search starts by its θ: the run can go on if that file is moved or changed."""
     if config.search.start is None:
         return config
     theta = list(parts.controller.settings.mean)
@@ -105,7 +105,7 @@ def _resolved(config: SearchConfig, parts: Parts) -> SearchConfig:
 
 
 def _search(config: SearchConfig, parts: Parts, path: Path, workers: Standby) -> SearchResult:
-    """Open the run folder, give the workers their task, start trackers, search, draw."""
+    """Open the run folder, give the workers their task, start trackers, search, draw the figures."""
     space, data = parts.space, parts.data
     problem = Problem(config.metric, space.names, space.identity.tolist(), config.seed, config.proxy.iters)
     publish = CardPublisher(
@@ -123,7 +123,7 @@ def _search(config: SearchConfig, parts: Parts, path: Path, workers: Standby) ->
             observers = build_observers(config.tracker, folder.path, folder.log, stored.plain(config))
             stack.callback(observers.close)
             each = None if _over(folder.path) else seconds_per_training(executor, problem.identity, config.seed)
-        except InputError:  # no W&B account, or what only a worker could see, as weights that do not fit: no run yet
+        except InputError:  # no W&B account, or an error that only a worker can see, as weights that do not fit
             if config.resume is None:
                 _discard(folder.path)
             raise
@@ -142,7 +142,7 @@ def _search(config: SearchConfig, parts: Parts, path: Path, workers: Standby) ->
 
 
 def _discard(path: Path) -> None:
-    """Remove all that is in a folder and the folder itself, unless it is a link or a file system of its own."""
+    """Remove the content of a folder and the folder itself, unless it is a link or a mount point."""
     for entry in path.iterdir():
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry, ignore_errors=True)
@@ -153,7 +153,7 @@ def _discard(path: Path) -> None:
 
 
 def _over(path: Path) -> bool:
-    """Whether nothing of the search in a run folder is left to train."""
+    """Return whether the search in a run folder has nothing left to train."""
     status = read_status(path)
     if status is None or status.state != FINISHED:
         return False
@@ -161,7 +161,7 @@ def _over(path: Path) -> bool:
 
 
 def _folder(config: SearchConfig, parts: Parts, path: Path) -> RunFolder:
-    """The locked run folder, new or resumed."""
+    """Open the locked run folder, new or resumed."""
     plain, fixed = stored.plain(replace(config, resume=None)), fingerprint(config, parts)
     if config.resume is None:
         return RunFolder.create(path, plain, fixed)
@@ -172,13 +172,13 @@ def _folder(config: SearchConfig, parts: Parts, path: Path) -> RunFolder:
 
 def _executor(config: SearchConfig, task: TimedTask, workers: Standby, folder: RunFolder) -> Executor:
     fresh = fresh_seeds(config.seed, 1, config.search.confirm.iters)
-    keep = KeepPredictions(str(folder.path), fresh[0])  # of the confirmation's trainings
+    keep = KeepPredictions(str(folder.path), fresh[0])  # those of the confirmation's first seed
     proxy = replace(task.train, shared=str(folder.path / SHARED))
     return running.build(config, workers, replace(task, train=proxy, keep=keep), folder)
 
 
 def fingerprint(config: SearchConfig, parts: Parts) -> dict[str, Any]:
-    """All that must be the same when a run is resumed, as flat plain data."""
+    """Return all that must be the same when a run is resumed, as flat plain data."""
     return {
         "metric": config.metric,
         **formulas({name for target in (config.metric, parts.space.metric) for _, name in parse(target)}),
@@ -200,7 +200,7 @@ def fingerprint(config: SearchConfig, parts: Parts) -> dict[str, Any]:
 
 
 def provenance(config: SearchConfig, data: SegData) -> dict[str, Any]:
-    """Where a found loss comes from, for its card."""
+    """Return where a found loss comes from, for its card."""
     return {
         "target": config.metric,
         "data": {"name": config.data.name, "fingerprint": data.fingerprint, "classes": data.classes},

@@ -1,4 +1,4 @@
-"""One look at a proxy: joins the rooms that ask whether it may be trusted. Read `trust` first."""
+"""Runs one check of a proxy. `trust` shows the whole way from a configuration to a verdict."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ from autoseg.search.confirm import fresh_seeds, rival
 from autoseg.store.records import COMPLETE
 from autoseg.store.run_folder import RunFolder, new_run_path
 
-LONGER = 4  # times the proxy's iterations
-SHORTER = (2, 4)  # parts of them that are tried
+LONGER = 4  # the fuller training has so many times the proxy's iterations
+SHORTER = (2, 4)  # cheaper proxies have a half and a quarter of them
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What a configuration stands for, before anything has been trained."""
+    """Everything that a configuration names, before anything has been trained."""
 
     source: Source
     entries: list[Entry]
@@ -57,7 +57,7 @@ class Parts:
 
 
 def trust(config: TrustConfig, workers: Standby) -> int:
-    """From a configuration and workers without a task to a verdict; returns the exit status."""
+    """Check a proxy on workers without a task and print the verdict; return the exit status."""
     parts = build(config)
     code = resume_arguments(dataclasses.replace(parts.search, imports=config.imports))
     found = running.resumable("trust", parts.path, lambda: _trained(config, parts, workers), code)
@@ -89,22 +89,22 @@ def _trained(config: TrustConfig, parts: Parts, workers: Standby) -> Trust:
             f"Search {Path(config.run).name}: {metric} on {search.data.name}, {search.model.name}, "
             f"proxy of {proxy.iters} iterations of {proxy.batch_size} crops of {proxy.crop} px."
         )
-        write(found, about, metric, parts.path)  # before the folder is left: without them the run is not finished
+        write(found, about, metric, parts.path)  # before the folder is closed: without them the run is not finished
     return found
 
 
 def _folder(config: TrustConfig, parts: Parts) -> RunFolder:
-    """The locked folder, new or gone on with."""
+    """Open the locked folder, new or resumed."""
     fixed = fingerprint(config, parts)
     kept = stored.plain(dataclasses.replace(config, resume=None, run_dir=str(parts.path)))
     return RunFolder.create_or_open(parts.path, kept, fixed)
 
 
 def build(config: TrustConfig) -> Parts:
-    """Everything that is needed; the search is only read.
+    """Build everything that is needed; the search is only read.
 
     Raises:
-        InputError: as in `resolve_names`; data that has changed since.
+        InputError: as in `resolve_names`; data that has changed since the search.
     """
     proxies, source = resolve_names(config), Source.open(Path(config.run))
     search = source.search
@@ -120,7 +120,7 @@ def build(config: TrustConfig) -> Parts:
 
 
 def resolve_names(config: TrustConfig) -> dict[str, ProxyConfig]:
-    """Every variant's way to train, by what a configuration names, without a look at the search's data.
+    """Return every variant's training settings, from the names in a configuration, without reading the search's data.
 
     Raises:
         InputError: not the folder of a search by command, a change that is not of a proxy, or a `run_dir` of another
@@ -133,7 +133,7 @@ def resolve_names(config: TrustConfig) -> dict[str, ProxyConfig]:
 
 
 def _rivals(source: Source) -> list[Entry]:
-    """The search's rivals, with their scores where its floor needed them."""
+    """Return the search's rivals, with a score if its floor needed one."""
     search = source.search
     with source.ledger() as ledger:
         known = {record.name: record for record in ledger.records("floor") if record.state == COMPLETE}
@@ -146,7 +146,7 @@ def _rivals(source: Source) -> list[Entry]:
 
 
 def _proxies(config: TrustConfig, search: SearchConfig) -> dict[str, ProxyConfig]:
-    """Every variant's way to train."""
+    """Return every variant's training settings."""
     own = search.proxy
     texts = config.cheaper or [_shorter(own, part) for part in SHORTER if own.iters // part]
     longer = dataclasses.replace(own, iters=config.full.iters or LONGER * own.iters)
@@ -167,13 +167,13 @@ def _proxies(config: TrustConfig, search: SearchConfig) -> dict[str, ProxyConfig
 
 
 def _shorter(own: ProxyConfig, part: int) -> str:
-    """The change that trains for a part of the iterations, of those with cross-entropy too."""
+    """Return the change that divides the iterations by `part`, and those with cross-entropy too."""
     warmup = f" proxy.warmup={own.warmup // part}" if own.warmup else ""
     return f"proxy.iters={own.iters // part}{warmup}"
 
 
 def task(parts: Parts) -> TrustTask:
-    """What the workers run."""
+    """Return the workers' task."""
     jobs = {
         training(variant.name, entry.name): (variant.name, entry.payload)
         for variant in parts.variants
@@ -184,7 +184,7 @@ def task(parts: Parts) -> TrustTask:
 
 
 def fingerprint(config: TrustConfig, parts: Parts) -> dict[str, Any]:
-    """All that must be the same when it is resumed."""
+    """Return all that must be the same when it is resumed."""
     return {
         "run": config.run,
         "candidates": config.candidates,

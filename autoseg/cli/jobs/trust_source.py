@@ -1,4 +1,4 @@
-"""The search that `trust` looks at: read from its run folder, its losses to be trained in other ways."""
+"""The search that `trust` checks: read from its run folder, its losses to be trained in other ways."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Source:
         run: its folder.
         search: its configuration.
         data: its images.
-        space: of θ.
+        space: its search space.
     """
 
     run: Path
@@ -57,32 +57,32 @@ class Source:
         return cls(run, search, data, SearchSpace.from_dict(fixed["space"]))
 
     def ledger(self) -> Ledger:
-        """Of all its trainings."""
+        """Open the ledger of all its trainings."""
         return Ledger(self.run / "trials.db", self.space.names, read_only=True)
 
     def candidates(self, count: int) -> list[Entry]:
-        """So many of its candidates, spread over their scores; errors as in `spread`."""
+        """Return `count` of its candidates, spread over their scores; errors as in `spread`."""
         with self.ledger() as ledger:
             return spread(ledger.records("search"), self.search.metric, count)
 
     def task(self, proxies: Mapping[str, ProxyConfig], jobs: Jobs, metrics: Sequence[str], folder: Path) -> TrustTask:
-        """What workers run that train its losses in other ways.
+        """Return the task of workers that train its losses in other ways.
 
         Args:
-            proxies: variant to its way to train.
+            proxies: the training settings of each variant.
             jobs: name of a training to its variant and the payload of its loss.
-            metrics: that are scored, the target among them.
-            folder: for what trainings share.
+            metrics: the metrics to score, with the target.
+            folder: folder for the files that trainings share.
         """
         search = self.search
         own = ProxyTask.of(search, metrics, shared=str((folder / SHARED).absolute()))
         trains = {name: replace(own, proxy=proxy) for name, proxy in proxies.items()}
-        data, options = self.data, search.boundary_options  # in the place of `own` comes that of each job
+        data, options = self.data, search.boundary_options  # each job replaces `own`
         task = CandidateTask(search.metric, self.space.to_dict(), data.num_classes, own, data.ignore_index, options)
         return TrustTask(task, trains, jobs)
 
 
 def kept_entries(path: Path) -> list[Entry]:
-    """The losses that a run folder has in its fingerprint."""
+    """Return the losses in the fingerprint of a run folder."""
     kept = read_fingerprint(path)["entries"]
     return [Entry(**{**one, "theta": one["theta"] and tuple(one["theta"])}) for one in kept]
