@@ -1,6 +1,6 @@
-"""Full trainings through mmengine's Runner: typed settings to an mmengine config, and running it.
+"""Full trainings through mmengine's Runner: turns typed settings into an mmengine config, and runs it.
 
-* `build`: the config, plain data; `loaders` are its data, `parts` what it names of ours;
-* `runner` runs it and keeps its scores; `launch` is what several processes agree on before;
-* `file_errors`: what is wrong with a file that is read.
+* `build`: the config, plain data; `loaders` builds its data, `parts` are the classes of ours that it names;
+* `runner` runs it and stores its scores; `launch` is what several processes must agree on before;
+* `file_errors`: clear errors for files that cannot be read.
 """

@@ -1,4 +1,4 @@
-"""From typed settings to the mmengine config of a training: the whole of what will run, as plain data."""
+"""Builds the mmengine config of a training from typed settings: everything that will run, as plain data."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from autoseg.training.models import EDGES, OWN_LOSS, localized, network_config
 
 Node = dict[str, Any]
 log = logging.getLogger(__name__)
-IMPORTS = ("autoseg.mmseg", "autoseg.retrain.parts")  # what registers our types
+IMPORTS = ("autoseg.mmseg", "autoseg.retrain.parts")  # the modules that register our types
 NAME = "retrain.py"  # the config's file in the work dir
-OF_A_RUNNER = {  # what mmengine's Runner looks up in a config, beside what `build_config` writes
+OF_A_RUNNER = {  # keys that mmengine's Runner reads from a config, besides those that `build_config` writes
     *inspect.signature(Runner).parameters, "activation_checkpointing", "compile", "efficient_conv_bn_eval",
     "find_unused_parameters", "model_wrapper_cfg", "resource_limit", "sync_bn",
 }  # fmt: skip
-# Heads that ask for their losses by number: those of class maps. Of PIDNet's, the third is of edges.
+# Heads that index a list of losses: the indices of those for class maps. PIDNet's third loss is for edges.
 BY_NUMBER = {"PIDHead": (0, 1, 3), "DDRHead": (0, 1)}
 COMPLETE = ("model", "train_dataloader", "train_cfg", "optim_wrapper", "val_dataloader", "val_cfg")
 
@@ -34,18 +34,18 @@ COMPLETE = ("model", "train_dataloader", "train_cfg", "optim_wrapper", "val_data
 def build_config(
     config: RetrainConfig, loss: str, work_dir: str, *, launcher: str = "none", device: str = "cpu", ranks: int = 1
 ) -> Config:
-    """The mmengine config of a training.
+    """Build the mmengine config of a training.
 
     Args:
-        config: what the user set.
-        loss: the loss as `AutoSegLoss` takes it.
-        work_dir: where mmengine writes.
-        launcher: in mmengine's words, see `launch.launcher`.
+        config: the user's settings.
+        loss: the loss as text for `AutoSegLoss`.
+        work_dir: folder that mmengine writes to.
+        launcher: mmengine's name of the launcher, see `launch.launcher`.
         device: "cpu" or "cuda".
-        ranks: how many processes train together.
+        ranks: number of processes that train together.
 
     Raises:
-        InputError: settings that do not go together, or an unknown or unusable network, config or data set.
+        InputError: settings that contradict each other, or an unknown or unusable network, config or data set.
     """
     settings = _from_presets(config, ranks, device) if config.config is None else _from_file(config, device, ranks)
     synced = _switch(config.sync_counts, ranks > 1)
@@ -80,7 +80,7 @@ def build_config(
 
 
 def _name_best(settings: Config, metrics: Sequence[str]) -> None:
-    """The score that the best checkpoint is kept by, as ours are named: mmsegmentation has mIoU for miou.
+    """Set the score by which the best checkpoint is chosen to our name for it: mmsegmentation's mIoU is miou.
 
     Raises:
         InputError: a score that is not computed.
@@ -96,7 +96,7 @@ def _name_best(settings: Config, metrics: Sequence[str]) -> None:
 
 
 def _from_presets(config: RetrainConfig, ranks: int, device: str) -> Node:
-    """Model, data and schedule from the groups `model`, `data` and `train`."""
+    """Build model, data and schedule from the groups `model`, `data` and `train`."""
     train = config.train
     data = datasets(config.data)
     interval = train.val_interval or max(1, train.iters // 10)
@@ -131,7 +131,7 @@ def _from_presets(config: RetrainConfig, ranks: int, device: str) -> Node:
 
 
 def _model(config: ModelConfig, data: Datasets, train: TrainConfig) -> Node:
-    """The network with as many classes as the data, and what brings images into its form."""
+    """Build the network with as many classes as the data, and its preprocessor."""
     model = network_config(config, len(data.classes))
     for head in _heads(model):
         head["ignore_index"] = data.ignore_index
@@ -151,7 +151,7 @@ def _model(config: ModelConfig, data: Datasets, train: TrainConfig) -> Node:
 
 
 def _optimizer(train: TrainConfig, device: str) -> Node:
-    """The optimiser in its wrapper, which holds mixed precision and clipping."""
+    """Build the optimiser in its wrapper, which does mixed precision and clipping."""
     kinds: dict[str, Node] = {"sgd": {"type": "SGD", "momentum": train.momentum}, "adamw": {"type": "AdamW"}}
     rule = {**kinds[train.optimizer], "lr": train.lr, "weight_decay": train.weight_decay}
     dtype = _amp(train.amp, device)
@@ -165,7 +165,7 @@ def _optimizer(train: TrainConfig, device: str) -> Node:
 
 
 def _amp(wanted: str, device: str) -> str | None:
-    """The half precision of `train.amp`, None for none.
+    """Return the half precision of `train.amp`, None for none.
 
     Raises:
         InputError: half precision without a GPU.
@@ -196,7 +196,7 @@ def _schedule(train: TrainConfig) -> list[Node]:
 
 
 def _from_file(config: RetrainConfig, device: str, ranks: int) -> Node:
-    """A complete config of mmsegmentation, as it is; nothing it names is downloaded."""
+    """Read a complete config of mmsegmentation; nothing it names is downloaded."""
     settings: Node = mmengine_config(config_path(str(config.config), "config"), "config").to_dict()
     missing = [key for key in COMPLETE if settings.get(key) is None]
     if missing:
@@ -224,7 +224,7 @@ def _from_file(config: RetrainConfig, device: str, ranks: int) -> Node:
 
 
 def _surroundings(config: RetrainConfig, work_dir: str, launcher: str, device: str) -> Node:
-    """Where it runs and who is told."""
+    """Return the settings of the environment and of logging."""
     backends: list[Node] = [{"type": "LocalVisBackend"}]
     if config.tracker.tensorboard:
         backends.append({"type": "TensorboardVisBackend"})
@@ -262,7 +262,7 @@ def _evaluator(config: RetrainConfig, settings: Node, ranks: int) -> Node:
 
 
 def _set_losses(model: Node, loss: Node, aux_weight: float | None) -> None:
-    """Give every head the loss; auxiliary ones at `aux_weight`, or None for the weight their own loss had.
+    """Set the loss of every head; auxiliary ones get the weight `aux_weight`, or for None the weight of their own loss.
 
     Raises:
         InputError: a network whose heads have losses of their own kind.
@@ -290,7 +290,7 @@ def _set_losses(model: Node, loss: Node, aux_weight: float | None) -> None:
 
 
 def main_head(model: Node) -> Node:
-    """The settings of the head that predicts; of several in a row, the last."""
+    """Return the settings of the head that predicts; in a cascade, the last."""
     head = model["decode_head"]
     return head[-1] if isinstance(head, list) else head
 
@@ -314,5 +314,5 @@ def _add(settings: Node, key: str, item: Node) -> None:
 
 
 def _switch(value: str, automatic: bool) -> bool:
-    """What auto, on or off comes to."""
+    """Return whether auto, on or off means on."""
     return automatic if value == "auto" else value == "on"

@@ -1,4 +1,4 @@
-"""Files that a training reads: what is wrong with one is said with its name, from whichever process met it."""
+"""Errors about files that a training reads: each names its file, whichever process found it."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ import numpy as np
 from autoseg.errors import AutosegError, InputError, in_a_line
 
 Step = Callable[[dict[str, Any]], dict[str, Any] | None]
-READING = {"LoadImageFromFile": "img_path", "LoadAnnotations": "seg_map_path"}  # and what of an entry names the file
+READING = {"LoadImageFromFile": "img_path", "LoadAnnotations": "seg_map_path"}  # and the key of an entry with the file
 
 
 class WrongFile(AutosegError):
-    """An `InputError` on its way out of a loader's process: torch makes it anew there, from a text."""
+    """An `InputError` that leaves a loader's process: torch rebuilds it in the main process from a text."""
 
     @classmethod
     def of(cls, error: InputError) -> WrongFile:
-        """As text."""
+        """Encode an error as text."""
         return cls(json.dumps([error.field, error.expected, str(error.got), error.hint]))
 
     def error(self) -> InputError:
-        """The reverse, also from the text that torch makes: a traceback with ours as its last line."""
+        """Decode the error, also from torch's text: a traceback with ours as its last line."""
         last = str(self).strip().splitlines()[-1]
         return InputError(*json.loads(last[last.index("[") :]))
 
 
 @dataclass
 class Read:
-    """A step of a pipeline that reads a file, and names it if that fails."""
+    """A step of a pipeline that reads a file, and names the file in its error."""
 
-    step: Step  # mmsegmentation's
-    key: str  # of the entry, where the path is
-    classes: int | None  # how many ids there are, from 0; None: the step reads no labels
-    ignore_index: int  # the id that is none
+    step: Step  # mmsegmentation's step
+    key: str  # key of the path in an entry
+    classes: int | None  # number of class ids, from 0; None: the step reads no labels
+    ignore_index: int  # the id that is no class
 
     def __call__(self, entry: dict[str, Any]) -> dict[str, Any] | None:
-        """The step.
+        """Run the step.
 
         Raises:
             WrongFile: it cannot read the file, or the labels are not those of the classes.
@@ -66,12 +66,12 @@ class Read:
 
 
 def name_files(dataset: Any, classes: int, ignore_index: int) -> None:
-    """Let every pipeline below a data set say which file is wrong; in place.
+    """Make every pipeline below a data set name the wrong file in its errors; in place.
 
     Args:
-        dataset: of mmengine, or one that wraps or joins others.
-        classes: that the network has.
-        ignore_index: that its loss has.
+        dataset: a data set of mmengine, or one that wraps or joins others.
+        classes: number of classes of the network.
+        ignore_index: the ignored id of its loss.
     """
     for inner in [*getattr(dataset, "datasets", []), *filter(None, [getattr(dataset, "dataset", None)])]:
         name_files(inner, classes, ignore_index)

@@ -1,4 +1,4 @@
-"""Who starts the processes of a training, and what they must agree on before mmengine takes over."""
+"""Finds out which launcher started the processes of a training, and lets them agree on values before mmengine runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LOCAL_RANKS = {"LOCAL_RANK", "SLURM_LOCALID", "OMPI_COMM_WORLD_LOCAL_RANK"}
 
 
 def launcher() -> str:
-    """What started this process, in mmengine's words: "pytorch" (torchrun), "slurm", "mpi" or "none"."""
+    """Return mmengine's name for what started this process: "pytorch" (torchrun), "slurm", "mpi" or "none"."""
     environment = os.environ
     if {"RANK", "WORLD_SIZE", "LOCAL_RANK"} <= environment.keys():
         return "pytorch"
@@ -26,7 +26,7 @@ def launcher() -> str:
 
 
 def choose_device(wanted: str) -> str:
-    """Returns "cuda" or "cpu"; must be called before mmengine is imported, which asks torch once.
+    """Return "cuda" or "cpu"; must be called before mmengine is imported, which asks torch once.
 
     Raises:
         InputError: a GPU where there is none.
@@ -59,18 +59,18 @@ def join(started_by: str, device: str) -> None:
 
 
 def leave() -> None:
-    """The reverse of `join`."""
+    """Leave the other ranks, the reverse of `join`."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 def ranks() -> tuple[int, int]:
-    """(own rank, number of ranks)."""
+    """Return (own rank, number of ranks)."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
 def agree(value: Any) -> Any:
-    """What rank 0 says, on every rank: plain data."""
+    """Return rank 0's value on every rank; it must be plain data."""
     if ranks()[1] == 1:
         return value
     said = [value]

@@ -1,4 +1,4 @@
-"""Data of any kind as mmengine data loaders: what is loaded, how it is augmented, how it is dealt to the ranks."""
+"""Data of any kind as mmengine data loaders: loading, augmentation, and the distribution over the ranks."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ class Datasets:
 
     classes: list[str]  # names in the order of the ids
     ignore_index: int  # id of void pixels, as the masks have it
-    splits: dict[str, Node]  # data set of each role, to which `data_loaders` gives its pipeline; "test" may be missing
+    splits: dict[str, Node]  # data set of each role, without a pipeline (see `data_loaders`); "test" may be missing
     loading: list[Node]  # the transforms that load image and labels
     scale: tuple[int, int] | None  # (width, height) into which images are fitted; None: each keeps its own size
 
 
 def datasets(config: DataConfig) -> Datasets:
-    """The data set behind the group `data`, as configuration.
+    """Return the data set of the group `data`, as configuration.
 
     Raises:
-        InputError: for data in a folder, all that can be wrong with it; else what can be seen without its files.
+        InputError: for data in a folder, anything that can be wrong with it; else what can be seen without its files.
     """
     if config.kind == "builtin":
         return _builtin(config)
@@ -48,13 +48,13 @@ def datasets(config: DataConfig) -> Datasets:
 
 
 def check_files(config: DataConfig) -> None:
-    """Look for all files and read every mask: mmsegmentation would not mind, or a GPU would stop at a wrong id.
+    """Check all files and every mask: mmsegmentation would not notice a wrong id, or a GPU would stop at it.
 
-    What fitted is remembered beside the prepared images: as long as no file has another size or time, no training reads
-    it again.
+    A successful check is remembered beside the prepared images: as long as no file has another size or time, no
+    training reads them again.
 
     Raises:
-        InputError: a folder, image or mask is missing or does not fit, named with what to do.
+        InputError: a folder, image or mask is missing or does not fit; names it and says what to do.
     """
     if config.kind == "builtin":
         return
@@ -71,7 +71,7 @@ def check_files(config: DataConfig) -> None:
 
 
 def data_loaders(config: RetrainConfig, data: Datasets, ranks: int) -> Node:
-    """`train_dataloader`, `val_dataloader` and, where there is a test split to be scored, `test_dataloader`.
+    """Return `train_dataloader`, `val_dataloader` and, if there is a test split to score, `test_dataloader`.
 
     `InfiniteSampler` deals one shuffled stream to the ranks in turn, so the batches of all ranks at an iteration are
     together the batch that one rank would have.
@@ -108,7 +108,7 @@ def data_loaders(config: RetrainConfig, data: Datasets, ranks: int) -> Node:
 
 
 def loading_processes(config: RetrainConfig, ranks: int) -> int:
-    """How many processes of each rank load images.
+    """Return the number of processes of each rank that load images.
 
     Raises:
         InputError: `workers` is no number.
@@ -121,7 +121,7 @@ def loading_processes(config: RetrainConfig, ranks: int) -> int:
 
 
 def train_pipeline(train: TrainConfig, data: Datasets) -> list[Node]:
-    """Load, scale by a random factor, crop, flip, recolour."""
+    """Return the steps of training: load, scale by a random factor, crop, flip, change colours."""
     height, width = train.crop
     steps = [
         *data.loading,
@@ -143,7 +143,10 @@ def _random_resize(train: TrainConfig, data: Datasets) -> Node:
 
 
 def test_pipeline(train: TrainConfig, data: Datasets) -> list[Node]:
-    """Load and scale the image; labels keep their size, to which predictions are brought."""
+    """Return the steps of scoring: load and scale the image.
+
+    Labels keep their size, to which predictions are resized.
+    """
     if not data.loading:  # built-in images come with their labels and are scored at their own size
         return [{"type": "PackSegInputs"}]
     image, labels = data.loading
@@ -151,7 +154,7 @@ def test_pipeline(train: TrainConfig, data: Datasets) -> list[Node]:
 
 
 def inference_pipeline(train: TrainConfig, data: Datasets) -> list[Node]:
-    """As `test_pipeline`, for image files without labels: what `mmseg.apis` looks for in a config."""
+    """Return `test_pipeline` for image files without labels, which `mmseg.apis` reads from a config."""
     image = data.loading[0] if data.loading else {"type": "LoadImageFromFile"}
     return [image, *_resize(train, data), {"type": "PackSegInputs"}]
 
@@ -166,7 +169,7 @@ def _scale(train: TrainConfig, data: Datasets) -> tuple[int, int] | None:
 
 
 def _with_pipeline(dataset: Node, pipeline: list[Node]) -> Node:
-    """A copy of a data set, or of every one inside a wrapper, with this pipeline."""
+    """Return a copy of a data set with this pipeline; inside a wrapper, every data set gets it."""
     result = copy.deepcopy(dataset)
     for leaf in leaves(result):
         leaf["pipeline"] = copy.deepcopy(pipeline)

@@ -1,4 +1,6 @@
-"""What mmengine builds by name beside `autoseg.mmseg`: built-in data, a random resize, starting weights as a hook."""
+"""Classes that mmengine builds by name, besides `autoseg.mmseg`: built-in data, a random resize, initial weights as a
+hook.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ class AutoSegFolder(BaseSegDataset):
     Args:
         data: keyword arguments of `DataConfig`.
         split: train, val or test.
-        options: of `BaseSegDataset`.
+        options: options of `BaseSegDataset`.
     """
 
     def __init__(self, data: dict[str, Any], split: str, **options: Any) -> None:
@@ -33,7 +35,7 @@ class AutoSegFolder(BaseSegDataset):
         super().__init__(metainfo=metainfo, ignore_index=config.ignore_index, **options)
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """One entry per image, as `BaseSegDataset` makes them."""
+        """Return one entry per image, as `BaseSegDataset` makes them."""
         common = {"label_map": self.label_map, "reduce_zero_label": self.reduce_zero_label, "seg_fields": []}
         items = self.source.items[self.split]
         return [{"img_path": str(item.image), "seg_map_path": str(item.masks[0]), **common} for item in items]
@@ -47,7 +49,7 @@ class AutoSegArrays(BaseSegDataset):
         data: keyword arguments of `DataConfig`.
         size: (height, width) at which the data is prepared.
         split: train, val or test.
-        options: of `BaseSegDataset`.
+        options: options of `BaseSegDataset`.
     """
 
     def __init__(self, data: dict[str, Any], size: list[int], split: str, **options: Any) -> None:
@@ -57,14 +59,16 @@ class AutoSegArrays(BaseSegDataset):
         super().__init__(metainfo=metainfo, **options)
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """One entry per image."""
+        """Return one entry per image."""
         return [
             {"img_path": name, "seg_map_path": name, "index": index, "reduce_zero_label": False}
             for index, name in enumerate(self.arrays.names(self.split))
         ]
 
     def get_data_info(self, idx: int) -> dict[str, Any]:
-        """An entry with `img` (H, W, 3) uint8 BGR and `gt_seg_map` (H, W) uint8, as mmsegmentation loads them."""
+        """Return an entry with `img` (H, W, 3) uint8 BGR and `gt_seg_map` (H, W) uint8, as mmsegmentation loads
+        them.
+        """
         info: dict[str, Any] = super().get_data_info(idx)
         image = self.arrays.images(self.split)[info["index"]].numpy()[::-1].transpose(1, 2, 0).copy()
         labels = self.arrays.labels(self.split)[info["index"]].numpy().copy()
@@ -77,7 +81,7 @@ class AutoSegArrays(BaseSegDataset):
 
 @TRANSFORMS.register_module()
 class AutoSegRescale(RandomResize):
-    """`RandomResize` of each image from its own size.
+    """A `RandomResize` relative to each image's own size.
 
     Args:
         ratio_range: smallest and largest factor.
@@ -87,7 +91,7 @@ class AutoSegRescale(RandomResize):
         super().__init__(scale=(1, 1), ratio_range=ratio_range, keep_ratio=True)
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """The image and its labels, resized."""
+        """Resize the image and its labels."""
         height, width = results["img"].shape[:2]
         self.scale = (width, height)
         resized: dict[str, Any] = super().transform(results)
@@ -96,7 +100,7 @@ class AutoSegRescale(RandomResize):
 
 @HOOKS.register_module()
 class AutoSegWeightsHook(Hook):
-    """Loads weights when a training starts (not when it is resumed), whole or not at all, never unpickling.
+    """Loads weights when a training starts (not when it is resumed), completely or not at all, never unpickling.
 
     Args:
         backbone: file of backbone weights, `.pth` or `.safetensors`.
@@ -107,7 +111,7 @@ class AutoSegWeightsHook(Hook):
         self.backbone, self.network = backbone, network
 
     def before_train(self, runner: Any) -> None:
-        """Called by mmengine's Runner once the random weights are there.
+        """Load the weights; mmengine's Runner calls this after the random initialisation.
 
         Raises:
             InputError: a file that cannot be read safely or does not fit.

@@ -1,4 +1,4 @@
-"""Runs a training's config with mmengine's Runner, and keeps its scores."""
+"""Runs a training's config with mmengine's Runner, and stores its scores."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from autoseg.training.checkpoint import guard, last_checkpoint
 from autoseg.training.models import model_registry, parts_alone
 
 SCORES = "scores.json"
-KNOWN = ("The prefix is not set", '"FileClient" will be', '"HardDiskBackend" is')  # warnings about mmengine by mmengine
+KNOWN = ("The prefix is not set", '"FileClient" will be', '"HardDiskBackend" is')  # warnings of mmengine about itself
 Scores = dict[str, dict[str, float]]
 
 
@@ -35,20 +35,20 @@ def run(cfg: Config) -> Scores:
     """Train, or go on training, then score.
 
     Args:
-        cfg: of `build_config`.
+        cfg: from `build_config`.
 
     Returns:
-        {"val": {metric: score}} and the same for "test" where the config has a test loader. On every rank.
+        {"val": {metric: score}} and the same for "test" if the config has a test loader. On every rank.
 
     Raises:
         InputError: weights that cannot be read safely or do not fit; an image or mask that does not; no data where the
             config says; an option that a part of mmengine's does not have.
     """
     guard()
-    with contextlib.redirect_stdout(io.StringIO()):  # mmsegmentation prints which of its parts it does without
+    with contextlib.redirect_stdout(io.StringIO()):  # mmsegmentation prints which optional parts are missing
         model_registry()
         import_modules_from_strings(**cfg.custom_imports)
-    get_temp_dir()  # ours is removed when we end: one that a loader's worker makes stays where the worker is terminated
+    get_temp_dir()  # ours is removed at exit; one made by a loader's worker would stay if the worker is terminated
     kept = LastScores()
     try:
         runner = QuietRunner.from_cfg(cfg)
@@ -69,12 +69,12 @@ def _scored(runner: Runner, kept: LastScores) -> Scores:
         runner.val_loop.run()
     scores = {"val": dict(kept.scores or {})}
     if runner.cfg.get("test_dataloader") is not None:
-        scores["test"] = dict(runner.test_loop.run())  # not runner.test(): it would start an average of weights anew
+        scores["test"] = dict(runner.test_loop.run())  # not runner.test(): it would restart the average of weights
     return scores
 
 
 def write_scores(work_dir: Path, scores: Scores, about: dict[str, Any]) -> Path:
-    """Write `scores.json`: the scores (shares from 0 to 1; null where nothing was scored), and what they are of."""
+    """Write `scores.json`: the scores (shares from 0 to 1; null where nothing was scored), with the data in `about`."""
     path = work_dir / SCORES
     plain = {
         split: {name: None if math.isnan(value) else value for name, value in found.items()}
@@ -85,12 +85,14 @@ def write_scores(work_dir: Path, scores: Scores, about: dict[str, Any]) -> Path:
 
 
 class QuietRunner(Runner):
-    """mmengine's Runner whose terminal shows progress only (whole dumps go to its log file), and that names files."""
+    """mmengine's Runner with only progress on the terminal (full dumps go to its log file), and with files named in
+    errors.
+    """
 
     _load_from: str | None
 
     def load_or_resume(self) -> None:
-        """See `Runner`, which takes a checkpoint where it was written: a work dir that was moved has its own."""
+        """See `Runner`, which would use the path where the checkpoint was written: a work dir may have been moved."""
         if self._resume and self._load_from is None:
             self._load_from = str(last_checkpoint(Path(self.work_dir)))
         super().load_or_resume()
@@ -104,7 +106,7 @@ class QuietRunner(Runner):
         """See `Runner`, where it is static.
 
         Raises:
-            InputError: the files that a config names are not there.
+            InputError: the files that a config names do not exist.
         """
         try:
             loader: DataLoader[Any] = Runner.build_dataloader(*args, **kwargs)
@@ -125,7 +127,7 @@ class QuietRunner(Runner):
 
 
 def _is_progress(record: logging.LogRecord) -> bool:
-    """Whether a line belongs on the terminal: iterations, scores, checkpoints, and anything that is wrong."""
+    """Return whether a line belongs on the terminal: iterations, scores, checkpoints, and warnings."""
     text = record.getMessage()
     if text.startswith(KNOWN):
         return False
@@ -135,12 +137,12 @@ def _is_progress(record: logging.LogRecord) -> bool:
 
 
 class LastScores(Hook):
-    """Keeps the scores of the last validation."""
+    """Remembers the scores of the last validation."""
 
     def __init__(self) -> None:
         self.scores: dict[str, float] | None = None
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
-        """Called by mmengine's Runner on every rank."""
+        """Store the scores; mmengine's Runner calls this on every rank."""
         del runner
         self.scores = dict(metrics or {})
