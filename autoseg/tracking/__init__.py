@@ -1,4 +1,4 @@
-"""Who is told about a running search: terminal, log file, TensorBoard, W&B; each an observer of the loop."""
+"""Observers of a running search: terminal, log file, TensorBoard, W&B."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ __all__ = ["Log", "Terminal", "build_observers"]
 
 
 def build_observers(tracker: TrackerConfig, folder: Path, log: Path, config: dict[str, Any]) -> Observers:
-    """All observers of one run.
+    """Build all observers of one run.
 
     Args:
-        tracker: which services are wanted.
+        tracker: the services to use.
         folder: the run folder.
         log: the run's log file.
         config: plain data shown by W&B.
 
     Raises:
-        InputError: W&B online without an account, or what W&B does not take.
+        InputError: W&B online without an account, or values that W&B does not accept.
     """
     members: list[Observer] = [Log(log), Terminal()]
     with ExitStack() as opened:

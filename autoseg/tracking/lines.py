@@ -1,4 +1,4 @@
-"""Progress of runs that are a list of trainings, not rounds: a line for each, and a log that leaves out the classes."""
+"""Progress of runs that are a list of trainings without rounds: one line each, and a log without scores of classes."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ class Lines(Observer):
     """Prints a line per training.
 
     Args:
-        metric: whose score is shown.
+        metric: name of the score that is shown.
     """
 
     def __init__(self, metric: str) -> None:
         self._metric = metric
 
     def trained(self, record: TrialRecord, progress: Progress) -> None:
-        """Who, what came out, how long the rest will take."""
+        """Print the loss, its score or state, and the time left."""
         print(
             f"  {progress.done:>3}/{progress.total}  {training_line(record, self._metric)}{_left(progress)}", flush=True
         )
 
 
 def training_line(record: TrialRecord, metric: str) -> str:
-    """One training in a line: who, what came out, how long it took."""
+    """Describe one training in a line: its loss, its score or state, its duration."""
     came = f"{metric} {percent(record.reward)}" if record.state == COMPLETE else f"{record.state} {record.why}".strip()
     return visible(f"{record.name}  seed {record.seed}  {came}  ({duration(record.seconds)})")
 

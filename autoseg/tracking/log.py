@@ -1,4 +1,4 @@
-"""`log.txt` of a run: what happened and when, warnings and tracebacks included."""
+"""Writes a run's `log.txt`: events with their times, warnings and tracebacks included."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from autoseg.store.records import COMPLETE, SearchResult, TrialRecord
 
 
 def candidate_values(record: TrialRecord) -> dict[str, float]:
-    """What is drawn of a candidate, by name: its reward (NaN: it has none), time and scores."""
+    """Return the values of a candidate to plot, by name: its reward (NaN if it has none), time and scores."""
     reward = record.reward if record.state == COMPLETE else math.nan
     scores = {f"score/{name}": score for name, score in record.scores.items()}
     return {"candidate/reward": reward, "candidate/seconds": record.seconds, **scores}
@@ -32,14 +32,14 @@ class Log(Observer):
         self._logger.addHandler(self._handler)
 
     def started(self, plan: Plan) -> None:
-        """The plan."""
+        """Log the plan."""
         self._logger.info(
             "search for %s in %s: %d rounds of %d, %d workers, %d of %d trainings done",
             plan.metric, plan.run_dir, plan.rounds, plan.candidates, plan.workers, plan.done, plan.total,
         )  # fmt: skip
 
     def trained(self, record: TrialRecord, progress: Progress) -> None:
-        """Each training with all its scores."""
+        """Log a training with all its scores."""
         scores = " ".join(f"{name}={value:.4f}" for name, value in record.scores.items())
         self._logger.info(
             "%d/%d %s seed %d %s reward=%.4f %s (%.1f s, attempts %d) %s",
@@ -48,19 +48,19 @@ class Log(Observer):
         )  # fmt: skip
 
     def round_done(self, summary: RoundSummary, progress: Progress) -> None:
-        """Each round."""
+        """Log a round."""
         self._logger.info("round %d mean %.4f best %.4f", summary.round + 1, summary.mean_reward, summary.best_reward)
 
     def confirming(self, trainings: int) -> None:
-        """The last stage."""
+        """Log the start of the confirmation."""
         self._logger.info("confirmation: %d trainings", trainings)
 
     def warning(self, text: str) -> None:
-        """What the user was warned of."""
+        """Log a warning."""
         self._logger.warning(text)
 
     def finished(self, result: SearchResult) -> None:
-        """The winner and what it was compared with."""
+        """Log the winner and the losses it was compared with."""
         self._logger.info("winner %s reward %.4f theta %s", result.best.name, result.best.reward, result.best.theta)
         if result.best.iters is not None:
             self._logger.info("each training of the confirmation had %d iterations", result.best.iters)
@@ -68,6 +68,6 @@ class Log(Observer):
             self._logger.info("confirmed %s mean %.4f std %.4f n %d", row.name, row.mean, row.std, row.n)
 
     def close(self) -> None:
-        """Leave the file."""
+        """Close the file."""
         self._logger.removeHandler(self._handler)
         self._handler.close()

@@ -1,4 +1,4 @@
-"""What a run's folder says from outside: read without a lock and without writing a byte into it."""
+"""Reads the state of a run from its folder, without a lock and without writing to it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from autoseg.tracking.terminal import round_text
 
 WAITING, GOING, FINISHED, DEAD = "waiting", "running", "finished", "dead"
 SILENT_S, SILENT_TIMES = 600.0, 5.0  # a run on another machine may be dead after this long, or this many trainings
-RECENT = 20  # trainings that say how many run at the same time
+RECENT = 20  # number of trainings from which the number of workers is estimated
 
 _OWN = {"search": STUDIES, "compare": ("compare",), "trust": ("trust",)}  # study names of each kind of run
 _RESULT = {"compare": "table.csv", "trust": "trust.csv"}
@@ -37,62 +37,62 @@ class Status:
 
     kind: str  # "search", "compare" or "trust"
     config: Mapping[str, Any]  # its configuration, plain data
-    state: str  # "waiting" (nothing planned yet), "running", "finished" or "dead" (nobody works in it)
-    studies: Mapping[str, tuple[TrialRecord, ...]]  # all trainings by study, but for those of an earlier confirmation
-    amount: Amount  # of all trainings there will be, as far as is known
-    since: float  # Unix time of the last thing that happened
+    state: str  # "waiting" (nothing planned yet), "running", "finished" or "dead" (no process works in it)
+    studies: Mapping[str, tuple[TrialRecord, ...]]  # all trainings by study, except those of an earlier confirmation
+    amount: Amount  # all trainings, those to come included as far as known
+    since: float  # Unix time of the last event
     silent: bool = False  # it runs on another machine and has been quiet for longer than a run should be
     owner: str = "its process"  # process and machine that last worked in it, in words
 
     @property
     def total(self) -> int:
-        """How many trainings there will be."""
+        """The number of trainings, those to come included."""
         return self.amount.total
 
     @property
     def records(self) -> list[TrialRecord]:
-        """Of all studies."""
+        """The trainings of all studies."""
         return [record for records in self.studies.values() for record in records]
 
     @property
     def done(self) -> list[TrialRecord]:
-        """Those with a result, in the order in which they got it."""
+        """The trainings with a result, in the order in which they ended."""
         return sorted((r for r in self.records if r.state != RUNNING), key=lambda r: r.ended)
 
     @property
     def rounds(self) -> int:
-        """Of a search."""
+        """The number of rounds of a search; 0 for other runs."""
         return int(self.config["search"]["rounds"]) if self.kind == "search" else 0
 
     @property
     def workers(self) -> int:
-        """How many trainings ran at the same time lately; 1 before any ended."""
+        """The number of trainings that ran at the same time lately; 1 before any ended."""
         spans = [(r.ended - r.seconds, r.ended) for r in self.done[-RECENT:]]
         return max((sum(a <= begin < b for a, b in spans) for begin, _ in spans), default=1)
 
     @property
     def at_work(self) -> list[TrialRecord]:
-        """Trainings without a result, as many as there are workers: those that were planned first."""
+        """The trainings that probably run now: the first ones without a result, as many as there are workers."""
         return [r for r in self.records if r.state == RUNNING][: self.workers]
 
     @property
     def best(self) -> TrialRecord | None:
-        """The training with the highest score so far; of a search, the candidate."""
+        """The training with the highest score so far; in a search, the best candidate."""
         known = self.studies.get(self.kind, ()) if self.kind != "trust" else ()  # trust mixes budgets
         return max((r for r in known if r.state == COMPLETE), key=lambda r: r.reward, default=None)
 
     @property
     def seconds_left(self) -> float | None:
-        """Estimate for the rest; None before anything ended."""
+        """Estimated seconds for the rest; None before any training ended."""
         done = self.done
         return self.amount.seconds_left(len(done), sum(r.seconds for r in done), self.workers)
 
 
 def read_status(path: Path) -> Status | None:
-    """The state of a run; None before its folder is a run's.
+    """Return the state of a run; None if its folder has no configuration yet.
 
     Raises:
-        InputError: the folder cannot be read, or is another version's or of a kind that has no ledger.
+        InputError: the folder cannot be read, is of another version, or of a kind that has no ledger.
     """
     if not (path / "config.yaml").exists():
         return None
@@ -133,7 +133,7 @@ def _times(path: Path) -> list[float]:
 
 @lru_cache(maxsize=1)
 def _studies(database: Path, names: tuple[str, ...], times: tuple[float, ...]) -> Mapping[str, tuple[TrialRecord, ...]]:
-    """All trainings; read again only when a file has changed (`times`)."""
+    """Return all trainings; they are read again only if a file has changed (`times`)."""
     del times
     if not database.is_file() or not database.stat().st_size:
         return {}
@@ -142,7 +142,10 @@ def _studies(database: Path, names: tuple[str, ...], times: tuple[float, ...]) -
 
 
 def _owner(path: Path) -> tuple[str, bool | None]:
-    """Who last worked in the folder, and whether they still may; None: they are on another machine, or unknown."""
+    """Return the process that last worked in the folder, and whether it may still run.
+
+    None means that it is on another machine, or unknown.
+    """
     file = path / OWNER
     try:
         who, taken = json.loads(read_file(file)), file.stat().st_mtime
@@ -166,7 +169,7 @@ def _owner(path: Path) -> tuple[str, bool | None]:
 
 
 def round_line(status: Status, number: int) -> str | None:
-    """A finished round in a line; None while it is not."""
+    """Describe a finished round in a line; None if it is not finished."""
     records = [r for r in status.studies.get("search", ()) if r.round == number]
     if len(records) < int(status.config["search"]["candidates"]) or any(r.state == RUNNING for r in records):
         return None

@@ -1,4 +1,4 @@
-"""TensorBoard files of a search, written without torch."""
+"""Writes TensorBoard files of a search, without torch."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ class TensorBoard(Observer):
     """Writes scalars: every candidate's reward, scores and time by training, mean and best by round.
 
     Args:
-        folder: made if missing; `tensorboard --logdir FOLDER` shows it.
+        folder: created if missing; `tensorboard --logdir FOLDER` shows it.
     """
 
     def __init__(self, folder: Path) -> None:
         self._writer = Writer(str(folder))
 
     def trained(self, record: TrialRecord, progress: Progress) -> None:
-        """A point per training; the step is how many trainings had ended."""
+        """Write a point for the training; the step is the number of trainings that have ended."""
         if record.round >= 0:
             self._write(candidate_values(record), progress.done)
 
     def round_done(self, summary: RoundSummary, progress: Progress) -> None:
-        """A point per round; the file is then complete up to here."""
+        """Write a point for the round, and flush the file."""
         self._write(
             {"round/mean_reward": summary.mean_reward, "round/best_reward": summary.best_reward}, summary.round + 1
         )
         self._writer.flush()
 
     def close(self) -> None:
-        """Finish the file."""
+        """Close the file."""
         self._writer.close()
 
     def _write(self, values: dict[str, float], step: int) -> None:

@@ -1,4 +1,4 @@
-"""Weights & Biases: offline or online, off unless asked for, and never a prompt."""
+"""Sends a search to Weights & Biases, offline or online; off by default, and never with a prompt."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from autoseg.search.observer import Observer, Progress, RoundSummary
 from autoseg.store.records import SearchResult, TrialRecord
 from autoseg.tracking.log import candidate_values
 
-FINISH_S = 60.0  # so long the end of a run waits for its last points to arrive; they are in its folder all the same
+FINISH_S = 60.0  # how long the end of a run waits for its last points to arrive; they are in its folder in any case
 
 Mode = Literal["online", "offline"]
 logger = logging.getLogger(__name__)
 
 
 def reachable(mode: str) -> Mode:
-    """The mode that can be had: "offline" where "online" is asked for and W&B does not answer, which is logged.
+    """Return the mode that works: "offline" if "online" is set and W&B does not answer, which is logged.
 
     Raises:
         InputError: online, and this machine has no W&B account set up.
@@ -45,7 +45,7 @@ def _kept_offline(error: Exception) -> Mode:
 
 
 def _id(folder: Path) -> str:
-    """Of the run in W&B: kept in its folder, since folders of one name are several runs."""
+    """Return the run's id in W&B, stored in its folder, since several runs may have folders of one name."""
     file = folder / "wandb" / "id"
     if not file.is_file():
         file.parent.mkdir(exist_ok=True)
@@ -54,9 +54,9 @@ def _id(folder: Path) -> str:
 
 
 class WandB(Observer):
-    """Sends what TensorBoard gets, with the configuration; a resumed run goes on in the same W&B run.
+    """Sends the same values as `TensorBoard`, with the configuration; a resumed run goes on in the same W&B run.
 
-    Where W&B cannot be reached, it is kept in the folder: no search waits for a network.
+    If W&B cannot be reached, they are stored in the folder: no search waits for a network.
 
     Args:
         folder: the run folder; its name is the run's name.
@@ -65,7 +65,7 @@ class WandB(Observer):
         config: plain data shown with the run.
 
     Raises:
-        InputError: online, and this machine has no W&B account set up; or W&B does not take the project's name.
+        InputError: online, and this machine has no W&B account set up; or W&B does not accept the project's name.
     """
 
     def __init__(self, folder: Path, project: str, mode: str, config: dict[str, Any]) -> None:
@@ -89,12 +89,12 @@ class WandB(Observer):
         self._run.define_metric("round/*", step_metric="round/number")
 
     def trained(self, record: TrialRecord, progress: Progress) -> None:
-        """A point per candidate."""
+        """Send a point for the candidate."""
         if record.round >= 0:
             self._log(candidate_values(record))
 
     def round_done(self, summary: RoundSummary, progress: Progress) -> None:
-        """A point per round."""
+        """Send a point for the round."""
         self._log(
             {
                 "round/number": float(summary.round + 1),
@@ -104,7 +104,7 @@ class WandB(Observer):
         )
 
     def finished(self, result: SearchResult) -> None:
-        """The confirmation's means, in one value: those of an earlier confirmation go."""
+        """Set the confirmation's means, in one value, so that those of an earlier confirmation are replaced."""
         self._run.summary["confirmed"] = {row.name: row.mean for row in result.rows}
 
     def close(self) -> None:
