@@ -1,6 +1,6 @@
-"""From a run to something a person can look at or take away.
+"""Results of runs for people: comparisons, checks, exports and reports.
 
-`comparison/` says which loss is better and how sure that is, `trust/` whether the proxy ranks losses rightly;
-`export/` takes a loss out of autoseg, `report/` shows all of it as one page; `figures` draws, `sampled` has the numbers
-of curves.
+`comparison/` says which loss is better and how sure that is, `trust/` whether the proxy ranks losses correctly;
+`export/` writes a loss for use without autoseg, `report/` shows everything as one page; `figures` draws, `sampled`
+computes the numbers of curves.
 """

@@ -1,4 +1,4 @@
-"""`figures/` of a finished search: what it did, and the loss that it found."""
+"""Draws the `figures/` of a finished search: its progress, and the loss that it found."""
 
 from __future__ import annotations
 

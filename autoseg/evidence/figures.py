@@ -1,7 +1,7 @@
-"""Pictures of a search or a comparison: pure functions to a matplotlib `Figure`, no files and no global state.
+"""Figures of a search or a comparison: pure functions to a matplotlib `Figure`, no files and no global state.
 
-Colours are those of Okabe and Ito, which colour-blind readers can tell apart; lines are named beside
-themselves where there is room, so that no legend has to be matched.
+Colours are those of Okabe and Ito, which colour-blind readers can tell apart; lines are labelled directly
+if there is room, so that no legend is needed.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from autoseg.store.records import counted
 
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#8A8A8A"
 FloatArray = NDArray[np.float64]
-COLUMNS = 3  # of panels
-SHIFT = 0.17  # of the two opponents from the middle of a loss's line
+COLUMNS = 3  # columns of panels
+SHIFT = 0.17  # distance of the two opponents from the middle of a loss's line
 
 
 def reward_by_round(rewards: Sequence[Sequence[float]], metric: str) -> Figure:
-    """Every candidate's reward, the mean of each round and the best so far.
+    """Draw every candidate's reward, the mean of each round and the best so far.
 
     Args:
         rewards: one sequence per round, NaN for a candidate without a score; shares of 1, drawn in percent.
@@ -66,7 +66,8 @@ def reward_by_round(rewards: Sequence[Sequence[float]], metric: str) -> Figure:
 
 
 def confirmation(scores: Mapping[str, Sequence[float]], metric: str, winner: str) -> Figure:
-    """The final comparison: each loss trained with the same fresh seeds; a dot a seed, a bar the mean.
+    """Draw the final comparison: each loss trained with the same fresh seeds, with a dot per seed and a bar for the
+    mean.
 
     Args:
         scores: loss name to its score per seed (shares of 1; NaN: it failed), in the order to draw.
@@ -90,7 +91,7 @@ def confirmation(scores: Mapping[str, Sequence[float]], metric: str, winner: str
 
 
 def curves(found: Mapping[str, FloatArray], published: Mapping[str, FloatArray] | None = None) -> Figure:
-    """The found curves over the identity.
+    """Draw the found curves over the identity.
 
     Args:
         found: curve name to (n, 2) points (x, y) along it, in [0, 1].
@@ -116,7 +117,7 @@ def curves(found: Mapping[str, FloatArray], published: Mapping[str, FloatArray] 
 
 
 def surfaces(operations: Mapping[str, tuple[FloatArray, FloatArray]]) -> Figure:
-    """The relaxed AND and OR over the unit square: g(a) h(b), and g(a) + h(b) - g(a) h(b).
+    """Draw the relaxed AND and OR over the unit square: g(a) h(b), and g(a) + h(b) - g(a) h(b).
 
     Args:
         operations: title ending in AND or OR to the (n,) values of the curves of both operands on an even grid.
@@ -144,7 +145,7 @@ def surfaces(operations: Mapping[str, tuple[FloatArray, FloatArray]]) -> Figure:
 
 
 def forest(matrix: Matrix) -> Figure:
-    """A panel per metric, a line per loss: paired differences with their 95 % intervals, in percentage points.
+    """Draw paired differences with their 95 % intervals, in percentage points: a panel per metric, a line per loss.
 
     Blue is the difference to the reference, orange that to the best hand-made loss; a filled dot is marked (five
     seeds or more and an interval without zero), a hollow one is not.

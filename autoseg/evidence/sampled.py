@@ -1,4 +1,4 @@
-"""A surrogate loss as numbers to draw: its curves along their length, its AND and OR operands."""
+"""A surrogate loss as numbers to draw: points along its curves, and its AND and OR operands."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from autoseg.surrogates import SurrogateLoss, known_losses
 from autoseg.surrogates.curves import evaluate
 
 FloatArray = NDArray[np.float64]
-STEPS = 61  # of the even grid
+STEPS = 61  # number of points of the even grid
 # Denser near the ends, where found curves are steepest.
 _GRID = (1 - torch.cos(torch.linspace(0, torch.pi, 401, dtype=torch.float64))) / 2
 
 
 def coefficients(loss: SurrogateLoss) -> dict[str, torch.Tensor]:
-    """(K, 6) coefficients of every curve by name, as `curves.evaluate` takes them."""
+    """Return the (K, 6) coefficients of every curve by name, as `curves.evaluate` takes them."""
     return {name: loss.curve(name) for name in loss.space.curves}
 
 
 def curve_points(loss: SurrogateLoss) -> dict[str, FloatArray]:
-    """Curve name to (n, 2) points (x, y) along it."""
+    """Return (n, 2) points (x, y) along every curve, by name."""
     return {
         name: torch.stack([_GRID, evaluate(_GRID, rows.double().cpu())], dim=1).numpy()
         for name, rows in coefficients(loss).items()
@@ -30,7 +30,7 @@ def curve_points(loss: SurrogateLoss) -> dict[str, FloatArray]:
 
 
 def operands(loss: SurrogateLoss) -> dict[str, tuple[FloatArray, FloatArray]]:
-    """For each AND and OR ("AND", or "bf1 AND" in a sum) the two curves of its operands on an even grid.
+    """Return the curves of both operands of each AND and OR ("AND", or "bf1 AND" in a sum) on an even grid.
 
     An operation between prediction and label has one curve, drawn for both operands as in the paper.
     """
@@ -47,7 +47,7 @@ def operands(loss: SurrogateLoss) -> dict[str, tuple[FloatArray, FloatArray]]:
 
 
 def published_points(metric: str) -> dict[str, FloatArray] | None:
-    """Curves of the loss the paper published for a metric; None if it has none."""
+    """Return the curves of the loss that the paper published for a metric; None if it has none."""
     name = f"asl2021/{metric}"
     loss = load_loss(name, num_classes=2).surrogate if name in known_losses() else None
     return None if loss is None else curve_points(loss)

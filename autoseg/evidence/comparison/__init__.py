@@ -1,5 +1,5 @@
-"""Losses trained under one budget with the same seeds, and what may be said of their differences.
+"""Compares losses trained under one budget with the same seeds, and says how sure the differences are.
 
-`contenders` are the losses, `made_with` is what they were trained under, `compare` has them trained;
-`matrix` is the result (`bootstrap` where it is over seeds and images), `tables` and `documents` show it.
+`contenders` are the losses, `made_with` records budget and versions, `compare` runs the trainings;
+`matrix` is the result (`bootstrap` for intervals over seeds and images), `tables` and `documents` show it.
 """

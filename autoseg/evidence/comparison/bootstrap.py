@@ -1,15 +1,15 @@
-"""The hierarchical bootstrap: how sure a difference is about other seeds *and* other images.
+"""The hierarchical bootstrap: how sure a difference is for other seeds *and* other images.
 
 Seeds and images are crossed: every seed is scored on the same images. So both are drawn with replacement, the images
 once for all seeds and both losses (the pigeonhole bootstrap, Owen, Annals of Applied Statistics 2007). Percentiles
-of such draws over five seeds are too narrow, as those over seeds alone are; the draws give the standard error here,
+of such draws over five seeds are too narrow, as those over seeds alone are; here the draws give the standard error,
 corrected for the few seeds, and the interval is a t interval with Satterthwaite's degrees of freedom. Without any
 spread over images it is the paired t interval over seeds.
 
-Measured (`tests/unit/evidence/test_bootstrap.py`: 1000 differences that do not exist, five seeds, 60 images), share
-that is marked, by this interval, by plain percentiles of the same draws, by the t interval over seeds:
-6.6, 17.5 and 6.5 % where seeds make most of the spread, 4.7, 5.2 and 88.7 % where images do, 5.5, 6.5 and 17.9 % where
-both do. (The t interval over seeds speaks of the images there are, so images do not count as a fault of it.)
+Measured (`tests/unit/evidence/test_bootstrap.py`: 1000 differences that do not exist, five seeds, 60 images), the share
+marked by this interval, by plain percentiles of the same draws, and by the t interval over seeds:
+6.6, 17.5 and 6.5 % where seeds cause most of the spread, 4.7, 5.2 and 88.7 % where images do, 5.5, 6.5 and 17.9 % where
+both do. (The t interval over seeds is about the given images, so this is not an error of it.)
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ DRAWS = 2000
 SEED = 20261
 
 FloatArray = npt.NDArray[np.float64]
-Parts = Mapping[str, Sums]  # metric to what each image adds to its totals
+Parts = Mapping[str, Sums]  # metric to the contribution of each image to its totals
 
 
 def widened(point: Paired, ours: FloatArray, theirs: FloatArray, images: int) -> Paired:
-    """The difference of two losses with the interval over seeds and images.
+    """Return the difference of two losses with the interval over seeds and images.
 
     Args:
         point: the paired difference on the images themselves, each once.
         ours: (n, B) scores by seed on B draws of the images; only the n seeds that both have.
-        theirs: likewise, the same draws.
-        images: how many there are.
+        theirs: the same for the other loss, on the same draws.
+        images: number of images.
     """
     if point.n < 2:
         return point
@@ -64,8 +64,8 @@ class Bootstrap:
     """Draws images for the trainings of a comparison and scores every training on every draw.
 
     Args:
-        parts: of the training of a loss and a seed; raises `InputError` where they are not kept.
-        options: of the metrics.
+        parts: returns the counts of a loss and a seed; raises `InputError` if they were not stored.
+        options: options of the metrics.
     """
 
     def __init__(self, parts: Callable[[str, int], Parts], options: MetricOptions) -> None:
@@ -76,7 +76,7 @@ class Bootstrap:
         self.images = 0
 
     def missing(self, metric: str, trainings: Sequence[tuple[str, int]]) -> str:
-        """Why a metric has no such interval, in words; empty if it has one."""
+        """Return why a metric has no such interval, in words; empty if it has one."""
         for _, name in parse(metric):
             if not find_metric(name).adds_over_images:
                 return f"{name} does not add up over images"
@@ -90,7 +90,7 @@ class Bootstrap:
         return ""
 
     def widen(self, point: Paired, ours: str, theirs: str, seeds: Sequence[int], metric: str) -> Paired:
-        """The difference of two losses, see `widened`; `seeds` as in `point.differences`."""
+        """Return the difference of two losses, see `widened`; `seeds` are those of `point.differences`."""
         both = [seed for seed, d in zip(seeds, point.differences, strict=True) if not math.isnan(d)]
         if len(both) < 2:
             return point
@@ -103,7 +103,7 @@ class Bootstrap:
         return self._kept[loss, seed]
 
     def _score(self, loss: str, seed: int, metric: str) -> FloatArray:
-        """(B,) scores of a training on every draw."""
+        """Return the (B,) scores of a training on every draw."""
         key = (loss, seed, metric)
         if key not in self._scores:
             parts = self._of(loss, seed)
@@ -112,7 +112,7 @@ class Bootstrap:
         return self._scores[key]
 
     def _drawn(self, metric: str, parts: Sums) -> FloatArray:
-        """(B,) scores of one metric: how often each draw has each image, times what the image adds."""
+        """Return the (B,) scores of one metric: the images' contributions, times how often each draw has each image."""
         images = len(next(iter(parts.values())))
         if self._draws is None:
             self.images = images

@@ -1,9 +1,9 @@
-"""The comparison: every loss with every seed under one budget, each training kept, then one matrix of scores.
+"""Runs a comparison: every loss with every seed under one budget, each training recorded, then one matrix of scores.
 
 All losses share the seed's initial weights, batches and augmentation, so that differences are paired. The trainings
-run on the search's executor and live in the same kind of ledger: killed anywhere, a comparison goes on where it was,
-and more losses, seeds or metrics can be added to it later. All metrics are scored; which are shown is a question to
-the finished matrix.
+run on the search's executor and are recorded in the same kind of ledger: a comparison that is killed anywhere goes on
+where it was, and more losses, seeds or metrics can be added to it later. All metrics are scored; which of them are
+shown is decided when the matrix is made.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from autoseg.store.records import COMPLETE, TrialRecord
 from autoseg.store.run_folder import RunFolder, slug
 
 STUDY = "compare"
-COUNTS = "counts"  # folder of a comparison with what each image contributed
-FIRST_SEED = 1001  # of seeds given by their number: none that a search with an ordinary seed has used
+COUNTS = "counts"  # folder of a comparison with the counts of each image
+FIRST_SEED = 1001  # the first seed if only their number is given; searches rarely use seeds from here on
 
 
 def counts_file(folder: Path, name: str, seed: int) -> Path:
-    """Where the counts of a training are; a name that every file system takes."""
+    """Return the path of a training's counts; every file system accepts the name."""
     return folder / f"{slug(name)}-{hashlib.sha256(name.encode()).hexdigest()[:6]}-{seed}.npz"
 
 
 def bootstrap_of(folder: Path, interval: str, metrics: Sequence[str], recipe: Recipe) -> Bootstrap | None:
-    """The bootstrap over the images of a comparison's trainings; None where its intervals are over seeds alone."""
+    """Return the bootstrap over the images of a comparison's trainings; None if its intervals are over seeds alone."""
     if interval != "bootstrap":
         return None
     options = MetricOptions(recipe.num_classes, recipe.ignore_index, **recipe.options)
@@ -51,17 +51,17 @@ def bootstrap_of(folder: Path, interval: str, metrics: Sequence[str], recipe: Re
 
 @dataclass(frozen=True)
 class ComparisonTask:
-    """What the workers run: builds the loss of a payload and trains with it."""
+    """The workers' task: builds the loss of a payload and trains with it."""
 
-    texts: Mapping[str, str]  # contender name to what it is built from
-    recipe: Recipe  # how
+    texts: Mapping[str, str]  # contender name to the text it is built from
+    recipe: Recipe  # builds it
     # `train(loss, seed, device)` returns {metric: score}, classes as "<metric>/<class>"; a dataclass, as `ProxyTask` is
     train: Callable[[nn.Module, int, str], Mapping[str, float]]
-    keep: KeepPredictions | None = None  # which trainings leave predictions behind; None: none
-    counts: str | None = None  # folder for what each image contributed to each training; None: nowhere
+    keep: KeepPredictions | None = None  # which trainings save predictions; None: none
+    counts: str | None = None  # folder for the counts of each image in each training; None: do not save them
 
     def __call__(self, payload: dict[str, Any], device: str) -> Mapping[str, float]:
-        """Scores of `{"loss": name, "seed": n}`."""
+        """Return the scores of `{"loss": name, "seed": n}`."""
         loss = self.recipe.build(self.texts[payload["loss"]]).to(device)
         train, seed = self.train if self.keep is None else self.keep.ask(self.train, payload), payload["seed"]
         if self.counts is not None:
@@ -70,7 +70,7 @@ class ComparisonTask:
 
 
 def parse_seeds(given: object) -> list[int]:
-    """Seeds from their number or from a list of them.
+    """Return the seeds, given their number or a list of them.
 
     Raises:
         InputError: neither, none at all, more than `MOST_SEEDS`, a negative one, or one twice.
@@ -97,15 +97,15 @@ def run_comparison(
     executor: Executor,
     observer: Observer,
 ) -> list[TrialRecord]:
-    """Train what the ledger does not have yet; returns the record of every loss and seed.
+    """Run the trainings that the ledger does not have yet; return the record of every loss and seed.
 
     Args:
         folder: the locked folder of the comparison.
         among: the losses.
-        seeds: of the trainings, seed by seed, so that an interrupted comparison has whole pairs.
-        metric: whose score the ledger shows as the trial's value.
-        executor: of a `ComparisonTask`.
-        observer: told of every training that ends.
+        seeds: seeds of the trainings, run seed by seed, so that an interrupted comparison has complete pairs.
+        metric: name of the score that the ledger shows as the trial's value.
+        executor: an executor of a `ComparisonTask`.
+        observer: receives every training that ends.
 
     Raises:
         AutosegError: no training completed.
@@ -114,14 +114,14 @@ def run_comparison(
 
 
 def not_shown(folder: Path, among: Sequence[Contender]) -> list[str]:
-    """Names of the losses of which a comparison has results, and that are not among those named now."""
+    """Return the names of losses that a comparison has results of but that are not among those named now."""
     with Ledger(folder / "trials.db", (), read_only=True, studies=(STUDY,)) as ledger:
         known = dict.fromkeys(record.name for record in ledger.records(STUDY) if record.state == COMPLETE)
     return [name for name in known if name not in {loss.name for loss in among}]
 
 
 def planned(among: Sequence[Contender], seeds: Sequence[int]) -> list[TrialRecord]:
-    """Every loss with every seed, seed by seed."""
+    """Return the trainings of every loss with every seed, seed by seed."""
     return [
         TrialRecord(-1, index, "searched" if loss.searched else "hand-made", loss.name, None, seed)
         for seed in seeds

@@ -1,4 +1,4 @@
-"""Which losses a comparison is between: from what the user typed to named, checked, buildable losses."""
+"""The losses of a comparison: turns the user's text into named, checked, buildable losses."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from autoseg.metrics import parse as parse_metric
 from autoseg.store.run_folder import slug
 from autoseg.surrogates import known_losses
 
-CARDS = "cards"  # folder of a comparison that keeps the cards it was made with
+CARDS = "cards"  # folder of a comparison with copies of its cards
 
 
 @dataclass(frozen=True)
 class Contender:
     """One loss of a comparison."""
 
-    # in tables and in the ledger. A card in it is called by its metric and the digest of its content, so that another
-    # loss under the same path is another contender
+    # its name in tables and in the ledger. A card in it is named by its metric and the digest of its content, so that
+    # another loss under the same path is another contender
     name: str
-    text: str  # what was typed, without spaces but for those in quotes
+    text: str  # the user's text, without spaces except those in quotes
     kept: str  # the same with cards as files of the comparison's own folder, "cards/<name>.json"
-    searched: bool  # found by a search; all else is hand-made, the identity curves (soft Jaccard and its like) too
+    searched: bool  # found by a search; all others are hand-made, the identity curves (such as soft Jaccard) too
     cards: Mapping[str, LossCard] = field(default_factory=dict)  # the cards in it by name
 
 
@@ -44,12 +44,12 @@ class Recipe:
 
     num_classes: int  # C
     ignore_index: int = 255  # id of the pixels that do not count
-    space: str = "default"  # name of the search space whose identity curves "identity/<metric>" has
-    # of the boundary metrics: tolerance, drop_background; for the identity curves
+    space: str = "default"  # name of the search space with the identity curves of "identity/<metric>"
+    # options of the boundary metrics, for the identity curves: tolerance, drop_background
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def build(self, text: str) -> nn.Module:
-        """A loss from what was typed ("ce", "0.25*ce+0.75*jml", the path of a card, "identity/biou").
+        """Build a loss from the user's text ("ce", "0.25*ce+0.75*jml", the path of a card, "identity/biou").
 
         Raises:
             InputError: no such loss or option, a malformed sum, a file that is no card.
@@ -59,15 +59,15 @@ class Recipe:
 
 
 def contenders(texts: Sequence[str], metrics: Sequence[str], home: Path | None = None) -> list[Contender]:
-    """The losses of a comparison, each known by name.
+    """Return the losses of a comparison.
 
     Args:
-        texts: as typed: names, sums, "identity" (of the first metric), "identity/<metric>", cards, run folders.
-        metrics: that are compared.
-        home: an existing comparison, whose own cards "cards/<name>.json" are meant first.
+        texts: the user's texts: names, sums, "identity" (of the first metric), "identity/<metric>", cards, run folders.
+        metrics: the metrics that are compared.
+        home: an existing comparison; its own cards "cards/<name>.json" have priority.
 
     Raises:
-        InputError: fewer than two losses, one twice, or one that nobody knows.
+        InputError: fewer than two losses, one twice, or one that is not known.
     """
     found = [contender(text, metrics[0], home) for text in texts]
     if len(found) < 2:
@@ -80,7 +80,7 @@ def contenders(texts: Sequence[str], metrics: Sequence[str], home: Path | None =
 
 
 def reference_of(text: str, among: Sequence[Contender]) -> Contender:
-    """The contender meant by its name, by what was typed, or by its card, which a comparison keeps a copy of.
+    """Return the contender with this name, this text, or this card, which a comparison has a copy of.
 
     Raises:
         InputError: there is none.
@@ -96,12 +96,12 @@ def reference_of(text: str, among: Sequence[Contender]) -> Contender:
 
 
 def cards_of(among: Sequence[Contender]) -> dict[str, LossCard]:
-    """All cards in them by name, each once."""
+    """Return all cards in the contenders by name, each once."""
     return {name: card for one in among for name, card in one.cards.items()}
 
 
 def sources(among: Sequence[Contender]) -> dict[str, str]:
-    """Where each card in them comes from, in words."""
+    """Describe where each card in the contenders comes from."""
     return {
         name: f"cards/{name}.json, searched for {card.target}, found in run {card.provenance.get('run', 'unknown')}"
         for name, card in cards_of(among).items()
@@ -109,14 +109,16 @@ def sources(among: Sequence[Contender]) -> dict[str, str]:
 
 
 def keep_cards(among: Sequence[Contender], home: Path) -> dict[str, str]:
-    """Copy all cards into the comparison's folder; returns what each contender is built from, by name."""
+    """Copy all cards into the comparison's folder; return the text that each contender is built from, by name."""
     for name, card in cards_of(among).items():
         card.save(home / CARDS / f"{name}.json")
     return {contender.name: built_from(contender, home) for contender in among}
 
 
 def built_from(contender: Contender, home: Path) -> str:
-    """The text a contender is built from, once `keep_cards` has put its cards into the comparison's folder."""
+    """Return the text a contender is built from, after `keep_cards` has copied its cards into the comparison's
+    folder.
+    """
     paths = {f"{CARDS}/{name}.json": str(home / CARDS / f"{name}.json") for name in contender.cards}
     if contender.kept in paths:
         return paths[contender.kept]
@@ -127,10 +129,10 @@ def built_from(contender: Contender, home: Path) -> str:
 
 
 def contender(text: str, metric: str, home: Path | None = None) -> Contender:
-    """One loss from what was typed; `metric` is that of "identity" alone, `home` as in `contenders`.
+    """Return one loss from the user's text; `metric` is that of a plain "identity", `home` as in `contenders`.
 
     Raises:
-        InputError: a sum that cannot be read, a name or an option in it that is not known, a card that is none.
+        InputError: a sum that cannot be read, a name or an option in it that is not known, a file that is no card.
     """
     text = text.strip()
     path = text if os.path.exists(text) else None  # may hold characters that sums use
@@ -155,12 +157,12 @@ def contender(text: str, metric: str, home: Path | None = None) -> Contender:
 
 
 def _packed(text: str) -> str:
-    """A sum without blanks, but for those in quotes."""
+    """Return a sum without blanks, except those in quotes."""
     return re.sub(rf"{QUOTED.pattern}|\s+", lambda found: found[0] if found[1] else "", text)
 
 
 def _replaced(text: str, term: str, by: str) -> str:
-    """A sum with another name for one of its losses, not for those that have it in theirs."""
+    """Replace the name of one of a sum's losses; other names that contain it are not changed."""
     if text == term:  # a path that may hold anything
         return by
     typed = (term, f'"{term}"', f"'{term}'")
@@ -173,7 +175,9 @@ def _label(card: LossCard) -> str:
 
 
 def words_of(among: Sequence[Contender]) -> set[str]:
-    """All that may name a hand-made loss in any of them, those that a card mixes with its curves too."""
+    """Return all words that may name a hand-made loss in any contender, also those that a card mixes with its
+    curves.
+    """
     texts = [*(one.kept for one in among), *(str(card.space.get("loss")) for card in cards_of(among).values())]
     return {word for text in texts for word in re.findall(r"\w+", text)}
 
@@ -181,7 +185,7 @@ def words_of(among: Sequence[Contender]) -> set[str]:
 def warnings_about(
     among: Sequence[Contender], metrics: Sequence[str], num_classes: int, seeds: Sequence[int]
 ) -> list[str]:
-    """What makes a comparison with a found loss less than it seems."""
+    """Return warnings about found losses that limit what a comparison shows."""
     texts = []
     compared = {term for metric in metrics for _, term in parse_metric(metric)}
     for contender in among:
@@ -199,7 +203,7 @@ def warnings_about(
 
 
 def _targets(contender: Contender) -> list[str]:
-    """The metrics that the searched losses in it were searched for."""
+    """Return the metrics for which the searched losses in a contender were searched."""
     names = [term.name for term in parse(contender.kept)] if contender.searched else []
     targets = [known_losses()[name].metric for name in names if name in known_losses()]
     return [*targets, *(card.target for card in contender.cards.values())]

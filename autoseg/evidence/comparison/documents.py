@@ -36,15 +36,15 @@ LATEX = str.maketrans(
 
 @dataclass(frozen=True)
 class About:
-    """What a comparison was made with, for its headings."""
+    """The circumstances of a comparison, for its headings."""
 
     data: str  # name of the data set
     split: str  # the images that were scored
-    images: int  # how many
+    images: int  # number of images
     budget: str  # one line: network, iterations, batch, size
-    sources: Mapping[str, str] = field(default_factory=dict)  # card to where it comes from, for found losses
-    mixed: str = ""  # what was trained with which budget, if there are several
-    versions: str = "not recorded"  # of the packages it was trained with
+    sources: Mapping[str, str] = field(default_factory=dict)  # card to its source, for found losses
+    mixed: str = ""  # which losses had which budget, if there are several
+    versions: str = "not recorded"  # versions of the packages it was trained with
 
 
 def write(matrix: Matrix, about: About, folder: Path) -> None:
@@ -64,7 +64,7 @@ def write(matrix: Matrix, about: About, folder: Path) -> None:
 
 
 def markdown(matrix: Matrix, about: About) -> str:
-    """The whole comparison for people: matrix, intervals, classes, how to read it."""
+    """Return the whole comparison for people: matrix, intervals, classes, how to read it."""
     parts = [
         "# Comparison of losses",
         literal(
@@ -107,7 +107,7 @@ def _class_part(matrix: Matrix, metric: str) -> list[str]:
 
 
 def latex(matrix: Matrix, about: About) -> str:
-    """The matrix as a table for a paper; needs booktabs."""
+    """Return the matrix as a table for a paper; needs booktabs."""
     head, rows = rows_of(matrix, r"\textbf{{{}}}")
     lines = [" & ".join(_tex(cell) for cell in row) + r" \\" for row in rows]
     mixed = f" {about.mixed}" if about.mixed else ""
@@ -132,7 +132,7 @@ def latex(matrix: Matrix, about: About) -> str:
 
 
 def _tex(text: str) -> str:
-    """Escape for LaTeX, but for the bold face that `rows_of` put there."""
+    """Escape for LaTeX, except the bold face that `rows_of` added."""
     if text.startswith(r"\textbf{"):
         inside, _, rest = text.removeprefix(r"\textbf{").partition("}")
         return rf"\textbf{{{_tex(inside)}}}{_tex(rest)}"

@@ -1,9 +1,9 @@
-"""What a comparison was made with, where it may not be the same for all: budget, package versions, code of one's own.
+"""Records with what a comparison was made, where it may change: budget, package versions, the user's own code.
 
-A comparison is of losses only if all else is equal, and it may be gone on with by others than it was begun with. Adding
-trainings of another network or another schedule is refused unless forced, and is said in the table; scores of other
-images, or of metrics with other options or another formula, never stand in one. A file beside its ledger says after how
-many results what held.
+A comparison is of losses only if all else is equal, but it may be continued with other settings than it began with.
+Adding trainings of another network or another schedule is refused unless forced, and the table then says so; scores of
+other images, or of metrics with other options or another formula, are never in one table. A file beside its ledger
+records from which number of results on the settings held.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ Budget = Mapping[str, Any]
 
 
 def admit(path: Path, budget: Budget, force: bool) -> Budget:
-    """The fingerprint to open a comparison's folder with.
+    """Return the fingerprint to open a comparison's folder with.
 
     Args:
-        path: of an existing comparison.
-        budget: of the trainings to come, plain data.
-        force: whether they may have another one than those there are.
+        path: the folder of an existing comparison.
+        budget: budget of the trainings to come, plain data.
+        force: whether it may differ from that of the existing trainings.
 
     Raises:
-        InputError: they would, and it is not forced or cannot be.
+        InputError: it differs, and this is not forced or not allowed.
     """
     then = read_fingerprint(path)
     other = [key for key in budget if key in then and then[key] != budget[key]]
@@ -59,21 +59,21 @@ def admit(path: Path, budget: Budget, force: bool) -> Budget:
 
 
 def note(folder: RunFolder, budget: Budget, formulas: Mapping[str, str]) -> None:
-    """Keep what the trainings to come are made with, if it is new: budget, formulas, and the versions installed.
+    """Record the settings of the trainings to come, if they are new: budget, formulas, and the versions installed.
 
     Args:
-        folder: of the comparison.
+        folder: folder of the comparison.
         budget: as in `admit`.
-        formulas: of `user_code.formulas`: metrics and losses of one's own that it uses.
+        formulas: from `user_code.formulas`: the user's own metrics and losses in it.
 
     Raises:
-        InputError: trainings of the budget before have no result yet; a formula was edited since it had a result.
+        InputError: trainings of the previous budget have no result yet; a formula was edited since it had a result.
     """
     known, (done, waiting) = _held(folder.path), _counts(folder.trials)
     if waiting and known and known[-1]["budget"] != budget:
         hint = "Finish it as it was first: resume it without other changes."
         raise InputError("force", "a comparison whose trainings all have a result", f"{waiting} without one", hint)
-    known = [entry for entry in known if entry["after"] < done]  # of what brought no result, nothing is said
+    known = [entry for entry in known if entry["after"] < done]  # settings without a result are dropped
     before = known[-1]["formulas"] if known else {}
     for name, digest in formulas.items():
         if before.get(name, digest) != digest:
@@ -85,7 +85,7 @@ def note(folder: RunFolder, budget: Budget, formulas: Mapping[str, str]) -> None
 
 
 def versions_of(path: Path) -> str:
-    """The versions of the comparison at `path`, in words."""
+    """Describe the versions of the comparison at `path`."""
     done, _ = _counts(path / "trials.db")
     known = [entry for entry in _held(path) if entry["after"] < done]
     later = [entry for before, entry in pairwise(known) if entry["versions"] != before["versions"]]
@@ -94,7 +94,7 @@ def versions_of(path: Path) -> str:
 
 
 def budgets_of(path: Path, records: Sequence[TrialRecord]) -> str:
-    """One sentence that says which losses had which budget; empty if all had the same."""
+    """Return one sentence that says which losses had which budget; empty if all had the same."""
     known = _held(path)
     if not known:  # the file is gone
         return ""
@@ -120,7 +120,7 @@ def budgets_of(path: Path, records: Sequence[TrialRecord]) -> str:
 
 
 def _held(path: Path) -> list[dict[str, Any]]:
-    """What held after how many results, in this order; empty before the first training.
+    """Return the settings with the number of results after which they began, in order; empty before the first training.
 
     Raises:
         InputError: the file is damaged.
@@ -139,7 +139,9 @@ def _held(path: Path) -> list[dict[str, Any]]:
 
 
 def _counts(trials: Path) -> tuple[int, int]:
-    """How many trainings of a comparison have had a result so far, those trained again as often, and how many wait."""
+    """Return the number of results of a comparison so far, repeated trainings included, and the number still
+    waiting.
+    """
     if not trials.exists():
         return 0, 0
     with Ledger(trials, (), read_only=True, studies=(STUDY,)) as ledger:

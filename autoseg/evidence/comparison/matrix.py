@@ -13,7 +13,7 @@ from autoseg.metrics import higher_is_better, parse, score_of
 from autoseg.store.paired import Paired, Summary, paired, summary
 from autoseg.store.records import COMPLETE, RUNNING, TrialRecord
 
-REFERENCE, HAND_MADE = "reference", "best hand-made"  # what a loss is compared with
+REFERENCE, HAND_MADE = "reference", "best hand-made"  # the roles of losses that others are compared with
 
 
 class Matrix:
@@ -21,10 +21,10 @@ class Matrix:
 
     Args:
         among: the losses, in the order of the tables.
-        metrics: names or sums, likewise.
-        seeds: likewise.
+        metrics: names or sums, in that order too.
+        seeds: the seeds, in that order too.
         reference: name of the loss all others are compared with.
-        records: of all trainings, in any order.
+        records: records of all trainings, in any order.
         classes: names of the classes.
         bootstrap: None: intervals are over seeds; else over seeds and images, for the metrics that it covers.
 
@@ -63,42 +63,43 @@ class Matrix:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the losses."""
+        """The names of the losses."""
         return tuple(loss.name for loss in self.among)
 
     def row(self, name: str) -> list[TrialRecord]:
-        """The trainings of a loss, by seed."""
+        """Return the trainings of a loss, by seed."""
         return [self._records[name, seed] for seed in self.seeds]
 
     def cell(self, name: str, metric: str) -> Summary:
-        """A loss under a metric."""
+        """Return the scores of a loss under a metric."""
         return summary([score_of(record.scores, metric) for record in self.row(name)])
 
     def of_class(self, name: str, metric: str, label: str) -> Summary:
-        """A loss under a metric, one class alone; empty for metrics that pool the classes."""
+        """Return the scores of a loss under a metric for one class; empty for metrics that pool the classes."""
         return summary([score_of(record.scores, metric, f"/{label}") for record in self.row(name)])
 
     def seconds(self, name: str) -> float:
-        """Median time of a training (a worker's first one includes its start); NaN if none completed."""
+        """Return the median time of a training (a worker's first one includes its start); NaN if none completed."""
         times = [record.seconds for record in self.row(name) if record.state == COMPLETE]
         return median(times) if times else math.nan
 
     def best(self, metric: str, among: Callable[[Contender], bool] = lambda loss: True) -> str | None:
-        """The loss with the best mean (for errors the lowest) among those that failed with the fewest seeds.
+        """Return the loss with the best mean (for errors the lowest) among those that failed with the fewest seeds.
 
-        A loss that diverges with most seeds is not the best for the one that went well. None if none has a score.
+        A loss that diverges with most seeds is not the best because of the one that went well. None if none has a
+        score.
         """
         ranks = {loss.name: self._rank(loss.name, metric) for loss in self.among if among(loss)}
         known = {name: rank for name, rank in ranks.items() if not math.isnan(rank[1])}
         return max(known, key=lambda name: known[name], default=None)
 
     def _rank(self, name: str, metric: str) -> tuple[int, float]:
-        """Higher is better."""
+        """Return a sort key of a loss; higher is better."""
         failed = sum(record.state not in (COMPLETE, RUNNING) for record in self.row(name))
         return -failed, self.cell(name, metric).mean * (1 if higher_is_better(metric) else -1)
 
     def leaders(self, metric: str) -> tuple[str, ...]:
-        """Every loss that is as good as the `best`: several where they tie to the last digit, none without a score."""
+        """Return every loss that is as good as the `best`: several if they are exactly equal, none without a score."""
         best = self.best(metric)
         if best is None:
             return ()
@@ -106,20 +107,20 @@ class Matrix:
         return tuple(name for name in self.names if self._rank(name, metric) == top)
 
     def best_hand_made(self, metric: str) -> str | None:
-        """The best loss that no search has found: the one to beat.
+        """Return the best loss that was not found by a search.
 
-        Chosen by the very scores it is then compared with, so it may owe something to luck: comparisons with it err
+        It is chosen by the same scores that it is then compared with, so luck may favour it: comparisons with it err
         on its side.
         """
         return self.best(metric, lambda loss: not loss.searched)
 
     def opponents(self, name: str, metric: str) -> list[tuple[str, str]]:
-        """(role, loss) of what a loss is compared with, itself left out; one loss may have both roles."""
+        """Return the (role, loss) pairs that a loss is compared with, without itself; one loss may have both roles."""
         roles = [(REFERENCE, self.reference), (HAND_MADE, self.best_hand_made(metric))]
         return [(role, other) for role, other in roles if other is not None and other != name]
 
     def difference(self, name: str, other: str, metric: str) -> Paired:
-        """A loss against another, paired by seed."""
+        """Compare a loss with another, paired by seed."""
         key = (name, other, metric)
         if key not in self._differences:
             found = paired(self.cell(name, metric).values, self.cell(other, metric).values)
@@ -130,7 +131,7 @@ class Matrix:
 
     @property
     def interval(self) -> str:
-        """What the intervals of the differences are, in words."""
+        """The name of the differences' interval, in words."""
         if self._bootstrap is None or len(self.without_images) == len(self.metrics):
             return "95 % paired t interval over seeds"
         return "95 % bootstrap interval over seeds and images"

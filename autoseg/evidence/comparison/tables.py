@@ -1,4 +1,4 @@
-"""A comparison as text: every cell as CSV, the paper-style matrix for the terminal, who is best in a sentence."""
+"""A comparison as text: every cell as CSV, the paper-style matrix for the terminal, the best loss in a sentence."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MARKS = {REFERENCE: (UP, DOWN), HAND_MADE: (DAGGER, DOUBLE_DAGGER)}  # surely ab
 
 
 def points(difference: Paired) -> str:
-    """A difference with its interval, in percentage points: "+1.2 [0.3, 2.1]"."""
+    """Format a difference with its interval, in percentage points: "+1.2 [0.3, 2.1]"."""
     if math.isnan(difference.mean):
         return "–"
     interval = "" if math.isnan(difference.low) else f" [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
@@ -26,7 +26,7 @@ def points(difference: Paired) -> str:
 
 
 def marks(matrix: Matrix, name: str, metric: str) -> str:
-    """↑ or ↓: surely above or below the reference; † or ‡: the best hand-made loss."""
+    """Return ↑ or ↓ if a loss is surely above or below the reference, † or ‡ for the best hand-made loss."""
     found = ""
     for role, other in matrix.opponents(name, metric):
         difference = matrix.difference(name, other, metric)
@@ -36,7 +36,7 @@ def marks(matrix: Matrix, name: str, metric: str) -> str:
 
 
 def cells(matrix: Matrix) -> str:
-    """CSV, a line per training: its state, time and every score as a share of 1 (empty: there is none)."""
+    """Return CSV with a line per training: its state, time and every score as a share of 1 (empty: there is none)."""
     records = [record for name in matrix.names for record in matrix.row(name)]
     scores = list(dict.fromkeys(name for record in records for name in record.scores))
     sums = [metric for metric in matrix.metrics if metric not in scores]
@@ -51,7 +51,7 @@ def cells(matrix: Matrix) -> str:
 
 
 def differences(matrix: Matrix) -> str:
-    """CSV, a line per loss, metric and opponent: mean difference, interval, whether it is marked."""
+    """Return CSV with a line per loss, metric and opponent: mean difference, interval, whether it is marked."""
     lines: list[list[object]] = [["metric", "loss", "against", "role", "seeds", "mean", "low", "high", "marked"]]
     for metric in matrix.metrics:
         for name in matrix.names:
@@ -64,7 +64,7 @@ def differences(matrix: Matrix) -> str:
 
 
 def legend(matrix: Matrix, best: str = "bold") -> list[str]:
-    """How to read the matrix, in sentences; `best` is how the best mean looks."""
+    """Explain how to read the matrix, in sentences; `best` says how the best mean looks."""
     texts = [f"Percent, mean ± standard deviation over seeds; {best}: the best mean."]
     if errors := [metric for metric in matrix.metrics if not higher_is_better(metric)]:
         texts.append(f"Lower is better for {', '.join(errors)}.")
@@ -82,7 +82,7 @@ def legend(matrix: Matrix, best: str = "bold") -> list[str]:
 
 
 def rows_of(matrix: Matrix, bold: str = "{}") -> tuple[list[str], list[list[str]]]:
-    """Head and rows of the matrix: losses by metrics, time, failures if any; `bold` is put around the best."""
+    """Return head and rows of the matrix: losses by metrics, time, failures if any; `bold` is put around the best."""
     best = {metric: matrix.leaders(metric) for metric in matrix.metrics}
     rows = []
     for name in matrix.names:
@@ -98,24 +98,24 @@ def rows_of(matrix: Matrix, bold: str = "{}") -> tuple[list[str], list[list[str]
 
 
 def spread(cell: Summary) -> str:
-    """Mean ± std in percent."""
+    """Format mean ± std in percent."""
     return f"{percent(cell.mean)} ± {percent(cell.std)}" if cell.n > 1 else percent(cell.mean)
 
 
 def seconds(matrix: Matrix, name: str) -> str:
-    """Seconds of a training."""
+    """Format the seconds of a training."""
     value = matrix.seconds(name)
     return "–" if math.isnan(value) else f"{value:.3g}"
 
 
 def failed(matrix: Matrix, name: str) -> str:
-    """How many trainings of a loss did not complete; empty if none."""
+    """Format the number of a loss's trainings that did not complete; empty if none."""
     count = sum(record.state != "complete" for record in matrix.row(name))
     return f"{count} of {len(matrix.seeds)}" if count else ""
 
 
 def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A table as lines of text, its first column to the left, numbers to the right."""
+    """Format a table as lines of text, with its first column to the left and numbers to the right."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     return [
         "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]).rstrip()
@@ -124,19 +124,19 @@ def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def markdown_rows(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown, aligned as `aligned` does."""
+    """Format a table in Markdown, aligned as by `aligned`."""
     named = [[literal(name), *cells] for name, *cells in rows]
     lines = [list(map(literal, head)), ["---", *["---:"] * (len(head) - 1)], *named]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def literal(text: str) -> str:
-    """A text that Markdown shows as it is: the stars of "0.25*ce+0.75*jml" are no emphasis, no class is markup."""
+    """Escape a text for Markdown: the stars of "0.25*ce+0.75*jml" are no emphasis, no class is markup."""
     return re.sub(r"([\\|*<`\[&$~]|(?<!\w)_|_(?!\w))", r"\\\1", " ".join(text.split()))
 
 
 def sentences(matrix: Matrix) -> list[str]:
-    """For each metric, who is best and by how much."""
+    """Return a sentence for each metric: the best loss, and by how much."""
     return [_sentence(matrix, metric) for metric in matrix.metrics]
 
 
@@ -146,7 +146,7 @@ def _sentence(matrix: Matrix, metric: str) -> str:
         return f"{metric}: no training has a score."
     best, *tied = leaders
     opponents = [(role, other) for role, other in matrix.opponents(best, metric) if other not in tied]
-    # One that has both roles is told once, one without a score under the same seeds not at all.
+    # A loss with both roles is mentioned once, one without a score under the same seeds not at all.
     found = {other: role for role, other in opponents if matrix.difference(best, other, metric).n}
     if not found and (next_best := matrix.best(metric, lambda loss: loss.name not in leaders)) is not None:
         found = {next_best: "next"}
@@ -165,12 +165,15 @@ def _against(matrix: Matrix, best: str, other: str, role: str, metric: str) -> s
 
 
 def number(value: float) -> str:
-    """Eight digits; NaN is empty."""
+    """Format a number with eight digits; NaN is empty."""
     return "" if math.isnan(value) else f"{value:.8g}"
 
 
 def csv_text(lines: Sequence[Sequence[object]]) -> str:
-    """Rows as CSV. A name that a spreadsheet would take for a formula, such as a class "=1+1", has a ' before it."""
+    """Format rows as CSV.
+
+    A name that a spreadsheet would take for a formula, such as a class "=1+1", gets a ' before it.
+    """
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([[_no_formula(cell) for cell in line] for line in lines])
     return text.getvalue()

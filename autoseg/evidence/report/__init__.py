@@ -1,1 +1,1 @@
-"""A run as one HTML page: `read` a folder, turn it into sections of blocks, `page` renders them."""
+"""A run as one HTML page: `read` reads a folder, the pages turn it into sections of blocks, `page` renders them."""

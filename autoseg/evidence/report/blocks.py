@@ -1,4 +1,4 @@
-"""What a page is made of: plain values that the template knows how to show. Texts are raw: the template escapes."""
+"""The parts of a page: plain values that the template can show. Texts are raw: the template escapes them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 
 class Block:
-    """What a section is made of."""
+    """Base of the parts of a section."""
 
     @property
     def kind(self) -> str:
-        """Which it is, for the template."""
+        """The name of the block's class, for the template."""
         return type(self).__name__.lower()
 
 
@@ -29,13 +29,13 @@ class Plot(Block):
     """An interactive figure."""
 
     title: str  # above it
-    figure: Any  # of plotly, in the light theme's colours (see `theme`)
+    figure: Any  # plotly figure, in the light theme's colours (see `theme`)
     height: int = 380  # pixels
 
 
 @dataclass(frozen=True)
 class Grid(Block):
-    """Small figures side by side, as many in a row as there is room for."""
+    """Small figures side by side, as many in a row as fit."""
 
     plots: Sequence[Plot]
     least: int = 270  # the width in pixels a figure must have
@@ -43,7 +43,7 @@ class Grid(Block):
 
 @dataclass(frozen=True)
 class Key(Block):
-    """What the lines of several figures are."""
+    """The legend of several figures."""
 
     # (name, colour as in `theme`, "solid", "dashed", "dotted" or "dot" for a filled mark)
     lines: Sequence[tuple[str, str, str]]
@@ -61,7 +61,7 @@ class Cell:
 class Table(Block):
     """A table whose first column names the rows."""
 
-    head: Sequence[str]  # of the columns
+    head: Sequence[str]  # names of the columns
     rows: Sequence[Sequence[Cell]]  # as long as `head`
     title: str = ""  # above it
     folded: bool = False  # closed until it is clicked
@@ -69,7 +69,7 @@ class Table(Block):
 
 @dataclass(frozen=True)
 class Facts(Block):
-    """Pairs of what and how much."""
+    """Pairs of a name and a value."""
 
     items: Sequence[tuple[str, str]]
     large: bool = False  # as tiles with large figures, instead of a list
@@ -77,15 +77,15 @@ class Facts(Block):
 
 @dataclass(frozen=True)
 class Code(Block):
-    """Something to copy."""
+    """A text to copy."""
 
     text: str
-    title: str  # what it is
+    title: str  # above it
 
 
 @dataclass(frozen=True)
 class Swatch:
-    """A colour and what it stands for; `colour` is CSS."""
+    """A colour and its meaning; `colour` is CSS."""
 
     colour: str
     name: str
@@ -106,7 +106,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Scene:
-    """Pictures of one image, a row of whole ones above a row of details."""
+    """Pictures of one image: a row of whole pictures above a row of details."""
 
     title: str  # name of the image
     whole: Sequence[Picture]
@@ -118,9 +118,9 @@ class Gallery(Block):
     """Predictions side by side."""
 
     scenes: Sequence[Scene]  # one per image
-    losses: Sequence[str]  # whose predictions can be chosen, the first is shown at first
+    losses: Sequence[str]  # losses whose predictions can be chosen; the first is shown initially
     classes: Sequence[Swatch]  # colours of the masks
-    differences: Sequence[Swatch]  # colours of the pictures of where two losses differ
+    differences: Sequence[Swatch]  # colours of the pictures that show where two losses differ
 
 
 @dataclass(frozen=True)
@@ -134,11 +134,11 @@ class Section:
 
 @dataclass(frozen=True)
 class RunPage:
-    """All that is said about one run."""
+    """The page of one run."""
 
     slug: str  # its anchor
     title: str  # "Search for miou", say
     lead: str  # the sentence at the top
-    notices: Sequence[str]  # what must not be overlooked, e.g. that it is not finished
-    tiles: Facts  # the few numbers that matter
+    notices: Sequence[str]  # important warnings, e.g. that it is not finished
+    tiles: Facts  # the most important numbers
     sections: Sequence[Section]  # the rest

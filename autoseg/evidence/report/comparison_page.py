@@ -1,4 +1,4 @@
-"""The page of a comparison: who is best, by how much, how sure that is."""
+"""The page of a comparison: the best loss, by how much, and how sure that is."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from autoseg.evidence.report.theme import GREEN, GREY, ORANGE, colours
 from autoseg.metrics import higher_is_better
 from autoseg.store.records import COMPLETE, counted, percent
 
-LONG = 30  # rows of a table that is closed at first
+LONG = 30  # a table with more rows is closed initially
 FOREST = (
     "Difference to the reference and to the best hand-made loss of the metric, paired by seed, with its {}. "
     "A filled dot is marked, a hollow one is not."
@@ -27,7 +27,7 @@ FOREST = (
 
 
 def comparison_page(run: ComparisonRun, slug: str, command: str) -> RunPage:
-    """Everything about a comparison; `command` repeats it."""
+    """Build the page of a comparison; `command` repeats it."""
     hues = colours([loss.name for loss in run.among], mine(run), run.reference)
     return RunPage(
         slug=slug,
@@ -46,7 +46,7 @@ def comparison_page(run: ComparisonRun, slug: str, command: str) -> RunPage:
 
 
 def mine(run: ComparisonRun) -> str | None:
-    """The loss the report is about: the best that was searched, else the best of all but the reference."""
+    """Return the loss the report is about: the best that was searched, else the best of all but the reference."""
     others = [loss for loss in run.among if loss.name != run.reference]
     wanted = [loss for loss in others if loss.searched] or others
     best = run.matrix and run.matrix.best(run.metrics[0], lambda loss: loss in wanted)
@@ -93,7 +93,7 @@ def _of_matrix(matrix: Matrix, hues: dict[str, str]) -> list[Section]:
         )
         for metric in matrix.metrics
     ]
-    others = [Text(text) for text in sentences(matrix)[1:]]  # the first stands at the top
+    others = [Text(text) for text in sentences(matrix)[1:]]  # the first is at the top of the page
     key = [(f"to {matrix.reference}", ORANGE, "solid")]
     if any(matrix.best_hand_made(metric) not in (None, matrix.reference) for metric in matrix.metrics):
         key.append(("to the best hand-made loss of the metric", GREEN, "solid"))
@@ -134,7 +134,7 @@ def _classes(matrix: Matrix) -> list[Section]:
 
 
 def _trainings(run: ComparisonRun) -> Section:
-    """What has been trained, while no seed is whole."""
+    """Build the section of trainings so far, while no seed is complete."""
     metric = run.metrics[0]
     rows = [
         [Cell(r.name), Cell(str(r.seed)), Cell(r.state), Cell(percent(r.reward)), Cell(exactly(r.seconds))]

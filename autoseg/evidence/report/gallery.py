@@ -24,14 +24,14 @@ from autoseg.store.records import TrialRecord
 
 Map = NDArray[np.uint8]
 VOID, VOID_COLOUR = 255, (128, 128, 128)
-SHARE = 0.3  # of the image's shorter side that a detail shows
-REACH = 3  # pixels from a boundary of the truth that count as along it
-BETTER, WORSE, BOTH = (0, 114, 178), (213, 94, 0), (170, 130, 180)  # where two predictions differ
+SHARE = 0.3  # side of a detail, as a share of the image's shorter side
+REACH = 3  # pixels up to this distance from a boundary of the truth count as near it
+BETTER, WORSE, BOTH = (0, 114, 178), (213, 94, 0), (170, 130, 180)  # colours where two predictions differ
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One image with its truth and the predictions that were kept of it."""
+    """One image with its truth and the predictions that were saved for it."""
 
     title: str  # its name
     image: Map  # (H, W, 3)
@@ -40,12 +40,12 @@ class Shown:
 
 
 def gallery(run: Run, trainings: Mapping[str, TrialRecord], reference: str, mine: str) -> list[Block]:
-    """The predictions of a run, or a text that says why there are none.
+    """Return the predictions of a run, or a text that says why there are none.
 
     Args:
-        run: whose config says where the images are.
+        run: the run, whose config says where the images are.
         trainings: loss to the training whose predictions are shown.
-        reference: the loss all others are shown beside.
+        reference: the loss that all others are shown beside.
         mine: the loss that is shown first.
     """
     kept = {name: saved_predictions(predictions_folder(run.path, record.payload)) for name, record in trainings.items()}
@@ -78,7 +78,7 @@ def _why(run: Run, reference: str, kept: Sequence[str]) -> str:
 
 
 def _data(run: Run) -> SegData:
-    """The run's data, if it is there and the same.
+    """Open the run's data, if it is still there and unchanged.
 
     Raises:
         InputError: it is gone or was changed.
@@ -95,7 +95,7 @@ def _data(run: Run) -> SegData:
 
 
 def _read(data: SegData, kept: Mapping[str, Mapping[tuple[str, int], Path]]) -> list[Shown]:
-    """What all losses kept; a mask that does not fit its image is refused with an InputError."""
+    """Read the predictions that all losses have; raise an InputError for a mask that does not fit its image."""
     common = set.intersection(*(set(files) for files in kept.values()))
     found = []
     for split, row in sorted(common):
@@ -117,16 +117,16 @@ def _read(data: SegData, kept: Mapping[str, Mapping[tuple[str, int], Path]]) -> 
 
 
 def _only_own(run: Path, kept: Mapping[str, Mapping[tuple[str, int], Path]]) -> None:
-    """Refuse links to pictures elsewhere: a report is handed on."""
+    """Raise for links to pictures outside the run: a report may be given to others."""
     for path in (path for files in kept.values() for path in files.values()):
         if not path.resolve().is_relative_to(run.resolve()):
             raise InputError("predictions", "files of the run", f"{path}, a link to {path.resolve()}")
 
 
 def most_different(one: Map, other: Map, truth: Map) -> tuple[int, int, int]:
-    """(top, left, side) of the square in which two predictions differ most along boundaries of the truth.
+    """Return (top, left, side) of the square in which two predictions differ most along boundaries of the truth.
 
-    Away from boundaries a difference counts a tenth; where nothing differs, the square is in the middle.
+    Away from boundaries a difference counts a tenth; if nothing differs, the square is in the middle.
     """
     side = max(8, round(SHARE * min(truth.shape)))
     edges = np.zeros(truth.shape, dtype=bool)
@@ -144,7 +144,9 @@ def most_different(one: Map, other: Map, truth: Map) -> tuple[int, int, int]:
 
 
 def difference(one: Map, other: Map, truth: Map) -> Map:
-    """(H, W): 0 the same or not labelled, 1 only `other` is right, 2 only `one` is, 3 both are wrong, differently."""
+    """Return (H, W): 0 the same or not labelled, 1 only `other` is right, 2 only `one` is, 3 both are wrong,
+    differently.
+    """
     different = (one != other) & (truth != VOID)
     result = np.where(different, 3, 0)
     result[different & (other == truth)] = 1
@@ -198,7 +200,7 @@ def _difference_key(reference: str) -> list[Swatch]:
 
 
 def _faint(image: Map) -> Map:
-    """The image in light grey, to paint on."""
+    """Return the image in light grey, to paint on."""
     grey = image.astype(np.float32).mean(axis=2, keepdims=True)
     return np.repeat(175 + 0.3 * grey, 3, axis=2).clip(0, 255).astype(np.uint8)
 
@@ -211,7 +213,7 @@ def _painted(faint: Map, where: Map) -> Map:
 
 
 def _mask(classes: Map, colours: Sequence[tuple[int, ...]]) -> str:
-    """A map of classes as a PNG with a palette."""
+    """Return a map of classes as a PNG with a palette."""
     picture = Image.fromarray(classes, mode="P")
     palette = np.full((256, 3), VOID_COLOUR, dtype=np.uint8)
     palette[: len(colours)] = colours

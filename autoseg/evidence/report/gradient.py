@@ -1,10 +1,11 @@
-"""Why a loss works: how hard it pulls at one pixel, by the probability the network gives it there.
+"""The gradient of a loss at one pixel, by the probability that the network gives it there: why a loss works.
 
-Nothing is derived by hand: the real loss is called on a constructed image and differentiated by autograd.
+No derivative is written by hand: the real loss is called on a constructed image and differentiated by autograd.
+
 The image is 32 x 32 with two classes, an object of 16 x 16 in its middle and background around it. Every pixel gives
-its own class the probability 0.7, except the one that is looked at: directly inside the object's upper edge (a
+its own class the probability 0.7, except one: directly inside the object's upper edge (a
 pixel of the class, "target"), or directly outside it ("non-target"). That one gives the object p and the background
-1 - p. Reported is the derivative of the loss with respect to the object's logit at that pixel, times the number of
+1 - p. The result is the derivative of the loss with respect to the object's logit at that pixel, times the number of
 pixels, positive where gradient descent moves the logit towards the label.
 """
 
@@ -19,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-SIDE, LOW, HIGH = 32, 8, 24  # of the image; rows and columns of the object
+SIDE, LOW, HIGH = 32, 8, 24  # side of the image; range of the object's rows and columns
 CONFIDENCE = 0.7
 COLUMN = SIDE // 2
 GRID = np.concatenate([np.linspace(0.002, 0.08, 14), np.linspace(0.1, 0.9, 41), np.linspace(0.92, 0.998, 14)])
@@ -34,20 +35,20 @@ DESCRIPTION = (
 
 
 class Pulls(NamedTuple):
-    """Pull of a loss along `GRID`, each (n,) float64."""
+    """The scaled derivatives of a loss along `GRID`, each (n,) float64."""
 
     target: NDArray[np.float64]
     other: NDArray[np.float64]
 
 
 def pulls(losses: Mapping[str, nn.Module]) -> dict[str, Pulls]:
-    """How hard losses of two classes pull; one that is not finite here is left out.
+    """Return the scaled derivatives of losses of two classes; losses whose values are not finite here are left out.
 
     Args:
         losses: name to loss(logits (1, 2, H, W) float64, labels (1, H, W) int64).
     """
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # hundreds of small steps: to hand each to several threads takes longer than to do it
+    torch.set_num_threads(1)  # hundreds of small steps: several threads would be slower
     try:
         found = {name: Pulls(_along(loss, LOW, -1.0), _along(loss, LOW - 1, 1.0)) for name, loss in losses.items()}
     finally:
@@ -60,7 +61,7 @@ def _along(loss: nn.Module, row: int, sign: float) -> NDArray[np.float64]:
 
 
 def _derivative(loss: nn.Module, p: float, row: int) -> float:
-    """Derivative of the loss by the object's logit at (row, COLUMN), where the object has probability p."""
+    """Return the derivative of the loss by the object's logit at (row, COLUMN), where the object has probability p."""
     labels = _labels()
     own = torch.tensor([1 - CONFIDENCE, CONFIDENCE], dtype=torch.float64).log()
     logits = torch.stack([own[1 - labels], own[labels]], dim=1)
@@ -72,7 +73,7 @@ def _derivative(loss: nn.Module, p: float, row: int) -> float:
 
 
 def _labels() -> Tensor:
-    """(1, H, W) int64: 1 is the object."""
+    """Return the labels, (1, H, W) int64: 1 is the object."""
     labels = torch.zeros(1, SIDE, SIDE, dtype=torch.int64)
     labels[0, LOW:HIGH, LOW:HIGH] = 1
     return labels

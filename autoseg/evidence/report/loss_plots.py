@@ -1,4 +1,7 @@
-"""Interactive figures of losses as functions: curves, AND and OR, pulls; pure, as those of `plots`."""
+"""Interactive figures of losses as functions: curves, AND and OR, gradients at a pixel.
+
+Pure functions, as in `plots`.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ Points = NDArray[np.float64]
 
 
 def curve(found: Points, published: Points | None) -> go.Figure:
-    """A found curve over the identity and, where there is one, the published one; (n, 2) points of [0, 1]."""
+    """Draw a found curve over the identity and, if there is one, the published one; (n, 2) points of [0, 1]."""
     plot = figure(
         xaxis={"range": [0, 1], "dtick": 0.25, "title": {"text": "x"}, "constrain": "domain"},
         yaxis={"range": [-0.02, 1.02], "dtick": 0.25, "title": {"text": "g(x)"}, "scaleanchor": "x"},
@@ -35,12 +38,12 @@ def curve(found: Points, published: Points | None) -> go.Figure:
 
 
 def surface(g: Points, h: Points, is_and: bool) -> go.Figure:
-    """AND, g(a) h(b), or OR, g(a) + h(b) - g(a) h(b), over the unit square; red: the truth table.
+    """Draw AND, g(a) h(b), or OR, g(a) + h(b) - g(a) h(b), over the unit square; red: the truth table.
 
     Args:
         g: (n,) values of the first operand's curve on an even grid of [0, 1].
-        h: the second's.
-        is_and: which of the two.
+        h: the same for the second operand.
+        is_and: whether to draw AND.
     """
     grid = np.linspace(0, 1, len(g))
     product = np.outer(g, h)
@@ -73,11 +76,11 @@ def surface(g: Points, h: Points, is_and: bool) -> go.Figure:
 
 
 def pull(p: Points, pulls: Mapping[str, Points], style_of: Mapping[str, tuple[str, str]], sign: str) -> go.Figure:
-    """How hard losses pull at one pixel, by the probability it has.
+    """Draw the scaled derivatives of losses at one pixel, by the probability it has.
 
     Args:
         p: (n,) probability of the class.
-        pulls: loss to (n,) pull.
+        pulls: loss to (n,) scaled derivatives.
         style_of: loss to (colour, dash).
         sign: "up" or "down", the right direction, for the axis.
     """

@@ -1,4 +1,4 @@
-"""Sections about losses as functions: their curves, their AND and OR, how they pull."""
+"""Sections about losses as functions: their curves, their AND and OR, their gradient at a pixel."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ READING = (
 JUMPS = "Jumps are where the pixel changes its rank: among all pixels (Lovász), in its 3 x 3 window (BF1)."
 DASHES = {"asl2021": "dash", "soft Jaccard": "dot"}
 STROKES = {"solid": "solid", "dash": "dashed", "dot": "dotted"}
-TWO = 2  # classes of the constructed image
+TWO = 2  # number of classes of the constructed image
 
 
 def found_sections(card: LossCard, slug: str = "", title: str = "") -> list[Section]:
-    """Curves and surfaces of a found loss; none if it has no curves."""
+    """Return curves and surfaces of a found loss; none if it has no curves."""
     loss = card.build(card.num_classes or TWO).surrogate
     if loss is None:
         return []
@@ -53,14 +53,19 @@ def found_sections(card: LossCard, slug: str = "", title: str = "") -> list[Sect
 
 
 def companions(metric: str) -> dict[str, nn.Module]:
-    """What losses are shown beside: cross-entropy, soft Jaccard, the published loss of `metric` if there is one."""
+    """Return the losses to show beside another: cross-entropy, soft Jaccard, the published loss of `metric` if there
+    is one.
+    """
     losses = {"ce": build_loss("ce", num_classes=TWO), "soft Jaccard": SurrogateLoss("miou", TWO)}
     name = f"asl2021/{metric}"
     return {**losses, name: load_loss(name, TWO)} if name in known_losses() else losses
 
 
 def gradient_section(losses: Mapping[str, nn.Module], colours: Mapping[str, str], failed: Sequence[str]) -> Section:
-    """How losses of two classes pull at a pixel; `failed` are those that cannot be built for two."""
+    """Build the section of gradients at a pixel for losses of two classes.
+
+    `failed` are those that cannot be built for two.
+    """
     pulls = gradient.pulls(losses)
     missing = [*failed, *(name for name in losses if name not in pulls)]
     styles = {name: (colours[name], DASHES.get(name.partition("/")[0], "solid")) for name in pulls}
@@ -77,7 +82,7 @@ def gradient_section(losses: Mapping[str, nn.Module], colours: Mapping[str, str]
 
 
 def built_for_two(builders: Mapping[str, Callable[[], nn.Module]]) -> tuple[dict[str, nn.Module], list[str]]:
-    """Losses from functions without arguments; and the names of those that cannot be built."""
+    """Build losses from functions without arguments; return them, and the names of those that cannot be built."""
     losses: dict[str, nn.Module] = {}
     failed = []
     for name, build in builders.items():

@@ -24,7 +24,7 @@ PACKAGE = "autoseg.evidence.report"
 
 
 def report(runs: Sequence[SearchRun | ComparisonRun], commands: Sequence[str]) -> str:
-    """The page about runs; `commands` repeat them."""
+    """Return the page about runs; `commands` repeat them."""
     names = [slug(run.path.resolve().name) for run in runs]
     slugs = [name if names.count(name) == 1 else f"{name}-{number}" for number, name in enumerate(names, start=1)]
     pages = [
@@ -36,11 +36,11 @@ def report(runs: Sequence[SearchRun | ComparisonRun], commands: Sequence[str]) -
 
 
 def render(runs: Sequence[RunPage], notices: Sequence[str] = ()) -> str:
-    """The page.
+    """Render the page.
 
     Args:
-        runs: what is said about each run; with several, a list of them comes first.
-        notices: what must not be overlooked about all of them together.
+        runs: the page of each run; for several, a list of them comes first.
+        notices: important warnings about all of them together.
     """
     environment = Environment(
         loader=PackageLoader(PACKAGE, ""),
@@ -76,6 +76,6 @@ def _asset(name: str) -> str:
 
 
 def _json(value: Any) -> str:
-    """JSON that can stand inside a script element: nothing in it closes the element."""
+    """Return JSON for a script element: nothing in it can close the element."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     return text.replace("<", r"\u003c").replace(">", r"\u003e").replace("&", r"\u0026")

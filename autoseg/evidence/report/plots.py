@@ -1,7 +1,7 @@
 """The interactive figures: pure functions from numbers to plotly figures, without fonts or backgrounds.
 
-Those are the page's, which knows its theme and its width. Every text that comes from a file goes through `label`:
-plotly reads tags in texts.
+The page adds those, since it knows its theme and its width. Every text that comes from a file goes through `label`,
+since plotly reads tags in texts.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from autoseg.evidence.report.theme import BLUE, GREEN, GREY, ORANGE, RED
 from autoseg.store.paired import Paired
 from autoseg.store.records import COMPLETE, TrialRecord, by_round, percent
 
-WIDEST = 26  # characters of a loss's name beside an axis
+WIDEST = 26  # most characters of a loss's name beside an axis
 
 
 def label(text: str, widest: int = 200) -> str:
-    """A text of a file as plotly shall show it: no tags, not endlessly long."""
+    """Return a text of a file without tags and shortened, for plotly."""
     return escape(text if len(text) <= widest else text[: widest - 1] + "…")
 
 
 def figure(traces: Sequence[go.Trace] = (), **layout: object) -> go.Figure:
-    """An empty figure with the margins and hover of all of them."""
+    """Return an empty figure with the margins and hover settings that all figures share."""
     base = {
         "margin": {"l": 52, "r": 14, "t": 14, "b": 46},
         "hovermode": "closest",
@@ -42,11 +42,11 @@ def figure(traces: Sequence[go.Trace] = (), **layout: object) -> go.Figure:
 
 
 def reward_by_round(records: Sequence[TrialRecord], names: Sequence[str], metric: str) -> go.Figure:
-    """Every candidate of a search with all that is known of it, the mean of each round, the best so far.
+    """Draw every candidate of a search with all its values, the mean of each round, and the best so far.
 
     Args:
-        records: of the study "search".
-        names: of the coordinates of θ.
+        records: records of the study "search".
+        names: names of the coordinates of θ.
         metric: the target.
     """
     done = [r for r in records if r.state == COMPLETE]
@@ -94,13 +94,13 @@ def _line(x: Sequence[float], y: Sequence[float | None], name: str, colour: str,
 
 
 def _spread(some: Sequence[TrialRecord], records: Sequence[TrialRecord]) -> list[float]:
-    """X of candidates: beside each other around the number of their round."""
+    """Return the x positions of candidates: side by side around the number of their round."""
     widest = max((r.index for r in records), default=0) or 1
     return [r.round + 1 + 0.28 * (2 * r.index / widest - 1) for r in some]
 
 
 def _about(record: TrialRecord, names: Sequence[str], metric: str) -> str:
-    """A candidate in a hover label: name, state, scores, θ."""
+    """Return the hover label of a candidate: name, state, scores, θ."""
     scores = [f"{label(name)} {percent(value)}" for name, value in record.scores.items() if "/" not in name]
     theta = [f"{label(name)} {value:.3f}" for name, value in zip(names, record.theta or (), strict=False)]
     head = f"<b>{label(record.name)}</b>  {label(record.state)}  {record.seconds:.3g} s"
@@ -115,11 +115,11 @@ def _wrapped(texts: Sequence[str], number: int) -> list[str]:
 
 
 def seeds_and_means(scores: Mapping[str, Sequence[float]], metric: str, colour_of: Mapping[str, str]) -> go.Figure:
-    """A line per loss: a dot a seed, a bar the mean.
+    """Draw a line per loss, with a dot per seed and a bar for the mean.
 
     Args:
         scores: loss to its score per seed (shares of 1, NaN: it has none), best first.
-        metric: whose.
+        metric: name of the score.
         colour_of: loss to colour.
     """
     plot = figure(
@@ -147,7 +147,7 @@ def seeds_and_means(scores: Mapping[str, Sequence[float]], metric: str, colour_o
 
 
 def _categories(names: Sequence[str]) -> dict[str, object]:
-    """A y axis that names lines from top to bottom."""
+    """Return a y axis that names lines from top to bottom."""
     return {
         "tickvals": list(range(len(names)))[::-1],
         "ticktext": list(names),
@@ -163,7 +163,7 @@ def _categories(names: Sequence[str]) -> dict[str, object]:
 
 
 def forest(lines: Sequence[tuple[str, str, str, Paired]]) -> go.Figure:
-    """Paired differences with their intervals, in percentage points; filled: marked, hollow: not.
+    """Draw paired differences with their intervals, in percentage points; filled: marked, hollow: not.
 
     Args:
         lines: (loss, opponent, colour, difference), from top to bottom; a loss may have several.
@@ -197,7 +197,7 @@ def _interval(name: str, other: str, colour: str, difference: Paired, y: float) 
 
 
 def forest_of(matrix: Matrix, metric: str) -> go.Figure:
-    """Every loss of a comparison against the reference and the best hand-made one, under one metric."""
+    """Draw every loss of a comparison against the reference and the best hand-made one, under one metric."""
     lines = []
     for name in matrix.names:
         for other in dict.fromkeys(other for _, other in matrix.opponents(name, metric)):  # one may be both
@@ -209,12 +209,12 @@ def forest_of(matrix: Matrix, metric: str) -> go.Figure:
 def seconds(
     records: Sequence[TrialRecord], colour_of: Mapping[str, str], group_of: Callable[[TrialRecord], str]
 ) -> go.Figure:
-    """Time of every training, in the order in which they were planned.
+    """Draw the time of every training, in the order in which they were planned.
 
     Args:
-        records: of all studies, those without a result left out.
-        colour_of: what they are grouped by ("search", "confirmation", or a loss) to its colour.
-        group_of: which of these a training belongs to.
+        records: records of all studies, without those that have no result.
+        colour_of: group ("search", "confirmation", or a loss) to its colour.
+        group_of: returns the group of a training.
     """
     plot = figure(
         xaxis={"title": {"text": "training"}},

@@ -1,4 +1,4 @@
-"""Sections every run has: what it cost, and where it comes from."""
+"""The sections that every run has: its cost, and where it comes from."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from autoseg.store.versions import describe_versions
 
 
 def exactly(seconds: float) -> str:
-    """As `duration`, with the tenths of a short time: "4.2 s"."""
+    """Format a duration as `duration` does, but with tenths below ten seconds: "4.2 s"."""
     return f"{seconds:.2g} s" if seconds < 10 else duration(seconds)
 
 
 def cost_section(run: Run, colour_of: Mapping[str, str], group_of: Callable[[TrialRecord], str]) -> Section:
-    """Seconds of every training and their sum; `colour_of` and `group_of` as in `plots.seconds`."""
+    """Build the section with the seconds of every training and their sum; arguments as in `plots.seconds`."""
     done = run.done
     total = sum(record.seconds for record in done)
     lost = [record for record in done if record.state != COMPLETE]
@@ -47,7 +47,7 @@ def _lost(records: Sequence[TrialRecord]) -> Table:
 
 
 def origin_section(run: SearchRun | ComparisonRun, command: str) -> Section:
-    """Versions, data, seeds, and the command that repeats the run."""
+    """Build the section with versions, data, seeds, and the command that repeats the run."""
     facts = [
         ("run folder", run.path.name),
         ("data", run.data_name),
@@ -84,7 +84,7 @@ def _of_search(run: SearchRun) -> list[tuple[str, str]]:
 
 
 def _settings(controller: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """What was set of a controller, one level deep."""
+    """Return a controller's settings, one level deep."""
     flat = {**controller, **controller.get("settings", {})}
     return [(key, value) for key, value in flat.items() if isinstance(value, str | int | float)]
 

@@ -1,4 +1,4 @@
-"""Reads run folders, without locking or changing them, into what a report needs: a search or a comparison."""
+"""Reads run folders, without locking or changing them, into the data of a report: a search or a comparison."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from autoseg.store.records import COMPLETE, RUNNING, SearchResult, TrialRecord
 from autoseg.store.run_files import all_settings, differences, kind_of, read_config, read_fingerprint
 from autoseg.surrogates.space import SearchSpace
 
-OF_A_SEARCH = ("metric", "seed", "candidates", "floor", "space", "controller")  # all else is its budget
+OF_A_SEARCH = ("metric", "seed", "candidates", "floor", "space", "controller")  # all other keys are its budget
 
 
 @dataclass(frozen=True)
 class Run:
-    """What searches and comparisons share."""
+    """The data that searches and comparisons share."""
 
     path: Path  # the run folder
     config: Mapping[str, Any]  # `config.yaml`, plain data
     fixed: Mapping[str, Any]  # `fingerprint.json`
-    records: Sequence[TrialRecord]  # of all trainings, in the order in which they were planned
-    total: int  # how many there will be
+    records: Sequence[TrialRecord]  # records of all trainings, in the order in which they were planned
+    total: int  # number of trainings, those to come included
 
     @property
     def done(self) -> list[TrialRecord]:
-        """The trainings that have a result, good or bad."""
+        """The trainings that have a result, complete or not."""
         return [record for record in self.records if record.state != RUNNING]
 
     @property
@@ -45,7 +45,7 @@ class Run:
 
     @property
     def data_name(self) -> str:
-        """Of the data set; "your own training" where only a training function knows it."""
+        """The name of the data set; "your own training" if only a training function knows it."""
         return str(self.config["data"]["name"]) if "data" in self.config else "your own training"
 
 
@@ -54,10 +54,10 @@ class SearchRun(Run):
     """A search."""
 
     metric: str  # the target
-    space: SearchSpace  # of θ
+    space: SearchSpace  # the search space
     search: Sequence[TrialRecord]  # records of the candidates
     confirmation: Sequence[TrialRecord]  # those of the confirmation of all rounds, in the order of its plan
-    result: SearchResult  # what it concludes, so far if it is not finished
+    result: SearchResult  # its result, so far if it is not finished
     card: LossCard | None  # `loss.json`; None if there is none yet
 
     @property
@@ -72,9 +72,9 @@ class ComparisonRun(Run):
 
     among: Sequence[Contender]  # the losses
     recipe: Recipe  # builds them
-    metrics: Sequence[str]  # that are shown
+    metrics: Sequence[str]  # the metrics that are shown
     seeds: Sequence[int]  # all of them
-    matrix: Matrix | None  # of the seeds with which every loss has been trained; None while there is none
+    matrix: Matrix | None  # the seeds with which every loss has been trained; None if there are none
     reference: str  # name of the loss all others are compared with
     classes: Sequence[str]  # names; empty if no training has been scored by class
 
@@ -83,7 +83,7 @@ def open_run(path: Path) -> SearchRun | ComparisonRun:
     """Read a run folder.
 
     Raises:
-        InputError: it is none, it is of another kind, it is damaged, or none of its trainings has completed.
+        InputError: not a run folder, another kind of run, damaged, or none of its trainings has completed.
     """
     config = read_config(path)
     kind, fixed = kind_of(config, path, ("search", "compare")), read_fingerprint(path)
@@ -92,7 +92,7 @@ def open_run(path: Path) -> SearchRun | ComparisonRun:
 
 
 def _some_complete(path: Path, records: Sequence[TrialRecord]) -> None:
-    """Refuse a run that has nothing to show.
+    """Raise if a run has nothing to show.
 
     Raises:
         InputError: no training of `records` completed.
@@ -121,7 +121,7 @@ def _search(path: Path, config: dict[str, Any], fixed: dict[str, Any]) -> Search
 def _conclude(
     path: Path, config: dict[str, Any], search: Sequence[TrialRecord], confirmation: Sequence[TrialRecord]
 ) -> SearchResult:
-    """The result; that of the search alone while the confirmation is not over."""
+    """Return the result; while the confirmation is not over, that of the search alone."""
     metric, seed, options = str(config["metric"]), int(config["seed"]), config["search"]["confirm"]
     best = found(max((r for r in search if r.state == COMPLETE), key=lambda r: r.reward), seed)
     over = confirmation if all(record.state != RUNNING for record in confirmation) else ()
@@ -153,7 +153,7 @@ def _comparison(path: Path, config: dict[str, Any], fixed: dict[str, Any]) -> Co
 
 
 def _classes(records: Sequence[TrialRecord]) -> list[str]:
-    """Names of the classes, in their order, from the scores of a training; any metric that has them will do."""
+    """Return the names of the classes, in order, from the scores of a training under any metric that has them."""
     for record in records:
         metrics = [name.partition("/")[0] for name in record.scores if "/" in name]
         if metrics:
@@ -165,11 +165,11 @@ def _classes(records: Sequence[TrialRecord]) -> list[str]:
 
 
 def open_runs(paths: Sequence[Path], *, force: bool = False) -> list[SearchRun | ComparisonRun]:
-    """Read runs that are to stand in one report.
+    """Read the runs of one report.
 
     Args:
-        paths: of run folders.
-        force: take runs of different budgets too.
+        paths: the run folders.
+        force: accept runs of different budgets too.
 
     Raises:
         InputError: one that cannot be read or is given twice; different budgets.
@@ -184,7 +184,7 @@ def open_runs(paths: Sequence[Path], *, force: bool = False) -> list[SearchRun |
 
 
 def differing_budgets(runs: Sequence[Run]) -> list[str]:
-    """Where runs of one kind have another budget than the first of that kind, a line each."""
+    """Return a line for each run whose budget differs from that of the first run of its kind."""
     texts = []
     for kind, skipped in ((SearchRun, OF_A_SEARCH), (ComparisonRun, ("space",))):
         alike = [run for run in runs if isinstance(run, kind)]
@@ -199,7 +199,7 @@ def differing_budgets(runs: Sequence[Run]) -> list[str]:
 
 
 def _budget(run: Run) -> dict[str, Any]:
-    """What was fixed, and the length of a confirmation, which a resumed search may change."""
+    """Return the fingerprint and the length of a confirmation, which a resumed search may change."""
     confirm = run.config.get("search", {}).get("confirm", {})
     return {**run.fixed, "search.confirm.iters": confirm.get("iters")}
 

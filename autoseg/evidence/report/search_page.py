@@ -1,4 +1,4 @@
-"""The page of a search: what was searched, what came out, and all that supports it."""
+"""The page of a search: what was searched, the result, and its evidence."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FORESTS = "Mean of the paired differences over the fresh seeds with its 95 % t i
 
 
 def search_page(run: SearchRun, slug: str, command: str) -> RunPage:
-    """Everything about a search; `command` repeats it."""
+    """Build the page of a search; `command` repeats it."""
     return RunPage(
         slug=slug,
         title=f"A loss for {run.metric}",
@@ -55,7 +55,7 @@ def _unfinished(run: SearchRun) -> list[str]:
 
 
 def _earlier(run: SearchRun) -> list[str]:
-    """Of a card that the confirmation told of here has not (yet) replaced."""
+    """Return a notice about a card of an earlier confirmation that has not (yet) been replaced."""
     if run.card is None or not run.card.confirmed or run.result.best.confirmed:
         return []
     name = run.card.provenance.get("candidate", "a candidate")

@@ -1,7 +1,8 @@
-"""Colours of the page and its figures: figures are drawn in the light ones, the page swaps them where it is dark.
+"""Colours of the page and its figures: figures are drawn in the light ones, and the page replaces them in a dark theme.
 
-Okabe and Ito's hues, darkened or lightened until they have a contrast of 3 or more with the background of their
-theme. One thing has one colour on the whole page: what the report is about is blue, its reference orange.
+They are Okabe and Ito's hues, darkened or lightened until they have a contrast of 3 or more with the background of
+their theme. A colour has one meaning on the whole page: the loss that the report is about is blue, its reference
+orange.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ DARK = {
     GREY: "#8d95a3",
 }
 CYCLE = (GREEN, PURPLE, RED, OLIVE)  # for losses that are neither found nor the reference
-SEQUENTIAL = "Viridis"  # reads the same on light and dark
+SEQUENTIAL = "Viridis"  # works on light and dark backgrounds
 
 
 def colours(names: list[str], mine: str | None, reference: str | None) -> dict[str, str]:
-    """A colour per loss: blue for `mine`, orange for `reference`, grey for identity curves, others in turn."""
+    """Return a colour per loss: blue for `mine`, orange for `reference`, grey for identity curves, others in turn."""
     special = {name: GREY for name in names if name.partition("/")[0] == "identity"}
     special |= {name: colour for name, colour in ((mine, BLUE), (reference, ORANGE)) if name is not None}
     rest = [name for name in names if name not in special]

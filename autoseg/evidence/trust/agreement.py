@@ -1,4 +1,4 @@
-"""How alike two rankings are: Kendall's tau-b, Spearman's rho, and how sure that is over other candidates."""
+"""How similar two rankings are: Kendall's tau-b, Spearman's rho, and how sure that is over other candidates."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import scipy  # its parts are imported when they are used
 
 DRAWS = 2000
 SEED = 20261
-LEAST = 8  # candidates: with fewer, nothing can be told
+LEAST = 8  # fewest candidates for a verdict
 INTERVAL = (2.5, 97.5)
 
 FloatArray = npt.NDArray[np.float64]
@@ -21,7 +21,7 @@ FloatArray = npt.NDArray[np.float64]
 class Correlation:
     """A rank correlation."""
 
-    value: float  # NaN for fewer than two candidates, or where one ranking is a single tie
+    value: float  # NaN for fewer than two candidates, or if all of one ranking are tied
     low: float  # lower end of the 95 % percentile interval over candidates drawn with replacement
     high: float  # upper end
 
@@ -39,7 +39,7 @@ class Agreement:
 
 
 def agreement(one: Sequence[float], other: Sequence[float]) -> Agreement:
-    """Compare two sequences of one score per candidate; NaN: it has none."""
+    """Compare two sequences of one score per candidate; NaN means that it has none."""
     a, b = _both(one, other)
     if len(a) < 2:
         nothing = Correlation(np.nan, np.nan, np.nan)
@@ -51,7 +51,7 @@ def agreement(one: Sequence[float], other: Sequence[float]) -> Agreement:
 
 
 def tau_difference(one: Sequence[float], other: Sequence[float], truth: Sequence[float]) -> Correlation:
-    """tau(one, truth) - tau(other, truth), drawn together: the same candidates for both."""
+    """Return tau(one, truth) - tau(other, truth), with the same draws of candidates for both."""
     a, b, y = _both(one, other, truth)
     if len(a) < 2:
         return Correlation(np.nan, np.nan, np.nan)
@@ -61,7 +61,7 @@ def tau_difference(one: Sequence[float], other: Sequence[float], truth: Sequence
 
 
 def _both(*scores: Sequence[float]) -> FloatArray:
-    """(k, n) of the candidates that all of them score."""
+    """Return the (k, n) scores of the candidates that all of them score."""
     table = np.array(scores, dtype=np.float64)
     known: FloatArray = table[:, ~np.isnan(table).any(0)]
     return known
@@ -72,7 +72,7 @@ def _picks(n: int) -> npt.NDArray[np.int64]:
 
 
 def _correlation(value: float, draws: FloatArray) -> Correlation:
-    known = draws[~np.isnan(draws)]  # a draw of one candidate alone ranks nothing
+    known = draws[~np.isnan(draws)]  # a draw of a single candidate has no ranking
     low, high = np.percentile(known, INTERVAL) if len(known) and not np.isnan(value) else (np.nan, np.nan)
     return Correlation(value, float(low), float(high))
 
@@ -82,14 +82,14 @@ def _spearman(a: FloatArray, b: FloatArray) -> float:
 
 
 def _taus(a: FloatArray, b: FloatArray) -> FloatArray:
-    """Kendall's tau-b of every row of (B, n)."""
+    """Return Kendall's tau-b of every row of (B, n)."""
     signs_a, signs_b = (np.sign(x[:, :, None] - x[:, None, :]) for x in (a, b))
     pairs = (signs_a**2).sum((1, 2)) * (signs_b**2).sum((1, 2))
     return np.divide((signs_a * signs_b).sum((1, 2)), np.sqrt(pairs), out=np.full(len(a), np.nan), where=pairs > 0)
 
 
 def _rhos(a: FloatArray, b: FloatArray) -> FloatArray:
-    """Spearman's rho of every row of (B, n)."""
+    """Return Spearman's rho of every row of (B, n)."""
     ranks = [scipy.stats.rankdata(x, axis=1) for x in (a, b)]
     x, y = (r - r.mean(1, keepdims=True) for r in ranks)
     whole = (x * x).sum(1) * (y * y).sum(1)

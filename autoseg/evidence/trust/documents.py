@@ -18,7 +18,7 @@ INTERVALS = "tau, rho: 1 is the same ranking, 0 none alike; [95 % interval] over
 
 
 def lines(trust: Trust) -> list[str]:
-    """The result as lines of text, the verdict last."""
+    """Return the result as lines of text, with the verdict last."""
     return [*aligned(*_table(trust)), _yardstick(trust), INTERVALS, verdict(trust.rows())]
 
 
@@ -28,8 +28,8 @@ def write(trust: Trust, about: str, metric: str, folder: Path) -> None:
     Args:
         trust: the rankings.
         about: one line: the search, its data and proxy.
-        metric: whose scores they are.
-        folder: of the run.
+        metric: name of the score.
+        folder: the run folder.
 
     Raises:
         InputError: no space on the disk.
@@ -94,7 +94,7 @@ def _numbers(found: Agreement) -> list[object]:
 
 
 def scatter(trust: Trust, metric: str) -> Figure:
-    """A panel per variant: its scores against those of the fuller training; candidates blue, rivals orange."""
+    """Draw a panel per variant: its scores against those of the fuller training; candidates blue, rivals orange."""
     rows = trust.rows()
     height = math.ceil(len(rows) / COLUMNS)
     width = math.ceil(len(rows) / height)

@@ -1,9 +1,9 @@
 """Proxy trust: does a short training rank losses as a fuller one does, and may a cheaper one be used instead?
 
 Candidates spread over a search's rewards, and its rivals, are trained again: under the same proxy with another seed,
-under cheaper proxies, and for longer. Two seeds of one proxy do not rank alike either (six very different losses once
-had a tau of .6), so that is what a cheaper proxy is judged against, not 1. The candidates were picked by the search's
-own scores, so the row of its own seed may owe something to luck; all other rows have seeds of their own.
+under cheaper proxies, and for longer. Two seeds of one proxy do not give the same ranking either (six very different
+losses once had a tau of .6), so a cheaper proxy is compared with that, not with 1. The candidates were picked by the
+search's own scores, so the row of its own seed may be favoured by luck; all other rows have other seeds.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ PROXY, AGAIN, FULL = "proxy", "proxy, another seed", "fuller training"
 
 @dataclass(frozen=True)
 class Entry:
-    """A loss whose place in the rankings is looked at."""
+    """A loss that is ranked."""
 
     name: str  # as in the search's ledger
     kind: str  # "candidate" or "rival"
     theta: tuple[float, ...] | None  # raw θ; None for a hand-made loss
-    score: float | None  # the target's with the search's own seed; None if it was not trained with that
-    seconds: float  # what that took
+    score: float | None  # the target's score with the search's own seed; None if it was not trained with that
+    seconds: float  # seconds of that training
 
     @property
     def payload(self) -> dict[str, Any]:
-        """What a `CandidateTask` builds it from."""
+        """The data that a `CandidateTask` builds the loss from."""
         return {"loss": self.name} if self.theta is None else {"theta": list(self.theta)}
 
 
@@ -49,26 +49,26 @@ class Variant:
     """One way to train."""
 
     name: str  # "proxy", "proxy, another seed", a change of the proxy such as "proxy.iters=75", or "fuller training"
-    seeds: tuple[int, ...]  # of its trainings; the mean over them ranks
+    seeds: tuple[int, ...]  # seeds of its trainings; losses are ranked by the mean over them
 
 
 @dataclass(frozen=True)
 class TrustTask:
-    """What the workers run."""
+    """The workers' task: builds losses and trains with them in the way of a variant."""
 
     task: CandidateTask  # builds the losses and checks the scores
     trains: Mapping[str, Train]  # variant to training
     jobs: Mapping[str, tuple[str, dict[str, Any]]]  # name of a training to its variant and the payload of its loss
 
     def __call__(self, payload: dict[str, Any], device: str) -> dict[str, float]:
-        """Scores of `{"loss": name of a training, "seed": n}`."""
+        """Return the scores of `{"loss": name of a training, "seed": n}`."""
         variant, loss = self.jobs[payload["loss"]]
         task = dataclasses.replace(self.task, train=self.trains[variant])
         return task({**loss, "seed": payload["seed"]}, device)
 
 
 def spread(history: Sequence[TrialRecord], metric: str, count: int) -> list[Entry]:
-    """Candidates of a search at even steps from its lowest to its highest score, best first.
+    """Return candidates of a search at even steps from its lowest to its highest score, best first.
 
     Raises:
         InputError: fewer than two candidates of different θ completed.
@@ -90,7 +90,7 @@ def spread(history: Sequence[TrialRecord], metric: str, count: int) -> list[Entr
 
 
 def plan(entries: Sequence[Entry], variants: Sequence[Variant]) -> list[TrialRecord]:
-    """All trainings but those the search has done itself."""
+    """Return all trainings except those the search has done itself."""
     return [
         TrialRecord(-1, index, variant.name, training(variant.name, entry.name), None, seed)
         for variant in variants
@@ -101,22 +101,22 @@ def plan(entries: Sequence[Entry], variants: Sequence[Variant]) -> list[TrialRec
 
 
 def training(variant: str, entry: str) -> str:
-    """Name of a training in the ledger."""
+    """Return the name of a training in the ledger."""
     return f"{variant}: {entry}"
 
 
 def train_all(
     folder: RunFolder, planned: Sequence[TrialRecord], metric: str, executor: Executor, observer: Observer
 ) -> list[TrialRecord]:
-    """Train what the ledger of `folder` does not have yet; errors as in `train_list`."""
+    """Run the trainings that the ledger of `folder` does not have yet; errors as in `train_list`."""
     return train_list(folder, STUDY, planned, lambda scores: scores[metric], executor, observer)
 
 
 @dataclass(frozen=True)
 class Row:
-    """A variant against the fuller training."""
+    """A variant compared with the fuller training."""
 
-    name: str  # of the variant
+    name: str  # name of the variant
     cost: float  # seconds of a training relative to the proxy's
     full: Agreement  # its agreement with the fuller training
     share: float  # its tau as a share of that between two seeds of the proxy
@@ -128,8 +128,8 @@ class Trust:
 
     Args:
         entries: the losses.
-        variants: how they were trained.
-        records: of all trainings.
+        variants: the ways in which they were trained.
+        records: records of all trainings.
     """
 
     def __init__(self, entries: Sequence[Entry], variants: Sequence[Variant], records: Sequence[TrialRecord]) -> None:
@@ -137,7 +137,7 @@ class Trust:
         self._done = {record.key: record for record in records if record.state == COMPLETE}
 
     def scores(self, variant: Variant) -> list[float]:
-        """Mean score over the variant's seeds, an entry each; NaN where one did not complete."""
+        """Return the mean score of each entry over the variant's seeds; NaN if a training did not complete."""
         return [self._score(variant, entry) for entry in self.entries]
 
     def _score(self, variant: Variant, entry: Entry) -> float:
@@ -147,16 +147,16 @@ class Trust:
         return fmean(math.nan if record is None else record.reward for record in found)
 
     def of(self, name: str) -> Variant:
-        """A variant by name."""
+        """Return a variant by name."""
         return next(variant for variant in self.variants if variant.name == name)
 
     @property
     def seed_to_seed(self) -> Agreement:
-        """The yardstick: how alike two seeds of the proxy rank."""
+        """The agreement between two seeds of the proxy, with which others are compared."""
         return agreement(self.scores(self.of(PROXY)), self.scores(self.of(AGAIN)))
 
     def rows(self) -> list[Row]:
-        """The proxy, then the cheaper ones, the cheapest last."""
+        """Return the rows of the proxy, then of the cheaper ones, the cheapest last."""
         unit, yard = self._seconds(self.of(AGAIN)), self.seed_to_seed.tau.value
         full, again = self.scores(self.of(FULL)), self.scores(self.of(AGAIN))
         rows = []
@@ -171,7 +171,7 @@ class Trust:
 
     @property
     def full_cost(self) -> float:
-        """Seconds of a fuller training relative to the proxy's."""
+        """The seconds of a fuller training relative to the proxy's."""
         return self._seconds(self.of(FULL)) / self._seconds(self.of(AGAIN))
 
     def _seconds(self, variant: Variant) -> float:
@@ -180,10 +180,11 @@ class Trust:
 
 
 def verdict(rows: Sequence[Row]) -> str:
-    """In two sentences: whether the proxy ranks as the fuller training does, and which cheaper one may, or what to do.
+    """Say in two sentences whether the proxy ranks as the fuller training does, and which cheaper one may, or what to
+    do.
 
-    A ranking is sure where the interval of tau is above zero; of the proxy's two seeds that of the second, which no
-    search has chosen the candidates by. A cheaper proxy may be used if it is sure and agrees with
+    A ranking is sure if the interval of tau is above zero; for the proxy, this is checked with its second seed, by
+    which no search has chosen the candidates. A cheaper proxy may be used if it is sure and agrees with
     the fuller training no less than the proxy does with the worse of its two seeds.
     """
     proxies = [row for row in rows if row.name in (PROXY, AGAIN)]
@@ -203,7 +204,7 @@ def verdict(rows: Sequence[Row]) -> str:
 
 
 def _cheaper(rows: Sequence[Row], proxies: Sequence[Row]) -> str:
-    """Which cheaper proxy may take the place of one that is sure."""
+    """Say which cheaper proxy may replace one that is sure."""
     needed = min(row.full.tau.value for row in proxies)
     cheaper = [row for row in rows if row not in proxies]
     usable = [row for row in cheaper if row.full.tau.low > 0 and row.full.tau.value >= needed]
