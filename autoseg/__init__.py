@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Imported when first used: `import autoseg` stays light, and a worker can choose its device before torch wakes up.
+# Imported when first used: `import autoseg` stays light, and a worker can choose its device before torch is imported.
 _HOMES = {
     "Metric": "metrics",
     "SegLoss": "losses",

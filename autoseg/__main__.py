@@ -1,4 +1,4 @@
-"""`python -m autoseg search ...`: the commands, where the `autoseg` script is not installed."""
+"""Runs the commands as `python -m autoseg search ...`, where the `autoseg` script is not installed."""
 
 from __future__ import annotations
 

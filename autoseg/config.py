@@ -1,10 +1,10 @@
-"""Everything a user can set, as plain dataclasses: the schema behind `configs/` and the command line.
+"""Everything a user can set, as plain dataclasses: the schema of `configs/` and the command line.
 
-One class per config group. No torch, no Hydra: every room may import it. Units are in the names or comments;
-sizes are (height, width) in pixels. What values a setting may have is said at its field, see `autoseg.limits`.
+One class per config group. No torch, no Hydra: every package may import it. Units are in the names or comments;
+sizes are (height, width) in pixels. The limits of a setting are at its field, see `autoseg.limits`.
 
-A run keeps all of it, and one of an earlier version has the defaults of keys that came later: the default of a new key
-is what was done before there was one. Where that cannot be, `search.run_files.SCHEMA` grows.
+A run stores all of it, and a run of an earlier version gets the defaults of keys that were added later: the default of
+a new key must be what was done before there was one. If that is impossible, increase `store.run_files.SCHEMA`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 
 from autoseg.limits import Limit, choice, limited, number
 
-MOST_SEEDS = 1000  # trainings of one loss that differ in their seed alone; they are listed before any of them begins
+MOST_SEEDS = 1000  # most trainings of one loss with different seeds; all are listed before the first begins
 PAPER_METRICS = ("miou", "fwiou", "macc", "gacc", "biou", "bf1")
-RIVALS = ("identity", "ce", "wce", "tversky", "lovasz")  # what a search is confirmed beside, unless told otherwise
+RIVALS = ("identity", "ce", "wce", "tversky", "lovasz")  # the default losses that finalists are compared with
 
 SIZE = Limit("[height,width] in pixels, each at least 16", lambda sides: len(sides) == 2 and min(sides) >= 16)
 FACTORS = Limit("[smallest,largest] factor, both above 0", lambda ends: len(ends) == 2 and 0 < ends[0] <= ends[1])
@@ -31,7 +31,7 @@ ODD = Limit("an odd number of pixels, 3 or more", lambda side: side >= 3 and sid
 
 @dataclass
 class DataConfig:
-    """Where images and masks come from (`data=`)."""
+    """The source of images and masks (`data=`)."""
 
     name: str = "builtin"  # shown in reports, part of the run folder's name
     kind: str = choice("builtin", "folder", "mmseg")
@@ -66,7 +66,7 @@ class ModelConfig:
 
 @dataclass
 class SoftLabelConfig:
-    """Options of `proxy.labels`; each use reads its own."""
+    """Options of `proxy.labels`; each kind reads its own."""
 
     # smooth, boundary_smooth: share spread over all classes; None: 0.1, at boundaries 0.5
     eps: float | None = limited(None, SHARE)
@@ -81,7 +81,7 @@ class SoftLabelConfig:
 
 @dataclass
 class ProxyConfig:
-    """One short training (`proxy.*`): what a candidate loss is judged by."""
+    """One short training (`proxy.*`), by which a candidate loss is judged."""
 
     iters: int = number(250, least=1)
     # the first of them, with cross-entropy: done once per seed, every candidate goes on from there
@@ -115,20 +115,23 @@ class ProxyConfig:
 
 
 def without_limits(proxy: ProxyConfig) -> dict[str, Any]:
-    """What may not change while trainings are to be compared, plain; how much of the disk they may take is as usual."""
+    """Return, as plain data, the settings that may not change between trainings to be compared.
+
+    The disk limit is reset.
+    """
     return asdict(replace(proxy, frozen_gb=ProxyConfig.frozen_gb))
 
 
 @dataclass
 class SpaceConfig:
-    """The search space (`space=`): a name of `autoseg spaces`, or a .yaml file of one's own."""
+    """The search space (`space=`): a name of `autoseg spaces`, or a .yaml file of the user's."""
 
     name: str = "default"  # a name or the path of a .yaml file; "paper" becomes paper-<metric>
 
 
 @dataclass
 class ControllerConfig:
-    """What proposes candidates (`controller=`)."""
+    """The algorithm that proposes candidates (`controller=`)."""
 
     name: str = "gp"  # gp | tpe | cmaes | ppo (the paper) | random
     options: dict[str, Any] = field(default_factory=dict)  # keyword arguments of build_controller
@@ -136,12 +139,12 @@ class ControllerConfig:
 
 @dataclass
 class ConfirmConfig:
-    """The last stage: best candidates and rivals trained again with fresh seeds; 0 of either: there is none."""
+    """The last stage: best candidates and rivals trained again with fresh seeds; skipped if `top` or `seeds` is 0."""
 
     top: int = number(3, least=0)
     seeds: int = number(3, least=0, most=MOST_SEEDS)
     rivals: list[str] = field(default_factory=lambda: list(RIVALS))
-    iters: int | None = None  # of each of these trainings; None: as many as a candidate's
+    iters: int | None = None  # iterations of each of these trainings; None: as many as a candidate's
 
 
 @dataclass
@@ -163,7 +166,7 @@ class SearchSettings:
 
 @dataclass
 class ExecutorConfig:
-    """Where candidates run (`executor=`)."""
+    """How and where candidates run (`executor=`)."""
 
     name: str = choice("processes", "inline", "ray")
     per_device: int = number(1, least=1)  # workers per GPU
@@ -172,7 +175,7 @@ class ExecutorConfig:
 
 @dataclass
 class TrackerConfig:
-    """Who else is told about progress (`tracker=`)."""
+    """Services that receive the progress, besides terminal and log (`tracker=`)."""
 
     tensorboard: bool = True
     wandb: str = choice("disabled", "offline", "online")
@@ -180,20 +183,20 @@ class TrackerConfig:
 
 
 class Scored:
-    """What the commands that score networks share beside their keys."""
+    """The keys that all commands share that score networks."""
 
     tolerance: int
     drop_background: bool
 
     @property
     def boundary_options(self) -> dict[str, Any]:
-        """Of the boundary metrics."""
+        """The options of the boundary metrics."""
         return {"tolerance": self.tolerance, "drop_background": self.drop_background}
 
 
 @dataclass
 class SearchConfig(Scored):
-    """All of `autoseg search`."""
+    """All settings of `autoseg search`."""
 
     metric: str = "miou"
     seed: int = number(0, least=0)
@@ -214,12 +217,12 @@ class SearchConfig(Scored):
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
 
 
-FORCIBLE = ("model.", "proxy.")  # of a comparison, by `force`: how a network is trained; all else says what is scored
+FORCIBLE = ("model.", "proxy.")  # keys that `force` lets a comparison change; all others define the scores
 
 
 @dataclass
 class CompareConfig(Scored):
-    """All of `autoseg compare`: every loss with every seed under one budget."""
+    """All settings of `autoseg compare`: every loss with every seed under one budget."""
 
     losses: list[str] = field(default_factory=list)  # names, sums, cards, run folders; identity, identity/<metric>
     metrics: list[str] = field(default_factory=lambda: ["miou"])  # shown; all are scored
@@ -280,7 +283,7 @@ class TrainConfig:
 
 @dataclass
 class RetrainConfig(Scored):
-    """All of `autoseg retrain`: a full training with one loss; the work dir is mmengine's."""
+    """All settings of `autoseg retrain`: a full training with one loss; the work dir is mmengine's."""
 
     loss: str = "ce"  # a name, a sum, a loss card or the run folder of a search
     metrics: list[str] = field(default_factory=lambda: list(PAPER_METRICS))
@@ -307,15 +310,17 @@ class RetrainConfig(Scored):
 
 @dataclass
 class FullConfig:
-    """The fuller training that a proxy stands for (`full.*`)."""
+    """The fuller training that the proxy approximates (`full.*`)."""
 
     iters: int | None = number(None, least=2)  # None: four times the proxy's
-    seeds: int = number(1, least=1, most=MOST_SEEDS)  # their mean ranks
+    seeds: int = number(1, least=1, most=MOST_SEEDS)  # losses are ranked by the mean over them
 
 
 @dataclass
 class TrustConfig:
-    """All of `autoseg trust`: does the proxy of a search rank losses as a fuller training does?"""
+    """All settings of `autoseg trust`, which checks whether the proxy of a search ranks losses as a fuller training
+    does.
+    """
 
     run: str = ""  # run folder of the search; the command takes it as its first word
     candidates: int = number(12, least=2)  # of the search, spread over its scores; its rivals come on top

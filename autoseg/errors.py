@@ -1,4 +1,4 @@
-"""What autoseg tells its user when something is wrong: one tree of errors, one form of message."""
+"""The errors that autoseg raises for its users: one class hierarchy, one form of message."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all of category Cc but tab and newline
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all of category Cc except tab and newline
 
 
 class AutosegError(Exception):
@@ -18,8 +18,8 @@ class InputError(AutosegError, ValueError):
 
     Args:
         field: what is wrong, in the user's words (a config key, an argument, a file).
-        expected: what would have been right.
-        got: what came.
+        expected: what would be right.
+        got: the wrong value.
         hint: what to do about it, a full sentence.
     """
 
@@ -28,7 +28,7 @@ class InputError(AutosegError, ValueError):
         super().__init__(f"{field}: expected {expected}, got {got}." + (f" {hint}" if hint else ""))
 
     def __reduce__(self) -> tuple[type[InputError], tuple[str, str, object, str]]:
-        return type(self), (self.field, self.expected, self.got, self.hint)  # crosses process borders whole
+        return type(self), (self.field, self.expected, self.got, self.hint)  # pickles with all its fields
 
 
 class Diverged(AutosegError):
@@ -36,7 +36,10 @@ class Diverged(AutosegError):
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether the machine or its GPU had no memory left; by what it says, since CUDA's libraries share no type."""
+    """Return whether the machine or its GPU had no memory left.
+
+    By the message, since CUDA's libraries share no type.
+    """
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     said = str(error)
@@ -44,32 +47,32 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def visible(text: str) -> str:
-    r"""A text for a terminal, which obeys control characters: `\x1b` in the place of an escape, and so on.
+    r"""Replace control characters, which a terminal would obey: an escape becomes `\x1b`, and so on.
 
-    Names in a run folder or a card may be anybody's. Tabs and newlines stay.
+    Names in a run folder or a card may come from anybody. Tabs and newlines stay.
     """
     return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says first, or its name."""
+    """Return the first line of an error's message, or its name."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def in_a_line(error: BaseException) -> str:
-    """An error of somebody else's: its name, and what it says first if it says anything."""
+    """Return the name of a foreign error, and the first line of its message if there is one."""
     name, first = type(error).__name__, first_line(error)
     return name if first == name else f"{name}: {first}"
 
 
 def unknown_name(field: str, got: str, known: Iterable[str], hint: str = "") -> InputError:
-    """The error for a name that does not exist: names the nearest known ones, then all of them."""
+    """Return the error for a name that does not exist: it names the nearest known ones, then all of them."""
     names = sorted(known)
     return InputError(field, "one of " + ", ".join(names), repr(got), f"{did_you_mean(got, names)} {hint}".strip())
 
 
 def did_you_mean(got: str, known: Iterable[str]) -> str:
-    """A hint at the nearest known names, empty if there is none."""
+    """Return a hint at the nearest known names, empty if there is none."""
     small = {name.lower(): name for name in known}  # CE is a near miss of ce
     near = [small[name] for name in difflib.get_close_matches(got.lower(), small, n=3, cutoff=0.5)]
     return f"Did you mean {' or '.join(near)}?" if near else ""

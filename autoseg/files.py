@@ -1,4 +1,4 @@
-"""Files that are either old or new but never half, and what the user is told when the disk is full."""
+"""Writes files completely or not at all, and turns disk errors into errors for the user."""
 
 from __future__ import annotations
 
@@ -17,35 +17,37 @@ UNWRITABLE = ("run folder", "a folder that can be written")
 
 
 def cache_folder() -> Path:
-    """Where what can be made again is kept: `$XDG_CACHE_HOME/autoseg`, or `~/.cache/autoseg`; it may not exist yet.
+    """Return the folder for files that can be made again: `$XDG_CACHE_HOME/autoseg`, or `~/.cache/autoseg`.
+
+    It may not exist yet.
 
     Raises:
-        RuntimeError: there is no home folder, of a user id that the machine has no name for, as in some containers.
+        RuntimeError: there is no home folder, for a user id that the machine has no name for, as in some containers.
     """
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "autoseg"
 
 
 def shipped_folder(folder: str) -> Path:
-    """`configs` or `search_spaces`: in the package where autoseg is installed, beside it in a checkout."""
+    """Return the folder `configs` or `search_spaces`: inside the installed package, or beside it in a checkout."""
     package = Path(__file__).parent
     return package / folder if (package / folder).is_dir() else package.parent / folder
 
 
 def existing(place: Path) -> Path:
-    """The folder itself, or the nearest above it that exists: on the disk where it will be made."""
+    """Return the folder itself, or its nearest parent that exists, which is on the same disk."""
     return next(parent for parent in [place.absolute(), *place.absolute().parents] if parent.is_dir())
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A draft to be written, which takes the file's place once the block has ended well.
+    """Yield a draft to write, which replaces the file if the block ends without an error.
 
-    A reader, also after a crash or on a full disk, has the old file or the new one. After the block the new one is on
-    the disk, its name too. The folder is made if missing.
+    A reader, also after a crash or on a full disk, finds the old file or the new one. After the block the new one is on
+    the disk, its name too. The folder is created if missing.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.unlink(missing_ok=True)  # a link to what is not ours would be written through
+    draft.unlink(missing_ok=True)  # writing through a link would change another file
     try:
         yield draft
         with draft.open("rb+") as file:
@@ -54,7 +56,7 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):  # the error before says more
             draft.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # some network file systems have no such thing
+    with contextlib.suppress(OSError):  # some network file systems do not support it
         _sync_folder(path.parent)
 
 
@@ -70,7 +72,7 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 
 @contextlib.contextmanager
 def no_space(path: Path) -> Iterator[None]:
-    """Turn "no space left on device" into the one message for it; also of one that can no longer be written."""
+    """Turn "no space left on device", and a file that can no longer be written, into errors for the user."""
     try:
         yield
     except OSError as error:
@@ -82,13 +84,13 @@ def no_space(path: Path) -> Iterator[None]:
 
 
 def unwritable(path: Path, why: object) -> InputError:
-    """What the user is told when a run's folder can no longer be written."""
+    """Return the error for a run's folder that can no longer be written."""
     hint = "All results so far are kept: resume the run when it can be."
     return InputError(*UNWRITABLE, f"{path}: {why}", hint)
 
 
 def no_space_error(path: Path) -> InputError:
-    """What the user is told when the disk is full."""
+    """Return the error for a full disk."""
     hint = "All results so far are kept: make room and resume the run."
     return InputError("disk", f"space for {path.name}", f"no space left in {path.parent}", hint)
 

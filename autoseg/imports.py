@@ -1,7 +1,7 @@
-"""A user's own modules with metrics and losses, imported because the user named them: `imports=[my_metrics.py]`.
+"""Imports a user's own modules with metrics and losses, because the user named them: `imports=[my_metrics.py]`.
 
-A run folder and a card say as text what they were made with. Nobody imports that: whoever needs it says what is to be
-named, and only what is named on a command line (or in a config that is itself Python) is ever executed.
+A run folder and a card name in text the modules they were made with, but these are never imported from there: the error
+says what to name, and only modules named on a command line (or in a config that is itself Python) are executed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ OWN = "One of your own is known once its file is imported: imports=[FILE.py] on 
 
 
 def resolve_paths(names: Sequence[str]) -> list[str]:
-    """The names as they hold in every folder: files by their absolute paths, modules as they are.
+    """Return the names so that they are valid in every folder: files by their absolute paths, modules unchanged.
 
     Raises:
         InputError: a file that does not exist.
@@ -31,21 +31,21 @@ def resolve_paths(names: Sequence[str]) -> list[str]:
 
 
 def make_importable(names: Sequence[str]) -> None:
-    """Let files import what lies beside them, here and in every worker that is started from now on.
+    """Let files import modules beside them, here and in every worker that is started from now on.
 
     Args:
-        names: of `resolve_paths`.
+        names: from `resolve_paths`.
     """
     for name in names:
         folder = str(Path(name).parent)
         if _is_file(name) and folder not in sys.path:
-            sys.path.append(folder)  # last: it hides no module that is installed
+            sys.path.append(folder)  # last, so that it hides no installed module
 
 
 def import_modules(names: Sequence[str]) -> None:
-    """Import the modules, each once in a process; what they register is known from then on.
+    """Import the modules, each once in a process; the metrics and losses that they register are then known.
 
-    Workers get a file's content with their task: to change it while a search runs changes nothing in the search.
+    Workers get a file's content with their task: changing the file while a search runs does not change the search.
 
     Args:
         names: paths of .py files, or names of modules that Python finds.
@@ -76,7 +76,7 @@ def _file(name: str) -> Path:
 
 
 def _load_file(path: Path) -> None:
-    """Import a file under a name of its own, so that it meets no installed module."""
+    """Import a file under a unique name, so that it does not collide with an installed module."""
     name = f"_own_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     if name in sys.modules:
         return
@@ -94,7 +94,7 @@ def _load_file(path: Path) -> None:
 
 
 def _failed(name: str, error: BaseException) -> InputError:
-    """The message for a module that does not import: what is wrong, and in which of its lines."""
+    """Return the error for a module that cannot be imported: what is wrong, and in which of its lines."""
     if isinstance(error, ModuleNotFoundError) and error.name is not None and f"{name}.".startswith(f"{error.name}."):
         beside = Path(f"{name.replace('.', '/')}.py")
         hint = f"Did you mean imports=[{beside}]?" if beside.is_file() else "It must be installed or on PYTHONPATH."

@@ -1,4 +1,4 @@
-"""Arguments judged by their annotations, before a constructor works with them: one check for all options there are."""
+"""Checks arguments against their annotations before a constructor uses them: one check for all options."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ NOUNS = {int: "whole number", float: "number", str: "text"}
 
 
 class CheckedArguments:
-    """Base of classes whose constructor refuses arguments of a kind that its annotations do not name.
+    """Base of classes whose constructor refuses arguments that do not match its annotations.
 
-    Checked are None, flags, numbers, text, `Literal`, lists and mappings; where anything else is named, all passes.
+    Checked are None, booleans, numbers, text, `Literal`, lists and mappings; any other annotation accepts everything.
     """
 
     def __new__(cls, *args: Any, **options: Any) -> Self:
-        """An object that its constructor has yet to fill.
+        """Check the arguments, then create the object.
 
         Raises:
-            InputError: of the first argument that is of no kind it may be.
+            InputError: for the first argument that does not match its annotation.
         """
         check_kinds(cls, dict(zip(_kinds(cls), args, strict=False)) | options)  # type: ignore[arg-type]  # of its own class
         return super().__new__(cls)
 
 
 def check_kinds(cls: type, given: Mapping[str, object]) -> None:
-    """Refuse arguments of a kind that neither the constructor of a class nor those of its bases name.
+    """Raise if an argument does not match the annotations of a class's constructor and those of its bases.
 
     Raises:
-        InputError: the first of them.
+        InputError: for the first such argument.
     """
     for name, kinds in _kinds(cls).items():
         if name in given and not any(_is(given[name], kind) for kind in kinds):
@@ -45,12 +45,12 @@ def check_kinds(cls: type, given: Mapping[str, object]) -> None:
 
 @cache
 def _kinds(cls: type) -> dict[str, tuple[Any, ...]]:
-    """What each parameter may be, in order; what is passed on to a base is among them."""
+    """Return the allowed types of each parameter, in order; also of parameters that are passed on to a base."""
     found: dict[str, tuple[Any, ...]] = {}
     for owner in cls.__mro__:
         try:
             hints = typing.get_type_hints(vars(owner).get("__init__"))
-        except (NameError, TypeError):  # a user's class may name what is not there at run time, or have none
+        except (NameError, TypeError):  # a user's class may name types that do not exist, or have no constructor
             continue
         for name, hint in hints.items():
             found.setdefault(name, tuple(_alternatives(hint)))
@@ -58,7 +58,7 @@ def _kinds(cls: type) -> dict[str, tuple[Any, ...]]:
 
 
 def _alternatives(hint: Any) -> Iterator[Any]:
-    """The members of a union, words and flags one by one."""
+    """Yield the members of a union, with literals and booleans as single values."""
     union = typing.get_origin(hint) in (typing.Union, types.UnionType)
     for kind in typing.get_args(hint) if union else (hint,):
         if kind is bool:

@@ -1,4 +1,4 @@
-"""What values a setting may have, said where its field is declared, and the one check that reads it there."""
+"""Limits of settings, declared at their fields, and the one check that reads them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Limit:
-    """Which values of a setting are right; None, where its type has it, is one of them."""
+    """The allowed values of a setting; None is always allowed if its type has it."""
 
     expected: str  # in the user's words
     holds: Callable[[Any], bool]
@@ -23,7 +23,7 @@ class Limit:
 
 
 def limited(default: T, limit: Limit) -> T:
-    """The field of a setting with a limit; a list is copied for each configuration."""
+    """Return the field of a setting with a limit; a list is copied for each configuration."""
     said = {"limit": limit}
     if isinstance(default, list):
         return field(default_factory=partial(list, default), metadata=said)  # type: ignore[return-value]
@@ -39,23 +39,26 @@ def number(
     below: float = math.inf,
     hint: str = "",
 ) -> T:
-    """The field of a number with bounds; `least` and `most` are allowed themselves, `above` and `below` are not."""
+    """Return the field of a number with bounds.
+
+    `least` and `most` are allowed themselves, `above` and `below` are not.
+    """
     bounds = {"at least": least, "at most": most, "more than": above, "less than": below}
     expected = " and ".join(f"{words} {bound:g}" for words, bound in bounds.items() if math.isfinite(bound))
     return limited(default, Limit(expected, lambda value: least <= value <= most and above < value < below, hint))
 
 
 def choice(default: str, *others: str) -> str:
-    """The field of a name among a few."""
+    """Return the field of a name among a few."""
     return field(default=default, metadata={"one_of": (default, *others)})
 
 
 def check(config: Any, head: str = "") -> None:
-    """Refuse the first value that is outside its limit, or that holds a number which is not finite.
+    """Raise for the first value that is outside its limit, or that holds a number which is not finite.
 
     Args:
         config: any class of `autoseg.config`, its sections too.
-        head: of the keys in messages, such as "proxy.".
+        head: prefix of the keys in messages, such as "proxy.".
 
     Raises:
         InputError: there is one.
@@ -70,7 +73,7 @@ def check(config: Any, head: str = "") -> None:
 
 def _check(key: str, value: Any, names: tuple[str, ...] | None, limit: Limit | None) -> None:
     for one in value if isinstance(value, list) else [value]:
-        if isinstance(one, float) and not math.isfinite(one):  # NaN passes many a comparison
+        if isinstance(one, float) and not math.isfinite(one):  # NaN passes many comparisons
             raise InputError(key, "a finite number", one)
     if names is not None and value not in names:
         raise unknown_name(key, value, names)

@@ -1,4 +1,4 @@
-"""What this process may use of the machine: of a container, what that one has."""
+"""The CPU cores and memory that this process may use; in a container, those of the container."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 
 import psutil
 
-CGROUP = Path("/sys/fs/cgroup")  # of the container, in version 2 of control groups
+CGROUP = Path("/sys/fs/cgroup")  # the container's control group, version 2
 
 
 def cpu_cores() -> int:
-    """CPU cores: those of its affinity, and the quota of its container if it has one."""
+    """Return the number of CPU cores: those of its affinity, limited by the quota of its container if it has one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = (CGROUP / "cpu.max").read_text(encoding="ascii").split()
@@ -21,7 +21,10 @@ def cpu_cores() -> int:
 
 
 def free_memory() -> int:
-    """Bytes of memory that are free, or can be freed at once; of its container's, if that has a limit."""
+    """Return the bytes of memory that are free, or can be freed at once.
+
+    Within its container's limit, if it has one.
+    """
     free = int(psutil.virtual_memory().available)
     try:
         limit, used = (int((CGROUP / f"memory.{name}").read_text(encoding="ascii")) for name in ("max", "current"))

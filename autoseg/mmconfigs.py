@@ -1,4 +1,4 @@
-"""Configs of mmengine's, which are Python: those that mmsegmentation ships are trusted, others are their user's."""
+"""mmengine configs, which are Python code: those that mmsegmentation ships are trusted, others are the user's."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 from autoseg.errors import InputError, in_a_line
 
 USUAL = {"config": "[!_]*/*.py", "model.config": "_base_/models/*.py", "data.mmseg_config": "_base_/datasets/*.py"}
-KEYS = tuple(USUAL)  # that take such files
-OF_A_REPORT = ("data.mmseg_config",)  # those that `autoseg report` reads, for the images
+KEYS = tuple(USUAL)  # the keys whose values are such files
+OF_A_REPORT = ("data.mmseg_config",)  # the keys that `autoseg report` reads, for the images
 
 
 def shipped(config: str) -> Path | None:
-    """The file of a config that comes with mmsegmentation; None if there is none of that name, inside its folder.
+    """Return the file of a config that comes with mmsegmentation; None if its folder has none of that name.
 
     Args:
         config: a name such as "_base_/models/deeplabv3plus_r50-d8.py", or a path.
@@ -25,18 +25,19 @@ def shipped(config: str) -> Path | None:
     folder = _folder()
     if folder is None:
         return None
-    file = Path(os.path.normpath(folder / config))  # with its `..` taken away: links out of it are its own
+    file = Path(os.path.normpath(folder / config))  # `..` removed; links inside are allowed
     try:
         return file if file.is_relative_to(folder) and file.is_file() else None
-    except OSError:  # no name of a file, for its length
+    except OSError:  # too long for a file's name
         return None
 
 
 def located(config: str) -> str:
-    """A config as it holds in every folder: one of mmsegmentation's by its name, a file of the user's by its path.
+    """Return a config so that it is valid in every folder: mmsegmentation's by name, a file of the user's by absolute
+    path.
 
     Args:
-        config: `./NAME.py` is a file, also where mmsegmentation has one of that name.
+        config: `./NAME.py` is a file, even if mmsegmentation has one of that name.
     """
     path = Path(config).expanduser().resolve()
     own = shipped(config) is None or config.startswith((".", "~"))
@@ -44,11 +45,11 @@ def located(config: str) -> str:
 
 
 def config_path(config: str, field: str) -> Path:
-    """The file of a config, by its name inside the installed mmsegmentation or by its path.
+    """Return the file of a config, given by its name inside the installed mmsegmentation or by its path.
 
     Args:
         config: e.g. "_base_/models/deeplabv3plus_r50-d8.py".
-        field: where the user named it.
+        field: the argument in which the user named it.
 
     Raises:
         InputError: neither exists.
@@ -68,22 +69,22 @@ def config_path(config: str, field: str) -> Path:
 
 
 def mmengine_config(path: Path, field: str) -> Any:
-    """What such a file defines: it is executed.
+    """Execute a config and return what it defines.
 
     Args:
         path: an existing file.
-        field: where the user named it.
+        field: the argument in which the user named it.
 
     Raises:
-        InputError: it is no .py file, or cannot be read: bad syntax, a missing base, an error of its code.
+        InputError: it is no .py file, or cannot be read: bad syntax, a missing base, an error in its code.
     """
     from mmengine.config import Config
     from mmengine.config.utils import MODULE2PACKAGE
 
-    if Path(path).suffix != ".py":  # of others nobody expects code, but mmengine's YAML makes any object
+    if Path(path).suffix != ".py":  # others look harmless, but mmengine's YAML can create any object
         raise InputError(field, "a config in Python, NAME.py", str(path))
 
-    MODULE2PACKAGE["mmseg"] = "mmseg"  # `_base_ = "mmseg::…"` looks for its first distribution, not for today's
+    MODULE2PACKAGE["mmseg"] = "mmseg"  # the name that `_base_ = "mmseg::…"` looks for
     try:
         return Config.fromfile(path)
     except Exception as error:  # the file's code may raise anything
@@ -92,14 +93,16 @@ def mmengine_config(path: Path, field: str) -> Any:
 
 
 def type_name(node: Any) -> str:
-    """The name of what a part of a config builds, without the modules that configs in pure Python put before it."""
+    """Return the name of the class that a part of a config builds, without the modules that configs in pure Python
+    prefix.
+    """
     kind = node.get("type") if isinstance(node, dict) else None
     return str(getattr(kind, "__name__", kind)).rpartition(".")[2]
 
 
 @cache
 def _folder() -> Path | None:
-    """Where the installed mmsegmentation has its configs; it is not imported."""
+    """Return the folder of the installed mmsegmentation's configs, without importing it."""
     spec = importlib.util.find_spec("mmseg")
     if spec is None or spec.submodule_search_locations is None:
         return None

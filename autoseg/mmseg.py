@@ -36,12 +36,12 @@ class AutoSegLoss(nn.Module):
 
     Args:
         loss: a name, a card or a sum.
-        loss_weight: factor, 0.4 for auxiliary heads by custom.
-        loss_name: what mmsegmentation logs it as; must begin with "loss_" to take part in training.
-        sync_counts: with several ranks, totals are taken over the batches of all of them, so that the loss is that
-            of one big batch. Losses that sort pixels keep to each rank's own batch.
+        loss_weight: factor, usually 0.4 for auxiliary heads.
+        loss_name: name of the loss in mmsegmentation's log; must begin with "loss_" to take part in training.
+        sync_counts: with several ranks, totals are computed over the batches of all of them, so that the loss is that
+            of one big batch. Losses that sort pixels use each rank's own batch.
         imports: .py files or modules with metrics and losses of your own that the loss names.
-        options: of the loss.
+        options: options of the loss.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class AutoSegLoss(nn.Module):
             raise InputError("loss_name", "a name that begins with loss_", repr(loss_name), hint)
         self.spec, self.loss_weight, self.loss_name, self.options = loss, loss_weight, loss_name, options
         self.sync_counts = sync_counts
-        # Kept out of the module tree: a checkpoint of the network should not hold parts of its loss.
+        # Not part of the module tree: a checkpoint of the network should not hold parts of its loss.
         self._built: dict[tuple[int, int], nn.Module] = {}
         self._progress = 0.0
 
@@ -72,7 +72,7 @@ class AutoSegLoss(nn.Module):
         ignore_index: int = 255,
         **unused: Any,
     ) -> Tensor:
-        """The weighted loss of (N, C, H, W) logits and (N, H, W) labels, a scalar.
+        """Return the weighted loss of (N, C, H, W) logits and (N, H, W) labels, a scalar.
 
         Raises:
             InputError: pixel weights, which a pixel sampler of the head would give; logits of one channel.
@@ -94,7 +94,7 @@ class AutoSegLoss(nn.Module):
         return self.loss_weight * self._built[key](cls_score, label)
 
     def set_progress(self, progress: float) -> None:
-        """Tells the loss how far the training is, 0 to 1."""
+        """Set the progress of the training, from 0 to 1, for losses that depend on it."""
         self._progress = progress
         for loss in self._built.values():
             if isinstance(loss, SegLoss | LossSum):
@@ -102,7 +102,7 @@ class AutoSegLoss(nn.Module):
 
 
 def _loss_type(name: str) -> type[AutoSegLoss]:
-    """The mmsegmentation type of one hand-made loss: "unet_ce" becomes AutoSegUnetCe."""
+    """Return the mmsegmentation type of one hand-made loss: "unet_ce" becomes AutoSegUnetCe."""
 
     def __init__(self: AutoSegLoss, **options: Any) -> None:
         AutoSegLoss.__init__(self, name, **{"loss_name": f"loss_{name}", **options})
@@ -117,10 +117,10 @@ for _name in loss_names():
 
 @HOOKS.register_module()
 class AutoSegProgressHook(Hook):
-    """Tells every loss of the model before each iteration which share of the training is over."""
+    """Sets the progress of the training in every loss of the model before each iteration."""
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        """Called by mmengine's Runner."""
+        """Set the progress; mmengine's Runner calls this."""
         del batch_idx, data_batch
         for module in runner.model.modules():
             if isinstance(module, AutoSegLoss):
@@ -131,8 +131,8 @@ class AutoSegProgressHook(Hook):
 class AutoSegMetric(BaseMetric):
     """Metrics of `autoseg.build_metric` as an evaluator, exact over the whole data set and over all ranks.
 
-    Scores are shares from 0 to 1, named as typed. With test-time augmentation mmsegmentation joins predictions alone:
-    metrics of probabilities (ece, sce) are then those of its last augmentation.
+    Scores are shares from 0 to 1, under the names in `metrics`. With test-time augmentation mmsegmentation joins only
+    predictions: metrics of probabilities (ece, sce) are then those of its last augmentation.
 
     Args:
         metrics: names or sums, "miou+0.5*bf1".
@@ -140,7 +140,7 @@ class AutoSegMetric(BaseMetric):
         tolerance: boundary metrics, pixels at the size of the labels.
         drop_background: boundary metrics, class 0 has no boundary of its own.
         imports: .py files or modules with metrics of your own.
-        base: of mmengine's BaseMetric: collect_device, prefix.
+        base: options of mmengine's BaseMetric: collect_device, prefix.
     """
 
     def __init__(
@@ -163,7 +163,7 @@ class AutoSegMetric(BaseMetric):
         return [build_metric(name, *options) for name in self.metrics]
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
-        """Counts each image of a batch by itself, as mmengine drops images by their place in `results`.
+        """Count each image of a batch separately, since mmengine drops images by their place in `results`.
 
         Raises:
             InputError: a data set without classes.
@@ -187,7 +187,7 @@ class AutoSegMetric(BaseMetric):
             self.results.append(seen)
 
     def compute_metrics(self, results: list[list[Metric | MetricSum]]) -> dict[str, float]:
-        """Adds the images' counts up; name to score."""
+        """Add up the counts of the images; return the score of each metric by name."""
         total, *rest = results
         for seen in rest:
             for mine, theirs in zip(total, seen, strict=True):
@@ -197,10 +197,10 @@ class AutoSegMetric(BaseMetric):
 
 @EVALUATOR.register_module(name="AutoSegMetric")
 class AutoSegEvaluator(Evaluator):
-    """mmengine takes a dict with the key `metrics` for an evaluator, not for a metric: this is that evaluator.
+    """The evaluator that mmengine builds, instead of a metric, from a dict with the key `metrics`.
 
     Args:
-        options: of `AutoSegMetric`.
+        options: options of `AutoSegMetric`.
     """
 
     def __init__(self, **options: Any) -> None:

@@ -1,7 +1,8 @@
-"""C++ of ours, compiled where it runs: once per source, compiler and processor, kept in the user's cache folder.
+"""Compiles C++ of ours on the machine where it runs: once per source, compiler and processor, cached in the user's
+folder.
 
-A library is plain functions on addresses, called through ctypes: seconds of the compiler, no headers of torch. Whether
-there is a compiler is a property of the machine, never of timing, so that all workers of a search compute the same.
+A library has plain functions on addresses, called through ctypes: it compiles in seconds and needs no headers of torch.
+Whether there is a compiler depends on the machine, never on timing, so that all workers of a search compute the same.
 """
 
 from __future__ import annotations
@@ -19,26 +20,26 @@ from filelock import FileLock
 from autoseg.errors import AutosegError, InputError
 from autoseg.files import cache_folder, replacing, write_atomic
 
-# No -ffast-math: it would let NaN pass for a number. Errors of mathematical functions are looked at by nobody.
+# No -ffast-math: it would treat NaN as a number. No code reads errno after mathematical functions.
 FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi")
 VARIANTS = (("-march=native", "-fopenmp"), ("-march=native",), ("-fopenmp",), ())  # the first that works
 COMPILERS = ("c++", "g++", "clang++")  # unless CXX names one
 
 
 class NotCompiled(AutosegError):
-    """There is no C++ compiler, or it could not build; the message says which."""
+    """There is no C++ compiler, or it failed; the message says which."""
 
 
 @cache
 def library(*sources: Path, headers: tuple[Path, ...] = ()) -> ctypes.CDLL:
-    """The functions of C++ files, from the cache where they have been built before.
+    """Return the functions of C++ files, from the cache if they have been built before.
 
     Args:
         sources: the files.
-        headers: files of ours that they include, beside the standard library.
+        headers: files of ours that they include, besides the standard library.
 
     Raises:
-        NotCompiled: see there.
+        NotCompiled: there is no C++ compiler, or it failed.
     """
     compiler = _compiler()
     try:
@@ -63,7 +64,7 @@ def _compiler() -> str:
 
 
 def _fingerprint(compiler: str, *files: Path) -> str:
-    """Of sources, compiler and processor: its version and instruction sets are among the macros."""
+    """Return a digest of sources, compiler and processor; the macros include its version and instruction sets."""
     given = hashlib.sha256(b"".join(file.read_bytes() for file in files) + repr((compiler, FLAGS, VARIANTS)).encode())
     for extra in (["-march=native"], []):
         command = [compiler, *extra, "-dM", "-E", "-x", "c++", os.devnull]

@@ -1,8 +1,8 @@
-"""torch's optimisers without their way into torch.compile, which they would import at their first use.
+"""torch's optimisers without their support for torch.compile, which they would import at their first use.
 
-`step`, `zero_grad` and their like are decorated so that a compiled caller leaves the compiled code; for that the
+`step`, `zero_grad` and other methods are decorated so that a compiled caller leaves the compiled code; for that the
 decorators import `torch._dynamo`, and sympy with it: seconds and over 100 MB in every process of a search, which
-compiles no optimiser. The methods under the decorators are the same computation.
+compiles no optimiser. The methods under the decorators do the same computation.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 
 class _Plain(Optimizer):
-    """Put before an optimiser of torch, takes its methods as they are written."""
+    """A mixin for torch's optimisers that uses their methods without the decorators."""
 
     add_param_group = inspect.unwrap(Optimizer.add_param_group)
     zero_grad = inspect.unwrap(Optimizer.zero_grad)
@@ -25,7 +25,7 @@ class _Plain(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> Any:
-        """One update of every parameter that has a gradient; returns None."""
+        """Update every parameter that has a gradient; return None."""
         if closure is not None:
             raise NotImplementedError("no closures")
         return inspect.unwrap(super().step)(self)
@@ -40,9 +40,9 @@ class PlainAdamW(_Plain, AdamW):
 
 
 class PlainSGD(_Plain, SGD):
-    """`torch.optim.SGD` without dampening; its momentum begins with zeros.
+    """`torch.optim.SGD` without dampening; its momentum starts with zeros.
 
-    torch's fused step begins with memory as it finds it, and goes on with that if a GradScaler skips the first one.
+    torch's fused step starts with uninitialised memory, and continues with that if a GradScaler skips the first one.
     """
 
     def step(self, closure: Callable[[], float] | None = None) -> Any:
