@@ -14,12 +14,14 @@ import math
 import torch
 from torch import Tensor
 
-MIN_WIDTH = 1e-6  # of a piece; keeps a jump (two knots at one x) a function with a finite slope
-MIN_OFFSET = 1e-6  # of a control point from its piece's ends, relative: a slope is never vertical
+MIN_WIDTH = 1e-6  # least width of a piece: a jump (two knots at one x) stays a function with a finite slope
+MIN_OFFSET = 1e-6  # least relative distance of a control point from its piece's ends: no slope is vertical
 
 
 def linear_knots(points: Tensor) -> Tensor:
-    """Points of a polyline, (M+1, 2), as Bezier points (2M+1, 2): each segment with its midpoint as control."""
+    """Return the points of a polyline, (M+1, 2), as Bezier points (2M+1, 2): each segment with its midpoint as
+    control.
+    """
     out = points.new_empty(2 * len(points) - 1, 2)
     out[0::2] = points
     out[1::2] = (points[1:] + points[:-1]) / 2
@@ -27,7 +29,7 @@ def linear_knots(points: Tensor) -> Tensor:
 
 
 def _spread(x: Tensor, pieces: int) -> Tensor:
-    """Moves the knots' x apart to at least `MIN_WIDTH`, within [0, 1], controls staying between their knots."""
+    """Move the knots' x apart to at least `MIN_WIDTH`, within [0, 1], with the controls between their knots."""
     x = x.clone()
     knots = x[0::2]
     knots[0], knots[-1] = 0.0, 1.0
@@ -39,12 +41,12 @@ def _spread(x: Tensor, pieces: int) -> Tensor:
 
 
 def prepare(points: Tensor, max_slope: float = math.inf) -> Tensor:
-    """Coefficients of a curve for `evaluate`.
+    """Return the coefficients of a curve for `evaluate`.
 
     Args:
         points: (2K+1, 2) float64 Bezier points with their ends, x sorted.
-        max_slope: bound on the slope at the left end: the first control point is moved right to keep it, and the knot
-            after it where it would be too near.
+        max_slope: bound on the slope at the left end: the first control point is moved right to satisfy it, and the
+            knot after it if it would be too near.
 
     Returns:
         (K, 6) float64: left x, right x, control's relative x, and the three ordinates of each piece.
@@ -61,7 +63,7 @@ def prepare(points: Tensor, max_slope: float = math.inf) -> Tensor:
 
 
 def _pieces(x: Tensor, coefficients: Tensor) -> tuple[Tensor, ...]:
-    """Per element of x, the six coefficients of the piece it falls on (0-d for a curve of one piece)."""
+    """Return, per element of x, the six coefficients of the piece it falls on (0-d for a curve of one piece)."""
     chosen = tuple(coefficients[0])
     for row in coefficients[1:]:
         beyond = x > row[0]  # a knot belongs to the piece on its left, as in the paper's release
@@ -70,7 +72,7 @@ def _pieces(x: Tensor, coefficients: Tensor) -> tuple[Tensor, ...]:
 
 
 def value_and_slope(x: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor]:
-    """g(x) and g'(x); arguments as of `evaluate`, in one dtype."""
+    """Return g(x) and g'(x); arguments as in `evaluate`, in one dtype."""
     left, right, a, y0, y1, y2 = _pieces(x, coefficients)
     width = right - left  # in x's own precision, so that u = 1 exactly at the right knot
     u = ((x - left) / width).clamp(0, 1)
@@ -86,9 +88,9 @@ def value_and_slope(x: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _Curve(torch.autograd.Function):
-    """g(x) with its slope computed along the way: backward is one multiplication.
+    """g(x) with its slope computed in the forward pass, so that the backward pass is one multiplication.
 
-    Where backward is to be differentiated itself, the slope is computed anew, with a graph.
+    If the backward pass itself is to be differentiated, the slope is computed again, with a graph.
     """
 
     @staticmethod
@@ -110,10 +112,10 @@ class _Curve(torch.autograd.Function):
 
 
 def evaluate(x: Tensor, coefficients: Tensor) -> Tensor:
-    """g(x), elementwise; differentiable in x.
+    """Return g(x), elementwise; differentiable in x.
 
     Args:
-        x: any shape, float32 or float64, values in [0, 1] (outside: the end's value).
+        x: any shape, float32 or float64, values in [0, 1] (outside: the value at the end).
         coefficients: (K, 6) from `prepare`, on x's device; used in x's dtype.
 
     Returns:

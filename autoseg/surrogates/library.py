@@ -1,4 +1,4 @@
-"""Search spaces and known losses by name: reads `search_spaces/*.yaml`, which are data."""
+"""Reads search spaces and known losses by name from `search_spaces/*.yaml`."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class KnownLoss:
     """A loss with curves that comes with autoseg.
 
     Attributes:
-        metric: whose surrogate it is.
+        metric: the metric that it is a surrogate of.
         control_points: decoded coordinates of `space`, see `SearchSpace.decode`.
         stem: the space's name without the metric.
-        origin: who found it, where.
+        origin: who found it, and where.
     """
 
     metric: str
@@ -37,18 +37,18 @@ class KnownLoss:
 
     @property
     def space(self) -> SearchSpace:
-        """The space whose curves it has."""
+        """The space of its curves."""
         return build_space(self.stem, metric=self.metric)
 
 
 def space_names() -> dict[str, str]:
-    """{name: one line} of the spaces that come with autoseg; each fits any metric."""
+    """Return {name: one line} of the spaces that come with autoseg; each fits any metric."""
     return {name: str(_read_packaged(name)["summary"]) for name in _packaged()}
 
 
 @cache
 def _packaged() -> tuple[str, ...]:
-    """Names of the spaces that come with autoseg."""
+    """Return the names of the spaces that come with autoseg."""
     return tuple(name for name in _files() if "losses" not in _read_packaged(name))
 
 
@@ -81,13 +81,13 @@ def build_space(
     parameterization: Family | None = None,
     metric: str | None = None,
 ) -> SearchSpace:
-    """A search space by name.
+    """Build a search space by name.
 
     Args:
         name: a metric ("miou": the paper's space of that metric), a space and metric ("paper-miou"), a space
             ("default", with `metric`), or the path of a .yaml file (with `metric`).
         parameterization: "bezier" or "linear" instead of the space's own.
-        metric: what a space without a metric in its name is for.
+        metric: the metric of a space that has none in its name.
 
     Raises:
         InputError: unknown name, malformed file, or a value out of range.
@@ -115,7 +115,7 @@ def build_space(
 
 
 def _mapping(data: dict[str, Any], key: str, where: str) -> dict[str, Any]:
-    """What stands under a key, which may be left out or empty."""
+    """Return the mapping under a key, which may be missing or empty."""
     found = data.get(key) or {}
     if not isinstance(found, dict):
         raise InputError(f"{key} of search space {where}", "a mapping", repr(found))
@@ -139,7 +139,7 @@ def _scalars(fields: dict[str, Any], where: str) -> tuple[Scalar, ...]:
 
 
 def _find(name: str, metric: str | None) -> tuple[dict[str, Any], str, str]:
-    """(content, stem, metric) of a space's name."""
+    """Return (content, stem, metric) for a space's name."""
     if not isinstance(name, str):
         raise InputError("space", "a name or the path of a .yaml file", repr(name))
     if name.endswith((".yaml", ".yml")):
@@ -169,7 +169,7 @@ def _needed(metric: str | None, name: str) -> str:
 
 @cache
 def known_losses() -> dict[str, KnownLoss]:
-    """{"asl2021/miou": …, "camvid/miou": …}: those of the paper's release, and those that autoseg found."""
+    """Return {"asl2021/miou": …, "camvid/miou": …}: the losses of the paper's release, and those that autoseg found."""
     sources = {name: _read_packaged(name) for name in _files() if name not in _packaged()}
     return {
         f"{source}/{name}": KnownLoss(of["metric"], tuple(of["control_points"]), data["space"], data["summary"])

@@ -1,6 +1,6 @@
-"""Reads a metric's formula with softmax and curves: AND(a, b) = g(a) g(b), OR(a, b) = g(a) + g(b) - g(a) g(b).
+"""Evaluates a metric's formula with softmax and curves: AND(a, b) = g(a) g(b), OR(a, b) = g(a) + g(b) - g(a) g(b).
 
-Labels are 0 or 1 and enter as themselves. Totals that pair the prediction with the label touch only the label's
+Labels are 0 or 1 and are used unchanged. Totals of a prediction and a label only need the label's
 own class: S(g(p) AND y) gathers one channel, and S(p OR y) = S(g(p)) - S(g(p) y) + S(y).
 """
 
@@ -43,7 +43,7 @@ class CurveLogic(MapLogic):
     # ------------------------------------------------------------------------------------ planes
 
     def _dense(self, plane: Plane) -> Tensor:
-        """(N, C, H, W) of a plane, soft or hard, in the dtype of the probabilities."""
+        """Return a plane as (N, C, H, W), soft or hard, in the dtype of the probabilities."""
         if plane not in self._dense_cache:
             self._dense_cache[plane] = self._make_dense(plane)
         return self._dense_cache[plane]
@@ -75,7 +75,7 @@ class CurveLogic(MapLogic):
         return a + b - a * b
 
     def _pooled(self, plane: Plane) -> Tensor:
-        """Erosion and dilation: minimum and maximum over windows."""
+        """Return an eroded or dilated plane: minimum or maximum over windows."""
         inner = self._dense(plane.args[0])
         if plane.op == "dilate":
             return _max_pool(inner, plane.px)
@@ -88,7 +88,7 @@ class CurveLogic(MapLogic):
     # ------------------------------------------------------------------------------------ totals
 
     def total(self, a: Plane, within: Plane | Region | None = None, void: bool = False) -> Tensor:
-        """Float totals, see `Logic.total`; gradients flow to the probabilities."""
+        """Return float totals, see `Logic.total`; gradients flow to the probabilities."""
         if isinstance(within, Plane):
             return self._total_product(a, within, void)
         selected = self._selected(within, void)
@@ -109,7 +109,7 @@ class CurveLogic(MapLogic):
         return everywhere - hits + self._count(classes, None).to(self._sum_dtype)
 
     def _total_product(self, a: Plane, b: Plane, void: bool) -> Tensor:
-        """S(a b), class by class."""
+        """Return S(a b), class by class."""
         selected = self._selected(None, void)
         if not b.soft and b.op != "dilate":
             a, b = b, a
@@ -122,7 +122,7 @@ class CurveLogic(MapLogic):
 
     @staticmethod
     def _soft_and_map(a: Plane) -> tuple[Plane, Plane] | None:
-        """(soft operand, hard operand) of an AND or OR between a prediction and a class map."""
+        """Return (soft operand, hard operand) of an AND or OR between a prediction and a class map, else None."""
         if a.op not in ("and", "or") or a.args[0].soft == a.args[1].soft:
             return None
         soft, hard = a.args if a.args[0].soft else a.args[::-1]
@@ -130,17 +130,17 @@ class CurveLogic(MapLogic):
 
     @staticmethod
     def _own(dense: Tensor, classes: Tensor) -> Tensor:
-        """(N, H, W): at each pixel the value of its own class (class 0's where it has none)."""
+        """Return (N, H, W): at each pixel the value of its own class (class 0's if it has none)."""
         return dense.gather(1, classes.clamp_min(0).unsqueeze(1)).squeeze(1)
 
     def _sum_by_class(self, values: Tensor, classes: Tensor) -> Tensor:
-        """(N, H, W) summed per class (and image), in float64."""
+        """Sum (N, H, W) per class (and image), in float64."""
         bins = values.new_zeros(self._n_bins(), dtype=self._sum_dtype)
         flat = values.reshape(-1).to(self._sum_dtype)
         return self._shape(bins.index_add(0, self._bins(classes), flat))
 
     def _sum(self, dense: Tensor, selected: Tensor | None) -> Tensor:
-        """(N, C, H, W) summed over pixels (and images)."""
+        """Sum (N, C, H, W) over pixels (and images)."""
         if selected is not None:
             dense = dense * selected.unsqueeze(1)
         per_image = dense.sum((2, 3)).to(self._sum_dtype)
@@ -148,7 +148,10 @@ class CurveLogic(MapLogic):
 
 
 def _max_pool(x: Tensor, px: int) -> Tensor:
-    """Maximum over squares of side 2*px+1, (N, K, H, W); separable, the border ignored, with torch's gradient."""
+    """Return the maximum over squares of side 2*px+1, (N, K, H, W).
+
+    Separable, the border ignored, with torch's gradient.
+    """
     if px == 0:
         return x
     rows = F.max_pool2d(x, (1, 2 * px + 1), 1, (0, px))

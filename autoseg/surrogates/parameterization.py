@@ -1,4 +1,4 @@
-"""The freedom of one curve, or of one number beside the curves: which numbers describe it, and what they stand for."""
+"""The numbers that describe one curve, or one scalar beside the curves, and their meaning."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from autoseg.errors import InputError
 from autoseg.kinds import CheckedArguments
 from autoseg.surrogates import curves
 
-MOST_PIECES = 1000  # a space in a card or a run's file may ask for any number of points
+MOST_PIECES = 1000  # limit, since a card or a run's file may come from anybody
 Family = Literal["bezier", "linear"]
 
 
 @dataclass(frozen=True)
 class CurveSpec(CheckedArguments):
-    """The freedom of one curve."""
+    """The degrees of freedom of one curve."""
 
     family: Family = "bezier"  # "bezier" (piecewise quadratic) or "linear"
     pieces: int = 2  # Bezier pieces K (2K-1 free points) or line segments M (M-1 free points)
@@ -34,22 +34,22 @@ class CurveSpec(CheckedArguments):
 
     @property
     def points(self) -> int:
-        """Free interior points m."""
+        """The number m of free interior points."""
         return 2 * self.pieces - 1 if self.family == "bezier" else self.pieces - 1
 
     @property
     def dim(self) -> int:
-        """Numbers that describe the curve."""
+        """The number of numbers that describe the curve."""
         return 2 * self.points + (0 if self.truth_table else 2)
 
     def names(self, curve: str) -> list[str]:
-        """Names of those numbers: "and.p1.x" and so on."""
+        """Return the names of those numbers: "and.p1.x" and so on."""
         names = [f"{curve}.p{i + 1}.{axis}" for i in range(self.points) for axis in "xy"]
         return names if self.truth_table else [*names, f"{curve}.y0", f"{curve}.y1"]
 
     @property
     def identity(self) -> np.ndarray:
-        """Raw numbers, (dim,), of the curve g(x) = x: points evenly spaced."""
+        """The raw numbers, (dim,), of the curve g(x) = x: points evenly spaced."""
         m = self.points
         step = 1.0 / np.arange(m + 1, 1, -1)  # by remaining range: 1/(m+1), 1/m, …, 1/2
         even = np.arange(1, m + 1) / (m + 1)
@@ -57,7 +57,7 @@ class CurveSpec(CheckedArguments):
         return pairs if self.truth_table else np.concatenate([pairs, [0.0, 1.0]])
 
     def decode(self, raw: np.ndarray) -> np.ndarray:
-        """Raw numbers (…, dim) in [0, 1] to coordinates (…, dim): each by the range that remains above the last.
+        """Turn raw numbers (…, dim) in [0, 1] into coordinates (…, dim): each is a share of the range above the last.
 
         B_1 = θ_1, B_i = B_{i-1} + θ_i (1 - B_{i-1}) (the release's `autoloss_ppo_bezier.py`).
         """
@@ -75,7 +75,7 @@ class CurveSpec(CheckedArguments):
         return out
 
     def encode(self, decoded: np.ndarray) -> np.ndarray:
-        """Inverse of `decode`; where no range remains, the raw number is 0."""
+        """Turn coordinates into raw numbers, the inverse of `decode`; where no range remains, the raw number is 0."""
         raw = np.array(decoded, dtype=np.float64)
         low_y, high_y = self._end_ordinates(decoded)
         if not self.truth_table and self.monotone:
@@ -90,18 +90,21 @@ class CurveSpec(CheckedArguments):
         return np.clip(raw, 0.0, 1.0)
 
     def _end_ordinates(self, decoded: np.ndarray) -> tuple[Any, Any]:
-        """At x = 0 and x = 1; each (…) or one number."""
+        """Return the ordinates at x = 0 and x = 1; each (…) or one number."""
         return (0.0, 1.0) if self.truth_table else (decoded[..., -2], decoded[..., -1])
 
     def coefficients(self, decoded: np.ndarray, max_slope: float = float("inf")) -> Tensor:
-        """Coordinates (dim,) to what `curves.evaluate` takes, (K, 6) float64; `max_slope` as in `curves.prepare`."""
+        """Turn coordinates (dim,) into the argument of `curves.evaluate`, (K, 6) float64.
+
+        `max_slope` as in `curves.prepare`.
+        """
         y0, y1 = self._end_ordinates(decoded)
         inner = decoded[: 2 * self.points].reshape(-1, 2)
         knots = torch.from_numpy(np.vstack([[0.0, y0], inner, [1.0, y1]]))
         return curves.prepare(knots if self.family == "bezier" else curves.linear_knots(knots), max_slope)
 
     def check(self, decoded: np.ndarray, curve: str) -> None:
-        """Raises `InputError` unless (dim,) are coordinates this curve may have."""
+        """Raise `InputError` unless (dim,) are coordinates this curve may have."""
         inner = decoded[: 2 * self.points].reshape(-1, 2)
         ends = decoded[2 * self.points :]
         if not np.isfinite(decoded).all() or (decoded < 0).any() or (decoded > 1).any():
@@ -122,10 +125,10 @@ def _share(part: np.ndarray, whole: Any) -> np.ndarray:
 class Scalar(CheckedArguments):
     """A number beside the curves: an option of a hand-made loss, or a weight of a sum."""
 
-    name: str  # as the space's loss names it
+    name: str  # its name in the space's loss
     low: float = 0.0  # value of raw 0
-    high: float = 1.0  # value of raw 1; in between evenly
-    start: float | None = None  # where a search begins, beside the identity curves; None for the middle
+    high: float = 1.0  # value of raw 1; linear in between
+    start: float | None = None  # value at which a search starts, with the identity curves; None for the middle
 
     def __post_init__(self) -> None:
         if not (np.isfinite([self.low, self.high]).all() and self.low < self.high):
@@ -135,5 +138,5 @@ class Scalar(CheckedArguments):
 
     @property
     def identity(self) -> float:
-        """Raw number of the start."""
+        """The raw number of the start."""
         return 0.5 if self.start is None else (self.start - self.low) / (self.high - self.low)

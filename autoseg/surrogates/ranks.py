@@ -1,12 +1,12 @@
 """Totals over all ranks of a distributed training, with the gradient that DistributedDataParallel expects.
 
-A surrogate is a ratio of totals. Where each GPU divides its own totals, the mean of those ratios is another
+A surrogate is a ratio of totals. If each GPU divided its own totals, the mean of those ratios would be another
 metric, nearer to an average over images the smaller the batch per GPU. So totals are added up first.
 
 The gradient. With S = sum_r S_r over W ranks, every rank has the same loss L(S), and the gradient of the
-weights is sum_r L'(S) dS_r/dw. DistributedDataParallel averages what the ranks computed, (1/W) sum_r G_r, so each rank
-must contribute G_r = W L'(S) dS_r/dw: the sum passes forward, and its backward pass multiplies by W. No
-communication is needed there, because L'(S) is the same on all ranks; that holds as long as what is done with S
+weights is sum_r L'(S) dS_r/dw. DistributedDataParallel averages the gradients of the ranks, (1/W) sum_r G_r, so each
+rank must contribute G_r = W L'(S) dS_r/dw: the forward pass sums, and the backward pass multiplies by W. No
+communication is needed there, because L'(S) is the same on all ranks; that holds as long as the computation after S
 does not depend on the rank.
 """
 
@@ -32,28 +32,28 @@ class _Total(torch.autograd.Function):
 
 
 def is_distributed() -> bool:
-    """Whether this process is one of several ranks."""
+    """Return whether this process is one of several ranks."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def total_over_ranks(value: Tensor) -> Tensor:
-    """The sum of a tensor over all ranks; the tensor itself where there is one rank.
+    """Return the sum of a tensor over all ranks; the tensor itself if there is one rank.
 
     Args:
-        value: of any shape, the same on all ranks. Gradients flow; see the module's text for their factor.
+        value: any shape, the same on all ranks. Gradients flow; see the module's text for their factor.
     """
     total: Tensor = _Total.apply(value) if is_distributed() else value
     return total
 
 
 def rows_of_ranks(value: Tensor) -> Tensor:
-    """The rows of all ranks below each other, for what is kept per image.
+    """Concatenate the rows of all ranks, for values per image.
 
     Args:
         value: (N, ...), of the same shape on all ranks. Gradients flow as in `total_over_ranks`.
 
     Returns:
-        (W N, ...), rank by rank; the tensor itself where there is one rank.
+        (W N, ...), rank by rank; the tensor itself if there is one rank.
     """
     if not is_distributed():
         return value

@@ -63,7 +63,7 @@ class SoftLabelLogic(CurveLogic):
         return super()._make_dense(plane)
 
     def _pair(self, plane: Plane) -> Tensor:
-        """AND or OR of a prediction x and a label y (or of two labels: minimum, maximum)."""
+        """Return AND or OR of a prediction x and a label y (or of two labels: minimum, maximum)."""
         a, b = plane.args
         if not a.soft and not b.soft:
             pick = torch.minimum if plane.op == "and" else torch.maximum
@@ -79,7 +79,7 @@ class SoftLabelLogic(CurveLogic):
         return y + rest * evaluate(share, curve)
 
     def total(self, a: Plane, within: Plane | Region | None = None, void: bool = False) -> Tensor:
-        """Float totals, see `Logic.total`."""
+        """Return float totals, see `Logic.total`."""
         dense = self._dense(a)
         if isinstance(within, Plane):
             return self._sum(dense * self._dense(within), self._selected(None, void))

@@ -1,8 +1,8 @@
-"""Search spaces: which numbers a controller chooses, and how they become curves.
+"""Search spaces: the numbers that a controller chooses, and how they become curves.
 
 A controller sees raw θ in [0, 1]^d. `SearchSpace` is the only place that knows what the numbers mean: it decodes
 them to the points of curves, one curve after the other, each as x1, y1, x2, y2, … of its free points. Spaces are
-data (`search_spaces/*.yaml`), bound to a metric whose formula says which curves there are.
+data (`search_spaces/*.yaml`), bound to a metric whose formula determines the curves.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from autoseg.surrogates.parameterization import CurveSpec, Scalar
 
 _PLACEHOLDER = re.compile(r"\{(1-)?(\w+)\}")  # {a} or {1-a} in a space's loss
 Absent = Literal["include", "skip"]
-MANY = 256  # classes that a formula is read with, which may name some by their number
-SCORE_MAX_SLOPE = 100.0  # a class that scores 0 is pulled up at most this hard (about that of -log(score + .001))
+MANY = 256  # number of classes with which a formula is traced; it may refer to some by their index
+SCORE_MAX_SLOPE = 100.0  # largest slope at a class score of 0 (about that of -log(score + .001))
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class SearchSpace(CheckedArguments):
 
     Attributes:
         name: "paper-miou", "default-biou", …
-        metric: as users type it; a sum has the curves of each of its terms.
-        curve: freedom of every AND and OR curve.
-        score: freedom of the score curve, None for none (the paper). Its ends are always fixed.
+        metric: the metric's name, or a sum, which has the curves of each of its terms.
+        curve: degrees of freedom of every AND and OR curve.
+        score: degrees of freedom of the score curve, None for none (the paper). Its ends are always fixed.
         shared: one curve per operation for all its operands.
-        absent: "include" averages over all classes (the paper's release), "skip" over those the batch's labels have.
-        loss: what is trained with: "surrogate", or a sum of hand-made losses with "surrogate" among them or without,
-            and {name} or {1-name} where a scalar stands: "{a}*ce+{1-a}*surrogate". It names no file: a card is whole.
+        absent: "include" averages over all classes (the paper's release), "skip" over those in the batch's labels.
+        loss: the loss to train with: "surrogate", or a sum of hand-made losses with or without "surrogate",
+            and {name} or {1-name} for a scalar: "{a}*ce+{1-a}*surrogate". It may not name a file: a card is complete.
         scalars: those numbers, last in θ.
     """
 
@@ -64,7 +64,7 @@ class SearchSpace(CheckedArguments):
 
     @cached_property
     def curves(self) -> dict[str, CurveSpec]:
-        """Every curve in the order of θ: AND and OR of each term, then the score curves; none without a surrogate."""
+        """Every curve in the order of θ: AND and OR of each term, then the score curves; empty without a surrogate."""
         if not self.has_surrogate:
             return {}
         terms = [name for _, name in metrics.parse(self.metric)]
@@ -74,11 +74,11 @@ class SearchSpace(CheckedArguments):
         return out
 
     def qualified(self, term: str, curve: str) -> str:
-        """A curve's name within the space: with its term in front where the metric is a sum."""
+        """Return a curve's name within the space: if the metric is a sum, with its term in front."""
         return curve if len(metrics.parse(self.metric)) == 1 else f"{term}.{curve}"
 
     def keys(self, term: str) -> dict[tuple[str, str], str]:
-        """{(operation, operand): curve name} of one term of the metric, read off its formula."""
+        """Return {(operation, operand): curve name} for one term of the metric, from its formula."""
         metric = metrics.build_metric(term, num_classes=MANY)
         assert isinstance(metric, metrics.Metric)
         found = curves_of(metric.sums, self.shared, MANY)
@@ -86,7 +86,7 @@ class SearchSpace(CheckedArguments):
 
     @property
     def dim(self) -> int:
-        """Length d of θ."""
+        """The length d of θ."""
         return sum(spec.dim for spec in self.curves.values()) + len(self.scalars)
 
     @property
@@ -96,18 +96,20 @@ class SearchSpace(CheckedArguments):
 
     @property
     def names(self) -> list[str]:
-        """Names of θ's numbers."""
+        """The names of θ's numbers."""
         curves = [n for curve, spec in self.curves.items() for n in spec.names(curve)]
         return curves + [scalar.name for scalar in self.scalars]
 
     @property
     def identity(self) -> np.ndarray:
-        """(d,) float64 raw θ whose curves are all g(x) = x, the metric's plain soft form; scalars at their start."""
+        """The raw θ, (d,) float64, with all curves g(x) = x, the metric's plain soft form, and scalars at their
+        start.
+        """
         scalars = np.array([scalar.identity for scalar in self.scalars])
         return np.concatenate([*(spec.identity for spec in self.curves.values()), scalars])
 
     def split(self, theta: np.ndarray) -> dict[str, np.ndarray]:
-        """(…, d) into {curve: (…, its dim)}, scalars left out."""
+        """Split (…, d) into {curve: (…, its dim)}, without the scalars."""
         out, at = {}, 0
         for curve, spec in self.curves.items():
             out[curve] = theta[..., at : at + spec.dim]
@@ -115,7 +117,7 @@ class SearchSpace(CheckedArguments):
         return out
 
     def check_theta(self, theta: Any) -> np.ndarray:
-        """As float64 array (…, d); raises `InputError` for a wrong length or numbers outside [0, 1]."""
+        """Return θ as a float64 array (…, d); raise `InputError` for a wrong length or numbers outside [0, 1]."""
         array = _numbers(theta, "theta")
         if array.ndim == 0 or array.shape[-1] != self.dim:
             raise InputError("theta", f"{self.dim} numbers for space {self.name}", f"shape {array.shape}")
@@ -124,7 +126,9 @@ class SearchSpace(CheckedArguments):
         return array
 
     def decode(self, theta: Any) -> Any:
-        """Raw θ (d,) or (n, d) to coordinates of the same shape; a tensor stays one, all else becomes float64 numpy.
+        """Turn raw θ (d,) or (n, d) into coordinates of the same shape.
+
+        A tensor stays one, all else becomes float64 numpy.
 
         Raises:
             InputError: wrong length, or numbers outside [0, 1].
@@ -136,33 +140,33 @@ class SearchSpace(CheckedArguments):
         return torch.as_tensor(out).to(theta) if isinstance(theta, Tensor) else out
 
     def encode(self, decoded: Any) -> np.ndarray:
-        """Coordinates (d,) or (n, d) back to raw θ."""
+        """Turn coordinates (d,) or (n, d) back into raw θ."""
         array = np.asarray(decoded, dtype=np.float64)
         parts = self.split(array)
         scalars = [(array[..., i : i + 1] - s.low) / (s.high - s.low) for i, s in self._places()]
         return np.concatenate([*(spec.encode(parts[c]) for c, spec in self.curves.items()), *scalars], axis=-1)
 
     def _places(self) -> list[tuple[int, Scalar]]:
-        """Where in θ each scalar stands."""
+        """Return each scalar with its index in θ."""
         return list(enumerate(self.scalars, start=self.dim - len(self.scalars)))
 
     def scalar_values(self, theta: Any) -> dict[str, float]:
-        """{name: value} of the scalars of one raw θ (d,)."""
+        """Return {name: value} of the scalars of one raw θ (d,)."""
         decoded = self.decode(self.check_theta(theta))
         return {scalar.name: float(decoded[i]) for i, scalar in self._places()}
 
     def loss_text(self, theta: Any) -> str:
-        """The space's loss with the scalars of θ (d,) filled in."""
+        """Return the space's loss with the scalars of θ (d,) filled in."""
         values = self.scalar_values(theta)
         fill = {True: lambda v: 1 - v, False: lambda v: v}
         return _PLACEHOLDER.sub(lambda m: repr(round(fill[bool(m[1])](values[m[2]]), 12)), self.loss)
 
     def curves_only(self) -> SearchSpace:
-        """The same curves without the scalars and what is mixed with them."""
+        """Return a space with the same curves, without the scalars and the losses mixed with them."""
         return replace(self, loss="surrogate", scalars=())
 
     def check_decoded(self, decoded: Any) -> np.ndarray:
-        """Coordinates, flat (d,) or {curve: (m, 2)}, as a checked float64 array (d,)."""
+        """Return coordinates, flat (d,) or {curve: (m, 2)}, as a checked float64 array (d,)."""
         if isinstance(decoded, dict):
             if set(decoded) != set(self.curves):
                 raise InputError("control_points", "curves " + ", ".join(self.curves), ", ".join(decoded))
@@ -176,12 +180,12 @@ class SearchSpace(CheckedArguments):
         return array
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data that `from_dict` reads back."""
+        """Return plain data that `from_dict` reads back."""
         return {**asdict(self), "scalars": [asdict(scalar) for scalar in self.scalars]}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> SearchSpace:
-        """Reads `to_dict`'s form.
+        """Read the form of `to_dict`.
 
         Raises:
             InputError: missing or unknown keys, or values out of range.
@@ -200,7 +204,7 @@ class SearchSpace(CheckedArguments):
             raise InputError("space", "the fields of a search space", f"a problem with {error}") from None
 
     def bound_to(self, metric: str) -> SearchSpace:
-        """The same freedom for another metric."""
+        """Return the same degrees of freedom for another metric."""
         return replace(self, metric=metric)
 
 
