@@ -1,7 +1,7 @@
-"""The totals of a metric's formula over hard labels, in one pass over the logits instead of an operation at a time.
+"""The totals of a metric's formula over hard labels, in one pass over the logits instead of one pass per operation.
 
-A formula is traced once: which totals it asks for (`trace`), sorted by who computes them (`formula_plan`) into what one
-pass does (`passes`); where a metric is one ratio of its totals (`ratios`), a kernel has the loss too. `reading` has
-those of a batch computed by `cpu/` or `gpu/`. Both save little beside the logits, and compute the rest again in
-backward; their gradient can be taken once (`first_order`).
+A formula is traced once: `trace` lists the totals it needs, `formula_plan` sorts them by the code that computes them
+into the work of one pass (`passes`); where a metric is one ratio of its totals (`ratios`), a kernel computes the loss
+too. `reading` has `cpu/` or `gpu/` compute the totals of a batch. Both save little besides the logits, and recompute
+the rest in the backward pass; their gradient cannot be differentiated again (`first_order`).
 """

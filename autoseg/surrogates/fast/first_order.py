@@ -1,7 +1,7 @@
-"""Gradients that can be taken once: differentiated again, they say so and name what can be.
+"""Gradients that cannot be differentiated again: an attempt raises an error that names the alternative.
 
-torch's own `once_differentiable` notices only where the gradient handed to backward has a graph itself. That of a loss
-linear in its totals (mAcc, gAcc) has none: its second derivatives would be 0 without a word.
+torch's own `once_differentiable` only notices it if the gradient given to backward has a graph itself. That of a loss
+linear in its totals (mAcc, gAcc) has none: its second derivatives would silently be 0.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 def once(backward: Callable[..., tuple[Tensor | None, ...]]) -> Callable[..., Any]:
-    """Decorator for the backward of a function of logits, computed without a graph.
+    """Decorate the backward of a function of logits, which is computed without a graph.
 
     Its first result is the gradient in the logits, which are its first saved tensor; the others are None.
     """

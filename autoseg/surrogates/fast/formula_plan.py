@@ -1,4 +1,4 @@
-"""How the totals of a formula are computed for any batch, and by whom: planned once, not once a batch."""
+"""Plans how the totals of a formula are computed, and by which code; done once per formula, not once per batch."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from autoseg.surrogates.fast.passes import Pass
 from autoseg.surrogates.fast.ratios import Ratio, ratio_of
 from autoseg.surrogates.fast.trace import Formula, TotalCall, is_map, replay, trace
 
-Key = tuple[str, str]  # of a curve: operation and operand
+Key = tuple[str, str]  # key of a curve: operation and operand
 PLAIN: Key = ("", "")  # g(x) = x
 
 
 class PixelSet(NamedTuple):
-    """Pixels of any batch: `passes.Pixels` with what its tensors are made from.
+    """Pixels of any batch: `passes.Pixels` as planes and regions, from which its tensors are computed.
 
-    A plane of the labels has no class where they are void, so that whether void ones count makes no difference.
+    A plane of the labels has no class where they are void, so it does not matter whether void pixels count.
     """
 
     ids: Plane | None
@@ -31,14 +31,14 @@ class PixelSet(NamedTuple):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a total is made: a result of the pass, less another one, and a count of pixels by class."""
+    """How a total is computed: a result of the pass, minus another one, plus a count of pixels by class."""
 
     at: int | None = None
     less: int | None = None
     count: PixelSet | None = None
 
     def of(self, found: Sequence[Tensor], counted: Callable[[PixelSet], Tensor]) -> Tensor:
-        """The total; `found` are the results of the pass."""
+        """Return the total; `found` are the results of the pass."""
         if self.at is None:
             assert self.count is not None
             return counted(self.count)
@@ -48,20 +48,20 @@ class Recipe:
 
 
 class FormulaPlan:
-    """A formula (a metric's `sums`) read once.
+    """The plan of a formula (a metric's `sums`), which is traced once.
 
     Args:
-        formula: what is read.
-        kernels: whether kernels take the pass (`gpu.launches`), which know more kinds of totals.
+        formula: the formula.
+        kernels: whether kernels run the pass (`gpu.launches`), which compute more kinds of totals.
         num_classes: C.
 
     Attributes:
         calls: its totals, in order.
-        work: the pass, of any batch.
-        recipes: how each total is made; None: it is not pointwise.
-        names: the place of each of the formula's results among `calls`; None: it computes with them.
+        work: the pass, for any batch.
+        recipes: how each total is computed; None: it is not pointwise.
+        names: the index in `calls` of each of the formula's results; None: the formula computes with them.
         layout: the pass as kernels compute it, once that is known.
-        ratio: what the results come to in kernels too; None: they do not, see `plan_formula`.
+        ratio: the ratio that kernels can compute from the results; None: there is none, see `plan_formula`.
     """
 
     layout: Layout[Key, PixelSet] | None = None
@@ -75,14 +75,17 @@ class FormulaPlan:
         self.recipes = [self._counting(each) or self._pointwise(each) for each in self.calls]
 
     def answer(self, totals: Sequence[Tensor]) -> Sums:
-        """What the formula makes of its totals."""
+        """Return the formula's results, given its totals."""
         if self.names is None:
             return replay(self.formula, totals)
         return {name: totals[at] for name, at in self.names.items()}
 
     @property
     def places(self) -> dict[str, int] | None:
-        """Where the formula's results are among those of the pass; None: they are made of several, or not by it."""
+        """The indices of the formula's results among those of the pass.
+
+        None if one combines several or is not computed by it.
+        """
         found = {}
         for name, at in (self.names or {}).items():
             recipe = self.recipes[at]
@@ -92,7 +95,7 @@ class FormulaPlan:
         return found or None
 
     def _counting(self, call: TotalCall) -> Recipe | None:
-        """A total of labels alone; None: it is not."""
+        """Return the recipe of a total of labels alone, else None."""
         if call.soft or isinstance(call.within, Plane) or call.plane.op == "dilate":
             return None
         where = PixelSet(call.plane, call.within)
@@ -101,7 +104,7 @@ class FormulaPlan:
         return self._counts[where] if self.kernels else Recipe(count=where)
 
     def _pointwise(self, call: TotalCall) -> Recipe | None:
-        """Adds what a total needs to the pass. None: it is not pointwise."""
+        """Add a total to the pass and return its recipe; None if it is not pointwise."""
         a, within = call.plane, call.within
         if isinstance(within, Plane):
             if {a.op, within.op} <= {"pred"} or "pred" not in (a.op, within.op):
@@ -125,7 +128,7 @@ class FormulaPlan:
 
 
 def plan_formula(metric: Metric, kernels: bool) -> FormulaPlan:
-    """The plan of a metric's formula, and the ratio that its score is."""
+    """Return the plan of a metric's formula, with the ratio that its score is, if it is one."""
     plan = FormulaPlan(metric.sums, kernels, metric.options.num_classes)
     if kernels and not metric.per_image and plan.places is not None:
         counts = [at for own in plan.work.own for curve, at in own.curves if curve is None]

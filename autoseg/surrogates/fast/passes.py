@@ -1,12 +1,13 @@
-"""What one pass over the logits computes, whoever runs it: `cpu.fused`, `cpu.native_pass` or `gpu.launches`.
+"""The work of one pass over the logits, for any of the codes that run it: `cpu.fused`, `cpu.native_pass`,
+`gpu.launches`.
 
 Three kinds of total cover every formula whose prediction planes are not eroded or dilated:
 
     everywhere: T[n, c] = sum over pixels i that count of g(p_c(n, i)),
     own:        T[n, c] = sum over pixels i of class c of g(p_c(n, i)),
-    counts:     T[n, c] = how many pixels of class c there are,
+    counts:     T[n, c] = number of pixels of class c,
 
-since S(p AND y) = own(gA) and S(p OR y) = everywhere(gO) - own(gO) + counts. Kernels are given the latter as one total:
+since S(p AND y) = own(gA) and S(p OR y) = everywhere(gO) - own(gO) + counts. Kernels get the latter as one total:
 everywhere, but 1 instead of g(p_c) where c is the pixel's own class.
 """
 
@@ -22,13 +23,15 @@ from torch import Tensor
 
 from autoseg.metrics.maps import NO_CLASS
 
-CurveT = TypeVar("CurveT")  # coefficients (K, 6), see `curves.prepare`; of a pass that knows no batch their key
-PixelsT = TypeVar("PixelsT", bound=Any)  # `Pixels`; of a pass that knows no batch what they are of it
+CurveT = TypeVar("CurveT")  # coefficients (K, 6), see `curves.prepare`; in a pass for any batch, their key
+PixelsT = TypeVar("PixelsT", bound=Any)  # `Pixels`; in a pass for any batch, a `PixelSet`
 
 
 @dataclass(frozen=True, eq=False)
 class Pixels:
-    """Pixels that count, and the class of each. Kernels read `ids` and `within`, the other passes what is made of them.
+    """The pixels that count, and the class of each.
+
+    Kernels read `ids` and `within`, the other passes `mask` and `classes`.
 
     Attributes:
         ids: (N, H, W) integer; pixels with an id outside [0, C) do not count. None: all do, and none has a class.
@@ -42,7 +45,7 @@ class Pixels:
 
     @cached_property
     def mask(self) -> Tensor | None:
-        """(N, H, W) bool, None where it is known that all count; on a GPU asking would wait."""
+        """The pixels that count, (N, H, W) bool; None if all are known to count; on a GPU this check would wait."""
         mask = self.within
         if self.ids is not None:
             known = (self.ids >= 0) & (self.ids < self.num_classes)
@@ -51,7 +54,7 @@ class Pixels:
 
     @cached_property
     def classes(self) -> Tensor:
-        """(N, H, W) int64, `NO_CLASS` where a pixel does not count."""
+        """The classes, (N, H, W) int64, `NO_CLASS` where a pixel does not count."""
         assert self.ids is not None
         ids = self.ids.long()
         return ids if self.mask is None else torch.where(self.mask, ids, NO_CLASS)
@@ -59,12 +62,12 @@ class Pixels:
 
 @dataclass(frozen=True, eq=False)
 class Everywhere(Generic[CurveT, PixelsT]):
-    """A total of the first kind.
+    """A total of the kind "everywhere".
 
     Attributes:
         curve: g.
-        pixels: those that count.
-        at: its place among the pass's results.
+        pixels: the pixels that count.
+        at: its index among the pass's results.
         own: pixels that count as 1 in the total of their class, whatever their probability; for kernels only.
     """
 
@@ -76,11 +79,11 @@ class Everywhere(Generic[CurveT, PixelsT]):
 
 @dataclass(frozen=True, eq=False)
 class Own(Generic[CurveT, PixelsT]):
-    """Totals of the other kinds, of the same pixels.
+    """Totals of the kinds "own" and "counts", of the same pixels.
 
     Attributes:
-        pixels: with their classes.
-        curves: (g, place among the pass's results) of each total; for kernels None instead of g: pixels are counted.
+        pixels: the pixels with their classes.
+        curves: (g, index among the pass's results) of each total; for kernels None instead of g: pixels are counted.
     """
 
     pixels: PixelsT
@@ -89,7 +92,7 @@ class Own(Generic[CurveT, PixelsT]):
 
 @dataclass
 class Pass(Generic[CurveT, PixelsT]):
-    """What one pass computes; its results are in the order in which they were added."""
+    """The totals that one pass computes; its results are in the order in which they were added."""
 
     everywhere: list[Everywhere[CurveT, PixelsT]] = field(default_factory=list)
     own: list[Own[CurveT, PixelsT]] = field(default_factory=list)
@@ -102,12 +105,12 @@ class Pass(Generic[CurveT, PixelsT]):
         return len(self.everywhere) + sum(len(own.curves) for own in self.own)
 
     def add_everywhere(self, curve: CurveT, pixels: PixelsT, own: PixelsT | None = None) -> int:
-        """The place of its result."""
+        """Add a total and return the index of its result."""
         self.everywhere.append(Everywhere(curve, pixels, len(self), own))
         return len(self) - 1
 
     def add_own(self, curve: CurveT | None, pixels: PixelsT) -> int:
-        """The place of its result."""
+        """Add a total and return the index of its result."""
         place = len(self)
         group = next((own for own in self.own if own.pixels == pixels), None)
         if group is None:
@@ -117,11 +120,11 @@ class Pass(Generic[CurveT, PixelsT]):
         return place
 
     def of(self, curve: Callable[[CurveT], Tensor], pixels: Callable[[PixelsT], Pixels]) -> Pass[Tensor, Pixels]:
-        """The same pass of a batch; for the passes on a CPU."""
+        """Return the same pass for a batch; for the passes on a CPU."""
         return Pass(
             [Everywhere(curve(each.curve), pixels(each.pixels), each.at) for each in self.everywhere],
             [Own(pixels(own.pixels), [(curve(g), at) for g, at in own.curves if g is not None]) for own in self.own],
         )
 
 
-Bound = Pass[Tensor, Pixels]  # of a batch
+Bound = Pass[Tensor, Pixels]  # a pass for a batch

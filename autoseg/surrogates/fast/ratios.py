@@ -1,4 +1,6 @@
-"""Whether a metric is the mean of one ratio of its totals, so that a kernel can compute it (`gpu.kernels.score`)."""
+"""Finds out whether a metric is the mean of one ratio of its totals, so that a kernel can compute it
+(`gpu.kernels.score`).
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ Row = tuple[float, ...]  # factors of totals
 
 
 class _Sum:
-    """A sum of totals as a formula writes it; what is no sum of totals raises."""
+    """A linear combination of totals, recorded from a formula; operations that leave this form raise."""
 
     def __init__(self, factors: Row, pooled: bool = False) -> None:
         self.factors, self.pooled = factors, pooled
@@ -37,7 +39,7 @@ class _Sum:
         raise TypeError("nobody knows its value")
 
     def sum(self, dim: int, keepdim: bool = False) -> _Sum:
-        """Over the classes."""
+        """Sum over the classes."""
         if dim != -1 or not keepdim or self.pooled:
             raise TypeError("not the sum over the classes")
         return _Sum(self.factors, pooled=True)
@@ -48,9 +50,9 @@ class Ratio:
     """Scores (a T) / (b T) of totals T, and their weights.
 
     Attributes:
-        rows: factors of the totals: a, b, and in the weights; two rows where weights are equal.
+        rows: factors of the totals in a, in b, and in the weights; only two rows if weights are equal.
         pooled: whether totals are added up over the classes first.
-        label: the place of how much of each class the labels have.
+        label: index of the total with the pixels of each class in the labels.
     """
 
     rows: tuple[Row, ...]
@@ -59,13 +61,13 @@ class Ratio:
 
 
 def ratio_of(metric: Metric, places: Mapping[str, int], count: int, counts: Collection[int]) -> Ratio | None:
-    """The ratio that a metric is; None: it is another formula.
+    """Return the ratio that a metric is; None if it is another formula.
 
     Args:
-        metric: its `scores` and `weights` are read with sums instead of numbers.
-        places: of its totals among those of the pass.
-        count: how many totals the pass has.
-        counts: those that are of labels alone.
+        metric: its `scores` and `weights` are called with `_Sum` objects instead of numbers.
+        places: index of each of its totals among those of the pass.
+        count: number of totals of the pass.
+        counts: indices of the totals of labels alone.
     """
     totals = {name: _Sum(tuple(float(at == k) for k in range(count))) for name, at in places.items()}
     noted: list[tuple[_Sum, _Sum]] = []

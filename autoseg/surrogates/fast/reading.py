@@ -1,10 +1,10 @@
-"""Reads a formula like `CurveLogic`, but knows all its totals before it computes any: they come from one pass.
+"""Evaluates a formula like `CurveLogic`, but lists all its totals before it computes any: they come from one pass.
 
 The totals of a formula (`formula_plan`) are of three kinds:
 
 * totals of labels alone are counted (by the kernels too, on a GPU);
-* totals of pointwise functions of the prediction are left to `cpu.fused` or `gpu`;
-* totals that erode or dilate the prediction are left to `cpu.by_channel`.
+* totals of pointwise functions of the prediction are computed by `cpu.fused` or `gpu`;
+* totals that erode or dilate the prediction are computed by `cpu.by_channel`.
 
 The last two have native code too.
 """
@@ -37,7 +37,7 @@ Curves = Mapping[Key, Tensor]
 
 
 def fits(logits: Tensor, labels: Tensor) -> bool:
-    """Whether `FusedLogic` may read this batch: hard labels, not traced, not transformed by functorch.
+    """Return whether `FusedLogic` can evaluate this batch: hard labels, not traced, not transformed by functorch.
 
     On the CPU, or on CUDA by `gpu.launches`.
     """
@@ -48,26 +48,26 @@ def fits(logits: Tensor, labels: Tensor) -> bool:
 
 
 def by_kernels(logits: Tensor) -> bool:
-    """Whether kernels take the pass over logits that fit."""
+    """Return whether kernels run the pass over logits that fit."""
     return logits.device.type == "cuda"
 
 
 @lru_cache(maxsize=8)
 def _identity(device: torch.device) -> Tensor:
-    """Moved there once: in every batch it would wait for the device."""
+    """Return the identity curve on a device; cached, since a transfer in every batch would wait for the device."""
     return IDENTITY.to(device)
 
 
 class FusedLogic(MapLogic):
-    """Soft predictions against hard labels; gives the totals that `CurveLogic` gives.
+    """Soft predictions against hard labels; computes the same totals as `CurveLogic`.
 
     Args:
         logits: (N, C, H, W) float; gradients flow to it.
         labels: (N, H, W) integer; ids outside [0, C) are void.
         curves: coefficients (K, 6) per (operation, operand), see `curves.prepare`.
         per_image: totals are (N, C) instead of (C,).
-        compiled: native code on the CPU (`native_pass`, `native_channels`); no difference elsewhere.
-        ignore: on CUDA, ids that are neither classes nor this one fail an assertion there. None: nobody looks.
+        compiled: use native code on the CPU (`native_pass`, `native_channels`); no effect elsewhere.
+        ignore: on CUDA, ids that are neither classes nor this one fail an assertion there. None: no check.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class FusedLogic(MapLogic):
         self._wide: dict[Plane, list[Tensor]] = {}
 
     def read(self, plan: FormulaPlan) -> Sums:
-        """The totals that a formula makes of prediction and label; gradients flow."""
+        """Return the results of a formula for prediction and label; gradients flow."""
         found = self._by_kernels(plan) if plan.kernels else self._by_blocks(plan)
         if found is None:
             return plan.answer(self._by_reference(plan.calls))
@@ -98,27 +98,33 @@ class FusedLogic(MapLogic):
         )
 
     def _by_blocks(self, plan: FormulaPlan) -> Sequence[Tensor]:
-        """A pass's totals on the CPU."""
+        """Return a pass's totals on the CPU."""
         if not len(plan.work):
             return ()
         work = plan.work.of(self._curve_of, self._pixels_of)
         found = self._kept((native_pass.totals if self._native else totals)(self._logits, work))
-        return found.unbind()  # its gradient is put together once, not one total after the other
+        return found.unbind()  # the gradient is assembled once, not one total after the other
 
     def _by_kernels(self, plan: FormulaPlan) -> Sequence[Tensor] | None:
-        """The same on CUDA; None if the kernels cannot run."""
+        """Return a pass's totals on CUDA; None if the kernels cannot run."""
         launch = self._planned(plan)
         if launch is None or not len(plan.work):
             return None if launch is None else ()
         return launches.totals(self._logits, launch, self._per_image).unbind()
 
     def loss(self, plan: FormulaPlan, score: Score) -> Tensor | None:
-        """1 - score of the totals, 0 if nothing counts, see `gpu.launches.loss`; None if the kernels cannot run."""
+        """Return 1 - score of the totals, 0 if nothing counts, see `gpu.launches.loss`.
+
+        None if the kernels cannot run.
+        """
         launch = self._planned(plan, score)
         return None if launch is None else launches.loss(self._logits, launch, score)
 
     def _planned(self, plan: FormulaPlan, score: Score | None = None) -> Plan | None:
-        """The plan of the pass, whose kernels look at labels on the way if they read them; None if they cannot run."""
+        """Return the plan of the pass, whose kernels also check the labels if they read them.
+
+        None if they cannot run.
+        """
         if plan.layout is None:
             plan.layout = plans.laid_out(
                 plan.work, lambda key: len(self._curve_of(key)), lambda where: where.ids == self.label
@@ -133,7 +139,7 @@ class FusedLogic(MapLogic):
         return plans.planned(structure, list(groups), tuple(curves), self._ignore)
 
     def _others(self, calls: list[TotalCall]) -> list[Tensor]:
-        """Totals that are not pointwise: channel by channel on the CPU, by the reference elsewhere."""
+        """Return the totals that are not pointwise: channel by channel on the CPU, by the reference elsewhere."""
         if not calls:
             return []
         if self._logits.device.type == "cpu":
@@ -148,7 +154,7 @@ class FusedLogic(MapLogic):
         return [logic.total(each.plane, each.within, each.void) for each in calls]
 
     def _kept(self, totals: Tensor) -> Tensor:
-        """(…, N, C), images added up unless they are kept apart."""
+        """Sum (…, N, C) over the images, unless totals are per image."""
         return totals if self._per_image else totals.sum(-2)
 
     # ------------------------------------------------------------------------------------ what a pass is made of
@@ -157,7 +163,7 @@ class FusedLogic(MapLogic):
         return _identity(self._logits.device) if key == PLAIN else self._curves[key]
 
     def _pixels_of(self, where: PixelSet) -> Pixels:
-        """Each once."""
+        """Return the pixels of a set; computed once for each."""
         if where not in self._pixels:
             plane, within = where
             ids = None if plane is None else self._labels if plane == self.label else self._map(plane)
@@ -165,23 +171,25 @@ class FusedLogic(MapLogic):
         return self._pixels[where]
 
     def _mask(self, region: Region) -> Tensor:
-        """In a logic of its own, which forgets the planes on the way: int64, and else kept through the pass."""
+        """Return the mask of a region, by a separate logic whose intermediate int64 planes are freed before the
+        pass.
+        """
         if by_kernels(self._logits) and bands.drawn(region) and checks.draws(self._labels.device, region):
             return bands.band(self._labels, self._classes, region)
         return MapLogic(self._labels, self._classes, self._per_image)._mask(region)
 
     def _mask_of(self, within: Region | None, void: bool) -> Tensor | None:
-        """(N, H, W) bool of the pixels that count, None for all."""
+        """Return (N, H, W) bool of the pixels that count, None for all."""
         return self._pixels_of(PixelSet(None if void else self.label, within)).mask
 
     def _widened(self, plane: Plane) -> list[Tensor]:
-        """A dilated plane of the labels."""
+        """Return a dilated plane of the labels."""
         if plane not in self._wide:
             self._wide[plane] = widened(self._map(plane.args[0]), plane.px, self._classes)
         return self._wide[plane]
 
     def _counted(self, where: PixelSet) -> Tensor:
-        """Pixels of each class, each plane once; for a pass that does not count along."""
+        """Return the pixels of each class, counted once per plane; for a pass that does not count them itself."""
         if where not in self._counts:
             self._counts[where] = self._count(self._pixels_of(where).classes, None).double()
         return self._counts[where]

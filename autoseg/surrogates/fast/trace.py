@@ -1,4 +1,6 @@
-"""Which totals a formula asks for, traced before any is computed, so that one pass over the logits gives them all."""
+"""Traces a formula for the totals it needs, before any is computed, so that one pass over the logits computes them
+all.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ Formula = Callable[[Plane, Plane, Logic], Sums]
 
 @dataclass(frozen=True, eq=False)
 class TotalCall:
-    """One total, the arguments of `Logic.total`."""
+    """The arguments of one call of `Logic.total`."""
 
     plane: Plane
     within: Plane | Region | None
@@ -29,12 +31,12 @@ class TotalCall:
 
 
 def is_map(plane: Plane) -> bool:
-    """Whether the plane is of labels and every pixel in at most one of its classes."""
+    """Return whether the plane is of labels, with at most one of its classes at every pixel."""
     return not plane.soft and plane.op not in ("dilate", "or")
 
 
 class _Recorder(Logic):
-    """Notes every total and replayed with ones, one for each class."""
+    """Records every total and returns ones for it, one for each class."""
 
     def __init__(self, num_classes: int) -> None:
         self._classes = num_classes
@@ -48,7 +50,7 @@ class _Recorder(Logic):
 
 
 class _Replay(Logic):
-    """Gives the totals in the order in which they were traced."""
+    """Returns the totals in the order in which they were traced."""
 
     def __init__(self, totals: Sequence[Tensor]) -> None:
         self._totals = iter(totals)
@@ -58,9 +60,9 @@ class _Replay(Logic):
 
 
 def trace(formula: Formula, num_classes: int) -> tuple[list[TotalCall], dict[str, int] | None]:
-    """The totals that `formula` asks for, in order, and which of them each of its results is, None if it computes.
+    """Return the totals that `formula` needs, in order, and the index of each result among them, None if it computes.
 
-    `metrics.logic.curves_of` reads formulas the same way.
+    `metrics.logic.curves_of` traces formulas the same way.
     """
     recorder = _Recorder(num_classes)
     results = formula(recorder.pred, recorder.label, recorder)
@@ -71,6 +73,6 @@ def trace(formula: Formula, num_classes: int) -> tuple[list[TotalCall], dict[str
 
 
 def replay(formula: Formula, totals: Sequence[Tensor]) -> Sums:
-    """What `formula` makes of the totals it asked for."""
+    """Return the results of `formula`, given its totals."""
     replayed = _Replay(totals)
     return formula(replayed.pred, replayed.label, replayed)

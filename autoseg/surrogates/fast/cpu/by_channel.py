@@ -1,7 +1,7 @@
 """Totals of formulas that erode or dilate the prediction, a few channels of one image at a time.
 
-Every plane is computed class by class, so once softmax is known the channels need each other no more: their
-temporaries are made, summed and forgotten. Backward makes them again and keeps nothing but softmax.
+Every plane is computed class by class, so once softmax is known the channels are independent: their
+temporaries are made, summed and freed. The backward pass makes them again and stores only softmax.
 """
 
 from __future__ import annotations
@@ -26,20 +26,21 @@ from autoseg.surrogates.logic import CurveLogic
 BLOCK = 2**18  # elements of a block, its channels times the image's pixels; one channel at least
 HALF = BITS // 2  # classes in one int32 map, which is read several times as fast as int64
 
-Listed = tuple[Tensor, Tensor, list[int]]  # (M,) pixels, (M,) their classes, and for each of the C where it begins
+Listed = tuple[Tensor, Tensor, list[int]]  # (M,) pixels, (M,) their classes, and the start of each of the C classes
 
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """What is computed.
+    """The totals to compute, and their inputs.
 
     Attributes:
         calls: the totals.
         labels: (N, H, W), which backward reads again.
         curves: coefficients (K, 6) per (operation, operand), see `curves.prepare`.
-        map: (N, H, W) class map of a plane of the labels.
-        widened: a dilated plane of the labels, see `bits.widened`.
-        selected: (N, H, W) bool of the pixels that count, given a region and whether void ones do; None for all.
+        map: returns the (N, H, W) class map of a plane of the labels.
+        widened: returns a dilated plane of the labels, see `bits.widened`.
+        selected: returns (N, H, W) bool of the pixels that count, given a region and whether void ones do; None for
+            all.
         classes: C.
     """
 
@@ -55,14 +56,14 @@ class Work:
     _pieces: dict[tuple[str, str, torch.dtype], list[Piece]] = field(default_factory=dict, init=False)
 
     def pieces(self, op: str, operand: Plane, dtype: torch.dtype) -> list[Piece]:
-        """Of the curve of an operand, for planes of a dtype; each is made once a batch."""
+        """Return the pieces of an operand's curve, for planes of a dtype; made once per batch."""
         key = (op, operand.name, dtype)
         if key not in self._pieces:
             self._pieces[key] = pieces_of(self.curves[key[:2]], dtype)
         return self._pieces[key]
 
     def halves(self, plane: Plane) -> list[Tensor]:
-        """A dilated plane of the labels, (N, H, W) int32 for each `HALF` classes, a bit each."""
+        """Return a dilated plane of the labels, (N, H, W) int32 for each `HALF` classes, a bit each."""
         if plane not in self._halves:
             words, starts = self.widened(plane), range(0, self.classes, HALF)
             parts = [(words[k // BITS] >> k % BITS) & ((1 << HALF) - 1) for k in starts]
@@ -70,7 +71,7 @@ class Work:
         return self._halves[plane]
 
     def listed(self, plane: Plane, void: bool) -> list[Listed]:
-        """The pixels of a class map, class by class, of each image."""
+        """Return the pixels of a class map, class by class, for each image."""
         if (plane, void) not in self._lists:
             classes, selected = self.map(plane).flatten(1), self.selected(None, void)
             inside = classes >= 0 if selected is None else (classes >= 0) & selected.flatten(1)
@@ -86,7 +87,7 @@ def _list(classes: Tensor, inside: Tensor, num_classes: int) -> Listed:
 
 
 class _Curve(torch.autograd.Function):
-    """g(x) with its slope computed along the way."""
+    """g(x) with its slope computed in the forward pass."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, pieces: list[Piece]) -> Tensor:
@@ -179,7 +180,7 @@ class _Channels(CurveLogic):
         return dense.sum((2, 3)).to(self._sum_dtype)[0]
 
     def _dilated_at(self, labels: Plane, dilated: Plane, void: bool) -> Tensor:
-        """S(y dilate(x)) of a class map y: at each of its pixels only the class it has."""
+        """Return S(y dilate(x)) of a class map y: at each of its pixels only its own class is needed."""
         pixels, classes, starts = self._work.listed(labels, void)[self._image]
         part = slice(starts[self._first], starts[self._first + self._classes])
         channels = classes[part] - self._first
@@ -187,12 +188,12 @@ class _Channels(CurveLogic):
         return found.new_zeros(self._classes, dtype=self._sum_dtype).index_add(0, channels, found.to(self._sum_dtype))
 
     def all(self) -> Tensor:
-        """(totals, channels)."""
+        """Return all totals, (totals, channels)."""
         return torch.stack([self.total(each.plane, each.within, each.void) for each in self._work.calls])
 
 
 def channel_totals(logits: Tensor, work: Work) -> Tensor:
-    """(len(work.calls), N, C) float64; differentiable once in the logits (N, C, H, W), which are on the CPU."""
+    """Return (len(work.calls), N, C) float64; differentiable once in the logits (N, C, H, W), which are on the CPU."""
     return _Totals.apply(logits, work)
 
 
@@ -226,7 +227,7 @@ class _Totals(torch.autograd.Function):
 
 
 def _blocks(shape: torch.Size) -> Iterator[tuple[int, slice]]:
-    """(image, channels) of every block."""
+    """Yield (image, channels) of every block."""
     n, c, height, width = shape
     step = max(1, BLOCK // (height * width))
     for image in range(n):

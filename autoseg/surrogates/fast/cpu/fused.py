@@ -1,8 +1,8 @@
 """Totals of pointwise functions of softmax in one pass over the logits, without C-fold one-hot tensors.
 
-On the CPU, see `passes` for the kinds of totals. The pass walks through blocks of pixels that stay in the cache; sums
-are float32 within a block and float64 across blocks. Kept for backward, each of the logits' size: p, and p g'(p) for
-each total everywhere. One of them becomes the gradient.
+On the CPU; see `passes` for the kinds of totals. The pass walks through blocks of pixels that stay in the cache; sums
+are float32 within a block and float64 across blocks. Stored for backward, each of the logits' size: p, and p g'(p) for
+each total everywhere. One of these tensors becomes the gradient.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from autoseg.surrogates.fast.cpu.pieces import ROOM, pieces_of, room_for, total,
 from autoseg.surrogates.fast.first_order import once
 from autoseg.surrogates.fast.passes import Bound, Own, Pixels
 
-BLOCK = 2**18  # numbers of a block, C times its pixels
-OWN = 2**16  # pixels at a time of what is one number a pixel
+BLOCK = 2**18  # numbers in a block, C times its pixels
+OWN = 2**16  # pixels at a time for tensors with one number per pixel
 
 
 def totals(logits: Tensor, work: Bound) -> Tensor:
-    """All totals of a pass, (len(work), N, C) float64; differentiable once in the logits.
+    """Return all totals of a pass, (len(work), N, C) float64; differentiable once in the logits.
 
     Args:
         logits: (N, C, H, W) on the CPU; half precision is computed in float32.
-        work: what to compute.
+        work: the totals to compute.
     """
     return _Totals.apply(logits, work)
 
@@ -47,15 +47,15 @@ class _Totals(torch.autograd.Function):
     @once
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         logits = ctx.saved_tensors[0]
-        kept, ctx.kept = ctx.kept, None  # the gradient takes one's place: fresh memory costs a fifth of a pass
-        if kept is None:  # asked for a second time
+        kept, ctx.kept = ctx.kept, None  # the gradient reuses one of them: new memory costs a fifth of a pass
+        if kept is None:  # a second backward pass
             kept = _forward(logits, ctx.work, True)[1]
         return _backward(ctx.work, kept, grad).view(logits.shape).to(logits.dtype), None
 
 
 @dataclass
 class _Kept:
-    """What backward needs, and uses up.
+    """The tensors that backward needs, and overwrites.
 
     Attributes:
         probs: (N, C, P) softmax.
@@ -73,7 +73,7 @@ def _work_dtype(logits: Tensor) -> torch.dtype:
 
 
 def _cut(x: Tensor, c: int) -> list[Tensor]:
-    """An (N, …, P) tensor in blocks of about BLOCK / C pixels, image by image.
+    """Split an (N, …, P) tensor into blocks of about BLOCK / C pixels, image by image.
 
     An image's blocks are of one size, and their rows begin at the same place of a cache line.
     """
@@ -82,20 +82,20 @@ def _cut(x: Tensor, c: int) -> list[Tensor]:
 
 
 def _forward(logits: Tensor, work: Bound, slopes: bool) -> tuple[Tensor, _Kept]:
-    """The totals, and what backward needs; steepness only if asked for."""
+    """Return the totals, and the tensors that backward needs; `steep` only if `slopes`."""
     kept = _Kept(softmax(logits.flatten(2)), [])
     n, c, pixels = kept.probs.shape
     result = kept.probs.new_zeros(len(work), n, c, dtype=torch.float64)
     kept.steep = [torch.empty_like(kept.probs) for _ in work.everywhere] if slopes else []
     found = [kept.probs.new_empty(n, 1, pixels) for _ in work.own]
     _walk(work, kept, found, result)
-    while found:  # none lives longer than it is read
+    while found:  # each is freed after it is read
         kept.own_steep += _own(work.own[-len(found)], found.pop(0).view(-1), result)
     return result, kept
 
 
 def _walk(work: Bound, kept: _Kept, found: list[Tensor], result: Tensor) -> None:
-    """Block by block: the totals everywhere, and for each class map the probability (N, 1, P) of its class."""
+    """Compute, block by block, the totals everywhere, and for each class map the probability (N, 1, P) of its class."""
     (n, c), dtype = kept.probs.shape[:2], kept.probs.dtype
     curves = [pieces_of(each.curve, dtype) for each in work.everywhere]
     masks = [
@@ -118,7 +118,7 @@ def _walk(work: Bound, kept: _Kept, found: list[Tensor], result: Tensor) -> None
 
 
 def _own(own: Own[Tensor, Pixels], probs: Tensor, result: Tensor) -> list[Tensor]:
-    """Own totals of (N P,) probabilities of each pixel's class, into `result`; p g'(p) of each curve."""
+    """Write own totals of (N P,) probabilities of each pixel's class to `result`; return p g'(p) of each curve."""
     n, c = result.shape[1:]
     index, out = bins(own.pixels.classes, c).split(OWN), []
     for curve, at in own.curves:
@@ -135,22 +135,25 @@ def _own(own: Own[Tensor, Pixels], probs: Tensor, result: Tensor) -> list[Tensor
 
 
 def softmax(logits: Tensor) -> Tensor:
-    """Softmax over the classes, contiguous; of half precision in float32."""
+    """Return softmax over the classes, contiguous; in float32 for half precision."""
     return torch.softmax(logits, 1, dtype=_work_dtype(logits)).contiguous()
 
 
 def numbers(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """0 and 1 of a bool tensor, read as bytes, an eighth of the time that torch takes for bools."""
+    """Return 0 and 1 for a bool tensor, read as bytes, an eighth of the time that torch takes for bools."""
     return mask.view(torch.uint8).to(dtype)
 
 
 def _rows(own: Own[Tensor, Pixels]) -> Tensor:
-    """(N, 1, P) classes, negative where a pixel has none."""
+    """Return the classes, (N, 1, P), negative where a pixel has none."""
     return own.pixels.classes.flatten(1).unsqueeze(1)
 
 
 def bins(classes: Tensor, num_classes: int) -> Tensor:
-    """(N P,) int32 index of each pixel's total among (N, C + 1), the last of an image is for pixels without a class."""
+    """Return (N P,) int32 indices of each pixel's total among (N, C + 1).
+
+    The last of an image is for pixels without a class.
+    """
     index = classes.flatten(1).int()
     index.masked_fill_(index < 0, num_classes)
     first = (num_classes + 1) * torch.arange(len(index), dtype=torch.int32, device=index.device)
@@ -158,7 +161,10 @@ def bins(classes: Tensor, num_classes: int) -> Tensor:
 
 
 def _backward(work: Bound, kept: _Kept, grad: Tensor) -> Tensor:
-    """Gradient (N, C, P) in the logits: p (d - sum_c p d) with d = dL/dp. It takes the place of what was kept."""
+    """Return the gradient (N, C, P) in the logits: p (d - sum_c p d) with d = dL/dp.
+
+    It overwrites a tensor of `kept`.
+    """
     probs, steep = kept.probs, kept.steep
     n, c = probs.shape[:2]
     weights = grad.to(probs.dtype)
@@ -179,7 +185,7 @@ def _backward(work: Bound, kept: _Kept, grad: Tensor) -> Tensor:
 
 
 def own_gradients(work: Bound, steep: Sequence[Tensor], weights: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """For each class map: (N, 1, P) classes to add to, negative without one, and p dL/dp there, 0 without one.
+    """Return for each class map: (N, 1, P) classes to add to, negative without one, and p dL/dp there, 0 without one.
 
     Args:
         work: the pass.

@@ -1,4 +1,4 @@
-"""Native code for the CPU: the `.cpp` files of this room, built once for all curves, formulas and shapes."""
+"""Native code for the CPU: the `.cpp` files of this package, built once for all curves, formulas and shapes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from autoseg.errors import InputError
 HERE = Path(__file__).parent
 SOURCES = (HERE / "pointwise.cpp", HERE / "channels.cpp")
 HEADERS = (HERE / "curve.h", HERE / "windows.h")
-MAX_PIECES = 8  # of a curve, as in curve.h
+MAX_PIECES = 8  # most pieces of a curve, as in curve.h
 _TYPES = {"p": ctypes.c_void_p, "i": ctypes.c_int64, "d": ctypes.c_int}
-SIGNATURES = {  # of the functions, a letter an argument; the last is the number of threads
+SIGNATURES = {  # types of the functions' arguments, a letter each; the last is the number of threads
     "pointwise_forward": "piiipippd",
     "pointwise_backward": "piiipipppd",
     "channels_forward": "ppppd",
@@ -25,7 +25,7 @@ SIGNATURES = {  # of the functions, a letter an argument; the last is the number
 
 
 def call(name: str, *arguments: object) -> None:
-    """Runs a function of the library on torch's number of threads.
+    """Run a function of the library on torch's number of threads.
 
     Args:
         name: one of `SIGNATURES`.
@@ -39,13 +39,13 @@ def call(name: str, *arguments: object) -> None:
 
 
 def plain(logits: torch.Tensor) -> torch.Tensor:
-    """(N, C, P) float32 without gaps, of (N, C, H, W)."""
+    """Return (N, C, P) float32 without gaps for (N, C, H, W)."""
     return logits.detach().float().contiguous().flatten(2)
 
 
 @cache
 def library() -> ctypes.CDLL:
-    """The functions of this room.
+    """Return the library of this package's functions.
 
     Raises:
         InputError: there is no C++ compiler, or it cannot build.

@@ -1,7 +1,7 @@
 """Totals of formulas that erode or dilate the prediction, in native code: see `channels.cpp`.
 
-The formula's planes are written down as a program, which runs for each channel of each image. Nothing is saved but
-the logits and what makes softmax of them.
+The formula's planes are written as a program, which runs for each channel of each image. Only the logits and softmax's
+normalisation are saved.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class _Program(ctypes.Structure):
 
 
 class _Writer:
-    """Writes the program of the totals; tensors that it points to live as long as it does."""
+    """Writes the program of the totals; the tensors that it points to live as long as this object."""
 
     def __init__(self, shape: Sequence[int], work: Work) -> None:
         self._work = work
@@ -77,7 +77,7 @@ class _Writer:
         return _Total(first, -1, self._keep(self._work.selected(within, call.void)))
 
     def _place(self, plane: Plane) -> int:
-        """The plane's number in the program."""
+        """Return the plane's number in the program."""
         if plane not in self._places:
             node = self._soft(plane) if plane.soft else self._hard(plane)
             self._places[plane] = len(self._written)
@@ -113,7 +113,7 @@ class _Writer:
 
 
 def channel_totals(logits: Tensor, work: Work) -> Tensor:
-    """As `by_channel.channel_totals`, of logits and curves that `native_pass.takes` accepts.
+    """Return the result of `by_channel.channel_totals`, for logits and curves that `native_pass.takes` accepts.
 
     Raises:
         InputError: there is no C++ compiler.

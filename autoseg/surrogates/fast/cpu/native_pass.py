@@ -1,6 +1,7 @@
 """The fused pass on a CPU in native code, see `pointwise.cpp`.
 
-Forward and backward make softmax from the logits, each pixel's largest and the sum of powers; nothing else is saved.
+Forward and backward compute softmax from the logits, each pixel's largest logit and its sum of powers; nothing else is
+saved.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from autoseg.surrogates.fast.passes import Bound
 
 
 class Term(ctypes.Structure):
-    """`Term` of pointwise.cpp."""
+    """The structure `Term` of pointwise.cpp."""
 
     _fields_ = (
         ("pieces", ctypes.c_void_p),
@@ -30,13 +31,15 @@ class Term(ctypes.Structure):
 
 
 def takes(logits: Tensor, curves: Iterable[Tensor]) -> bool:
-    """Whether there is native code: on the CPU, computed in float32, for curves of so many pieces."""
+    """Return whether there is native code: on the CPU, computed in float32, for curves of at most `MAX_PIECES`
+    pieces.
+    """
     few = all(len(curve) <= MAX_PIECES for curve in curves)
     return logits.device.type == "cpu" and logits.dtype != torch.float64 and few
 
 
 def totals(logits: Tensor, work: Bound) -> Tensor:
-    """As `fused.totals`, of logits that `takes` accepts.
+    """Return the result of `fused.totals`, for logits that `takes` accepts.
 
     Raises:
         InputError: there is no C++ compiler.
@@ -80,7 +83,7 @@ class _Terms:
                 self._array[at] = self._term(curve, None, own.pixels.classes)
 
     def arguments(self, x: Tensor) -> tuple[object, ...]:
-        """What both functions take first."""
+        """Return the first arguments of both functions."""
         return (x, *x.shape, self._array, len(self._array))
 
     def _term(self, curve: Tensor, mask: Tensor | None, classes: Tensor | None) -> Term:

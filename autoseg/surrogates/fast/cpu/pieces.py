@@ -1,10 +1,10 @@
-"""Curves for the fused pass on CPU: value and slope together, in plain vectorised steps over a block that fits a cache.
+"""Curves for the fused pass on CPU: value and slope together, in vectorised steps over a block that fits a cache.
 
 `curves.evaluate` selects each element's coefficients by `torch.where` and is the specification. Here every piece
-is evaluated everywhere and adds its rise, which costs a third: x is clamped to the piece, so that left of it the
-rise is 0 and right of it all of it. Values agree to rounding.
+is evaluated everywhere and adds its rise, which takes a third of the time: x is clamped to the piece, so that left of
+it the rise is 0 and right of it the full rise. Values agree to rounding.
 
-A piece of width w is computed in d = x - left, the way into it, without stretching it to [0, 1]:
+A piece of width w is computed in d = x - left, the distance into it, without scaling it to [0, 1]:
 
     s = sqrt(a² + (1 - 2a) d / w),  t = d / (a + s),  value = t (h + r),  slope = h / s,  h = r + b t
 
@@ -20,16 +20,16 @@ import torch
 from torch import Tensor
 
 STRAIGHT = 1e-9  # a piece with its control point this near the middle of its chord is a line
-STEEP = 0.9  # a control point right of it: the radicand, nearly 0 at the right end, is computed from there
-ROOM = 4  # buffers that an evaluation needs
+STEEP = 0.9  # for a control point right of it, the radicand, nearly 0 at the right end, is computed from that end
+ROOM = 4  # number of buffers that an evaluation needs
 
 
 @dataclass(frozen=True, eq=False)
 class Piece:
     """One piece of a curve as numbers, see `curves.prepare`."""
 
-    left: float  # where it begins
-    width: float  # how far it reaches
+    left: float  # its left end
+    width: float  # its width
     control: float  # the control point's relative x, a
     start: float  # ordinate at the left end
     rise: float  # control's ordinate minus the left one, over the width
@@ -44,13 +44,13 @@ class Piece:
         return abs(self.control - 0.5) < STRAIGHT and abs(self.bend) * self.width**2 < STRAIGHT
 
     def way(self, x: Tensor, out: Tensor) -> Tensor:
-        """d, how far x is into this piece, 0 to its width; x itself where the piece spans [0, 1]."""
+        """Return d, the distance of x into this piece, from 0 to its width; x itself if the piece spans [0, 1]."""
         if self.left:
             return torch.sub(x, self.left, out=out).clamp_(0, self.width)
         return x if self.width == 1 else torch.clamp_max(x, self.width, out=out)
 
     def radicand(self, d: Tensor, out: Tensor) -> Tensor:
-        """a² + (1 - 2a) d / w, never negative."""
+        """Return a² + (1 - 2a) d / w, never negative."""
         slope = (1 - 2 * self.control) / self.width
         if self.control <= STEEP:
             return torch.add(self.first, d, alpha=slope, out=out)
@@ -58,7 +58,7 @@ class Piece:
 
 
 def pieces_of(coefficients: Tensor, dtype: torch.dtype) -> list[Piece]:
-    """The rows of `curves.prepare` as numbers for arguments of a dtype; waits for the device."""
+    """Return the rows of `curves.prepare` as numbers, for arguments of a dtype; waits for the device."""
     out = []
     for left, right, a, y0, y1, y2 in coefficients.tolist():
         width = right - left
@@ -68,7 +68,7 @@ def pieces_of(coefficients: Tensor, dtype: torch.dtype) -> list[Piece]:
 
 
 def table(coefficients: Tensor, dtype: torch.dtype) -> Tensor:
-    """The rows of `curves.prepare` as compiled passes take them, on the device they are on.
+    """Return the rows of `curves.prepare` in the form of the compiled passes, on the same device.
 
     Returns:
         (K, 8): left x, 1 / width, a, a², (1-a)², left ordinate, rise to the control, bend (second difference).
@@ -79,24 +79,24 @@ def table(coefficients: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def room_for(x: Tensor, within: Tensor | None = None) -> list[Tensor]:
-    """Buffers to evaluate at x in, within `ROOM` numbers or more for each of x's; None: fresh memory."""
+    """Return buffers for an evaluation at x, inside `within` (at least `ROOM` times x's size); None: new memory."""
     room = x.new_empty(ROOM * x.numel()) if within is None else within[: ROOM * x.numel()]
     return list(room.view(ROOM, *x.shape).unbind(0))
 
 
 def value_and_slope(x: Tensor, pieces: Sequence[Piece]) -> tuple[Tensor, Tensor]:
-    """g(x) and g'(x) as `curves.evaluate` has them, but for rounding; no gradient is recorded.
+    """Return g(x) and g'(x) of `curves.evaluate`, up to rounding; no gradient is recorded.
 
     Args:
-        x: float32 or float64 in [0, 1], any shape; left as it is.
-        pieces: of one curve, for x's dtype.
+        x: float32 or float64 in [0, 1], any shape; not changed.
+        pieces: pieces of one curve, for x's dtype.
     """
     slope = torch.empty_like(x)
     return _value(x, pieces, slope), slope
 
 
 def value_alone(x: Tensor, pieces: Sequence[Piece]) -> Tensor:
-    """g(x) of `value_and_slope`, a fifth cheaper."""
+    """Return g(x) of `value_and_slope`, a fifth cheaper."""
     return _value(x, pieces, None)
 
 
@@ -117,14 +117,14 @@ def _value(x: Tensor, pieces: Sequence[Piece], slope: Tensor | None) -> Tensor:
 
 
 def total(x: Tensor, pieces: Sequence[Piece], mask: Tensor | None, slope: Tensor | None, room: list[Tensor]) -> Tensor:
-    """Sum of g(x) along the rows, without making g(x), and g'(x).
+    """Sum g(x) along the rows, without storing g(x), and compute g'(x).
 
     Args:
-        x: (C, B) float32 or float64 in [0, 1]; left as it is.
-        pieces: of one curve, for x's dtype.
+        x: (C, B) float32 or float64 in [0, 1]; not changed.
+        pieces: pieces of one curve, for x's dtype.
         mask: (B,) 0 or 1 in x's dtype; None for all ones.
-        slope: (C, B), g' is written to it; None: nobody asks.
-        room: of `room_for(x)`.
+        slope: (C, B), g' is written to it; None: not computed.
+        room: from `room_for(x)`.
 
     Returns:
         (C,) float64; rows are summed in x's dtype.
@@ -148,7 +148,10 @@ def _along(x: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _inverted(x: Tensor, piece: Piece, room: list[Tensor]) -> tuple[Tensor, Tensor | None]:
-    """(t, h) of x, and 1 / s in `room[2]`; a line has t = d, and None for h. `room[0]` is free again then."""
+    """Return (t, h) of x, and 1 / s in `room[2]`; a line has t = d, and None for h.
+
+    Afterwards `room[0]` is free, unless t is in it.
+    """
     d = piece.way(x, room[0])
     if piece.straight:
         return d, None
@@ -159,7 +162,7 @@ def _inverted(x: Tensor, piece: Piece, room: list[Tensor]) -> tuple[Tensor, Tens
 
 
 def _choose(x: Tensor, piece: Piece, h: Tensor | None, slope: Tensor, room: list[Tensor]) -> None:
-    """Writes the piece's slope where x is beyond its left end; of the first piece everywhere."""
+    """Write the piece's slope where x is beyond its left end; for the first piece everywhere."""
     if not piece.left:
         slope.fill_(2 * piece.rise) if h is None else torch.mul(h, room[2], out=slope)
         return

@@ -40,7 +40,7 @@ class _Slide(torch.autograd.Function):
 
 
 class _Around(torch.autograd.Function):
-    """The greatest value of a square around each of some pixels; its gradient goes to the first that has it."""
+    """The greatest value in a square around each of some pixels; its gradient goes to the first pixel that has it."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, pixels: Tensor, channels: Tensor, px: int) -> Tensor:
@@ -65,12 +65,12 @@ class _Around(torch.autograd.Function):
 
 
 def greatest_around(x: Tensor, pixels: Tensor, channels: Tensor, px: int) -> Tensor:
-    """`dilated(x, px)` at some pixels only.
+    """Return `dilated(x, px)` at some pixels only.
 
     Args:
         x: (1, K, H, W); gradients flow to it.
-        pixels: (M,) int64, places in a channel's H W.
-        channels: (M,) int64, of each pixel the channel to look in.
+        pixels: (M,) int64, indices in a channel's H W.
+        channels: (M,) int64, the channel of each pixel.
         px: radius, at least 1.
 
     Returns:
@@ -81,12 +81,12 @@ def greatest_around(x: Tensor, pixels: Tensor, channels: Tensor, px: int) -> Ten
 
 
 def dilated(x: Tensor, px: int) -> Tensor:
-    """Maximum over squares of side 2*px+1, the border ignored. (N, K, H, W)."""
+    """Return the maximum over squares of side 2*px+1, the border ignored, (N, K, H, W)."""
     return _extreme(x, px, True, -torch.inf)
 
 
 def eroded(x: Tensor, px: int, outside: float) -> Tensor:
-    """Minimum over squares of side 2*px+1, with the value `outside` beyond the border. (N, K, H, W)."""
+    """Return the minimum over squares of side 2*px+1, with the value `outside` beyond the border, (N, K, H, W)."""
     return _extreme(x, px, False, outside)
 
 

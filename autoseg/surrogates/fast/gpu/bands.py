@@ -8,18 +8,20 @@ from torch import Tensor
 from autoseg.metrics.logic import Region
 from autoseg.surrogates.fast.gpu.plans import IDS
 
-BLOCK = 1024  # pixels of a program
+BLOCK = 1024  # pixels per program
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
 
 
 def drawn(region: Region) -> bool:
-    """Whether there are kernels for a region of the labels: their outline, or what lies near it."""
+    """Return whether there are kernels for a region of the labels: their outline, or the pixels near it."""
     plane = region.plane.args[0] if region.plane.op == "dilate" else region.plane
     return plane.op == "boundary" and plane.args[0].op == "label"
 
 
 def band(labels: Tensor, num_classes: int, region: Region) -> Tensor:
-    """(N, H, W) bool of a region that is `drawn`, as `MapLogic` has it, of integer labels (N, H, W) on CUDA."""
+    """Return a region that is `drawn` as (N, H, W) bool, equal to `MapLogic`'s, for integer labels (N, H, W) on
+    CUDA.
+    """
     from autoseg.surrogates.fast.gpu.kernels.band import edge_kernel, widen_kernel
 
     ids = (labels if labels.dtype in IDS else labels.long()).contiguous()

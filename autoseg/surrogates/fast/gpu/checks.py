@@ -1,7 +1,7 @@
-"""Whether the Triton kernels run on the GPU at hand and compute what they should, tried on a first small batch.
+"""Checks whether the Triton kernels run on this GPU and compute correct results, on a first small batch.
 
-Triton comes with torch on Linux; where it is missing, cannot compile, or computes anything but what the formula says,
-a warning says so once and the loss takes its reference path.
+Triton comes with torch on Linux; if it is missing, cannot compile, or does not compute what the formula says,
+a warning says so once and the loss uses its reference path.
 """
 
 from __future__ import annotations
@@ -26,11 +26,15 @@ from autoseg.surrogates.fast.gpu.plans import Plan, Structure
 from autoseg.surrogates.fast.passes import Bound, Everywhere, Own, Pass, Pixels
 from autoseg.surrogates.fast.ratios import Ratio
 
-TRIAL = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 4e-3}  # of the steepest: rounding of the gradient
+TRIAL = {
+    torch.float32: 1e-4,
+    torch.bfloat16: 2e-2,
+    torch.float16: 4e-3,
+}  # rounding, relative to the largest gradient
 
 
 def takes(logits: Tensor) -> bool:
-    """Whether the kernels are made for such logits, and triton is there."""
+    """Return whether the kernels support such logits, and triton is installed."""
     if logits.device.type != "cuda" or logits.dtype not in TRIAL:
         return False
     if not _installed():
@@ -39,7 +43,7 @@ def takes(logits: Tensor) -> bool:
 
 
 def usable(logits: Tensor, structure: Structure, score: Score | None = None) -> bool:
-    """Whether the kernels run and compute right on this device; tried once for each structure, score, dtype and C."""
+    """Return whether the kernels run and are correct on this device; tried once per structure, score, dtype and C."""
     c = logits.shape[1]
     right = _start(logits.device, logits.dtype, c, logits.stride(1) == 1, structure, score is not None)
     if score is None or not right:
@@ -54,7 +58,10 @@ def _installed() -> bool:
 
 
 def _tried(trial: Callable[..., bool]) -> Callable[..., bool]:
-    """Decorator: whether kernels run and compute right, with gradients whatever is off around the first batch."""
+    """Decorate a trial: return whether kernels run and are correct.
+
+    Gradients are enabled even if the first batch disables them.
+    """
 
     @wraps(trial)
     def told(*args: Any) -> bool:
@@ -62,9 +69,9 @@ def _tried(trial: Callable[..., bool]) -> Callable[..., bool]:
             with torch.inference_mode(False), torch.enable_grad():
                 right = trial(*args)
         except Exception as error:
-            if out_of_memory(error):  # says nothing of the kernels
+            if out_of_memory(error):  # not a fault of the kernels
                 raise
-            # a compiler, driver or GPU that will not do it: the reference path will
+            # a compiler, driver or GPU that cannot do it: the reference path can
             _warn(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}")
             return False
         if not right:
@@ -79,9 +86,9 @@ def _tried(trial: Callable[..., bool]) -> Callable[..., bool]:
 def _start(
     device: torch.device, dtype: torch.dtype, num_classes: int, last: bool, structure: Structure, scored: bool
 ) -> bool:
-    """Whether both kernels give what the definition gives on 16 x 16 pixels; compiling them is what takes time.
+    """Return whether both kernels equal the definition on 16 x 16 pixels; most of the time is for compiling them.
 
-    With `scored` as in `launches.loss`, whose gradient has a factor, else with images kept apart.
+    With `scored` as in `launches.loss`, whose gradient has a factor, else with totals per image.
     """
     form = torch.channels_last if last else torch.contiguous_format
     generator = torch.Generator().manual_seed(0)
@@ -107,7 +114,7 @@ def _start(
 @cache
 @_tried
 def _scores(device: torch.device, num_classes: int, ratio: Ratio, present: bool, eps: float, pieces: int) -> bool:
-    """Whether the kernel that makes the loss of totals gives what the definition gives."""
+    """Return whether the kernel that computes the loss from totals equals the definition."""
     generator = torch.Generator().manual_seed(0)
     totals = torch.rand((len(ratio.rows[0]), num_classes), generator=generator, dtype=torch.float64)
     if present:  # a class that the labels lack; if it counted, hits of no pixel would be divided by nothing
@@ -125,7 +132,7 @@ def _scores(device: torch.device, num_classes: int, ratio: Ratio, present: bool,
 @cache
 @_tried
 def draws(device: torch.device, region: Region) -> bool:
-    """Whether the kernels for a region of the labels give what `MapLogic` gives, on a first small batch."""
+    """Return whether the kernels for a region of the labels equal `MapLogic`, on a first small batch."""
     labels = torch.randint(-1, 3, (2, 9, 8), generator=torch.Generator().manual_seed(0))
     labels = labels.repeat_interleave(4, 1).repeat_interleave(4, 2)
     found = bands.band(labels.to(device), 3, region).cpu()
@@ -133,7 +140,7 @@ def draws(device: torch.device, region: Region) -> bool:
 
 
 def defined_score(totals: Tensor, score: Score) -> Tensor:
-    """What `launches.scored` gives first, by the definition: 0-d float64; gradients flow to totals (T, C)."""
+    """Return the loss of `launches.scored` by the definition: 0-d float64; gradients flow to totals (T, C)."""
     parts = [totals.new_tensor(row) @ totals for row in score.ratio.rows]
     label = totals[score.ratio.label].detach()
     over, under, weights = (*parts[:2], parts[2].detach() if len(parts) > 2 else torch.ones_like(label))
@@ -149,11 +156,11 @@ def defined_score(totals: Tensor, score: Score) -> Tensor:
 
 
 def defined(logits: Tensor, work: Bound) -> Tensor:
-    """All totals of a pass by the definition in `passes`, images apart; on the CPU, of few pixels.
+    """Return all totals of a pass by the definition in `passes`, per image; on the CPU, for few pixels.
 
     Args:
         logits: (N, C, H, W) float32 or float64; gradients flow.
-        work: what to compute; its pixels are (N, H, W), as many as the logits have.
+        work: the totals to compute; its pixels are (N, H, W), as many as the logits have.
 
     Returns:
         (T, N, C), T = len(work), in float64 if the logits are.
@@ -170,12 +177,12 @@ def defined(logits: Tensor, work: Bound) -> Tensor:
 
 
 def _one_hot(pixels: Pixels) -> Tensor:
-    """(N, C, H, W) float64."""
+    """Return the classes as (N, C, H, W) float64."""
     return F.one_hot(pixels.classes + 1, pixels.num_classes + 1)[..., 1:].movedim(-1, 1).double()
 
 
 def _trial(structure: Structure, num_classes: int, generator: torch.Generator) -> Bound:
-    """A pass of this structure on one image of 16 x 16 pixels: random masks and class maps, bent curves."""
+    """Return a pass of this structure on one image of 16 x 16 pixels: random masks and class maps, bent curves."""
     groups = [
         Pixels(
             torch.randint(-1, num_classes, (1, 16, 16), generator=generator) if has_ids else None,
@@ -194,13 +201,13 @@ def _trial(structure: Structure, num_classes: int, generator: torch.Generator) -
 
 
 def _bent(pieces: int) -> Tensor:
-    """A curve."""
+    """Return a curve that is not the identity."""
     x = torch.linspace(0, 1, 2 * pieces + 1, dtype=torch.float64)
     return prepare(torch.stack([x, x**2], 1))
 
 
 def _planned(work: Bound, structure: Structure, device: torch.device) -> Plan:
-    """The plan of a trial's pass, on the device."""
+    """Return the plan of a trial's pass, on the device."""
     layout = plans.laid_out(work, len)
     groups = [Pixels(_moved(each.ids, device), _moved(each.within, device), each.num_classes) for each in layout.groups]
     return plans.planned(structure, groups, tuple(curve.to(device) for curve in layout.curves), ignore=NO_CLASS)
@@ -212,7 +219,7 @@ def _moved(x: Tensor | None, device: torch.device) -> Tensor | None:
 
 @cache
 def _warn(reason: str) -> None:
-    """Once for each reason."""
+    """Warn once for each reason."""
     warnings.warn(
         f"the loss's Triton kernels cannot run here ({reason}): it takes its reference path, several times slower",
         stacklevel=2,

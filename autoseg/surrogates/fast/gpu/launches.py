@@ -1,9 +1,9 @@
-"""The fused pass on a GPU, as one Triton kernel forward and one backward, and from totals to the loss as one more.
+"""The fused pass on a GPU: one Triton kernel forward, one backward, and one more from totals to the loss.
 
-`kernels.rows` has those for few classes, `kernels.loops` those for any number. From memory, forward reads the logits
-once, backward reads them once more and writes their gradient. Both read the labels as they are; forward counts and
-checks them on the way. Kept between the two are the logits and their logsumexp. `checks` says whether it all
-works on the GPU at hand.
+`kernels.rows` has the kernels for few classes, `kernels.loops` those for any number. From memory, forward reads the
+logits once; backward reads them once more and writes their gradient. Both read the labels without conversion; forward
+also counts and checks them. Only the logits and their logsumexp are stored between the two. `checks` finds out whether
+all this works on the GPU.
 
 The kernels have run in Triton's interpreter and have been compiled for NVIDIA's sm_80 and sm_90. They have not been
 run on a GPU yet, and no speed is claimed for them.
@@ -23,22 +23,22 @@ from autoseg.surrogates.fast.first_order import once
 from autoseg.surrogates.fast.gpu.plans import Plan
 from autoseg.surrogates.fast.ratios import Ratio
 
-HELD = 96  # numbers a thread that `rows` keeps of a pixel and its totals, at most: it then spills no registers
-TILES = (32, 8)  # of a program of `rows`: pixels of a tile, one a thread, and tiles
-LOGITS = 4096  # of a program of `loops`, pixels times C, at most: then those of a multiprocessor share its cache
-PIXELS = (32, 128)  # of such a program, least and most: one to four a thread
+HELD = 96  # most numbers per thread that `rows` holds for a pixel and its totals, so that no registers spill
+TILES = (32, 8)  # a program of `rows`: pixels per tile, one per thread, and number of tiles
+LOGITS = 4096  # most logits, pixels times C, of a program of `loops`: those of a multiprocessor then share its cache
+PIXELS = (32, 128)  # fewest and most pixels of such a program: one to four per thread
 OPTIONS = {"num_warps": 1, "enable_fp_fusion": True}  # one warp: sums over a tile are shuffles, without barriers
 
 
 @dataclass(eq=False)
 class Score:
-    """What the totals of a pass come to, see `kernels.score`.
+    """How a score is computed from the totals of a pass, see `kernels.score`.
 
     Attributes:
-        ratio: of the totals.
+        ratio: the ratio of totals.
         present: only classes that the labels have count.
         eps: added to denominators.
-        curve: (K, 6) float64 of the scores; None: they are taken as they are.
+        curve: (K, 6) float64, applied to the scores; None: no curve.
     """
 
     ratio: Ratio
@@ -48,15 +48,16 @@ class Score:
 
 
 def totals(logits: Tensor, plan: Plan, apart: bool = False) -> Tensor:
-    """All totals of a pass.
+    """Return all totals of a pass.
 
     Args:
         logits: (N, C, H, W) bf16, fp16 or fp32 on CUDA, contiguous or channels-last (others are copied).
-        plan: of `plans.planned`.
-        apart: images are kept apart.
+        plan: from `plans.planned`.
+        apart: return totals per image.
 
     Returns:
-        (T, C) float64, or (T, N, C) apart: the same bits for the same batch; differentiable once in the logits. A wrong
+        (T, C) float64, or (T, N, C) if `apart`: the same bits for the same batch; differentiable once in the logits. A
+        wrong
         label fails an assertion on the device, which is not waited for.
     """
     found: Tensor = _Totals.apply(logits, plan, apart, None)
@@ -64,7 +65,10 @@ def totals(logits: Tensor, plan: Plan, apart: bool = False) -> Tensor:
 
 
 def loss(logits: Tensor, plan: Plan, score: Score) -> Tensor:
-    """1 - score of the totals of a pass, 0 if nothing counts: 0-d float32, differentiable once; else as `totals`."""
+    """Return 1 - score of a pass's totals, 0 if nothing counts: 0-d float32, differentiable once.
+
+    Otherwise as `totals`.
+    """
     found: Tensor = _Totals.apply(logits, plan, False, score)
     return found
 
@@ -94,11 +98,13 @@ class _Totals(torch.autograd.Function):
 
 
 def forward(x: Tensor, plan: Plan, apart: bool = False) -> tuple[Tensor, Tensor]:
-    """Totals (T, C), or (T, N, C) apart, float64 and logsumexp in base 2 (N, P) float32 of logits (N, C, P)."""
+    """Return totals, (T, C) or (T, N, C) if `apart`, float64, and logsumexp in base 2 (N, P) float32 of logits (N, C,
+    P).
+    """
     kernels, sizes = _kernels(plan, x)
     n, c, pixels = x.shape
     programs, s = _programs(x, sizes), plan.structure
-    fresh = x.new_empty if "TILES" in sizes else x.new_zeros  # `loops` leaves out classes that it does not meet
+    fresh = x.new_empty if "TILES" in sizes else x.new_zeros  # `loops` does not write classes that do not occur
     sums = fresh((len(s), n, programs, c), dtype=torch.float32)
     normalizer = x.new_empty((n, pixels), dtype=torch.float32)
     known = x.new_empty((n, programs), dtype=torch.uint8)
@@ -115,7 +121,7 @@ def forward(x: Tensor, plan: Plan, apart: bool = False) -> tuple[Tensor, Tensor]
 
 
 def scored(totals: Tensor, score: Score) -> tuple[Tensor, Tensor]:
-    """The loss, 0-d float32, and its slopes (T, C) float64 in the totals (T, C)."""
+    """Return the loss, 0-d float32, and its slopes (T, C) float64 in the totals (T, C)."""
     from autoseg.surrogates.fast.gpu.kernels.score import score_kernel
 
     (count, c), ratio = totals.shape, score.ratio
@@ -131,14 +137,15 @@ def scored(totals: Tensor, score: Score) -> tuple[Tensor, Tensor]:
 
 @lru_cache(maxsize=32)
 def _rows(ratio: Ratio, device: torch.device) -> Tensor:
-    """Moved there once: in every batch it would wait for the device."""
+    """Return the ratio's rows on a device; cached, since a transfer in every batch would wait for the device."""
     return torch.tensor(ratio.rows, dtype=torch.float64, device=device)
 
 
 def backward(x: Tensor, normalizer: Tensor, plan: Plan, weights: Tensor, factor: Tensor | None = None) -> Tensor:
-    """Gradient (N, C, P) in the logits, in their dtype and layout.
+    """Return the gradient (N, C, P) in the logits, in their dtype and layout.
 
-    `weights` are the gradients of the totals, (T, C) or (T, N, C) float64; `factor`, one number, is of all of them.
+    `weights` are the gradients of the totals, (T, C) or (T, N, C) float64; `factor`, one number, multiplies all of
+    them.
     """
     kernels, sizes = _kernels(plan, x)
     n, c, pixels = x.shape
@@ -153,12 +160,12 @@ def backward(x: Tensor, normalizer: Tensor, plan: Plan, weights: Tensor, factor:
 
 
 def _bins(c: int) -> int:
-    """A power of two, at least c and 32."""
+    """Return a power of two, at least c and 32."""
     return max(32, 1 << (c - 1).bit_length())
 
 
 def _kernels(plan: Plan, x: Tensor) -> tuple[ModuleType, dict[str, int]]:
-    """The module whose kernels take it, and how large their programs are."""
+    """Return the module with the kernels to use, and the size of their programs."""
     c = x.shape[1]
     if c * (1 + len(plan.structure.pieces)) <= HELD:
         from autoseg.surrogates.fast.gpu.kernels import rows
@@ -170,17 +177,17 @@ def _kernels(plan: Plan, x: Tensor) -> tuple[ModuleType, dict[str, int]]:
 
 
 def _extent(x: Tensor) -> int:
-    """How far from an image's first number its last one can be, in the logits or in their gradient."""
+    """Return the largest offset inside an image, in the logits or in their gradient."""
     (_, c, pixels), (_, stride_c, stride_p) = x.shape, x.stride()
     return max(c * pixels, (c - 1) * stride_c + (pixels - 1) * stride_p)
 
 
 def _programs(x: Tensor, sizes: dict[str, int]) -> int:
-    """Of an image."""
+    """Return the number of programs per image."""
     return -(-x.shape[2] // (sizes["BLOCK"] * sizes.get("TILES", 1)))
 
 
 def block_of(num_classes: int) -> int:
-    """Pixels of a program of `loops`, a power of two."""
+    """Return the pixels of a program of `loops`, a power of two."""
     least, most = PIXELS
     return min(most, max(least, 1 << (LOGITS // num_classes).bit_length() - 1))

@@ -1,4 +1,4 @@
-"""What the kernels of `launches` are told: a pass as they are compiled for it, and a batch as they read it."""
+"""The inputs of the kernels of `launches`: a pass as they are compiled for it, and a batch as they read it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from torch import Tensor
 
 from autoseg.surrogates.fast.passes import CurveT, Pass, Pixels, PixelsT
 
-IDS = {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}  # what labels may be to be read as they are
+IDS = {
+    torch.uint8,
+    torch.int8,
+    torch.int16,
+    torch.int32,
+    torch.int64,
+}  # dtypes of labels that kernels read directly
 
 
 @dataclass(frozen=True)
@@ -19,12 +25,12 @@ class Structure:
     """What the kernels are compiled for, besides C and types; see `kernels.loops`.
 
     Attributes:
-        everywhere: (group, group that counts as 1 or -1, place) of each total everywhere.
-        hits: (group, place) of each own total.
-        counts: (group, place) of each count.
-        labels: the group whose ids are looked at, -1 for none.
+        everywhere: (group, group that counts as 1 or -1, index) of each total everywhere.
+        hits: (group, index) of each own total.
+        counts: (group, index) of each count.
+        labels: the group whose ids are checked, -1 for none.
         pieces: K of each curve.
-        groups: of each group of pixels whether it has ids, and whether it has a mask.
+        groups: for each group of pixels whether it has ids, and whether it has a mask.
     """
 
     everywhere: tuple[tuple[int, int, int], ...]
@@ -40,12 +46,12 @@ class Structure:
 
 @dataclass(frozen=True, eq=False)
 class Layout(Generic[CurveT, PixelsT]):
-    """A pass as the kernels compute it, of any batch.
+    """A pass as the kernels compute it, for any batch.
 
     Attributes:
         structure: its totals and groups.
-        groups: of pixels.
-        curves: of each total everywhere, then of each own one.
+        groups: the groups of pixels.
+        curves: the curves of each total everywhere, then of each own one.
     """
 
     structure: Structure
@@ -62,7 +68,7 @@ class Plan:
         ids: (N, P) integer labels of each group, or None.
         within: (N, P) uint8 mask of each group, or None.
         curves: (K, 6) float64 of each total everywhere, then of each own one.
-        ignore: the id that is neither a class nor wrong; None: ids are not looked at.
+        ignore: the id that is neither a class nor wrong; None: ids are not checked.
     """
 
     structure: Structure
@@ -75,13 +81,13 @@ class Plan:
 def laid_out(
     work: Pass[CurveT, PixelsT], pieces: Callable[[CurveT], int], labels: Callable[[PixelsT], bool] = lambda _: False
 ) -> Layout[CurveT, PixelsT]:
-    """A pass as the kernels compute it.
+    """Return a pass as the kernels compute it.
 
     Args:
-        work: what to compute.
-        pieces: how many a curve has.
-        labels: whether the ids of these pixels are the labels that are looked at on the way: one that is neither a
-            class nor the ignored id is wrong.
+        work: the totals to compute.
+        pieces: returns the number of pieces of a curve.
+        labels: returns whether the ids of these pixels are the labels to check: an id that is neither a
+            class nor the ignored one is wrong.
     """
     of = [pixels for e in work.everywhere for pixels in (e.pixels, e.own) if pixels] + [own.pixels for own in work.own]
     place = {pixels: g for g, pixels in enumerate(dict.fromkeys(of))}
@@ -101,12 +107,12 @@ def laid_out(
 def planned(
     structure: Structure, groups: Sequence[Pixels], curves: tuple[Tensor, ...], ignore: int | None = None
 ) -> Plan:
-    """The plan of a pass over a batch; groups and curves are those of its `Layout`."""
+    """Return the plan of a pass over a batch; groups and curves are those of its `Layout`."""
     ids = tuple([None if each.ids is None else _flat(each.ids) for each in groups])
     within = tuple([None if each.within is None else _flat(each.within.view(torch.uint8)) for each in groups])
     return Plan(structure, ids, within, curves, ignore)
 
 
 def _flat(x: Tensor) -> Tensor:
-    """(N, P) without gaps."""
+    """Return (N, P) without gaps."""
     return (x if x.dtype in IDS else x.long()).contiguous().flatten(1)

@@ -11,7 +11,7 @@ import triton.language as tl
 
 @triton.jit
 def _class_at(at, where, C: tl.constexpr):
-    """-1 where a pixel has no class."""
+    """Return the class of a pixel, -1 if it has none."""
     label = tl.load(at, mask=where, other=-1).to(tl.int64)
     return tl.where((label >= 0) & (label < C), label, -1)
 
@@ -20,9 +20,9 @@ def _class_at(at, where, C: tl.constexpr):
 def edge_kernel(
     ids, flags, height, width, px, first, C: tl.constexpr, BORDER: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Pixels of a class, from `first` on, within `px` of another or of none; grid (blocks of an image, N).
+    """Mark pixels of a class, from `first` on, within `px` of another class or of none; grid (blocks of an image, N).
 
-    BORDER: what lies beyond the image is none of its class.
+    BORDER: pixels beyond the image count as another class.
     """
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     here, inside = tl.program_id(1).to(tl.int64) * height * width + i, i < height * width
@@ -42,7 +42,7 @@ def edge_kernel(
 
 @triton.jit
 def widen_kernel(flags, out, height, width, px, DOWN: tl.constexpr, BLOCK: tl.constexpr):
-    """Pixels with a flag within `px`, along columns if DOWN, else along rows; grid (blocks of an image, N)."""
+    """Mark pixels within `px` of a flag, along columns if DOWN, else along rows; grid (blocks of an image, N)."""
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     here, inside = tl.program_id(1).to(tl.int64) * height * width + i, i < height * width
     place, end = i % width, width

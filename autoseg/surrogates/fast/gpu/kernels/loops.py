@@ -1,39 +1,40 @@
 """The pass as two Triton kernels for any number of classes; importing this needs triton.
 
-A program takes BLOCK pixels of one image and walks through their classes, one after the other: per pixel it keeps a
-few numbers in registers, whatever C is, and the logits it comes back to are still in the cache.
+A program processes BLOCK pixels of one image and loops over their classes: per pixel it holds a
+few numbers in registers, whatever C is, and the logits that it reads again are still in the cache.
 
     forward    max_c x_c;  sum_c exp(x_c - max);  for each total: for each class: sum over the block's pixels
     backward   for each class: p d, summed over the classes;  for each class: p (d - sum_c p d), written
 
-with d = dL/dp. A pixel's own class is one number of its row, gathered: own curves are evaluated once a pixel.
-Nothing the size of the logits is written but their gradient. Labels are read as they are, 1 to 8 bytes a pixel.
+with d = dL/dp. A pixel's own class is one number of its row, gathered: own curves are evaluated once per pixel.
+The only tensor of the logits' size that is written is their gradient. Labels are read without conversion, 1 to 8 bytes
+per pixel.
 
-What the arguments of these kernels and of those of `rows` mean:
+The arguments of these kernels and of those of `rows`:
 
-    logits        (N, C, P) bf16, fp16 or fp32 at any strides: of contiguous and channels-last logits alike
-    ids, within   of each group of pixels (N, P) labels of any integer type, and (N, P) bytes, 0 where pixels do not
+    logits        (N, C, P) bf16, fp16 or fp32 at any strides: contiguous or channels-last
+    ids, within   for each group of pixels (N, P) labels of any integer type, and (N, P) bytes, 0 where pixels do not
                   count; both may be None, see `passes.Pixels`
     curves        (K, 6) fp64 of each total everywhere, then of each own one, see `curves.prepare`
     sums          (T, N, programs, C) fp32: written
     normalizer    (N, P) fp32: logsumexp over the classes in base 2, written by forward
     known         (N, programs) bytes: written, 0 where a label is neither a class nor `ignore`
     weights       (T, C) or (T, N, C) fp64, dL/dT over `factor`
-    factor        of all weights, one number; None: 1
-    stride_t      from one total's weights to the next one's
-    apart         from one image's weights to the next one's: 0 or C
-    grad          (N, C, P) in the logits' dtype at strides of its own: written
-    EVERYWHERE    of each total everywhere: its group, the group that counts as 1 in its own class (-1: none), its place
-                  among the results
-    HITS, COUNTS  of each own total, and of each count of pixels: its group, its place among the results
-    LABELS        the group whose ids are looked at for `known`; -1: none
+    factor        one number that multiplies all weights; None: 1
+    stride_t      stride of the weights from one total to the next
+    apart         stride of the weights from one image to the next: 0 or C
+    grad          (N, C, P) in the logits' dtype, with its own strides: written
+    EVERYWHERE    for each total everywhere: its group, the group that counts as 1 in its own class (-1: none), its
+                  index among the results
+    HITS, COUNTS  for each own total, and for each count of pixels: its group, its index among the results
+    LABELS        the group whose ids are checked for `known`; -1: none
     PIECES        K of each curve
-    FAR           places in an image are counted in 64 bits; else in 32, for which ptxas needs a third of the registers
+    FAR           offsets in an image have 64 bits; else 32, for which ptxas needs a third of the registers
     BINS          a power of two, at least C and 32
 
 Sums are float32 within a program; each program writes its own and the caller adds them up in float64, so that no
-atomics are needed and the same batch gives the same bits again. Exponentials are powers of 2, which is what the
-hardware has: p = 2^(x log2(e) - n) with n the logsumexp in base 2.
+atomics are needed and the same batch gives the same bits again. Exponentials are powers of 2, which the
+hardware computes: p = 2^(x log2(e) - n) with n the logsumexp in base 2.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def forward_kernel(
     EVERYWHERE: tl.constexpr, HITS: tl.constexpr, COUNTS: tl.constexpr, LABELS: tl.constexpr, PIECES: tl.constexpr,
     C: tl.constexpr, BLOCK: tl.constexpr, FAR: tl.constexpr, BINS: tl.constexpr,
 ):  # fmt: skip
-    """All totals of a block of pixels, and logsumexp; grid (blocks of an image, N). Of `sums`, zeros are expected."""
+    """Compute all totals of a block of pixels, and logsumexp; grid (blocks of an image, N). `sums` must be zeros."""
     block, image = tl.program_id(0), tl.program_id(1).to(tl.int64)
     blocks, images = tl.num_programs(0), tl.num_programs(1)
     if FAR:
@@ -109,7 +110,10 @@ def backward_kernel(
     grad_n, grad_c, grad_p, pixels, EVERYWHERE: tl.constexpr, HITS: tl.constexpr, PIECES: tl.constexpr, C: tl.constexpr,
     BLOCK: tl.constexpr, FAR: tl.constexpr,
 ):  # fmt: skip
-    """Gradient of a block of pixels, p (d - sum_c p d), softmax made again; grid (blocks of an image, N)."""
+    """Compute the gradient of a block of pixels, p (d - sum_c p d), with softmax recomputed.
+
+    Grid (blocks of an image, N).
+    """
     image = tl.program_id(1).to(tl.int64)
     if FAR:
         stride_c, stride_p = tl.cast(stride_c, tl.int64), tl.cast(stride_p, tl.int64)
@@ -135,7 +139,7 @@ def backward_kernel(
 
 @triton.jit
 def _pull(p, c, of, pieces, weights, factor, EVERYWHERE: tl.constexpr):
-    """Of the totals everywhere, p d of class c."""
+    """Return p d of class c, for the totals everywhere."""
     d = tl.zeros_like(p)
     for k in tl.static_range(len(EVERYWHERE)):
         counts = of[EVERYWHERE[k][0]] >= 0

@@ -1,4 +1,4 @@
-"""What the kernels of `rows` and `loops` share; importing this needs triton."""
+"""The functions that the kernels of `rows` and `loops` share; importing this needs triton."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ LOG2E = tl.constexpr(1.4426950408889634)
 
 @triton.jit
 def load(at, where):
-    """In fp32; 0 elsewhere."""
+    """Load in fp32 where `where` is true; 0 elsewhere."""
     return tl.load(at, mask=where, other=0.0).to(tl.float32)
 
 
 @triton.jit
 def classes_at(ids, within, at, inside, C: tl.constexpr):
-    """Of each group of pixels the class in int32: -1 where a pixel does not count, 0 where it does but has no class."""
+    """Return the classes of each group of pixels in int32: -1 if a pixel does not count, 0 if it does but has no
+    class.
+    """
     found = ()
     for g in tl.static_range(len(ids)):
         counts = inside
@@ -25,21 +27,21 @@ def classes_at(ids, within, at, inside, C: tl.constexpr):
         if ids[g] is None:
             found = found + (tl.where(counts, 0, -1),)
         else:
-            label = tl.load(ids[g] + at, mask=inside, other=0).to(tl.int64)  # narrower: it could come to lie in [0, C)
+            label = tl.load(ids[g] + at, mask=inside, other=0).to(tl.int64)  # a narrower type could wrap it into [0, C)
             found = found + (tl.where(counts & (label >= 0) & (label < C), label, -1).to(tl.int32),)
     return found
 
 
 @triton.jit
 def strange(ids, at, inside, ignore, C: tl.constexpr):
-    """1 where a label is neither a class nor `ignore`."""
+    """Return 1 where a label is neither a class nor `ignore`."""
     label = tl.load(ids + at, mask=inside, other=0).to(tl.int64)
     return (inside & (label != ignore) & ((label < 0) | (label >= C))).to(tl.int32)
 
 
 @triton.jit
 def curves_of(curves, PIECES: tl.constexpr):
-    """The pieces of each curve, of each what `_way` lists; as `curves.evaluate`, in fp32."""
+    """Return the pieces of each curve, with the numbers that `_way` needs; as `curves.evaluate`, in fp32."""
     found = ()
     for k in tl.static_range(len(curves)):
         found = found + (curve_of(curves[k], PIECES[k]),)
@@ -48,7 +50,10 @@ def curves_of(curves, PIECES: tl.constexpr):
 
 @triton.jit
 def curve_of(curve, COUNT: tl.constexpr):
-    """Those of one, (COUNT, 6). A function: to older Triton an element of a constexpr tuple is none."""
+    """Return the pieces of one curve, (COUNT, 6).
+
+    A function, since older Triton has no elements of a constexpr tuple.
+    """
     pieces = ()
     for piece in tl.static_range(COUNT):
         row = curve + piece * 6
@@ -63,21 +68,21 @@ def curve_of(curve, COUNT: tl.constexpr):
 
 @triton.jit
 def value(x, pieces):
-    """g(x) elementwise as `curves.evaluate` has it, but for rounding; x is not negative."""
+    """Return g(x) elementwise, equal to `curves.evaluate` up to rounding; x is not negative."""
     t, _, start, _, twice, bend = _way(x, pieces)
     return start + t * (twice + bend * t)
 
 
 @triton.jit
 def slope(x, pieces):
-    """g'(x), as `value`."""
+    """Return g'(x), as `value` does g(x)."""
     t, inverse_root, _, rise, _, bend = _way(x, pieces)
     return (rise + bend * t) * inverse_root
 
 
 @triton.jit
 def weights_of(weights, stride_t, apart, image, TOTALS: tl.constexpr):
-    """Where those of each total begin, of an image."""
+    """Return pointers to the weights of each total, for an image."""
     found = ()
     for k in tl.static_range(len(TOTALS)):
         found = found + (weights + TOTALS[k][-1] * stride_t + image * apart,)
@@ -86,7 +91,7 @@ def weights_of(weights, stride_t, apart, image, TOTALS: tl.constexpr):
 
 @triton.jit
 def factor_of(factor):
-    """That of all weights."""
+    """Return the factor of all weights, 1 if there is none."""
     found = 1.0
     if factor is not None:
         found = tl.load(factor).to(tl.float32)
@@ -95,9 +100,9 @@ def factor_of(factor):
 
 @triton.jit
 def own_pulls(here, stride_c, of, whole, pieces, weights, factor, HITS: tl.constexpr, FIRST: tl.constexpr):
-    """Of each own total p d, 0 where a pixel does not count, and their sum.
+    """Return p d for each own total, 0 where a pixel does not count, and their sum.
 
-    Curve and weights of the first are `pieces[FIRST]` and `weights[FIRST]`.
+    Curve and weights of the first own total are `pieces[FIRST]` and `weights[FIRST]`.
     """
     pulls, pulled = (), tl.zeros_like(whole)
     for k in tl.static_range(len(HITS)):
@@ -111,9 +116,9 @@ def own_pulls(here, stride_c, of, whole, pieces, weights, factor, HITS: tl.const
 
 @triton.jit
 def _way(x, pieces):
-    """t, 1 / root, and of the piece that x is on the left ordinate, rise, twice that, and bend over the width.
+    """Return t and 1 / root, and for the piece that x is on: left ordinate, rise, twice that, and bend over the width.
 
-    Without stretching a piece to [0, 1], as in `pieces`: t is that over the width. The radicand is `first` at the `end`
+    A piece is not scaled to [0, 1], as in `pieces`: t is divided by the width. The radicand is `first` at the `end`
     where it is least and changes by `tilt`, so that no rounding is magnified there.
     """
     x = tl.minimum(x, 1.0, propagate_nan=tl.PropagateNan.ALL)

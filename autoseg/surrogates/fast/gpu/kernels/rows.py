@@ -1,9 +1,9 @@
 """The pass as two Triton kernels for few classes: the numbers of a pixel's classes stay in registers.
 
-A logit is read once each way, softmax and slopes are computed once each way. Loops over the classes are unrolled, so
-that tuples of C take the place of arrays. A program takes TILES times BLOCK pixels of one image and adds up, for
-each class and thread, what its pixels give, so that threads add up theirs once a program and not once a tile. See
-`loops` for the arguments; there is a test that both give the same.
+Each direction reads a logit once and computes softmax and slopes once. Loops over the classes are unrolled, so
+that tuples of C replace arrays. A program processes TILES times BLOCK pixels of one image and adds up the results of
+its pixels per class and thread, so that threads are summed once per program and not once per tile. See
+`loops` for the arguments; a test checks that both compute the same.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def forward_kernel(
     EVERYWHERE: tl.constexpr, HITS: tl.constexpr, COUNTS: tl.constexpr, LABELS: tl.constexpr, PIECES: tl.constexpr,
     C: tl.constexpr, BLOCK: tl.constexpr, TILES: tl.constexpr, BINS: tl.constexpr,
 ):  # fmt: skip
-    """All totals of a program's pixels, and logsumexp; grid (programs of an image, N)."""
+    """Compute all totals of a program's pixels, and logsumexp; grid (programs of an image, N)."""
     program, image = tl.program_id(0), tl.program_id(1).to(tl.int64)
     programs, images = tl.num_programs(0), tl.num_programs(1)
     stride_c, stride_p = tl.cast(stride_c, tl.int64), tl.cast(stride_p, tl.int64)
@@ -73,7 +73,7 @@ def forward_kernel(
 
 @triton.jit
 def _copies(x, COUNT: tl.constexpr):
-    """A tuple of them."""
+    """Return a tuple of COUNT copies of x."""
     copies = ()
     for _ in tl.static_range(COUNT):
         copies = copies + (x,)
@@ -82,7 +82,7 @@ def _copies(x, COUNT: tl.constexpr):
 
 @triton.jit
 def _powers(row, C: tl.constexpr):
-    """The largest logit, over log(2), of all classes e^(logit - largest), and their sum."""
+    """Return the largest logit over log(2), e^(logit - largest) of all classes, and their sum."""
     highest = row[0]
     for c in tl.static_range(1, C):
         highest = tl.maximum(highest, row[c])
@@ -96,7 +96,7 @@ def _powers(row, C: tl.constexpr):
 
 @triton.jit
 def _everywhere(found, powers, scale, of, pieces, EVERYWHERE: tl.constexpr, C: tl.constexpr):
-    """What the totals everywhere have `found`, with a tile's added."""
+    """Return `found` of the totals everywhere, with a tile's values added."""
     more = ()
     for k in tl.static_range(len(EVERYWHERE)):
         counts = (of[EVERYWHERE[k][0]] >= 0).to(tl.float32)
@@ -114,7 +114,10 @@ def backward_kernel(
     grad_n, grad_c, grad_p, pixels, EVERYWHERE: tl.constexpr, HITS: tl.constexpr, PIECES: tl.constexpr, C: tl.constexpr,
     BLOCK: tl.constexpr, TILES: tl.constexpr,
 ):  # fmt: skip
-    """Gradient of a program's pixels, p (d - sum_c p d), softmax made again; grid (programs of an image, N)."""
+    """Compute the gradient of a program's pixels, p (d - sum_c p d), with softmax recomputed.
+
+    Grid (programs of an image, N).
+    """
     image = tl.program_id(1).to(tl.int64)
     stride_c, stride_p = tl.cast(stride_c, tl.int64), tl.cast(stride_p, tl.int64)
     grad_c, grad_p = tl.cast(grad_c, tl.int64), tl.cast(grad_p, tl.int64)
@@ -150,7 +153,7 @@ def backward_kernel(
 
 @triton.jit
 def _row(here, stride_c, inside, C: tl.constexpr):
-    """The logits of all classes."""
+    """Load the logits of all classes."""
     row = ()
     for c in tl.static_range(C):
         row = row + (load(here + c * stride_c, inside),)

@@ -1,7 +1,7 @@
 """From totals to the loss and its slopes in one small kernel; importing this needs triton.
 
-In torch it takes some twenty operations on a number for each class, forward and backward, each of which costs the host
-as much as one on a million. What the arguments mean:
+In torch this takes some twenty operations on a number for each class, forward and backward, each of which costs the
+host as much as one on a million. The arguments:
 
     totals        (T, C) fp64
     rows          (3 or 2, T) fp64: factors of the totals in numerator, denominator and, unless EQUAL, weights
@@ -9,7 +9,7 @@ as much as one on a million. What the arguments mean:
     loss          one fp32: written
     slopes        (T, C) fp64: written, dloss/dtotals with the weights taken as constant
     eps           added to denominators
-    LABEL         the place of how much of each class the labels have
+    LABEL         index of the total with the pixels of each class in the labels
     PRESENT       only classes that the labels have count
     POOLED        totals are added up over the classes first
     BINS          a power of two, at least C
@@ -28,7 +28,7 @@ def score_kernel(
     totals, rows, curve, loss, slopes, eps, C: tl.constexpr, TOTALS: tl.constexpr, LABEL: tl.constexpr,
     EQUAL: tl.constexpr, PRESENT: tl.constexpr, POOLED: tl.constexpr, PIECES: tl.constexpr, BINS: tl.constexpr,
 ):  # fmt: skip
-    """1 - weighted mean of g(ratio) over the classes, 0 where nothing counts; one program."""
+    """Compute 1 - weighted mean of g(ratio) over the classes, 0 if nothing counts; one program."""
     c = tl.arange(0, BINS)
     inside = c < C
     nothing = tl.zeros((BINS,), tl.float64)
