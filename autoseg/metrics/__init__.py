@@ -1,10 +1,10 @@
-"""Metrics: each one formula over AND, OR and boundaries, exact with hard logic, a surrogate with curves.
+"""Metrics: each is one formula over AND, OR and boundaries, exact with hard logic, a surrogate with curves.
 
-* `logic`: the words a formula is written in; `base`: what every metric shares, its registry among it;
+* `logic`: the operations that formulas use; `base`: what all metrics share, with the registry;
 * the formulas: `region`, `boundary`, `binary`, averaged over images in `per_image` and over the `worst` of them;
-  `sums` weighs several, `calibration` is of probabilities and no target;
-* `maps`: the exact logic, which counts; it looks through `windows`, of whole numbers in `bits`;
-* `images`: what each image contributes, kept for statistics.
+  `sums` are weighted sums of metrics, `calibration` is for probabilities and cannot be a target;
+* `maps`: the exact logic, which counts; its morphology uses `windows`, for whole numbers in `bits`;
+* `images`: the contribution of each image, stored for statistics.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ __all__ = [
 
 
 def names() -> list[str]:
-    """Every metric's name."""
+    """Return the names of all metrics."""
     return list(registry())
 
 
 def own_metrics() -> tuple[type[Metric], ...]:
-    """The user's, in the order in which they were registered."""
+    """Return the user's metrics, in the order in which they were registered."""
     return tuple(metric for metric in registry().values() if not is_ours(metric))
 
 
 def is_known(spec: str) -> bool:
-    """Whether it is a metric or a sum of metrics."""
+    """Return whether a text is a metric or a sum of metrics."""
     try:
         parse(spec)
     except InputError:
@@ -42,7 +42,7 @@ def is_known(spec: str) -> bool:
 
 
 def higher_is_better(name: str) -> bool:
-    """Direction of a metric or a sum of metrics.
+    """Return whether higher is better for a metric or a sum of metrics.
 
     Raises:
         InputError: unknown name, malformed sum.
@@ -57,7 +57,7 @@ def build_metric(
     tolerance: int = 5,
     drop_background: bool = False,
 ) -> Metric | MetricSum:
-    """A metric by name, or a weighted sum of them.
+    """Build a metric by name, or a weighted sum of metrics.
 
     Args:
         name: one of `names()`, a worst-q variant ("miou_i_q5"), or a sum such as "miou+0.5*bf1".

@@ -1,4 +1,4 @@
-"""Metrics of a foreground: all classes but class 0; for two classes, those of class 1 alone."""
+"""Metrics of the foreground: of all classes except class 0; for two classes, of class 1 alone."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from autoseg.metrics.region import Dice, MAcc, MIoU
 
 
 class Foreground(Metric):
-    """Mixin: class 0, the background, has no say in the mean, and NaN as its score."""
+    """Mixin: class 0, the background, is left out of the mean and has the score NaN."""
 
     source = "van Rijsbergen 1979"
 
     def weights(self, s: Sums) -> Tensor:
-        """Equal, 0 for class 0."""
+        """Return equal weights, 0 for class 0."""
         weights = super().weights(s)
         weights[..., 0] = 0
         return weights
 
     def per_class(self) -> Tensor:
-        """As `Metric.per_class`, NaN for class 0."""
+        """Return `Metric.per_class` with NaN for class 0."""
         scores = super().per_class()
         scores[0] = torch.nan
         return scores
@@ -31,19 +31,19 @@ class Foreground(Metric):
 class Precision(Foreground, MIoU):
     """Precision of the foreground: S(p AND y) / S(p), where S(p) = S(p OR y) - S(y) + S(p AND y).
 
-    A class the labels have but nothing is predicted as scores 0. As a surrogate, AND's curve shapes what is hit
-    and OR's what is claimed beside it.
+    A class that the labels have but no pixel is predicted as scores 0. As a surrogate, AND's curve shapes the hits
+    and OR's curve the false positives.
     """
 
     name = "precision"
     summary = "precision of class 1 (several classes: of all but class 0)"
 
     def scores(self, s: Sums, ratio: Ratio) -> Tensor:
-        """Precision per class."""
+        """Return the precision per class."""
         return ratio(s["and"], s["or"] - s["label"] + s["and"], empty=0.0)
 
     def per_class(self) -> Tensor:
-        """As `Foreground.per_class`, NaN where neither label nor prediction has the class."""
+        """Return `Foreground.per_class` with NaN where neither label nor prediction has the class."""
         scores = super().per_class()
         return scores.masked_fill(self._state["or"] == 0, torch.nan) if self._state else scores
 

@@ -11,17 +11,17 @@ from torch import Tensor
 
 from autoseg.metrics.windows import last, slide
 
-BITS = 62  # classes in one int64 map; its sign stays free
+BITS = 62  # classes in one int64 map; its sign bit is not used
 
 
 def widen(flags: Tensor, dim: int, before: int, after: int) -> Tensor:
-    """OR over the pixels from `before` ahead of each one to `after` behind it; nothing beyond the border.
+    """Return OR over the pixels from `before` ahead of each one to `after` behind it; nothing beyond the border.
 
     Args:
-        flags: (…, H, W) bool, or int64 taken bit by bit.
+        flags: (…, H, W) bool, or int64, bit by bit.
         dim: -1 along rows, -2 along columns.
-        before: pixels, 0 or more.
-        after: likewise.
+        before: number of pixels, 0 or more.
+        after: number of pixels, 0 or more.
 
     Returns:
         The same shape and dtype.
@@ -30,14 +30,14 @@ def widen(flags: Tensor, dim: int, before: int, after: int) -> Tensor:
 
 
 def square(flags: Tensor, px: int) -> Tensor:
-    """OR over squares of side 2*px+1, see `widen`."""
+    """Return OR over squares of side 2*px+1, see `widen`."""
     return widen(widen(flags, -1, px, px), -2, px, px)
 
 
 def uniform(classes: Tensor, px: int, border: bool) -> Tensor:
-    """Where a class map is constant over the square of side 2*px+1.
+    """Return whether a class map is constant over the square of side 2*px+1 around each pixel.
 
-    It is where no two neighbours within the square differ, side by side or one above the other.
+    That is where no two neighbours within the square differ, side by side or one above the other.
 
     Args:
         classes: (N, H, W) integer.
@@ -60,11 +60,11 @@ def uniform(classes: Tensor, px: int, border: bool) -> Tensor:
 
 
 def reached(sources: Tensor, at: Tensor, px: int, num_classes: int) -> Tensor:
-    """Where a pixel of the same class lies within the square of side 2*px+1.
+    """Return whether a pixel of the same class lies within the square of side 2*px+1.
 
     Args:
-        sources: (N, H, W) int64 class map to look in; negative: no class.
-        at: (N, H, W) int64 class map: what to look for at each pixel; negative: nothing.
+        sources: (N, H, W) int64 class map to search in; negative: no class.
+        at: (N, H, W) int64 class map: the class to search for at each pixel; negative: none.
         px: 0 or more.
         num_classes: C.
 
@@ -78,7 +78,7 @@ def reached(sources: Tensor, at: Tensor, px: int, num_classes: int) -> Tensor:
 
 
 def widened(classes: Tensor, px: int, num_classes: int) -> list[Tensor]:
-    """A class map dilated class by class, by squares of side 2*px+1.
+    """Dilate a class map class by class, by squares of side 2*px+1.
 
     Args:
         classes: (N, H, W) int64; negative: no class.
@@ -92,6 +92,6 @@ def widened(classes: Tensor, px: int, num_classes: int) -> list[Tensor]:
 
 
 def _bits(classes: Tensor) -> Tensor:
-    """1 << class for classes 0 to BITS - 1, 0 for all others; int64."""
+    """Return 1 << class for classes 0 to BITS - 1, 0 for all others; int64."""
     inside = (classes >= 0) & (classes < BITS)
     return inside.long() << classes.clamp(0, BITS - 1)

@@ -24,7 +24,7 @@ class BIoU(MIoU):
     source = "Li et al., ICLR 2021"
 
     def sums(self, p: Plane, y: Plane, logic: Logic) -> Sums:
-        """Intersection, union and label area per class within the trimap."""
+        """Return intersection, union and label area per class within the trimap."""
         edges = logic.dilate(logic.boundary(y), self.options.tolerance)
         trimap = logic.anywhere(edges, skip_first=self.options.drop_background)
         return {
@@ -50,7 +50,7 @@ class BF1(Metric):
     absent_rule = False
 
     def sums(self, p: Plane, y: Plane, logic: Logic) -> Sums:
-        """Boundary pixels and matched boundary pixels per class, of prediction and label."""
+        """Return boundary pixels and matched boundary pixels per class, of prediction and label."""
         tolerance = self.options.tolerance
         edge_p, edge_y = logic.boundary(p), logic.boundary(y)
         return {
@@ -61,20 +61,20 @@ class BF1(Metric):
         }
 
     def scores(self, s: Sums, ratio: Ratio) -> Tensor:
-        """F1 per class; a class predicted nowhere scores 0, a class without label boundary is undefined."""
+        """Return F1 per class; a class predicted nowhere scores 0, a class without label boundary is undefined."""
         precision = ratio(s["edge_hit"], s["edge"], empty=0.0)
         recall = ratio(s["label_hit"], s["label"])
         return ratio(2 * precision * recall, precision + recall, empty=0.0)
 
     def weights(self, s: Sums) -> Tensor:
-        """Equal, without class 0 if `drop_background`."""
+        """Return equal weights, 0 for class 0 if `drop_background`."""
         weights = super().weights(s)
         if self.options.drop_background:
             weights[..., 0] = 0
         return weights
 
     def per_class(self) -> Tensor:
-        """As `Metric.per_class`; NaN for class 0 if `drop_background`."""
+        """Return `Metric.per_class`, with NaN for class 0 if `drop_background`."""
         scores = super().per_class()
         if self.options.drop_background:
             scores[0] = torch.nan
@@ -94,7 +94,7 @@ class BoundaryIoU(MIoU):
     source = "Cheng et al., CVPR 2021"
 
     def sums(self, p: Plane, y: Plane, logic: Logic) -> Sums:
-        """Intersection, union and label band per class."""
+        """Return intersection, union and label band per class."""
         width = max(self.options.tolerance, 1)
         band_p = logic.boundary(p, width, border=True)
         band_y = logic.boundary(y, width, border=True)

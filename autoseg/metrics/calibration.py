@@ -1,7 +1,7 @@
-"""Calibration: how far the network's probabilities are from the frequencies they promise.
+"""Calibration: how far the network's probabilities are from the observed frequencies.
 
-Errors, so lower is better; a step function of the probabilities' bins has no surrogate, so they are reported and
-never searched for. Bins are of equal width, bin m of M holding probabilities in ((m - 1) / M, m / M].
+These are errors, so lower is better; a step function of the probabilities' bins has no surrogate, so they are reported
+and never searched for. Bins are of equal width, bin m of M holding probabilities in ((m - 1) / M, m / M].
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ BINS = 15
 
 
 class Calibration(Metric):
-    """Mixin: counts what falls into each bin, (K, BINS) for K = 1 (pooled) or K = C.
+    """Mixin that counts the pixels in each bin, (K, BINS) for K = 1 (pooled) or K = C.
 
     State: "count" and "hits" int64, "confidence" the sum of the probabilities, float64. They add up over batches
     and workers.
@@ -28,16 +28,16 @@ class Calibration(Metric):
     needs_probs = True
     higher_is_better = False
     searchable = False
-    adds_over_images = False  # its bins would, but they are not kept by image: C x 15 x 3 numbers each
+    adds_over_images = False  # its bins would, but storing them per image would take C x 15 x 3 numbers each
     source: ClassVar[str]
 
     def update(self, pred: Tensor, labels: Tensor) -> None:
-        """Raises `InputError`: classes alone say nothing about calibration."""
+        """Raise `InputError`: calibration cannot be computed from classes alone."""
         del pred, labels
         raise InputError(self.name, "probabilities (N, C, H, W)", "predicted classes", "Call update_probs.")
 
     def update_probs(self, probs: Tensor, labels: Tensor) -> None:
-        """Adds a batch.
+        """Add a batch.
 
         Args:
             probs: (N, C, H, W) float, softmax probabilities; (N, C, D, H, W) of volumes.
@@ -61,23 +61,25 @@ class Calibration(Metric):
         self._add(self.bins(probs, labels.reshape(-1)[pixels].long(), pixels))
 
     def bins(self, probs: Tensor, labels: Tensor, pixels: Tensor) -> Sums:
-        """The state of a batch: probs (N, C, H, W), labels (P,) of its valid pixels, and where they are among all."""
+        """Return the state of a batch: probs (N, C, H, W), labels (P,) of its valid pixels, and their indices among
+        all pixels.
+        """
         raise NotImplementedError
 
     def per_class(self) -> Tensor:
-        """(K,) float64: sum over bins of |hits - confidence| / pixels; NaN if nothing has been seen."""
+        """Return (K,) float64: sum over bins of |hits - confidence| / pixels; NaN before any pixel."""
         none = torch.zeros(0, dtype=torch.int64)
         state = self._state or self.bins(torch.zeros(0, self.options.num_classes, 1, 1), none, none)
         gap = (state["hits"] - state["confidence"]).abs().sum(1)
         return exact_ratio(gap, state["count"].sum(1))
 
     def compute(self) -> Tensor:
-        """0-d float64, the mean of `per_class`."""
+        """Return the mean of `per_class`, 0-d float64."""
         return self.per_class().mean()
 
 
 def tally(confidence: Tensor, hit: Tensor) -> Sums:
-    """Counts (P,) confidences in [0, 1], of which those with `hit` (P,) came true, into (BINS,) each."""
+    """Count (P,) confidences in [0, 1], and those with `hit` (P,), into (BINS,) each."""
     place = (confidence * BINS).ceil_().clamp_(1, BINS).long().sub_(1)
     # index_add, since bincount with weights is not deterministic on a GPU
     total = torch.zeros(BINS, dtype=torch.float64, device=place.device).index_add_(0, place, confidence.double())
@@ -94,7 +96,7 @@ class ECE(Calibration):
     source = "Guo et al., ICML 2017"
 
     def bins(self, probs: Tensor, labels: Tensor, pixels: Tensor) -> Sums:
-        """One row: the highest probability, and whether its class is the label's."""
+        """Return one row: the highest probability, and whether its class is the label's."""
         confidence, pred = (found.reshape(-1)[pixels] for found in probs.max(1))
         return {key: row[None] for key, row in tally(confidence, pred == labels).items()}
 
@@ -103,7 +105,7 @@ class ECE(Calibration):
 class SCE(Calibration):
     """Static calibration error: ECE of every class's own probability, over all pixels, then the mean over all C.
 
-    A class that no label has counts too: what is promised to it is error.
+    A class without labels counts too: any probability for it is error.
     """
 
     name = "sce"
@@ -111,9 +113,9 @@ class SCE(Calibration):
     source = "Nixon et al., CVPR Workshops 2019"
 
     def bins(self, probs: Tensor, labels: Tensor, pixels: Tensor) -> Sums:
-        """A row per class: its probability, and whether the label is that class.
+        """Return a row per class: its probability, and whether the label is that class.
 
-        One class after the other: all at once would take ten times the probabilities' memory, and their time.
+        One class after the other: all at once would take ten times the probabilities' memory, and more time.
         """
         rows = [tally(p.reshape(-1)[pixels], labels == index) for index, p in enumerate(probs.unbind(1))]
         return {key: torch.stack([row[key] for row in rows]) for key in rows[0]}

@@ -1,4 +1,6 @@
-"""What each image contributes to a score, kept so that statistics can be taken over images as well as over seeds."""
+"""The contribution of each image to a score, stored so that statistics can be taken over images as well as over
+seeds.
+"""
 
 from __future__ import annotations
 
@@ -19,17 +21,17 @@ from autoseg.metrics.maps import HardLogic
 INDEX = "index"
 # Bytes in a file of counts: 12,000 images of 900 classes have 1.7 GB. A small file can inflate to any size.
 LARGEST = 2 * GB
-UNREADABLE = (  # what comes of another file than ours
+UNREADABLE = (  # errors from a file that is not one of ours
     OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, MemoryError, RuntimeError, zipfile.BadZipFile,
 )  # fmt: skip
-PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # as we write it; others are inflated whole before they are read
+PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the methods we use; others are fully inflated before reading
 
 
 class ByImage:
-    """A metric that also keeps each image's part of its totals.
+    """A metric that also stores each image's part of its totals.
 
     Args:
-        metric: one that adds over images.
+        metric: a metric that adds over images.
     """
 
     def __init__(self, metric: Metric) -> None:
@@ -38,7 +40,7 @@ class ByImage:
 
     @property
     def options(self) -> MetricOptions:
-        """What it was told about the data."""
+        """The metric's options about the data."""
         return self.metric.options
 
     def update(self, pred: Tensor, labels: Tensor) -> None:
@@ -59,15 +61,17 @@ class ByImage:
 
     @property
     def parts(self) -> Sums:
-        """(N, ...) of every image seen, in order."""
+        """The totals of every image seen, (N, ...), in order."""
         return {name: torch.cat([batch[name] for batch in self._batches]) for name in self._batches[0]}
 
 
 def save_parts(path: Path, parts: Mapping[str, Sums]) -> None:
-    """Write parts by metric to a compressed .npz, whole or not at all. What several metrics share is written once.
+    """Write parts by metric to a compressed .npz, completely or not at all.
+
+    Arrays that several metrics share are written once.
 
     Args:
-        path: the file; its folder is made.
+        path: the file; its folder is created.
         parts: {metric: {total: (N, ...)}}.
     """
     arrays: dict[str, np.ndarray] = {}
@@ -86,7 +90,7 @@ def save_parts(path: Path, parts: Mapping[str, Sums]) -> None:
 
 
 def load_parts(path: Path, only: Collection[str] | None = None) -> dict[str, Sums]:
-    """What `save_parts` wrote, of the metrics in `only` if given; nothing in the file is executed.
+    """Read a file of `save_parts`, only the metrics in `only` if given; no code in the file is executed.
 
     Raises:
         InputError: no such file, another one, or one that inflates to more than `LARGEST`.
@@ -105,10 +109,10 @@ def load_parts(path: Path, only: Collection[str] | None = None) -> dict[str, Sum
 
 
 def _check_size(path: Path) -> None:
-    """Refuse what is no file, and what inflates to more than counts are.
+    """Raise if a path is not a file, or inflates to more than counts take.
 
     Raises:
-        OSError: no file.
+        OSError: not a file.
         ValueError: it is too large.
     """
     if path.exists() and not path.is_file():

@@ -1,13 +1,13 @@
-"""The words metrics are written in: AND, OR, boundaries and totals over one map per class.
+"""The operations that metrics are written in: AND, OR, boundaries and totals over one map per class.
 
-A metric states its formula once, in these words. What the words mean is decided by the `Logic` that reads it:
+A metric states its formula once, with these operations. The `Logic` that evaluates it decides what they mean:
 
-* `maps.HardLogic` reads one-hot predictions and counts exactly (int64);
-* `autoseg.surrogates.logic.CurveLogic` reads softmax and replaces each AND and OR by a surface built from curves;
-* `curves_of` only notes which curves the formula needs.
+* `maps.HardLogic` takes one-hot predictions and counts exactly (int64);
+* `autoseg.surrogates.logic.CurveLogic` takes softmax and replaces each AND and OR by a surface built from curves;
+* `curves_of` only records which curves the formula needs.
 
-A `Plane` is such a set of C maps over N images, written down but not yet computed: knowing the whole expression,
-a logic can count `p AND y` from the label's own class alone, without C-fold one-hot tensors.
+A `Plane` is such a set of C maps over N images, as an expression that is not yet computed: knowing the whole
+expression, a logic can count `p AND y` from the label's own class alone, without C-fold one-hot tensors.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from autoseg.errors import InputError
 class Plane:
     """C maps over N images as an expression: prediction, label, or an operation on other planes.
 
-    Two that are written alike are equal: what was computed for one is the other's.
+    Two equal expressions are equal planes, so that results can be cached by plane.
 
     Attributes:
         op: pred, label, and, or, erode, boundary, dilate.
         args: operands.
-        name: how curves name this operand.
+        name: name of this operand in the names of curves.
         soft: whether the prediction takes part (a soft operand of AND/OR passes through a curve).
         px: radius in pixels of erode, boundary, dilate.
         border: boundary only; whether the image border counts as an edge.
@@ -48,28 +48,28 @@ class Plane:
 
 @dataclass(frozen=True)
 class Region:
-    """The pixels within which something is totalled: those where any class of `plane` is set, shape (N, H, W)."""
+    """Pixels within which a total is taken: those where any class of `plane` is set, shape (N, H, W)."""
 
     plane: Plane
     skip_first: bool = False
 
 
 class Logic:
-    """Builds planes; subclasses say what `total` means. See the module docstring."""
+    """Builds planes; subclasses define `total`. See the module docstring."""
 
     pred: ClassVar[Plane] = Plane("pred", name="p", soft=True)
     label: ClassVar[Plane] = Plane("label", name="y")
 
     def and_(self, a: Plane, b: Plane) -> Plane:
-        """Pixels in both."""
+        """Return the pixels in both."""
         return Plane("and", (a, b), name="and", soft=a.soft or b.soft)
 
     def or_(self, a: Plane, b: Plane) -> Plane:
-        """Pixels in either."""
+        """Return the pixels in either."""
         return Plane("or", (a, b), name="or", soft=a.soft or b.soft)
 
     def boundary(self, a: Plane, px: int = 1, border: bool = False) -> Plane:
-        """Pixels of `a` within `px` of a pixel outside it: OR(a, eroded) minus AND(a, eroded).
+        """Return the pixels of `a` within `px` of a pixel outside it: OR(a, eroded) minus AND(a, eroded).
 
         Args:
             a: any plane.
@@ -80,29 +80,29 @@ class Logic:
         return Plane("boundary", (a, eroded), name="edge", soft=a.soft, px=px, border=border)
 
     def dilate(self, a: Plane, px: int) -> Plane:
-        """`a` widened by `px` pixels (squares of side 2*px+1), per class."""
+        """Return `a` widened by `px` pixels (squares of side 2*px+1), per class."""
         return Plane("dilate", (a,), name="dilated", soft=a.soft, px=px)
 
     def anywhere(self, a: Plane, skip_first: bool = False) -> Region:
-        """Where any class of the (label's) plane is set; `skip_first` leaves class 0 out."""
+        """Return the region where any class of the (label's) plane is set; `skip_first` leaves class 0 out."""
         return Region(a, skip_first)
 
     def total(self, a: Plane, within: Plane | Region | None = None, void: bool = False) -> Tensor:
-        """Sum over images and pixels, one per class.
+        """Return the sum over images and pixels, one per class.
 
         Args:
-            a: what is summed.
+            a: the plane to sum.
             within: a second factor: a plane (class by class) or a region (the same for all classes).
             void: whether pixels labelled `ignore_index` count.
 
         Returns:
-            (C,), or (N, C) where the logic keeps images apart.
+            (C,), or (N, C) if the logic computes totals per image.
         """
         raise NotImplementedError
 
 
 class _CurveNotes(Logic):
-    """Notes the soft operands of every AND and OR instead of computing anything."""
+    """Records the soft operands of every AND and OR instead of computing anything."""
 
     def __init__(self, num_classes: int) -> None:
         self._classes = num_classes
@@ -141,7 +141,7 @@ def _looks_around(plane: Plane) -> bool:
 def curves_of(
     formula: Callable[[Plane, Plane, Logic], object], shared: bool = False, num_classes: int = 2
 ) -> dict[tuple[str, str], str]:
-    """Which curves a formula needs, found by reading it.
+    """Return the curves that a formula needs, found by calling it.
 
     Args:
         formula: a metric's `sums`.
@@ -150,7 +150,7 @@ def curves_of(
 
     Returns:
         {(operation, operand): curve name} in order of appearance. A curve is named after its operation ("and"),
-        and after its operand too ("and_p", "and_eroded") where the operation has several.
+        and after its operand too ("and_p", "and_eroded") if the operation has several.
 
     Raises:
         InputError: a formula of the user's that fails.

@@ -16,18 +16,19 @@ SPREAD = 256  # rows of bins, see `count_spread`
 
 
 def count_bins(bins: Tensor, count: int) -> Tensor:
-    """How often each of 0, ..., count - 1 occurs in (P,) int64; (count,) int64. Does not wait for a GPU.
+    """Return how often each of 0, ..., count - 1 occurs in (P,) int64; (count,) int64. Does not wait for a GPU.
 
-    To torch.compile the size that `bincount` gives is unknown: it would compile what is before and after apart.
+    torch.compile does not know the size that `bincount` returns: it would compile the code before and after it
+    separately.
     """
     known = bins.device.type != "cpu" or torch.compiler.is_compiling()
     return count_spread(bins, count) if known else torch.bincount(bins, minlength=count)
 
 
 def count_spread(bins: Tensor, count: int) -> Tensor:
-    """As `count_bins`, in operations that a GPU does without being waited for; `bincount` looks for the largest first.
+    """Return the result of `count_bins` without waiting for a GPU; `bincount` looks for the largest value first.
 
-    Neighbours are counted into different ones of `SPREAD` rows, so that they do not queue for the same few addresses.
+    Neighbours are counted into different ones of `SPREAD` rows, so that they do not wait for the same few addresses.
     """
     row = torch.arange(bins.shape[0], device=bins.device) % SPREAD  # len() would fix the size in a graph
     counts = torch.zeros(SPREAD * count, dtype=torch.int64, device=bins.device)
@@ -35,13 +36,13 @@ def count_spread(bins: Tensor, count: int) -> Tensor:
 
 
 def one_hot(classes: Tensor, num_classes: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """(N, H, W) class map, `NO_CLASS` allowed, to (N, C, H, W) of 0 and 1."""
+    """Return a (N, H, W) class map, `NO_CLASS` allowed, as (N, C, H, W) of 0 and 1."""
     ids = torch.arange(num_classes, device=classes.device).view(1, -1, 1, 1)
     return (classes.unsqueeze(1) == ids).to(dtype)
 
 
 class MapLogic(Logic):
-    """Evaluates planes that are class maps (every pixel in at most one class): all of hard logic but dilation.
+    """Evaluates planes that are class maps (every pixel in at most one class): all of hard logic except dilation.
 
     Args:
         labels: (N, H, W) integer; ids outside [0, C) are void.
@@ -62,14 +63,14 @@ class MapLogic(Logic):
 
     @property
     def _valid(self) -> Tensor:
-        """(N, H, W) bool, False where the label is void."""
+        """The valid pixels, (N, H, W) bool, False where the label is void."""
         if self._known is None:  # not `cached_property`, whose lock stops dynamo
             ids = self._labels.long()
             self._known = (ids >= 0) & (ids < self._classes)
         return self._known
 
     def _map(self, plane: Plane) -> Tensor:
-        """(N, H, W) int64 class map of a plane; raises `InputError` for one that may have several classes a pixel."""
+        """Return the (N, H, W) int64 class map of a plane; raise `InputError` if a pixel may have several classes."""
         if plane not in self._cache:
             self._cache[plane] = self._make_map(plane)
         return self._cache[plane]
@@ -92,7 +93,7 @@ class MapLogic(Logic):
         raise InputError("the metric's formula", "at most one class a pixel where it counts", got, hint)
 
     def _mask(self, region: Region) -> Tensor:
-        """(N, H, W) bool."""
+        """Return a region as (N, H, W) bool."""
         if region not in self._masks:
             plane = region.plane
             px = plane.px if plane.op == "dilate" else 0
@@ -102,7 +103,7 @@ class MapLogic(Logic):
         return self._masks[region]
 
     def _selected(self, within: Region | None, void: bool) -> Tensor | None:
-        """(N, H, W) bool of the pixels that count, None for all."""
+        """Return (N, H, W) bool of the pixels that count, None for all."""
         mask = None if void else self._valid
         if within is not None:
             region = self._mask(within)
@@ -110,7 +111,10 @@ class MapLogic(Logic):
         return mask
 
     def _bins(self, classes: Tensor) -> Tensor:
-        """Index of each pixel's total: class, or image and class; pixels without a class fall in one extra bin."""
+        """Return the index of each pixel's total: class, or image and class.
+
+        Pixels without a class get one extra bin.
+        """
         c = self._classes
         extra = torch.where(classes == NO_CLASS, c, classes)
         if self._per_image:
@@ -125,7 +129,7 @@ class MapLogic(Logic):
         return (self._classes + 1) * (len(self._labels) if self._per_image else 1)
 
     def _count(self, classes: Tensor, selected: Tensor | None) -> Tensor:
-        """Pixels per class, int64."""
+        """Return the pixels per class, int64."""
         if selected is not None:
             classes = torch.where(selected, classes, NO_CLASS)
         return self._shape(count_bins(self._bins(classes), self._n_bins()))
@@ -134,7 +138,7 @@ class MapLogic(Logic):
 class HardLogic(MapLogic):
     """One-hot predictions against labels, counted exactly.
 
-    What was counted or made for one formula is kept for the next that asks for the same: see `sharing`.
+    Counts and maps of one formula are cached for the next formula that needs them: see `sharing`.
 
     Args:
         pred: (N, H, W) int64 predicted classes.
@@ -144,20 +148,20 @@ class HardLogic(MapLogic):
     """
 
     def __init__(self, pred: Tensor, labels: Tensor, num_classes: int, volumes: bool = False) -> None:
-        super().__init__(labels, num_classes, per_image=True)  # counted so; summed where not asked for
+        super().__init__(labels, num_classes, per_image=True)  # counted per image; summed if not needed
         self._cache[self.pred] = pred
         self._map(self.label)  # once for all that share it
         self._apart, self.volumes = False, volumes
         self._totals: dict[tuple[Plane, Plane | Region | None, bool], Tensor] = {}
 
     def sharing(self, per_image: bool) -> HardLogic:
-        """The same batch for another formula; totals are (N, C) with `per_image`, else (C,)."""
+        """Return a logic of the same batch for another formula; totals are (N, C) with `per_image`, else (C,)."""
         other = copy.copy(self)
         other._apart = per_image
         return other
 
     def total(self, a: Plane, within: Plane | Region | None = None, void: bool = False) -> Tensor:
-        """int64 counts, see `Logic.total`."""
+        """Return int64 counts, see `Logic.total`."""
         key = (a, within, void)
         if key not in self._totals:
             self._totals[key] = self._counted(a, within, void)
@@ -165,7 +169,7 @@ class HardLogic(MapLogic):
         return totals if self._apart else totals.sum(0)
 
     def _counted(self, a: Plane, within: Plane | Region | None, void: bool) -> Tensor:
-        """(N, C) int64."""
+        """Return the counts as (N, C) int64."""
         if a.op == "or":
             parts = self.sharing(per_image=True)
             both = parts.total(Plane("and", a.args, name="and", soft=a.soft), within, void)

@@ -19,10 +19,10 @@ from autoseg.metrics.region import Dice, MAcc, MIoU
 
 
 class PerImage(Metric):
-    """Mixin that keeps a metric's totals per image, (N, C), and states how scores are averaged.
+    """Mixin that computes a metric's totals per image, (N, C), and defines how scores are averaged.
 
-    As an exact metric its state is the sum of scores and the number of them, per class and, for "I", also over
-    images: float64, since a mean of ratios is not made of counts.
+    As an exact metric its state is the sum of scores and their number, per class and, for "I", also over
+    images: float64, since a mean of ratios cannot be computed from counts.
     """
 
     source = "Wang et al., NeurIPS 2023"
@@ -31,7 +31,7 @@ class PerImage(Metric):
     by_class: ClassVar[bool]
 
     def weights(self, s: Sums) -> Tensor:
-        """(N, C): every image counts the same (I), or every class that any image has (C)."""
+        """Return (N, C) weights: every image counts the same (I), or every class that any image has (C)."""
         present = (s["label"] > 0).double()
         share = present.sum(0 if self.by_class else 1, keepdim=True)
         return present / share.clamp_min(1)
@@ -48,23 +48,23 @@ class PerImage(Metric):
         return _counted(self._image_scores(sums)) | {f"class_{name}": part for name, part in parts.items()}
 
     def _class_scores(self, sums: Sums) -> Tensor:
-        """(N, C) float64, NaN where an image lacks the class."""
+        """Return the scores, (N, C) float64, NaN where an image lacks the class."""
         return self.scores(exact(sums), exact_ratio).masked_fill(sums["label"] == 0, math.nan)
 
     def _image_scores(self, sums: Sums) -> Tensor:
-        """What the mean is of: "C": `_class_scores`; "I": (N, 1), the mean over an image's classes."""
+        """Return the scores to average: "C": `_class_scores`; "I": (N, 1), the mean over an image's classes."""
         scores = self._class_scores(sums)
         return scores if self.by_class else scores.nanmean(1, keepdim=True)
 
     def per_class(self) -> Tensor:
-        """(C,) float64: the mean over the images that have the class, NaN if none has."""
+        """Return (C,) float64: the mean over the images that have the class, NaN if none has."""
         if not self._state:
             return self._of_nothing()
         of = "" if self.by_class else "class_"
         return exact_ratio(self._state[f"{of}score"], self._state[f"{of}label"])
 
     def compute(self) -> Tensor:
-        """0-d float64; NaN if no image has a label. "I" is a mean over images, not that of `per_class`."""
+        """Return 0-d float64; NaN if no image has a label. "I" is a mean over images, not that of `per_class`."""
         self._masks.warn()
         if self.by_class or not self._state:
             return self.per_class().nanmean()
@@ -72,7 +72,7 @@ class PerImage(Metric):
 
 
 def _counted(scores: Tensor) -> Sums:
-    """Scores that can be added up, and how many they are."""
+    """Return scores in a form that can be added up, with their number."""
     return {"score": scores.nan_to_num(nan=0.0), "label": (~scores.isnan()).long()}
 
 

@@ -17,7 +17,7 @@ class MIoU(Metric):
     source = "Everingham et al., VOC"
 
     def sums(self, p: Plane, y: Plane, logic: Logic) -> Sums:
-        """Intersection, union and label area per class."""
+        """Return intersection, union and label area per class."""
         return {
             "and": logic.total(logic.and_(p, y)),
             "or": logic.total(logic.or_(p, y)),
@@ -25,7 +25,7 @@ class MIoU(Metric):
         }
 
     def scores(self, s: Sums, ratio: Ratio) -> Tensor:
-        """IoU per class."""
+        """Return the IoU per class."""
         return ratio(s["and"], s["or"])
 
 
@@ -39,7 +39,7 @@ class FWIoU(MIoU):
     absent_rule = False
 
     def weights(self, s: Sums) -> Tensor:
-        """Label area."""
+        """Return the label area."""
         return s["label"]
 
 
@@ -52,7 +52,7 @@ class Dice(MIoU):
     source = "Dice 1945"
 
     def scores(self, s: Sums, ratio: Ratio) -> Tensor:
-        """Dice per class."""
+        """Return Dice per class."""
         return ratio(2 * s["and"], s["and"] + s["or"])
 
 
@@ -65,11 +65,11 @@ class MAcc(Metric):
     source = "Long et al., CVPR 2015"
 
     def sums(self, p: Plane, y: Plane, logic: Logic) -> Sums:
-        """Hits and label area per class."""
+        """Return hits and label area per class."""
         return {"and": logic.total(logic.and_(p, y)), "label": logic.total(y)}
 
     def scores(self, s: Sums, ratio: Ratio) -> Tensor:
-        """Recall per class."""
+        """Return recall per class."""
         return ratio(s["and"], s["label"])
 
 
@@ -82,9 +82,9 @@ class GAcc(MAcc):
     absent_rule = False
 
     def scores(self, s: Sums, ratio: Ratio) -> Tensor:
-        """The one pooled ratio, shape (1,)."""
+        """Return the one pooled ratio, shape (1,)."""
         return ratio(s["and"].sum(-1, keepdim=True), s["label"].sum(-1, keepdim=True))
 
     def weights(self, s: Sums) -> Tensor:
-        """Of the one ratio: label area of all classes."""
+        """Return the weight of the one ratio: the label area of all classes."""
         return s["label"].sum(-1, keepdim=True)

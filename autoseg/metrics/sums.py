@@ -1,4 +1,4 @@
-"""Weighted sums of metrics, written as users type them: `miou+0.5*bf1`."""
+"""Weighted sums of metrics, written as text: `miou+0.5*bf1`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from autoseg.metrics.base import Metric, MetricOptions, batch_logic, searchable
 from autoseg.metrics.maps import HardLogic
 from autoseg.metrics.worst import find_metric
 
-LONGEST = 10_000  # characters of a sum, far more than all metrics together have
+LONGEST = 10_000  # most characters of a sum, far more than all metrics together have
 _TERM = re.compile(rf"(?:(?P<weight>[0-9.]+(?:e-?[0-9]+)?)\*)?(?P<name>{NAME})")
 
 
 def parse(spec: str) -> list[tuple[float, str]]:
-    """[(weight, metric name)] of "miou" or "miou+0.5*bf1".
+    """Return [(weight, metric name)] of "miou" or "miou+0.5*bf1".
 
     Raises:
         InputError: not such a sum, one too long, an unknown name, a name twice, an error (lower is better) in a sum, or
@@ -56,15 +56,15 @@ def parse(spec: str) -> list[tuple[float, str]]:
 
 
 def score_of(scores: Mapping[str, float], spec: str, of: str = "") -> float:
-    """The score of a metric or of a sum of metrics, of a class with `of` as "/class"; NaN if it was not scored."""
+    """Return the score of a metric or of a sum of metrics; of a class if `of` is "/class"; NaN if it was not scored."""
     return sum(weight * scores.get(name + of, math.nan) for weight, name in parse(spec))
 
 
 def parse_target(spec: str) -> list[tuple[float, str]]:
-    """As `parse`, of a metric that a search can maximise.
+    """Call `parse` for a metric that a search can maximise.
 
     Raises:
-        InputError: as `parse`, or a term that has no surrogate or is better when lower.
+        InputError: as in `parse`, or a term that has no surrogate or is better when lower.
     """
     terms = parse(spec)
     for _, name in terms:
@@ -91,12 +91,12 @@ class MetricSum:
 
     @property
     def name(self) -> str:
-        """As users type it."""
+        """The sum as text."""
         return "+".join((f"{w:g}*" if w != 1 else "") + m.name for w, m in self.terms)
 
     @property
     def options(self) -> MetricOptions:
-        """Shared by all terms."""
+        """The options, shared by all terms."""
         return self.terms[0][1].options
 
     def update(self, pred: Tensor, labels: Tensor) -> None:
@@ -109,7 +109,7 @@ class MetricSum:
             metric.count(logic)
 
     def reset(self) -> None:
-        """Forgets everything seen."""
+        """Reset all terms."""
         for _, metric in self.terms:
             metric.reset()
 
@@ -121,9 +121,9 @@ class MetricSum:
             mine.merge(theirs)
 
     def per_class(self) -> Tensor:
-        """Weighted sum of the terms' per-class scores; a pooled score counts for every class."""
+        """Return the weighted sum of the terms' per-class scores; a pooled score counts for every class."""
         return torch.stack([(w * m.per_class()).expand(self.options.num_classes) for w, m in self.terms]).sum(0)
 
     def compute(self) -> Tensor:
-        """Weighted sum of the terms, 0-d float64."""
+        """Return the weighted sum of the terms, 0-d float64."""
         return torch.stack([w * m.compute() for w, m in self.terms]).sum()

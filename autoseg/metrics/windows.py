@@ -1,6 +1,6 @@
 """Extremes over windows by doubling: log2(width) vectorised steps instead of width comparisons.
 
-Of floats the maximum or minimum, of flags and bits the OR, which is their maximum (`bits`).
+For floats the maximum or minimum, for flags and bits the OR, which is their maximum (`bits`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Pick = Callable[[Tensor, Tensor], Tensor]  # torch.maximum, torch.minimum or tor
 
 
 def shifts(before: int, after: int | None = None) -> Iterator[int]:
-    """Shifts that build a window of before+1+after (None: as before) pixels: each step joins two neighbours."""
+    """Yield shifts that build a window of before+1+after (None: as before) pixels: each step joins two neighbours."""
     have, width = 1, before + 1 + (before if after is None else after)
     while have < width:
         step = min(have, width - have)
@@ -24,14 +24,14 @@ def shifts(before: int, after: int | None = None) -> Iterator[int]:
 
 
 def slide(x: Tensor, before: int, dim: int, pick: Pick, fill: float, after: int | None = None) -> Iterator[Tensor]:
-    """Extremes over windows along `dim` (-1 or -2): the padded x, then every step on the way.
+    """Compute extremes over windows along `dim` (-1 or -2): yield the padded x, then every intermediate step.
 
     Args:
         x: (…, H, W), any number type that holds `fill`.
         before: pixels of a window ahead of its own.
-        dim: of the windows.
-        pick: which extreme.
-        fill: what lies beyond the border.
+        dim: dimension of the windows.
+        pick: the extreme of two tensors.
+        fill: value beyond the border.
         after: pixels behind its own; None: as many as ahead.
 
     Yields:
@@ -47,6 +47,6 @@ def slide(x: Tensor, before: int, dim: int, pick: Pick, fill: float, after: int 
 
 
 def last(steps: Iterator[Tensor]) -> Tensor:
-    """The result of `slide`; the steps before it are forgotten on the way."""
+    """Return the result of `slide`; each step before it is freed."""
     (result,) = deque(steps, maxlen=1)
     return result

@@ -1,6 +1,6 @@
-"""Worst cases: a fine-grained metric over the worst q percent of the images alone, named `miou_i_q10`.
+"""Worst cases: a fine-grained metric over only the worst q percent of the images, named `miou_i_q10`.
 
-"I" takes the images whose own score is lowest; "C" takes for each class the images where that class does worst
+"I" uses the images whose own score is lowest; "C" uses for each class the images where that class does worst
 (Wang et al., NeurIPS 2023 Datasets and Benchmarks, arXiv 2310.19252). Reported only: which images are worst
 changes with every step of a training.
 """
@@ -18,13 +18,13 @@ from autoseg.imports import OWN
 from autoseg.metrics.base import Metric, Sums, register_metric, registry
 from autoseg.metrics.per_image import PerImage
 
-LISTED = 10  # the q whose variants are listed and scored; every other from 1 to 99 is known by its name
+LISTED = 10  # the q whose variants are listed and scored; any other from 1 to 99 can be named
 
 _NAME = re.compile(r"(?P<base>\w+)_q(?P<q>[1-9][0-9]?)")
 
 
 class Worst(PerImage):
-    """Mixin over a fine-grained metric; its state is every image's score, which merging concatenates."""
+    """Mixin for a fine-grained metric; its state is every image's score, which merging concatenates."""
 
     searchable = False
     adds_over_images = False  # which images are the worst depends on all of them
@@ -39,7 +39,9 @@ class Worst(PerImage):
         self._state = {"score": torch.cat([*seen, scores.cpu()])}
 
     def per_class(self) -> Tensor:
-        """(C,) mean over each class's worst images, NaN if none has the class; "I": (1,), over the worst images.
+        """Return the (C,) mean over each class's worst images, NaN if none has the class.
+
+        "I": (1,), over the worst images.
 
         The worst q percent are rounded down, but at least one image.
         """
@@ -52,7 +54,7 @@ class Worst(PerImage):
         return torch.where(counts > 0, scores.masked_fill(place >= kept, 0).sum(0) / kept, torch.nan)
 
     def compute(self) -> Tensor:
-        """0-d float64, the mean of `per_class`; NaN if no image has a label."""
+        """Return the mean of `per_class`, 0-d float64; NaN if no image has a label."""
         self._masks.warn()
         return self.per_class().nanmean()
 
@@ -61,7 +63,7 @@ _MADE: dict[tuple[type[PerImage], int], type[Metric]] = {}
 
 
 def _worst(base: type[PerImage], q: int) -> type[Metric]:
-    """The worst-q variant of a fine-grained metric; one class per (metric, q), so that states can merge."""
+    """Return the worst-q variant of a fine-grained metric; one class per (metric, q), so that states can merge."""
     if (base, q) in _MADE:
         return _MADE[base, q]
     members = {
@@ -81,7 +83,7 @@ def _restored(name: str, state: dict[str, Any]) -> Metric:
 
 
 def find_metric(name: str) -> type[Metric]:
-    """The class of a metric's name, worst-q variants with any q included.
+    """Return the class of a metric by name, worst-q variants with any q included.
 
     Raises:
         InputError: there is none.
