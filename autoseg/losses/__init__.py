@@ -1,11 +1,12 @@
-"""(logits, labels) to one finite scalar, for every hand-made loss; one registry for all losses.
+"""Hand-made losses, each from (logits, labels) to one finite scalar, and one registry for all losses.
 
-* `base`: what a hand-made loss is, handed one checked `batch`; a file for each kind: `pixelwise`, `region`, `lovasz`,
-  `jdt`, `lmp`, `smoothing`, `boundary` and `shape` (with `distances`), `ssim`;
-* `registry` has them by name; `sums` adds up losses, `searched` is what a θ means, also where it sets weights and
-  options, and a `card` keeps it;
-* `build`: the text a user writes (`expression`) to any of these, published surrogates and identity curves;
-* `compiling`, `late`, `ranks`, `frequency`: a loss compiled, before the classes are known, over GPUs; class weights.
+* `base`: the base class of hand-made losses, which get a checked `batch`; a file for each kind: `pixelwise`, `region`,
+  `lovasz`, `jdt`, `lmp`, `smoothing`, `boundary` and `shape` (with `distances`), `ssim`;
+* `registry` has them by name; `sums` adds up losses, `searched` builds the loss of a θ, also if it sets weights and
+  options, and a `card` stores it;
+* `build`: turns text (`expression`) into any of these, published surrogates and identity curves;
+* `compiling`: compiles a loss; `late`: a loss before the classes are known; `ranks`: losses over several GPUs;
+  `frequency`: class weights.
 """
 
 from __future__ import annotations

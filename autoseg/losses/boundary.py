@@ -1,4 +1,4 @@
-"""Losses that look at distances to edges: U-Net's weights, the distance penalty and the boundary loss.
+"""Losses with distances to edges: U-Net's weights, the distance penalty and the boundary loss.
 
 Distances are in pixels of the labels given to `prepare`; scaling an image afterwards does not rescale them.
 """
@@ -26,9 +26,9 @@ class UnetCrossEntropy(SegLoss):
 
     Args:
         num_classes: C.
-        w0: weight of a gap of no width.
-        sigma: how far a gap reaches, in pixels.
-        background: class that is no cell; None if every class is made of cells.
+        w0: added weight of a gap of width 0.
+        sigma: how far the weight of a gap reaches, in pixels.
+        background: the class that has no cells; None if every class has cells.
         common: options of `SegLoss`.
     """
 
@@ -48,11 +48,11 @@ class UnetCrossEntropy(SegLoss):
         self.background = background
 
     def prepare(self, labels: Tensor) -> dict[str, Tensor]:
-        """`unet_weight` (N, 1, H, W), the pixels' weights w."""
+        """Return `unet_weight` (N, 1, H, W), the pixels' weights w."""
         return {"unet_weight": distances.per_image(self.name, labels, self._weights)}
 
     def extra_shapes(self, batch: Batch) -> dict[str, tuple[int, ...]]:
-        """One weight per pixel."""
+        """Return the shape of one weight per pixel."""
         return {"unet_weight": batch.valid[:, None].shape}
 
     def _weights(self, labels: distances.IntMap) -> distances.FloatMap:
@@ -61,7 +61,7 @@ class UnetCrossEntropy(SegLoss):
         return (1 + self.w0 * np.exp(-((first + second) ** 2) / (2 * self.sigma**2)))[None]
 
     def compute(self, batch: Batch) -> Tensor:
-        """Mean over the valid pixels, in nats."""
+        """Return the mean over the valid pixels, in nats."""
         return batch.mean(batch.extra["unet_weight"][:, 0] * batch.cross_entropy())
 
 
@@ -87,15 +87,15 @@ class DistancePenalizedCrossEntropy(SegLoss):
         self.scale = check_range("scale", scale, 0, math.inf)
 
     def prepare(self, labels: Tensor) -> dict[str, Tensor]:
-        """`closeness` (N, 1, H, W) in [0, 1]."""
+        """Return `closeness` (N, 1, H, W) in [0, 1]."""
         return {"closeness": distances.per_image(self.name, labels, distances.closeness, self.ignore_index)}
 
     def extra_shapes(self, batch: Batch) -> dict[str, tuple[int, ...]]:
-        """One number per pixel."""
+        """Return the shape of one number per pixel."""
         return {"closeness": batch.valid[:, None].shape}
 
     def compute(self, batch: Batch) -> Tensor:
-        """Mean over the valid pixels, in nats."""
+        """Return the mean over the valid pixels, in nats."""
         return batch.mean((1 + self.scale * batch.extra["closeness"][:, 0]) * batch.cross_entropy())
 
 
@@ -127,32 +127,32 @@ class Boundary(SegLoss):
         self.register_buffer("share", torch.tensor(self.start), persistent=False)
 
     def set_progress(self, progress: float) -> None:
-        """Moves the weight of the boundary term to its place between `start` and `stop`."""
+        """Set the weight of the boundary term between `start` and `stop`."""
         progress = check_range("progress", progress, 0, 1)
         self.share.fill_(self.start + (self.stop - self.start) * progress)
 
     def prepare(self, labels: Tensor) -> dict[str, Tensor]:
-        """`signed_distance` (N, C, H, W) in pixels."""
+        """Return `signed_distance` (N, C, H, W) in pixels."""
         made = distances.per_image(self.name, labels, distances.signed_distance, self.num_classes, self.ignore_index)
         return {"signed_distance": made}
 
     def extra_shapes(self, batch: Batch) -> dict[str, tuple[int, ...]]:
-        """One distance per pixel and class."""
+        """Return the shape of one distance per pixel and class."""
         return {"signed_distance": batch.logits.shape}
 
     def compute(self, batch: Batch) -> Tensor:
-        """The mix of both terms."""
+        """Return the weighted sum of both terms."""
         share, probs = self.share.to(batch.logits), batch.probs()
         distance = batch.mean((probs * batch.extra["signed_distance"]).mean(dim=1))
         return (1 - share) * generalized_dice(batch) + share * distance
 
 
 def generalized_dice(batch: Batch) -> Tensor:
-    """GDL of a batch over the classes that occur; see `Boundary`."""
+    """Return GDL of a batch over the classes that occur; see `Boundary`."""
     probs, target, pixels = batch.probs(), batch.target(), (0, 2, 3)
     volume = batch.total(target, pixels)
     weight = torch.where(volume > 0, volume.clamp(min=torch.finfo(volume.dtype).eps) ** -2.0, 0.0)
-    weight = weight / weight.sum().clamp(min=torch.finfo(volume.dtype).tiny)  # the ratio stays, tiny numbers go
+    weight = weight / weight.sum().clamp(min=torch.finfo(volume.dtype).tiny)  # same ratio, no tiny numbers
     overlap = batch.total(probs * target, pixels)
     both = batch.total(probs + target, pixels)
     return 1 - 2 * (weight * overlap).sum() / (weight * both).sum().clamp(min=torch.finfo(volume.dtype).eps)

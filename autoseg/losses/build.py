@@ -1,4 +1,4 @@
-"""From the text a user writes to a loss: hand-made ones by name, what has curves by name or card, and sums."""
+"""Builds a loss from text: hand-made ones by name, those with curves by name or card, and sums."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def build_loss(
     identity: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> nn.Module:
-    """Builds a loss from its name, a sum of losses, a published surrogate or a loss card.
+    """Build a loss from its name, a sum of losses, a published surrogate or a loss card.
 
     Args:
         spec: a name of `loss_names()`, optionally with options in brackets ("tversky(alpha=0.3,beta=0.7)"); a
@@ -66,7 +66,7 @@ def build_loss(
 def _build_term(
     term: Term, num_classes: int, ignore_index: int, shared: Mapping[str, Any], identity: Mapping[str, Any]
 ) -> nn.Module:
-    """One loss of a sum, without its weight."""
+    """Build one loss of a sum, without its weight."""
     options = {**shared, **term.options}
     if term.name in LOSSES:
         return hand_made(term.name, num_classes, ignore_index, options)
@@ -76,7 +76,7 @@ def _build_term(
 
 
 def terms_of(text: str | os.PathLike[str]) -> list[Term]:
-    """The losses of a sum; paths and "identity/METRIC" may hold characters that sums use, and are one by themselves.
+    """Return the losses of a sum; a path or an "identity/METRIC" is one term, even with characters that sums use.
 
     Raises:
         InputError: malformed.
@@ -90,16 +90,16 @@ def terms_of(text: str | os.PathLike[str]) -> list[Term]:
 
 
 def check_text(text: str) -> None:
-    """Refuse what can be built for no number of classes; errors as in `check_term`, or a malformed sum."""
+    """Raise if a text cannot be built for any number of classes; errors as in `check_term`, or a malformed sum."""
     for term in terms_of(text):
         check_term(term)
 
 
 def check_term(term: Term) -> None:
-    """Refuse a loss of a sum that can be built for no number of classes: its name or an option is not known.
+    """Raise if a loss of a sum cannot be built for any number of classes, since its name or an option is not known.
 
     Raises:
-        InputError: that; or it is a card that cannot be read.
+        InputError: that is so; or it is a card that cannot be read.
     """
     if term.name in LOSSES:
         check_options(term.name, term.options)
@@ -113,13 +113,13 @@ def check_term(term: Term) -> None:
 def load_loss(
     card: str | Path | LossCard, num_classes: int | None = None, **options: Any
 ) -> SurrogateLoss | SearchedLoss:
-    """A found loss from a card, or one with curves by its name.
+    """Load a found loss from a card, or one with curves by its name.
 
     Args:
-        card: a card; its path, or that of the run folder it is in; or a name: "asl2021/miou" (published),
-            "identity/miou" (g(x) = x, what a search begins with).
+        card: a card; its path, or that of its run folder; or a name: "asl2021/miou" (published),
+            "identity/miou" (g(x) = x, where a search starts).
         num_classes: C; by default the card's. Names need it.
-        options: of `SurrogateLoss`, instead of the card's; of "identity/..." also `space`.
+        options: options of `SurrogateLoss` that replace the card's; for "identity/..." also `space`.
 
     Raises:
         InputError: an unknown name or option, or a file that is not a valid card.
@@ -145,12 +145,12 @@ def load_loss(
 
 
 def known_card(name: str) -> LossCard:
-    """The card of a loss that comes with autoseg, by its name; for any number of classes."""
+    """Return the card of a loss that comes with autoseg, by its name; for any number of classes."""
     return LossCard.of(load_loss(name, num_classes=2), num_classes=None, provenance={"known": name})
 
 
 def card_path(name: str) -> Path | None:
-    """The card that is meant by its own path or by that of its run folder; None for a name.
+    """Return the path of a card, given it or its run folder; None for a name.
 
     Raises:
         InputError: a run folder without a card.
@@ -167,7 +167,7 @@ def card_path(name: str) -> Path | None:
 
 
 def identity_of(text: str) -> str | None:
-    """The metric of a text that is "identity/METRIC" as a whole, where METRIC may be a sum; None for all else."""
+    """Return the metric if the whole text is "identity/METRIC", where METRIC may be a sum; otherwise None."""
     head, _, metric = text.partition("/")
     if head.strip() != IDENTITY:
         return None
@@ -189,7 +189,7 @@ def _unknown(name: str, num_classes: int | None) -> InputError:
 
 
 def _check_names(name: str, options: Iterable[str], also: Iterable[str] = ()) -> None:
-    """Refuse options that a loss with curves does not have."""
+    """Raise for options that a loss with curves does not have."""
     known = OPTIONS.union(also, ["space"] if name.startswith(f"{IDENTITY}/") else [])
     if strange := sorted(set(options) - known):
         raise unknown_name(f"option of {name}", strange[0], known)

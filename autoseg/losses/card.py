@@ -1,4 +1,4 @@
-"""Loss cards: a found loss as one JSON file that says what it is, where it came from and how well it did."""
+"""Loss cards: a found loss as one JSON file with its definition, its origin and its scores."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class LossCard(CheckedArguments):
     """A found loss with its provenance; plain data.
 
     Attributes:
-        metric: whose surrogate it is, as users type it.
-        num_classes: of the data it was searched on, None if that is not known; curves fit any number.
-        space: the search space, as `SearchSpace.to_dict`.
+        metric: the metric that it is a surrogate of, as text.
+        num_classes: number of classes of the data it was searched on, None if not known; curves fit any number.
+        space: the search space, from `SearchSpace.to_dict`.
         theta: raw numbers in [0, 1]^d.
-        control_points: {curve: [[x, y], …]} decoded (end ordinates last, where they are free).
+        control_points: {curve: [[x, y], …]} decoded (end ordinates last, if they are free).
         scalars: {name: value} decoded, for a space that has some.
         options: ignore_index, tolerance (pixels), drop_background, absent, eps, loss_weight.
         confirmed: whether it won the confirmation with fresh seeds.
-        scores: what it reached, e.g. {"search": {…}, "confirm": {…}}, with seeds.
+        scores: its scores, e.g. {"search": {…}, "confirm": {…}}, with seeds.
         provenance: data fingerprint, model, proxy, versions, run.
     """
 
@@ -51,12 +51,14 @@ class LossCard(CheckedArguments):
 
     @property
     def target(self) -> str:
-        """The metric it was searched for: that whose surrogate it is, unless the search trained with another's."""
+        """The metric it was searched for: the one it is a surrogate of, unless the search trained with another's
+        surrogate.
+        """
         return str(self.provenance.get("target", self.metric))
 
     @classmethod
     def of(cls, loss: SurrogateLoss | SearchedLoss, **about: Any) -> LossCard:
-        """The card of a loss; `about` are confirmed, scores, provenance, or num_classes in place of the loss's."""
+        """Make the card of a loss; `about` are confirmed, scores, provenance, or num_classes in place of the loss's."""
         o = loss.options
         parts = loss.space.split(loss.control_points)
         points = {c: _points(loss.space, c, part.tolist()) for c, part in parts.items()}
@@ -72,21 +74,21 @@ class LossCard(CheckedArguments):
         )
 
     def as_json(self) -> str:
-        """The text of the card's file."""
+        """Return the text of the card's file."""
         return json.dumps(asdict(self), indent=1, allow_nan=False) + "\n"
 
     def save(self, path: str | Path) -> None:
-        """Writes the card whole or not at all."""
+        """Write the card completely or not at all."""
         with replacing(Path(path)) as draft:
             draft.write_text(self.as_json(), encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> LossCard:
-        """Reads a card; nothing in it is executed.
+        """Read a card; no code in it is executed.
 
         Raises:
             InputError: no such file, not JSON (truncated, say), another schema, or fields that are missing, unknown
-                or of another kind.
+                or of another type.
         """
         path = Path(path)
         where = f"loss card {path}"
@@ -116,7 +118,7 @@ class LossCard(CheckedArguments):
         except InputError as error:
             made = [str(name) for name in card.provenance.get("imports") or ()] if card else []
             if made and error.field in ("metric", "loss"):
-                given = shlex.quote(f"imports=[{','.join(made)}]")  # a card's text must not be a command of its own
+                given = shlex.quote(f"imports=[{','.join(made)}]")  # a card's text must not be a shell command
                 hint = f"It was made with {given}: look at that code, then add it to the command."
                 raise InputError(where, f"a known {error.field}", error.got, hint) from None
             raise InputError(f"{error.field} in {where}", error.expected, error.got, error.hint) from error
@@ -125,7 +127,7 @@ class LossCard(CheckedArguments):
         return card
 
     def build(self, num_classes: int | None = None, **options: Any) -> SurrogateLoss | SearchedLoss:
-        """The loss, for `num_classes` classes if not the card's own."""
+        """Build the loss, for `num_classes` classes if not the card's own number."""
         classes = self.num_classes if num_classes is None else num_classes
         if classes is None:
             raise InputError("num_classes", "a number of classes", "none", "The card does not know it; pass it.")
@@ -139,7 +141,9 @@ def _points(space: SearchSpace, curve: str, flat: list[float]) -> list[Any]:
 
 
 def _check_points(said: Any, decoded: dict[str, Any]) -> None:
-    """Refuse control points that are not theta's: they are there to be read, and who edits them means the loss."""
+    """Raise if control points differ from theta's: they are only for reading, but whoever edits them wants another
+    loss.
+    """
     if not isinstance(said, dict):
         raise InputError("control_points", "a mapping from curves to points", said)
     if strange := sorted(said.keys() - decoded.keys()):
@@ -157,10 +161,10 @@ def _check_points(said: Any, decoded: dict[str, Any]) -> None:
 
 
 def save_loss(loss: SurrogateLoss | SearchedLoss, path: str | Path, **about: Any) -> None:
-    """Writes a loss as a card; `about` are the card's confirmed, scores, provenance.
+    """Write a loss as a card; `about` are the card's confirmed, scores, provenance.
 
     Raises:
-        InputError: a hand-made loss, which is its name, or a sum of losses, which is written as one.
+        InputError: a hand-made loss, or a sum of losses: its text is enough to build it.
     """
     given: object = loss
     if not isinstance(given, SurrogateLoss | SearchedLoss):

@@ -1,4 +1,4 @@
-"""How a training compiles its loss: `proxy.compile`."""
+"""Compiles the loss of a training: `proxy.compile`."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ WORTH_BUILDING = 10**9
 
 
 def compiled_loss(loss: nn.Module, choice: str, pixels: int, device: torch.device) -> nn.Module:
-    """The loss as a training calls it.
+    """Return the loss in the form that a training calls.
 
     Surrogates in it are switched to their own compiled pass, in place; a loss without any goes through
     `torch.compile`, which takes a minute or more.
 
     Args:
         loss: any loss(logits, labels).
-        choice: on, off, or auto: surrogates on a CPU with a C++ compiler, where the training is long enough
+        choice: on, off, or auto: surrogates on a CPU with a C++ compiler, if the training is long enough
             (`WORTH_BUILDING`).
-        pixels: that the training will see, all iterations together.
-        device: where it runs.
+        pixels: number of pixels in the training, all iterations together.
+        device: device of the training.
     """
     surrogates = [module for module in loss.modules() if isinstance(module, SurrogateLoss)]
     numbers = sum(pixels * surrogate.options.num_classes for surrogate in surrogates)

@@ -1,4 +1,4 @@
-"""Distances in label maps, in pixels: exact Euclidean transforms on the CPU, made once with the data."""
+"""Distances in label maps, in pixels: exact Euclidean transforms on the CPU, computed once with the data."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ BoolMap = NDArray[np.bool_]
 
 
 def per_image(loss: str, labels: Tensor, make: Callable[..., FloatMap], *options: int) -> Tensor:
-    """Stacks make(label map (H, W), *options) -> (K, H, W) over (N, H, W) labels into (N, K, H, W) float32.
+    """Stack make(label map (H, W), *options) -> (K, H, W) over (N, H, W) labels into (N, K, H, W) float32.
 
     Args:
-        loss: whose maps they are, for the message.
+        loss: name of the loss, for the message.
         labels: as in `SegLoss.prepare`.
-        make: the maps of one image.
-        options: for `make`.
+        make: computes the maps of one image.
+        options: further arguments of `make`.
 
     Raises:
-        InputError: labels of another kind, or more of them than the memory holds maps of.
+        InputError: labels of another type, or too many for the memory to hold their maps.
     """
     check_id_maps(labels)
     maps = torch.empty(0, 0, *labels.shape[1:])
     for place, image in enumerate(labels):
         made = torch.from_numpy(make(image.numpy().astype(np.int64), *options))
         free = free_memory()
-        if (len(labels) - place) * made.nbytes > free:  # looked at every time: other processes fill theirs
+        if (len(labels) - place) * made.nbytes > free:  # checked every time: other processes take memory too
             raise _too_large(loss, len(labels), made, free)
         if place == 0:
             maps = made.new_empty((len(labels), *made.shape))  # takes memory only where it is filled
@@ -55,7 +55,7 @@ def _too_large(loss: str, count: int, made: Tensor, free: int) -> InputError:
 
 
 def distance_to(mask: BoolMap) -> FloatMap:
-    """(H, W) distance of every pixel to the nearest pixel of the mask; inf if the mask is empty."""
+    """Return the (H, W) distance of every pixel to the nearest pixel of the mask; inf if the mask is empty."""
     if not mask.any():
         return np.full(mask.shape, np.inf, np.float32)
     from scipy import ndimage  # here: a second to import, for boundary losses alone
@@ -64,7 +64,7 @@ def distance_to(mask: BoolMap) -> FloatMap:
 
 
 def signed_distance(labels: IntMap, num_classes: int, ignore_index: int) -> FloatMap:
-    """(C, H, W) signed distance to each class's region: positive outside, 0 or negative inside.
+    """Return the (C, H, W) signed distance to each class's region: positive outside, 0 or negative inside.
 
     Outside, the distance to the nearest pixel of the class; inside, 1 minus the distance to the nearest pixel
     of another class, so that both sides of an edge differ by 1 (as in the authors' release). Ignored pixels
@@ -83,7 +83,7 @@ def signed_distance(labels: IntMap, num_classes: int, ignore_index: int) -> Floa
 
 
 def closeness(labels: IntMap, ignore_index: int) -> FloatMap:
-    """(1, H, W) in [0, 1]: 1 at the edge of the pixel's own class region, falling linearly to its middle.
+    """Return (1, H, W) in [0, 1]: 1 at the edge of the pixel's own class region, falling linearly to its middle.
 
     With d the distance to the nearest pixel of another class and D the largest d of the class in this image,
     1 - (d - 1) / D. 0 where the class has no edge, and on ignored pixels.
@@ -102,7 +102,7 @@ def closeness(labels: IntMap, ignore_index: int) -> FloatMap:
 def two_nearest_cells(
     labels: IntMap, background: int | None, ignore_index: int, reach_px: float
 ) -> tuple[FloatMap, FloatMap]:
-    """Distances (H, W) to the nearest and the second nearest cell; inf beyond `reach_px`.
+    """Return the distances (H, W) to the nearest and the second nearest cell; inf beyond `reach_px`.
 
     A cell is a connected component (8 neighbours) of one class other than the background. A pixel inside a
     cell has distance 0 to it.

@@ -23,7 +23,7 @@ NAME = re.compile(r"[\w./~][\w./~-]*")  # names of losses and cards, paths of ca
 QUOTED = re.compile(r"""(["']).+?\1""")
 WORD = re.compile(r"[A-Za-z_][\w./-]*")  # a value that needs no quotes
 WORDS = {"inf": math.inf, "true": True, "false": False, "none": None}
-LONGEST = 10_000  # characters of a sum: some hundred losses, no hour of building them
+LONGEST = 10_000  # most characters of a sum: some hundred losses, so that building them does not take an hour
 HELP = 'Write for example "ce", "0.25*ce+0.75*jml" or "tversky(alpha=0.3,beta=0.7)".'
 
 
@@ -37,7 +37,7 @@ class Term:
 
 
 def parse(text: str) -> list[Term]:
-    """The terms of a sum of losses, brackets multiplied out.
+    """Return the terms of a sum of losses, with brackets multiplied out.
 
     Raises:
         InputError: the text is no such sum, it is too long, or a weight is negative or not finite.
@@ -56,12 +56,12 @@ def parse(text: str) -> list[Term]:
 
 
 def quoted(name: str) -> str:
-    """A name as a sum can have it: in quotes if it must be."""
+    """Return a name as it must be written in a sum: in quotes if necessary."""
     return name if NAME.fullmatch(name) else f"'{name}'" if '"' in name else f'"{name}"'
 
 
 class _Reader:
-    """Recursive descent over the text; `at` is the place of the next character."""
+    """A recursive descent parser; `at` is the index of the next character."""
 
     def __init__(self, text: str) -> None:
         self.text, self.at = text, 0
@@ -76,14 +76,14 @@ class _Reader:
             self.at += 1
 
     def take(self, mark: str) -> bool:
-        """Consumes `mark` if it is next."""
+        """Consume `mark` if it is next."""
         self.skip_space()
         found = self.text.startswith(mark, self.at)
         self.at += len(mark) * found
         return found
 
     def match(self, pattern: re.Pattern[str]) -> str:
-        """Consumes and returns what matches the pattern here; empty if nothing does."""
+        """Consume and return the text that matches the pattern here; empty if there is none."""
         self.skip_space()
         found = pattern.match(self.text, self.at)
         self.at = found.end() if found else self.at
@@ -128,7 +128,7 @@ class _Reader:
         return [Term(1.0, name, self.read_options(name) if self.take("(") else {})]
 
     def read_options(self, name: str) -> dict[str, Any]:
-        """Keyword arguments up to the bracket that closes them; the opening one is consumed."""
+        """Read keyword arguments up to the closing bracket; the opening one is already consumed."""
         start, depth = self.at, 1
         while depth:
             if self.at == len(self.text):
@@ -149,7 +149,7 @@ class _Reader:
 
 
 def _literal(node: ast.expr, source: str) -> Any:
-    """A number, string, list or dict of such; a bare word is a string, except inf, true, false and none."""
+    """Return a number, string, list or dict of such; a bare word is a string, except inf, true, false and none."""
     word = ast.get_source_segment(source, node) or ""
     if isinstance(node, ast.Name | ast.Attribute | ast.BinOp) and WORD.fullmatch(word):  # Python reads a-b as a sum
         return WORDS.get(word.lower(), word)

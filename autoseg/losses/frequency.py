@@ -1,4 +1,4 @@
-"""Class weights counted from labels, against the imbalance of classes."""
+"""Class weights, counted from labels, against class imbalance."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Scheme = Literal["inverse", "median"]
 
 
 def class_weights(labels: Tensor, scheme: Scheme, num_classes: int, ignore_index: int = 255) -> Tensor:
-    """One weight per class from how often the classes occur.
+    """Return one weight per class, from how often the classes occur.
 
     "inverse": w_c = n / (C' n_c), with n_c pixels of class c, n of all classes and C' classes that occur; the
     mean weight of a pixel is 1. "median": w_c = median(f) / f_c, with f_c the share of class c in the valid
@@ -36,8 +36,8 @@ def class_weights(labels: Tensor, scheme: Scheme, num_classes: int, ignore_index
     if scheme not in get_args(Scheme):
         raise unknown_name("scheme", scheme, get_args(Scheme))
     check_id_maps(as_images(labels, channels=False) if isinstance(labels, Tensor) else labels)
-    pixels = torch.zeros(num_classes, dtype=torch.int64)  # of each class
-    around = torch.zeros(num_classes, dtype=torch.int64)  # of the images that show it
+    pixels = torch.zeros(num_classes, dtype=torch.int64)  # pixels of each class
+    around = torch.zeros(num_classes, dtype=torch.int64)  # pixels of the images that show it
     for image in labels:
         ids = image.long()
         ids = ids[ids != ignore_index]

@@ -1,7 +1,7 @@
 """Jaccard, Dice and Tversky losses that are right for soft labels (JML, DML, CTL).
 
 x prediction, y label in [0, 1]^n, L1 norms: tp = (|x| + |y| - |x - y|) / 2 = S min(x, y), fp = |x| - tp,
-fn = |y| - tp. With hard labels min(x, y) = xy, the classic losses; with soft ones the loss is 0 if and only
+fn = |y| - tp. With hard labels min(x, y) = xy, which gives the classic losses; with soft ones the loss is 0 if and only
 if x = y, where the classic product form has its minimum elsewhere (one pixel with y = 1/2: at x = 1).
 """
 
@@ -14,12 +14,12 @@ from autoseg.losses.region import RegionLoss
 
 
 class SoftLabelRegionLoss(RegionLoss):
-    """`RegionLoss` with tp = S min(x, y); options as there. With soft labels it averages over all classes."""
+    """A `RegionLoss` with tp = S min(x, y) and the same options. With soft labels it averages over all classes."""
 
     soft_labels = True
 
     def parts(self, p: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Pixelwise min(p, y) and what p and y exceed it by."""
+        """Return pixelwise min(p, y), p minus that, and y minus that."""
         overlap = torch.minimum(p, y)
         return overlap, p - overlap, y - overlap
 

@@ -27,7 +27,7 @@ class LossMaxPooling(SegLoss):
 
     Args:
         num_classes: C.
-        p: of the norm, in (1, inf].
+        p: exponent of the norm, in (1, inf].
         share: m as a share of the valid pixels, in (0, 1]; m is at least 1.
         common: options of `SegLoss`.
     """
@@ -45,7 +45,7 @@ class LossMaxPooling(SegLoss):
         self.share = check_range("share", share, 0, 1, open_low=True)
 
     def compute(self, batch: Batch) -> Tensor:
-        """The weighted sum of the pixels' losses, in nats.
+        """Return the weighted sum of the pixels' losses, in nats.
 
         Its gradient is the maximum's (Danskin's theorem), second derivatives are those of fixed weights.
         """
@@ -54,7 +54,7 @@ class LossMaxPooling(SegLoss):
 
     @torch.no_grad()
     def weights(self, pixel_losses: Tensor, valid: Tensor | None = None) -> Tensor:
-        """The maximiser w over all pixels given.
+        """Return the maximiser w over all given pixels.
 
         Args:
             pixel_losses: any shape, float, not negative.
@@ -65,13 +65,13 @@ class LossMaxPooling(SegLoss):
             matter and is 0, except that all-zero losses and p = inf give 1/n each.
 
         Raises:
-            InputError: a negative loss (looked at on the CPU only). NaN gives NaN.
+            InputError: a negative loss (checked on the CPU only). NaN gives NaN.
         """
         if pixel_losses.device.type == "cpu" and not torch.compiler.is_compiling():
             if bool((pixel_losses < 0).any()):
                 raise InputError("pixel losses", "numbers of 0 or more", pixel_losses.min().item())
         valid = torch.ones_like(pixel_losses, dtype=torch.bool) if valid is None else valid
-        losses = pixel_losses.double() * valid  # float64: powers q of a thousand and more are taken below
+        losses = pixel_losses.double() * valid  # float64: powers q of a thousand and more follow
         count = valid.sum().clamp(min=1).double()
         uniform = valid / count
         if math.isinf(self.p) or losses.numel() == 0:
@@ -81,7 +81,7 @@ class LossMaxPooling(SegLoss):
 
 
 def _maximizer(losses: Tensor, count: Tensor, p: float, share: float) -> Tensor:
-    """Weights (P,) for losses (P,) in float64 of which `count` are valid, the others 0.
+    """Return weights (P,) for losses (P,) in float64, of which `count` are valid and the others 0.
 
     In logs throughout: l^q overflows for p near 1, where q = p / (p - 1) is large.
     """

@@ -10,7 +10,7 @@ from torch import Tensor
 from autoseg.losses.base import SegLoss
 from autoseg.losses.batch import Batch
 
-CHUNK = 2**20  # errors sorted at once: bounds the memory of the sort; larger was not faster
+CHUNK = 2**20  # number of errors sorted at once: limits the memory of the sort; more was not faster
 
 
 class Lovasz(SegLoss):
@@ -44,7 +44,7 @@ class Lovasz(SegLoss):
         self.classes, self.per_image = classes, per_image
 
     def compute(self, batch: Batch) -> Tensor:
-        """Mean over the classes that count, then over images where `per_image`."""
+        """Return the mean over the classes that count, then over images if `per_image`."""
         target = batch.target()
         errors = self._rows((target - batch.probs()).abs())
         truth = self._rows(target > 0)
@@ -63,17 +63,17 @@ class Lovasz(SegLoss):
         return per_set.sum() / counts.any(dim=1).sum().clamp(min=1)
 
     def _rows(self, maps: Tensor) -> Tensor:
-        """(N, C, H, W) to one row of pixels per class, or per image and class."""
+        """Reshape (N, C, H, W) to one row of pixels per class, or per image and class."""
         return maps.flatten(2).flatten(0, 1) if self.per_image else maps.transpose(0, 1).flatten(1)
 
 
 @torch.no_grad()
 def lovasz_weights(errors: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
-    """J(k) - J(k-1) for every pixel, k its place among the errors of its row sorted to descend.
+    """Return J(k) - J(k-1) for every pixel, k its rank among the errors of its row in descending order.
 
-    Closed forms instead of differences: with n true pixels, f true and b false ones up to and including place
-    k, the step is 1 / (n + b) at a true pixel and (n - f) / ((n + b) (n + b - 1)) at a false one. Constants
-    between two orders of the errors, so the sort takes no part in the gradient.
+    Closed forms instead of differences: with n true pixels, f true and b false ones up to and including rank
+    k, the step is 1 / (n + b) at a true pixel and (n - f) / ((n + b) (n + b - 1)) at a false one. The steps are
+    constant while the order of the errors does not change, so the sort takes no part in the gradient.
 
     Args:
         errors: (R, P) float, not negative.
@@ -96,7 +96,7 @@ def lovasz_weights(errors: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
 
 
 def descending(values: Tensor) -> Tensor:
-    """(R, P) indices that sort each row of `values` to descend.
+    """Return the (R, P) indices that sort each row of `values` in descending order.
 
     float32 on the CPU: value bits and index are packed into one integer, for which NumPy has a vectorised
     sort (seven times faster here than `torch.sort`). Bits of non-negative floats order like the floats; a

@@ -32,7 +32,7 @@ class CrossEntropy(SegLoss):
     soft_labels = True
 
     def compute(self, batch: Batch) -> Tensor:
-        """Mean over the valid pixels, in nats."""
+        """Return the mean over the valid pixels, in nats."""
         return batch.mean(batch.cross_entropy())
 
 
@@ -64,10 +64,10 @@ class WeightedCrossEntropy(SegLoss):
             self.fixed = class_vector(class_weight, num_classes, "class_weight")
         else:
             self.scheme, self.extra_keys = class_weight, ("class_weight",)
-            self.rank_local = True  # where each batch is counted, every rank has weights of its own
+            self.rank_local = True  # if each batch is counted, every rank has its own weights
 
     def prepare(self, labels: Tensor) -> dict[str, Tensor]:
-        """Counts the classes: `class_weight` (C,). Soft labels are counted by their largest entry."""
+        """Count the classes and return `class_weight` (C,). Soft labels are counted by their largest entry."""
         if self.scheme is None:
             return {}
         if labels.is_floating_point():
@@ -75,11 +75,11 @@ class WeightedCrossEntropy(SegLoss):
         return {"class_weight": class_weights(labels, self.scheme, self.num_classes, self.ignore_index)}
 
     def extra_shapes(self, batch: Batch) -> dict[str, tuple[int, ...]]:
-        """One weight per class, where they are counted."""
+        """Return the shape of one weight per class, if they are counted."""
         return {} if self.scheme is None else {"class_weight": (self.num_classes,)}
 
     def compute(self, batch: Batch) -> Tensor:
-        """Weighted mean over the valid pixels, in nats."""
+        """Return the weighted mean over the valid pixels, in nats."""
         weight = (batch.extra["class_weight"] if self.fixed is None else self.fixed).to(batch.logits)
         if batch.soft:
             weighted = batch.target() * weight[:, None, None]
@@ -129,7 +129,7 @@ class Focal(SegLoss):
             self.alpha = class_vector(per_class, num_classes, "alpha")
 
     def compute(self, batch: Batch) -> Tensor:
-        """Mean over the valid pixels, in nats."""
+        """Return the mean over the valid pixels, in nats."""
         return batch.mean(self._sigmoid(batch) if self.multilabel else self._softmax(batch))
 
     def _softmax(self, batch: Batch) -> Tensor:
@@ -177,7 +177,7 @@ class Ohem(SegLoss):
         self.min_kept = check_range("min_kept", min_kept, 0, 1)
 
     def compute(self, batch: Batch) -> Tensor:
-        """Mean over the kept pixels, in nats."""
+        """Return the mean over the hard pixels, in nats."""
         losses = batch.cross_entropy().flatten()
         valid = batch.valid.flatten()
         ranked = losses.detach().masked_fill(~valid, -1.0).sort(descending=True).values
@@ -202,7 +202,7 @@ class MeanSquaredError(SegLoss):
     soft_labels = True
 
     def compute(self, batch: Batch) -> Tensor:
-        """Mean over the valid pixels and the classes."""
+        """Return the mean over the valid pixels and the classes."""
         return batch.mean((batch.probs() - batch.target()).square().mean(dim=1))
 
 
@@ -214,7 +214,7 @@ class WeightedMeanSquaredError(SegLoss):
 
     Args:
         num_classes: C.
-        weight: of a foreground pixel, background being 1.
+        weight: weight of a foreground pixel; background has 1.
         background: id of the background class.
         common: options of `SegLoss`.
     """
@@ -233,7 +233,7 @@ class WeightedMeanSquaredError(SegLoss):
         self.background = background
 
     def compute(self, batch: Batch) -> Tensor:
-        """Weighted mean over the valid pixels and the classes."""
+        """Return the weighted mean over the valid pixels and the classes."""
         target = batch.target()
         weight = (1 + (self.weight - 1) * (1 - target[:, self.background])) * batch.valid
         errors = (batch.probs() - target).square().mean(dim=1)
@@ -241,5 +241,5 @@ class WeightedMeanSquaredError(SegLoss):
 
 
 def _fade(miss: Tensor, gamma: float) -> Tensor:
-    """miss^gamma; kept off 0, where a power below 1 has no finite slope."""
+    """Return miss^gamma; `miss` is kept above 0, where a power below 1 has no finite slope."""
     return miss.clamp(min=torch.finfo(miss.dtype).eps ** 2) ** gamma if gamma else torch.ones_like(miss)

@@ -1,4 +1,4 @@
-"""Several GPUs: losses that count over the batches of all ranks instead of each over its own."""
+"""Losses on several GPUs that count over the batches of all ranks, instead of each over its own."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from autoseg.surrogates import SurrogateLoss
 
 
 def sync_counts(loss: nn.Module) -> None:
-    """Make a loss and all parts of it count over all ranks; see `surrogates.ranks` for the gradient.
+    """Make a loss and all its parts count over all ranks; see `surrogates.ranks` for the gradient.
 
-    Every rank must call the loss equally often, on equally many images. Parts that are `rank_local` go on with each
-    rank's own batch.
+    Every rank must call the loss equally often, on equally many images. Parts that are `rank_local` continue to use
+    each rank's own batch.
 
     Args:
-        loss: any of `build_loss`; changed in place. It changes nothing in a training with one rank.
+        loss: a loss of `build_loss`; changed in place. In a training with one rank, nothing changes.
     """
     for part in loss.modules():
         if isinstance(part, SurrogateLoss) or (isinstance(part, SegLoss) and not part.rank_local):
@@ -23,5 +23,7 @@ def sync_counts(loss: nn.Module) -> None:
 
 
 def rank_local(loss: nn.Module) -> list[str]:
-    """Names of the parts of a loss that sort the pixels of each rank's own batch, or learn from its labels."""
+    """Return the names of the parts of a loss that sort the pixels of each rank's own batch, or learn from its
+    labels.
+    """
     return sorted({part.name for part in loss.modules() if isinstance(part, SegLoss) and part.rank_local})

@@ -1,7 +1,7 @@
 """Losses made of true positives, false positives and false negatives of whole regions.
 
-One scheme: 1 - (tp + smooth) / (tp + alpha fp + beta fn + smooth) per class, from sums over a region; alpha =
-beta = 1 is Jaccard, 1/2 is Dice. What differs is how tp is counted and over which regions the mean is taken.
+They share one form: 1 - (tp + smooth) / (tp + alpha fp + beta fn + smooth) per class, from sums over a region; alpha =
+beta = 1 is Jaccard, 1/2 is Dice. They differ in how tp is counted and over which regions the mean is taken.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ class RegionLoss(SegLoss):
 
     Args:
         num_classes: C.
-        alpha: weight of false positives, 0 or more; None: as in `prices`.
-        beta: weight of false negatives, likewise.
+        alpha: weight of false positives, 0 or more; None: the first of `prices`.
+        beta: weight of false negatives, 0 or more; None: the second of `prices`.
         reduction: weights of three ways to average. "D": sums over the batch, then the mean over classes;
             "I": sums per image, mean over classes, then over images; "C": the same sums, mean over images,
-            then over classes. A letter alone means that way only.
+            then over classes. A single letter means only that way.
         classes: "present" averages over classes that the labels have (in the batch, or in the image), "all"
             over all C; "auto" is present for hard labels, all for soft ones.
         class_weight: C numbers, weights of the classes in the mean; only their ratios matter.
-        gamma: power of a class's loss; above 1 it turns to hard classes. None: `power`.
-        log: -log(score) instead of 1 - score: pulls hard at classes whose score is near 0.
+        gamma: power of a class's loss; above 1 it emphasises hard classes. None: `power`.
+        log: -log(score) instead of 1 - score: a large gradient for classes whose score is near 0.
         smooth: pixels added to numerator and denominator, above 0.
         common: options of `SegLoss`.
     """
 
     pointwise = True
-    prices: ClassVar[tuple[float, float]] = (1.0, 1.0)  # alpha and beta, unless they are given
-    power: ClassVar[float] = 1.0  # gamma, likewise
+    prices: ClassVar[tuple[float, float]] = (1.0, 1.0)  # default alpha and beta
+    power: ClassVar[float] = 1.0  # default gamma
     class_weight: Tensor
 
     def __init__(
@@ -72,12 +72,12 @@ class RegionLoss(SegLoss):
         self.register_buffer("class_weight", weights, persistent=False)
 
     def parts(self, p: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Pixelwise tp, fp and fn of probabilities and labels, each (N, C, H, W)."""
+        """Return pixelwise tp, fp and fn of probabilities and labels, each (N, C, H, W)."""
         overlap = p * y
         return overlap, p - overlap, y - overlap
 
     def compute(self, batch: Batch) -> Tensor:
-        """Mean over classes (and images) as `reduction` says."""
+        """Return the mean over classes (and images) according to `reduction`."""
         p, y = batch.probs(), batch.target()
         # Differences before sums: exactly 0, never negative, where p equals y.
         sums = torch.stack([part.sum(dim=(2, 3)) for part in self.parts(p, y)], dim=1)  # (N, 3, C)
@@ -88,19 +88,19 @@ class RegionLoss(SegLoss):
         return torch.stack(values).sum()
 
     def _over_data(self, sums: Tensor, weights: Tensor) -> Tensor:
-        """Reduction D: one score per class over the batch."""
+        """Return reduction D: one score per class over the batch."""
         return _mean(self._losses(sums.sum(dim=1)), weights.amax(dim=0), dim=0)
 
     def _over_images(self, sums: Tensor, weights: Tensor) -> Tensor:
-        """Reduction I: one score per image and class, mean over classes, then over images."""
+        """Return reduction I: one score per image and class, mean over classes, then over images."""
         return _mean(_mean(self._losses(sums), weights, dim=1), weights.sum(dim=1) > 0, dim=0)
 
     def _over_classes(self, sums: Tensor, weights: Tensor) -> Tensor:
-        """Reduction C: one score per image and class, mean over images, then over classes."""
+        """Return reduction C: one score per image and class, mean over images, then over classes."""
         return _mean(_mean(self._losses(sums), weights > 0, dim=0), weights.amax(dim=0), dim=0)
 
     def _losses(self, sums: Tensor) -> Tensor:
-        """(3, ..., C) sums of tp, fp, fn to (..., C) losses."""
+        """Turn (3, ..., C) sums of tp, fp, fn into (..., C) losses."""
         tp, fp, fn = sums
         wrong = self.alpha * fp + self.beta * fn
         whole = tp + wrong + self.smooth
@@ -110,20 +110,20 @@ class RegionLoss(SegLoss):
         return losses if self.gamma == 1 else losses**self.gamma
 
     def _weights(self, present: Tensor, batch: Batch) -> Tensor:
-        """(N, C) weight of each class in each image, 0 where it does not count."""
+        """Return the (N, C) weight of each class in each image, 0 where it does not count."""
         every = self.classes == "all" or (self.classes == "auto" and batch.soft)
         counted = batch.valid.flatten(1).any(dim=1, keepdim=True).expand_as(present)
         return (counted if every else present) * self.class_weight.to(batch.logits)
 
 
 def _mean(values: Tensor, weights: Tensor, dim: int) -> Tensor:
-    """Weighted mean along `dim`; 0 where no weight is above 0."""
+    """Return the weighted mean along `dim`; 0 where no weight is above 0."""
     total = weights.sum(dim=dim)
     return (values * weights).sum(dim=dim) / torch.where(total > 0, total, torch.ones_like(total))
 
 
 def _reduction_weights(reduction: Letter | Mapping[Letter, float]) -> dict[Letter, float]:
-    """The weights of the reductions that take part.
+    """Return the weights of the reductions that take part.
 
     Raises:
         InputError: a negative weight, or none above 0.
@@ -181,7 +181,7 @@ class DiceSquared(RegionLoss):
         super().__init__(num_classes, **common)
 
     def parts(self, p: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The squared error stands for false positives and false negatives alike."""
+        """Return p y, the squared error in place of both false positives and false negatives, and zeros."""
         error = (p - y).square()
         return p * y, error, torch.zeros_like(error)
 

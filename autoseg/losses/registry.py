@@ -1,4 +1,4 @@
-"""The hand-made losses by name, a user's own among them."""
+"""The hand-made losses by name, with those that a user registers."""
 
 from __future__ import annotations
 
@@ -35,25 +35,25 @@ ALL: tuple[type[SegLoss], ...] = (
 )  # fmt: skip
 LOSSES: dict[str, type[SegLoss]] = {loss.name: loss for loss in ALL}
 
-RESERVED = ("identity", "surrogate")  # words that mean something else where a loss is named
+RESERVED = ("identity", "surrogate")  # words with another meaning in the text of a loss
 
 
 def loss_names() -> list[str]:
-    """Names of all hand-made losses."""
+    """Return the names of all hand-made losses."""
     return list(LOSSES)
 
 
 def own_losses() -> tuple[type[SegLoss], ...]:
-    """The user's, in the order in which they were registered."""
+    """Return the user's losses, in the order in which they were registered."""
     return tuple(loss for loss in LOSSES.values() if not is_ours(loss))
 
 
 def register_loss(cls: type[SegLoss]) -> type[SegLoss]:
-    """Class decorator: makes a hand-made loss known by its `name`, to `build_loss` and every command.
+    """Register a hand-made loss, as a class decorator, under its `name` for `build_loss` and every command.
 
     Raises:
         InputError: it is no `SegLoss`, has no name and summary, a name that cannot be typed, or that of one of ours, or
-            does not take what all losses do.
+            does not take the arguments that all losses do.
     """
     if not (isinstance(cls, type) and issubclass(cls, SegLoss)):
         raise InputError("register_loss", "a subclass of autoseg.SegLoss", repr(cls))
@@ -68,7 +68,7 @@ def register_loss(cls: type[SegLoss]) -> type[SegLoss]:
 
 
 def hand_made(name: str, num_classes: int, ignore_index: int, options: Mapping[str, Any]) -> SegLoss:
-    """One of `LOSSES`.
+    """Build one of `LOSSES`.
 
     Raises:
         InputError: an unknown option, a value out of range, or one class under a softmax.
@@ -80,7 +80,7 @@ def hand_made(name: str, num_classes: int, ignore_index: int, options: Mapping[s
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:
-    """Refuse options that one of `LOSSES` does not have, or that are of another kind.
+    """Raise for options that one of `LOSSES` does not have, or that have another type.
 
     Raises:
         InputError: the first of them.
@@ -93,7 +93,7 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
 
 
 def option_names(loss: type[SegLoss]) -> list[str]:
-    """Options that the loss's constructor takes, its base classes' included."""
+    """Return the options that the loss's constructor takes, including those of its base classes."""
     named = inspect.Parameter.KEYWORD_ONLY
     owners = [owner for owner in loss.__mro__ if issubclass(owner, SegLoss)]
     parameters = [p for owner in owners for p in inspect.signature(owner.__init__).parameters.values()]

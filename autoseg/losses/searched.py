@@ -1,4 +1,4 @@
-"""What a θ means as a loss: curves alone, or a sum in which θ also sets weights and options of hand-made losses."""
+"""The loss of a θ: curves alone, or a sum in which θ also sets weights and options of hand-made losses."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from autoseg.surrogates import SearchSpace, SurrogateLoss
 def searched_loss(
     space: SearchSpace, theta: Any, num_classes: int, ignore_index: int = 255, **options: Any
 ) -> SurrogateLoss | SearchedLoss:
-    """The loss of a raw θ in any search space.
+    """Build the loss of a raw θ in any search space.
 
     Args:
-        space: says what the numbers of θ are.
+        space: the search space, which defines the numbers of θ.
         theta: (d,) raw numbers in [0, 1].
         num_classes: C.
         ignore_index: id of the pixels that do not count.
-        options: of `SurrogateLoss`, for the curves' part.
+        options: options of `SurrogateLoss`, for the part with curves.
 
     Raises:
         InputError: θ does not fit the space, or the space's loss cannot be built.
@@ -39,7 +39,7 @@ def searched_loss(
 
 
 class SearchedLoss(LossSum):
-    """The sum that a space with scalars names, such as "{a}*ce+{1-a}*surrogate" or "lmp(p={p},share={share})".
+    """The sum in a space with scalars, such as "{a}*ce+{1-a}*surrogate" or "lmp(p={p},share={share})".
 
     Args:
         space: the space; its `loss` is the text that is filled in.
@@ -47,10 +47,10 @@ class SearchedLoss(LossSum):
         num_classes: C.
         ignore_index: id of the pixels that do not count.
         loss_weight: factor of the result.
-        options: of `SurrogateLoss`, for the curves' part.
+        options: options of `SurrogateLoss`, for the part with curves.
 
     Attributes:
-        surrogate: the curves' part, None in a space without curves.
+        surrogate: the part with curves, None in a space without curves.
     """
 
     def __init__(
@@ -92,9 +92,9 @@ class SearchedLoss(LossSum):
         return self.space.metric
 
     def extra_repr(self) -> str:
-        """For print(model)."""
+        """Return the text that `print(model)` shows."""
         return f"{self.metric}, {self.space.loss_text(self.theta)}"
 
     def forward(self, logits: Tensor, labels: Tensor, extra: Mapping[str, Tensor] | None = None) -> Tensor:
-        """The loss of (N, C, H, W) logits, a scalar; arguments as in `SegLoss.forward`."""
+        """Return the loss of (N, C, H, W) logits, a scalar; arguments as in `SegLoss.forward`."""
         return self.loss_weight * super().forward(logits, labels, extra)

@@ -1,4 +1,4 @@
-"""A shape prior: masks are compared by what a small autoencoder, trained on the labels, finds worth remembering."""
+"""A shape prior: compares masks by the codes of a small autoencoder that is trained on the labels."""
 
 from __future__ import annotations
 
@@ -17,25 +17,24 @@ from autoseg.losses.batch import Batch
 from autoseg.optimizers import PlainAdam
 
 WIDTHS = (16, 32)  # channels of the encoder's first layers
-STRIDE = 8  # of the code, in pixels
-BATCH, RATE = 8, 3e-3  # of the autoencoder's training
+STRIDE = 8  # stride of the code, in pixels
+BATCH, RATE = 8, 3e-3  # batch size and learning rate of the autoencoder's training
 
 
 class ShapePrior(SegLoss):
     """Cross-entropy plus weight |E(p) - E(y)|², E the encoder of an autoencoder of label masks (Oktay et al., eq. 2).
 
-    E is learnt once from the labels and fixed then: three strided convolutions, so that it works at any size and on
-    crops. Its code is narrower than the masks, which leaves room for what the labels' shapes differ in: an object that
-    is too large, displaced or missing moves the code far, as many stray pixels hardly. The distance is a mean over
-    positions and channels, in units of the code's variance over the labels.
-
-    Without `extra` the encoder is learnt from the first batch's labels and kept.
+    E is learnt once from the labels and then fixed: three strided convolutions, so that it works at any size and on
+    crops. Its code is smaller than the masks, so that it has room only for how the labels' shapes differ: an object
+    that is too large, displaced or missing changes the code much, as many stray pixels change it little. The distance
+    is a mean over positions and channels, in units of the code's variance over the labels.
+    Without `extra` the encoder is learnt from the first batch's labels and used from then on.
 
     Args:
         num_classes: C.
-        weight: of the distance beside the cross-entropy.
+        weight: weight of the distance added to the cross-entropy.
         code: channels of the code; one position codes 8x8 pixels.
-        steps: of the autoencoder's training, about 10 ms each on a CPU.
+        steps: steps of the autoencoder's training, about 10 ms each on a CPU.
         common: options of `SegLoss`.
     """
 
@@ -43,7 +42,7 @@ class ShapePrior(SegLoss):
     summary = "cross-entropy plus a distance between codes of a small mask autoencoder, learnt from the labels"
     source = "Oktay et al., IEEE TMI 2018, arXiv 1705.08119"
     extra_keys = ("shape_encoder",)
-    rank_local = True  # where the first batch is all there is, every rank has an encoder of its own
+    rank_local = True  # if it learns from the first batch, every rank has its own encoder
 
     def __init__(
         self, num_classes: int, *, weight: float = 0.1, code: int = 8, steps: int = 200, **common: Any
@@ -58,7 +57,7 @@ class ShapePrior(SegLoss):
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
-        """Of the encoder's weights and biases, in order, and of the code's scale."""
+        """The shapes of the encoder's weights and biases, in order, and of the code's scale."""
         wide = (self.num_classes, *WIDTHS, self.code)
         layers: list[tuple[int, ...]] = []
         for into, out in pairwise(wide):
@@ -66,7 +65,10 @@ class ShapePrior(SegLoss):
         return [*layers, (1,)]
 
     def prepare(self, labels: Tensor) -> dict[str, Tensor]:
-        """`shape_encoder` (K,) float32: the encoder's weights, learnt from random crops of the labels; seeded."""
+        """Return `shape_encoder` (K,) float32: the encoder's weights, learnt from random crops of the labels.
+
+        Seeded.
+        """
         check_id_maps(labels)
         return {"shape_encoder": _learn(self, labels)}
 
@@ -76,13 +78,13 @@ class ShapePrior(SegLoss):
         return super()._extra(batch, labels, self._own if extra is None else extra)
 
     def compute(self, batch: Batch) -> Tensor:
-        """Mean cross-entropy in nats, plus the weighted distance."""
+        """Return the mean cross-entropy in nats, plus the weighted distance."""
         *weights, scale = self.unflatten(batch.extra["shape_encoder"])
         apart = encode(batch.probs(), weights) - encode(batch.target(), weights)
         return batch.mean(batch.cross_entropy()) + self.weight * apart.square().mean() / scale.square().squeeze()
 
     def unflatten(self, flat: Tensor) -> list[Tensor]:
-        """The encoder's parts from `shape_encoder`.
+        """Split `shape_encoder` into the encoder's weights, biases and scale.
 
         Raises:
             InputError: it was made for other options or another number of classes.
@@ -96,7 +98,7 @@ class ShapePrior(SegLoss):
 
 
 def encode(masks: Tensor, weights: list[Tensor]) -> Tensor:
-    """The code of (N, C, H, W) masks, (N, code, ⌈H/8⌉, ⌈W/8⌉); `weights` are kernel, bias, kernel, bias, …."""
+    """Return the code of (N, C, H, W) masks, (N, code, ⌈H/8⌉, ⌈W/8⌉); `weights` are kernel, bias, kernel, bias, …."""
     for kernel, bias in zip(weights[0::2], weights[1::2], strict=True):
         masks = F.conv2d(masks, kernel, bias, stride=2, padding=1)
         if kernel is not weights[-2]:
@@ -105,7 +107,7 @@ def encode(masks: Tensor, weights: list[Tensor]) -> Tensor:
 
 
 def _learn(loss: ShapePrior, labels: Tensor) -> Tensor:
-    """Train an autoencoder on masks; returns its encoder and the code's standard deviation, flat."""
+    """Train an autoencoder on masks; return its encoder and the code's standard deviation, flat."""
     crop = max(STRIDE, min(64, *(side - side % STRIDE for side in labels.shape[-2:])))
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(0)
@@ -124,7 +126,7 @@ def _learn(loss: ShapePrior, labels: Tensor) -> Tensor:
 
 
 def _autoencoder(loss: ShapePrior) -> tuple[nn.Sequential, nn.Sequential]:
-    """The encoder `encode` evaluates, and its mirror image."""
+    """Return the encoder that `encode` evaluates, and the decoder, its mirror image."""
     down, up = (loss.num_classes, *WIDTHS, loss.code), (loss.code, *reversed(WIDTHS), loss.num_classes)
     encoder = [m for a, b in pairwise(down) for m in (nn.Conv2d(a, b, 3, 2, 1), nn.ReLU())]
     decoder = [m for a, b in pairwise(up) for m in (nn.ConvTranspose2d(a, b, 4, 2, 1), nn.ReLU())]
@@ -132,7 +134,7 @@ def _autoencoder(loss: ShapePrior) -> tuple[nn.Sequential, nn.Sequential]:
 
 
 def _crops(labels: Tensor, crop: int) -> Tensor:
-    """(BATCH, crop, crop) int64 random pieces of the labels, -1 beyond the edge of smaller ones."""
+    """Return (BATCH, crop, crop) int64 random crops of the labels, -1 beyond the edge of smaller ones."""
     found = []
     for row in torch.randint(len(labels), (BATCH,)).tolist():
         height, width = labels.shape[-2:]
@@ -143,7 +145,7 @@ def _crops(labels: Tensor, crop: int) -> Tensor:
 
 
 def _one_hot(ids: Tensor, loss: ShapePrior) -> tuple[Tensor, Tensor]:
-    """(N, C, H, W) float32 masks, zero where ignored or padded, and (N, H, W) bool of the rest."""
+    """Return (N, C, H, W) float32 masks, zero where ignored or padded, and (N, H, W) bool of the other pixels."""
     valid = (ids >= 0) & (ids < loss.num_classes) & (ids != loss.ignore_index)
     masks = F.one_hot(ids.where(valid, 0), loss.num_classes).movedim(-1, 1) * valid[:, None]
     return masks.float(), valid

@@ -32,7 +32,7 @@ class SmoothCrossEntropy(SegLoss):
         self.eps = check_range("eps", eps, 0, 1)
 
     def compute(self, batch: Batch) -> Tensor:
-        """Mean over the valid pixels, in nats."""
+        """Return the mean over the valid pixels, in nats."""
         uniform = -batch.logits.log_softmax(dim=1).mean(dim=1)
         return batch.mean((1 - self.eps) * batch.cross_entropy() + self.eps * uniform)
 
@@ -61,14 +61,14 @@ class BoundarySmoothCrossEntropy(SegLoss):
         self.width = width
 
     def compute(self, batch: Batch) -> Tensor:
-        """Mean over the valid pixels, in nats."""
+        """Return the mean over the valid pixels, in nats."""
         eps = self.eps * label_boundary(batch.labels, batch.valid, self.width)
         uniform = -batch.logits.log_softmax(dim=1).mean(dim=1)
         return batch.mean((1 - eps) * batch.cross_entropy() + eps * uniform)
 
 
 def label_boundary(labels: Tensor, valid: Tensor, width: int) -> Tensor:
-    """Where labels change near a pixel, and all of them count.
+    """Return where labels change within a window, all of whose pixels count.
 
     Args:
         labels: (N, H, W) integer.

@@ -29,7 +29,7 @@ class Ssim(SegLoss):
         num_classes: C; with "sigmoid" 1 is a binary task with labels 0 and 1.
         mode: "softmax", one class per pixel; "sigmoid", C independent masks.
         window: side of the window in pixels, odd.
-        sigma: of the Gaussian, in pixels.
+        sigma: standard deviation of the Gaussian, in pixels.
         common: options of `SegLoss`.
     """
 
@@ -58,11 +58,11 @@ class Ssim(SegLoss):
         self.register_buffer("kernel", kernel / kernel.sum(), persistent=False)
 
     def compute(self, batch: Batch) -> Tensor:
-        """Mean over the valid pixels and the classes."""
+        """Return the mean over the valid pixels and the classes."""
         return batch.mean(1 - self.similarity(batch).mean(dim=1))
 
     def similarity(self, batch: Batch) -> Tensor:
-        """(N, C, H, W) SSIM of the window around each pixel; meaningless where not valid."""
+        """Return (N, C, H, W) SSIM of the window around each pixel; meaningless where not valid."""
         valid = batch.valid[:, None].to(batch.logits)
         p = batch.logits.sigmoid() * valid if self.multilabel else batch.probs()
         y = batch.target()
@@ -76,7 +76,7 @@ class Ssim(SegLoss):
         return luminance * structure
 
     def _blur(self, maps: Tensor) -> Tensor:
-        """Separable Gaussian sums over (N, K, H, W), zero beyond the border."""
+        """Return separable Gaussian sums over (N, K, H, W), zero beyond the border."""
         planes = maps.flatten(0, 1)[None]  # as channels: a depthwise convolution is 20 times faster on a CPU
         count, size = planes.shape[1], len(self.kernel)
         down = self.kernel.to(maps).view(1, 1, size, 1).expand(count, 1, size, 1)

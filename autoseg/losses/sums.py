@@ -19,7 +19,7 @@ class LossSum(nn.Module):
         losses: hand-made losses and surrogates.
 
     Attributes:
-        replayable: as of every `SegLoss`; its losses speak for themselves.
+        replayable: as in every `SegLoss`; True here, since each loss in the sum has its own.
     """
 
     replayable = True
@@ -30,7 +30,7 @@ class LossSum(nn.Module):
         self.losses = nn.ModuleList(losses)
 
     def prepare(self, labels: Tensor) -> dict[str, Tensor]:
-        """What its losses need beside the labels; keys carry the place of the loss in the sum."""
+        """Return the extra inputs of its losses; keys begin with the index of the loss in the sum."""
         return {
             f"{place}.{key}": value
             for place, loss in enumerate(self.losses)
@@ -39,13 +39,13 @@ class LossSum(nn.Module):
         }
 
     def set_progress(self, progress: float) -> None:
-        """Tells its losses how far the training is, 0 to 1."""
+        """Set the progress of the training, from 0 to 1, in its losses."""
         for loss in self.losses:
             if isinstance(loss, SegLoss | LossSum):
                 loss.set_progress(progress)
 
     def forward(self, logits: Tensor, labels: Tensor, extra: Mapping[str, Tensor] | None = None) -> Tensor:
-        """The weighted sum, a scalar; arguments as in `SegLoss.forward`."""
+        """Return the weighted sum, a scalar; arguments as in `SegLoss.forward`."""
         given: object = extra
         if not isinstance(given, Mapping | None):
             hint = "Pass what loss.prepare(labels) returned, cropped and flipped like the image."
@@ -57,7 +57,7 @@ class LossSum(nn.Module):
 
 
 def _of_place(extra: Mapping[str, Tensor] | None, place: int) -> dict[str, Tensor] | None:
-    """The extra inputs of the loss at one place of a sum; None if nothing was prepared."""
+    """Return the extra inputs of the loss at one index of a sum; None if nothing was prepared."""
     if extra is None:
         return None
     head = f"{place}."
