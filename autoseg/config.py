@@ -109,7 +109,7 @@ class ProxyConfig:
     threads: int = number(1, least=1)  # CPU threads per proxy; part of what makes a reward reproducible
     eval_batch_size: int = number(16, least=1)  # images scored at a time, or as many as have 1 GB of logits
     deterministic: bool = False  # bitwise on GPU too, slower; CPU always is
-    # what is trained on
+    # the labels to train on
     labels: str = choice("hard", "smooth", "boundary_smooth", "distill", "annotators", "pseudo")
     soft: SoftLabelConfig = field(default_factory=SoftLabelConfig)
 
@@ -160,13 +160,13 @@ class SearchSettings:
     retries: int = number(1, least=0)  # fresh attempts after a worker died or hung
     confirm: ConfirmConfig = field(default_factory=ConfirmConfig)
     pruner: str = choice("none", "median", "percentile")  # stops candidates that score below earlier rounds' at a rung
-    rungs: list[float] = field(default_factory=lambda: [0.25, 0.5])  # where, as shares of proxy.iters
+    rungs: list[float] = field(default_factory=lambda: [0.25, 0.5])  # shares of proxy.iters, where they score
     pruner_options: dict[str, Any] = field(default_factory=dict)  # keyword arguments of Optuna's pruner
 
 
 @dataclass
 class ExecutorConfig:
-    """How and where candidates run (`executor=`)."""
+    """The executor that runs candidates (`executor=`)."""
 
     name: str = choice("processes", "inline", "ray")
     per_device: int = number(1, least=1)  # workers per GPU
@@ -228,7 +228,7 @@ class CompareConfig(Scored):
     metrics: list[str] = field(default_factory=lambda: ["miou"])  # shown; all are scored
     seeds: Any = 5  # how many, or a list such as [3,4,5]
     reference: str = "ce"  # the loss whose difference to all others is shown
-    interval: str = choice("t", "bootstrap")  # of differences: over seeds; over seeds and images
+    interval: str = choice("t", "bootstrap")  # interval of differences: over seeds; over seeds and images
     split: str = choice("auto", "val", "test")  # images that are scored; auto: test if there is one
     like: str | None = None  # a run whose budget is taken: data, model, proxy, space, options of the metrics
     force: bool = False  # add trainings of another model or proxy to a comparison; its table says so
@@ -245,7 +245,7 @@ class CompareConfig(Scored):
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     proxy: ProxyConfig = field(default_factory=ProxyConfig)  # the budget
-    space: SpaceConfig = field(default_factory=SpaceConfig)  # whose identity curves "identity" has
+    space: SpaceConfig = field(default_factory=SpaceConfig)  # the space with the curves of "identity"
     executor: ExecutorConfig = field(default_factory=ExecutorConfig)
 
 
@@ -274,7 +274,7 @@ class TrainConfig:
     min_lr: float = number(1e-4, least=0)
     warmup_iters: int = number(0, least=0)  # the rate rises linearly from a millionth
     clip_grad: float | None = number(None, above=0)  # largest norm of the gradient
-    aux_weight: float = number(0.4, least=0)  # of the same loss at auxiliary heads, where the model has some
+    aux_weight: float = number(0.4, least=0)  # weight of the same loss at auxiliary heads, if the model has some
     amp: str = choice("off", "auto", "fp16", "bf16")  # on a GPU
     # momentum of an average of the weights, e.g. 0.0002; it is what is scored and saved
     ema: float | None = number(None, above=0, below=1)
@@ -323,7 +323,7 @@ class TrustConfig:
     """
 
     run: str = ""  # run folder of the search; the command takes it as its first word
-    candidates: int = number(12, least=2)  # of the search, spread over its scores; its rivals come on top
+    candidates: int = number(12, least=2)  # number of candidates, spread over their scores; rivals are added
     cheaper: list[str] = field(default_factory=list)  # changes of the proxy, e.g. "proxy.iters=75 proxy.crop=64"
     full: FullConfig = field(default_factory=FullConfig)
     run_dir: str | None = None  # default: runs/trust-<data>-<time>-<id>

@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments after the program's name; default: those of this process.
 
     Returns:
-        0 done, 1 a fault of ours, 2 the user's input is wrong, 130 interrupted.
+        0 done, 1 an error in autoseg, 2 the user's input is wrong, 130 interrupted.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     _make_printable()

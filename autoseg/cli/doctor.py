@@ -176,7 +176,7 @@ def gpu(device: torch.device) -> Finding:
             SurrogateLoss("miou", num_classes=2).to(device)(logits, logits.new_zeros((1, 16, 16)).long()).backward()
     except InputError as error:
         return Finding("gpu", "missing", str(error))
-    except Exception as error:  # of a driver, a compiler or the GPU itself
+    except Exception as error:  # from a driver, a compiler or the GPU itself
         return Finding("gpu", "missing", f"{device} cannot be used: {in_a_line(error)}")
     text = f"{device} {properties.name}, {properties.total_memory / 2**30:.0f} GB"
     slow = [str(warning.message) for warning in said if "Triton" in str(warning.message)]

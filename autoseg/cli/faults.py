@@ -20,7 +20,7 @@ _LOG = "_log_of_its_run"  # attribute of an error
 
 
 def report(error: BaseException) -> int:
-    """Print the error to stderr and return the exit status, which tells an error of ours from a wrong input."""
+    """Print the error to stderr and return the exit status, which tells an error in autoseg from a wrong input."""
     if isinstance(error, KeyboardInterrupt):
         print("autoseg: interrupted", file=sys.stderr)
         return INTERRUPTED

@@ -47,7 +47,7 @@ def reward_by_round(rewards: Sequence[Sequence[float]], metric: str) -> Figure:
         spread = index + 0.18 * np.linspace(-1, 1, len(row)) if len(row) > 1 else np.array([float(index)])
         axes.scatter(spread, row, s=22, color=BLUE, alpha=0.55, linewidths=0, zorder=2)
         failed = spread[np.isnan(row)]
-        low = np.full(len(failed), 0.02)  # of the panel's height
+        low = np.full(len(failed), 0.02)  # as a share of the panel's height
         axes.plot(failed, low, "x", color=RED, transform=axes.get_xaxis_transform(), clip_on=False)
     numbers = np.arange(1, len(rows) + 1)
     means = np.array([np.nanmean(row) if np.isfinite(row).any() else np.nan for row in rows])

@@ -30,7 +30,7 @@ class KeepPredictions:
     """Selects the trainings that save predictions: those with one seed, so that losses can be compared side by side."""
 
     run: str  # the run folder
-    seed: int  # of these trainings
+    seed: int  # the seed of these trainings
 
     def ask(self, train: T, payload: Mapping[str, Any]) -> T:
         """Return the training function for a payload.

@@ -40,7 +40,7 @@ class Rungs:
     """The rungs of the candidates of one round, and the earlier scores they are compared with."""
 
     pruner: str = NONE  # "none" (they are scored and never stopped), "median" or "percentile"
-    shares: tuple[float, ...] = ()  # of the iterations, ascending, each above 0 and below 1
+    shares: tuple[float, ...] = ()  # shares of the iterations, ascending, each above 0 and below 1
     options: dict[str, Any] = field(default_factory=dict)  # further keyword arguments of Optuna's pruner
     # scores at the rungs of every complete candidate of earlier rounds, in the order of the rungs
     earlier: tuple[tuple[float, ...], ...] = ()
@@ -119,7 +119,7 @@ class Watch:
 
     @classmethod
     def of(cls, payload: Mapping[str, Any], metric: str) -> Self | None:
-        """Build the watch that a payload asks for; None if it asks for none."""
+        """Build the watch that a payload describes; None if it has none."""
         return cls(Rungs(**payload["rungs"]), metric) if "rungs" in payload else None
 
     def over(self, train: T) -> T:

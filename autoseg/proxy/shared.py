@@ -54,7 +54,7 @@ def warm_up(training: Training, iters: int, num_classes: int, ignore_index: int,
         training: a training that has done no iteration yet.
         iters: number of iterations.
         num_classes: C.
-        ignore_index: of the labels.
+        ignore_index: label of pixels that do not count.
         path: file of the state that trainings with this seed share, made if missing; None: train, and store nothing.
 
     Raises:

@@ -277,7 +277,7 @@ class ProxyTask:
     def _rows(self) -> tuple[Tensor, Tensor]:
         """Return the indices to train on (in `train`) and to score (in `train` or the final split).
 
-        The latter are sorted by image size.
+        Those to score are sorted by image size.
         """
         import torch
 

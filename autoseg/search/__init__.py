@@ -23,7 +23,7 @@ from typing import Any
 
 class _Callable(ModuleType):
     def __call__(self, *args: Any, **options: Any) -> Any:
-        """Call `autoseg.api.search`, which may not be imported here at load time, since it uses this package."""
+        """Call `autoseg.api.search`; it is imported by name and only now, since `autoseg.api` uses this package."""
         return import_module("autoseg.api").search(*args, **options)
 
 

@@ -32,7 +32,7 @@ from autoseg.store.run_folder import RunFolder
 
 @dataclass(frozen=True)
 class Problem:
-    """What is searched, as far as the loop needs to know."""
+    """The problem of a search, as far as the loop needs to know it."""
 
     metric: str  # the target, one of the scores of a training; higher is better
     names: Sequence[str]  # names of the coordinates of θ

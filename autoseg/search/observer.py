@@ -44,7 +44,7 @@ class Amount:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a search is about to do.
+    """The work that a search is about to do.
 
     Args:
         run_dir: the run folder.

@@ -54,7 +54,7 @@ class TrialRunner:
     ) -> list[TrialRecord]:
         """Run the planned trainings and return their results, in order. Those the ledger already has are not run again.
 
-        The exception are those that failed or ran out of time in the last round or in the confirmation: on another
+        The exceptions are those that failed or ran out of time, in the last round or outside the rounds: on another
         machine, with another limit or after a fix, they may complete.
 
         Args:

@@ -89,7 +89,7 @@ class RunFolder:
         read_config(path)
         folder = cls(path, locked(path))
         try:
-            _compare(read_fingerprint(path), json.loads(json.dumps(fingerprint)))  # as a file gives it back
+            _compare(read_fingerprint(path), json.loads(json.dumps(fingerprint)))  # in the form that a file returns
             if rounds is not None:
                 folder._check_rounds(rounds)
             _remove_drafts(path)
@@ -170,7 +170,7 @@ class RunFolder:
 
     def _check_rounds(self, rounds: int) -> None:
         saved = self.last_checkpoint()
-        begun = 0 if saved is None else saved[0]  # that round may be under way, which the ledger knows
+        begun = 0 if saved is None else saved[0]  # that round may have begun, which the ledger shows
         if self.trials.is_file():
             from autoseg.store.ledger import Ledger
 
@@ -296,7 +296,7 @@ def _compare(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
             continue
         if old is ... and key.startswith(FORMULA):  # searches from Python did not keep it
             continue
-        if key == f"model.{RESOLVED}" and ... not in (old, new):  # of the same model.config, which stands before it
+        if key == f"model.{RESOLVED}" and ... not in (old, new):  # model.config itself is the same
             raise changed_config("model.config", now["model"]["config"], "Take back the change, or start a new run.")
         was, given = ("no such key" if value is ... else repr(value) for value in (old, new))
         hint = "It would be another search: give the old value, or start a new run."

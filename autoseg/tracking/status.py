@@ -104,7 +104,7 @@ def read_status(path: Path) -> Status | None:
         with all_settings(path):
             there = stages_of(config, studies)
         studies, amount = {**studies, "confirm": tuple(there.confirmation)}, there.amount
-    if kind == "compare":  # what it shows now may not be what it showed when they were trained
+    if kind == "compare":  # its first metric may have changed since they were trained
         studies = {
             study: tuple(scored_by(r, config["metrics"][0]) for r in records) for study, records in studies.items()
         }

@@ -22,7 +22,7 @@ class Drawn:
 
     picked: Tensor  # (n, B) int64, places among the rows trained on
     index: Tensor  # (n, B) int64, those of the images
-    numbers: Numbers  # of the augmentation, n batches
+    numbers: Numbers  # draws of the augmentation, n batches
 
 
 class Batches:

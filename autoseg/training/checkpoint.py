@@ -64,7 +64,7 @@ def read_pth(path: str | Path, field: str, map_location: Any = "cpu") -> Any:
                 raise InputError(field, "a file as torch.save writes it", f"{path}, which is compressed", hint)
     try:
         with torch.serialization.safe_globals(_harmless()), warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of torch, about the pickle's protocol
+            warnings.simplefilter("ignore", UserWarning)  # torch's warning about the pickle's protocol
             return torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:  # bytes that are no pickle end in anything: KeyError, IndexError, struct.error
         if isinstance(error, torch.OutOfMemoryError):

@@ -283,7 +283,7 @@ def localized(node: Any, dropped: list[str], *, sync_bn: bool = False) -> Any:
 
 
 def _pretrained(node: Any, dropped: list[str]) -> bool:
-    """Return whether a part asks for a file of weights: some networks load a `checkpoint` whatever the type is."""
+    """Return whether a part names a file of weights: some networks load a `checkpoint` whatever the type is."""
     found = type_name(node) in PRETRAINED or (isinstance(node, dict) and "checkpoint" in node)
     if found:
         dropped.append(str(node.get("checkpoint")))

@@ -1,4 +1,4 @@
-"""How numbers are computed: number format, memory layout, threads, determinism."""
+"""Settings of the computation: number format, memory layout, threads, determinism."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def typed(key: str, value: Any) -> str:
     """Return `key=value` as the user must type it, with quotes only where they are needed."""
     if isinstance(value, str):
         plain = f"{key}={value}"
-        with contextlib.suppress(HydraException, RecursionError):  # of brackets in brackets
+        with contextlib.suppress(HydraException, RecursionError):  # too many nested brackets
             if OverridesParser.create().parse_override(plain).value() == value and shlex.quote(plain) == plain:
                 return plain
         return shlex.quote(f"{key}={_in_quotes(value)}")

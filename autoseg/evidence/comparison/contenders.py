@@ -40,7 +40,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the losses of a comparison are built; plain data, sent to the workers."""
+    """Builds the losses of a comparison; plain data, sent to the workers."""
 
     num_classes: int  # C
     ignore_index: int = 255  # id of the pixels that do not count

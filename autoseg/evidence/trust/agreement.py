@@ -1,4 +1,4 @@
-"""How similar two rankings are: Kendall's tau-b, Spearman's rho, and how sure that is over other candidates."""
+"""Measures how similar two rankings are: Kendall's tau-b, Spearman's rho, and intervals over other candidates."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ PROXY, AGAIN, FULL = "proxy", "proxy, another seed", "fuller training"
 class Entry:
     """A loss that is ranked."""
 
-    name: str  # as in the search's ledger
+    name: str  # its name in the search's ledger
     kind: str  # "candidate" or "rival"
     theta: tuple[float, ...] | None  # raw θ; None for a hand-made loss
     score: float | None  # the target's score with the search's own seed; None if it was not trained with that

@@ -31,7 +31,7 @@ class PixelSet(NamedTuple):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a total is computed: a result of the pass, minus another one, plus a count of pixels by class."""
+    """The computation of a total: a result of the pass, minus another one, plus a count of pixels by class."""
 
     at: int | None = None
     less: int | None = None

@@ -25,7 +25,7 @@ from autoseg.training.layers.normalization import EIGHT, FastBatchNorm
 from autoseg.training.layers.pointwise import PointwiseConv
 
 LAST = torch.channels_last
-POINTWISE, DEPTHWISE, DENSE = range(3)  # of `links.h`
+POINTWISE, DEPTHWISE, DENSE = range(3)  # kinds, as in `links.h`
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ def norm(tensors: Sequence[Tensor | None], bounds: Bounds) -> Any:
 
 def statistics(mean: int, inverse: int, layer: nn.BatchNorm2d) -> Statistics:
     """Return the addresses of a layer's statistics: those of the batch, and the running ones."""
-    assert layer.momentum is not None  # as `FastBatchNorm.suits` says
+    assert layer.momentum is not None  # checked by `FastBatchNorm.suits`
     return Statistics(mean, inverse, address(layer.running_mean), address(layer.running_var), layer.eps, layer.momentum)
 
 

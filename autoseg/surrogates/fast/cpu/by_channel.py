@@ -219,7 +219,7 @@ class _Totals(torch.autograd.Function):
             p = probs[image : image + 1, part].detach().requires_grad_()
             with torch.enable_grad():
                 found = (_Channels(p, image, part.start, ctx.work).all() * grad[:, image, part]).sum()
-            (slope,) = torch.autograd.grad(found, p)  # of a scalar: grad_outputs would import half of torch
+            (slope,) = torch.autograd.grad(found, p)  # a scalar, since grad_outputs would import half of torch
             torch.mul(slope[0], p.detach()[0], out=out[image, part])
         for p, pull in zip(probs, out, strict=True):
             pull.addcmul_(p, pull.sum(0), value=-1)

@@ -106,7 +106,7 @@ def _start(
     expected = defined(leaf, work)
     expected = expected.sum(1) if scored else expected
     (steep,) = torch.autograd.grad((expected * weights).sum() + 0 * leaf.sum(), leaf)
-    bound = TRIAL[dtype] * (float(steep.abs().max()) + 1e-3)  # of one class: the gradient is 0
+    bound = TRIAL[dtype] * (float(steep.abs().max()) + 1e-3)  # + 1e-3 for one class, where the gradient is 0
     right = torch.allclose(result.cpu(), expected.detach(), 1e-4, 1e-4)
     return right and float((grad.view(logits.shape).cpu() - steep).abs().max()) <= bound
 

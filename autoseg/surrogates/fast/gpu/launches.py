@@ -32,7 +32,7 @@ OPTIONS = {"num_warps": 1, "enable_fp_fusion": True}  # one warp: sums over a ti
 
 @dataclass(eq=False)
 class Score:
-    """How a score is computed from the totals of a pass, see `kernels.score`.
+    """The computation of a score from the totals of a pass, see `kernels.score`.
 
     Attributes:
         ratio: the ratio of totals.

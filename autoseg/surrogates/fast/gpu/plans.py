@@ -22,7 +22,7 @@ IDS = {
 
 @dataclass(frozen=True)
 class Structure:
-    """What the kernels are compiled for, besides C and types; see `kernels.loops`.
+    """The properties that the kernels are compiled for, besides C and types; see `kernels.loops`.
 
     Attributes:
         everywhere: (group, group that counts as 1 or -1, index) of each total everywhere.
