@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 def library() -> ctypes.CDLL | None:
-    """Return the compiled library; None without a compiler: torch's operations do the same, slower and rounded otherwise."""
+    """Return the compiled library; None without a compiler: torch does the same, slower and rounded otherwise."""
     return _loaded()[0]
 
 
