@@ -5,12 +5,12 @@ from __future__ import annotations
 import inspect
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from types import UnionType
-from typing import get_args
+from typing import Any, get_args
 
 from autoseg.config import RIVALS, ConfirmConfig, SearchSettings
 from autoseg.controllers import Controller, build_controller
@@ -32,6 +32,15 @@ from autoseg.surrogates.space import SearchSpace
 from autoseg.tracking import Log, Terminal
 
 SLACK = 1e-6  # a mean of scores that are 1 may be a little more
+LEAST = {  # of the whole numbers among the arguments of `search`
+    "rounds": 1, "candidates": 1, "threads": 1, "per_device": 1, "seed": 0, "retries": 0, "confirm_top": 0,
+    "confirm_seeds": 0,
+}  # fmt: skip
+KINDS: dict[str, type | UnionType] = {  # of the other arguments
+    "metric": str, "space": str | SearchSpace, "controller": str | Controller, "run_dir": str | Path | None,
+    "device": str, "inline": bool, "cluster": str | None, "floor": str | None, "drop_background": bool,
+    "observer": Observer | None, "progress": bool,
+}  # fmt: skip
 
 
 def search(
@@ -120,37 +129,12 @@ def search(
         InputError: an argument is wrong, or the run folder is of another search.
         AutosegError: no candidate completed.
     """
-    _check_train(train)
-    from_one = {"rounds": rounds, "candidates": candidates, "threads": threads, "per_device": per_device}
-    from_zero = {"seed": seed, "retries": retries, "confirm_top": confirm_top, "confirm_seeds": confirm_seeds}
-    for least, given in ((1, from_one), (0, from_zero)):
-        for field, value in given.items():
-            check_integer(field, value, least)
-    MetricOptions(1 if num_classes is None else num_classes, ignore_index, tolerance)  # refuses what is none
-    _check_kinds(
-        ("metric", metric, str), ("space", space, str | SearchSpace), ("controller", controller, str | Controller),
-        ("run_dir", run_dir, str | Path | None), ("device", device, str), ("inline", inline, bool),
-        ("cluster", cluster, str | None), ("floor", floor, str | None), ("drop_background", drop_background, bool),
-        ("observer", observer, Observer | None), ("progress", progress, bool),
-    )  # fmt: skip
-    if timeout_s is not None:
-        check_number("timeout_s", timeout_s)
-    if isinstance(rivals, str) or not isinstance(rivals, Sequence):
-        hint = f"Type rivals=[{rivals!r}]." if isinstance(rivals, str) else ""
-        raise InputError("rivals", "names in a list", repr(rivals), hint)
+    _check_arguments(locals())
     bound = space_of(space, metric)
     options = {"tolerance": tolerance, "drop_background": drop_background}
     own = train if inline else Fresh(train)
     task = CandidateTask(metric, bound.to_dict(), num_classes, own, ignore_index, options)
-    if start is not None and not isinstance(controller, str):
-        raise InputError("start", "none beside a controller, which has its own mean", repr(start))
-    chosen = (
-        build_controller(controller, bound.dim, start_theta(bound, start, controller), seed=seed)
-        if isinstance(controller, str)
-        else type(controller)(controller.settings)  # as new: the record of what it was told elsewhere is not the run's
-    )
-    if chosen.settings.dim != bound.dim:
-        raise InputError("controller", f"one of the space's {bound.dim} numbers", f"one of {chosen.settings.dim}")
+    chosen = _controller(controller, bound, start, seed)
     confirm = ConfirmConfig(confirm_top, confirm_seeds, list(rivals))
     theta = None if start is None else list(chosen.settings.mean)
     settings = SearchSettings(rounds, candidates, theta, floor, timeout_s, retries, confirm)
@@ -214,6 +198,25 @@ def search(
     return result
 
 
+def _check_arguments(given: Mapping[str, Any]) -> None:
+    """Refuse arguments of `search` that are of another kind or out of range, before anything is made of them."""
+    _check_train(given["train"])
+    for field, least in LEAST.items():
+        check_integer(field, given[field], least)
+    classes = given["num_classes"]
+    MetricOptions(1 if classes is None else classes, given["ignore_index"], given["tolerance"])  # has checks of its own
+    for field, kind in KINDS.items():
+        if not isinstance(given[field], kind):
+            names = [one.__name__.removesuffix("Type") for one in get_args(kind) or (kind,)]  # NoneType is None
+            raise InputError(field, " or ".join(names), repr(given[field]))
+    if given["timeout_s"] is not None:
+        check_number("timeout_s", given["timeout_s"])
+    rivals = given["rivals"]
+    if isinstance(rivals, str) or not isinstance(rivals, Sequence):
+        hint = f"Type rivals=[{rivals!r}]." if isinstance(rivals, str) else ""
+        raise InputError("rivals", "names in a list", repr(rivals), hint)
+
+
 def _check_train(train: object) -> None:
     """Refuse what cannot be called as a training is, before workers are started to find out."""
     expected, got = "a function of (loss, seed, device)", type(train).__name__
@@ -230,11 +233,17 @@ def _check_train(train: object) -> None:
     raise InputError("train", expected, got, "It trains with that loss and returns the score.")
 
 
-def _check_kinds(*given: tuple[str, object, type | UnionType]) -> None:
-    for field, value, kind in given:
-        if not isinstance(value, kind):
-            names = [one.__name__.removesuffix("Type") for one in get_args(kind) or (kind,)]  # NoneType is None
-            raise InputError(field, " or ".join(names), repr(value))
+def _controller(
+    given: str | Controller, space: SearchSpace, start: str | Sequence[float] | None, seed: int
+) -> Controller:
+    """Return a new controller of the space: one by name, or one with the settings of the user's."""
+    if isinstance(given, str):
+        return build_controller(given, space.dim, start_theta(space, start, given), seed=seed)
+    if start is not None:
+        raise InputError("start", "none beside a controller, which has its own mean", repr(start))
+    if given.settings.dim != space.dim:
+        raise InputError("controller", f"one of the space's {space.dim} numbers", f"one of {given.settings.dim}")
+    return type(given)(given.settings)
 
 
 class _Shown(Terminal):

@@ -111,8 +111,7 @@ class RunFolder:
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write `config.yaml`; also called when a resumed run has more rounds, other workers or another device."""
-        text = yaml.safe_dump({"schema": SCHEMA, **config}, sort_keys=False, allow_unicode=True)
-        write_atomic(self.path / "config.yaml", text)
+        write_config(self.path, config)
 
     @property
     def log(self) -> Path:
@@ -195,6 +194,12 @@ class RunFolder:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def write_config(path: Path, config: Mapping[str, Any]) -> None:
+    """Write the `config.yaml` of a run: plain data, and the version of its layout."""
+    text = yaml.safe_dump({"schema": SCHEMA, **config}, sort_keys=False, allow_unicode=True)
+    write_atomic(path / "config.yaml", text)
 
 
 def new_run_path(root: Path, metric: str, data: str) -> Path:

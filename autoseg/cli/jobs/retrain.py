@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock
 
 from autoseg.cli.configuration import stored
@@ -27,8 +26,8 @@ from autoseg.losses.ranks import rank_local
 from autoseg.metrics import parse
 from autoseg.retrain import launch
 from autoseg.store.records import percent
-from autoseg.store.run_files import SCHEMA, kind_of, read_config, read_json
-from autoseg.store.run_folder import locked, new_run_path, only_own_files, writable
+from autoseg.store.run_files import kind_of, read_config, read_json
+from autoseg.store.run_folder import locked, new_run_path, only_own_files, writable, write_config
 from autoseg.store.user_code import changed_config, resolved
 
 DIGESTS = "configs.json"  # file in the work dir with the digests of the user's own configs
@@ -117,7 +116,7 @@ def build(config: RetrainConfig, started_by: str, device: str) -> Job:
             keep_cards([loss], work_dir)
             if own_configs(config):
                 write_atomic(work_dir / DIGESTS, json.dumps(_digests(config)))
-            write_atomic(work_dir / "config.yaml", yaml.safe_dump({"schema": SCHEMA, **kept}, sort_keys=False))
+            write_config(work_dir, kept)
     return Job(loss, text, work_dir, cfg, classes, lock)
 
 
