@@ -74,15 +74,21 @@ class TrialRunner:
         longer = 1.0
         if study == "confirm" and self._confirm_iters is not None:
             extra, longer = {**extra, "iters": self._confirm_iters}, self.amount.longer
-        planned = [Job(key, {**r.payload, **extra}, r.kind, longer) for key, r in jobs.items()]
+        twins = _twins(jobs) if study == "confirm" else {}
+        planned = [
+            Job(key, {**r.payload, **extra}, r.kind, longer) for key, r in jobs.items() if key not in twins.values()
+        ]
         for job, outcome in self.executor.run(planned):
             gained = reward(outcome.scores) if outcome.state == COMPLETE else float("nan")
             if outcome.state == PRUNED and rungs is not None:
                 gained = rungs.expected(list(outcome.rungs.values()))
-            done = self.ledger.finish(study, jobs[job.key], outcome, gained)
-            records[done.key] = done
-            self._count(study, done)
-            self.observer.trained(done, self.progress())
+            for key in (job.key, twins.get(job.key)):
+                if key is None:
+                    continue
+                done = self.ledger.finish(study, jobs[key], outcome, gained)
+                records[done.key] = done
+                self._count(study, done)
+                self.observer.trained(done, self.progress())
         return list(records.values())
 
     def _recorded(self, study: str, planned: TrialRecord) -> TrialRecord:
@@ -119,6 +125,21 @@ class TrialRunner:
         """Return the progress of the run."""
         left = self.amount.seconds_left(self.done, self._seconds, self.executor.workers)
         return Progress(self.done, max(self.amount.total, self.done), self.best, left)
+
+
+def _twins(jobs: Mapping[str, TrialRecord]) -> dict[str, str]:
+    """Map a training to another of the same loss and seed, which has its result: identity curves, and the candidate.
+
+    A search begins with the identity curves. If they are among its best, they are confirmed as a candidate and as a
+    rival.
+    """
+    first: dict[tuple[object, int], str] = {}
+    twins = {}
+    for key, record in jobs.items():
+        what = record.name if record.theta is None else record.theta
+        if first.setdefault((what, record.seed), key) != key:
+            twins[first[what, record.seed]] = key
+    return twins
 
 
 def train_list(

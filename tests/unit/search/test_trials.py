@@ -143,3 +143,22 @@ def test_what_takes_another_time_is_said_to(quick_path: Path) -> None:
         trials.train("confirm", plan(1, 1), lambda scores: scores["biou"])
     assert executor.seen == [["timing"], ["candidate", "candidate"], ["candidate"]]
     assert executor.longer == [{1.0}, {1.0}, {4.5}]
+
+
+def test_the_identity_curves_are_confirmed_once_where_they_are_a_finalist_too(quick_path: Path) -> None:
+    """As a candidate and as a rival, with every seed: the same loss, and so the same result."""
+    theta = (0.5, 0.5, 0.5)
+    both = [
+        TrialRecord(0, 0, "candidate", "candidate 0.0", theta, 1),
+        TrialRecord(-1, 0, "rival", "identity", theta, 1),
+    ]
+    entries = [*both, TrialRecord(-1, 0, "rival", "ce", None, 1)]
+    executor = CountingExecutor(ToyTask())
+    with Ledger(quick_path / "trials.db", NAMES) as ledger:
+        trials = TrialRunner(ledger, executor, Observer(), Amount(6))
+        records = trials.train(
+            "confirm", [replace(one, seed=s) for s in (1, 2) for one in entries], lambda s: s["biou"]
+        )
+        assert len(executor.payloads) == 4 and trials.done == 6
+    assert [record.name for record in records] == ["candidate 0.0", "identity", "ce"] * 2
+    assert records[0].scores == records[1].scores != records[3].scores == records[4].scores
