@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 
 from autoseg.cli import faults
-from autoseg.errors import unknown_name
+from autoseg.errors import InputError, unknown_name
 
 COMMANDS = {  # in the order of a project: search, watch, export, train, judge
     "search": ("autoseg.cli.search", "search a loss for a metric"),
@@ -73,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     command, *rest = arguments
     try:
+        _check_folder()
         if command not in COMMANDS:
             raise unknown_name("command", command, COMMANDS, "Type autoseg --help.")
         module = importlib.import_module(COMMANDS[command][0])
@@ -83,6 +84,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(leaving.code or 0)
     except (Exception, KeyboardInterrupt) as error:
         return faults.report(error)
+
+
+def _check_folder() -> None:
+    """Raise `InputError` if the current folder has been deleted: every relative path would fail, none saying why."""
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        hint = "Another program has deleted it: cd to another."
+        raise InputError("the current folder", "one that exists", "one that was deleted", hint) from error
 
 
 def _make_printable() -> None:

@@ -14,7 +14,7 @@ Writes the loss a search has found.
 
 usage: autoseg export RUN [--format json|mmseg|python|torch_export] [-o FILE] [imports=[FILE.py]]
 
-  RUN        a run folder, a loss card (loss.json), or a known loss: camvid/miou
+  RUN        a run folder, a loss card (loss.json), or a known loss: camvid/miou, identity/biou
   --format   json: the card (default); mmseg: a config for mmsegmentation, with the card beside it;
              python: one file for torch alone, or for an mmsegmentation without autoseg;
              torch_export: a program without Python, for torch.export.load (the card's classes, CPU)
@@ -40,13 +40,13 @@ def run(command: str, argv: list[str]) -> int:
         raise unknown_name("--format", given.format, SUFFIX)
     from autoseg.evidence.export.formats import as_files  # torch: only once the arguments are right
     from autoseg.losses import LossCard
-    from autoseg.losses.build import card_path, known_card
+    from autoseg.losses.build import card_path, identity_of, known_card
     from autoseg.surrogates import known_losses
 
-    known = given.run in known_losses()
+    import_modules(named[IMPORTS])
+    known = given.run in known_losses() or identity_of(given.run) is not None
     if not known and not Path(given.run).expanduser().exists():
         raise InputError("RUN", "a run folder, a loss card or a known loss", f"{given.run}, which does not exist")
-    import_modules(named[IMPORTS])
     card = known_card(given.run) if known else LossCard.load(card_path(given.run) or given.run)
     default = slug(card.target).replace("-", "_").replace(".", "_") + "_loss" + SUFFIX[given.format]
     target = Path(given.file).expanduser() if given.file else Path(default)

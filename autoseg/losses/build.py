@@ -145,7 +145,7 @@ def load_loss(
 
 
 def known_card(name: str) -> LossCard:
-    """Return the card of a loss that comes with autoseg, by its name; for any number of classes."""
+    """Return the card of a loss that comes with autoseg or of "identity/METRIC", for any number of classes."""
     return LossCard.of(load_loss(name, num_classes=2), num_classes=None, provenance={"known": name})
 
 

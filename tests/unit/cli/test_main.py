@@ -67,6 +67,14 @@ def test_a_terminal_without_a_character_gets_another(monkeypatch):
     assert printed.buffer.getvalue().endswith(b"1 ? 2\n")
 
 
+def test_a_folder_that_was_deleted_is_named(tmp_path, monkeypatch, capsys):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert cli.main(["losses"]) == 2 and "the current folder: expected one that exists" in capsys.readouterr().err
+
+
 def test_unknown_command_names_the_nearest(capsys):
     assert cli.main(["serach"]) == 2
     assert "Did you mean search" in capsys.readouterr().err

@@ -271,7 +271,7 @@ def test_a_program_that_no_memory_would_do_for_is_refused(change: dict[str, Any]
         as_program(replace(card_of("miou", "paper"), **change))
 
 
-@pytest.mark.parametrize("name", ["camvid/miou", "asl2021/bf1"])
+@pytest.mark.parametrize("name", ["camvid/miou", "asl2021/bf1", "identity/dice"])
 def test_a_known_loss_is_exported_by_its_name(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["export", name, "--format", "python", "-o", "known.py"]) == 0
