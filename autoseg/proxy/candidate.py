@@ -50,7 +50,7 @@ class CandidateTask:
         if "iters" in payload:
             train = train.lasting(payload["iters"])  # type: ignore[attr-defined]
         if self.keep is not None:
-            train = self.keep.ask(train, payload)
+            train = self.keep.configure(train, payload)
         watch = Watch.of(payload, self.metric)
         try:
             scores = self._named((train if watch is None else watch.over(train))(loss, payload["seed"], device))

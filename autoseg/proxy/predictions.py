@@ -32,7 +32,7 @@ class KeepPredictions:
     run: str  # the run folder
     seed: int  # the seed of these trainings
 
-    def ask(self, train: T, payload: Mapping[str, Any]) -> T:
+    def configure(self, train: T, payload: Mapping[str, Any]) -> T:
         """Return the training function for a payload.
 
         If the seed matches, it saves its predictions in the run folder.

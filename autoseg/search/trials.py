@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from autoseg.errors import AutosegError, InputError
 from autoseg.execution import Executor, Job
@@ -82,10 +83,11 @@ class TrialRunner:
             gained = reward(outcome.scores) if outcome.state == COMPLETE else float("nan")
             if outcome.state == PRUNED and rungs is not None:
                 gained = rungs.expected(list(outcome.rungs.values()))
-            for key in (job.key, twins.get(job.key)):
-                if key is None:
-                    continue
-                done = self.ledger.finish(study, jobs[key], outcome, gained)
+            results = {job.key: outcome}
+            if job.key in twins:
+                results[twins[job.key]] = replace(outcome, seconds=0.0)  # a run's cost is that of its trainings
+            for key, result in results.items():
+                done = self.ledger.finish(study, jobs[key], result, gained)
                 records[done.key] = done
                 self._count(study, done)
                 self.observer.trained(done, self.progress())

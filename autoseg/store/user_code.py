@@ -90,10 +90,10 @@ class Fresh:
         return train(*given)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _thawed, (self._pickled or cloudpickle.dumps(self._train),)
+        return _unpickled, (self._pickled or cloudpickle.dumps(self._train),)
 
 
-def _thawed(pickled: bytes) -> Fresh:
+def _unpickled(pickled: bytes) -> Fresh:
     """In the other process."""
     fresh = Fresh(pickle.loads(pickled))
     fresh._pickled = pickled

@@ -63,7 +63,7 @@ class ComparisonTask:
     def __call__(self, payload: dict[str, Any], device: str) -> Mapping[str, float]:
         """Return the scores of `{"loss": name, "seed": n}`."""
         loss = self.recipe.build(self.texts[payload["loss"]]).to(device)
-        train, seed = self.train if self.keep is None else self.keep.ask(self.train, payload), payload["seed"]
+        train, seed = self.train if self.keep is None else self.keep.configure(self.train, payload), payload["seed"]
         if self.counts is not None:
             train = replace(train, counts_to=str(counts_file(Path(self.counts), payload["loss"], seed)))  # type: ignore[type-var]
         return train(loss, seed, device)

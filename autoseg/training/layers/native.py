@@ -21,9 +21,13 @@ Bounds = tuple[float, float]
 log = logging.getLogger(__name__)
 
 
+@cache
 def library() -> ctypes.CDLL | None:
     """Return the compiled library; None without a compiler: torch does the same, slower and rounded otherwise."""
-    return _loaded()[0]
+    found, why = _loaded()
+    if why is not None:
+        log.warning("%s", why)
+    return found
 
 
 def why_not() -> str | None:
@@ -36,9 +40,7 @@ def _loaded() -> tuple[ctypes.CDLL | None, str | None]:
     try:
         return native.library(*SOURCES, headers=HEADERS), None
     except native.NotCompiled as error:
-        why = f"trainings on the CPU are slower than they could be: they want a C++ compiler, there is {error}."
-        log.warning("%s", why)
-        return None, why
+        return None, f"trainings on the CPU are slower than they could be: they want a C++ compiler, there is {error}."
 
 
 def call(function: str, *arguments: Any) -> None:
