@@ -71,6 +71,8 @@ class LossMaxPooling(SegLoss):
             if bool((pixel_losses < 0).any()):
                 raise InputError("pixel losses", "numbers of 0 or more", pixel_losses.min().item())
         valid = torch.ones_like(pixel_losses, dtype=torch.bool) if valid is None else valid
+        if pixel_losses.device.type == "mps":  # an Apple GPU has no float64
+            return self.weights(pixel_losses.cpu(), valid.cpu()).to(pixel_losses.device)
         losses = pixel_losses.double() * valid  # float64: powers q of a thousand and more follow
         count = valid.sum().clamp(min=1).double()
         uniform = valid / count

@@ -37,7 +37,6 @@ class Ssim(SegLoss):
     summary = "structural similarity of probability maps and masks, softmax or sigmoid"
     source = "Qin et al. (BASNet), CVPR 2019; Wang et al., IEEE TIP 2004"
     soft_labels = True
-    kernel: Tensor
 
     def __init__(
         self,
@@ -53,9 +52,7 @@ class Ssim(SegLoss):
             raise InputError("window", "an odd number of pixels", window)
         check_range("sigma", sigma, 0, math.inf, open_low=True)
         self.multilabel = mode == "sigmoid"
-        places = torch.arange(window, dtype=torch.float64) - window // 2
-        kernel = torch.exp(-(places**2) / (2 * sigma**2))
-        self.register_buffer("kernel", kernel / kernel.sum(), persistent=False)
+        self.window, self.sigma = window, sigma
 
     def compute(self, batch: Batch) -> Tensor:
         """Return the mean over the valid pixels and the classes."""
@@ -78,7 +75,8 @@ class Ssim(SegLoss):
     def _blur(self, maps: Tensor) -> Tensor:
         """Return separable Gaussian sums over (N, K, H, W), zero beyond the border."""
         planes = maps.flatten(0, 1)[None]  # as channels: a depthwise convolution is 20 times faster on a CPU
-        count, size = planes.shape[1], len(self.kernel)
-        down = self.kernel.to(maps).view(1, 1, size, 1).expand(count, 1, size, 1)
+        count, size = planes.shape[1], self.window
+        places = torch.arange(size, dtype=maps.dtype, device=maps.device) - size // 2
+        down = (places**2 / (-2 * self.sigma**2)).softmax(0).view(1, 1, size, 1).expand(count, 1, size, 1)
         planes = F.conv2d(planes, down, padding=(size // 2, 0), groups=count)
         return F.conv2d(planes, down.mT, padding=(0, size // 2), groups=count).view_as(maps)

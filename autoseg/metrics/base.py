@@ -28,6 +28,11 @@ class Ratio(Protocol):
         """Elementwise numerator / denominator."""
 
 
+def widest(device: torch.device) -> torch.dtype:
+    """Return float64, or float32 for an Apple GPU, which has no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def exact_ratio(numerator: Tensor, denominator: Tensor, empty: float = math.nan) -> Tensor:
     """Ratio of counts in float64; `empty` where the denominator is 0."""
     numerator, denominator = numerator.double(), denominator.double()
@@ -174,7 +179,7 @@ class Metric:
 
     def weights(self, s: Sums) -> Tensor:
         """Weight of each score in the mean, same shape as `scores`: equal unless said otherwise."""
-        return torch.ones_like(s["label"], dtype=torch.float64)
+        return torch.ones_like(s["label"], dtype=widest(s["label"].device))
 
     # ---------------------------------------------------------------- over a data set
 
@@ -200,8 +205,7 @@ class Metric:
 
         Their sums over any images, given to `score_of`, are the score of these images.
         """
-        totals = self._totals(logic, per_image=True)
-        parts = {k: v.cpu() for k, v in self._image_sums(totals).items()}
+        parts = self._image_sums(self._totals(logic, per_image=True))
         self._add({k: v.sum(0) for k, v in parts.items()})
         return parts
 
@@ -212,20 +216,21 @@ class Metric:
         return other.compute()
 
     def _totals(self, logic: HardLogic, per_image: bool) -> Sums:
+        """Return the totals of a batch, on the CPU: few numbers, and an Apple GPU has no float64 for their ratios."""
         if logic.volumes and self.looks_around:
             hint = "Give the slices as images: pred.flatten(0, 1), labels.flatten(0, 1)."
             raise in_plane(self.name, hint)
         if self.options.num_classes == 2 and self.options.ignore_index == SAVED:
             self._masks.note(logic.labels)
         logic = logic.sharing(per_image)
-        return self.sums(logic.pred, logic.label, logic)
+        return {k: v.cpu() for k, v in self.sums(logic.pred, logic.label, logic).items()}
 
     def _image_sums(self, sums: Sums) -> Sums:
         """From totals of each image to what it adds to the state."""
         return sums
 
     def _add(self, sums: Sums) -> None:
-        self._state = {k: v.cpu() + self._state[k] if k in self._state else v.cpu() for k, v in sums.items()}
+        self._state = {k: v + self._state[k] if k in self._state else v for k, v in sums.items()}
 
     def reset(self) -> None:
         """Forgets everything seen."""

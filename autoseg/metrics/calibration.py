@@ -52,13 +52,16 @@ class Calibration(Metric):
             shapes = f"{(*probs.shape,)} and {(*labels.shape,)}"
             raise InputError("probs, labels", f"(N, {self.options.num_classes}, H, W) and (N, H, W)", shapes)
         probs, labels = as_images(probs, channels=True), as_images(labels, channels=False)
+        if probs.device.type == "mps":  # an Apple GPU has no float64
+            probs, labels = probs.cpu(), labels.cpu()
         if probs.numel() and not bool((probs.amin() >= 0) & (probs.amax() <= 1 + 1e-6)):  # so is it with NaN
             if probs.isnan().any():
                 raise InputError("probs", "probabilities in [0, 1]", "NaN", "So were the logits: the network diverged.")
             raise InputError("probs", "probabilities in [0, 1]", "others", "Pass logits.softmax(1).")
         check_ids(labels, "labels", self.options.num_classes, self.options.ignore_index)
         pixels = (labels.reshape(-1) != self.options.ignore_index).nonzero().squeeze(1)
-        self._add(self.bins(probs, labels.reshape(-1)[pixels].long(), pixels))
+        found = self.bins(probs, labels.reshape(-1)[pixels].long(), pixels)
+        self._add({k: v.cpu() for k, v in found.items()})
 
     def bins(self, probs: Tensor, labels: Tensor, pixels: Tensor) -> Sums:
         """Return the state of a batch: probs (N, C, H, W), labels (P,) of its valid pixels, and their indices among

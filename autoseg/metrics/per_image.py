@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from autoseg.metrics.base import Metric, Sums, exact, exact_ratio, register_metric
+from autoseg.metrics.base import Metric, Sums, exact, exact_ratio, register_metric, widest
 from autoseg.metrics.region import Dice, MAcc, MIoU
 
 
@@ -32,7 +32,7 @@ class PerImage(Metric):
 
     def weights(self, s: Sums) -> Tensor:
         """Return (N, C) weights: every image counts the same (I), or every class that any image has (C)."""
-        present = (s["label"] > 0).double()
+        present = (s["label"] > 0).to(widest(s["label"].device))
         share = present.sum(0 if self.by_class else 1, keepdim=True)
         return present / share.clamp_min(1)
 

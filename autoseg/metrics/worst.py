@@ -36,7 +36,7 @@ class Worst(PerImage):
     def _add(self, sums: Sums) -> None:
         scores = sums["score"] if "score" in sums else self._image_scores(sums)
         seen = [self._state["score"]] if self._state else []
-        self._state = {"score": torch.cat([*seen, scores.cpu()])}
+        self._state = {"score": torch.cat([*seen, scores])}
 
     def per_class(self) -> Tensor:
         """Return the (C,) mean over each class's worst images, NaN if none has the class.

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from autoseg.metrics.base import widest
 from autoseg.metrics.bits import square
 from autoseg.metrics.logic import Plane, Region
 from autoseg.metrics.maps import NO_CLASS, MapLogic, one_hot
@@ -38,7 +39,7 @@ class CurveLogic(MapLogic):
         super().__init__(labels, probs.shape[1], per_image)
         self._probs, self._curves = probs, curves
         self._dense_cache: dict[Plane, Tensor] = {}
-        self._sum_dtype = torch.float32 if probs.device.type == "mps" else torch.float64
+        self._sum_dtype = widest(probs.device)
 
     # ------------------------------------------------------------------------------------ planes
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from autoseg import metrics
 from autoseg.errors import InputError
 from autoseg.kinds import CheckedArguments
-from autoseg.metrics.base import Metric, Sums
+from autoseg.metrics.base import Metric, Sums, widest
 from autoseg.metrics.labels import ONE_LOGIT, Validate, as_images, check_labels, check_shapes, in_plane
 from autoseg.surrogates import curves
 from autoseg.surrogates.fast.formula_plan import FormulaPlan, plan_formula
@@ -108,7 +108,7 @@ class SurrogateLoss(CheckedArguments, nn.Module):
         self.theta: np.ndarray = self.space.encode(self.control_points)
         self._plans: dict[tuple[str, bool], FormulaPlan] = {}  # of each metric, and whether kernels compute it
         self._keys = {term.name: self.space.keys(term.name) for _, term in self.terms}
-        self._make_curves()
+        self._make_curves(torch.device("cpu"))
 
     @classmethod
     def from_theta(
@@ -159,25 +159,24 @@ class SurrogateLoss(CheckedArguments, nn.Module):
 
     # ---------------------------------------------------------------- curves as buffers
 
-    def _make_curves(self) -> None:
+    def _make_curves(self, device: torch.device) -> None:
         parts = self.space.split(self.control_points)
         for name, spec in self.space.curves.items():
             slope = SCORE_MAX_SLOPE if name.split(".")[-1] == "score" else math.inf
-            self.register_buffer(_buffer(name), spec.coefficients(parts[name], max_slope=slope), persistent=False)
+            curve = spec.coefficients(parts[name], max_slope=slope).to(device, widest(device))
+            self.register_buffer(_buffer(name), curve, persistent=False)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        """Moves with the model, but keeps float64: a half-precision curve would be another curve."""
-        exact = dict(self._buffers)
+        """Moves with the model, but is made anew there: a half-precision curve would be another curve."""
+        for name in self.space.curves:
+            self._buffers[_buffer(name)] = self.curve(name).float()  # a device without float64 refuses to take one
         super()._apply(fn, recurse)
-        for name, moved in self._buffers.items():
-            if moved is not None and moved.dtype != torch.float64 and moved.device.type != "mps":
-                original = exact[name]
-                assert original is not None
-                self._buffers[name] = original.to(moved.device)
+        for device in {self.curve(name).device for name in self.space.curves}:
+            self._make_curves(device)
         return self
 
     def curve(self, name: str) -> Tensor:
-        """(K, 6) coefficients of one of the space's curves, see `curves.evaluate`; float64, on MPS float32."""
+        """(K, 6) coefficients of one of the space's curves, see `curves.evaluate`; float64, on an Apple GPU float32."""
         curve = self._buffers[_buffer(name)]
         assert curve is not None
         return curve

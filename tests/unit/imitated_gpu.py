@@ -4,7 +4,8 @@ Tensors that were put on this "cuda:0" lie in the host's memory, but say that th
 comes of them. As on a GPU, an operation refuses to have tensors of both kinds, and numpy cannot see those there. So
 what runs here through a whole training or evaluation mixes no devices. A loss takes its plain path, unless
 `checks.takes` is put back where Triton interprets its kernels. What would wait for a GPU is another question, see
-`training/disguise.py`.
+`training/disguise.py`. As an Apple GPU ("mps") it refuses float64 too; the operations that torch lacks there are not
+known here.
 """
 
 from __future__ import annotations
@@ -23,13 +24,16 @@ from torch.utils._pytree import tree_leaves
 
 from autoseg.surrogates.fast.gpu import checks
 
-CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
+CPU = torch.device("cpu")
 EITHER = {"copy_", "_to_copy"}
 BY_INDEX = {"index", "index_put", "index_put_", "_index_put_impl_"}
 
 
 class Gpu(TorchDispatchMode):
     """The device while `with` lasts.
+
+    Args:
+        kind: "cuda" or "mps".
 
     Attributes:
         made: how many tensors came to be there.
@@ -38,8 +42,9 @@ class Gpu(TorchDispatchMode):
     # By address; a weak reference keeps an address from being another's. Of all devices: constants are kept by device.
     _there: ClassVar[dict[int, StorageWeakRef]] = {}
 
-    def __init__(self) -> None:
+    def __init__(self, kind: str = "cuda") -> None:
         super().__init__()
+        self.device = torch.device(kind, 0)
         self.made = 0
 
     def holds(self, tensor: Tensor) -> bool:
@@ -48,6 +53,8 @@ class Gpu(TorchDispatchMode):
 
     def take(self, tensor: Tensor) -> Tensor:
         """The same tensor, now there."""
+        if self.device.type == "mps" and tensor.dtype == torch.float64:
+            raise TypeError("the MPS framework doesn't support float64. Please use float32 instead.")
         if not self.holds(tensor):
             storage = tensor.untyped_storage()
             self._there[storage._cdata] = StorageWeakRef(storage)
@@ -70,7 +77,7 @@ class Gpu(TorchDispatchMode):
         asked = kwargs.get("device")
         kwargs = kwargs | {"device": CPU} if asked is not None else kwargs
         result = func(*args, **kwargs)
-        if asked is not None and torch.device(asked).type == "cuda":
+        if asked is not None and torch.device(asked).type == self.device.type:
             if any(result.data_ptr() == each.data_ptr() and not self.holds(each) for each in given):
                 result = result.clone()  # torch saw a CPU tensor that is wanted on the CPU
             return self.take(result)
@@ -88,18 +95,18 @@ class Gpu(TorchDispatchMode):
         if name in BY_INDEX and self.holds(args[0]):
             given = [args[0], *(value for value in args[2:] if isinstance(value, Tensor))]
         if len({self.holds(each) for each in given if each.dim() or self.holds(each)}) > 1:
-            found = [(tuple(each.shape), each.dtype, "cuda" if self.holds(each) else "cpu") for each in given]
+            found = [(tuple(each.shape), each.dtype, self.device.type if self.holds(each) else "cpu") for each in given]
             raise RuntimeError(f"{name}: tensors on different devices: {found}")
 
 
 @contextlib.contextmanager
-def imitated(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gpu]:
+def imitated(monkeypatch: pytest.MonkeyPatch, kind: str = "cuda") -> Iterator[Gpu]:
     """A machine with such a GPU, while it lasts."""
     import_module("torch._dynamo")  # the first operation of a process does it; it wants torch as it is
 
-    gpu = Gpu()
+    gpu = Gpu(kind)
     _disguise_tensors(monkeypatch, gpu)
-    _disguise_torch(monkeypatch)
+    _disguise_torch(monkeypatch, gpu)
     monkeypatch.setattr(checks, "takes", lambda _: False)
     with gpu:
         yield gpu
@@ -112,12 +119,12 @@ def _disguise_tensors(monkeypatch: pytest.MonkeyPatch, gpu: Gpu) -> None:
     def moved(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         wanted = kwargs.get("device", args[0] if args else None)
         if isinstance(wanted, Tensor):
-            wanted = wanted.device
+            return moved(tensor, wanted.device, wanted.dtype, *args[1:], **kwargs)
         if not isinstance(wanted, str | torch.device):
             return to(tensor, *args, **kwargs)
-        there = torch.device(wanted).type == "cuda"
+        there = torch.device(wanted).type == gpu.device.type
         kwargs = {key: value for key, value in kwargs.items() if key != "device"}
-        result = to(tensor, CUDA if there else wanted, *args[1:], **kwargs)
+        result = to(tensor, gpu.device if there else wanted, *args[1:], **kwargs)
         return gpu.leave(result) if gpu.holds(tensor) and not there else result
 
     def copied(tensor: Tensor, memo: dict[int, Any]) -> Tensor:
@@ -136,16 +143,16 @@ def _disguise_tensors(monkeypatch: pytest.MonkeyPatch, gpu: Gpu) -> None:
 
         def checked(tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
             if gpu.holds(tensor):
-                raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first")
+                raise TypeError("can't convert a GPU's tensor to numpy. Use Tensor.cpu() first")
             return method(tensor, *args, **kwargs)
 
         return checked
 
     disguised = {
-        "device": property(lambda tensor: CUDA if gpu.holds(tensor) else real.__get__(tensor)),
-        "is_cuda": property(gpu.holds),
+        "device": property(lambda tensor: gpu.device if gpu.holds(tensor) else real.__get__(tensor)),
+        "is_cuda": property(lambda tensor: tensor.device.type == "cuda"),
         "to": moved,
-        "cuda": lambda tensor, *_, **__: tensor.to(CUDA),
+        "cuda": lambda tensor, *_, **__: tensor.to("cuda"),
         "cpu": lambda tensor, *args, **kwargs: gpu.leave(tensor) if gpu.holds(tensor) else cpu(tensor, *args, **kwargs),
         "__deepcopy__": copied,  # of a buffer's memory, without an operation
         "numpy": on_the_host("numpy"),
@@ -158,7 +165,7 @@ def _disguise_tensors(monkeypatch: pytest.MonkeyPatch, gpu: Gpu) -> None:
         monkeypatch.setattr(torch, name, made(getattr(torch, name)))
 
 
-def _disguise_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+def _disguise_torch(monkeypatch: pytest.MonkeyPatch, gpu: Gpu) -> None:
     random, autocast = torch.Generator(), torch.autocast
     answers: dict[str, Any] = {
         "is_available": True, "device_count": 1, "current_device": 0, "get_device_capability": (9, 0),
@@ -175,6 +182,6 @@ def _disguise_torch(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def cast(device_type: str, **options: Any) -> torch.autocast:
         """Its operations are the CPU's, so are those that cast."""
-        return autocast("cpu" if device_type == "cuda" else device_type, **options)
+        return autocast("cpu" if device_type == gpu.device.type else device_type, **options)
 
     monkeypatch.setattr(torch, "autocast", cast)
