@@ -60,6 +60,19 @@ def quoted(name: str) -> str:
     return name if NAME.fullmatch(name) else f"'{name}'" if '"' in name else f'"{name}"'
 
 
+def packed(text: str) -> str:
+    """Return a sum without blanks, except those in quotes."""
+    return re.sub(rf"{QUOTED.pattern}|\s+", lambda found: found[0] if found[1] else "", text)
+
+
+def renamed(text: str, name: str, by: str) -> str:
+    """Return a sum with `by` in the place of a loss's name; other names that contain it are not changed."""
+    if text == name:  # a path that may hold anything
+        return by
+    typed = (name, f'"{name}"', f"'{name}'")
+    return re.sub(rf"{QUOTED.pattern}|{NAME.pattern}", lambda found: by if found[0] in typed else found[0], text)
+
+
 class _Reader:
     """A recursive descent parser; `at` is the index of the next character."""
 

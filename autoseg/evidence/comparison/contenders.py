@@ -16,7 +16,7 @@ from torch import nn
 from autoseg.errors import InputError
 from autoseg.losses import LossCard, build_loss
 from autoseg.losses.build import IDENTITY, card_path, check_term, terms_of
-from autoseg.losses.expression import NAME, QUOTED, parse, quoted
+from autoseg.losses.expression import packed, parse, quoted, renamed
 from autoseg.metrics import is_known
 from autoseg.metrics import parse as parse_metric
 from autoseg.store.run_folder import slug
@@ -88,7 +88,7 @@ def reference_of(text: str, among: Sequence[Contender]) -> Contender:
     file = card_path(text)
     label = _label(LossCard.load(file)) if file is not None and file.is_file() else None
     for contender in among:
-        if _packed(text) in (contender.name, contender.text) or label == contender.name:
+        if packed(text) in (contender.name, contender.text) or label == contender.name:
             return contender
     names = [contender.name for contender in among]
     hint = "Add it to losses, or name another."
@@ -124,7 +124,7 @@ def built_from(contender: Contender, home: Path) -> str:
         return paths[contender.kept]
     text = contender.kept
     for kept, path in paths.items():
-        text = _replaced(text, kept, quoted(path))
+        text = renamed(text, kept, quoted(path))
     return text
 
 
@@ -136,7 +136,7 @@ def contender(text: str, metric: str, home: Path | None = None) -> Contender:
     """
     text = text.strip()
     path = text if os.path.exists(text) else None  # may hold characters that sums use
-    text = path or _packed(text)
+    text = path or packed(text)
     if text == IDENTITY:
         parse_metric(metric)
         return Contender(f"{IDENTITY}/{metric}", text, f"{IDENTITY}/{metric}", searched=False)
@@ -151,22 +151,9 @@ def contender(text: str, metric: str, home: Path | None = None) -> Contender:
         card = LossCard.load(file)
         label = _label(card)
         cards[label] = card
-        name, kept = _replaced(name, term.name, label), _replaced(kept, term.name, f"{CARDS}/{label}.json")
+        name, kept = renamed(name, term.name, label), renamed(kept, term.name, f"{CARDS}/{label}.json")
     searched = bool(cards) or any(term.name in known_losses() for term in terms)
     return Contender(name, text, kept, searched, cards)
-
-
-def _packed(text: str) -> str:
-    """Return a sum without blanks, except those in quotes."""
-    return re.sub(rf"{QUOTED.pattern}|\s+", lambda found: found[0] if found[1] else "", text)
-
-
-def _replaced(text: str, term: str, by: str) -> str:
-    """Replace the name of one of a sum's losses; other names that contain it are not changed."""
-    if text == term:  # a path that may hold anything
-        return by
-    typed = (term, f'"{term}"', f"'{term}'")
-    return re.sub(rf"{QUOTED.pattern}|{NAME.pattern}", lambda found: by if found[0] in typed else found[0], text)
 
 
 def _label(card: LossCard) -> str:
