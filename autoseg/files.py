@@ -39,14 +39,18 @@ def existing(place: Path) -> Path:
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, draft: Path | None = None) -> Iterator[Path]:
     """Yield a draft to write, which replaces the file if the block ends without an error.
 
     A reader, also after a crash or on a full disk, finds the old file or the new one. After the block the new one is on
     the disk, its name too. The folder is created if missing.
+
+    Args:
+        path: the file.
+        draft: the draft's path; None: one that no other process writes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft = draft or path.with_name(f".{path.name}.{os.getpid()}")
     draft.unlink(missing_ok=True)  # writing through a link would change another file
     try:
         yield draft

@@ -153,7 +153,7 @@ def in_processes(plan: Plan) -> float:
     """Iterations a second of all processes together, while all of them train."""
     cpu = plan.setting.device == "cpu"
     slots = ["cpu"] * cpu_cores() if cpu else ["cuda:0"] * plan.candidates
-    few = {} if cpu else {"limit": 3}  # to wake a worker, where a training in full takes long
+    few = {} if cpu else {"limit": (3, 1)}  # to wake a worker, where a training in full takes long
     with ProcessExecutor(Training(plan.data, plan.threads(1)), slots) as executor:
         list(map(_scores, executor.run([Job(f"start {k}", {"number": k, **few}) for k in range(len(slots))])))
         done = executor.run([Job(str(k), {"number": k}) for k in range(len(slots))])

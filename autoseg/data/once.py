@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+
+from autoseg.files import replacing
 
 BYTES = {"U8": 1, "BF16": 2, "F16": 2, "F32": 4, "I32": 4}  # bytes per element, by the format's name of the type
 
@@ -33,15 +34,9 @@ def made_once(path: Path, make: Callable[[Path], None]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
         if not path.is_file():  # another process may have made it while we waited
-            draft = path.with_suffix(".tmp")
-            draft.unlink(missing_ok=True)  # left by a killed process, or a link to another file
-            try:
+            draft = path.with_suffix(".tmp")  # one name, so that killed processes leave one file at most
+            with replacing(path, draft):
                 make(draft)
-                with draft.open("rb+") as file:
-                    os.fsync(file.fileno())
-                draft.replace(path)
-            finally:
-                draft.unlink(missing_ok=True)
     return path
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from numbers import Real
 from typing import Any
@@ -43,17 +43,18 @@ class CandidateTask:
 
         Raises:
             Diverged: the target's score is not finite.
-            InputError: `train` returned no score, or none of the target; or it cannot be looked at on its way.
+            InputError: `train` returned no score, or none of the target.
         """
         loss = self.build(payload).to(device)
-        train = self.train
-        if "iters" in payload:
-            train = train.lasting(payload["iters"])  # type: ignore[attr-defined]
-        if self.keep is not None:
-            train = self.keep.configure(train, payload)
         watch = Watch.of(payload, self.metric)
+        changes: dict[str, Any] = {} if self.keep is None else self.keep.changes(payload)
+        if "iters" in payload:
+            changes["proxy"] = replace(self.train.proxy, iters=payload["iters"])  # type: ignore[attr-defined]
+        if watch is not None:
+            changes["watch"] = watch
+        train: Any = replace(self.train, **changes) if changes else self.train  # type: ignore[type-var]
         try:
-            scores = self._named((train if watch is None else watch.over(train))(loss, payload["seed"], device))
+            scores = self._named(train(loss, payload["seed"], device))
         except Stopped:
             return Watched({}, watch.scores if watch is not None else {}, pruned=True)
         if not usable(scores[self.metric]):

@@ -6,14 +6,13 @@ them. `RUN/predictions/seed-<n>/<loss>/<split>-<row>.png` is an 8-bit mask, the 
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from autoseg.files import replacing
 from autoseg.store.run_folder import slug
@@ -21,8 +20,6 @@ from autoseg.store.run_folder import slug
 FOLDER = "predictions"
 IMAGES = 6  # evenly spaced among those that were scored
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -32,15 +29,10 @@ class KeepPredictions:
     run: str  # the run folder
     seed: int  # the seed of these trainings
 
-    def configure(self, train: T, payload: Mapping[str, Any]) -> T:
-        """Return the training function for a payload.
-
-        If the seed matches, it saves its predictions in the run folder.
-        """
-        if payload["seed"] != self.seed:
-            return train
-        where = predictions_folder(Path(self.run), payload)
-        return dataclasses.replace(train, predictions=str(where))  # type: ignore[type-var]
+    def changes(self, payload: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what makes a payload's training save its predictions in the run folder; empty for other seeds."""
+        kept = payload["seed"] == self.seed
+        return {"predictions": str(predictions_folder(Path(self.run), payload))} if kept else {}
 
 
 def predictions_folder(run: Path, payload: Mapping[str, Any]) -> Path:

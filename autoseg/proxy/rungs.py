@@ -16,7 +16,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
 from autoseg.config import SearchSettings
 from autoseg.errors import InputError
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 NONE = "none"
 QUARTER = 25.0  # per cent: "percentile" lets the best quarter go on
-
-T = TypeVar("T")
 
 
 class Stopped(Exception):
@@ -121,17 +119,6 @@ class Watch:
     def of(cls, payload: Mapping[str, Any], metric: str) -> Self | None:
         """Build the watch that a payload describes; None if it has none."""
         return cls(Rungs(**payload["rungs"]), metric) if "rungs" in payload else None
-
-    def over(self, train: T) -> T:
-        """Return the training function with this watch added.
-
-        Raises:
-            InputError: it is not the built-in one, the only one with intermediate scores.
-        """
-        if not hasattr(train, "watch"):
-            hint = "Only the built-in proxy can be looked at on its way."
-            raise InputError("search.pruner", "none, with a training function of your own", self.rungs.pruner, hint)
-        return dataclasses.replace(train, watch=self)  # type: ignore[type-var]
 
     def look(self, iteration: int, score: float) -> None:
         """Record a score.

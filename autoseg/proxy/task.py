@@ -11,7 +11,7 @@ import copy
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,10 +106,6 @@ class ProxyTask:
             if self.predictions is not None:  # after the scores, which they cannot change
                 self._keep(training.model, precision, Path(self.predictions))
             return scores
-
-    def lasting(self, iters: int) -> ProxyTask:
-        """Return the same training with another number of iterations."""
-        return replace(self, proxy=replace(self.proxy, iters=iters))
 
     def scored_batches(self) -> int:
         """Return the number of batches in which the images are scored."""

@@ -63,10 +63,11 @@ class ComparisonTask:
     def __call__(self, payload: dict[str, Any], device: str) -> Mapping[str, float]:
         """Return the scores of `{"loss": name, "seed": n}`."""
         loss = self.recipe.build(self.texts[payload["loss"]]).to(device)
-        train, seed = self.train if self.keep is None else self.keep.configure(self.train, payload), payload["seed"]
+        changes: dict[str, Any] = {} if self.keep is None else self.keep.changes(payload)
         if self.counts is not None:
-            train = replace(train, counts_to=str(counts_file(Path(self.counts), payload["loss"], seed)))  # type: ignore[type-var]
-        return train(loss, seed, device)
+            changes["counts_to"] = str(counts_file(Path(self.counts), payload["loss"], payload["seed"]))
+        train = replace(self.train, **changes) if changes else self.train  # type: ignore[type-var]
+        return train(loss, payload["seed"], device)
 
 
 def parse_seeds(given: object) -> list[int]:

@@ -136,12 +136,10 @@ def test_predictions_that_cannot_be_written_do_not_end_a_training(
 
 
 def test_only_trainings_of_one_seed_are_asked_for_predictions(tmp_path: Path) -> None:
-    task = ProxyTask(DataConfig(), ModelConfig(), ProxyConfig(), ("miou",))
     keep = predictions.KeepPredictions(str(tmp_path), 7)
-    assert keep.configure(task, {"loss": "ce", "seed": 8}) is task
-    asked = keep.configure(task, {"loss": "ce", "seed": 7})
-    assert asked.predictions == str(predictions.predictions_folder(tmp_path, {"loss": "ce", "seed": 7}))
-    assert dataclasses.replace(asked, predictions=None) == task
+    assert keep.changes({"loss": "ce", "seed": 8}) == {}
+    folder = predictions.predictions_folder(tmp_path, {"loss": "ce", "seed": 7})
+    assert keep.changes({"loss": "ce", "seed": 7}) == {"predictions": str(folder)}
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch import nn
 
 import autoseg
 from autoseg import api
+from autoseg.config import ProxyConfig
 from autoseg.errors import Diverged, InputError
 from autoseg.losses import LossCard
 from autoseg.metrics import base
@@ -400,18 +402,14 @@ def test_a_score_that_is_not_finite_is_a_divergence(score: float) -> None:
         task(score)({"loss": "ce", "seed": 0}, "cpu")
 
 
+@dataclass(frozen=True)
 class Built:
     """As the built-in training: its number of iterations can be another."""
 
-    iters = 10
-
-    def lasting(self, iters: int) -> Built:
-        longer = Built()
-        longer.iters = iters
-        return longer
+    proxy: ProxyConfig = field(default_factory=lambda: ProxyConfig(iters=10))
 
     def __call__(self, loss: Any, seed: int, device: str) -> float:
-        return self.iters / 100
+        return self.proxy.iters / 100
 
 
 def test_a_longer_confirmation_says_how_long() -> None:

@@ -16,15 +16,12 @@ from torch import Tensor
 from toy_search import NAMES, CountingExecutor, PulledPlug, Recorder, Stop, ToyTask, outcome, search, settings
 
 from autoseg.config import ConfirmConfig, SearchSettings
-from autoseg.errors import InputError
 from autoseg.execution import InlineExecutor, Watched
-from autoseg.proxy.candidate import CandidateTask
 from autoseg.proxy.rungs import Rungs, Stopped, Watch
 from autoseg.proxy.task import ProxyTask
 from autoseg.search.confirm import finalists
 from autoseg.store.ledger import Ledger
 from autoseg.store.records import COMPLETE, PRUNED, TrialRecord
-from autoseg.surrogates import build_space
 from autoseg.tracking.status import Status, round_line
 from autoseg.tracking.terminal import Terminal, plain_console
 
@@ -212,11 +209,3 @@ def test_a_stopped_training_ends_there(task: ProxyTask) -> None:
     with pytest.raises(Stopped):
         watched(loss, 0)
     assert loss.calls == 1
-
-
-def test_a_training_function_of_ones_own_is_refused() -> None:
-    own = CandidateTask("biou", build_space("default", metric="biou").to_dict(), 2, lambda loss, seed, device: 0.5)
-    payload = {"loss": "ce", "seed": 0}
-    assert own(payload, "cpu") == {"biou": 0.5}
-    with pytest.raises(InputError, match=r"search\.pruner: expected none, with a training function of your own"):
-        own({**payload, **Rungs("median", (0.5,)).payload()}, "cpu")
