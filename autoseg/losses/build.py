@@ -18,7 +18,7 @@ from autoseg.losses.registry import LOSSES, check_options, hand_made
 from autoseg.losses.searched import SearchedLoss, searched_loss
 from autoseg.losses.sums import LossSum
 from autoseg.metrics import parse as parse_metric
-from autoseg.surrogates import SurrogateLoss, build_space, known_losses
+from autoseg.surrogates import SearchSpace, SurrogateLoss, build_space, known_losses
 
 IDENTITY = "identity"
 OPTIONS = set(inspect.signature(SurrogateLoss).parameters) - {
@@ -137,7 +137,8 @@ def load_loss(
     if num_classes is None:
         raise InputError("num_classes", f"a number of classes for {name}", "none")
     if head == IDENTITY:
-        space = build_space(options.pop("space", "default"), metric=metric).bound_to(metric)
+        given = options.pop("space", "default")
+        space = (given if isinstance(given, SearchSpace) else build_space(given, metric=metric)).bound_to(metric)
         return searched_loss(space, space.identity, num_classes, **options)
     known = known_losses()[name]
     points = list(known.control_points)

@@ -77,9 +77,11 @@ class CandidateTask:
 def _build(
     payload: dict[str, Any], space: dict[str, Any], ignore_index: int, options: dict[str, Any], num_classes: int
 ) -> nn.Module:
+    own = SearchSpace.from_dict(space)
     if "theta" in payload:
-        return searched_loss(SearchSpace.from_dict(space), payload["theta"], num_classes, ignore_index, **options)
-    return build_loss(payload["loss"], num_classes=num_classes, ignore_index=ignore_index, identity=options)
+        return searched_loss(own, payload["theta"], num_classes, ignore_index, **options)
+    identity = {"space": own, **options}
+    return build_loss(payload["loss"], num_classes=num_classes, ignore_index=ignore_index, identity=identity)
 
 
 def _number(score: Any, field: str) -> float:

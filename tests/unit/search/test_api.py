@@ -402,6 +402,14 @@ def test_a_score_that_is_not_finite_is_a_divergence(score: float) -> None:
         task(score)({"loss": "ce", "seed": 0}, "cpu")
 
 
+def test_identity_curves_by_name_are_those_of_the_space() -> None:
+    space = build_space("paper", metric="miou")
+    task = CandidateTask("miou", space.to_dict(), 3, lambda loss, seed, device: 0.5)
+    named = task.build({"loss": "identity/miou", "seed": 0})
+    plain = task.build({"theta": space.identity.tolist(), "seed": 0})
+    assert (named.space, named.absent) == (plain.space, plain.absent) == (space, "include")
+
+
 @dataclass(frozen=True)
 class Built:
     """As the built-in training: its number of iterations can be another."""
