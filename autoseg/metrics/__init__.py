@@ -1,6 +1,7 @@
 """Metrics: each is one formula over AND, OR and boundaries, exact with hard logic, a surrogate with curves.
 
-* `logic`: the operations that formulas use; `base`: what all metrics share, with the registry;
+* `logic`: the operations that formulas use; `trace`: what a formula asks for, found without computing it; `base`: what
+  all metrics share, with the registry;
 * the formulas: `region`, `boundary`, `binary`, averaged over images in `per_image` and over the `worst` of them;
   `sums` are weighted sums of metrics, `calibration` is for probabilities and cannot be a target;
 * `maps`: the exact logic, which counts; its morphology uses `windows`, for whole numbers in `bits`;

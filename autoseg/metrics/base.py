@@ -15,8 +15,9 @@ from autoseg.errors import InputError
 from autoseg.imports import NAME
 from autoseg.kinds import CheckedArguments
 from autoseg.metrics.labels import SAVED, SavedMasks, as_images, check_ids, check_tensors, in_plane
-from autoseg.metrics.logic import Logic, Plane, looks_around
+from autoseg.metrics.logic import Logic, Plane
 from autoseg.metrics.maps import HardLogic
+from autoseg.metrics.trace import looks_around
 
 Sums = dict[str, Tensor]
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from autoseg import metrics
 from autoseg.errors import InputError
 from autoseg.kinds import CheckedArguments
-from autoseg.metrics.logic import curves_of
+from autoseg.metrics.trace import curves_of
 from autoseg.surrogates.parameterization import CurveSpec, Scalar
 
 _PLACEHOLDER = re.compile(r"\{(1-)?(\w+)\}")  # {a} or {1-a} in a space's loss

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from autoseg.metrics.base import Metric, Sums
 from autoseg.metrics.logic import Logic, Plane, Region
+from autoseg.metrics.trace import Formula, TotalCall, replay, trace
 from autoseg.surrogates.fast.gpu.plans import Layout
 from autoseg.surrogates.fast.passes import Pass
 from autoseg.surrogates.fast.ratios import Ratio, ratio_of
-from autoseg.surrogates.fast.trace import Formula, TotalCall, is_map, replay, trace
 
 Key = tuple[str, str]  # key of a curve: operation and operand
 PLAIN: Key = ("", "")  # g(x) = x
@@ -70,7 +70,8 @@ class FormulaPlan:
     def __init__(self, formula: Formula, kernels: bool, num_classes: int = 2) -> None:
         self.formula, self.kernels = formula, kernels
         self.work = Pass[Key, PixelSet]()
-        self.calls, self.names = trace(formula, num_classes)
+        found = trace(formula, num_classes)
+        self.calls, self.names = found.calls, found.results
         self._counts: dict[PixelSet, Recipe] = {}
         self.recipes = [self._counting(each) or self._pointwise(each) for each in self.calls]
 
@@ -110,14 +111,14 @@ class FormulaPlan:
             if {a.op, within.op} <= {"pred"} or "pred" not in (a.op, within.op):
                 return None
             hard = within if a.op == "pred" else a
-            return Recipe(self.work.add_own(PLAIN, PixelSet(hard, None))) if is_map(hard) else None
+            return Recipe(self.work.add_own(PLAIN, PixelSet(hard, None))) if hard.is_map else None
         everyone = PixelSet(None if call.void else Logic.label, within)
         if a.op == "pred":
             return Recipe(self.work.add_everywhere(PLAIN, everyone))
         if a.op not in ("and", "or") or a.args[0].soft == a.args[1].soft:
             return None
         soft, hard = a.args if a.args[0].soft else a.args[::-1]
-        if soft.op != "pred" or not is_map(hard):
+        if soft.op != "pred" or not hard.is_map:
             return None
         curve, own = (a.op, soft.name), PixelSet(hard, within)
         if a.op == "and":

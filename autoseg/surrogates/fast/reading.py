@@ -21,6 +21,7 @@ from autoseg.metrics.base import Sums
 from autoseg.metrics.bits import widened
 from autoseg.metrics.logic import Plane, Region
 from autoseg.metrics.maps import MapLogic
+from autoseg.metrics.trace import TotalCall
 from autoseg.surrogates.fast.cpu import native_channels, native_pass
 from autoseg.surrogates.fast.cpu.by_channel import Work, channel_totals
 from autoseg.surrogates.fast.cpu.fused import totals
@@ -29,7 +30,6 @@ from autoseg.surrogates.fast.gpu import bands, checks, launches, plans
 from autoseg.surrogates.fast.gpu.launches import Score
 from autoseg.surrogates.fast.gpu.plans import Plan
 from autoseg.surrogates.fast.passes import Pixels
-from autoseg.surrogates.fast.trace import TotalCall
 from autoseg.surrogates.logic import CurveLogic
 
 IDENTITY = torch.tensor([[0.0, 1.0, 0.5, 0.0, 0.5, 1.0]], dtype=torch.float64)  # g(x) = x

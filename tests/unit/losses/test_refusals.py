@@ -257,4 +257,4 @@ def test_a_formula_that_fails_is_its_users() -> None:
             return {"and": logic.totl(p)}
 
     with pytest.raises(InputError, match=r"Typo\.sums: .* AttributeError: .*'totl' \(.*test_refusals\.py, line \d+\)"):
-        autoseg.metrics.logic.curves_of(Typo.sums.__get__(object()))
+        autoseg.metrics.trace.curves_of(Typo.sums.__get__(object()))

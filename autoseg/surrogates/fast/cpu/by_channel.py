@@ -16,11 +16,11 @@ from torch.autograd.function import once_differentiable
 
 from autoseg.metrics.bits import BITS
 from autoseg.metrics.logic import Plane, Region
+from autoseg.metrics.trace import TotalCall
 from autoseg.surrogates.fast.cpu.fused import numbers, softmax
 from autoseg.surrogates.fast.cpu.pieces import Piece, pieces_of, value_alone, value_and_slope
 from autoseg.surrogates.fast.cpu.windows import dilated, eroded, greatest_around
 from autoseg.surrogates.fast.first_order import once
-from autoseg.surrogates.fast.trace import TotalCall, is_map
 from autoseg.surrogates.logic import CurveLogic
 
 BLOCK = 2**18  # elements of a block, its channels times the image's pixels; one channel at least
@@ -169,7 +169,7 @@ class _Channels(CurveLogic):
     def total(self, a: Plane, within: Plane | Region | None = None, void: bool = False) -> Tensor:
         if isinstance(within, Plane):
             soft, hard = (a, within) if a.soft else (within, a)
-            if soft.op == "dilate" and soft.px and is_map(hard):
+            if soft.op == "dilate" and soft.px and hard.is_map:
                 return self._dilated_at(hard, soft, void)
         dense = self._dense(a)
         if isinstance(within, Plane):

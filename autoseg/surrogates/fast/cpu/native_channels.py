@@ -15,11 +15,11 @@ from torch import Tensor
 
 from autoseg.metrics.bits import BITS
 from autoseg.metrics.logic import Plane
+from autoseg.metrics.trace import TotalCall
 from autoseg.surrogates.fast.cpu.by_channel import Work
 from autoseg.surrogates.fast.cpu.native import call, plain
 from autoseg.surrogates.fast.cpu.pieces import table
 from autoseg.surrogates.fast.first_order import once
-from autoseg.surrogates.fast.trace import TotalCall
 
 PRED, LABEL, WIDENED, ERODE, DILATE, EDGE, AND, OR = range(8)  # `Op` of channels.cpp
 _OPS = {"pred": PRED, "erode": ERODE, "dilate": DILATE, "boundary": EDGE, "and": AND, "or": OR}
