@@ -145,7 +145,7 @@ class Metric:
         higher_is_better: False for errors, which are reported and never maximised.
         searchable: whether it has a surrogate, so that a search may have it as its target.
         per_image: totals are kept per image, (N, C), and scores averaged over images.
-        adds_over_images: the state is a sum over images, see `count_by_image`.
+        adds_over_images: the state is a sum over images, see `parts`.
     """
 
     name: ClassVar[str]
@@ -162,6 +162,7 @@ class Metric:
         self.options = options
         self._state: Sums = {}
         self._masks = SavedMasks()
+        self._by_image: list[Sums] | None = None  # batch by batch, see `keep_images`
 
     # ---------------------------------------------------------------- the formula
 
@@ -199,16 +200,25 @@ class Metric:
 
     def count(self, logic: HardLogic) -> None:
         """Adds a batch that several metrics look at: see `update_all`."""
-        self._add(self._totals(logic, self.per_image))
+        if self._by_image is None:
+            self._add(self._totals(logic, self.per_image))
+            return
+        parts = self._image_sums(self._totals(logic, per_image=True))
+        self._by_image.append(parts)
+        self._add({k: v.sum(0) for k, v in parts.items()})
 
-    def count_by_image(self, logic: HardLogic) -> Sums:
-        """As `count`, and returns what each image added to the state: tensors (N, ...) by name, on the CPU.
+    def keep_images(self) -> None:
+        """Keep what each image adds from now on; of a metric that `adds_over_images`."""
+        self._by_image = []
+
+    @property
+    def parts(self) -> Sums:
+        """What each image added since `keep_images`: tensors (N, ...) by name, on the CPU, in the order of the images.
 
         Their sums over any images, given to `score_of`, are the score of these images.
         """
-        parts = self._image_sums(self._totals(logic, per_image=True))
-        self._add({k: v.sum(0) for k, v in parts.items()})
-        return parts
+        batches = self._by_image or []
+        return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
 
     def score_of(self, totals: Sums) -> Tensor:
         """0-d float64: the score that a state gives; this instance's own stays as it is."""
@@ -237,6 +247,7 @@ class Metric:
         """Forgets everything seen."""
         self._state = {}
         self._masks = SavedMasks()
+        self._by_image = None if self._by_image is None else []
 
     def merge(self, other: Self) -> None:
         """Adds what another instance has seen (another worker, another part of the data)."""

@@ -11,12 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from autoseg.errors import InputError
 from autoseg.files import GB, replacing
-from autoseg.metrics.base import Metric, MetricOptions, Sums, update_all
-from autoseg.metrics.maps import HardLogic
+from autoseg.metrics.base import Sums
 
 INDEX = "index"
 # Bytes in a file of counts: 12,000 images of 900 classes have 1.7 GB. A small file can inflate to any size.
@@ -25,44 +23,6 @@ UNREADABLE = (  # errors from a file that is not one of ours
     OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, MemoryError, RuntimeError, zipfile.BadZipFile,
 )  # fmt: skip
 PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the methods we use; others are fully inflated before reading
-
-
-class ByImage:
-    """A metric that also stores each image's part of its totals.
-
-    Args:
-        metric: a metric that adds over images.
-    """
-
-    def __init__(self, metric: Metric) -> None:
-        self.metric = metric
-        self._batches: list[Sums] = []
-
-    @property
-    def options(self) -> MetricOptions:
-        """The metric's options about the data."""
-        return self.metric.options
-
-    def update(self, pred: Tensor, labels: Tensor) -> None:
-        """See `Metric.update`."""
-        update_all([self], pred, labels)
-
-    def count(self, logic: HardLogic) -> None:
-        """See `Metric.count`."""
-        self._batches.append(self.metric.count_by_image(logic))
-
-    def compute(self) -> Tensor:
-        """See `Metric.compute`."""
-        return self.metric.compute()
-
-    def per_class(self) -> Tensor:
-        """See `Metric.per_class`."""
-        return self.metric.per_class()
-
-    @property
-    def parts(self) -> Sums:
-        """The totals of every image seen, (N, ...), in order."""
-        return {name: torch.cat([batch[name] for batch in self._batches]) for name in self._batches[0]}
 
 
 def save_parts(path: Path, parts: Mapping[str, Sums]) -> None:

@@ -219,11 +219,12 @@ class ProxyTask:
         return images, labels, data.labels("train")
 
     def _score(self, training: Training) -> dict[str, float]:
-        from autoseg.metrics.images import ByImage, save_parts
+        from autoseg.metrics.images import save_parts
 
         data, metrics = self._open(), self._metrics(self.metrics)
-        if self.counts_to is not None:
-            metrics = {name: ByImage(m) if getattr(m, "adds_over_images", False) else m for name, m in metrics.items()}
+        adding = {name: m for name, m in metrics.items() if self.counts_to and getattr(m, "adds_over_images", False)}
+        for metric in adding.values():
+            metric.keep_images()
         scores = self._evaluate(training, metrics)
         if self.per_class:
             for name, metric in metrics.items():
@@ -231,8 +232,7 @@ class ProxyTask:
                 if len(values) == data.num_classes:  # not one pooled score
                     scores |= {f"{name}/{label}": v for label, v in zip(data.classes, values, strict=True)}
         if self.counts_to is not None:
-            kept = {name: metric.parts for name, metric in metrics.items() if isinstance(metric, ByImage)}
-            save_parts(Path(self.counts_to), kept)
+            save_parts(Path(self.counts_to), {name: metric.parts for name, metric in adding.items()})
         return scores
 
     def _metrics(self, names: Sequence[str]) -> dict[str, Any]:

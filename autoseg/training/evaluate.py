@@ -12,11 +12,10 @@ from torch import Tensor, nn
 from autoseg.data import normalize
 from autoseg.errors import Diverged
 from autoseg.metrics import Metric, MetricSum, update_all
-from autoseg.metrics.images import ByImage
 from autoseg.training.frozen import Stored
 from autoseg.training.precision import Precision
 
-Evaluated = Metric | MetricSum | ByImage
+Evaluated = Metric | MetricSum
 
 
 @dataclass(frozen=True)

@@ -15,18 +15,19 @@ from scipy.special import stdtrit
 
 from autoseg.errors import InputError
 from autoseg.evidence.comparison.bootstrap import DRAWS, Bootstrap, widened
-from autoseg.metrics import base, build_metric, images, names, register_metric
+from autoseg.metrics import Metric, base, build_metric, images, names, register_metric
 from autoseg.metrics.base import MetricOptions
-from autoseg.metrics.images import ByImage, load_parts, save_parts
+from autoseg.metrics.images import load_parts, save_parts
 from autoseg.store.paired import paired
 
 OPTIONS = MetricOptions(4, tolerance=2, drop_background=True)
 ADDING = [name for name in names() if getattr(build_metric(name, 4), "adds_over_images", False)]
 
 
-def seen(name: str, seed: int = 0, images: int = 12) -> ByImage:
+def seen(name: str, seed: int = 0, images: int = 12) -> Metric:
     """A metric that has seen random maps, some of them without all classes."""
-    kept = ByImage(build_metric(name, 4, tolerance=2, drop_background=True))  # type: ignore[arg-type]
+    kept = build_metric(name, 4, tolerance=2, drop_background=True)
+    kept.keep_images()
     generator = torch.Generator().manual_seed(seed)
     for size in (5, images - 5):
         pred, labels = (torch.randint(0, 4, (size, 14, 13), generator=generator) for _ in range(2))
@@ -47,7 +48,7 @@ def test_the_parts_of_all_images_make_the_score(name: str) -> None:
         whole.update(pred, labels)
     assert float(kept.compute()) == pytest.approx(float(whole.compute()), abs=1e-12)
     totals = {key: part.sum(0) for key, part in kept.parts.items()}
-    assert float(kept.metric.score_of(totals)) == pytest.approx(float(whole.compute()), abs=1e-12)
+    assert float(kept.score_of(totals)) == pytest.approx(float(whole.compute()), abs=1e-12)
     assert all(len(part) == 12 for part in kept.parts.values())
 
 
@@ -69,7 +70,7 @@ def test_a_draw_is_the_score_of_the_drawn_images(name: str) -> None:
     for draw in range(3):
         images = torch.from_numpy(np.repeat(np.arange(12), drawn._draws[draw].astype(int)))  # type: ignore[index]
         totals = {key: part[images].sum(0) for key, part in kept.parts.items()}
-        assert scores[draw] == pytest.approx(float(kept.metric.score_of(totals)), abs=1e-12)
+        assert scores[draw] == pytest.approx(float(kept.score_of(totals)), abs=1e-12)
 
 
 def test_a_formula_that_looks_at_its_numbers_is_drawn_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,6 @@ from autoseg.config import ProxyConfig
 from autoseg.data import Augment
 from autoseg.errors import Diverged, InputError
 from autoseg.metrics import build_metric
-from autoseg.metrics.images import ByImage
 from autoseg.training import Batches, Targets, Training, View, evaluate, loop, predict
 from autoseg.training.loop import CHECK_EVERY
 from autoseg.training.precision import Precision, precision_of, reproducible
@@ -354,11 +353,13 @@ def test_padding_has_no_say_in_scores(batch: int) -> None:
             images[index, :, :height, :width] = 255 * whole[index, :height, :width]
             labels[index, :height, :width] = whole[index, :height, :width].roll(1, 1)
         metrics = {name: build_metric(name, num_classes=2, tolerance=1) for name in names}
-        metrics |= {"right": Right(), "by image": (by_image := ByImage(build_metric("bf1", 2, tolerance=1)))}
+        metrics |= {"right": Right(), "by image": (by_image := build_metric("bf1", 2, tolerance=1))}
+        by_image.keep_images()
         view = View(images, torch.arange(5), precision_of(PROXY, CPU), [127.5] * 3, [1.0] * 3, batch, None, sizes)
         found.append(evaluate(Painted(), view, labels, metrics))
     alone = {name: build_metric(name, num_classes=2, tolerance=1) for name in names if name != "ece"}
-    one_by_one = ByImage(build_metric("bf1", 2, tolerance=1))
+    one_by_one = build_metric("bf1", 2, tolerance=1)
+    one_by_one.keep_images()
     for index, (height, width) in enumerate(sizes.tolist()):
         pred = whole[index : index + 1, :height, :width].long()
         for metric in (*alone.values(), one_by_one):
