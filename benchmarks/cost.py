@@ -74,7 +74,12 @@ def rows() -> Iterator[Row]:
         return
     proxy = ProxyConfig(**yaml.safe_load((CONFIGS / "proxy" / "paper.yaml").read_text(encoding="utf-8")))
     plan = Plan("cuda", network("deeplabv3plus_r50"), proxy)
-    plans = {"plain iterations": plan, "CUDA graphs": replace(plan, proxy=replace(proxy, cuda_graph=True))}
+    graphs = replace(proxy, cuda_graph=True)
+    plans = {
+        "plain iterations": plan,
+        "CUDA graphs": replace(plan, proxy=graphs),
+        "CUDA graphs, channels first": replace(plan, proxy=replace(graphs, channels_last="off")),
+    }
     name = torch.cuda.get_device_name()
     yield from attempted((how, lambda each=each: table(each, measured(each), name)) for how, each in plans.items())
 
@@ -88,6 +93,7 @@ def table(plan: Plan, cost: Cost, device: str) -> list[Row]:
         "TFLOP/s for one hour": flop / 3600 / 1e12, "iteration_s": cost.iteration_s, "scoring_s": cost.scoring_s,
     }  # fmt: skip
     how = ", iterations as CUDA graphs" if plan.proxy.cuda_graph else ""
+    how += ", channels first" if plan.proxy.channels_last == "off" else ""
     what = f"the paper's search, {TRAININGS} trainings on one {device}{how}"
     found = []
     for name, shared, goal_h in (("", 0.0, 3.0), (", with a common warm-up", SHARED, 1.0)):

@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +79,9 @@ def on_cpu(threads: int = 1) -> Setting:
     return Setting("cpu", MOBILE, ProxyConfig(iters=17, size=list(SIZE), threads=threads), 4, 2, ">= 2")
 
 
-def on_gpu() -> Setting:
+def on_gpu(graph: bool = False) -> Setting:
     paper = yaml.safe_load((CONFIGS / "proxy" / "paper.yaml").read_text(encoding="utf-8"))
-    proxy = ProxyConfig(**{**paper, "iters": 141, "size": list(SIZE)})
+    proxy = ProxyConfig(**{**paper, "iters": 141, "size": list(SIZE), "cuda_graph": graph})
     return Setting("cuda", "deeplabv3plus_r50", proxy, 40, min(8, cpu_cores()), ">= 4")
 
 
@@ -89,8 +90,8 @@ def rows() -> Iterator[Row]:
         data = camvid() or generated(Path(scratch) / "images")
         data.cache_dir, data.holdout = scratch, 0.02
         if DEVICE == "cuda":
-            for kind in ("OptimWrapper", "AmpOptimWrapper"):
-                yield training(data, scratch, on_gpu(), kind, pairs=3)
+            for graph, kind in product((False, True), ("AmpOptimWrapper", "OptimWrapper")):
+                yield training(data, scratch, on_gpu(graph), kind, pairs=3)
         else:
             for threads in (1, cpu_cores()):
                 yield training(data, scratch, on_cpu(threads), "OptimWrapper")
@@ -103,8 +104,9 @@ def training(data: DataConfig, scratch: str, setting: Setting, wrapper: str, pai
     cpu = [statistics.median(one.cpu_s for one in side) for side in zip(*taken, strict=True)]
     threads = f"{setting.proxy.threads} thread" + "s" * (setting.proxy.threads > 1)
     where = threads if setting.device == "cpu" else torch.cuda.get_device_name()
+    how = ", iterations as CUDA graphs" if setting.proxy.cuda_graph else ""
     return Row(
-        f"proxy training, {setting.model}, {data.name} images, cross-entropy, {where}",
+        f"proxy training, {setting.model}, {data.name} images, cross-entropy, {where}{how}",
         "mmengine Runner" + (" with AMP" if wrapper.startswith("Amp") else ""),
         statistics.median(mine),
         statistics.median(other),
@@ -196,6 +198,7 @@ def ours(data: DataConfig, setting: Setting) -> Spent:
     """An iteration of a search's proxy."""
     window = (setting.warmup, setting.warmup + setting.timed)
     loss = Ticking(build_loss("ce", num_classes=len(data.classes)), lambda: Spent.now(setting.device), window)
+    loss.replayable = True  # it reads the clock between iterations
     ProxyTask(data, setting.network(), setting.proxy, ("miou",))(loss, seed=0, device=setting.device)
     first, last = loss.ticks
     return last.each(first, setting.timed)

@@ -2,27 +2,30 @@
 # What only a GPU can show: its tests, then figures of benchmarks/, the most wanted first; others are named as PARTs.
 #   scripts/on_a_gpu.sh OUT [PART:SECONDS ...]     at most 3 benchmark parts a call: each leaves two files in OUT
 # Needs no network and no installed autoseg, but what it imports, pytest and pytest-xdist. Each part has a limit and its
-# log; what it has come to by then is in OUT, and the end of each log is shown last. The defaults take 8 minutes at most.
+# log; what it has come to by then is in OUT, and the end of each log is shown last. The defaults take 9 minutes at most.
 #
 # Nothing of this has run on a GPU yet. Expected, of an H200 with 16 cores (known are CPU times alone):
+#   gpu_losses  90 s   45 s of it are for compiling
 #   kernels     60 s   4 minutes of compiling, by 8 processes; the longest test compiles 45 s of it
-#   gpu_losses  60 s   45 s more where `kernels` has not run before: Triton keeps what it has compiled
 #   training    20 s
-#   cost        60 s   251 iterations, then 3000 images scored, twice
-#   proxy, several     2 to 4 minutes each, a guess
+#   cost       150 s   251 iterations, then 3000 images scored, three times; cuDNN looks for its fastest kernels first
+#   proxy, several     3 to 5 minutes each, a guess
 set -uo pipefail
 cd "$(dirname "$0")/.."
 usage="usage: scripts/on_a_gpu.sh OUT [PART:SECONDS ...], at most 3 benchmark parts a call"
 out=${1:?"$usage"}
 shift
 parts=("$@")
-[ $# -gt 0 ] || parts=(kernels:120 gpu_losses:130 training:80 cost:130)
+[ $# -gt 0 ] || parts=(gpu_losses:150 kernels:110 training:60 cost:220)
 for each in "${parts[@]}"; do
     [[ $each =~ ^[a-z_]+:[1-9][0-9]*$ ]] || { echo "on_a_gpu.sh: '$each' is no PART:SECONDS; $usage" >&2; exit 2; }
 done
+needed="torch triton mmengine mmcv mmseg prettytable optuna alembic cloudpickle safetensors filelock psutil pytest xdist"
+missing=$("${PYTHON:=python3}" -c 'import sys; from importlib.util import find_spec
+print(*(name for name in sys.argv[1:] if find_spec(name) is None))' $needed) || exit 2
+[ -z "$missing" ] || { echo "on_a_gpu.sh: $PYTHON lacks the modules: $missing" >&2; exit 2; }
 mkdir -p "$out"
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
-PYTHON=${PYTHON:-python3}
 
 part() {
     case $1 in

@@ -10,6 +10,7 @@ same memory and without Python, ends as the plain one, bit for bit.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import cache
 from typing import Protocol
@@ -59,7 +60,8 @@ class CudaGraph:
         """See `Recorder`; torch requires another stream than the current one."""
         current = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(current)
-        with torch.cuda.stream(self._stream):
+        with torch.cuda.stream(self._stream), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*capturable=True")  # AdamW: that it is not captured yet
             step()
         current.wait_stream(self._stream)
 

@@ -23,7 +23,8 @@ Window = tuple[slice, slice]
 class DilatedDepthwise(nn.Conv2d):
     """An odd-sized depthwise `Conv2d` with dilation, stride 1 and the padding that preserves the size.
 
-    Weights and state dict are those of `Conv2d`; on a GPU, and in half precision, it computes as one.
+    Weights and state dict are those of `Conv2d`; on a GPU, and in half precision, it computes as one. Where it is wider
+    than the map, as two of three in an ASPP on 128 pixels, only the centre tap meets pixels: there it is a product.
     """
 
     @staticmethod
@@ -39,9 +40,19 @@ class DilatedDepthwise(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """Convolve (N, C, H, W) float to the same shape and layout."""
         if input.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
-            return super().forward(input)
+            wide = all(step >= side for step, side in zip(self.dilation, input.shape[-2:], strict=True))
+            return self._centre(input) if wide else super().forward(input)
         result: Tensor = _Taps.apply(input, self.weight, self.dilation)
         return result
+
+    def _centre(self, input: Tensor) -> Tensor:
+        """Convolve with the centre tap alone, in the dtype of a convolution there."""
+        height, width = self.kernel_size
+        tap, kind = self.weight[:, :, height // 2, width // 2, None], input.device.type
+        if torch.is_autocast_enabled(kind):
+            dtype = torch.get_autocast_dtype(kind)
+            input, tap = input.to(dtype), tap.to(dtype)
+        return input * tap
 
 
 def taps(weight: Tensor, dilation: tuple[int, int], size: Sequence[int]) -> Iterator[tuple[int, int, Window, Window]]:

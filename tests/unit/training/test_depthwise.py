@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -57,6 +58,22 @@ def test_half_precision_works() -> None:
         value = layer(torch.ones(1, 4, 8, 8)).float().sum()
     value.backward()
     assert layer[0].weight.grad is not None
+
+
+@pytest.mark.parametrize("dilation", [7, 8, 36])
+def test_elsewhere_a_kernel_wider_than_the_map_is_its_centre_tap(dilation: int) -> None:
+    plain = nn.Conv2d(4, 4, 3, padding=dilation, dilation=dilation, groups=4, bias=False)
+    ours = copy.deepcopy(nn.Sequential(plain))
+    speed_up(ours)
+    maps = torch.randn(2, 4, 8, 5).to(memory_format=torch.channels_last).requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):  # as on a GPU
+        expected, got = plain(maps), ours(maps)
+    assert got.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(got, expected)
+    towards = torch.randn_like(expected)
+    theirs = torch.autograd.grad(expected, (maps, plain.weight), towards)
+    mine = torch.autograd.grad(got, (maps, ours[0].weight), towards)
+    torch.testing.assert_close(mine, theirs, rtol=2e-2, atol=2e-2)
 
 
 def test_networks_are_built_with_it_and_keep_their_weights(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,9 +33,12 @@ TRIAL = {
 }  # rounding, relative to the largest gradient
 
 
+MOST_IMAGES = 65_535  # in a batch: a grid's second side has no more
+
+
 def takes(logits: Tensor) -> bool:
     """Return whether the kernels support such logits, and triton is installed."""
-    if logits.device.type != "cuda" or logits.dtype not in TRIAL:
+    if logits.device.type != "cuda" or logits.dtype not in TRIAL or len(logits) > MOST_IMAGES:
         return False
     if not _installed():
         _warn("triton is not installed")
