@@ -6,7 +6,6 @@ expected improvement (Ament et al. 2023, arXiv 2310.20708) given the candidates 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import optuna
 
 from autoseg.controllers.base import Controller, FloatArray, Round, Settings, check_integer, check_rewards, check_thetas
 from autoseg.controllers.replay import worst_for_failed
+from autoseg.quiet import quiet_optuna
 
 MOST = 300  # most candidates that the process is fitted to: its time grows with their cube
 
@@ -57,7 +57,7 @@ class GPController(Controller):
         self._rewards: list[float] = []
 
     def _propose(self, n: int) -> FloatArray:
-        with quiet(), _one_thread() if self._started else nullcontext():
+        with quiet_optuna(), _one_thread() if self._started else nullcontext():
             study = self._study()
             self._asks += 1
             trials = [study.ask(self._space) for _ in range(n)]
@@ -141,19 +141,6 @@ def informative(thetas: FloatArray, rewards: FloatArray, most: int) -> list[int]
         apart = np.minimum(apart, ((thetas - thetas[chosen[-1]]) ** 2).sum(axis=1))
         apart[chosen[-1]] = -1.0
     return sorted(chosen)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence Optuna's line for every study, and warnings that no user can act on."""
-    level = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        optuna.logging.set_verbosity(level)
 
 
 @contextmanager

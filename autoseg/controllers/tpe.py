@@ -10,8 +10,9 @@ import optuna
 from optuna.trial import TrialState
 
 from autoseg.controllers.base import FloatArray, Settings
-from autoseg.controllers.gp import GPSettings, quiet
+from autoseg.controllers.gp import GPSettings
 from autoseg.controllers.replay import Optimizer, ReplayController
+from autoseg.quiet import quiet_optuna
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class _Study:
         self._names = [f"x{i:04d}" for i in range(settings.dim)]  # Optuna sorts them
         self._space = {name: optuna.distributions.FloatDistribution(0.0, 1.0) for name in self._names}
         self._pending: dict[tuple[float, ...], list[optuna.trial.Trial]] = {}
-        with quiet():  # options that it needs were once experimental
+        with quiet_optuna():  # options that it needs were once experimental
             sampler = optuna.samplers.TPESampler(
                 seed=settings.seed, n_startup_trials=settings.startup, multivariate=True, constant_liar=True
             )

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from autoseg.config import SearchSettings
 from autoseg.errors import InputError
+from autoseg.quiet import quiet_optuna
 from autoseg.store.records import COMPLETE, TrialRecord
 
 if TYPE_CHECKING:
@@ -74,8 +75,8 @@ class Rungs:
         import optuna
         from optuna.trial import TrialState, create_trial
 
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        study = optuna.create_study(direction="maximize")
+        with quiet_optuna():
+            study = optuna.create_study(direction="maximize")
         study.add_trials([create_trial(value=0.0, intermediate_values=_steps(known)) for known in self.earlier])
         running = create_trial(state=TrialState.RUNNING, intermediate_values=_steps(scores))
         return bool(build_pruner(self.pruner, self.options).prune(study, running))

@@ -38,6 +38,7 @@ from sqlalchemy.pool import NullPool
 from autoseg.errors import InputError
 from autoseg.execution import Outcome
 from autoseg.files import no_space_error, unwritable
+from autoseg.quiet import quiet_optuna
 from autoseg.store.records import COMPLETE, PRUNED, RUNNING, TrialRecord, usable
 
 STUDIES = ("search", "confirm", "floor")
@@ -59,8 +60,6 @@ COMPUTED = (
 )
 
 T = TypeVar("T")
-
-optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
 class Ledger:
@@ -196,7 +195,8 @@ class Ledger:
         """Return the id of every study; missing ones are created, unless the ledger is read only."""
         known = {study.study_name for study in self._storage.get_all_studies()}
         for study in () if read_only else [name for name in self.studies if name not in known]:
-            self._storage.create_new_study([StudyDirection.MAXIMIZE], study)
+            with quiet_optuna():
+                self._storage.create_new_study([StudyDirection.MAXIMIZE], study)
         there = [study for study in self.studies if not read_only or study in known]
         return {study: self._storage.get_study_id_from_name(study) for study in there}
 

@@ -25,6 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": {"limits"},
     "imports": {"errors"},
     "optimizers": set(),
+    "quiet": set(),
     "mmconfigs": {"errors"},
 }
 SHARED = set(MAY_IMPORT)

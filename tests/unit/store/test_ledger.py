@@ -51,6 +51,16 @@ def locked(path: Path, seconds: float) -> Iterator[None]:
         release.join()
 
 
+def test_optuna_prints_nothing_and_goes_on_as_the_user_set_it(quick_path: Path, capfd: pytest.CaptureFixture) -> None:
+    optuna.logging.set_verbosity(optuna.logging.DEBUG)
+    try:
+        with Ledger(quick_path / "trials.db", NAMES):
+            pass
+        assert capfd.readouterr().err == "" and optuna.logging.get_verbosity() == optuna.logging.DEBUG
+    finally:
+        optuna.logging.set_verbosity(optuna.logging.INFO)
+
+
 def test_a_file_that_another_program_has_locked_is_waited_for(
     quick_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
