@@ -71,11 +71,8 @@ def run_search(
         first = _go_on(folder, controller, ledger, settings.candidates)
         recorded = {study: ledger.records(study) for study in ledger.studies}
         there = stages(recorded, settings, problem.seed, problem.iters, mean=_mean(controller) is not None)
-        again = [
-            r for r in there.records if r.state in RETRYABLE and not 0 <= r.round < first
-        ]  # see `TrialRunner.train`
-        done = sum(record.state != RUNNING for record in there.records) - len(again)
-        trials = TrialRunner(ledger, executor, observer, there.amount, settings.confirm.iters)
+        trials = TrialRunner(ledger, executor, observer, there.amount, settings.confirm.iters, first)
+        done = sum(record.state != RUNNING and not trials.repeats(record) for record in there.records)
         plan = Plan(
             folder.path,
             problem.metric,

@@ -23,6 +23,7 @@ class TrialRunner:
         observer: receives every result.
         amount: all trainings of the run, for the progress.
         confirm_iters: iterations of each training of study "confirm", if they are longer than a candidate's; else None.
+        first: the round that the run goes on with.
 
     Attributes:
         done: number of trainings with a result, of all studies; of study "confirm" only those that `train` was called
@@ -31,7 +32,13 @@ class TrialRunner:
     """
 
     def __init__(
-        self, ledger: Ledger, executor: Executor, observer: Observer, amount: Amount, confirm_iters: int | None = None
+        self,
+        ledger: Ledger,
+        executor: Executor,
+        observer: Observer,
+        amount: Amount,
+        confirm_iters: int | None = None,
+        first: int = 0,
     ) -> None:
         self.ledger, self.executor, self.observer, self.amount = ledger, executor, observer, amount
         self._confirm_iters = confirm_iters
@@ -39,9 +46,8 @@ class TrialRunner:
         self.done, self._seconds = 0, 0.0
         self._counted: set[tuple[str, tuple[str, int]]] = set()
         self.best: TrialRecord | None = None
-        # Once a later round exists, the controller has learnt from the failures too: only those of the last round are
-        # trained again.
-        self._last_round = max((record.round for record in ledger.records("search")), default=-1)
+        # Once a later round has begun, the controller has learnt from the failures of those before it.
+        self._last_round = max([first, *(record.round for record in ledger.records("search"))])
         for study in ledger.studies:  # a confirmation is counted when planned: its records may be older
             for record in ledger.records(study) if study != "confirm" else ():
                 self._count(study, record)
@@ -55,8 +61,8 @@ class TrialRunner:
     ) -> list[TrialRecord]:
         """Run the planned trainings and return their results, in order. Those the ledger already has are not run again.
 
-        The exceptions are those that failed or ran out of time, in the last round or outside the rounds: on another
-        machine, with another limit or after a fix, they may complete.
+        The exceptions (`repeats`) are those that failed or ran out of time, in the last round or outside the rounds: on
+        another machine, with another limit or after a fix, they may complete.
 
         Args:
             study: study of the ledger.
@@ -101,10 +107,14 @@ class TrialRunner:
             got = f"{found.theta}, but the controller now asks {planned.theta}"
             hint = "The checkpoints or the ledger were changed, or the run is from other software versions."
             raise InputError(f"run folder, {planned.name}", "one θ for one candidate", got, hint)
-        if found.state in RETRYABLE and (planned.round < 0 or planned.round >= self._last_round):
+        if self.repeats(found):
             self._forget(study, found)
             return self.ledger.add(study, planned)
         return found
+
+    def repeats(self, record: TrialRecord) -> bool:
+        """Return whether a training of the ledger is run again if it is planned."""
+        return record.state in RETRYABLE and not 0 <= record.round < self._last_round
 
     def _forget(self, study: str, record: TrialRecord) -> None:
         if (study, record.key) in self._counted:

@@ -61,6 +61,22 @@ def test_a_round_looks_at_nothing_of_the_history(quick_path: Path, monkeypatch: 
     assert min(told[0].values()) > 0
 
 
+@pytest.mark.parametrize(
+    ("first", "again"), [(0, [False, True, True]), (1, [False, True, True]), (2, [False, False, True])]
+)
+def test_failures_are_repeated_of_rounds_that_nothing_has_learnt_from(
+    first: int, again: list[bool], quick_path: Path
+) -> None:
+    """Also where the last checkpoint is missing, and the run goes on from an earlier one."""
+    failed = [replace(plan(round)[0], state="failed") for round in (0, 1, -1)]
+    with Ledger(quick_path / "trials.db", NAMES) as ledger:
+        for round in (0, 1):
+            ledger.add("search", plan(round)[0])
+        trials = TrialRunner(ledger, InlineExecutor(ToyTask()), Observer(), Amount(1000), first=first)
+        assert [trials.repeats(record) for record in failed] == again
+        assert not trials.repeats(replace(failed[2], state="diverged"))
+
+
 def test_progress_and_best_are_those_of_all_records(quick_path: Path) -> None:
     """Kept up to date or counted anew from the file: the same; equals are decided for the first."""
     with Ledger(quick_path / "trials.db", NAMES) as ledger:
