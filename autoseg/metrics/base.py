@@ -272,13 +272,22 @@ class Metric:
         """0-d float64: the mean over the classes that occur; NaN if none does.
 
         Warns, once a process, where labels look like masks saved as 0 and 255 and 255 is `ignore_index`.
+
+        Raises:
+            InputError: a metric whose `weights` do not fit its `scores`.
         """
         self._masks.warn()
         if not self._state:
             return torch.tensor(math.nan, dtype=torch.float64)
         scores = self.per_class()
         occurs = ~scores.isnan()
-        weights = self.weights(exact(self._state)).double() * occurs
+        weights = self.weights(exact(self._state)).double()
+        try:
+            weights = weights * occurs
+        except RuntimeError:
+            got = f"{tuple(weights.shape)} for scores of shape {tuple(scores.shape)}"
+            hint = "Score every class; a weight of 0 leaves one out of the mean."
+            raise InputError(f"weights of {self.name}", "as many as there are scores", got, hint) from None
         return (scores.nan_to_num() * weights).sum() / weights.sum()  # 0/0 is the NaN promised
 
     def __repr__(self) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from autoseg.errors import InputError
+from autoseg.errors import InputError, in_a_line
 from autoseg.metrics.logic import Logic, Plane, Region
 
 Formula = Callable[[Plane, Plane, Logic], dict[str, Tensor]]
@@ -89,13 +89,21 @@ def trace(formula: Formula, num_classes: int) -> Trace:
     except Exception as error:
         if isinstance(error, InputError) or formula.__module__.startswith("autoseg."):
             raise
-        at = traceback.extract_tb(error.__traceback__)[-1]
-        got = f"{type(error).__name__}: {error} ({at.filename}, line {at.lineno})"
+        got = f"{in_a_line(error)}{own_line(error)}"
         raise InputError(formula.__qualname__, "a formula of prediction, label and their logic", got) from error
     given = {id(total): at for at, total in enumerate(recorder.given)}
     places = {name: given.get(id(total)) for name, total in results.items()}
     known = {name: at for name, at in places.items() if at is not None}
     return Trace(recorder.calls, known if len(known) == len(places) else None, list(recorder.operands))
+
+
+def own_line(error: BaseException) -> str:
+    """Return the line of the user's at which a formula failed, as " (FILE, line 3)"; empty if there is none."""
+    frames = [
+        (frame.f_code.co_filename, line, frame.f_globals) for frame, line in traceback.walk_tb(error.__traceback__)
+    ]
+    own = [at for *at, names in frames if str(names.get("__name__")).partition(".")[0] not in ("autoseg", "torch")]
+    return f" ({own[-1][0]}, line {own[-1][1]})" if own else ""
 
 
 class _Replay(Logic):

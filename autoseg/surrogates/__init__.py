@@ -16,11 +16,11 @@ tested for every metric in `tests/unit/surrogates` (`test_fused`, `test_native`,
 """
 
 from autoseg.surrogates.library import KnownLoss, build_space, known_losses, space_names
-from autoseg.surrogates.loss import SurrogateLoss
+from autoseg.surrogates.loss import SurrogateLoss, try_own
 from autoseg.surrogates.parameterization import CurveSpec, Scalar
 from autoseg.surrogates.space import SearchSpace
 
 __all__ = [
     "CurveSpec", "KnownLoss", "Scalar", "SearchSpace", "SurrogateLoss",
-    "build_space", "known_losses", "space_names",
+    "build_space", "known_losses", "space_names", "try_own",
 ]  # fmt: skip

@@ -106,3 +106,20 @@ def test_an_environment_knows_a_metric_of_the_users_own(tmp_path: Path) -> None:
     own, data = own_code.write(tmp_path), {"count": [4, 2, 2], "cache_dir": str(tmp_path)}
     wanted = {"metric": "f2", "imports": [str(own)], "device": "cpu", "data": data, "proxy": {"size": [48, 64]}}
     assert autoseg.make_env(wanted).metric == "f2"
+
+
+def test_a_metric_that_fails_is_refused_before_any_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would fail at the end of every training, also beside another target."""
+    monkeypatch.chdir(tmp_path)
+    own = own_code.write(tmp_path)
+    own.write_text(own.read_text().replace('s["label"])', 's["labels"])'))
+    common = ["device=cpu", f"data.cache_dir={tmp_path}", "data.count=[4,2,2]", f'imports="{own}"']
+    for words in (["search", "workers=1"], ["compare", "losses=[ce,dice]", "workers=1"], ["retrain", "metrics=[f2]"]):
+        assert main([*words, *common]) == 2
+        said = capsys.readouterr().err
+        assert "metric f2: expected a formula that can be computed for 7 classes, got KeyError: 'labels' (" in said
+        assert not (tmp_path / "runs").exists()
+    with pytest.raises(InputError, match=r"metric f2: .*KeyError"):
+        autoseg.search("f2", lambda loss, seed, device: 0.5, num_classes=3, inline=True)

@@ -43,7 +43,7 @@ from autoseg.evidence.comparison.matrix import Matrix
 from autoseg.evidence.comparison.tables import aligned, legend, rows_of, sentences
 from autoseg.execution import Standby
 from autoseg.imports import import_modules
-from autoseg.metrics import names, parse
+from autoseg.metrics import MetricOptions, names, parse
 from autoseg.mmconfigs import OF_A_REPORT
 from autoseg.proxy.predictions import KeepPredictions
 from autoseg.proxy.shared import SHARED
@@ -51,7 +51,7 @@ from autoseg.proxy.task import ProxyTask
 from autoseg.store.records import TrialRecord, counted
 from autoseg.store.run_folder import RunFolder, new_run_path
 from autoseg.store.user_code import formulas, network_of
-from autoseg.surrogates import build_space
+from autoseg.surrogates import build_space, try_own
 from autoseg.training import check_loss
 
 
@@ -152,6 +152,7 @@ def build(config: CompareConfig) -> Parts:
     """
     seeds, among, reference, path = resolve_names(config)
     data = open_data(config.data, config.proxy.size)
+    try_own(names(), [], MetricOptions(data.num_classes, data.ignore_index, **config.boundary_options))
     recipe = Recipe(data.num_classes, data.ignore_index, config.space.name, config.boundary_options)
     for loss in among:
         if not loss.cards:  # a surrogate takes labels of every kind

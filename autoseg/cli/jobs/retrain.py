@@ -23,12 +23,13 @@ from autoseg.files import write_atomic
 from autoseg.imports import import_modules
 from autoseg.losses import build_loss
 from autoseg.losses.ranks import rank_local
-from autoseg.metrics import parse
+from autoseg.metrics import MetricOptions, parse
 from autoseg.retrain import launch
 from autoseg.store.records import percent
 from autoseg.store.run_files import kind_of, read_config, read_json
 from autoseg.store.run_folder import locked, new_run_path, only_own_files, writable, write_config
 from autoseg.store.user_code import changed_config, resolved
+from autoseg.surrogates import try_own
 
 DIGESTS = "configs.json"  # file in the work dir with the digests of the user's own configs
 
@@ -79,7 +80,8 @@ def build(config: RetrainConfig, started_by: str, device: str) -> Job:
     """Build everything a training needs; writes its work dir with configuration and cards.
 
     Raises:
-        InputError: an unknown loss, network or data set, files that are missing, a work dir that is in use.
+        InputError: an unknown loss, network or data set, files that are missing, a work dir that is in use, a metric of
+            the user's that fails.
     """
     from autoseg.retrain.build import build_config, main_head  # mmengine: only once the device is chosen
     from autoseg.retrain.loaders import check_files
@@ -103,6 +105,9 @@ def build(config: RetrainConfig, started_by: str, device: str) -> Job:
     classes = int(main_head(cfg.model)["num_classes"])
     if not loss.cards:
         build_loss(text, num_classes=classes)  # a wrong name is said now
+    scored = [name for metric in config.metrics for _, name in parse(metric)]
+    ignored = main_head(cfg.model).get("ignore_index", 255)
+    try_own(scored, [], MetricOptions(classes, ignored, **config.boundary_options))
     if config.config is None and rank == 0:
         check_files(config.data)
     lock = None

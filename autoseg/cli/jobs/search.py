@@ -18,7 +18,7 @@ from autoseg.data import SegData, open_data, remarks_on
 from autoseg.errors import InputError
 from autoseg.execution import Executor, Standby
 from autoseg.imports import import_modules
-from autoseg.metrics import build_metric, names, parse
+from autoseg.metrics import MetricOptions, build_metric, names, parse
 from autoseg.proxy.predictions import KeepPredictions
 from autoseg.proxy.shared import SHARED, described
 from autoseg.proxy.task import ProxyTask
@@ -31,7 +31,7 @@ from autoseg.store.records import RETRYABLE, SearchResult, sentence, table
 from autoseg.store.run_folder import RunFolder, new_run_path
 from autoseg.store.user_code import formulas, network_of
 from autoseg.store.versions import versions
-from autoseg.surrogates import SearchSpace
+from autoseg.surrogates import SearchSpace, try_own
 from autoseg.tracking import build_observers
 from autoseg.tracking.status import FINISHED, read_status
 from autoseg.training import check_loss
@@ -67,12 +67,14 @@ def build(config: SearchConfig) -> Parts:
     """Build everything a search needs from its configuration; nothing is written, except the image cache.
 
     Raises:
-        InputError: as in `resolve_names`; data that cannot be used, an unknown rival or floor.
+        InputError: as in `resolve_names`; data that cannot be used, a metric of the user's that fails on their classes.
     """
     space, controller = resolve_names(config)
     data = open_data(config.data, config.proxy.size)
     proxy = ProxyTask.of(config, [*names(), config.metric])
     options = config.boundary_options
+    trained = [name for _, name in parse(space.metric)]
+    try_own(names(), trained, MetricOptions(data.num_classes, data.ignore_index, **options))
     task = TimedTask(config.metric, space.to_dict(), data.num_classes, proxy, data.ignore_index, options)
     for name, key in hand_made_rivals(config.search).items():
         check_loss(task.build({"loss": name}), config.proxy.labels, key)

@@ -7,11 +7,13 @@ import pytest
 import torch
 
 import autoseg
+from autoseg import metrics
 from autoseg.errors import InputError
 from autoseg.losses import searched_loss
 from autoseg.metrics import base
 from autoseg.metrics.per_image import PerImage
 from autoseg.metrics.region import MIoU
+from autoseg.surrogates import try_own
 
 
 @pytest.fixture
@@ -126,3 +128,92 @@ def test_a_formula_may_know_the_classes(monkeypatch):
     fused = loss(logits, labels)
     loss.fused = False
     torch.testing.assert_close(fused, loss(logits, labels))
+
+
+class Area(autoseg.Metric):
+    """IoU, a base to be broken."""
+
+    name, summary = "area", "IoU"
+
+    def sums(self, p, y, logic):
+        return {
+            "and": logic.total(logic.and_(p, y)),
+            "or": logic.total(logic.or_(p, y)),
+            "label": logic.total(y),
+        }
+
+    def scores(self, s, ratio):
+        return ratio(s["and"], s["or"])
+
+
+class Sliced(Area):
+    def sums(self, p, y, logic):
+        return super().sums(p[:, 1:], y, logic)
+
+
+class Fewer(Area):
+    def scores(self, s, ratio):
+        return super().scores(s, ratio)[1:]
+
+
+class Misspelled(Area):
+    def scores(self, s, ratio):
+        return ratio(s["adn"], s["or"])
+
+
+class Seventh(Area):
+    def scores(self, s, ratio):
+        assert len(s["or"]) >= 7, "which has a seventh class"
+        return super().scores(s, ratio)
+
+
+class OfCounts(Area):
+    def scores(self, s, ratio):
+        return torch.from_numpy(s["and"].numpy()) / s["or"]  # needs no gradient as a metric
+
+
+class OfProbs(Area):
+    needs_probs = True
+
+    def update_probs(self, probs, labels):
+        assert probs.shape == (len(labels), self.options.num_classes, *labels.shape[1:])
+        self.update(probs.argmax(1), labels)
+
+
+@pytest.mark.parametrize(
+    ("broken", "trained", "words"),
+    [
+        (Sliced, [], r"metric area: expected .* for 3 classes, got TypeError: .* \(.*py, line \d+\)"),
+        (Fewer, [], r"metric area: weights of area: expected as many as there are scores, got \(3,\) for .* \(2,\)"),
+        (Misspelled, [], r"metric area: expected a formula .* for 3 classes, got KeyError: 'adn' \(.*py, line \d+\)"),
+        (Seventh, [], r"metric area: expected .*AssertionError: which has a seventh class \("),
+        (
+            OfCounts,
+            ["area"],
+            r"metric area: expected .*Can't call numpy\(\) on Tensor that requires grad",
+        ),
+    ],
+)
+def test_a_metric_that_fails_is_found_before_any_training(monkeypatch, broken, trained, words):
+    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
+    autoseg.register_metric(broken)
+    with pytest.raises(InputError, match=words):
+        try_own(["area"], trained, metrics.MetricOptions(3))
+    try_own([], [], metrics.MetricOptions(3))  # nobody asked for it
+
+
+@pytest.mark.parametrize("whole", [Area, Seventh, OfProbs, Weighed])
+@pytest.mark.parametrize("options", [{}, {"ignore_index": 0, "tolerance": 40}, {"ignore_index": -100}])
+def test_a_metric_that_works_is_let_through(monkeypatch, whole, options):
+    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
+    autoseg.register_metric(whole)
+    state = torch.get_rng_state()
+    try_own([whole.name], [whole.name], metrics.MetricOptions(7, **options))
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_every_metric_of_ours_would_pass(monkeypatch):
+    """So what is tried asks for nothing that a right one may lack."""
+    monkeypatch.setattr(metrics, "is_ours", lambda _: False)
+    for num_classes in (2, 21):
+        try_own(metrics.names(), metrics.searchable(), metrics.MetricOptions(num_classes))
