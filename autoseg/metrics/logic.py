@@ -13,9 +13,14 @@ expression, a logic can count `p AND y` from the label's own class alone, withou
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NoReturn
 
 from torch import Tensor
+
+NO_TENSOR = (
+    "p and y are no tensors but expressions: combine them by logic.and_, logic.or_, logic.boundary, count them by "
+    "logic.total; to leave a class out of the mean, give weights()"
+)
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,17 @@ class Plane:
     soft: bool = False
     px: int = 1
     border: bool = False
+
+    def _refuse(self, *_: object) -> NoReturn:
+        raise TypeError(NO_TENSOR)
+
+    # What a formula would do with tensors. Python's own message would name a class that its author has never seen.
+    __getitem__ = __neg__ = __invert__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __pow__ = _refuse
+    __and__ = __rand__ = __or__ = __ror__ = _refuse
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(NO_TENSOR if not name.startswith("__") else name)
 
     @property
     def is_map(self) -> bool:

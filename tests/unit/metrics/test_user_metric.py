@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -11,8 +14,10 @@ from autoseg import metrics
 from autoseg.errors import InputError
 from autoseg.losses import searched_loss
 from autoseg.metrics import base
+from autoseg.metrics.logic import Logic
 from autoseg.metrics.per_image import PerImage
 from autoseg.metrics.region import MIoU
+from autoseg.metrics.trace import curves_of
 from autoseg.surrogates import try_own
 
 
@@ -118,6 +123,37 @@ def test_what_cannot_be_counted_is_said(total, made):
     labels = torch.zeros(1, 3, 3, dtype=torch.long)
     with pytest.raises(InputError, match=f"formula: expected at most one class a pixel .* made by '{made}'"):
         Own(base.MetricOptions(2)).update(labels, labels)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda p, y: p[:, 1:],
+        lambda p, y: 1 - p,
+        lambda p, y: p & y,
+        lambda p, y: p.sum((2, 3)),
+        lambda p, y: torch.ones(3) * y,
+    ],
+)
+def test_prediction_and_label_say_what_they_are(wrong):
+    """They look like tensors, and Python names a class that no user has seen."""
+
+    class Own(autoseg.Metric):
+        name, summary = "own", "takes them for tensors"
+
+        def sums(self, p, y, logic):
+            return {"label": logic.total(wrong(p, y))}
+
+    labels = torch.zeros(1, 3, 3, dtype=torch.long)
+    with pytest.raises((TypeError, AttributeError), match=r"expressions: combine them by logic\.and_.* give weights"):
+        Own(base.MetricOptions(2)).update(labels, labels)
+    with pytest.raises(InputError, match=r"Own\.sums: .*expressions: .* give weights\(\) \(.*py, line \d+\)"):
+        curves_of(Own(base.MetricOptions(2)).sums)
+
+
+def test_an_expression_is_copied_and_sent():
+    plane = Logic().boundary(Logic.pred)
+    assert pickle.loads(pickle.dumps(plane)) == copy.deepcopy(plane) == plane
 
 
 def test_a_formula_may_know_the_classes(monkeypatch):
