@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import torch
 
-from autoseg.config import DataConfig
-from autoseg.data.folder import IMAGE_SUFFIXES, lone_masks
+from autoseg.config import DataConfig, ProxyConfig
+from autoseg.data.decode import header
+from autoseg.data.folder import IMAGE_SUFFIXES, lone_masks, open_folder
 from autoseg.data.holdout import split_holdout
 from autoseg.data.segdata import SegData
 from autoseg.data.source import check_present
 from autoseg.errors import InputError
+
+KEPT = 0.9  # of an image's height; scaled to less, it is clearly smaller
 
 
 def remarks_on(data: SegData, config: DataConfig, crop: int, scored: str = "train") -> list[str]:
@@ -37,6 +40,7 @@ def remarks_on(data: SegData, config: DataConfig, crop: int, scored: str = "trai
     if alone := lone_masks(config):
         kinds = ", ".join(IMAGE_SUFFIXES)
         texts.append(f"masks without an image are left out: {len(alone)}, as {alone[0]}; images end in {kinds}")
+    texts += _shrunk(data, config)
     height, width = labels.shape[-2:]
     if crop > max(height, width):
         padding = 1 - height * width / crop**2
@@ -44,6 +48,22 @@ def remarks_on(data: SegData, config: DataConfig, crop: int, scored: str = "trai
             f"crops of {crop} pixels of images of {height}x{width} are {padding:.0%} padding: lower proxy.crop"
         )
     return texts
+
+
+def _shrunk(data: SegData, config: DataConfig) -> list[str]:
+    """Return a remark if the default size, which nobody chose for these images, makes them clearly smaller."""
+    size = list(data.images("train").shape[-2:])
+    if config.kind != "folder" or size != ProxyConfig().size:
+        return []
+    first = open_folder(config).items["train"][0].image
+    with header(first) as image:
+        width, height = image.size
+    inner_height, inner_width = data.sizes("train")[0].tolist()
+    if inner_height > KEPT * height:
+        return []
+    at = f"{inner_height}x{inner_width}, where tolerance counts"
+    keep = f"proxy.size=[{height},{width}] keeps their size"
+    return [f"images of {height}x{width}, as {first.name}, are trained on and scored at {at}: {keep}"]
 
 
 def _unscored(data: SegData, config: DataConfig, scored: str, counts: list[int]) -> list[str]:

@@ -74,3 +74,19 @@ def test_crops_larger_than_the_images(tmp_path: Path) -> None:
     assert remarks(config, 64) == []
     (text,) = remarks(config, 128)
     assert text == "crops of 128 pixels of images of 48x64 are 81% padding: lower proxy.crop"
+
+
+def test_images_that_the_default_size_shrinks(tmp_path: Path) -> None:
+    config = folder(tmp_path, [0, 1], (256, 256))
+    (text,) = remarks_on(open_data(config, (180, 240)), config, 32, "val")
+    assert text == (
+        "images of 256x256, as a.png, are trained on and scored at 180x180, where tolerance counts: "
+        "proxy.size=[256,256] keeps their size"
+    )
+    assert remarks(config) == []  # a size that was chosen
+
+
+@pytest.mark.parametrize("size", [(180, 240), (190, 250), (90, 120)])
+def test_images_that_keep_about_their_size(tmp_path: Path, size: tuple[int, int]) -> None:
+    config = folder(tmp_path, [0, 1], size)
+    assert remarks_on(open_data(config, (180, 240)), config, 32, "val") == []
