@@ -47,10 +47,21 @@ def check_shapes(logits: Tensor, labels: Tensor, num_classes: int) -> None:
     n, c, *sides = logits.shape
     if tuple(labels.shape) != ((n, c, *sides) if labels.is_floating_point() else (n, *sides)):
         expected = f"integer of shape {(n, *sides)} or float of shape {(n, c, *sides)}, as the logits are"
-        hint = {(n, 1, *sides): "Pass labels.squeeze(1).long().", (n, *sides): "Pass labels.long()."}.get(
-            tuple(labels.shape), ""
-        )
-        raise InputError("labels", expected, f"{labels.dtype} of shape {tuple(labels.shape)}", hint)
+        got = f"{labels.dtype} of shape {tuple(labels.shape)}"
+        raise InputError("labels", expected, got, hint_at_shapes(logits, labels))
+
+
+def hint_at_shapes(logits: Tensor, labels: Tensor) -> str:
+    """What to do about labels whose shape or dtype does not fit logits (N, C, [D,] H, W); empty if that is unclear."""
+    n, c, *sides = logits.shape
+    shape = list(labels.shape)
+    if shape == [n, *sides]:
+        return "Pass labels.long()."
+    if shape == [n, 1, *sides]:
+        return "Pass labels.squeeze(1).long()."
+    if len(sides) == 2 and shape[-2:] != sides and shape[:-2] == ([n, c] if labels.is_floating_point() else [n]):
+        return "Upsample the logits: F.interpolate(logits, labels.shape[-2:], mode='bilinear')."
+    return ""
 
 
 def as_images(maps: Tensor, channels: bool) -> Tensor:

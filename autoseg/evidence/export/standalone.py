@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoseg.metrics.labels import ONE_LOGIT, SLICES
+from autoseg.metrics.labels import ONE_LOGIT, SLICES, hint_at_shapes
 from autoseg.surrogates.curves import value_and_slope
 
 Sums = Dict[str, Tensor]  # totals: (C,), or (N, C) with `per_image`
@@ -327,7 +327,8 @@ def _check(logits: Tensor, labels: Tensor, num_classes: int, ignore_index: int) 
     shape = (logits.shape[0], *logits.shape[2:])
     if tuple(labels.shape) != shape or labels.is_floating_point():
         got = f"{labels.dtype} of shape {tuple(labels.shape)}"
-        raise ValueError(f"labels: expected integer class ids of shape {shape}, got {got}.")
+        expected = f"integer class ids of shape {shape}"
+        raise ValueError(f"labels: expected {expected}, got {got}. {hint_at_shapes(logits, labels)}".rstrip())
     if labels.device.type == "cpu":  # elsewhere a look at them would wait for the device
         ids = labels.long()
         wrong = ((ids < 0) | (ids >= num_classes)) & (ids != ignore_index)

@@ -126,7 +126,14 @@ def test_what_a_card_says_does_not_become_code(said: str, tmp_path: Path) -> Non
         ((2, 3, 8, 9), torch.zeros(2, 8, 9).long(), r"logits: expected float of shape \(N, 4, H, W\)"),
         ((2, 5, 8, 9), torch.zeros(2, 8, 9).long(), r"logits: expected float of shape \(N, 4, H, W\)"),
         ((2, 4, 8, 9), torch.full((2, 8, 9), 4), r"labels: expected class ids 0 to 3 or ignore_index 255, got also 4"),
-        ((2, 4, 8, 9), torch.full((2, 4, 8, 9), 0.25), r"labels: expected integer class ids"),
+        ((2, 4, 8, 9), torch.full((2, 4, 8, 9), 0.25), r"labels: expected integer class ids .* 8, 9\)\.$"),
+        ((2, 4, 8, 9), torch.zeros(2, 8, 9), r"labels: .* got torch\.float32 .*\. Pass labels\.long\(\)\.$"),
+        ((2, 4, 8, 9), torch.zeros(2, 1, 8, 9), r"labels: .*\. Pass labels\.squeeze\(1\)\.long\(\)\.$"),
+        (
+            (2, 4, 8, 9),
+            torch.zeros(2, 16, 18).long(),
+            r"labels: .*\. Upsample the logits: F\.interpolate\(logits, labels",
+        ),
     ],
 )
 def test_bad_input_is_refused_by_the_exported_file_too(logits, labels, words):

@@ -80,6 +80,12 @@ def built(text: Any, **options: Any) -> Any:
             lambda: built("ce")(LOGITS[:, :, None], LABELS),
             r"labels: expected integer of shape \(2, 1, 6, 7\) .* got .*\(2, 6, 7\)",
         ),
+        (
+            lambda: built("ce")(LOGITS[..., ::2, ::2], LABELS),
+            r".* got .*\. Upsample the logits: F\.interpolate\(logits, labels\.shape\[-2:\], mode='bilinear'\)\.",
+        ),
+        (lambda: built("asl2021/miou")(LOGITS[..., ::2, ::2], LOGITS.softmax(1)), r"labels: .* Upsample the logits"),
+        (lambda: built("ce")(LOGITS[:1], LABELS), r"labels: .* got torch\.int64 of shape \(2, 6, 7\)\.$"),
         (lambda: BOUNDARY.prepare(LABELS[:, None]), r"labels of prepare\(\): .* labels\.flatten\(0, 1\)"),
         (
             lambda: autoseg.build_metric("miou", C).update(LABELS.numpy(), LABELS),
