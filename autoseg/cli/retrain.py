@@ -82,4 +82,6 @@ def _refuse_beside_config(typed: list[str]) -> None:
     for key in typed:
         if key.split(".")[0] in ("data", "model", "train", "experiment") and key not in OF_A_CONFIG:
             hint = f"It brings its own; beside it go {', '.join(OF_A_CONFIG)} and overrides.KEY=VALUE."
+            if key.split(".")[0] == "data":
+                hint += " For that network with your own data: model.config=FILE data=folder data.root=DIR."
             raise InputError(key, "none beside config=", "one", hint)

@@ -69,6 +69,13 @@ def test_a_config_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().err.startswith("autoseg: config: expected a file, or the name of a config")
 
 
+def test_beside_a_config_own_data_is_told_another_way(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["retrain", "config=mine.py", "data=folder", "data.root=DIR"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("autoseg: data: expected none beside config=")
+    assert said.endswith("For that network with your own data: model.config=FILE data=folder data.root=DIR.\n")
+
+
 @pytest.mark.parametrize("command", ["search", "compare", "retrain", "trust"])
 def test_what_only_the_data_can_tell_is_left_to_it(
     command: str, typed: dict[str, list[str]], capsys: pytest.CaptureFixture[str]
