@@ -28,7 +28,8 @@ usage: autoseg watch RUN [--once] [--every SECONDS]
   --once    print how it stands and stop
   --every   how often to look; default 2 seconds
 
-Ends with 0 when the run has ended, with 1 if it has stopped before (it says how to go on).
+Ends with 0 when the run has ended, with 1 if it has stopped before (it says how to go on); with
+--once with 0 too while it is at work.
 
   autoseg watch runs/NAME
   autoseg watch runs/NAME --once
@@ -87,7 +88,7 @@ class Watch:
 
     def once(self) -> int:
         """Print the run's current state and return the exit status."""
-        from autoseg.tracking.status import read_status
+        from autoseg.tracking.status import DEAD, read_status
 
         status = read_status(self._path)
         if status is None:
@@ -97,7 +98,7 @@ class Watch:
         self._say(summary(status))
         for line in self._ending(status):
             self._say(line)
-        return 0
+        return DEAD_STATUS if status.state == DEAD else 0
 
     def follow(self, every: float) -> int:
         """Print what happens until the run has ended; return the exit status."""

@@ -62,7 +62,7 @@ def test_a_search_is_watched_from_before_it_begins_then_killed_then_resumed(tmp_
     )
 
     before = {file.name: file.read_bytes() for file in run.iterdir() if file.is_file()}
-    assert main(["watch", str(run), "--once"]) == 0
+    assert main(["watch", str(run), "--once"]) == 1
     assert "It has stopped" in capsys.readouterr().out
     assert {file.name: file.read_bytes() for file in run.iterdir() if file.is_file()} == before
 

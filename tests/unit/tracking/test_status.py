@@ -178,7 +178,7 @@ def test_a_run_that_its_process_left_has_stopped(tmp_path: Path, capsys) -> None
     assert read_status(run).state == GOING  # type: ignore[union-attr]
     RunFolder.open(run, {}).close()
     assert read_status(run).state == DEAD  # type: ignore[union-attr]
-    assert Watch(run, plain_console()).once() == 0
+    assert Watch(run, plain_console()).once() == 1
     assert f"process {os.getpid()} on {socket.gethostname()} no longer works in it" in capsys.readouterr().out
     owner = json.loads((run / "owner.json").read_text())
     (run / "owner.json").write_text(json.dumps({**owner, "host": "another-machine"}))
