@@ -117,6 +117,9 @@ class FileSource:
         if (labels == OUT_OF_RANGE).any():
             wrong = np.unique(ids[labels == OUT_OF_RANGE])
             hint = "Name every class in data.classes, or set data.ignore_index to the id of unlabelled pixels."
+            void = np.flatnonzero(self.lookup == IGNORE)
+            if IGNORE in wrong and len(void):  # told to set data.ignore_index, its user has: for the other one
+                hint = f"data.ignore_index is {void[0]}, and only one id can be: write {void[0]} for 255 in the masks."
             got = f"id {', '.join(map(str, wrong[:5]))} in {int((labels == OUT_OF_RANGE).sum())} pixels"
             expected = f"ids of the {len(self.classes)} classes ({_ranges(self.lookup)})"
             raise InputError(f"mask {path}", expected, got, hint)
@@ -189,7 +192,8 @@ def check_items(items: Sequence[Item], where: str) -> None:
         InputError: names the first file that is wrong and how many more there are.
     """
     if not items:
-        raise InputError(where, "at least one image", "none", "Put images there or choose another split.")
+        hint = f"Put images there or choose another split. Images end in {', '.join(IMAGE_SUFFIXES)}."
+        raise InputError(where, "at least one image", "none", hint)
     first: dict[Path, Item] = {}
     for item in items:
         if item.masks[0] in first:

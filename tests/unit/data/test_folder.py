@@ -66,7 +66,8 @@ def test_empty_split(make_folder: Make) -> None:
     config = make_folder()
     for path in data_file(config, "img_dir", "val").iterdir():
         path.unlink()
-    refused(config, "val", "at least one image")
+    data_file(config, "img_dir", "val", "0.npy").write_bytes(b"")
+    refused(config, "val", "at least one image", "Images end in .jpg, .jpeg, .png, .bmp, .tif")
 
 
 def test_image_without_mask(make_folder: Make) -> None:
@@ -155,6 +156,15 @@ def test_mask_with_ids_out_of_range(make_folder: Make) -> None:
     mask[0, :3] = 7
     Image.fromarray(mask).save(data_file(config, "ann_dir", "val", "2.png"))
     refused(config, "ann_dir/val/2.png", "id 7 in 3 pixels", "0-1, 255", "data.classes")
+
+
+def test_a_second_id_for_void_is_to_be_rewritten(make_folder: Make) -> None:
+    """Told to set data.ignore_index, its user had set it, for the other id."""
+    config = replace(make_folder(), ignore_index=0)
+    said = "id 255 in ", "data.ignore_index is 0, and only one id can be: write 0 for 255 in the masks."
+    refused(config, "ann_dir/train/0.png", *said)
+    with pytest.raises(InputError, match="write 0 for 255"):
+        check_files(config)
 
 
 def test_mask_of_another_size(make_folder: Make) -> None:
