@@ -18,6 +18,10 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 # The formats to try, whatever a file's suffix is. Not PostScript: it is a program, which Pillow runs by Ghostscript.
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF", "JPEG2000")
 
+PHOTOMETRIC, SAMPLES, EXTRA_SAMPLES = 262, 277, 338  # tags of a TIFF
+GREY, RGB = 1, 2  # values of the first of them, where bands are colours
+ALPHA = (1, 2)  # values of the last of them
+
 
 def read_image(path: Path, *, upright: bool) -> Bytes:
     """Return an image as (H, W, 3) uint8 RGB; `upright` calls `check_upright`.
@@ -41,6 +45,14 @@ def check_image(path: Path, image: Image.Image, upright: bool) -> None:
         raise InputError(f"image {path}", "8 bits per channel", f"mode {mode}", "Convert it to 8-bit RGB.")
     if upright:
         check_upright(path, image)
+
+
+def colour_bands(image: Image.Image) -> int:
+    """Return how many bands of a file hold values, alpha left out. Of more than three Pillow drops some of a TIFF's."""
+    tags = getattr(image, "tag_v2", {})  # of a TIFF
+    if tags.get(PHOTOMETRIC) not in (GREY, RGB):
+        return 1 if image.mode in ("1", "L", "LA", "I", "F") else 3
+    return int(tags.get(SAMPLES, 1)) - sum(extra in ALPHA for extra in tags.get(EXTRA_SAMPLES, ()))
 
 
 def check_upright(path: Path, image: Image.Image) -> None:

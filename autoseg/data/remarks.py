@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from autoseg.config import DataConfig, ProxyConfig
-from autoseg.data.decode import header
-from autoseg.data.folder import IMAGE_SUFFIXES, lone_masks, open_folder
+from autoseg.data.decode import colour_bands, header
+from autoseg.data.folder import IMAGE_SUFFIXES, files_in, lone_masks
 from autoseg.data.holdout import split_holdout
 from autoseg.data.segdata import SegData
 from autoseg.data.source import check_present
@@ -40,7 +42,7 @@ def remarks_on(data: SegData, config: DataConfig, crop: int, scored: str = "trai
     if alone := lone_masks(config):
         kinds = ", ".join(IMAGE_SUFFIXES)
         texts.append(f"masks without an image are left out: {len(alone)}, as {alone[0]}; images end in {kinds}")
-    texts += _shrunk(data, config)
+    texts += _of_the_files(data, config)
     height, width = labels.shape[-2:]
     if crop > max(height, width):
         padding = 1 - height * width / crop**2
@@ -50,20 +52,24 @@ def remarks_on(data: SegData, config: DataConfig, crop: int, scored: str = "trai
     return texts
 
 
-def _shrunk(data: SegData, config: DataConfig) -> list[str]:
-    """Return a remark if the default size, which nobody chose for these images, makes them clearly smaller."""
-    size = list(data.images("train").shape[-2:])
-    if config.kind != "folder" or size != ProxyConfig().size:
+def _of_the_files(data: SegData, config: DataConfig) -> list[str]:
+    """Return remarks on what is lost of the images of a folder, by the header of the first."""
+    if config.kind != "folder" or config.root is None:
         return []
-    first = open_folder(config).items["train"][0].image
+    first = files_in(Path(config.root).expanduser() / config.img_dir / config.train_split, IMAGE_SUFFIXES)[0]
     with header(first) as image:
         width, height = image.size
+        bands = colour_bands(image)
+    texts = []
+    if bands not in (1, 3):
+        read = "the first three are" if bands > 3 else "the first is"
+        texts.append(f"images of {bands} bands, as {first.name}: only {read} trained on")
     inner_height, inner_width = data.sizes("train")[0].tolist()
-    if inner_height > KEPT * height:
-        return []
-    at = f"{inner_height}x{inner_width}, where tolerance counts"
-    keep = f"proxy.size=[{height},{width}] keeps their size"
-    return [f"images of {height}x{width}, as {first.name}, are trained on and scored at {at}: {keep}"]
+    if list(data.images("train").shape[-2:]) == ProxyConfig().size and inner_height < KEPT * height:
+        at = f"{inner_height}x{inner_width}, where tolerance counts"  # by a size that nobody chose for them
+        keep = f"proxy.size=[{height},{width}] keeps their size"
+        texts.append(f"images of {height}x{width}, as {first.name}, are trained on and scored at {at}: {keep}")
+    return texts
 
 
 def _unscored(data: SegData, config: DataConfig, scored: str, counts: list[int]) -> list[str]:

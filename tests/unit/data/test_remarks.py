@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import struct
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,3 +91,62 @@ def test_images_that_the_default_size_shrinks(tmp_path: Path) -> None:
 def test_images_that_keep_about_their_size(tmp_path: Path, size: tuple[int, int]) -> None:
     config = folder(tmp_path, [0, 1], size)
     assert remarks_on(open_data(config, (180, 240)), config, 32, "val") == []
+
+
+def tiff(path: Path, bands: int, extra: list[int], size: tuple[int, int] = (48, 64)) -> None:
+    """Write an uncompressed TIFF of zeros, of a kind that Pillow reads and does not write."""
+    height, width = size
+    pixels = bytes(height * width * bands)
+    many = {258: [8] * bands, 338: extra}
+    one = {
+        256: width,
+        257: height,
+        259: 1,
+        262: 2 if bands > 2 else 1,
+        273: 8,
+        277: bands,
+        278: height,
+        279: len(pixels),
+    }
+    tags = {**{tag: [value] for tag, value in one.items()}, **{tag: values for tag, values in many.items() if values}}
+    where = 8 + len(pixels)
+    after, entries = where + 6 + 12 * len(tags), b""
+    tail = b""
+    for tag, values in sorted(tags.items()):
+        kind, form = (4, "I") if tag in (256, 257, 273, 278, 279) else (3, "H")
+        data = struct.pack(f"<{len(values)}{form}", *values)
+        place = data.ljust(4, b"\0")
+        if len(data) > 4:
+            place = struct.pack("<I", after + len(tail))
+            tail += data
+        entries += struct.pack("<HHI", tag, kind, len(values)) + place
+    ifd = struct.pack("<H", len(tags)) + entries + bytes(4)
+    path.write_bytes(b"II*\0" + struct.pack("<I", where) + pixels + ifd + tail)
+
+
+@pytest.mark.parametrize(
+    ("bands", "extra", "said"),
+    [
+        (5, [0, 0], "images of 5 bands, as a.tif: only the first three are trained on"),
+        (4, [0], "images of 4 bands, as a.tif: only the first three are trained on"),
+        (2, [0], "images of 2 bands, as a.tif: only the first is trained on"),
+        (4, [2], ""),
+        (2, [2], ""),
+        (3, [], ""),
+        (1, [], ""),
+    ],
+)
+def test_bands_that_cannot_be_trained_on(tmp_path: Path, bands: int, extra: list[int], said: str) -> None:
+    config = folder(tmp_path, [0, 1])
+    (tmp_path / "img_dir/train/a.png").unlink()
+    tiff(tmp_path / "img_dir/train/a.tif", bands, extra)
+    assert remarks(config) == ([said] if said else [])
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L", "1"])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_alpha_and_palettes_are_no_bands(tmp_path: Path, mode: str, suffix: str) -> None:
+    config = folder(tmp_path, [0, 1])
+    (tmp_path / "img_dir/train/a.png").unlink()
+    Image.new(mode, (64, 48)).save(tmp_path / f"img_dir/train/a.{suffix}")
+    assert remarks(config) == []
