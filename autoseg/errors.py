@@ -74,5 +74,6 @@ def unknown_name(field: str, got: str, known: Iterable[str], hint: str = "") -> 
 def did_you_mean(got: str, known: Iterable[str]) -> str:
     """Return a hint at the nearest known names, empty if there is none."""
     small = {name.lower(): name for name in known}  # CE is a near miss of ce
-    near = [small[name] for name in difflib.get_close_matches(got.lower(), small, n=3, cutoff=0.5)]
+    found = [got.lower()] if got.lower() in small else difflib.get_close_matches(got.lower(), small, n=3, cutoff=0.5)
+    near = [small[name] for name in found]
     return f"Did you mean {' or '.join(near)}?" if near else ""

@@ -52,11 +52,13 @@ class Arguments(argparse.ArgumentParser):
     def __init__(self, command: str, help_text: str) -> None:
         super().__init__(prog=f"autoseg {command}", allow_abbrev=False)
         self._help_text = help_text
+        self._keyed: Sequence[str] = ()  # the arguments of a command whose settings are `key=value`
 
     def keys(self, argv: Sequence[str]) -> argparse.Namespace:
         """Parse the arguments of a command with a configuration: `words`, and `--cfg`, which calls for
         `print_configs`.
         """
+        self._keyed = argv
         self.add_argument("--cfg", action="store_true")
         self.add_argument("words", nargs="*")
         return self.parse_intermixed_args(argv)
@@ -71,7 +73,14 @@ class Arguments(argparse.ArgumentParser):
         Raises:
             InputError: always.
         """
-        raise InputError(self.prog, "arguments as in its --help", message, f"Type {self.prog} --help.")
+        hint = f"Type {self.prog} --help."
+        _, unknown, words = message.partition("unrecognized arguments: --")
+        if unknown and self._keyed:  # --metric miou, as other programs have it
+            name, _, value = words.split()[0].partition("=")
+            after = self._keyed[list(self._keyed).index(f"--{name}") + 1 :][:1] if f"--{name}" in self._keyed else ()
+            value = value or "".join(word for word in after if not word.startswith("-"))
+            hint = f"Keys have no dashes: {name.replace('-', '_')}={value or 'VALUE'}. {hint}"
+        raise InputError(self.prog, "arguments as in its --help", message, hint)
 
 
 def print_configs(command: str, *configs: Any) -> int:

@@ -19,6 +19,7 @@ ONE_LOGIT = (  # for who has a foreground's logit alone
     "torch.cat([torch.zeros_like(z), z], 1), whose softmax is z's sigmoid."
 )
 SLICES = "Give the slices as images: logits.movedim(2, 1).flatten(0, 1), labels.flatten(0, 1)."
+UNLABELLED = -100  # what torch's cross-entropy ignores
 SAVED = 255  # a foreground in image files, and by custom void in labels
 LEAST_IMAGES = 8  # with void pixels, before a whole evaluation without a foreground is remarkable
 ROW_SUM_TOLERANCE = 1e-2  # soft labels that went through bf16 are off by this much
@@ -122,7 +123,8 @@ def check_ids(ids: Tensor, what: str, num_classes: int, ignore_index: int | None
     if wrong.any():
         found = sorted(set(ids[wrong].unique().tolist()))[:5]
         also = "" if ignore_index is None else f" or ignore_index {ignore_index}"
-        hint = "Check num_classes and how the masks were made."
+        hint = "Check num_classes and how the masks were made"
+        hint += f", or pass ignore_index={UNLABELLED}." if UNLABELLED in found and ignore_index is not None else "."
         raise InputError(what, f"class ids 0 to {num_classes - 1}{also}", f"also {', '.join(map(str, found))}", hint)
 
 

@@ -44,7 +44,7 @@ def _named(space: str, target: str) -> SearchSpace:
     try:
         return build_space(space, metric=target)
     except InputError as error:
-        if error.field != "metric" or (is_known(target) and not higher_is_better(target)):
+        if error.field != "metric" or (is_known(target) and not higher_is_better(target)) or is_known(target.lower()):
             raise
         hint = f"{error.hint} Any score can be searched for with another metric's surrogate: space=default-miou."
         raise InputError(error.field, error.expected, error.got, hint.strip()) from None

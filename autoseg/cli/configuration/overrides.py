@@ -30,10 +30,13 @@ def parse(text: str, command: str) -> Override:
     except HydraException as error:
         key, equals, value = text.partition("=")
         if not equals or not key.lstrip("+").replace(".", "").replace("_", "").isalnum():
-            raise InputError("argument", "key=value", repr(text), f"Type autoseg {command} --help.") from error
+            apart = "" if equals else "If it belongs to the argument before, put quotes around the two. "
+            raise InputError("argument", "key=value", repr(text), f"{apart}Type autoseg {command} --help.") from error
         closed = value.count('"') % 2 == 0 and all(value.count(a) == value.count(b) for a, b in ("()", "[]", "{}"))
         repair = f"Quote it, for the shell and for Hydra: {quoted(text)}"
         hint = repair if closed or value[:1] not in "[{" else "A quote or a bracket in it is not closed."
+        if hint is not repair and value[-1:] not in "]}":  # [bg, field]: the shell has ended it at the space
+            hint += " Write it without spaces, or put quotes around the whole argument."
         raise InputError(key, "a value in Hydra's grammar", repr(value), hint) from error
 
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autoseg.cli.arguments import Arguments
 from autoseg.cli.configuration.overrides import parse, typed
 from autoseg.errors import InputError
 
@@ -36,6 +37,32 @@ def test_texts_that_once_did_not(value: Any) -> None:
 def test_no_repair_is_made_up_for_a_list_that_is_not_closed(text: str) -> None:
     with pytest.raises(InputError, match=r"A quote or a bracket in it is not closed\.$"):
         parse(text, "compare")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("data.classes=[bg,", "is not closed. Write it without spaces, or put quotes around the whole argument."),
+        ("tiles", "If it belongs to the argument before, put quotes around the two. Type autoseg search --help."),
+    ],
+)
+def test_what_the_shell_took_apart_is_to_be_quoted(text: str, said: str) -> None:
+    with pytest.raises(InputError) as told:
+        parse(text, "search")
+    assert told.value.hint.endswith(said)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--metric", "miou"], "metric=miou"),
+        (["--run-dir=runs/a", "--cfg"], "run_dir=runs/a"),
+        (["--metric", "--cfg"], "metric=VALUE"),
+    ],
+)
+def test_a_key_with_dashes_is_shown_without(words: list[str], said: str) -> None:
+    with pytest.raises(InputError, match=rf"Keys have no dashes: {said}\. Type autoseg retrain --help\.$"):
+        Arguments("retrain", "").keys(words)
 
 
 def test_brackets_without_end_are_quoted_and_refused() -> None:

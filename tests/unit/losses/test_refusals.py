@@ -113,6 +113,12 @@ def built(text: Any, **options: Any) -> Any:
             lambda: built("asl2021/miou(tolerance=-1)"),
             "tolerance: expected a whole number of pixels, 0 or more, got -1",
         ),
+        (
+            lambda: built("ce")(LOGITS, LABELS.where(LABELS > 0, -100)),
+            "also -100. Check num_classes and how the masks were made, or pass ignore_index=-100.$",
+        ),
+        (lambda: autoseg.build_metric("mIoU", C), r"got 'mIoU'\. Did you mean miou\?$"),
+        (lambda: autoseg.search("mIoU", lambda loss, seed, device: 0.5), r"got 'mIoU'\. Did you mean miou\?$"),
         (lambda: autoseg.build_metric(3, C), "metric: expected a name or a sum such as .* got 3"),
     ],
 )
