@@ -60,8 +60,8 @@ def test_from_an_empty_folder_to_a_found_loss(tmp_path):
     assert read_config(run)["proxy"]["iters"] == 2
     odd, *lines = done.stdout.splitlines()
     assert odd == "warning: no held-out image has a pixel of marble, ring: it is trained on and not scored"
-    assert lines[0].startswith("Searching a loss for miou")
-    assert "Expected to take about" in lines[2]
+    assert lines[0].startswith("Measuring how long") and lines[1].startswith("Searching a loss for miou")
+    assert "Expected to take about" in lines[3]
     assert any(line.startswith("ce ") for line in lines)
     assert "\x1b" not in done.stdout
 

@@ -124,7 +124,10 @@ def _search(config: SearchConfig, parts: Parts, path: Path, workers: Standby) ->
         try:
             observers = build_observers(config.tracker, folder.path, folder.log, stored.plain(config))
             stack.callback(observers.close)
-            each = None if _over(folder.path) else seconds_per_training(executor, problem.identity, config.seed)
+            each = None
+            if not _over(folder.path):  # with a large network a minute, in which nothing else would be said
+                print("Measuring how long a training takes, before the search begins.", flush=True)
+                each = seconds_per_training(executor, problem.identity, config.seed)
         except InputError:  # no W&B account, or an error that only a worker can see, as weights that do not fit
             if config.resume is None:
                 _discard(folder.path)

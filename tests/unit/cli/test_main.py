@@ -249,3 +249,17 @@ def test_doctor_looks_at_masks_and_classes(tmp_path, capsys):
     Image.new("L", (6, 8)).save(tmp_path / "ann_dir" / "val" / "a.png")
     assert cli.main([*own, "data.classes=[a,b]"]) == 2
     assert "the size of its image a.png, 8x6" in capsys.readouterr().out
+
+
+def test_a_search_says_that_it_measures_before_it_does_and_leaves_nothing_if_that_is_refused(
+    tmp_path, capsys, monkeypatch
+):
+    def refused(*_: object) -> None:
+        assert capsys.readouterr().out.endswith("Measuring how long a training takes, before the search begins.\n")
+        raise InputError("model.weights", "those of this network", "others")
+
+    monkeypatch.setattr("autoseg.cli.jobs.search.seconds_per_training", refused)
+    small = ["executor=inline", "device=cpu", "data.count=[8,2,2]", f"data.cache_dir={tmp_path}"]
+    assert cli.main(["search", *small, f"run_dir={tmp_path / 'run'}"]) == 2
+    assert "got others" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
