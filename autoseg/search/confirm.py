@@ -162,7 +162,9 @@ def compare(best: Row, other: Row) -> Comparison:
 
 
 def warnings_about(best: Row, rows: Sequence[Row], target: str) -> list[str]:
-    """Return warnings for the user: rivals that are better, other metrics that collapsed, trainings that failed."""
+    """Return warnings for the user: rivals that are better, seeds that change nothing, other metrics that collapsed,
+    trainings that failed.
+    """
     rivals = {row.name: row for row in rows if row.kind == "rival" and row.n}
     texts = [
         f"{row.name} is better: {target} {row.mean:.4f} against {best.mean:.4f} of {best.name}, "
@@ -176,6 +178,7 @@ def warnings_about(best: Row, rows: Sequence[Row], target: str) -> list[str]:
             f"losses score the same {target}: the trainings are too short to tell them apart, make them longer (or "
             "train() does not use its loss)"
         )
+    texts += _without_seed(best, rows)
     reference = rivals.get("ce") or rivals.get("identity")
     texts += _wrecked(best, reference, target) if reference else []
     missing = [
@@ -184,6 +187,18 @@ def warnings_about(best: Row, rows: Sequence[Row], target: str) -> list[str]:
     if missing:
         texts.append("trainings of the confirmation that did not complete: " + ", ".join(missing))
     return texts
+
+
+def _without_seed(best: Row, rows: Sequence[Row]) -> list[str]:
+    """Return a warning if seeds change no score of the winner, or of two losses or more.
+
+    Of 0 and 1 nothing is said: a loss may fail, or succeed, with every seed.
+    """
+    known = {row.name: {value for value in row.values if not math.isnan(value)} for row in rows if row.n > 1}
+    same = [name for name, values in known.items() if len(values) == 1 and not values <= {0.0, 1.0}]
+    if best.name not in same and len(same) < 2:
+        return []
+    return [f"all seeds of {', '.join(same)} have the same score: does train() use its seed?"]
 
 
 def _wrecked(best: Row, reference: Row, target: str) -> list[str]:

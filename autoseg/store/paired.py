@@ -14,6 +14,7 @@ from statistics import fmean, stdev
 
 LEAST_SEEDS = 5  # for a mark of significance: with fewer, intervals mislead
 CONFIDENCE = 0.95
+ROUNDING = 1e-9  # differences that vary by less, as a share of the largest, are the same
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Paired:
         mean: mean difference; NaN if there is none.
         low: lower end of the 95 % t interval of the mean; NaN below two seeds.
         high: upper end of the interval.
-        significant: at least five seeds, and the interval excludes zero.
+        significant: at least five seeds, whose differences are not all the same, and the interval excludes zero.
     """
 
     differences: tuple[float, ...]
@@ -59,6 +60,17 @@ class Paired:
     low: float
     high: float
     significant: bool
+
+    @property
+    def constant(self) -> bool:
+        """Whether several differences are all the same but for rounding: seeds that change nothing are one seed."""
+        return constant(self.differences)
+
+
+def constant(differences: Sequence[float]) -> bool:
+    """Return whether two or more differences are known and all of them are the same but for rounding."""
+    known = [difference for difference in differences if not math.isnan(difference)]
+    return len(known) > 1 and max(known) - min(known) <= ROUNDING * max(map(abs, known))
 
 
 def paired(ours: Sequence[float], theirs: Sequence[float]) -> Paired:
@@ -72,5 +84,5 @@ def paired(ours: Sequence[float], theirs: Sequence[float]) -> Paired:
     reach = math.nan
     if n > 1:
         reach = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * stdev(known) / math.sqrt(n)
-    significant = n >= LEAST_SEEDS and abs(mean) > reach
+    significant = n >= LEAST_SEEDS and abs(mean) > reach and not constant(known)
     return Paired(differences, n, mean, mean - reach, mean + reach, significant)

@@ -56,7 +56,7 @@ def widened(point: Paired, ours: FloatArray, theirs: FloatArray, images: int) ->
     spread = seeds**2 / (point.n - 1) + (whole - seeds) ** 2 / max(images - 1, 1)
     freedom = whole**2 / spread if spread > 0 else point.n - 1
     reach = float(scipy.special.stdtrit(freedom, (1 + CONFIDENCE) / 2)) * math.sqrt(whole)
-    significant = point.n >= LEAST_SEEDS and abs(point.mean) > reach
+    significant = point.n >= LEAST_SEEDS and abs(point.mean) > reach and not point.constant
     return Paired(point.differences, point.n, point.mean, point.mean - reach, point.mean + reach, significant)
 
 

@@ -160,7 +160,10 @@ def _against(matrix: Matrix, best: str, other: str, role: str, metric: str) -> s
     title = f"{other} (the best hand-made)" if role == HAND_MADE else other
     if difference.significant:
         return f"{points(difference)} to {title}"
-    why = "the interval holds zero" if difference.n >= LEAST_SEEDS else f"too few seeds to say: {difference.n}"
+    if difference.n < LEAST_SEEDS:
+        why = f"too few seeds to say: {difference.n}"
+    else:
+        why = "the same at every seed, so no evidence" if difference.constant else "the interval holds zero"
     return f"{points(difference)} to {title}, {why}"
 
 

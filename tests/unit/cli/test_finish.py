@@ -31,7 +31,7 @@ def result(rival: tuple[float, ...], found: tuple[float, ...] = (0.42, 0.44, 0.4
 
 
 def test_a_clear_lead_is_told_without_a_doubt():
-    text = sentence(result((0.32, 0.34, 0.33, 0.35, 0.31)))
+    text = sentence(result((0.32, 0.34, 0.34, 0.35, 0.30)))
     assert text == "Found a loss for miou: 43.0 over 5 fresh seeds; under the same budget: ce 33.0 (+10.0)."
 
 

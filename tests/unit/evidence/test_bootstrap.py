@@ -156,13 +156,15 @@ def test_without_spread_over_images_it_is_the_t_interval() -> None:
 
 
 def test_spread_over_images_widens_it_and_a_loss_against_itself_is_never_marked() -> None:
-    point = paired((0.5, 0.6, 0.7, 0.6, 0.6), (0.4, 0.5, 0.6, 0.5, 0.5))
+    point = paired((0.5, 0.6, 0.71, 0.6, 0.6), (0.4, 0.5, 0.6, 0.5, 0.5))
     assert point.significant
     drawn = np.array(point.differences)[:, None] + np.random.default_rng(0).normal(scale=0.2, size=(1, 2000))
     assert not widened(point, drawn, np.zeros_like(drawn), 20).significant
     none = paired((0.5,) * 6, (0.5,) * 6)
     found = widened(none, drawn[[0] * 6], drawn[[0] * 6], 20)
     assert (found.mean, found.low, found.high, found.significant) == (0, 0, 0, False)
+    same = paired((0.6,) * 5, (0.5,) * 5)  # trained five times with one seed, so nothing is known of others
+    assert not widened(same, np.full((5, 2000), 0.1), np.zeros((5, 2000)), 20).significant
     one = paired((0.5, math.nan), (0.4, 0.2))
     assert widened(one, drawn[:1], drawn[:1], 20) is one
 

@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from autoseg.search.confirm import compare, finalists, tabulate, warnings_about, winner
+from autoseg.store.paired import paired
 from autoseg.store.records import Finding, Row, SearchResult, TrialRecord, by_round, sentence
 
 
@@ -99,9 +100,28 @@ def test_a_better_rival_and_failed_trainings_are_named() -> None:
 
 
 def test_losses_that_nothing_tells_apart_are_named() -> None:
-    rows = [row("candidate 1.1", 0.5, 0.5), row("ce", 0.5, 0.5, kind="rival")]
+    rows = [row("candidate 1.1", 0.5, 0.4), row("ce", 0.5, 0.4, kind="rival")]
     (text,) = warnings_about(rows[0], rows, "biou")
     assert text.startswith("losses score the same biou")
-    same = [rows[0], row("identity", 0.5, 0.5, kind="rival"), row("wce", 0.5, 0.49, kind="rival")]
+    same = [rows[0], row("identity", 0.5, 0.4, kind="rival"), row("wce", 0.5, 0.39, kind="rival")]
     assert [text] == warnings_about(rows[0], same, "biou")  # what was searched for made no difference
-    assert warnings_about(rows[0], [rows[0], row("ce", 0.5, 0.4, kind="rival")], "biou") == []
+    assert warnings_about(rows[0], [rows[0], row("ce", 0.5, 0.3, kind="rival")], "biou") == []
+
+
+def test_seeds_that_change_nothing_are_no_evidence() -> None:
+    """As when train() ignores its seed: five times one training."""
+    best, ce, dice = row("x", *[0.6] * 5), row("ce", *[0.5] * 5, kind="rival"), row("dice", 0.5, 0.4, kind="rival")
+    found = compare(best, ce)
+    assert found.mean == pytest.approx(0.1) and found.constant and not found.significant
+    shifted = paired((0.3, 0.41, 0.52, 0.33, 0.44), (0.2, 0.31, 0.42, 0.23, 0.34))
+    assert max(shifted.differences) > min(shifted.differences) and not shifted.significant  # rounding is no spread
+    assert warnings_about(best, [best, ce, dice], "biou") == [
+        "all seeds of x, ce have the same score: does train() use its seed?"
+    ]
+    sound = row("x", 0.6, 0.61)
+    assert warnings_about(sound, [sound, ce], "biou") == []  # one rival alone may have them by chance
+    for score in (0.0, 1.0):
+        known = [row("x", score, score), row("ce", 0.4, 0.5, kind="rival")]
+        assert not any("seed?" in text for text in warnings_about(known[0], known, "biou"))
+    once = row("x", 0.6)
+    assert warnings_about(once, [once, row("ce", 0.5, kind="rival")], "biou") == []
