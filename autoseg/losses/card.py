@@ -34,7 +34,7 @@ class LossCard(CheckedArguments):
         options: ignore_index, tolerance (pixels), drop_background, absent, eps, loss_weight.
         confirmed: whether it won the confirmation with fresh seeds.
         scores: its scores, e.g. {"search": {…}, "confirm": {…}}, with seeds.
-        provenance: data fingerprint, model, proxy, versions, run.
+        provenance: data fingerprint, model, proxy, versions, run; `behind` names rivals that its search found ahead.
     """
 
     metric: str
@@ -55,6 +55,12 @@ class LossCard(CheckedArguments):
         surrogate.
         """
         return str(self.provenance.get("target", self.metric))
+
+    @property
+    def behind(self) -> tuple[str, ...]:
+        """The rivals that were ahead of it when its search confirmed it; older cards do not say so."""
+        names = self.provenance.get("behind")
+        return tuple(map(str, names)) if isinstance(names, list) else ()
 
     @classmethod
     def of(cls, loss: SurrogateLoss | SearchedLoss, **about: Any) -> LossCard:

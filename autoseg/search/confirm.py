@@ -24,6 +24,7 @@ from autoseg.store.records import (
     Row,
     SearchResult,
     TrialRecord,
+    ahead_of,
     counted,
 )
 
@@ -131,7 +132,10 @@ def conclude(
     if won is None:
         text = "no candidate completed its confirmation; the best of the search is kept, unconfirmed"
         return SearchResult(run_dir, metric, best, tuple(rows), warnings=(text,))
-    found = Finding(won.name, won.theta or (), won.reward, won.scores, tuple(seeds), confirmed=True, iters=iters)
+    behind = tuple(row.name for row in ahead_of(won, rows))
+    found = Finding(
+        won.name, won.theta or (), won.reward, won.scores, tuple(seeds), confirmed=True, iters=iters, behind=behind
+    )
     comparisons = tuple(compare(won, row) for row in rows if row.kind == "rival")
     return SearchResult(run_dir, metric, found, tuple(rows), comparisons, tuple(warnings_about(won, rows, metric)))
 

@@ -44,7 +44,12 @@ class CardPublisher:
             num_classes=self.num_classes,
             confirmed=finding.confirmed,
             scores={stage: {"mean": means, "seeds": list(finding.seeds), **length}},
-            provenance={**self.provenance, "candidate": finding.name, "run": self.path.parent.name},
+            provenance={
+                **self.provenance,
+                "candidate": finding.name,
+                "run": self.path.parent.name,
+                **({"behind": list(finding.behind)} if finding.behind else {}),
+            },
         )
         with no_space(self.path):
             card.save(self.path)

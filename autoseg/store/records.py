@@ -121,6 +121,7 @@ class Finding:
         seeds: the seeds it was trained with.
         confirmed: whether these are the fresh seeds of the confirmation.
         iters: iterations of each training, if the confirmation's are longer than the search's; None otherwise.
+        behind: names of the rivals that are ahead of it, the best first; none without a confirmation.
     """
 
     name: str
@@ -130,6 +131,7 @@ class Finding:
     seeds: tuple[int, ...]
     confirmed: bool
     iters: int | None = None
+    behind: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -211,10 +213,19 @@ def table(result: SearchResult) -> list[str]:
     seeds, iters = len(result.rows[0].values), result.best.iters
     budget = f"Same budget of {iters} iterations" if iters else "Same budget"
     return [
-        f"{budget}, {counted(seeds, 'fresh seed')}, held-out images, percent (mean ± std; * the winner):",
+        f"{budget}, {counted(seeds, 'fresh seed')}, held-out images, percent (mean ± std; * the loss found):",
         head,
         *lines,
     ]
+
+
+def ahead_of(found: Row, rows: Iterable[Row]) -> list[Row]:
+    """Return the rivals whose mean is higher than that of the loss found, the best first.
+
+    Those that a floor cuts below it, or that failed more often, are not among them.
+    """
+    ahead = [row for row in rows if row.kind == "rival" and row.n >= found.n and row.mean > found.mean]
+    return sorted((row for row in ahead if row.reward > found.reward), key=lambda row: -row.mean)
 
 
 def _line(row: Row, width: int, columns: list[str], won: bool) -> str:
@@ -234,11 +245,15 @@ def sentence(result: SearchResult) -> str:
             " fresh ones, so part of it may be luck."
         )
     rivals = {row.name: row.mean for row in result.rows if row.kind == "rival" and row.n}
-    mean = next(row.mean for row in result.rows if row.name == best.name)
+    own = next(row for row in result.rows if row.name == best.name)
+    mean, behind = own.mean, [row.name for row in ahead_of(own, result.rows)]
     beside = ", ".join(f"{name} {percent(other)} ({100 * (mean - other):+.1f})" for name, other in rivals.items())
     against = f"; under the same budget: {beside}" if beside else ""
-    ahead = all(mean > other for other in rivals.values())
-    found = "Found a loss for" if ahead else "The best loss found is not ahead of every rival for"
+    if behind:
+        found = f"The best loss found is behind {', '.join(behind)} for"
+    else:
+        ahead = all(mean > other for other in rivals.values())
+        found = "Found a loss for" if ahead else "The best loss found is not ahead of every rival for"
     over = counted(len(best.seeds), "fresh seed") + (f" and {best.iters} iterations" if best.iters else "")
     return f"{found} {result.metric}: {percent(mean)} over {over}{against}.{_doubt(result)}"
 

@@ -65,7 +65,7 @@ def test_from_an_empty_folder_to_a_found_loss(tmp_path):
     assert any(line.startswith("ce ") for line in lines)
     assert "\x1b" not in done.stdout
 
-    _, _, command = lines[-1].partition("Next: autoseg ")
+    (command,) = (line.partition("autoseg ")[2] for line in lines if ": autoseg export " in line)
     exported = autoseg(tmp_path, *shlex.split(command))
     assert exported.returncode == 0, exported.stderr
     assert (tmp_path / "found_loss.py").is_file()

@@ -6,18 +6,30 @@ import shlex
 from pathlib import Path
 
 from autoseg.cli.configuration.named_code import resume_arguments
+from autoseg.cli.configuration.overrides import typed
 from autoseg.config import SearchConfig
 from autoseg.losses import LossCard
 from autoseg.mmconfigs import OF_A_REPORT
+from autoseg.store.records import Finding
 
 
-def next_step(run_dir: Path, config: SearchConfig) -> list[str]:
-    """Return lines that say where the loss is and what to type next."""
-    run = shlex.quote(str(run_dir))
+def next_step(run_dir: Path, config: SearchConfig, found: Finding) -> list[str]:
+    """Return lines that say where the loss is and what to type next; if a rival is ahead, to train with that."""
+    run, code = shlex.quote(str(run_dir)), resume_arguments(config)
     several = LossCard.load(run_dir / "loss.json").space["loss"] != "surrogate"  # no single file of Python has these
     form = "mmseg -o found_loss.py" if several else "python -o found_loss.py"
-    return [
+    export = f"autoseg export {run} --format {form}{resume_arguments(config, ())}"
+    lines = [
         f"The loss: {run_dir / 'loss.json'}   figures: {run_dir / 'figures'}",
         f"See it: autoseg report {run}{resume_arguments(config, OF_A_REPORT)}",
-        f"Next: autoseg export {run} --format {form}{resume_arguments(config, ())}",
+    ]
+    if not found.behind:
+        return [*lines, f"Next: {export}"]
+    best = f"identity/{config.metric}" if found.behind[0] == "identity" else found.behind[0]
+    longer = f"autoseg search {typed('resume', str(run_dir))} search.rounds={2 * config.search.rounds}{code}"
+    return [
+        *lines,
+        f"Export: {export}",
+        f"Next: search longer: {longer}",
+        f"or train with {found.behind[0]}, which is ahead: autoseg retrain {typed('loss', best)} data=… model=…",
     ]

@@ -58,7 +58,7 @@ def search(config: SearchConfig, workers: Standby) -> int:
     result = running.resumable("search", path, lambda: _search(config, parts, path, workers), resume_arguments(config))
     if result is None:
         return INTERRUPTED
-    for line in [*table(result), sentence(result), *finish.next_step(path, config)]:
+    for line in [*table(result), sentence(result), *finish.next_step(path, config, result.best)]:
         print(line)
     return 0
 

@@ -122,7 +122,8 @@ def title(card: LossCard) -> str:
     if "known" in card.provenance:
         state = f"known as {card.provenance['known']}"
     target, space, state = (_UNPRINTED.sub("_", str(text)) for text in (card.target, card.space["name"], state))
-    return f"Surrogate loss for {target}, space {space}, {state}."
+    behind = ", ".join(_UNPRINTED.sub("_", name) for name in card.behind)
+    return f"Surrogate loss for {target}, space {space}, {state}{f', but behind {behind}' if behind else ''}."
 
 
 def as_python(card: LossCard, module: str) -> str:

@@ -11,11 +11,14 @@ import pytest
 
 from autoseg.cli.jobs import finish
 from autoseg.config import SearchConfig
-from autoseg.evidence.export.formats import as_files
+from autoseg.evidence.export.formats import as_files, as_python, title
 from autoseg.losses import LossCard, searched_loss
 from autoseg.search.confirm import compare
+from autoseg.search.publish import CardPublisher
 from autoseg.store.records import Finding, Row, SearchResult, sentence, table
 from autoseg.surrogates import build_space
+
+FOUND = Finding("candidate 0.1", (0.5,), 0.4, {"miou": 0.4}, (1, 2), confirmed=True)
 
 
 def row(name: str, kind: str, values: tuple[float, ...]) -> Row:
@@ -46,7 +49,7 @@ def test_one_seed_is_one():
 
 def test_a_better_rival_is_not_hidden():
     text = sentence(result((0.5, 0.5, 0.5, 0.5, 0.5)))
-    assert text.startswith("The best loss found is not ahead of every rival") and "(-7.0)" in text
+    assert text.startswith("The best loss found is behind ce for miou: 43.0") and "(-7.0)" in text
 
 
 def test_an_unconfirmed_loss_is_called_so():
@@ -55,9 +58,9 @@ def test_an_unconfirmed_loss_is_called_so():
     assert table(lucky) == []
 
 
-def test_the_table_marks_the_winner_and_counts_failures():
+def test_the_table_marks_the_loss_found_and_counts_failures():
     head, columns, first, second = table(result((0.3, math.nan, 0.3, 0.3, 0.3)))
-    assert "5 fresh seeds" in head and columns.split() == ["loss", "miou", "biou"]
+    assert "5 fresh seeds" in head and "* the loss found" in head and columns.split() == ["loss", "miou", "biou"]
     assert "43.0 ± 1.0*" in first and "(1 failed)" in second
 
 
@@ -84,6 +87,22 @@ def test_the_next_command_is_one_that_its_loss_can_take(tmp_path: Path, space: s
     bound = build_space(space, metric="miou")
     card = LossCard.of(searched_loss(bound, bound.identity, 3), num_classes=3)
     card.save(tmp_path / "loss.json")
-    last = finish.next_step(tmp_path, SearchConfig())[-1]
+    last = finish.next_step(tmp_path, SearchConfig(), FOUND)[-1]
     assert f"--format {form} -o found_loss.py" in last
     assert as_files(card, form, tmp_path / "found_loss.py")
+
+
+@pytest.mark.parametrize(("rival", "loss"), [("ce", "ce"), ("identity", "identity/biou")])
+def test_a_rival_that_is_ahead_is_what_to_train_with(tmp_path: Path, rival: str, loss: str) -> None:
+    bound = build_space("default", metric="biou")
+    publish = CardPublisher(tmp_path / "loss.json", bound, 3)
+    publish(replace(FOUND, theta=tuple(bound.identity), behind=(rival, "dice")))
+    *_, export, longer, last = finish.next_step(tmp_path, SearchConfig(metric="biou"), replace(FOUND, behind=(rival,)))
+    assert export.startswith("Export: autoseg export") and longer.endswith("search.rounds=16")
+    assert last == f"or train with {rival}, which is ahead: autoseg retrain loss={loss} data=… model=…"
+    card = LossCard.load(tmp_path / "loss.json")
+    assert as_python(card, "found").splitlines()[0].endswith(f"confirmed with fresh seeds, but behind {rival}, dice.")
+    publish(replace(FOUND, theta=tuple(bound.identity)))
+    assert "behind" not in as_python(LossCard.load(tmp_path / "loss.json"), "found").splitlines()[0]
+    odd = replace(card, provenance={"behind": ['x"""\nimport os', 3]})  # a card may hold anything
+    assert '"""' not in title(odd) and "\n" not in title(odd) and title(replace(card, provenance={"behind": 3}))

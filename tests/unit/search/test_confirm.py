@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from scipy import stats
 
-from autoseg.search.confirm import compare, finalists, tabulate, warnings_about, winner
+from autoseg.search.confirm import compare, conclude, finalists, tabulate, warnings_about, winner
 from autoseg.store.paired import paired
-from autoseg.store.records import Finding, Row, SearchResult, TrialRecord, by_round, sentence
+from autoseg.store.records import Finding, Row, SearchResult, TrialRecord, ahead_of, by_round, sentence
 
 
 def row(name: str, *values: float, kind: str = "candidate", **scores: float) -> Row:
@@ -89,7 +90,22 @@ def test_a_winner_behind_one_rival_is_not_called_found() -> None:
     best = Finding("x", (0.5,), 0.6, {"biou": 0.6}, (1,), confirmed=True)
     assert sentence(SearchResult(Path("run"), "biou", best, tuple(rows[:2]))).startswith("Found a loss for biou")
     behind = sentence(SearchResult(Path("run"), "biou", best, tuple(rows)))
-    assert behind.startswith("The best loss found is not ahead of every rival for biou")
+    assert behind.startswith("The best loss found is behind dice for biou: 60.0")
+    tied = [rows[0], row("ce", 0.6, kind="rival")]
+    assert sentence(SearchResult(Path("run"), "biou", best, tuple(tied))).startswith("The best loss found is not ahead")
+
+
+def test_only_a_rival_that_could_take_its_place_is_ahead() -> None:
+    found = row("x", 0.6, 0.6)
+    cut = replace(row("cut", 0.9, 0.9, kind="rival"), reward=0.3)  # by the floor
+    others = [row("ce", 0.7, 0.7, kind="rival"), row("frail", 0.9, math.nan, kind="rival"), row("y", 0.8, 0.8)]
+    rows = [found, cut, *others, row("dice", 0.8, 0.8, kind="rival"), row("even", 0.6, 0.6, kind="rival")]
+    assert [ahead.name for ahead in ahead_of(found, rows)] == ["dice", "ce"]
+    first = Finding("x", (0.5,), 0.6, {}, (0,), confirmed=False)
+    assert conclude(Path("run"), "biou", first, [row for row in rows if row.name != "y"], (1, 2)).best.behind == (
+        "dice",
+        "ce",
+    )
 
 
 def test_a_better_rival_and_failed_trainings_are_named() -> None:
