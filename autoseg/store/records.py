@@ -259,10 +259,14 @@ def sentence(result: SearchResult) -> str:
 
 
 def _doubt(result: SearchResult) -> str:
-    """Name the rivals against which the difference may still be luck.
+    """Name the rivals against which the difference may still be luck, and the luck of the choice itself.
 
     Significance needs five seeds and an interval without 0.
     """
     unsure = [comparison.rival for comparison in result.comparisons if not comparison.significant]
     rule = "that takes five seeds and a clear lead"
-    return f" Not statistically certain against {', '.join(unsure)}: {rule}." if unsure else ""
+    doubt = f" Not statistically certain against {', '.join(unsure)}: {rule}." if unsure else ""
+    among = sum(row.kind == "candidate" and row.n > 0 for row in result.rows)
+    if among > 1:
+        doubt += f" Chosen as the best of {among} with these seeds, so a little optimistic: compare it with fresh ones."
+    return doubt

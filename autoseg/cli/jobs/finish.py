@@ -23,6 +23,8 @@ def next_step(run_dir: Path, config: SearchConfig, found: Finding) -> list[str]:
         f"The loss: {run_dir / 'loss.json'}   figures: {run_dir / 'figures'}",
         f"See it: autoseg report {run}{resume_arguments(config, OF_A_REPORT)}",
     ]
+    if found.confirmed:  # its seeds have chosen it
+        lines.append(f"Compare with fresh seeds: {_comparison(run_dir, config, found)}{code}")
     if not found.behind:
         return [*lines, f"Next: {export}"]
     best = f"identity/{config.metric}" if found.behind[0] == "identity" else found.behind[0]
@@ -33,3 +35,12 @@ def next_step(run_dir: Path, config: SearchConfig, found: Finding) -> list[str]:
         f"Next: search longer: {longer}",
         f"or train with {found.behind[0]}, which is ahead: autoseg retrain {typed('loss', best)} data=… model=…",
     ]
+
+
+def _comparison(run_dir: Path, config: SearchConfig, found: Finding) -> str:
+    """Return the command that compares the loss with the rivals under the budget of its confirmation."""
+    losses = [*dict.fromkeys(config.search.confirm.rivals), str(run_dir)]
+    losses = losses if len(losses) > 1 else ["ce", *losses]
+    reference = "" if "ce" in losses else f" {typed('reference', losses[0])}"
+    iters = f" proxy.iters={found.iters}" if found.iters else ""
+    return f"autoseg compare {typed('losses', losses)}{reference} {typed('like', str(run_dir))}{iters}"

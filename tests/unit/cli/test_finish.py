@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from autoseg.cli.configuration import compose, overrides, resume, stored
+from autoseg.cli.jobs import compare as compare_job
 from autoseg.cli.jobs import finish
-from autoseg.config import SearchConfig
+from autoseg.config import CompareConfig, SearchConfig
 from autoseg.evidence.export.formats import as_files, as_python, title
 from autoseg.losses import LossCard, searched_loss
 from autoseg.search.confirm import compare
 from autoseg.search.publish import CardPublisher
 from autoseg.store.records import Finding, Row, SearchResult, sentence, table
+from autoseg.store.run_folder import write_config
 from autoseg.surrogates import build_space
 
 FOUND = Finding("candidate 0.1", (0.5,), 0.4, {"miou": 0.4}, (1, 2), confirmed=True)
@@ -50,6 +54,17 @@ def test_one_seed_is_one():
 def test_a_better_rival_is_not_hidden():
     text = sentence(result((0.5, 0.5, 0.5, 0.5, 0.5)))
     assert text.startswith("The best loss found is behind ce for miou: 43.0") and "(-7.0)" in text
+
+
+def test_the_best_of_several_is_called_a_little_optimistic():
+    found = result((0.32, 0.34, 0.34, 0.35, 0.30))
+    other = row("candidate 0.2", "candidate", (0.4, 0.4, 0.41, 0.4, 0.4))
+    failed = replace(other, name="candidate 0.3", values=(math.nan,) * 5, n=0)
+    text = sentence(replace(found, rows=(*found.rows, other, failed)))
+    assert text == (
+        f"{sentence(found)} Chosen as the best of 2 with these seeds, so a little optimistic: compare it with fresh"
+        " ones."
+    )
 
 
 def test_an_unconfirmed_loss_is_called_so():
@@ -106,3 +121,23 @@ def test_a_rival_that_is_ahead_is_what_to_train_with(tmp_path: Path, rival: str,
     assert "behind" not in as_python(LossCard.load(tmp_path / "loss.json"), "found").splitlines()[0]
     odd = replace(card, provenance={"behind": ['x"""\nimport os', 3]})  # a card may hold anything
     assert '"""' not in title(odd) and "\n" not in title(odd) and title(replace(card, provenance={"behind": 3}))
+
+
+def test_the_command_for_fresh_seeds_is_one_that_compare_takes(tmp_path: Path) -> None:
+    bound = build_space("default", metric="miou")
+    run = tmp_path / "my run"
+    run.mkdir()
+    LossCard.of(searched_loss(bound, bound.identity, 3), num_classes=3).save(run / "loss.json")
+    config = SearchConfig()
+    write_config(run, stored.plain(config))
+    for rivals, reference, iters in (["identity", "ce"], "ce", None), (["dice"], "dice", 400), ([], "ce", None):
+        config.search.confirm.rivals = rivals
+        (line,) = (said for said in finish.next_step(run, config, replace(FOUND, iters=iters)) if "fresh seeds" in said)
+        command, *words = shlex.split(line.removeprefix("Compare with fresh seeds: autoseg "))
+        assert command == "compare"
+        given = compose.compose("compare", CompareConfig, words)
+        taken = resume.like(given, overrides.typed_keys(words))
+        seeds, among, first, _ = compare_job.resolve_names(taken)
+        assert (len(among), first) == (len(rivals or ["ce"]) + 1, reference) and not {*seeds} & {*FOUND.seeds}
+        assert taken.proxy.iters == (iters or config.proxy.iters) and taken.metrics == ["miou"]
+    assert not any("fresh seeds" in said for said in finish.next_step(run, config, replace(FOUND, confirmed=False)))
