@@ -2,8 +2,10 @@
 
 Candidates spread over a search's rewards, and its rivals, are trained again: under the same proxy with another seed,
 under cheaper proxies, and for longer. Two seeds of one proxy do not give the same ranking either (six very different
-losses once had a tau of .6), so a cheaper proxy is compared with that, not with 1. The candidates were picked by the
-search's own scores, so the row of its own seed may be favoured by luck; all other rows have other seeds.
+losses once had a tau of .6), so a cheaper proxy is compared with that, not with 1. It may be used if the tau it loses
+is surely small: that its tau is not below another noisy one says little, least of all of the best of several. The
+candidates were picked by the search's own scores, so the row of its own seed may be favoured by luck; all other rows
+have other seeds.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from statistics import fmean, median
 from typing import Any
 
 from autoseg.errors import InputError
-from autoseg.evidence.trust.agreement import LEAST, Agreement, agreement, tau_difference
+from autoseg.evidence.trust.agreement import LEAST, Agreement, Correlation, agreement, tau_difference
 from autoseg.execution import Executor
 from autoseg.proxy.candidate import CandidateTask, Train
 from autoseg.search.observer import Observer
@@ -26,6 +28,7 @@ from autoseg.store.run_folder import RunFolder
 
 STUDY = "trust"
 PROXY, AGAIN, FULL = "proxy", "proxy, another seed", "fuller training"
+MARGIN = 0.1  # most tau that a cheaper proxy may lose: of a hundred pairs of losses, it orders five more wrongly
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,10 @@ class Row:
     cost: float  # seconds of a training relative to the proxy's
     full: Agreement  # its agreement with the fuller training
     share: float  # its tau as a share of that between two seeds of the proxy
-    worse: bool  # whether its tau is surely below that of the proxy with another seed
+    # the tau it loses: that of the proxy with another seed, minus its own. The intervals of all cheaper proxies hold
+    # together; NaN for the proxy itself
+    lost: Correlation
+    regret: float  # the fuller training's score that is lost if this row's best loss is taken; NaN if there is none
 
 
 class Trust:
@@ -159,14 +165,18 @@ class Trust:
         """Return the rows of the proxy, then of the cheaper ones, the cheapest last."""
         unit, yard = self._seconds(self.of(AGAIN)), self.seed_to_seed.tau.value
         full, again = self.scores(self.of(FULL)), self.scores(self.of(AGAIN))
+        cheaper = sum(variant.name not in (PROXY, AGAIN, FULL) for variant in self.variants)
         rows = []
         for variant in self.variants:
             if variant.name != FULL:
                 scores = self.scores(variant)
                 found = agreement(scores, full)
-                worse = variant.name not in (PROXY, AGAIN) and tau_difference(again, scores, full).low > 0
+                lost = Correlation(math.nan, math.nan, math.nan)
+                if variant.name not in (PROXY, AGAIN):
+                    lost = tau_difference(again, scores, full, among=cheaper)
                 cost = 1.0 if variant.name == PROXY else self._seconds(variant) / unit
-                rows.append(Row(variant.name, cost, found, found.tau.value / yard if yard > 0 else math.nan, worse))
+                share = found.tau.value / yard if yard > 0 else math.nan
+                rows.append(Row(variant.name, cost, found, share, lost, _regret(scores, full)))
         return sorted(rows, key=lambda row: (row.name not in (PROXY, AGAIN), -row.cost))
 
     @property
@@ -179,13 +189,22 @@ class Trust:
         return median(times) if times else math.nan
 
 
+def _regret(scores: Sequence[float], full: Sequence[float]) -> float:
+    """Return how far the fuller score of the best loss by `scores` (of several that tie, their mean) is below the
+    best.
+    """
+    both = [(s, f) for s, f in zip(scores, full, strict=True) if not math.isnan(s + f)]
+    top = max((s for s, _ in both), default=math.nan)
+    return max(f for _, f in both) - fmean(f for s, f in both if s == top) if both else math.nan
+
+
 def verdict(rows: Sequence[Row]) -> str:
     """Say in two sentences whether the proxy ranks as the fuller training does, and which cheaper one may, or what to
     do.
 
     A ranking is sure if the interval of tau is above zero; for the proxy, this is checked with its second seed, by
-    which no search has chosen the candidates. A cheaper proxy may be used if it is sure and agrees with
-    the fuller training no less than the proxy does with the worse of its two seeds.
+    which no search has chosen the candidates. A cheaper proxy may be used if it is sure too, and if the interval of the
+    tau that it loses against that seed ends at `MARGIN` or below.
     """
     proxies = [row for row in rows if row.name in (PROXY, AGAIN)]
     fewest = min(row.full.n for row in rows)
@@ -205,21 +224,20 @@ def verdict(rows: Sequence[Row]) -> str:
 
 def _cheaper(rows: Sequence[Row], proxies: Sequence[Row]) -> str:
     """Say which cheaper proxy may replace one that is sure."""
-    needed = min(row.full.tau.value for row in proxies)
     cheaper = [row for row in rows if row not in proxies]
-    usable = [row for row in cheaper if row.full.tau.low > 0 and row.full.tau.value >= needed]
+    usable = [row for row in cheaper if row.full.tau.low > 0 and row.lost.high <= MARGIN]
     if usable:
         best = min(usable, key=lambda row: row.cost)
         return (
-            f"{best.name} may be used: at {best.cost:.2f} of the cost it agrees with the fuller training at tau "
-            f"{best.full.tau.value:.2f}. Name it in the next search."
+            f"{best.name} may be used: at {best.cost:.2f} of the cost its tau is {best.full.tau.value:.2f}, surely no "
+            f"more than {MARGIN} below the proxy's with another seed: it loses {best.lost}. Name it in the next search."
         )
     if not cheaper:
         return "No cheaper one was tried."
-    if all(row.worse for row in cheaper):
+    if all(row.lost.low > 0 for row in cheaper):
         return "None of the cheaper proxies may be used: each surely agrees less."
-    nearest = max(cheaper, key=lambda row: row.full.tau.value)
+    nearest = min(cheaper, key=lambda row: math.inf if math.isnan(row.lost.value) else row.lost.value)
     return (
-        "Whether a cheaper proxy may be used cannot be told: none agrees as well; the nearest is "
-        f"{nearest.name} with {nearest.full.tau.value:.2f}, not surely less."
+        f"Whether a cheaper proxy may be used cannot be told: none surely loses no more than {MARGIN} of tau; the "
+        f"nearest is {nearest.name}, which loses {nearest.lost}. Look at more candidates (candidates=N)."
     )

@@ -186,7 +186,7 @@ def test_the_known_ranking_is_found_and_a_usable_proxy_is_named(whole: tuple[Tru
     assert rows["half"].full.tau.value == pytest.approx(half) and half > 0.8
     yard = stats.kendalltau(found.scores(found.of(PROXY)), found.scores(found.of(AGAIN))).statistic
     assert rows["half"].share == pytest.approx(half / yard)
-    assert " half may be used: at 0.50 of the cost it agrees" in verdict(found.rows())
+    assert " half may be used: at 0.50 of the cost its tau is" in verdict(found.rows())
     again = Counting(task())
     assert trained(path, again).rows() == found.rows() and again.ran == 0
 
@@ -242,6 +242,7 @@ def judged(full: Sequence[float], **scores: Sequence[float]) -> list[Any]:
 
 TRUTH = list(range(12))
 NEAR = [1, 0, 2, 3, 5, 4, 6, 7, 8, 9, 11, 10]
+SOME, OTHER = [0, 1, 6, 5, 4, 3, 2, 7, 8, 9, 10, 11], [0, 1, 2, 3, 4, 5, 6, 11, 10, 9, 8, 7]
 FAR = [6, 1, 8, 0, 4, 11, 2, 9, 3, 7, 5, 10]
 
 
@@ -251,12 +252,17 @@ FAR = [6, 1, 8, 0, 4, 11, 2, 9, 3, 7, 5, 10]
         (judged(TRUTH, own=NEAR, again=NEAR, cheap=TRUTH, cheaper=NEAR), "cheaper may be used: at 0.25 of the cost"),
         (judged(TRUTH, own=NEAR, again=NEAR, cheap=TRUTH, cheaper=FAR), "cheap may be used: at 0.50 of the cost"),
         (judged(TRUTH, own=TRUTH, again=TRUTH, cheap=FAR, cheaper=TRUTH[::-1]), "None of the cheaper proxies may"),
-        (judged(TRUTH, own=TRUTH, again=TRUTH, cheap=[*NEAR[2:], 1, 0], cheaper=FAR), "None of the cheaper"),
-        (judged(TRUTH, own=NEAR, again=NEAR, cheap=[1, 0, 3, 2, *NEAR[4:]]), "the nearest is cheap with 0.88"),
+        (judged(TRUTH, own=TRUTH, again=TRUTH, cheap=[*NEAR[2:], 1, 0]), "None of the cheaper"),
+        (
+            judged(TRUTH, own=NEAR, again=NEAR, cheap=[1, 0, 3, 2, *NEAR[4:]]),
+            "the nearest is cheap, which loses 0.03 [",
+        ),
+        # no less with these losses, but perhaps with others
+        (judged(TRUTH, own=NEAR, again=SOME, cheap=OTHER), "the nearest is cheap, which loses 0.00 [-"),
         (judged(TRUTH, own=FAR, again=FAR, cheap=TRUTH), "does not surely rank losses as the fuller training"),
         (judged(TRUTH, own=TRUTH, again=FAR, cheap=FAR), "does not surely rank losses as the fuller training"),
         (judged(TRUTH, own=FAR, again=TRUTH, cheap=FAR), "None of the cheaper proxies may"),  # no less, but not surely
-        (judged(TRUTH, own=TRUTH, again=NEAR, cheap=NEAR), "cheap may be used"),  # as good as the worse of two seeds
+        (judged(TRUTH, own=TRUTH, again=NEAR, cheap=NEAR), "cheap may be used"),  # it loses nothing
         (judged(TRUTH[:8], own=TRUTH[:8], again=TRUTH[:8], cheap=TRUTH[:8]), "cheap may be used"),
         (judged(TRUTH, own=NEAR, again=NEAR), "tau 0.91 and 0.91 with two seeds. No cheaper one was tried."),
         (judged(TRUTH[:5], own=TRUTH[:5], again=TRUTH[:5], cheap=TRUTH[:5]), "takes 8 losses or more, here 5"),
@@ -264,6 +270,21 @@ FAR = [6, 1, 8, 0, 4, 11, 2, 9, 3, 7, 5, 10]
 )
 def test_verdicts(rows: list[Any], words: str) -> None:
     assert words in verdict(rows)
+
+
+def test_the_intervals_of_several_cheaper_proxies_hold_together() -> None:
+    alone = judged(TRUTH, own=NEAR, again=NEAR, cheap=FAR)[2]
+    _, _, first, second = judged(TRUTH, own=NEAR, again=NEAR, cheap=FAR, cheaper=FAR)
+    assert first.lost == second.lost and first.lost.value == alone.lost.value
+    assert first.lost.low < alone.lost.low and first.lost.high > alone.lost.high
+    assert math.isnan(judged(TRUTH, own=NEAR, again=NEAR)[0].lost.value)
+
+
+def test_the_regret_is_what_the_picked_loss_lacks() -> None:
+    own, again, cheap = judged([0.1, 0.4, 0.3, math.nan], own=[1, 3, 2, 4], again=[2, 1, 3, 0], cheap=[3, 3, 1, 9])
+    assert own.regret == 0 and again.regret == pytest.approx(0.1)
+    assert cheap.regret == pytest.approx(0.4 - 0.25)  # two are best: either could be picked
+    assert all(math.isnan(row.regret) for row in judged([math.nan], own=[1], again=[1]))
 
 
 @pytest.mark.slow
@@ -277,6 +298,8 @@ def test_what_it_leaves(whole: tuple[Trust, Path], tmp_path: Path) -> None:
     agreements = list(csv.DictReader((tmp_path / "run" / "agreement.csv").open()))
     assert [row["training"] for row in agreements] == [PROXY, AGAIN, "half", "tenth", PROXY]
     assert float(agreements[2]["tau"]) == pytest.approx(found.rows()[2].full.tau.value)
+    assert float(agreements[2]["tau lost"]) == pytest.approx(found.rows()[2].lost.value)
+    assert float(agreements[3]["score lost"]) == pytest.approx(found.rows()[3].regret)
     text = (tmp_path / "run" / "trust.md").read_text()
     assert "half may be used" in text and "Two seeds of the proxy agree at tau" in text
     assert (tmp_path / "run" / "figures" / "trust.png").read_bytes().startswith(b"\x89PNG")
