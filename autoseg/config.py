@@ -229,7 +229,9 @@ class CompareConfig(Scored):
     seeds: Any = 5  # how many, or a list such as [3,4,5]
     reference: str = "ce"  # the loss whose difference to all others is shown
     interval: str = choice("t", "bootstrap")  # interval of differences: over seeds; over seeds and images
-    split: str = choice("auto", "val", "test")  # images that are scored; auto: test if there is one
+    # images that are scored; auto: val, or what a comparison that goes on began with. The test images are for the end:
+    # who compares on them again and again chooses by them
+    split: str = choice("auto", "val", "test")
     like: str | None = None  # a run whose budget is taken: data, model, proxy, space, options of the metrics
     force: bool = False  # add trainings of another model or proxy to a comparison; its table says so
     run_dir: str | None = None  # a new folder, or one of the same budget to add to; default: runs/compare-<data>-...

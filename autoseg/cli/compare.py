@@ -24,7 +24,7 @@ usage: autoseg compare losses=[LOSS,LOSS,...] [KEY=VALUE ...] [--cfg]
                        run folder), published ones (asl2021/miou), identity curves (identity)
   metrics=[miou,biou]  what is shown (autoseg metrics); all are scored
   seeds=5              how many, or a list; below 5 no difference is marked
-  interval=t           over seeds; bootstrap: over seeds and images     split=auto: val, test
+  interval=t           over seeds; bootstrap: over seeds and images     split=val: or test
   reference=ce         what all others are compared with, beside the best hand-made loss
   like=RUN             the budget of that run: its data, model, proxy; or each of them:
   data=NAME  model=NAME  proxy=NAME  proxy.iters=250  workers=auto  device=auto

@@ -12,7 +12,7 @@ from autoseg.cli.configuration.overrides import typed
 from autoseg.config import CompareConfig, SearchConfig
 from autoseg.errors import InputError
 from autoseg.evidence.comparison.contenders import CARDS
-from autoseg.store.run_files import kind_of
+from autoseg.store.run_files import kind_of, read_fingerprint
 
 OMITTED = ("run_dir", "resume", "workers", "device")  # a repetition is a new run, on any machine
 SCHEMAS: dict[str, type] = {"search": SearchConfig, "compare": CompareConfig}
@@ -36,6 +36,8 @@ def command_for(config: Mapping[str, Any], run: Path) -> str:
         wanted = stored.leaves(stored.plain(stored.load(SCHEMAS[kind], dict(config))))
         if "losses" in wanted:
             wanted["losses"] = [text.replace(f"{CARDS}/", f"{run / CARDS}/") for text in wanted["losses"]]
+        if wanted.get("split") == "auto" and (run / "fingerprint.json").is_file():  # auto has meant another split
+            wanted["split"] = str(read_fingerprint(run).get("split", "auto"))
         return f"autoseg {kind} {' '.join(_overrides(kind, wanted))}".strip()
     except InputError as error:
         return f"not known: config.yaml is of another version ({error.field})"

@@ -49,6 +49,7 @@ from autoseg.proxy.predictions import KeepPredictions
 from autoseg.proxy.shared import SHARED
 from autoseg.proxy.task import ProxyTask
 from autoseg.store.records import TrialRecord, counted
+from autoseg.store.run_files import read_fingerprint
 from autoseg.store.run_folder import RunFolder, new_run_path
 from autoseg.store.user_code import formulas, network_of
 from autoseg.surrogates import build_space, try_own
@@ -157,7 +158,7 @@ def build(config: CompareConfig) -> Parts:
     for loss in among:
         if not loss.cards:  # a surrogate takes labels of every kind
             check_loss(recipe.build(loss.kept), config.proxy.labels, "losses")
-    return Parts(data, _split(config.split, data), seeds, recipe, among, reference, path)
+    return Parts(data, _split(config.split, data, path), seeds, recipe, among, reference, path)
 
 
 def task(config: CompareConfig, parts: Parts, texts: Mapping[str, str]) -> ComparisonTask:
@@ -195,10 +196,12 @@ def about(config: CompareConfig, parts: Parts, records: list[TrialRecord]) -> Ab
     return About(config.data.name, parts.split, images, budget, sources(parts.among), mixed, made)
 
 
-def _split(wanted: str, data: SegData) -> str:
+def _split(wanted: str, data: SegData, path: Path) -> str:
+    """Return the split that is scored; a comparison at `path`, which may be older than this default, keeps its own."""
     there = [split for split in data.splits if split != "train"]
     if wanted == "auto":
-        return "test" if "test" in there else "val"
+        old = (path / "config.yaml").is_file()
+        wanted = str(read_fingerprint(path).get("split", "val")) if old else "val"
     if wanted not in there:
         raise unknown_name("split", wanted, ["auto", *there])
     return wanted

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from autoseg.cli.configuration import compose, stored
+from autoseg.cli.configuration.repeat import command_for
 from autoseg.cli.configuration.resume import resumed
+from autoseg.cli.jobs import compare
 from autoseg.config import CompareConfig, RetrainConfig, SearchConfig, TrustConfig
 from autoseg.errors import InputError
-from autoseg.store.run_folder import RunFolder
+from autoseg.store.run_folder import RunFolder, write_config
 
 
 @pytest.mark.parametrize(
@@ -62,3 +66,18 @@ def test_a_resumed_run_stays_in_its_folder(tmp_path: Path) -> None:
         resumed(given, ["resume", "run_dir"])
     given.run_dir = f"{tmp_path}/run"
     assert resumed(given, ["resume", "run_dir"]).run_dir == given.run_dir
+
+
+def test_a_comparison_is_on_validation_images_unless_it_began_on_others(tmp_path: Path) -> None:
+    data = SimpleNamespace(splits=("train", "val", "test"))
+    assert [compare._split(wanted, data, tmp_path) for wanted in ("auto", "val", "test")] == ["val", "val", "test"]
+    with pytest.raises(InputError, match="split: expected one of auto, val"):
+        compare._split("test", SimpleNamespace(splits=("train", "val")), tmp_path)
+    config = stored.plain(CompareConfig(losses=["ce", "jml"]))
+    for began in ("test", "val"):  # auto was the test images where there are some
+        run = tmp_path / began
+        run.mkdir()
+        write_config(run, config)
+        (run / "fingerprint.json").write_text(json.dumps({"split": began}))
+        assert compare._split("auto", data, run) == began
+        assert f"split={began}" in command_for(config, run).split()
