@@ -86,3 +86,27 @@ def paired(ours: Sequence[float], theirs: Sequence[float]) -> Paired:
         reach = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * stdev(known) / math.sqrt(n)
     significant = n >= LEAST_SEEDS and abs(mean) > reach and not constant(known)
     return Paired(differences, n, mean, mean - reach, mean + reach, significant)
+
+
+def p_value(differences: Sequence[float]) -> float:
+    """Return the two-sided p value of the paired t test; NaN for fewer than two differences, or if all are the same."""
+    from scipy.special import stdtr  # here, as in `paired`
+
+    known = [difference for difference in differences if not math.isnan(difference)]
+    if len(known) < 2 or constant(known):
+        return math.nan
+    t = fmean(known) / (stdev(known) / math.sqrt(len(known)))
+    return 2 * float(stdtr(len(known) - 1, -abs(t)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjust p values for their number by Holm's step-down method: below 0.05, with 95 % certainty none is by luck.
+
+    NaN stays NaN and does not count.
+    """
+    known = sorted((p, place) for place, p in enumerate(p_values) if not math.isnan(p))
+    adjusted, least = [math.nan] * len(p_values), 0.0
+    for rank, (p, place) in enumerate(known):
+        least = max(least, min(1.0, (len(known) - rank) * p))
+        adjusted[place] = least
+    return adjusted

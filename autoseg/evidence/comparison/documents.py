@@ -13,7 +13,9 @@ from autoseg.evidence.comparison.tables import (
     DOWN,
     UP,
     cells,
+    corrected,
     differences,
+    lead,
     legend,
     literal,
     markdown_rows,
@@ -76,6 +78,8 @@ def markdown(matrix: Matrix, about: About) -> str:
         literal(" ".join(legend(matrix))),
         *(f"`{name}` is {literal(source)}." for name, source in about.sources.items()),
         f"Versions: {literal(about.versions)}.",
+        "## Best",
+        "\n".join(f"- {literal(lead(matrix, metric))}" for metric in matrix.metrics),
         "## Differences",
         f"Percentage points, mean of the paired differences with its {matrix.interval}.",
         *(part for metric in matrix.metrics for part in _difference_part(matrix, metric)),
@@ -94,7 +98,9 @@ def _difference_part(matrix: Matrix, metric: str) -> list[str]:
     for name in matrix.names:
         found = {other: matrix.difference(name, other, metric) for _, other in matrix.opponents(name, metric)}
         rows.append([name, *(points(found[other]) if other in found else "" for other in heads)])
-    return [f"### {literal(metric)}", markdown_rows(["loss", *heads.values()], rows)]
+    note = corrected(matrix, metric, list(heads))
+    table = markdown_rows(["loss", *heads.values()], rows)
+    return [f"### {literal(metric)}", table, *([literal(note)] if note else [])]
 
 
 def _class_part(matrix: Matrix, metric: str) -> list[str]:

@@ -10,7 +10,7 @@ from autoseg.errors import unknown_name
 from autoseg.evidence.comparison.bootstrap import Bootstrap
 from autoseg.evidence.comparison.contenders import Contender
 from autoseg.metrics import higher_is_better, parse, score_of
-from autoseg.store.paired import Paired, Summary, paired, summary
+from autoseg.store.paired import Paired, Summary, holm, p_value, paired, summary
 from autoseg.store.records import COMPLETE, RUNNING, TrialRecord
 
 REFERENCE, HAND_MADE = "reference", "best hand-made"  # the roles of losses that others are compared with
@@ -124,10 +124,29 @@ class Matrix:
         key = (name, other, metric)
         if key not in self._differences:
             found = paired(self.cell(name, metric).values, self.cell(other, metric).values)
-            if self._bootstrap is not None and metric not in self.without_images:
+            if self._bootstrap is not None and self._over_images(metric):
                 found = self._bootstrap.widen(found, name, other, self.seeds, metric)
             self._differences[key] = found
         return self._differences[key]
+
+    def _over_images(self, metric: str) -> bool:
+        """Return whether the intervals of a metric are over seeds and images."""
+        return self._bootstrap is not None and metric not in self.without_images
+
+    def p_values(self, other: str, metric: str) -> dict[str, float]:
+        """Return the p value of the paired t test of every other loss against `other`; NaN where there is none.
+
+        The bootstrap has its own spread, to which that test does not belong: all are NaN.
+        """
+        names = [name for name in self.names if name != other]
+        if self._over_images(metric):
+            return dict.fromkeys(names, math.nan)
+        return {name: p_value(self.difference(name, other, metric).differences) for name in names}
+
+    def holm(self, other: str, metric: str) -> dict[str, float]:
+        """Return the `p_values` adjusted for their number, which is that of the losses compared with `other`."""
+        found = self.p_values(other, metric)
+        return dict(zip(found, holm(list(found.values())), strict=True))
 
     @property
     def interval(self) -> str:

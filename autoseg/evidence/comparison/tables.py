@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from autoseg.evidence.comparison.matrix import HAND_MADE, REFERENCE, Matrix
 from autoseg.metrics import higher_is_better, score_of
-from autoseg.store.paired import LEAST_SEEDS, Paired, Summary
+from autoseg.store.paired import CONFIDENCE, LEAST_SEEDS, Paired, Summary
 from autoseg.store.records import percent
 
 UP, DOWN, DAGGER, DOUBLE_DAGGER = "↑", "↓", "†", "‡"
@@ -51,14 +51,22 @@ def cells(matrix: Matrix) -> str:
 
 
 def differences(matrix: Matrix) -> str:
-    """Return CSV with a line per loss, metric and opponent: mean difference, interval, whether it is marked."""
-    lines: list[list[object]] = [["metric", "loss", "against", "role", "seeds", "mean", "low", "high", "marked"]]
+    """Return CSV with a line per loss, metric and opponent: mean difference, interval, whether it is marked.
+
+    Then the p value of the paired t test, and the same adjusted by Holm for all losses with that opponent and metric;
+    both are empty for a bootstrap's interval.
+    """
+    head: list[object] = ["metric", "loss", "against", "role", "seeds", "mean", "low", "high", "marked", "p", "p holm"]
+    lines: list[list[object]] = [head]
     for metric in matrix.metrics:
+        opponents = {other for name in matrix.names for _, other in matrix.opponents(name, metric)}
+        tests = {other: (matrix.p_values(other, metric), matrix.holm(other, metric)) for other in opponents}
         for name in matrix.names:
             for role, other in matrix.opponents(name, metric):
                 d = matrix.difference(name, other, metric)
+                p = [number(found[name]) for found in tests[other]]
                 lines.append(
-                    [metric, name, other, role, d.n, *map(number, (d.mean, d.low, d.high)), int(d.significant)]
+                    [metric, name, other, role, d.n, *map(number, (d.mean, d.low, d.high)), int(d.significant), *p]
                 )
     return csv_text(lines)
 
@@ -153,6 +161,62 @@ def _sentence(matrix: Matrix, metric: str) -> str:
     against = [_against(matrix, best, other, role, metric) for other, role in found.items()]
     who = f"{', '.join(leaders)} tie" if tied else f"{best} is best"
     return "; ".join([f"{metric}: {who} with {spread(matrix.cell(best, metric))}", *against]) + "."
+
+
+def corrected(matrix: Matrix, metric: str, opponents: Sequence[str]) -> str:
+    """Say which differences to each opponent stay certain if Holm's correction is applied; empty below five seeds."""
+    if len(matrix.seeds) < LEAST_SEEDS:
+        return ""
+    texts = []
+    for other in opponents:
+        sure = [f"{name} (p {p:.2g})" for name, p in _sure(matrix, other, metric).items()]
+        texts.append(f"to {other} {', '.join(sure) or 'none'}")
+    note = "Not corrected for the number of losses"
+    if all(math.isnan(p) for other in opponents for p in matrix.p_values(other, metric).values()):
+        return f"{note}."
+    return f"{note}; with Holm's correction these stay certain: {'; '.join(texts)}."
+
+
+def _sure(matrix: Matrix, other: str, metric: str) -> dict[str, float]:
+    """Return the losses whose difference to another is certain also with Holm's correction, with the adjusted p."""
+    return {
+        name: p
+        for name, p in matrix.holm(other, metric).items()
+        if p <= 1 - CONFIDENCE and matrix.difference(name, other, metric).significant
+    }
+
+
+def lead(matrix: Matrix, metric: str) -> str:
+    """Return a sentence on the best loss of a metric: which of all others it is certainly ahead of."""
+    leaders = matrix.leaders(metric)
+    if not leaders:
+        return f"{metric}: no training has a score."
+    best = leaders[0]
+    others = [name for name in matrix.names if name not in leaders and matrix.difference(best, name, metric).n]
+    who = f"{metric}: {', '.join(leaders)}{' tie' if len(leaders) > 1 else ''}"
+    if len(matrix.seeds) < LEAST_SEEDS:
+        return f"{who}; ahead of which takes {LEAST_SEEDS} seeds or more to say."
+    if not others:
+        return f"{who}."
+    unsure = [name for name in others if not _ahead(matrix, best, name, metric)]
+    text = f"{who}, certainly ahead of {_all_but(unsure, others)}"
+    if not all(math.isnan(p) for p in matrix.p_values(best, metric).values()):
+        stays = _sure(matrix, best, metric)
+        still = [name for name in others if name in unsure or name not in stays]
+        text += "" if still == unsure else f"; with Holm's correction of {_all_but(still, others)}"
+    return f"{text}."
+
+
+def _ahead(matrix: Matrix, name: str, other: str, metric: str) -> bool:
+    """Return whether a loss is certainly better; one that failed less often leads even one with a better mean."""
+    difference = matrix.difference(name, other, metric)
+    return difference.significant and (difference.mean > 0) == higher_is_better(metric)
+
+
+def _all_but(unsure: Sequence[str], others: Sequence[str]) -> str:
+    if len(unsure) == len(others):
+        return "none"
+    return f"all but {', '.join(unsure)}" if unsure else "all others"
 
 
 def _against(matrix: Matrix, best: str, other: str, role: str, metric: str) -> str:

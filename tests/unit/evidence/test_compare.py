@@ -437,6 +437,9 @@ def test_the_files_hold_every_cell_and_mark_only_what_is_sure(tmp_path: Path) ->
     lovasz = next(row for row in lines if row["loss"] == "lovasz" and row["metric"] == "miou")
     assert float(lovasz["mean"]) == pytest.approx(matrix.difference("lovasz", "ce", "miou").mean)
     assert lovasz["marked"] == "1" and float(lovasz["low"]) > 0
+    assert float(lovasz["p"]) == pytest.approx(matrix.p_values("ce", "miou")["lovasz"])
+    assert float(lovasz["p holm"]) == pytest.approx(matrix.holm("ce", "miou")["lovasz"])
+    assert "## Best" in text and "with Holm's correction these stay certain: to ce lovasz (p " in text
     (first, _) = sentences(matrix)
     assert first.startswith("miou: lovasz is best with 50") and "to ce" in first
 
@@ -448,7 +451,8 @@ def test_below_five_seeds_nothing_is_marked() -> None:
     everything = markdown(matrix, About("toy", "val", 7, "b")) + latex(matrix, About("toy", "val", 7, "b"))
     assert not set("↑↓†‡") & set(everything + " ".join(aligned(*rows_of(matrix))))
     assert "Nothing is marked" in everything and "too few seeds" in sentences(matrix)[0]
-    assert all(line.endswith("0") for line in differences(matrix).splitlines()[1:])
+    assert {row["marked"] for row in csv.DictReader(differences(matrix).splitlines())} == {"0"}
+    assert "- miou: lovasz; ahead of which takes 5 seeds or more to say." in everything and "Holm" not in everything
 
 
 def test_latex_escapes_what_names_may_hold() -> None:

@@ -12,9 +12,19 @@ from scipy import stats
 
 from autoseg.evidence.comparison.contenders import Contender
 from autoseg.evidence.comparison.matrix import Matrix
-from autoseg.evidence.comparison.tables import aligned, legend, marks, points, rows_of, sentences
+from autoseg.evidence.comparison.tables import (
+    aligned,
+    corrected,
+    differences,
+    lead,
+    legend,
+    marks,
+    points,
+    rows_of,
+    sentences,
+)
 from autoseg.metrics import score_of
-from autoseg.store.paired import paired, summary
+from autoseg.store.paired import Paired, holm, p_value, paired, summary
 from autoseg.store.records import TrialRecord, percent
 
 SHARES = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=12)
@@ -141,3 +151,78 @@ def test_a_tie_is_called_one() -> None:
     assert [line.count("*") for line in aligned(*rows_of(tied, "{}*"))] == [0, 1, 1, 0]
     assert sentences(matrix(ce=[0.2], jml=[0.2])) == ["miou: ce, jml tie with 20.0."]
     assert sentences(matrix(ce=[math.nan])) == ["miou: no training has a score."]
+
+
+@given(SHARES)
+def test_the_p_value_is_scipys(pairs: list[tuple[float, float]]) -> None:
+    ours, theirs = (np.array(side) for side in zip(*pairs, strict=True))
+    if np.ptp(ours - theirs) < 1e-6:
+        return
+    assert p_value(list(ours - theirs)) == pytest.approx(stats.ttest_rel(ours, theirs).pvalue, rel=1e-6, abs=1e-12)
+
+
+def test_holms_adjustment_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    found = holm([0.02, math.nan, 0.03])
+    assert (found[0], found[2]) == pytest.approx((0.04, 0.04)) and math.isnan(found[1])
+    assert holm([0.9, 0.8]) == [1, 1] and holm([]) == []
+    assert math.isnan(p_value([0.1])) and math.isnan(p_value([0.1] * 5)) and math.isnan(p_value([math.nan, 0.1]))
+
+
+def test_with_many_losses_fewer_differences_stay_certain() -> None:
+    random = np.random.default_rng(3)
+    base = random.normal(0.4, 0.01, 5)
+    near = {f"l{i}": list(base + random.normal(0, 0.01, 5)) for i in range(6)}
+    lift = base + np.array([0.006, 0.012, 0.019, 0.004, 0.021])  # p 0.02, of seven
+    found = matrix(ce=list(base), weak=list(lift), strong=list(lift + 0.2), **near)
+    p = {name: stats.ttest_rel(found.cell(name, "miou").values, base).pvalue for name in found.names[1:]}
+    assert found.p_values("ce", "miou") == pytest.approx(p)
+    ranked = sorted(p, key=lambda name: p[name])
+    steps = np.maximum.accumulate([min(1, (len(p) - i) * p[name]) for i, name in enumerate(ranked)])
+    assert found.holm("ce", "miou") == pytest.approx(dict(zip(ranked, steps, strict=True)))
+    assert "↑" in marks(found, "weak", "miou") and found.holm("ce", "miou")["weak"] > 0.05
+    note = corrected(found, "miou", ["ce"])
+    assert note.startswith("Not corrected for the number of losses; with Holm's correction these stay certain: to ce ")
+    assert "strong (p " in note and "weak" not in note
+
+
+def test_the_best_is_held_against_every_other_loss() -> None:
+    wave = [0.0, 0.01, -0.01, 0.005, -0.005]
+    near = [0.60, 0.59, 0.61, 0.60, 0.58]
+    losses = {"best": [0.605 - n for n in wave], "near": near, "far": [0.4 + n for n in wave], "low": [0.1] * 5}
+    assert lead(matrix(**losses), "miou") == "miou: best, certainly ahead of all but near."
+    assert lead(matrix(best=losses["best"], low=losses["low"]), "miou") == "miou: best, certainly ahead of all others."
+    assert lead(matrix(best=losses["best"], near=near), "miou") == "miou: best, certainly ahead of none."
+    weak = [b - d for b, d in zip(losses["best"], (0.006, 0.012, 0.019, 0.004, 0.021), strict=True)]
+    more = matrix(**{**losses, "weak": weak, "nearer": near[::-1]})
+    assert lead(more, "miou").endswith("all but near, nearer; with Holm's correction of all but near, weak, nearer.")
+    tied = matrix(a=losses["best"], b=losses["best"], low=losses["low"])
+    assert lead(tied, "miou") == "miou: a, b tie, certainly ahead of all others."
+    frail = [*(v + 0.1 + n / 9 for v, n in zip(losses["best"], near, strict=True)), math.nan]
+    steady = matrix(best=[*losses["best"], 0.6], frail=frail, low=[*losses["low"], 0.1])
+    assert lead(steady, "miou") == "miou: best, certainly ahead of all but frail."  # it failed once, and is better
+    assert lead(matrix(ce=[0.4] * 4, jml=[0.3] * 4), "miou") == "miou: ce; ahead of which takes 5 seeds or more to say."
+    assert lead(matrix(ce=[math.nan]), "miou") == "miou: no training has a score."
+
+
+def test_the_bootstrap_keeps_its_own_way_and_errors_lead_downwards() -> None:
+    class Wider:
+        def missing(self, metric: str, trainings: object) -> str:
+            return ""
+
+        def widen(self, point: Paired, *where: object) -> Paired:
+            return point
+
+    wave = [0.0, 0.01, -0.01, 0.005, -0.005]
+    records = [
+        TrialRecord(-1, 0, "x", name, None, seed, "complete", {"ece": level + n * level})
+        for name, level in (("ce", 0.1), ("jml", 0.3))
+        for seed, n in enumerate(wave)
+    ]
+    among = [Contender(n, n, n, False) for n in ("ce", "jml")]
+    own, over = (Matrix(among, ["ece"], range(5), "ce", records, [], b) for b in (None, Wider()))  # type: ignore[arg-type]
+    for found in (own, over):
+        assert lead(found, "ece") == "ece: ce, certainly ahead of all others."
+    assert own.p_values("ce", "ece")["jml"] < 1e-5 and math.isnan(over.holm("ce", "ece")["jml"])
+    assert corrected(over, "ece", ["ce"]) == "Not corrected for the number of losses."
+    assert differences(over).splitlines()[1].endswith(",1,,")
