@@ -22,7 +22,8 @@ usage: autoseg retrain [loss=LOSS] [data=NAME] [model=NAME] [KEY=VALUE ...] [--c
   config=FILE          a whole mmsegmentation config instead; only its loss and metrics change
   experiment=voc_r101_miou   the paper's recipes: voc_r101, cityscapes_r101, each _METRIC
   train.iters=20000  train.batch_size=16 (all GPUs)  train.crop=[512,512]  train.lr=0.01
-  train.amp=auto  train.ema=0.0002  tracker=wandb  metrics=[miou,biou]  seed=0  run_dir=DIR
+  train.amp=auto  train.ema=0.0002  tracker=wandb  seed=0  run_dir=DIR
+  metrics=[miou,biou]  default: the paper's, and what the loss was searched for
   imports=[FILE.py]    metrics and losses of your own
   overrides.KEY=VALUE  anything else of the mmengine config
   --cfg                print every key with its value, and stop
@@ -53,7 +54,7 @@ def run(command: str, argv: list[str]) -> int:
         return print_configs(command, config)
     from autoseg.cli.jobs.retrain import retrain  # torch: only once the arguments are right
 
-    return retrain(config)
+    return retrain(config, chosen="metrics" in typed or config.resume is not None)
 
 
 def expand(overrides: list[str]) -> list[str]:

@@ -18,12 +18,19 @@ from autoseg.cli.configuration.overrides import typed
 from autoseg.cli.faults import INTERRUPTED
 from autoseg.config import RetrainConfig
 from autoseg.errors import InputError
-from autoseg.evidence.comparison.contenders import Contender, built_from, contender, keep_cards, warnings_about
+from autoseg.evidence.comparison.contenders import (
+    Contender,
+    built_from,
+    contender,
+    keep_cards,
+    not_among,
+    warnings_about,
+)
 from autoseg.files import write_atomic
 from autoseg.imports import import_modules
 from autoseg.losses import build_loss
 from autoseg.losses.ranks import rank_local
-from autoseg.metrics import MetricOptions, parse
+from autoseg.metrics import MetricOptions, is_known, parse
 from autoseg.retrain import launch
 from autoseg.store.records import percent
 from autoseg.store.run_files import kind_of, read_config, read_json
@@ -58,14 +65,18 @@ def resolve_names(config: RetrainConfig) -> Contender:
     return contender(config.loss, (config.metrics or ["miou"])[0], Path(config.resume) if config.resume else None)
 
 
-def retrain(config: RetrainConfig) -> int:
-    """Run one training and print its scores; return the exit status."""
+def retrain(config: RetrainConfig, chosen: bool = True) -> int:
+    """Run one training and print its scores; return the exit status.
+
+    Unless the user has `chosen` the metrics, those for which the loss was searched are scored too.
+    """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped cluster job ends as Ctrl-C does
     device = launch.choose_device(config.device)
     started_by = launch.launcher()
     launch.join(started_by, device)
     with warnings.catch_warnings():  # about parts of theirs that are not used here
         warnings.filterwarnings("ignore", category=UserWarning, module=r"mm(cv|engine|seg)\b")
+        config = config if chosen else with_targets(config)
         job = build(config, started_by, device)
         try:
             status = _train(config, job)
@@ -74,6 +85,12 @@ def retrain(config: RetrainConfig) -> int:
                 job.lock.release()
     launch.leave()  # not after an error: the other ranks may be waiting
     return status
+
+
+def with_targets(config: RetrainConfig) -> RetrainConfig:
+    """Return the configuration with the metrics added for which its loss was searched; errors as in `resolve_names`."""
+    more = [target for target in not_among(resolve_names(config), config.metrics) if is_known(target)]
+    return dataclasses.replace(config, metrics=[*config.metrics, *more])
 
 
 def build(config: RetrainConfig, started_by: str, device: str) -> Job:

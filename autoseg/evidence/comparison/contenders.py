@@ -174,11 +174,10 @@ def warnings_about(
 ) -> list[str]:
     """Return warnings about found losses that limit what a comparison shows."""
     texts = []
-    compared = {term for metric in metrics for _, term in parse_metric(metric)}
     for contender in among:
-        for target in _targets(contender):
-            if not (is_known(target) and compared & {term for _, term in parse_metric(target)}):
-                texts.append(f"{contender.name} was searched for {target}, which is not among metrics")
+        for target in not_among(contender, metrics):
+            more = f": metrics=[{','.join([*metrics, target])}]" if is_known(target) else ""
+            texts.append(f"{contender.name} was searched for {target}, which is not among metrics{more}")
         for card in contender.cards.values():
             if card.num_classes not in (None, num_classes):
                 texts.append(f"{contender.name} was searched on {card.num_classes} classes, the data has {num_classes}")
@@ -187,6 +186,15 @@ def warnings_about(
             if used := sorted(_seeds_of(card) & set(seeds)):
                 texts.append(f"{contender.name} was chosen with seed {used[0]}, which is not fresh: take other seeds")
     return texts
+
+
+def not_among(contender: Contender, metrics: Sequence[str]) -> list[str]:
+    """Return the metrics for which the searched losses in a contender were searched and no part of which is among
+    these; a user's own may not be known here.
+    """
+    scored = {term for metric in metrics for _, term in parse_metric(metric)}
+    targets = dict.fromkeys(_targets(contender))
+    return [t for t in targets if not (is_known(t) and scored & {term for _, term in parse_metric(t)})]
 
 
 def _targets(contender: Contender) -> list[str]:

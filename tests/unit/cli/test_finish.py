@@ -10,10 +10,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from autoseg.cli import retrain as retrain_command
 from autoseg.cli.configuration import compose, overrides, resume, stored
 from autoseg.cli.jobs import compare as compare_job
-from autoseg.cli.jobs import finish
-from autoseg.config import CompareConfig, SearchConfig
+from autoseg.cli.jobs import finish, retrain
+from autoseg.config import PAPER_METRICS, CompareConfig, RetrainConfig, SearchConfig
 from autoseg.evidence.export.formats import as_files, as_python, title
 from autoseg.losses import LossCard, searched_loss
 from autoseg.search.confirm import compare
@@ -141,3 +142,20 @@ def test_the_command_for_fresh_seeds_is_one_that_compare_takes(tmp_path: Path) -
         assert (len(among), first) == (len(rivals or ["ce"]) + 1, reference) and not {*seeds} & {*FOUND.seeds}
         assert taken.proxy.iters == (iters or config.proxy.iters) and taken.metrics == ["miou"]
     assert not any("fresh seeds" in said for said in finish.next_step(run, config, replace(FOUND, confirmed=False)))
+
+
+def test_a_training_is_scored_by_the_target_of_its_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A typed list of metrics stays: `metrics` is then a choice, and a warning names what is missing."""
+    card = LossCard.of(searched_loss(bound := build_space("default", metric="dice"), bound.identity, 3))
+    card.save(tmp_path / "loss.json")
+    given = RetrainConfig(loss=str(tmp_path / "loss.json"))
+    assert retrain.with_targets(given).metrics == [*PAPER_METRICS, "dice"]
+    assert retrain.with_targets(replace(given, metrics=["miou+dice"])).metrics == ["miou+dice"]
+    assert retrain.with_targets(replace(given, loss="asl2021/bf1")).metrics == [*PAPER_METRICS]
+    replace(card, provenance={"target": "somebodys"}).save(tmp_path / "own.json")  # a score without a formula
+    assert retrain.with_targets(replace(given, loss=str(tmp_path / "own.json"))).metrics == [*PAPER_METRICS]
+    kept: list[bool] = []
+    monkeypatch.setattr(retrain, "retrain", lambda config, chosen: kept.append(chosen) or 0)
+    for words in ([], ["metrics=[miou]"]):
+        assert retrain_command.run("retrain", [f"loss={tmp_path / 'loss.json'}", *words]) == 0
+    assert kept == [False, True]

@@ -245,7 +245,7 @@ def test_warnings_about_found_losses(tmp_path: Path) -> None:
     card = a_card(tmp_path / "loss.json", "biou", classes=6, scores=scores)
     among = contenders(["ce", str(card)], ["miou"])
     texts = " ".join(warnings_about(among, ["miou"], 3, [1003]))
-    assert "searched for biou, which is not among metrics" in texts
+    assert "searched for biou, which is not among metrics: metrics=[miou,biou]" in texts
     assert "6 classes, the data has 3" in texts and "not confirmed" in texts and "seed 1003" in texts
     fine = a_card(tmp_path / "fine.json", confirmed=True)
     among = contenders(["ce", str(fine), "asl2021/miou"], ["miou+0.5*biou"])
