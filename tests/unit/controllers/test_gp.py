@@ -49,3 +49,13 @@ def test_a_long_history_is_cut_and_a_short_one_is_not(monkeypatch: pytest.Monkey
         asked.append(controller.ask(2))
     assert not np.array_equal(asked[0], asked[1])
     assert_array_equal(asked[1], asked[2])
+
+
+def test_the_farthest_are_so_in_all_coordinates_together() -> None:
+    thetas = np.random.default_rng(1).random((30, 3))
+    chosen = informative(thetas, -np.arange(30.0), 8)
+    expected = [0, 1, 2, 3]
+    while len(expected) < 8:
+        apart = np.linalg.norm(thetas[:, None] - thetas[expected], axis=2).min(1)
+        expected.append(int(apart.argmax()))
+    assert chosen == sorted(expected)

@@ -61,3 +61,16 @@ def test_cmaes_starts_at_mean_with_std() -> None:
 @pytest.mark.parametrize("name", ["tpe", "gp"])
 def test_the_mean_is_tried_first(name: str) -> None:
     assert build_controller(name, dim=2, mean=[0.3, 0.6]).ask(3)[0].tolist() == [0.3, 0.6]
+
+
+def test_cmaes_learns_from_a_whole_population_at_once() -> None:
+    controller = build_controller("cmaes", dim=3)
+    controller.tell(controller.ask(6), np.arange(6.0))
+    assert controller._optimizer._cma.generation == 1 and not controller._optimizer._waiting  # type: ignore[attr-defined]
+
+
+def test_no_candidate_waits_in_tpe_once_it_was_told() -> None:
+    """It would count as a poor one for ever."""
+    controller = build_controller("tpe", dim=2)
+    controller.tell(controller.ask(5), np.arange(5.0))
+    assert [trial.state.name for trial in controller._optimizer._study.trials] == ["COMPLETE"] * 5  # type: ignore[attr-defined]

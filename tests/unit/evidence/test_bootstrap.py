@@ -15,10 +15,13 @@ from scipy.special import stdtrit
 
 from autoseg.errors import InputError
 from autoseg.evidence.comparison.bootstrap import DRAWS, Bootstrap, widened
+from autoseg.evidence.comparison.contenders import Contender
+from autoseg.evidence.comparison.matrix import Matrix
 from autoseg.metrics import Metric, base, build_metric, images, names, register_metric
 from autoseg.metrics.base import MetricOptions
 from autoseg.metrics.images import load_parts, save_parts
 from autoseg.store.paired import paired
+from autoseg.store.records import TrialRecord
 
 OPTIONS = MetricOptions(4, tolerance=2, drop_background=True)
 ADDING = [name for name in names() if getattr(build_metric(name, 4), "adds_over_images", False)]
@@ -201,3 +204,27 @@ def test_no_difference_is_marked_about_as_often_as_promised(seed_noise: float, i
     own, percentiles, t = rates(seed_noise, image_noise)
     print(f"marked: bootstrap {own:.3f}, percentiles {percentiles:.3f}, t over seeds {t:.3f}")
     assert 0.005 < own < 0.075
+
+
+def test_trainings_on_other_images_are_not_paired() -> None:
+    parts = {seed: seen("miou", images=11 + seed).parts for seed in (1, 2)}
+    drawn = Bootstrap(lambda loss, seed: {"miou": parts[seed]}, OPTIONS)
+    drawn._score("ce", 1, "miou")
+    with pytest.raises(InputError, match="12 images in all trainings, got 13 in one"):
+        drawn._score("ce", 2, "miou")
+
+
+def test_a_training_that_failed_takes_no_interval_away() -> None:
+    def parts(loss: str, seed: int) -> dict[str, dict[str, torch.Tensor]]:
+        if seed == 2:
+            raise InputError("counts by image", "a file", "none")
+        return {"miou": seen("miou").parts}
+
+    among = [Contender(name, name, name, False) for name in ("ce", "jml")]
+    records = [
+        TrialRecord(-1, 0, "x", one.name, None, seed, state, {"miou": 0.5} if state == "complete" else {})
+        for one in among
+        for seed, state in ((1, "complete"), (2, "failed"))
+    ]
+    found = Matrix(among, ["miou"], [1, 2], "ce", records, [], Bootstrap(parts, OPTIONS))
+    assert found.without_images == {} and found.interval == "95 % bootstrap interval over seeds and images"

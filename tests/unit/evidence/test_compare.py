@@ -509,3 +509,8 @@ def test_cells_say_what_failed() -> None:
     records = trained(train=fails_for_lovasz)
     row = next(r for r in csv.DictReader(cells(matrix_of(records)).splitlines()) if r["state"] != "complete")
     assert (row["loss"], row["seed"], row["state"], row["miou"]) == ("lovasz", "2", "diverged", "")
+
+
+def test_a_loss_that_only_failed_has_nothing_to_show(tmp_path: Path) -> None:
+    compare(tmp_path / "run", ["ce", "lovasz"], (2,), train=fails_for_lovasz)
+    assert not_shown(tmp_path / "run", contenders(["ce", "jml"], ["miou"])) == []

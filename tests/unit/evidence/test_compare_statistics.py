@@ -226,3 +226,8 @@ def test_the_bootstrap_keeps_its_own_way_and_errors_lead_downwards() -> None:
     assert own.p_values("ce", "ece")["jml"] < 1e-5 and math.isnan(over.holm("ce", "ece")["jml"])
     assert corrected(over, "ece", ["ce"]) == "Not corrected for the number of losses."
     assert differences(over).splitlines()[1].endswith(",1,,")
+
+
+def test_scores_of_other_seeds_are_not_paired() -> None:
+    with pytest.raises(ValueError):
+        paired((0.5, 0.6), (0.4,))

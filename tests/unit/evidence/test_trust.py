@@ -304,3 +304,15 @@ def test_what_it_leaves(whole: tuple[Trust, Path], tmp_path: Path) -> None:
     assert "half may be used" in text and "Two seeds of the proxy agree at tau" in text
     assert (tmp_path / "run" / "figures" / "trust.png").read_bytes().startswith(b"\x89PNG")
     assert lines(found)[-1] == verdict(found.rows())
+
+
+def test_picks_lie_at_even_steps_and_the_best_comes_first() -> None:
+    even = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+    assert [entry.score for entry in spread(history(even), "miou", 3)] == [0.9, 0.5, 0.1]
+    crowded = [entry.score for entry in spread(history([*even, *(0.91 + 0.001 * i for i in range(12))]), "miou", 15)]
+    assert crowded == sorted(crowded, reverse=True)
+
+
+def test_seeds_that_agree_in_nothing_are_no_yardstick() -> None:
+    rows = judged([0, 1, 2, 3], own=[0, 1, 2, 3], again=[1, 3, 0, 2])
+    assert all(math.isnan(row.share) for row in rows)

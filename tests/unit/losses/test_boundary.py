@@ -131,3 +131,11 @@ def test_maps_that_the_memory_does_not_hold_are_refused(monkeypatch: pytest.Monk
     endless = torch.zeros(1, 512, 512, dtype=torch.uint8).expand(10**5, -1, -1)
     with pytest.raises(InputError, match=r"15728\.6 GB"):  # not even asked for, which the system may refuse its own way
         build_loss("boundary", num_classes=150).prepare(endless)
+
+
+def test_an_absent_class_has_no_part_in_generalised_dice() -> None:
+    logits = torch.randn(1, 3, 1, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    p, y = logits.softmax(1)[0, :2, 0], F.one_hot(STRIPE[0, 0], 2).T
+    weight = torch.tensor([1 / 9, 1 / 4], dtype=torch.float64)
+    expected = 1 - 2 * (weight @ (p * y).sum(1)) / (weight @ (p + y).sum(1))
+    torch.testing.assert_close(build_loss("boundary", num_classes=3, start=0.0)(logits, STRIPE), expected)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from autoseg.errors import InputError
 from autoseg.losses import build_loss, class_weights
+from autoseg.losses.pixelwise import CrossEntropy
 
 C = 3
 LOGITS = torch.randn(2, C, 6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -167,3 +168,19 @@ def test_class_weights_of_nothing_are_one() -> None:
 def test_bad_options_are_named(spec: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         build_loss(spec, num_classes=C)
+
+
+@pytest.mark.parametrize("width", [1, 4])
+def test_a_window_has_a_centre_and_neighbours(width: int) -> None:
+    with pytest.raises(InputError, match="odd number of pixels, 3 or more"):
+        build_loss("boundary_smooth_ce", num_classes=C, width=width)
+
+
+def test_a_loss_made_by_its_class_ignores_255_too() -> None:
+    torch.testing.assert_close(CrossEntropy(C)(LOGITS, LABELS), value("ce"))
+
+
+def test_a_binary_mask_has_no_third_id() -> None:
+    loss = build_loss("focal", num_classes=1, mode="sigmoid")
+    with pytest.raises(InputError, match=r"labels: expected class ids 0 to 1 .* got also 2"):
+        loss(LOGITS[:, :1], LABELS)

@@ -177,3 +177,8 @@ def test_class_weights_may_be_a_tensor():
     logits, labels = torch.randn(2, 3, 8, 8), torch.randint(0, 3, (2, 8, 8))
     weighed = build_loss("jml", num_classes=3, class_weight=torch.ones(3))
     torch.testing.assert_close(weighed(logits, labels), build_loss("jml", num_classes=3)(logits, labels))
+
+
+def test_a_power_of_zero_which_has_no_gradient_is_refused() -> None:
+    with pytest.raises(InputError, match=r"gamma: expected a number in \(0, inf\]"):
+        build_loss("jml(gamma=0)", num_classes=C)

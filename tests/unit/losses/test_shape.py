@@ -88,3 +88,10 @@ def test_an_encoder_of_other_options_is_refused(learnt):
     labels = discs(2, seed=0)
     with pytest.raises(InputError, match="extra of shape_prior"):
         build_loss("shape_prior(code=4)", num_classes=2)(certain(labels), labels, learnt[1])
+
+
+def test_the_encoder_is_learnt(learnt):
+    _, extra = learnt
+    once = build_loss("shape_prior(steps=1)", num_classes=2).prepare(discs(64, seed=0))
+    moved = (extra["shape_encoder"] - once["shape_encoder"])[:-1]  # the last number is the code's scale
+    assert moved.abs().max() > 0.05

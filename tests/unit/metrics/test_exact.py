@@ -369,3 +369,19 @@ def test_counts_are_integers_and_exact_beyond_float32():
         metric.merge(metric)
     assert all(v.dtype == torch.int64 for v in metric._state.values())
     assert float(metric.compute()) == 1 - 16 / (16 * 2**20)
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_void_may_be_the_first_id_that_is_no_class(name):
+    pred, labels = blobs(4)
+    usual, other = (autoseg.build_metric(name, C, ignore_index=number, tolerance=2) for number in (255, C))
+    usual.update(pred, labels)
+    other.update(pred, torch.where(labels == 255, C, labels))
+    assert torch.equal(usual.compute(), other.compute())
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (1, 1, 1, 4, 4)])
+def test_maps_that_are_no_batch_are_refused(shape):
+    maps = torch.zeros(shape, dtype=torch.long)
+    with pytest.raises(InputError, match="pred, labels: expected two"):
+        autoseg.build_metric("miou", C).update(maps, maps)

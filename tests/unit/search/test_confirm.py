@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
-from autoseg.search.confirm import compare, conclude, finalists, tabulate, warnings_about, winner
+from autoseg.search.confirm import compare, conclude, finalists, fresh_seeds, tabulate, warnings_about, winner
 from autoseg.store.paired import paired
 from autoseg.store.records import Finding, Row, SearchResult, TrialRecord, ahead_of, by_round, sentence
 
@@ -141,3 +141,15 @@ def test_seeds_that_change_nothing_are_no_evidence() -> None:
         assert not any("seed?" in text for text in warnings_about(known[0], known, "biou"))
     once = row("x", 0.6)
     assert warnings_about(once, [once, row("ce", 0.5, kind="rival")], "biou") == []
+
+
+def test_a_candidate_that_failed_once_is_no_rival_of_the_winner() -> None:
+    best, lucky = row("candidate 1.1", 0.5, 0.6), row("candidate 1.2", 0.9, math.nan)
+    (text,) = warnings_about(best, [best, lucky], "biou")
+    assert text.endswith("did not complete: candidate 1.2 (1 of 2)")
+
+
+def test_the_seeds_of_a_confirmation_stay_those_of_earlier_versions() -> None:
+    """A run that is gone on with finds its trainings by them."""
+    assert fresh_seeds(0, 3) == [1849581847, 791421454, 890971628]
+    assert fresh_seeds(0, 2, 300) == [571023183, 1192201614]

@@ -71,3 +71,7 @@ def test_below_the_floor_more_is_better_and_above_nothing_changes(
 def test_continuous_at_the_floor(target: float, level: float) -> None:
     near = Reward("t", Floor("w", 1.0, None), level)({"t": target, "w": level * (1 - 1e-9)})
     assert near == pytest.approx(target, abs=1e-6)
+
+
+def test_below_a_floor_of_zero_what_is_missing_is_cut() -> None:
+    assert Reward("t", Floor("w", 1.0, "ce"), 0.0)({"t": 0.6, "w": -0.5}) == pytest.approx(0.3)

@@ -19,6 +19,7 @@ from filelock import FileLock
 from autoseg.config import ProxyConfig, SoftLabelConfig
 from autoseg.errors import InputError
 from autoseg.files import write_atomic
+from autoseg.store import run_folder
 from autoseg.store.ledger import Ledger
 from autoseg.store.run_files import read_config, read_fingerprint
 from autoseg.store.run_folder import RunFolder, new_run_path, slug
@@ -266,3 +267,15 @@ def test_a_folder_that_another_run_took_is_left_to_it(tmp_path: Path) -> None:
         path.mkdir()
         (path / "owner.json").write_text('{"pid": 1, "host": "another"}')
     assert json.loads((path / "owner.json").read_text()) == {"pid": 1, "host": "another"}
+
+
+def test_a_folder_that_another_start_took_meanwhile_is_left_to_it(tmp_path: Path, monkeypatch: Any) -> None:
+    def late(path: Path) -> FileLock:
+        (path / "config.yaml").write_text("theirs")
+        return lock(path)
+
+    lock = run_folder.locked
+    monkeypatch.setattr(run_folder, "locked", late)
+    with pytest.raises(InputError, match="resume="):
+        RunFolder.create(tmp_path / "run", {}, FIXED)
+    assert (tmp_path / "run" / "config.yaml").read_text() == "theirs"

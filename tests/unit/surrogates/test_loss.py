@@ -410,3 +410,14 @@ def test_labels_on_a_gpu_are_asserted_there_soft_ones_too(monkeypatch):
     for labels in (soft, 2 * soft, soft * torch.nan, hard, hard + C, hard + 255):
         check_labels(labels.as_subclass(Cuda), C, 255, "auto")
     assert said == [True, False, False, True, False, True]
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_class_of_one_pixel_is_not_absent(fused):
+    logits, labels = batch(4, void=False)
+    labels[labels == 3] = 0
+    labels[0, 0, 0] = 3
+    losses = [autoseg.SurrogateLoss("miou", C, absent=absent) for absent in ("include", "skip")]
+    for loss in losses:
+        loss.fused = fused
+    torch.testing.assert_close(*(loss(logits, labels) for loss in losses))

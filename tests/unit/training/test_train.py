@@ -19,7 +19,7 @@ from autoseg.training import Batches, Targets, Training, View, evaluate, loop, p
 from autoseg.training.loop import CHECK_EVERY
 from autoseg.training.precision import Precision, precision_of, reproducible
 from autoseg.training.resize import upsample
-from autoseg.training.schedule import poly
+from autoseg.training.schedule import build_optimizer, poly, rates
 
 CPU = torch.device("cpu")
 PROXY = ProxyConfig(iters=12, batch_size=4, crop=16, scale=[0.8, 1.2], lr=0.02, head_lr_mult=1.0)
@@ -420,3 +420,30 @@ def test_reproducible_puts_everything_back() -> None:
         assert torch.equal(torch.rand(5), torch.rand(5, generator=torch.Generator().manual_seed(0)))
     assert torch.get_num_threads() == threads and not torch.are_deterministic_algorithms_enabled()
     assert torch.equal(torch.rand(2), expected)
+
+
+def test_a_class_that_the_network_masks_is_no_divergence() -> None:
+    class Masked(Painted):
+        def forward(self, images: Tensor) -> list[Tensor]:
+            (logits,) = super().forward(images)
+            return [torch.cat([logits, torch.full_like(logits[:, :1], -torch.inf)], 1)]
+
+    images, labels = bright_squares()
+    view = View(images, torch.arange(6), precision_of(PROXY, CPU), MEAN, STD, 4)
+    assert evaluate(Masked(), view, labels, {"gacc": build_metric("gacc", 3)}) == {"gacc": 1.0}
+
+
+def test_what_is_scored_has_32_bits_whatever_the_network_computes_in() -> None:
+    class Half(Painted):
+        def forward(self, images: Tensor) -> list[Tensor]:
+            return [logits.bfloat16() for logits in super().forward(images)]
+
+    view = View(bright_squares()[0], torch.arange(6), precision_of(PROXY, CPU), MEAN, STD, 4)
+    assert {logits.dtype for _, logits in view.logits(Half())} == {torch.float32}
+
+
+def test_rates_on_a_cpu_are_not_rounded() -> None:
+    """In 64 bits, as fused optimisers compute there."""
+    found = rates(build_optimizer(Toy(), PROXY), PROXY, 3, 5, CPU)
+    expected = [[poly(PROXY.lr, PROXY.min_lr, PROXY.poly_power, at, PROXY.iters)] for at in (3, 4)]
+    assert found.dtype == torch.float64 and found.tolist() == expected
