@@ -77,7 +77,9 @@ def test_the_defaults_are_inside(schema):
 
 @pytest.mark.parametrize(("key", "inside", "outside"), ROWS)
 def test_a_number_just_outside_is_refused_by_its_key(key, inside, outside):
-    for schema in (schema for schema in SCHEMAS if key in keys(schema)):
+    having = [schema for schema in SCHEMAS if key in keys(schema)]
+    assert having
+    for schema in having:
         limits.check(changed(schema, key, inside))
         with pytest.raises(InputError) as caught:
             check(changed(schema, key, outside))

@@ -321,3 +321,5 @@ def test_a_set_that_ignores_no_id_of_a_byte_is_checked_too(make_folder: Make) ->
     source = open_folder(make_folder())
     train = {role: items for role, items in source.items.items() if role == "train"}
     FileSource(source.classes, source.palette, train, np.arange(256, dtype=np.int16) % 2).check()
+    with pytest.raises(InputError, match="at least two of the 2 classes, got pixels of a alone"):
+        FileSource(source.classes, source.palette, train, np.zeros(256, dtype=np.int16)).check()

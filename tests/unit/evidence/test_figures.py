@@ -76,7 +76,9 @@ def test_curves_and_surfaces_of_a_loss(metric, space):
 
 
 def test_identity_curves_lie_on_the_diagonal():
-    for line in sampled.curve_points(SurrogateLoss("miou", 3)).values():
+    lines = sampled.curve_points(SurrogateLoss("miou", 3))
+    assert len(lines) == 2
+    for line in lines.values():
         assert line[:, 1] == pytest.approx(line[:, 0], abs=1e-12)
 
 

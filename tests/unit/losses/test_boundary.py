@@ -110,7 +110,9 @@ def test_prepared_maps_follow_a_flip() -> None:
 def test_maps_of_many_images_are_those_of_each(name: str) -> None:
     labels = torch.randint(0, 3, (4, 9, 12), generator=torch.Generator().manual_seed(0))
     loss = build_loss(name, num_classes=3)
-    for key, maps in loss.prepare(labels).items():
+    prepared = loss.prepare(labels)
+    assert prepared
+    for key, maps in prepared.items():
         assert maps.dtype == torch.float32
         assert torch.equal(maps, torch.cat([loss.prepare(one[None])[key] for one in labels]))
 
