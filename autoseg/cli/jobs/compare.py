@@ -33,6 +33,7 @@ from autoseg.evidence.comparison.contenders import (
     Recipe,
     contenders,
     keep_cards,
+    key_of,
     reference_of,
     sources,
     warnings_about,
@@ -79,7 +80,8 @@ def compare(config: CompareConfig, workers: Standby) -> int:
     if found is None:
         return INTERRUPTED
     heading = f"{config.data.name}, {parts.split} split, {counted(len(parts.seeds), 'seed')}"
-    for line in ["", heading, *aligned(*rows_of(found, "{}*")), "", *legend(found, "*"), *sentences(found)]:
+    rows = aligned(*rows_of(found, "{}*"))
+    for line in ["", heading, *rows, "", *key_of(parts.among), *legend(found, "*"), *sentences(found)]:
         print(line)
     if rest := not_shown(parts.path, parts.among):
         print(f"Kept from before and not shown, since losses= names all that are: {', '.join(rest)}.")

@@ -36,6 +36,7 @@ class Contender:
     kept: str  # the same with cards as files of the comparison's own folder, "cards/<name>.json"
     searched: bool  # found by a search; all others are hand-made, the identity curves (such as soft Jaccard) too
     cards: Mapping[str, LossCard] = field(default_factory=dict)  # the cards in it by name
+    typed: Mapping[str, str] = field(default_factory=dict)  # what the user typed for each of them, a path
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,20 @@ def sources(among: Sequence[Contender]) -> dict[str, str]:
     }
 
 
+def key_of(among: Sequence[Contender]) -> list[str]:
+    """Return a line for each card in the contenders: its name in the tables, and what the user typed for it.
+
+    Of the copies that a comparison goes on with, the run is added.
+    """
+    found = {}
+    for one in among:
+        for name, card in one.cards.items():
+            own = f"{CARDS}/{name}.json"
+            run = f", of run {card.provenance.get('run', 'unknown')}" if one.typed[name] == own else ""
+            found[name] = f"{name}: {' '.join(one.typed[name].split())}{run}"
+    return list(found.values())
+
+
 def keep_cards(among: Sequence[Contender], home: Path) -> dict[str, str]:
     """Copy all cards into the comparison's folder; return the text that each contender is built from, by name."""
     for name, card in cards_of(among).items():
@@ -140,7 +155,7 @@ def contender(text: str, metric: str, home: Path | None = None) -> Contender:
     if text == IDENTITY:
         parse_metric(metric)
         return Contender(f"{IDENTITY}/{metric}", text, f"{IDENTITY}/{metric}", searched=False)
-    cards, name, kept = {}, text, text
+    cards, typed, name, kept = {}, {}, text, text
     terms = terms_of(text)
     for term in terms:
         own = home / term.name if home is not None else None
@@ -150,10 +165,10 @@ def contender(text: str, metric: str, home: Path | None = None) -> Contender:
             continue
         card = LossCard.load(file)
         label = _label(card)
-        cards[label] = card
+        cards[label], typed[label] = card, term.name
         name, kept = renamed(name, term.name, label), renamed(kept, term.name, f"{CARDS}/{label}.json")
     searched = bool(cards) or any(term.name in known_losses() for term in terms)
-    return Contender(name, text, kept, searched, cards)
+    return Contender(name, text, kept, searched, cards, typed)
 
 
 def _label(card: LossCard) -> str:

@@ -16,7 +16,7 @@ from torch import nn
 from autoseg.errors import AutosegError, Diverged, InputError
 from autoseg.evidence.comparison import made_with
 from autoseg.evidence.comparison.compare import ComparisonTask, counts_file, not_shown, parse_seeds, run_comparison
-from autoseg.evidence.comparison.contenders import Recipe, contenders, keep_cards, reference_of, warnings_about
+from autoseg.evidence.comparison.contenders import Recipe, contenders, keep_cards, key_of, reference_of, warnings_about
 from autoseg.evidence.comparison.documents import About, latex, markdown, write
 from autoseg.evidence.comparison.matrix import Matrix
 from autoseg.evidence.comparison.tables import (
@@ -238,6 +238,19 @@ def test_a_comparison_keeps_its_cards(tmp_path: Path) -> None:
     assert [c.name for c in again] == [c.name for c in among]
     assert isinstance(RECIPE.build(texts[among[0].name]), SurrogateLoss)
     assert len(RECIPE.build(texts[among[1].name]).losses) == 2
+
+
+def test_the_names_of_cards_are_explained(tmp_path: Path) -> None:
+    (tmp_path / "my run").mkdir()
+    one = a_card(tmp_path / "my run" / "loss.json", "biou", provenance={"run": "miou-x"})
+    two = a_card(tmp_path / "two.json")
+    among = contenders(["ce", str(one.parent), f"0.5*ce+0.5*{two}", str(two)], ["miou"])
+    first, second = (loss.name for loss in (among[1], among[3]))
+    assert key_of(among) == [f"{first}: {one.parent}", f"{second}: {two}"]
+    keep_cards(among, tmp_path / "home")
+    again = contenders([loss.kept for loss in among], ["miou"], tmp_path / "home")
+    assert key_of(again)[0] == f"{first}: cards/{first}.json, of run miou-x"
+    assert key_of(contenders(["ce", "jml"], ["miou"])) == []
 
 
 def test_warnings_about_found_losses(tmp_path: Path) -> None:
