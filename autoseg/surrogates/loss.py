@@ -316,7 +316,7 @@ def try_own(scored: Collection[str], trained: Collection[str], options: metrics.
             raise InputError(f"metric {own.name}: {error.field}", error.expected, error.got, error.hint) from error
         except Exception as error:
             expected = f"a formula that can be computed for {classes} classes"
-            hint = "sums gives totals of each class, scores a score of each, weights its weight in their mean."
+            hint = "sums gives totals of each class, 'label' among them, scores a score of each, weights their weights."
             got = f"{in_a_line(error)}{own_line(error)}"
             raise InputError(f"metric {own.name}", expected, got, hint) from error
 

@@ -197,6 +197,11 @@ class Misspelled(Area):
         return ratio(s["adn"], s["or"])
 
 
+class Unlabelled(Area):
+    def sums(self, p, y, logic):
+        return {"and": logic.total(logic.and_(p, y)), "or": logic.total(logic.or_(p, y))}
+
+
 class Seventh(Area):
     def scores(self, s, ratio):
         assert len(s["or"]) >= 7, "which has a seventh class"
@@ -222,6 +227,11 @@ class OfProbs(Area):
         (Sliced, [], r"metric area: expected .* for 3 classes, got TypeError: .* \(.*py, line \d+\)"),
         (Fewer, [], r"metric area: weights of area: expected as many as there are scores, got \(3,\) for .* \(2,\)"),
         (Misspelled, [], r"metric area: expected a formula .* for 3 classes, got KeyError: 'adn' \(.*py, line \d+\)"),
+        (
+            Unlabelled,
+            ["area"],
+            r"metric area: expected .* got KeyError: 'label'.* each class, 'label' among them",
+        ),
         (Seventh, [], r"metric area: expected .*AssertionError: which has a seventh class \("),
         (
             OfCounts,

@@ -561,7 +561,7 @@ def test_an_edited_formula_of_ones_own_is_another_search(quick_path: Path, monke
     run, register = quick_path / "run", {"autoseg": autoseg, "__name__": "__main__"}
     cell = (
         "class Hits(autoseg.Metric):\n    name, summary = 'hits', 'recall'\n"
-        "    def sums(self, p, y, logic): return {'and': logic.total(logic.and_(p, y)), 'y': logic.total(y)}\n"
+        "    def sums(self, p, y, logic): return {'and': logic.total(logic.and_(p, y)), 'label': logic.total(y)}\n"
         "    def scores(self, s, ratio): return ratio(s['and'], %s)\n"
         "autoseg.register_metric(Hits)"
     )
@@ -575,13 +575,13 @@ def test_an_edited_formula_of_ones_own_is_another_search(quick_path: Path, monke
         options = {**SMALL, "num_classes": 3, "inline": True, "rivals": [], "confirm_seeds": 0}
         return autoseg.search("hits", train, run_dir=run, **options)
 
-    assert search("s['y']") == search("(s['y'])")
+    assert search("s['label']") == search("(s['label'])")
     with pytest.raises(InputError, match=r"formula of hits: expected 'python.*, as when the run began, got 'python"):
-        search("s['y'] + s['and']")
+        search("s['label'] + s['and']")
     fixed = json.loads((run / "fingerprint.json").read_text())
     del fixed["formula of hits"]  # as earlier versions left it
     (run / "fingerprint.json").write_text(json.dumps(fixed))
-    search("s['y'] + s['and']")
+    search("s['label'] + s['and']")
 
 
 def test_an_own_metric_is_known_in_the_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
