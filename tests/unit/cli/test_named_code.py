@@ -102,7 +102,7 @@ def test_a_run_is_begun_with_paths_that_hold_everywhere(mine: Path, monkeypatch:
     monkeypatch.chdir(mine.parent)
     began: list[SearchConfig | RetrainConfig] = []
     monkeypatch.setattr("autoseg.cli.prestart.job", lambda _, config, *__: began.append(config) or 0)
-    monkeypatch.setattr("autoseg.cli.jobs.retrain.retrain", lambda config: began.append(config) or 0)
+    monkeypatch.setattr("autoseg.cli.jobs.retrain.retrain", lambda config, **_: began.append(config) or 0)
     search.run("search", [*TINY, "model.config=mine.py", 'data.mmseg_config="../own configs/mine.py"'])
     retrain.run("retrain", ["loss=ce", "config=mine.py"])
     assert [Path(value).resolve() for value in own_configs(began[0]).values()] == [mine, mine]
