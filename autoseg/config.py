@@ -114,11 +114,8 @@ class ProxyConfig:
     soft: SoftLabelConfig = field(default_factory=SoftLabelConfig)
 
 
-def without_limits(proxy: ProxyConfig) -> dict[str, Any]:
-    """Return, as plain data, the settings that may not change between trainings to be compared.
-
-    The disk limit is reset.
-    """
+def comparable_settings(proxy: ProxyConfig) -> dict[str, Any]:
+    """Return, as plain data, the settings that must be the same in trainings to be compared: all but the disk limit."""
     return asdict(replace(proxy, frozen_gb=ProxyConfig.frozen_gb))
 
 

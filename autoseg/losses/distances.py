@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autoseg.errors import InputError
+from autoseg.files import GB
 from autoseg.losses.base import check_id_maps
 from autoseg.machine import free_memory
 
@@ -45,13 +46,13 @@ def per_image(loss: str, labels: Tensor, make: Callable[..., FloatMap], *options
 
 def _too_large(loss: str, count: int, made: Tensor, free: int) -> InputError:
     each, height, width = made.shape
-    needed = f"memory for what it prepares, {count * made.nbytes / 1e9:.1f} GB"
+    needed = f"memory for what it prepares, {count * made.nbytes / GB:.1f} GB"
     expected = f"{needed}: {each} map(s) of {width}x{height} for each of {count:,} images"
     hint = (
         "In a search every worker keeps its own. "
         "Make proxy.size smaller, train on fewer images (a larger data.holdout), or choose another loss."
     )
-    return InputError(f"loss {loss}", expected, f"{free / 1e9:.1f} GB free", hint)
+    return InputError(f"loss {loss}", expected, f"{free / GB:.1f} GB free", hint)
 
 
 def distance_to(mask: BoolMap) -> FloatMap:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoseg import limits
-from autoseg.config import CompareConfig, DataConfig, ModelConfig, ProxyConfig, SearchConfig, without_limits
+from autoseg.config import CompareConfig, DataConfig, ModelConfig, ProxyConfig, SearchConfig, comparable_settings
 from autoseg.errors import InputError, out_of_memory
 from autoseg.files import GB
 from autoseg.proxy import shared
@@ -200,7 +200,7 @@ class ProxyTask:
         """Return the path of a file that trainings with this seed share; None if they share nothing."""
         if self.shared is None:
             return None
-        settings = [self.data.holdout, self.final_split, asdict(self.model), without_limits(self.proxy)]
+        settings = [self.data.holdout, self.final_split, asdict(self.model), comparable_settings(self.proxy)]
         return shared.place(self.shared, kind, seed, [self._open().fingerprint, device.type, *settings])
 
     def _shown(self, rows: Tensor, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:

@@ -21,11 +21,11 @@ from torch import Tensor
 
 from autoseg.data.once import BYTES, head
 from autoseg.errors import InputError
+from autoseg.files import GB
 from autoseg.training.models import Features, Segmentor
 from autoseg.training.precision import Precision
 
 KINDS = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
-GB = 1e9
 TRAIN, SCORED = "train", "scored"
 log = logging.getLogger(__name__)
 

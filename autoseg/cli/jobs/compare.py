@@ -16,7 +16,7 @@ from autoseg.cli.configuration.named_code import resume_arguments
 from autoseg.cli.configuration.resume import written
 from autoseg.cli.faults import INTERRUPTED
 from autoseg.cli.jobs import running
-from autoseg.config import CompareConfig, without_limits
+from autoseg.config import CompareConfig, comparable_settings
 from autoseg.data import SegData, open_data, remarks_on
 from autoseg.errors import InputError, unknown_name
 from autoseg.evidence.comparison import made_with
@@ -178,7 +178,7 @@ def fingerprint(config: CompareConfig, parts: Parts) -> dict[str, Any]:
         "data": parts.data.fingerprint,
         "split": parts.split,
         **{f"model.{key}": value for key, value in network_of(config.model).items()},
-        **{f"proxy.{key}": value for key, value in without_limits(config.proxy).items()},
+        **{f"proxy.{key}": value for key, value in comparable_settings(config.proxy).items()},
         "space": build_space(config.space.name, metric="miou").to_dict(),
         **config.boundary_options,
     }

@@ -12,7 +12,7 @@ from autoseg.cli.configuration import stored
 from autoseg.cli.configuration.named_code import resume_arguments
 from autoseg.cli.faults import INTERRUPTED
 from autoseg.cli.jobs import finish, running
-from autoseg.config import SearchConfig, without_limits
+from autoseg.config import SearchConfig, comparable_settings
 from autoseg.controllers import Controller, build_controller
 from autoseg.data import SegData, open_data, remarks_on
 from autoseg.errors import InputError
@@ -197,7 +197,7 @@ def fingerprint(config: SearchConfig, parts: Parts) -> dict[str, Any]:
         "data": parts.data.fingerprint,
         "holdout": config.data.holdout,
         "model": network_of(config.model),
-        "proxy": without_limits(config.proxy),
+        "proxy": comparable_settings(config.proxy),
         "space": parts.space.to_dict(),
         "controller": {"name": config.controller.name, **config.controller.options},
         **config.boundary_options,

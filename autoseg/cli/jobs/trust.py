@@ -14,7 +14,7 @@ from autoseg.cli.configuration.resume import searched, written
 from autoseg.cli.faults import INTERRUPTED
 from autoseg.cli.jobs import running
 from autoseg.cli.jobs.trust_source import Source, kept_entries
-from autoseg.config import ProxyConfig, SearchConfig, TrustConfig, without_limits
+from autoseg.config import ProxyConfig, SearchConfig, TrustConfig, comparable_settings
 from autoseg.errors import InputError
 from autoseg.evidence.trust.documents import lines, write
 from autoseg.evidence.trust.rankings import (
@@ -190,6 +190,6 @@ def fingerprint(config: TrustConfig, parts: Parts) -> dict[str, Any]:
         "candidates": config.candidates,
         "full": asdict(config.full),
         "seeds": [seed for one in parts.variants if one.name in (AGAIN, FULL) for seed in one.seeds],
-        "proxy": without_limits(parts.search.proxy),
+        "proxy": comparable_settings(parts.search.proxy),
         "entries": [asdict(entry) for entry in parts.entries],
     }
