@@ -369,7 +369,7 @@ def forgetful():
 
 def test_without_triton_a_warning_says_so_once(monkeypatch, forgetful):
     monkeypatch.setattr(checks, "find_spec", lambda _: None)
-    on_cuda = SimpleNamespace(device=torch.device("cuda"), dtype=torch.bfloat16)
+    on_cuda = SimpleNamespace(device=torch.device("cuda"), dtype=torch.bfloat16, shape=(1, 2, 1, 1))
     with pytest.warns(UserWarning, match="triton is not installed.*reference path"):
         assert not checks.takes(on_cuda)
     with warnings.catch_warnings():
@@ -377,6 +377,13 @@ def test_without_triton_a_warning_says_so_once(monkeypatch, forgetful):
         assert not checks.takes(on_cuda)
         assert not checks.takes(SimpleNamespace(device=torch.device("cuda"), dtype=torch.float64))
         assert not checks.takes(torch.zeros(1, 2, 1, 1))
+
+
+def test_no_more_images_than_a_grid_has_rows(monkeypatch, forgetful):
+    monkeypatch.setattr(checks, "find_spec", lambda _: True)
+    for count, taken in ((65_535, True), (65_536, False)):
+        logits = SimpleNamespace(device=torch.device("cuda"), dtype=torch.bfloat16, shape=(count, 2, 1, 1))
+        assert checks.takes(logits) == taken
 
 
 @pytest.mark.slow  # imports triton

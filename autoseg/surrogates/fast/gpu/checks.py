@@ -38,7 +38,7 @@ MOST_IMAGES = 65_535  # in a batch: a grid's second side has no more
 
 def takes(logits: Tensor) -> bool:
     """Return whether the kernels support such logits, and triton is installed."""
-    if logits.device.type != "cuda" or logits.dtype not in TRIAL or len(logits) > MOST_IMAGES:
+    if logits.device.type != "cuda" or logits.dtype not in TRIAL or logits.shape[0] > MOST_IMAGES:
         return False
     if not _installed():
         _warn("triton is not installed")
