@@ -28,7 +28,7 @@ from autoseg.store.records import COMPLETE, SearchResult, TrialRecord, counted, 
 from autoseg.store.run_folder import RunFolder, new_run_path
 from autoseg.store.user_code import Fresh, WithUserCode, code_of, formulas
 from autoseg.store.versions import versions
-from autoseg.surrogates import try_own
+from autoseg.surrogates import check_own_metrics
 from autoseg.surrogates.space import SearchSpace
 from autoseg.tracking import Log, Terminal
 
@@ -156,7 +156,7 @@ def search(
     config = {**about, "search": asdict(settings)}
     if num_classes is not None:
         data = MetricOptions(num_classes, ignore_index, tolerance, drop_background)
-        try_own([], [name for _, name in parse(bound.metric)], data)
+        check_own_metrics([], [name for _, name in parse(bound.metric)], data)
     targets = [target for target in (metric, bound.metric) if is_known(target)]
     edited = formulas({name for target in targets for _, name in parse(target)})
     fixed = {**about, **edited, "candidates": candidates, "floor": floor}

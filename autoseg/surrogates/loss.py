@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
 from typing import Any, Self
 
 import numpy as np
@@ -14,12 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from autoseg import metrics
-from autoseg.errors import InputError, in_a_line
+from autoseg.errors import InputError
 from autoseg.kinds import CheckedArguments
 from autoseg.metrics.base import Metric, Sums, widest
 from autoseg.metrics.labels import ONE_LOGIT, Validate, as_images, check_labels, check_shapes, in_plane
-from autoseg.metrics.maps import one_hot
-from autoseg.metrics.trace import own_line
 from autoseg.surrogates import curves
 from autoseg.surrogates.fast.formula_plan import FormulaPlan, plan_formula
 from autoseg.surrogates.fast.gpu.launches import Score
@@ -30,8 +26,6 @@ from autoseg.surrogates.parameterization import Family
 from autoseg.surrogates.ranks import rows_of_ranks, total_over_ranks
 from autoseg.surrogates.soft_labels import SoftLabelLogic
 from autoseg.surrogates.space import SCORE_MAX_SLOPE, Absent, SearchSpace
-
-TRIED = 32  # side in pixels of the two images on which a metric of the user's is tried
 
 
 class SurrogateLoss(CheckedArguments, nn.Module):
@@ -287,38 +281,6 @@ def _space(metric: str, space: SearchSpace | str | None, parameterization: Famil
     if space.loss != "surrogate":
         raise InputError("space", "curves alone", f"the loss {space.loss!r}", "autoseg.losses.searched_loss builds it.")
     return space
-
-
-def try_own(scored: Collection[str], trained: Collection[str], options: metrics.MetricOptions) -> None:
-    """Count a few pixels with the user's own metrics: one that fails would fail every training, at its end.
-
-    Args:
-        scored: metrics that trainings will be scored with; those of autoseg among them are passed over.
-        trained: metrics whose surrogates will be trained with; likewise.
-        options: those of the data: a formula may know how many classes there are.
-
-    Raises:
-        InputError: one fails; names it, and the line of its file.
-    """
-    classes = options.num_classes
-    labels = (torch.arange(2 * TRIED**2) // 7 % classes).view(2, TRIED, TRIED)
-    pred = labels.roll(3, dims=2)  # right and wrong in every class
-    for own in metrics.own_metrics():
-        try:
-            if own.name in scored:
-                metric: Any = own(options)
-                metric.update_probs(one_hot(pred, classes), labels) if own.needs_probs else metric.update(pred, labels)
-                float(metric.compute())
-            if own.name in trained:
-                logits, given = one_hot(pred, classes).requires_grad_(), asdict(options)
-                SurrogateLoss(own.name, **given)(logits, labels).backward()
-        except InputError as error:
-            raise InputError(f"metric {own.name}: {error.field}", error.expected, error.got, error.hint) from error
-        except Exception as error:
-            expected = f"a formula that can be computed for {classes} classes"
-            hint = "sums gives totals of each class, 'label' among them, scores a score of each, weights their weights."
-            got = f"{in_a_line(error)}{own_line(error)}"
-            raise InputError(f"metric {own.name}", expected, got, hint) from error
 
 
 def _times(weight: float, value: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ from autoseg.store.records import TrialRecord, counted
 from autoseg.store.run_files import read_fingerprint
 from autoseg.store.run_folder import RunFolder, new_run_path
 from autoseg.store.user_code import formulas, network_of
-from autoseg.surrogates import build_space, try_own
+from autoseg.surrogates import build_space, check_own_metrics
 from autoseg.training import check_loss
 
 
@@ -155,7 +155,7 @@ def build(config: CompareConfig) -> Parts:
     """
     seeds, among, reference, path = resolve_names(config)
     data = open_data(config.data, config.proxy.size)
-    try_own(names(), [], MetricOptions(data.num_classes, data.ignore_index, **config.boundary_options))
+    check_own_metrics(names(), [], MetricOptions(data.num_classes, data.ignore_index, **config.boundary_options))
     recipe = Recipe(data.num_classes, data.ignore_index, config.space.name, config.boundary_options)
     for loss in among:
         if not loss.cards:  # a surrogate takes labels of every kind

@@ -36,7 +36,7 @@ from autoseg.store.records import percent
 from autoseg.store.run_files import kind_of, read_config, read_json
 from autoseg.store.run_folder import locked, new_run_path, only_own_files, writable, write_config
 from autoseg.store.user_code import changed_config, resolved
-from autoseg.surrogates import try_own
+from autoseg.surrogates import check_own_metrics
 
 DIGESTS = "configs.json"  # file in the work dir with the digests of the user's own configs
 
@@ -124,7 +124,7 @@ def build(config: RetrainConfig, started_by: str, device: str) -> Job:
         build_loss(text, num_classes=classes)  # a wrong name is said now
     scored = [name for metric in config.metrics for _, name in parse(metric)]
     ignored = main_head(cfg.model).get("ignore_index", 255)
-    try_own(scored, [], MetricOptions(classes, ignored, **config.boundary_options))
+    check_own_metrics(scored, [], MetricOptions(classes, ignored, **config.boundary_options))
     if config.config is None and rank == 0:
         check_files(config.data)
     lock = None

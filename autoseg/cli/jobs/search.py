@@ -31,7 +31,7 @@ from autoseg.store.records import RETRYABLE, SearchResult, sentence, table
 from autoseg.store.run_folder import RunFolder, new_run_path
 from autoseg.store.user_code import formulas, network_of
 from autoseg.store.versions import versions
-from autoseg.surrogates import SearchSpace, try_own
+from autoseg.surrogates import SearchSpace, check_own_metrics
 from autoseg.tracking import build_observers
 from autoseg.tracking.status import FINISHED, read_status
 from autoseg.training import check_loss
@@ -74,7 +74,7 @@ def build(config: SearchConfig) -> Parts:
     proxy = ProxyTask.of(config, [*names(), config.metric])
     options = config.boundary_options
     trained = [name for _, name in parse(space.metric)]
-    try_own(names(), trained, MetricOptions(data.num_classes, data.ignore_index, **options))
+    check_own_metrics(names(), trained, MetricOptions(data.num_classes, data.ignore_index, **options))
     task = TimedTask(config.metric, space.to_dict(), data.num_classes, proxy, data.ignore_index, options)
     for name, key in hand_made_rivals(config.search).items():
         check_loss(task.build({"loss": name}), config.proxy.labels, key)

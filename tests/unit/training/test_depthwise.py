@@ -13,6 +13,17 @@ from autoseg.training.layers.depthwise import DilatedDepthwise
 from autoseg.training.models import speed_up
 
 
+def assert_same(ours: nn.Sequential, plain: nn.Conv2d, maps: torch.Tensor, **apart: float) -> None:
+    """Values, layout and gradients; these may be `apart`."""
+    expected, got = plain(maps), ours(maps)
+    assert got.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(got, expected)
+    towards = torch.randn_like(expected)
+    theirs = torch.autograd.grad(expected, (maps, plain.weight), towards)
+    mine = torch.autograd.grad(got, (maps, ours[0].weight), towards)
+    torch.testing.assert_close(mine, theirs, **apart)
+
+
 @pytest.mark.parametrize("size", [(8, 8), (5, 9), (1, 1), (2, 17)])
 @pytest.mark.parametrize(("kernel", "dilation"), [(3, 2), (3, (2, 6)), (3, 7), (3, 18), (5, 3), (5, 6)])
 def test_equals_the_convolution_it_stands_for(
@@ -27,13 +38,7 @@ def test_equals_the_convolution_it_stands_for(
     speed_up(ours)
     assert isinstance(ours[0], DilatedDepthwise)
     maps = torch.randn(3, 6, *size, dtype=torch.float64).to(memory_format=torch.channels_last).requires_grad_()
-    expected, got = plain(maps), ours(maps)
-    assert got.is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(got, expected)
-    towards = torch.randn_like(expected)
-    theirs = torch.autograd.grad(expected, (maps, plain.weight), towards)
-    mine = torch.autograd.grad(got, (maps, ours[0].weight), towards)
-    torch.testing.assert_close(mine, theirs)
+    assert_same(ours, plain, maps)
 
 
 @pytest.mark.parametrize(
@@ -67,13 +72,7 @@ def test_elsewhere_a_kernel_wider_than_the_map_is_its_centre_tap(dilation: int) 
     speed_up(ours)
     maps = torch.randn(2, 4, 8, 5).to(memory_format=torch.channels_last).requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16):  # as on a GPU
-        expected, got = plain(maps), ours(maps)
-    assert got.is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(got, expected)
-    towards = torch.randn_like(expected)
-    theirs = torch.autograd.grad(expected, (maps, plain.weight), towards)
-    mine = torch.autograd.grad(got, (maps, ours[0].weight), towards)
-    torch.testing.assert_close(mine, theirs, rtol=2e-2, atol=2e-2)
+        assert_same(ours, plain, maps, rtol=2e-2, atol=2e-2)
 
 
 def test_networks_are_built_with_it_and_keep_their_weights(monkeypatch: pytest.MonkeyPatch) -> None:
