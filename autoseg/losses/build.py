@@ -31,7 +31,7 @@ def build_loss(
     *,
     num_classes: int,
     ignore_index: int = 255,
-    identity: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> nn.Module:
     """Build a loss from its name, a sum of losses, a published surrogate or a loss card.
@@ -42,7 +42,8 @@ def build_loss(
             with it; or a sum of these, "0.25*ce+0.75*jml".
         num_classes: C.
         ignore_index: id of the pixels that do not count.
-        identity: options of "identity/METRIC" where the text gives none: `space`, `tolerance`, `drop_background`.
+        defaults: options of surrogates called by name, where the text gives none: `tolerance`, `drop_background`; of
+            "identity/METRIC" also `space`. A card has its own.
         options: the loss's own options; in a sum only what every loss takes (`validate`).
 
     Returns:
@@ -57,22 +58,30 @@ def build_loss(
     if len(terms) > 1 and own:
         hint = f"Put it into the brackets of one loss, as in {terms[0].name}({own[0]}=...)."
         raise InputError("loss options", "none beside a sum", ", ".join(own), hint)
-    losses = [_build_term(term, num_classes, ignore_index, options, identity or {}) for term in terms]
+    losses = [_build_term(term, num_classes, ignore_index, options, defaults or {}) for term in terms]
     if len(terms) == 1 and terms[0].weight == 1:
         return losses[0]
     return LossSum([term.weight for term in terms], losses)
 
 
 def _build_term(
-    term: Term, num_classes: int, ignore_index: int, shared: Mapping[str, Any], identity: Mapping[str, Any]
+    term: Term, num_classes: int, ignore_index: int, shared: Mapping[str, Any], defaults: Mapping[str, Any]
 ) -> nn.Module:
     """Build one loss of a sum, without its weight."""
     options = {**shared, **term.options}
     if term.name in LOSSES:
         return hand_made(term.name, num_classes, ignore_index, options)
     _check_names(term.name, options)
-    usual = identity if term.name.startswith(f"{IDENTITY}/") else {}
-    return load_loss(term.name, num_classes=num_classes, ignore_index=ignore_index, **{**usual, **options})
+    if term.name in known_losses():
+        options = {**{key: value for key, value in defaults.items() if key != "space"}, **options}
+    elif term.name.startswith(f"{IDENTITY}/"):
+        options = {**defaults, **options}
+    return load_loss(term.name, num_classes=num_classes, ignore_index=ignore_index, **options)
+
+
+def has_named_curves(text: str) -> bool:
+    """Return whether a loss in the text is a surrogate called by name, which takes the `defaults` of `build_loss`."""
+    return any(term.name in known_losses() or term.name.startswith(f"{IDENTITY}/") for term in terms_of(text))
 
 
 def terms_of(text: str | os.PathLike[str]) -> list[Term]:

@@ -32,7 +32,7 @@ class CandidateTask:
     num_classes: int | None
     train: Train  # `train(loss, seed, device)` returns a score, or {name: score} with the target among the names
     ignore_index: int = 255  # id of the pixels that do not count
-    # further options of `SurrogateLoss`, e.g. tolerance, for losses from θ
+    # further options of `SurrogateLoss`, e.g. tolerance, for losses from θ and rivals with curves
     options: dict[str, Any] = field(default_factory=dict)
     keep: KeepPredictions | None = None  # which trainings leave predictions behind; only for the built-in training
 
@@ -80,8 +80,8 @@ def _build(
     own = SearchSpace.from_dict(space)
     if "theta" in payload:
         return searched_loss(own, payload["theta"], num_classes, ignore_index, **options)
-    identity = {"space": own, **options}
-    return build_loss(payload["loss"], num_classes=num_classes, ignore_index=ignore_index, identity=identity)
+    defaults = {"space": own, **options}
+    return build_loss(payload["loss"], num_classes=num_classes, ignore_index=ignore_index, defaults=defaults)
 
 
 def _number(score: Any, field: str) -> float:

@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 from autoseg.config import ModelConfig, RetrainConfig, TrainConfig
 from autoseg.data.mmseg_source import leaves, settle
 from autoseg.errors import InputError, unknown_name
+from autoseg.losses.build import has_named_curves
 from autoseg.mmconfigs import config_path, mmengine_config, type_name
 from autoseg.retrain.loaders import Datasets, data_loaders, datasets, inference_pipeline
 from autoseg.training.models import EDGES, OWN_LOSS, localized, network_config
@@ -52,8 +53,8 @@ def build_config(
     own: Node = {"type": "AutoSegLoss", "loss": loss, "sync_counts": synced}
     if config.imports:
         own["imports"] = list(config.imports)
-    if "identity/" in loss:
-        own["identity"] = config.boundary_options
+    if has_named_curves(loss):
+        own["defaults"] = config.boundary_options
     _set_losses(settings["model"], own, config.train.aux_weight if config.config is None else None)
     settings.update(_surroundings(config, work_dir, launcher, device))
     there = (settings.get("custom_imports") or {}).get("imports") or []

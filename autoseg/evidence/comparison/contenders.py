@@ -46,7 +46,7 @@ class Recipe:
     num_classes: int  # C
     ignore_index: int = 255  # id of the pixels that do not count
     space: str = "default"  # name of the search space with the identity curves of "identity/<metric>"
-    # options of the boundary metrics, for the identity curves: tolerance, drop_background
+    # options of the boundary metrics, for surrogates called by name: tolerance, drop_background
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def build(self, text: str) -> nn.Module:
@@ -56,7 +56,7 @@ class Recipe:
             InputError: no such loss or option, a malformed sum, a file that is no card.
         """
         own = {"space": self.space, **self.options}
-        return build_loss(text, num_classes=self.num_classes, ignore_index=self.ignore_index, identity=own)
+        return build_loss(text, num_classes=self.num_classes, ignore_index=self.ignore_index, defaults=own)
 
 
 def contenders(texts: Sequence[str], metrics: Sequence[str], home: Path | None = None) -> list[Contender]:

@@ -61,10 +61,14 @@ def test_identity_curves_and_run_folders_are_losses_like_any_other(tmp_path, mon
     built = [
         autoseg.load_loss("identity/biou", num_classes=3, tolerance=2),
         autoseg.build_loss("identity/biou(tolerance=2)", num_classes=3),
-        autoseg.build_loss("identity/biou", num_classes=3, identity=own),
-        autoseg.build_loss("0.5*identity/biou+0.5*identity/biou", num_classes=3, identity=own),
+        autoseg.build_loss("identity/biou", num_classes=3, defaults=own),
+        autoseg.build_loss("0.5*identity/biou+0.5*identity/biou", num_classes=3, defaults=own),
     ]
     assert values(*built) == pytest.approx(values(plain) * 4)
+    published = autoseg.build_loss("asl2021/bf1", num_classes=3, defaults=own)
+    assert published.options.tolerance == 2 and published.space == autoseg.load_loss("asl2021/bf1", 3).space
+    written = autoseg.build_loss("asl2021/bf1(tolerance=4)", num_classes=3, defaults=own)
+    assert written.options.tolerance == 4
     of_a_sum = autoseg.build_loss("identity/miou+0.5*dice", num_classes=3)  # a sum of metrics
     assert of_a_sum.metric == "miou+0.5*dice"
     assert autoseg.load_loss("identity/miou", num_classes=3, space="paper-biou").metric == "miou"
