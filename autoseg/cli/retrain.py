@@ -71,7 +71,8 @@ def expand(overrides: list[str]) -> list[str]:
         if key != "experiment" or value in recipes:
             expanded.append(text)
         elif recipe in recipes and f"asl2021/{metric}" in known_losses():
-            expanded = [f"experiment={recipe}", f"loss=asl2021/{metric}", *expanded]
+            of_bf1 = "(drop_background=false)" if metric == "bf1" else ""  # the release's scores alone drop it
+            expanded = [f"experiment={recipe}", f"loss='asl2021/{metric}{of_bf1}'", *expanded]
         else:
             metrics = [name.removeprefix("asl2021/") for name in known_losses() if name.startswith("asl2021/")]
             known = f"{', '.join(recipes)}, each alone or with _METRIC of {', '.join(metrics)}"

@@ -34,10 +34,11 @@ _MARGIN = 0.001
 
 @dataclass(frozen=True)
 class PPOSettings(Settings):
-    """Options of "ppo"; the defaults are the release's.
+    """Options of "ppo"; the defaults are the release's but for `baseline`: its search configs have "mean_policy".
 
     The policy's mean is a sigmoid and never reaches a bound: where `mean` is nearer than 0.001 to one, as the
-    identity of a space without the truth-table constraint is, the search starts at that distance from it.
+    identity of a space without the truth-table constraint is, the policy starts at that distance from it. (A search
+    keeps its start 0.02 inside.)
 
     Args:
         lr: Adam's learning rate on the logits of the mean; its state is kept over the rounds.

@@ -19,7 +19,7 @@ def class_weights(labels: Tensor, scheme: Scheme, num_classes: int, ignore_index
 
     "inverse": w_c = n / (C' n_c), with n_c pixels of class c, n of all classes and C' classes that occur; the
     mean weight of a pixel is 1. "median": w_c = median(f) / f_c, with f_c the share of class c in the valid
-    pixels of the images that show it (Eigen and Fergus, ICCV 2015, arXiv 1411.4734, section 6.2).
+    pixels of the images that show it (Eigen and Fergus, ICCV 2015, arXiv 1411.4734).
 
     Args:
         labels: (N, H, W) integer, (N, D, H, W) of volumes: a batch or a whole data set; read one image at a time.

@@ -33,7 +33,8 @@ class RegionLoss(SegLoss):
             then over classes. A single letter means only that way.
         classes: "present" averages over classes that the labels have (in the batch, or in the image), "all"
             over all C; "auto" is present for hard labels, all for soft ones.
-        class_weight: C numbers, weights of the classes in the mean; only their ratios matter.
+        class_weight: C numbers, weights of the classes in the mean; only their ratios matter (in JDTLosses also their
+            size).
         gamma: power of a class's loss; above 1 it emphasises hard classes. None: `power`.
         log: -log(score) instead of 1 - score: a large gradient for classes whose score is near 0.
         smooth: pixels added to numerator and denominator, above 0.

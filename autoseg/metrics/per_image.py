@@ -5,6 +5,8 @@ arXiv 2310.19252) average per image instead, over the classes that the image's l
 
 * I: the mean over an image's classes, then over images;
 * C: the mean over the images that have a class, then over classes.
+
+Of two classes both count. (The authors' binary scores are of class 1 alone, and 1 for an image that lacks it.)
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 "I" uses the images whose own score is lowest; "C" uses for each class the images where that class does worst
 (Wang et al., NeurIPS 2023 Datasets and Benchmarks, arXiv 2310.19252). Reported only: which images are worst
-changes with every step of a training.
+changes with every step of a training. The authors' average over q is a sum, 0.1*miou_i_q10+...+0.1*miou_i.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One-dimensional curves g: [0, 1] -> [0, 1], piecewise quadratic Bezier or piecewise linear, on tensors.
 
-Auto Seg-Loss, section 3.2: AND becomes g(a) g(b), OR becomes g(a) + g(b) - g(a) g(b). The truth table holds at
+Auto Seg-Loss: AND becomes g(a) g(b), OR becomes g(a) + g(b) - g(a) g(b). The truth table holds at
 the corners iff g(0) = 0 and g(1) = 1; the surfaces are monotone iff g is.
 
 A K-piece Bezier curve has points B_0 .. B_2K; piece k runs from B_2k to B_2k+2 with B_2k+1 as its control point.

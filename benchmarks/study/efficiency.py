@@ -26,11 +26,11 @@ ROUNDS, CANDIDATES, SEEDS = 8, 8, 20
 TOP, FRESH = 4, 3
 ENTRANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "random": ("random", {}),
-    "ppo, per dimension (the paper's)": ("ppo", {}),
+    "ppo, per dimension": ("ppo", {}),
     "ppo, joint ratio": ("ppo", {"ratio": "joint"}),
     "ppo, per dimension, std to 0.05": ("ppo", {"std_end": 0.05, "rounds": ROUNDS}),
     "ppo, joint ratio, std to 0.05": ("ppo", {"ratio": "joint", "std_end": 0.05, "rounds": ROUNDS}),
-    "ppo, per dimension, mean policy": ("ppo", {"baseline": "mean_policy"}),
+    "ppo, per dimension, mean policy (the release's)": ("ppo", {"baseline": "mean_policy"}),
     "tpe": ("tpe", {}),
     "cmaes": ("cmaes", {}),
     "gp": ("gp", {}),

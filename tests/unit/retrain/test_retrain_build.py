@@ -64,12 +64,14 @@ def test_every_preset_takes_a_step_with_our_loss(name: str) -> None:
 def test_the_papers_recipes(data: str, classes: int) -> None:
     for metric in METRICS:
         config = composed(f"experiment={data}_r101_{metric}")
-        assert config.loss == f"asl2021/{metric}"
+        assert config.loss == f"asl2021/{metric}" + ("(drop_background=false)" if metric == "bf1" else "")
+        assert config.drop_background == (data == "voc")
     cfg = build_config(config, config.loss, "w", ranks=4, launcher="pytorch", device="cuda")
     assert cfg.train_dataloader.batch_size == 8 and cfg.train_cfg.max_iters == 10000 and cfg.sync_bn == "torch"
     assert cfg.model.decode_head.num_classes == classes and cfg.model.backbone.depth == 101
     assert cfg.model.decode_head.loss_decode == {
-        "type": "AutoSegLoss", "loss": "asl2021/bf1", "loss_weight": 1.0, "sync_counts": True,
+        "type": "AutoSegLoss", "loss": config.loss, "loss_weight": 1.0, "sync_counts": True,
+        "defaults": {"tolerance": 5, "drop_background": data == "voc"},
     }  # fmt: skip
     assert cfg.model.auxiliary_head.loss_decode.loss_weight == 0.4
     assert cfg.optim_wrapper.optimizer == {"type": "SGD", "lr": 0.02, "momentum": 0.9, "weight_decay": 5e-4}
@@ -86,12 +88,14 @@ def _leaves(cfg: Any) -> list[Any]:
 
 
 @pytest.mark.slow
-def test_identity_curves_have_the_tolerance_of_the_metrics() -> None:
+@pytest.mark.parametrize("name", ["identity/biou", "asl2021/biou"])
+def test_surrogates_called_by_name_have_the_tolerance_of_the_metrics(name: str) -> None:
     import autoseg.mmseg  # noqa: F401
     from autoseg.training.models import model_registry
 
-    loss = built("tolerance=2", loss="identity/biou").model.decode_head.loss_decode
-    assert loss.identity.tolerance == 2
+    loss = built("tolerance=2", loss=name).model.decode_head.loss_decode
+    assert loss.defaults.tolerance == 2
+    assert "defaults" not in built(loss="ce").model.decode_head.loss_decode
     module = model_registry().build(loss)
     module(torch.zeros(1, 3, 8, 8), torch.zeros(1, 8, 8, dtype=torch.int64))
     (curves,) = module._built.values()
@@ -99,8 +103,10 @@ def test_identity_curves_have_the_tolerance_of_the_metrics() -> None:
 
 
 def test_the_papers_network_is_built_without_data() -> None:
-    model = network(built("experiment=voc_r101_biou"))
+    config = built("experiment=voc_r101_biou")
+    model = network(config)
     assert model.decode_head.loss_decode.spec == "ce" and model.num_classes == 21
+    assert config.val_evaluator.drop_background
 
 
 def test_an_unknown_recipe_names_those_there_are() -> None:
