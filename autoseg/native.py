@@ -52,7 +52,8 @@ def library(*sources: Path, headers: tuple[Path, ...] = ()) -> ctypes.CDLL:
         return ctypes.CDLL(str(path))
     except (OSError, RuntimeError, InputError, subprocess.SubprocessError) as error:  # RuntimeError: no home folder
         detail = str(getattr(error, "stderr", None) or error).strip().splitlines()
-        raise NotCompiled(f"{compiler}, which failed: {detail[-1] if detail else error}") from error
+        remedy = " (XDG_CACHE_HOME=DIR names another folder)" if isinstance(error, OSError) else ""
+        raise NotCompiled(f"{compiler}, which failed: {detail[-1] if detail else error}{remedy}") from error
 
 
 def _compiler() -> str:

@@ -72,15 +72,22 @@ def came_in(error: BaseException, log: Path) -> None:
     setattr(error, _LOG, log)
 
 
-def _keep_traceback(error: BaseException) -> Path:
-    """Append the traceback to the log of its run, or write it to a new file if there is none. Return the file."""
+def _keep_traceback(error: BaseException) -> str:
+    """Append the traceback to the log of its run, or write it to a new file if there is none.
+
+    Return where it is; without a place it is printed.
+    """
     text, log = "".join(traceback.format_exception(error)), getattr(error, _LOG, None)
     with contextlib.suppress(OSError):
         if log is not None and log.is_file():
             with log.open("a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} ERROR   {text}")
-            return Path(log)
-    descriptor, name = tempfile.mkstemp(prefix="autoseg-", suffix=".log", text=True)
-    with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
-        file.write(text)
-    return Path(name)
+            return str(log)
+    try:
+        descriptor, name = tempfile.mkstemp(prefix="autoseg-", suffix=".log", text=True)
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+    except OSError:  # no folder for temporary files, or no space in it
+        print(visible(text), file=sys.stderr)
+        return "the lines above"
+    return name

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
+
+from autoseg.machine import cpu_cores
 
 Given = TypeVar("Given")
 Read = TypeVar("Read")
@@ -25,7 +26,7 @@ def in_threads(read: Callable[[Given], Read], what: Iterable[Given]) -> Generato
         read: called in threads, up to eight at a time.
         what: the items; consumed gradually.
     """
-    threads = min(8, os.cpu_count() or 1)
+    threads = min(8, cpu_cores())
     rest = iter(what)
     with ThreadPoolExecutor(threads) as pool:
         begun: deque[Future[Read]] = deque(pool.submit(read, one) for one in islice(rest, AHEAD * threads))

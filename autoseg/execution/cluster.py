@@ -28,7 +28,7 @@ from autoseg.execution.worker_pool import Worker, WorkerPool
 if TYPE_CHECKING:
     from ray import ObjectRef
 
-INSTALL = 'Install it on all machines: pip install "ray>=2.49".'
+INSTALL = 'Install it on all machines: pip install "ray>=2.51.2".'
 START = "Start one: ray start --head here, ray start --address=THIS_MACHINE:6379 on the others."
 
 

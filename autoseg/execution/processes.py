@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import cloudpickle
+import psutil
 
 from autoseg.execution.devices import visible_gpus
 from autoseg.execution.job import Attempt, Task
@@ -77,6 +78,11 @@ class WorkerProcess(Worker):
 
     def dead(self) -> bool:
         """Return whether the process has ended; it is not reaped yet, so its id still names its children."""
+        if not hasattr(os, "waitid"):  # macOS before Python 3.13
+            try:
+                return psutil.Process(self._process.pid).status() == psutil.STATUS_ZOMBIE
+            except psutil.NoSuchProcess:
+                return True
         try:
             return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
         except ChildProcessError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import logging
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -238,7 +239,7 @@ def _surroundings(config: RetrainConfig, work_dir: str, launcher: str, device: s
         "default_scope": "mmseg",
         "env_cfg": {
             "cudnn_benchmark": not config.deterministic,
-            "mp_cfg": {"mp_start_method": "fork", "opencv_num_threads": 0},
+            "mp_cfg": {"mp_start_method": "fork" if sys.platform == "linux" else "spawn", "opencv_num_threads": 0},
             "dist_cfg": {"backend": "nccl" if device == "cuda" else "gloo"},
         },
         # Each rank draws its own augmentation and dropout; mmengine hands out rank 0's weights afterwards.

@@ -33,12 +33,14 @@ def choose_device(wanted: str) -> str:
     """
     if wanted == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-        return "cpu"
-    if torch.cuda.is_available():
+    elif torch.cuda.is_available():
         return "cuda"
-    if wanted == "cuda":
+    elif wanted == "cuda":
         hint = "device=cpu works everywhere."
         raise InputError("device", "a machine with a CUDA device", "none that torch sees", hint)
+    from mmengine.device import utils
+
+    utils.DEVICE = "cpu"  # by itself mmengine would take an Apple GPU, which lacks operations of a training
     return "cpu"
 
 

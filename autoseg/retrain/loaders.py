@@ -20,6 +20,7 @@ from autoseg.data.folder import open_folder
 from autoseg.data.mmseg_source import LOADING, check_loading, leaves, open_mmseg, settle, splits_of
 from autoseg.data.source import IGNORE
 from autoseg.errors import InputError
+from autoseg.machine import cpu_cores
 from autoseg.mmconfigs import type_name
 
 Node = dict[str, Any]
@@ -114,7 +115,7 @@ def loading_processes(config: RetrainConfig, ranks: int) -> int:
         InputError: `workers` is no number.
     """
     if config.workers == "auto":
-        return 0 if config.data.kind == "builtin" else min(4, (os.cpu_count() or 1) // ranks)
+        return 0 if config.data.kind == "builtin" else min(4, cpu_cores() // ranks)
     if not config.workers.isdecimal():
         raise InputError("workers", "auto, or a number from 0", config.workers)
     return int(config.workers)

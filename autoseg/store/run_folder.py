@@ -29,6 +29,7 @@ TRAINERS = "trainers.json"
 NO_ACCESS = (
     errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG
 )  # fmt: skip
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # network file systems may have none
 
 
 class RunFolder:
@@ -240,7 +241,7 @@ def _remove_drafts(path: Path) -> None:
 
 
 def _refuse_used(path: Path) -> None:
-    if any(entry.name not in (".lock", OWNER) for entry in path.iterdir()):
+    if any(entry.name not in (".lock", OWNER, ".DS_Store") for entry in path.iterdir()):
         hint = "To go on with the run in it, type resume= instead." if (path / "config.yaml").exists() else ""
         raise InputError("run_dir", "a new or empty folder", str(path), hint)
 
@@ -249,7 +250,7 @@ def locked(path: Path) -> FileLock:
     """Lock an existing folder for this process, until it is released or the process ends.
 
     Raises:
-        InputError: another process has it, or it cannot be written.
+        InputError: another process has it, it cannot be written, or its disk has no locks.
     """
     only_own_files(path)
     lock = FileLock(path / ".lock")
@@ -261,6 +262,11 @@ def locked(path: Path) -> FileLock:
         who = read_json(owner) if owner.exists() else {}
         got = f"process {who.get('pid', 'unknown')} on {who.get('host', 'an unknown host')} working in {path}"
         raise InputError("run folder", "one that no other process uses", got, "Wait for it, or stop it.") from error
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        hint = "So that two processes never write into one run: run_dir= on another disk."
+        raise InputError("run folder", "a disk with file locks", f"{path}: {error.strerror}", hint) from error
     _own(path)
     return lock
 

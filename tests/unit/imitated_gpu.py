@@ -178,7 +178,8 @@ def _disguise_torch(monkeypatch: pytest.MonkeyPatch, gpu: Gpu) -> None:
     monkeypatch.setattr(torch.cuda, "get_rng_state", lambda *_: random.get_state())
     monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, *_: random.set_state(state))
     monkeypatch.setattr(torch.cuda, "manual_seed_all", random.manual_seed)
-    monkeypatch.setattr(torch.optim.Optimizer, "_accelerator_graph_capture_health_check", lambda _: None)
+    check = "_accelerator_graph_capture_health_check"  # torch 2.9 has none
+    monkeypatch.setattr(torch.optim.Optimizer, check, lambda _: None, raising=False)
 
     def cast(device_type: str, **options: Any) -> torch.autocast:
         """Its operations are the CPU's, so are those that cast."""

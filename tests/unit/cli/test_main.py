@@ -6,6 +6,7 @@ import errno
 import io
 import subprocess
 import sys
+import tempfile
 import types
 from contextlib import closing
 from pathlib import Path
@@ -141,6 +142,18 @@ def test_the_traceback_of_a_fault_goes_to_the_log_of_its_run(tmp_path, capsys, m
     assert f"ERROR   {TRACE}" in log.read_text() and log.read_text().endswith("RuntimeError: boom\n")
 
 
+def test_without_a_folder_for_it_the_traceback_is_printed(tmp_path, capsys, monkeypatch):
+    def work(*_: object) -> int:
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    monkeypatch.setitem(cli.COMMANDS, "broken", ("broken_command", "for this test"))
+    monkeypatch.setitem(sys.modules, "broken_command", types.SimpleNamespace(run=work))
+    assert cli.main(["broken"]) == 1
+    said = capsys.readouterr().err
+    assert TRACE in said and said.endswith("The traceback is in the lines above\n")
+
+
 def test_the_installed_command_works_from_an_empty_folder(tmp_path):
     done = subprocess.run(
         [PROGRAM, "doctor", "data=builtin"], cwd=tmp_path, capture_output=True, text=True, timeout=120
@@ -171,7 +184,7 @@ def test_doctor_refuses_what_a_search_does(key, words, capsys):
 
 
 def test_doctor_counts_the_cores_and_looks_at_the_cache_that_a_search_would_use(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("autoseg.execution.devices.Path.read_text", lambda *_, **__: "100000 100000")  # of a container
+    monkeypatch.setattr("autoseg.machine._quota", lambda _: 1.0)  # of a container
     assert "1 cores usable" in next(doctor.devices()).text
     monkeypatch.undo()
     cli.main(["doctor", f"data.cache_dir={tmp_path}/kept"])

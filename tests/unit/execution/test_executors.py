@@ -109,7 +109,12 @@ def test_out_of_memory_is_tried_again(tmp_path: Path) -> None:
     assert (outcome.state, outcome.attempts, outcome.scores["double"]) == ("complete", 2, 4)
 
 
-def test_a_worker_that_dies_is_replaced_and_its_job_tried_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("waitid", [True, False])  # which macOS lacks before Python 3.13
+def test_a_worker_that_dies_is_replaced_and_its_job_tried_again(
+    tmp_path: Path, waitid: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not waitid:
+        monkeypatch.delattr(os, "waitid")
     with ProcessExecutor(toy, ["cpu"]) as executor:
         payload = {"do": "die once", "x": 4, "marker": str(tmp_path / "m")}
         again, dead, fine = outcomes(executor, payload, {"do": "die"}, {"x": 1})

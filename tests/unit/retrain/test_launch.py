@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import mmengine.device.utils
 import mmengine.dist
 import pytest
 import torch
 
-from autoseg.retrain.launch import join
+from autoseg.retrain.launch import choose_device, join
 
 
 @pytest.mark.parametrize(("gpus", "number"), [(1, "0"), (4, "3")])
@@ -23,3 +24,13 @@ def test_a_rank_that_is_shown_one_gpu_takes_it(monkeypatch: pytest.MonkeyPatch, 
     join("slurm", "cuda")
     assert taken["SLURM_LOCALID"] == number
     assert "LOCAL_RANK" not in taken
+
+
+@pytest.mark.parametrize("wanted", ["auto", "cpu"])
+def test_without_cuda_a_training_is_on_the_cpu(monkeypatch: pytest.MonkeyPatch, wanted: str) -> None:
+    """By itself mmengine takes an Apple GPU, whatever `device=` says."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(mmengine.device.utils, "DEVICE", "mps")
+    assert choose_device(wanted) == "cpu"
+    assert mmengine.device.get_device() == "cpu"

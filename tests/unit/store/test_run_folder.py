@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import re
@@ -279,3 +280,13 @@ def test_a_folder_that_another_start_took_meanwhile_is_left_to_it(tmp_path: Path
     with pytest.raises(InputError, match="resume="):
         RunFolder.create(tmp_path / "run", {}, FIXED)
     assert (tmp_path / "run" / "config.yaml").read_text() == "theirs"
+
+
+@pytest.mark.parametrize("error", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_disk_without_locks_is_refused(tmp_path: Path, error: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(InputError, match=f"a disk with file locks, got .*{os.strerror(error)}.*on another disk"):
+        RunFolder.create(tmp_path / "run", {}, FIXED)
