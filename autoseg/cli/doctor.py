@@ -142,6 +142,22 @@ def packages() -> Iterator[Finding]:
     versions = [f"{name} {importlib.metadata.version(name)}" for name in ("autoseg", "torch")]
     if not bad:
         yield Finding("package", "ok", f"{', '.join(versions)} and {len(needed) - 1} more, versions as required")
+        yield networks()
+
+
+def networks() -> Finding:
+    """Check that mmsegmentation can be imported: a required version alone does not say that it works here."""
+    from autoseg.training.models import model_registry
+
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            model_registry()
+    except ImportError as error:
+        text = f"mmsegmentation cannot be imported: {in_a_line(error)}"
+        if "libGL" in text:
+            text += "; uninstall opencv-python, which needs it, and reinstall opencv-python-headless"
+        return Finding("networks", "missing", text)
+    return Finding("networks", "ok", "mmsegmentation can be imported")
 
 
 def devices() -> Iterator[Finding]:

@@ -191,6 +191,15 @@ def test_doctor_counts_the_cores_and_looks_at_the_cache_that_a_search_would_use(
     assert f"in {tmp_path} (for cache)" in capsys.readouterr().out
 
 
+def test_doctor_says_that_mmsegmentation_cannot_be_imported(monkeypatch):
+    def broken() -> None:
+        raise ImportError("libGL.so.1: cannot open shared object file: No such file or directory")
+
+    monkeypatch.setattr("autoseg.training.models.model_registry", broken)
+    found = {finding.topic: finding for finding in doctor.packages()}
+    assert found["networks"].state == "missing" and "uninstall opencv-python" in found["networks"].text
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="torch can use the GPU that is here")
 def test_doctor_says_that_there_is_no_home_folder(capsys, monkeypatch):
     def none() -> Path:
