@@ -66,7 +66,7 @@ def search(
     retries: int = 1,
     floor: str | None = None,
     confirm_top: int = 3,
-    confirm_seeds: int = 3,
+    confirm_seeds: int = 5,
     rivals: Sequence[str] = RIVALS,
     ignore_index: int = 255,
     tolerance: int = 5,
@@ -113,7 +113,7 @@ def search(
         retries: fresh attempts after a worker died or hung.
         floor: e.g. "miou>=0.9*ce": below it a candidate's reward is cut.
         confirm_top: how many of the best are trained again.
-        confirm_seeds: with how many fresh seeds; 0: no confirmation.
+        confirm_seeds: with how many fresh seeds; 0: no confirmation; with fewer than 5 no lead is called certain.
         rivals: what they are compared with: "identity" or names of hand-made losses.
         ignore_index: id of the pixels that do not count.
         tolerance: boundary metrics, pixels.

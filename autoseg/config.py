@@ -139,7 +139,7 @@ class ConfirmConfig:
     """The last stage: best candidates and rivals trained again with fresh seeds; skipped if `top` or `seeds` is 0."""
 
     top: int = number(3, least=0)
-    seeds: int = number(3, least=0, most=MOST_SEEDS)
+    seeds: int = number(5, least=0, most=MOST_SEEDS)  # with fewer than 5 no lead is called certain
     rivals: list[str] = field(default_factory=lambda: list(RIVALS))
     iters: int | None = None  # iterations of each of these trainings; None: as many as a candidate's
 

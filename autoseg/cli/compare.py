@@ -32,7 +32,7 @@ usage: autoseg compare losses=[LOSS,LOSS,...] [KEY=VALUE ...] [--cfg]
   run_dir=DIR          a new folder, or a comparison of the same budget (force=true: any) to add to
 
 Three losses on built-in data; then your found loss on your own images:
-  autoseg compare losses=[ce,lovasz,jml] metrics=[miou,biou] proxy.size=[96,128] proxy.crop=64
+  autoseg compare losses=[ce,tversky,lovasz] metrics=[miou,biou] proxy=builtin
   autoseg compare losses=[ce,lovasz,runs/NAME] like=runs/NAME
 """
 

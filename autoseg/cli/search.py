@@ -31,7 +31,8 @@ usage: autoseg search [KEY=VALUE ...] [-m] [--cfg]
 
 A whole small search, under a minute; then a real one on your own images:
   autoseg search experiment=smoke
-  autoseg search metric=biou data=folder data.root=DIR data.classes=[road,car] model=tiny
+  autoseg search metric=miou data=folder data.root=DIR data.classes=[road,car] \\
+    model=deeplabv3plus_mobilenet_v2 model.weights=MOBILENET.pth
 """
 
 
