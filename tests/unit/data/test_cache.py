@@ -116,6 +116,27 @@ def test_fingerprint_is_of_the_content_alone(make_folder: Make) -> None:
     assert open_data(replace(config, classes=["a", "c"]), (12, 16)).fingerprint != first.fingerprint
 
 
+@pytest.mark.parametrize("change", [{"ignore_index": 1}, {"palette": [[0, 0, 0], [9, 9, 9]]}])
+def test_what_ids_mean_and_look_like_is_part_of_a_cache(make_folder: Make, change: dict[str, Any]) -> None:
+    """Its labels are read already: with another void id they would be the old ones."""
+    config = make_folder()
+    sources = (open_folder(config), open_folder(replace(config, **change)))
+    assert len({cache.cache_path(source, "small", (12, 16), None) for source in sources}) == 2
+
+
+def test_what_is_padding_is_part_of_the_fingerprint(make_folder: Make) -> None:
+    config, prints = make_folder(), set()
+    for width in (8, 16):  # to the same pixels
+        pictures = {
+            "img_dir": Image.new("RGB", (width, 12), cache.PAD_RGB),
+            "ann_dir": Image.new("L", (width, 12), 255),
+        }
+        for kind, picture in pictures.items():
+            picture.save(Path(str(config.root)) / kind / "val" / "1.png")
+        prints.add(open_data(config, (12, 16)).fingerprint)
+    assert len(prints) == 2
+
+
 def test_openers_at_the_same_time_share_one_file(make_folder: Make) -> None:
     config = make_folder(count=8)
     with ThreadPoolExecutor(4) as pool:
@@ -223,6 +244,12 @@ def test_fit_keeps_the_aspect_and_pads_with_ignore() -> None:
     assert image[:, 0, 5:].T.tolist() == [list(cache.PAD_RGB)] * 7
     assert (masks[0, :, :5] == 1).all()
     assert (masks[0, :, 5:] == 255).all()
+
+
+@pytest.mark.parametrize("size", [(1, 400), (400, 1)])
+def test_fit_leaves_a_line_of_pixels_one_wide(size: tuple[int, int]) -> None:
+    line = Sample(np.zeros((*size, 3), dtype=np.uint8), np.zeros((1, *size), dtype=np.uint8))
+    assert fit(line, (10, 10))[2] == (min(size[0], 10), min(size[1], 10))
 
 
 def test_fit_never_mixes_ids() -> None:
