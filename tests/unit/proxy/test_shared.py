@@ -22,7 +22,7 @@ from autoseg.errors import InputError
 from autoseg.losses import build_loss
 from autoseg.metrics import build_metric
 from autoseg.proxy.rungs import Rungs, Watch
-from autoseg.proxy.shared import described
+from autoseg.proxy.shared import described, place
 from autoseg.proxy.task import ProxyTask
 from autoseg.search.timing import TimedTask
 from autoseg.training import Segmentor, Training
@@ -76,6 +76,26 @@ def test_nothing_is_shared_between_different_budgets(task: ProxyTask, tmp_path: 
     for proxy in (task.proxy, replace(task.proxy, lr=0.1), replace(task.proxy, warmup=3)):
         replace(task, proxy=proxy, shared=str(tmp_path))(CrossEntropy(), 5)
     assert len(list(tmp_path.glob("*.safetensors"))) == 3
+
+
+def test_nothing_is_shared_between_other_data_networks_splits_or_devices(task: ProxyTask, tmp_path: Path) -> None:
+    sharing, cpu = replace(task, shared=str(tmp_path)), torch.device("cpu")
+    others = [
+        replace(sharing, data=replace(task.data, count=[13, 4, 4])),
+        replace(sharing, data=replace(task.data, holdout=0.4)),
+        replace(sharing, model=replace(task.model, overrides={})),
+        replace(sharing, final_split="val"),
+    ]
+    places = {one._place("warmup", 5, cpu) for one in (sharing, sharing, *others)}
+    places |= {sharing._place("warmup", 6, cpu), sharing._place("warmup", 5, torch.device("cuda"))}
+    assert len(places) == 7
+
+
+def test_nothing_is_shared_between_versions_of_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = place(str(tmp_path), "warmup", 5, ["data"])
+    assert place(str(tmp_path), "warmup", 5, ["data"]) == before
+    monkeypatch.setattr("autoseg.proxy.shared.version", lambda package: f"another {package}")
+    assert place(str(tmp_path), "warmup", 5, ["data"]) != before
 
 
 def test_stored_features_are_the_frozen_backbone(
