@@ -24,9 +24,12 @@ import autoseg
 from autoseg import api
 from autoseg.config import ProxyConfig
 from autoseg.errors import Diverged, InputError
+from autoseg.execution import Watched
 from autoseg.losses import LossCard
-from autoseg.metrics import base
+from autoseg.metrics import MetricOptions, base
 from autoseg.proxy.candidate import CandidateTask
+from autoseg.proxy.predictions import KeepPredictions
+from autoseg.proxy.rungs import Rungs, Watch
 from autoseg.search.observer import Observer
 from autoseg.store.user_code import Fresh, WithUserCode, code_of
 from autoseg.surrogates import build_space
@@ -385,7 +388,9 @@ def task(returned: Any) -> CandidateTask:
     return CandidateTask("miou", SPACE.to_dict(), 3, lambda loss, seed, device: returned)
 
 
-@pytest.mark.parametrize("returned", [0.5, torch.tensor(0.5), {"miou": 0.5}, {"miou": torch.tensor(0.5)}])
+@pytest.mark.parametrize(
+    "returned", [0.5, torch.tensor(0.5), np.array([0.5]), {"miou": 0.5}, {"miou": torch.tensor(0.5)}]
+)
 def test_what_a_training_may_return(returned: Any) -> None:
     assert task(returned)({"theta": SPACE.identity.tolist(), "seed": 0}, "cpu") == {"miou": 0.5}
 
@@ -412,18 +417,36 @@ def test_identity_curves_by_name_are_those_of_the_space() -> None:
 
 @dataclass(frozen=True)
 class Built:
-    """As the built-in training: its number of iterations can be another."""
+    """As the built-in training: iterations can be others, it may be looked at after five, and leave predictions."""
 
     proxy: ProxyConfig = field(default_factory=lambda: ProxyConfig(iters=10))
+    watch: Watch | None = None
+    predictions: str | None = None
 
-    def __call__(self, loss: Any, seed: int, device: str) -> float:
-        return self.proxy.iters / 100
+    def __call__(self, loss: Any, seed: int, device: str) -> dict[str, float]:
+        if self.watch is not None:
+            self.watch.look(5, 0.05)
+        return {"miou": self.proxy.iters / 100, "kept": self.predictions is not None}
 
 
 def test_a_longer_confirmation_says_how_long() -> None:
     judge = CandidateTask("miou", SPACE.to_dict(), 3, Built())
-    assert judge({"loss": "ce", "seed": 0, "iters": 25}, "cpu") == {"miou": 0.25}
-    assert judge({"loss": "ce", "seed": 0}, "cpu") == {"miou": 0.1}
+    assert judge({"loss": "ce", "seed": 0, "iters": 25}, "cpu")["miou"] == 0.25
+    assert judge({"loss": "ce", "seed": 0}, "cpu")["miou"] == 0.1
+
+
+def test_scores_at_the_rungs_come_with_the_last_ones_or_without_them() -> None:
+    judge = CandidateTask("miou", SPACE.to_dict(), 3, Built())
+    for earlier, scores in ((0.01, {"miou": 0.1, "kept": 0.0}), (0.9, {})):
+        rungs = Rungs("median", (0.5,), {"n_startup_trials": 1}, earlier=((earlier,),))
+        found = judge({"loss": "ce", "seed": 0, **rungs.payload()}, "cpu")
+        assert isinstance(found, Watched)
+        assert (dict(found), found.rungs, found.pruned) == (scores, {5: 0.05}, not scores)
+
+
+def test_trainings_with_one_seed_leave_predictions(tmp_path: Path) -> None:
+    judge = CandidateTask("miou", SPACE.to_dict(), 3, Built(), keep=KeepPredictions(str(tmp_path), 7))
+    assert [judge({"loss": "ce", "seed": seed}, "cpu")["kept"] for seed in (7, 8)] == [1.0, 0.0]
 
 
 def test_payloads_become_losses() -> None:
@@ -432,6 +455,19 @@ def test_payloads_become_losses() -> None:
     assert not isinstance(task(0.5).build({"loss": "ce", "seed": 0}), autoseg.SurrogateLoss)
     with pytest.raises(InputError, match="theta"):
         task(0.5).build({"theta": [0.5], "seed": 0})
+
+
+def test_void_pixels_and_boundaries_are_what_the_search_was_told(quick_path: Path) -> None:
+    seen = []
+
+    def train(loss: Any, seed: int, device: str) -> float:
+        seen.append(loss.options if isinstance(loss, autoseg.SurrogateLoss) else loss.ignore_index)
+        return 0.5
+
+    told = {"num_classes": 3, "ignore_index": 7, "tolerance": 2, "drop_background": True}
+    more: dict[str, Any] = {"rivals": ["ce", "identity/biou"], **told, **SMALL, "rounds": 1}
+    autoseg.search("biou", train, run_dir=quick_path / "run", inline=True, **more)
+    assert 7 in seen and all(one in (7, MetricOptions(3, 7, 2, True)) for one in seen)
 
 
 @pytest.mark.parametrize("num_classes", [None, 3])

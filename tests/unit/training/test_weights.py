@@ -46,6 +46,13 @@ def test_checkpoints_are_cut_to_their_backbone(tmp_path: Path) -> None:
         assert torch.equal(backbone[0].weight, state["0.weight"])
 
 
+def test_a_part_of_the_backbone_that_is_called_as_a_classifier_is_loaded(tmp_path: Path) -> None:
+    one, other = (nn.ModuleDict({"head": nn.Linear(2, 3)}) for _ in range(2))
+    torch.save(one.state_dict(), tmp_path / "a.pth")
+    load_backbone(other, str(tmp_path / "a.pth"))
+    assert torch.equal(other["head"].weight, one["head"].weight)
+
+
 def test_a_saved_network_fits_mmsegmentations_own_and_the_other_way_round(tmp_path: Path) -> None:
     class Holder(nn.Module):
         def __init__(self) -> None:
