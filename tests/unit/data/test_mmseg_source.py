@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,11 +44,20 @@ def test_ade20k_shifts_its_ids(tmp_path: Path) -> None:
     assert data.labels("train")[0, 0, :4].tolist() == [255, 0, 149, 255]
 
 
+def test_some_classes_of_a_config_are_numbered_anew(tmp_path: Path) -> None:
+    for split in ("training", "validation"):
+        write(tmp_path / "data" / "images" / split / "x.jpg")
+        write(tmp_path / "data" / "annotations" / split / "x.png", [0, 1, 2, 3, 255])
+    data = open_data(replace(config(tmp_path, "ade20k"), classes=["building", "wall"]), SIZE)
+    assert data.classes == ["building", "wall"]
+    assert data.labels("train")[0, 0, :5].tolist() == [255, 1, 0, 255, 255]
+
+
 def test_voc_aug_joins_two_lists(tmp_path: Path) -> None:
     root = tmp_path / "data"
     lists = root / "ImageSets" / "Segmentation"
     lists.mkdir(parents=True)
-    for name, split, folder in (("a", "train", ""), ("b", "aug", "Aug"), ("c", "val", "")):
+    for name, split, folder in (("b", "train", ""), ("a", "aug", "Aug"), ("c", "val", "")):
         (lists / f"{split}.txt").write_text(f"{name}\n")
         write(root / "JPEGImages" / f"{name}.jpg")
         write(root / f"SegmentationClass{folder}" / f"{name}.png", [20, 255])

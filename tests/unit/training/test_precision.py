@@ -9,8 +9,9 @@ import sys
 import pytest
 import torch
 
+from autoseg.config import ProxyConfig
 from autoseg.errors import InputError
-from autoseg.training.precision import check_device
+from autoseg.training.precision import check_device, precision_of, reproducible
 
 GPU = torch.device("cuda", 0)
 
@@ -42,6 +43,31 @@ def test_only_gpus_that_the_build_has_code_for(
     else:
         with pytest.raises(InputError, match=r"Tesla V100 \(sm_70\), for which torch .* has no code"):
             check_device(GPU)
+
+
+@pytest.mark.parametrize(("native", "expected"), [(True, torch.bfloat16), (False, torch.float16)])
+def test_auto_is_the_half_precision_that_a_gpu_computes_itself(
+    monkeypatch: pytest.MonkeyPatch, native: bool, expected: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation)
+    assert precision_of(ProxyConfig(), GPU).dtype is expected
+    assert precision_of(ProxyConfig(), torch.device("cpu")).dtype is None
+
+
+def test_what_a_training_sets_is_put_back_after_an_error_too() -> None:
+    """The process may be a notebook's."""
+
+    def settings() -> tuple[int, bool]:
+        return torch.get_num_threads(), torch.backends.cudnn.benchmark
+
+    before, random = settings(), torch.get_rng_state()
+    with (
+        pytest.raises(ZeroDivisionError),
+        reproducible(torch.device("cpu"), 1, threads=before[0] + 1, deterministic=False),
+    ):
+        assert settings() == (before[0] + 1, True) != before
+        torch.rand(1 // 0)
+    assert settings() == before and torch.equal(torch.get_rng_state(), random)
 
 
 def test_cublas_is_told_before_its_first_use_that_it_may_have_to_be_deterministic() -> None:
