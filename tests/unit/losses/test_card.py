@@ -62,9 +62,11 @@ def test_identity_curves_and_run_folders_are_losses_like_any_other(tmp_path, mon
         autoseg.load_loss("identity/biou", num_classes=3, tolerance=2),
         autoseg.build_loss("identity/biou(tolerance=2)", num_classes=3),
         autoseg.build_loss("identity/biou", num_classes=3, defaults=own),
+        autoseg.build_loss("identity/biou(tolerance=2)", num_classes=3, defaults={"tolerance": 4}),
         autoseg.build_loss("0.5*identity/biou+0.5*identity/biou", num_classes=3, defaults=own),
     ]
-    assert values(*built) == pytest.approx(values(plain) * 4)
+    assert values(*built) == pytest.approx(values(plain) * 5)
+    assert all(loss.options.tolerance == 2 for loss in built[:4])
     published = autoseg.build_loss("asl2021/bf1", num_classes=3, defaults=own)
     assert published.options.tolerance == 2 and published.space == autoseg.load_loss("asl2021/bf1", 3).space
     written = autoseg.build_loss("asl2021/bf1(tolerance=4)", num_classes=3, defaults=own)
@@ -97,6 +99,8 @@ def test_what_is_no_loss_is_told_what_there_is(text, words, tmp_path, monkeypatc
     (tmp_path / "run").mkdir()
     with pytest.raises(InputError, match=words):
         autoseg.build_loss(text, num_classes=3)
+    with pytest.raises(InputError, match=words):  # of a rival, hours before it is built
+        autoseg.losses.check_text(text)
 
 
 def test_names():

@@ -9,6 +9,7 @@ import torch
 import autoseg
 from autoseg.errors import InputError
 from autoseg.losses import LossCard, LossSum, SearchedLoss, searched_loss
+from autoseg.metrics import MetricOptions
 from autoseg.surrogates import SearchSpace, SurrogateLoss
 
 C = 3
@@ -59,6 +60,18 @@ def test_gradcheck_and_card(name, tmp_path):
     assert LossCard.load(tmp_path / "loss.json").scalars == pytest.approx(space.scalar_values(theta))
     by_name = autoseg.build_loss(f"0.5*{tmp_path}/loss.json+0.5*ce", num_classes=C)
     assert by_name(logits, labels).isfinite()
+
+
+@pytest.mark.parametrize("name", [*NAMES, "default-biou"])
+def test_the_void_id_and_the_options_are_those_of_every_part(name):
+    space, (logits, labels) = autoseg.build_space(name), batch()
+    labels[:, 2:4] = 7
+    options = {"tolerance": 1, "drop_background": True}
+    loss = searched_loss(space, space.identity, C, 7, **options)
+    usual = searched_loss(space, space.identity, C, **options)
+    assert loss(logits, labels) == usual(logits, labels.where(labels != 7, 255))
+    assert loss.options == MetricOptions(C, 7, 1, True)
+    assert searched_loss(space, space.identity, C, absent="skip").absent == "skip"
 
 
 def test_a_searched_loss_in_a_sum_is_told_what_it_is_told_alone():

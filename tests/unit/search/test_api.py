@@ -589,7 +589,26 @@ def test_what_a_function_does_is_the_same_in_every_process() -> None:
     assert len(found) == 1 and len(set(found.pop().split())) == 3
     assert code_of(made(0.5)) == code_of(made(0.5)) != code_of(made(0.25))
     assert code_of(defined("def train(a, b, c): return 1")) != code_of(defined("def train(a, b, c): return 2"))
+    assert code_of(defined("def train(a, b): return a + b")) != code_of(defined("def train(a, b): return a - b"))
     assert code_of(Built()) == code_of(Built())
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "def train(a, b={}): pass",
+        "def train(a, *, b={}): pass",
+        "def train(a): return a.mean{}()",
+        "def run(a, b): pass\ntrain = __import__('functools').partial(run, b={})",
+        "def score(s): return {}\ndef train(a): return [score(s) for s in a]",
+        "class Base:\n    def run(self): return {}\nclass train(Base): pass",
+        "class train:\n    @property\n    def size(self): return {}",
+        "class train:\n    @staticmethod\n    def run(): return {}",
+    ],
+)
+def test_what_a_function_does_stands_beside_its_own_lines_too(cell: str) -> None:
+    one, same, other = (code_of(defined(cell.format(number))) for number in (1, 1, 2))
+    assert one == same != other
 
 
 def test_an_edited_formula_of_ones_own_is_another_search(quick_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
