@@ -80,6 +80,8 @@ def test_identity_curves_and_run_folders_are_losses_like_any_other(tmp_path, mon
     for text in ("run", "run/loss.json", "1*run+0*ce"):
         assert values(autoseg.build_loss(text, num_classes=3)) == pytest.approx(values(plain))
     assert values(autoseg.load_loss("run")) == values(plain)
+    for text in ("identity/biou", "asl2021/bf1", "run"):
+        assert autoseg.build_loss(text, num_classes=3, ignore_index=7).options.ignore_index == 7
 
 
 @pytest.mark.parametrize(
