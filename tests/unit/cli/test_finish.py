@@ -17,6 +17,7 @@ from autoseg.cli.jobs import finish, retrain
 from autoseg.config import PAPER_METRICS, CompareConfig, RetrainConfig, SearchConfig
 from autoseg.evidence.export.formats import as_files, as_python, title
 from autoseg.losses import LossCard, searched_loss
+from autoseg.metrics import MetricOptions
 from autoseg.search.confirm import compare
 from autoseg.search.publish import CardPublisher
 from autoseg.store.records import Finding, Row, SearchResult, sentence, table
@@ -122,6 +123,22 @@ def test_a_rival_that_is_ahead_is_what_to_train_with(tmp_path: Path, rival: str,
     assert "behind" not in as_python(LossCard.load(tmp_path / "loss.json"), "found").splitlines()[0]
     odd = replace(card, provenance={"behind": ['x"""\nimport os', 3]})  # a card may hold anything
     assert '"""' not in title(odd) and "\n" not in title(odd) and title(replace(card, provenance={"behind": 3}))
+
+
+@pytest.mark.parametrize(("confirmed", "iters"), [(False, None), (True, 400)])
+def test_a_card_says_what_is_known_of_its_loss(tmp_path: Path, confirmed: bool, iters: int | None) -> None:
+    bound, run = build_space("default", metric="biou"), tmp_path / "run"
+    run.mkdir()
+    options = {"tolerance": 2, "drop_background": True}
+    publish = CardPublisher(run / "loss.json", bound, None, 7, options, {"data": "mine"})
+    known = {"theta": tuple(bound.identity), "scores": {"biou": 0.4, "ece": math.nan}, "iters": iters}
+    publish(replace(FOUND, confirmed=confirmed, **known))
+    card = LossCard.load(run / "loss.json")
+    assert (card.confirmed, card.num_classes, card.build(4).options) == (confirmed, None, MetricOptions(4, 7, 2, True))
+    length = {"iters": iters} if iters else {}
+    found = {"mean": {"biou": 0.4, "ece": None}, "seeds": [1, 2], **length}
+    assert card.scores == {"confirm" if confirmed else "search": found}
+    assert card.provenance == {"data": "mine", "candidate": "candidate 0.1", "run": "run"}
 
 
 def test_the_command_for_fresh_seeds_is_one_that_compare_takes(tmp_path: Path) -> None:

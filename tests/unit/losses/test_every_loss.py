@@ -302,6 +302,17 @@ def test_volumes_before_their_number_of_classes_is_known() -> None:
     assert torch.equal(late(logits, labels), build("jml")(logits, labels))
 
 
+def test_a_loss_that_is_built_late_knows_how_far_the_training_is() -> None:
+    usual, late = build("boundary"), LateLoss(lambda count: build_loss("boundary", num_classes=count))
+    (logits, labels), values = sample(), []
+    for progress in (0.5, 0.75):  # before its first batch, and after it
+        for loss in (usual, late):
+            loss.set_progress(progress)
+        values.append(usual(logits, labels))
+        assert torch.equal(late(logits, labels), values[-1])
+    assert values[0] != values[1]
+
+
 def test_an_own_loss_takes_volumes_if_it_says_so() -> None:
     class Own(CrossEntropy):
         pointwise = False

@@ -468,6 +468,7 @@ def test_void_pixels_and_boundaries_are_what_the_search_was_told(quick_path: Pat
     more: dict[str, Any] = {"rivals": ["ce", "identity/biou"], **told, **SMALL, "rounds": 1}
     autoseg.search("biou", train, run_dir=quick_path / "run", inline=True, **more)
     assert 7 in seen and all(one in (7, MetricOptions(3, 7, 2, True)) for one in seen)
+    assert autoseg.load_loss(quick_path / "run").options == MetricOptions(3, 7, 2, True)
 
 
 @pytest.mark.parametrize("num_classes", [None, 3])

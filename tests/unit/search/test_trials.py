@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from sqlalchemy import event
@@ -159,6 +159,22 @@ def test_what_takes_another_time_is_said_to(quick_path: Path) -> None:
         trials.train("confirm", plan(1, 1), lambda scores: scores["biou"])
     assert executor.seen == [["timing"], ["candidate", "candidate"], ["candidate"]]
     assert executor.longer == [{1.0}, {1.0}, {4.5}]
+
+
+def test_a_measurement_that_fails_is_none_and_every_worker_makes_one() -> None:
+    class Pair(InlineExecutor):
+        workers = 2
+
+    def task(payload: dict[str, Any], device: str) -> dict[str, float]:
+        measured.append(payload)
+        if len(measured) > 2:
+            raise RuntimeError("no space")
+        return {"seconds": float(len(measured))}
+
+    measured: list[dict[str, Any]] = []
+    assert seconds_per_training(Pair(task), (0.5,), 5) == 1.5
+    assert measured == [{"timing": {"theta": [0.5], "seed": 5}}] * 2
+    assert seconds_per_training(Pair(task), (0.5,), 5) is None
 
 
 def test_the_identity_curves_are_confirmed_once_where_they_are_a_finalist_too(quick_path: Path) -> None:
