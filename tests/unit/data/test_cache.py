@@ -252,6 +252,13 @@ def test_fit_leaves_a_line_of_pixels_one_wide(size: tuple[int, int]) -> None:
     assert fit(line, (10, 10))[2] == (min(size[0], 10), min(size[1], 10))
 
 
+def test_fit_averages_colours_instead_of_picking_some() -> None:
+    stripes = np.zeros((20, 20, 3), dtype=np.uint8)
+    stripes[:, ::2] = 200
+    image, _, _ = fit(Sample(stripes, np.zeros((1, 20, 20), dtype=np.uint8)), (10, 10))
+    assert abs(image[:, :, 1:-1].astype(int) - 100).max() <= 1
+
+
 def test_fit_never_mixes_ids() -> None:
     mask = np.random.default_rng(0).choice(np.array([0, 6, 255], dtype=np.uint8), (1, 33, 47))
     _, masks, _ = fit(Sample(np.zeros((33, 47, 3), dtype=np.uint8), mask), (20, 30))

@@ -63,8 +63,8 @@ def test_a_class_that_is_trained_on_and_cannot_be_scored(tmp_path: Path) -> None
 
 def test_masks_without_an_image_are_named(tmp_path: Path) -> None:
     config = folder(tmp_path, [0, 1])
-    for name in ("c.png", "b.png"):
-        shutil.copy(tmp_path / "ann_dir/train/a.png", tmp_path / "ann_dir/train" / name)
+    for name in ("val/c.png", "train/b.png"):
+        shutil.copy(tmp_path / "ann_dir/train/a.png", tmp_path / "ann_dir" / name)
     (tmp_path / "img_dir/train/b.gif").write_bytes(b"")
     (text,) = remarks(config)
     assert text.startswith("masks without an image are left out: 2, as ") and "/b.png; images end in .jpg, " in text
@@ -130,6 +130,7 @@ def tiff(path: Path, bands: int, extra: list[int], size: tuple[int, int] = (48, 
         (5, [0, 0], "images of 5 bands, as a.tif: only the first three are trained on"),
         (4, [0], "images of 4 bands, as a.tif: only the first three are trained on"),
         (2, [0], "images of 2 bands, as a.tif: only the first is trained on"),
+        (4, [1], ""),
         (4, [2], ""),
         (2, [2], ""),
         (3, [], ""),
