@@ -94,13 +94,14 @@ def test_a_formula_that_looks_at_its_numbers_is_drawn_too(monkeypatch: pytest.Mo
 
 def test_what_was_kept_reads_back_and_shared_counts_are_written_once(tmp_path: Path) -> None:
     parts = {name: seen(name).parts for name in ("miou", "dice", "miou_i")}
+    parts["own"] = {"a": torch.zeros(2, 3), "b": torch.zeros(3, 2), "c": torch.zeros(3, 2).int()}  # of the same bytes
     save_parts(tmp_path / "counts" / "a.npz", parts)
     back = load_parts(tmp_path / "counts" / "a.npz")
     assert {name: set(sums) for name, sums in back.items()} == {name: set(sums) for name, sums in parts.items()}
     for name, sums in parts.items():
         assert all(torch.equal(back[name][key], part) for key, part in sums.items())
     with np.load(tmp_path / "counts" / "a.npz", allow_pickle=False) as file:
-        assert len(file.files) == 1 + 3 + 4  # the index; miou's, which are dice's too; miou_i's, whole and by class
+        assert len(file.files) == 1 + 3 + 4 + 3  # the index; miou's, which are dice's too; miou_i's, whole and by class
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"\x93NUMPY"])
@@ -131,8 +132,15 @@ def test_numbers_that_are_announced_and_not_there_are_one_message(tmp_path: Path
         load_parts(tmp_path / "a.npz")
 
 
+class Trap:
+    """Runs code when unpickled."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return exec, ("raise SystemExit('a file of counts was executed')",)
+
+
 def test_a_file_with_objects_is_not_unpickled(tmp_path: Path) -> None:
-    np.savez(tmp_path / "a.npz", index=np.array([{"miou": 1}], dtype=object))
+    np.savez(tmp_path / "a.npz", index=np.array([Trap()], dtype=object))
     with pytest.raises(InputError, match="counts by image"):
         load_parts(tmp_path / "a.npz")
 

@@ -40,6 +40,16 @@ def test_planned_before_it_runs_and_whole_afterwards(quick_path: Path) -> None:
     assert read.ended == done.ended and abs(read.ended - time.time()) < 600
 
 
+def test_a_training_that_is_no_longer_asked_for_is_none_for_a_reader_either(quick_path: Path) -> None:
+    path = quick_path / "trials.db"
+    with Ledger(path, NAMES) as ledger:
+        ledger.drop("search", ledger.add("search", PLANNED))
+        assert ledger.records("search") == []
+        with Ledger(path, NAMES, read_only=True) as other:
+            assert other.records("search") == [] and other.planned("search") == 1
+        assert ledger.add("search", PLANNED).number == 1  # asked for again
+
+
 @contextlib.contextmanager
 def locked(path: Path, seconds: float) -> Iterator[None]:
     """Another program writes for so long."""

@@ -95,6 +95,7 @@ BOMB = "x0: &x0 [l,l,l,l,l,l,l,l,l]\n" + "".join(
         ("overrides: {r: &r [*r]}", "more than 100,000 values"),
         ("seed: " + "1" * 5000, r"readable config\.yaml"),
         ("seed: 0x" + "f" * 5000, "more than 64 bits"),
+        ("seed: 9223372036854775808", "more than 64 bits"),
         ("seed: 1" + ":00" * 100_000, "more than 64 bits"),
         ("seed: 1" + ":00" * 300 + ".5", r"readable config\.yaml"),
         *((f"seed: {text}", r"readable config\.yaml") for text in ("!!bool x", "!!int ''", "!!timestamp x")),
