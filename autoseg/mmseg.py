@@ -10,7 +10,7 @@ After `import autoseg.mmseg`, or `custom_imports = dict(imports=["autoseg.mmseg"
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from autoseg.config import PAPER_METRICS
 from autoseg.errors import Diverged, InputError
 from autoseg.imports import import_modules
 from autoseg.losses import LossSum, SegLoss, build_loss, loss_names
+from autoseg.losses.pixelwise import WeightedCrossEntropy
 from autoseg.losses.ranks import sync_counts as sync
 from autoseg.metrics import Metric, MetricSum, build_metric
 
@@ -32,7 +33,8 @@ class AutoSegLoss(nn.Module):
     """Any loss of `autoseg.build_loss` as a `loss_decode`.
 
     The loss is built at the first batch, when the number of classes and ignore_index are known from the head.
-    Losses with extra inputs prepare them from each batch, class frequencies included: give `wce` a list.
+    Losses with extra inputs prepare them from each batch, class frequencies included: give `wce` a list, or
+    `class_counts`, as `autoseg retrain` does.
 
     Args:
         loss: a name, a card or a sum.
@@ -41,6 +43,8 @@ class AutoSegLoss(nn.Module):
         sync_counts: with several ranks, totals are computed over the batches of all of them, so that the loss is that
             of one big batch. Losses that sort pixels use each rank's own batch.
         imports: .py files or modules with metrics and losses of your own that the loss names.
+        class_counts: for losses that weight classes by their frequency: "pixels" of each class in the training masks,
+            and pixels "around", those of all images that show it.
         options: options of the loss.
     """
 
@@ -51,6 +55,7 @@ class AutoSegLoss(nn.Module):
         loss_name: str = "loss_autoseg",
         sync_counts: bool = False,
         imports: Sequence[str] = (),
+        class_counts: Mapping[str, Sequence[int]] | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
@@ -59,7 +64,7 @@ class AutoSegLoss(nn.Module):
             hint = "mmsegmentation trains only on names that do."
             raise InputError("loss_name", "a name that begins with loss_", repr(loss_name), hint)
         self.spec, self.loss_weight, self.loss_name, self.options = loss, loss_weight, loss_name, options
-        self.sync_counts = sync_counts
+        self.sync_counts, self.class_counts = sync_counts, class_counts
         # Not part of the module tree: a checkpoint of the network should not hold parts of its loss.
         self._built: dict[tuple[int, int], nn.Module] = {}
         self._progress = 0.0
@@ -87,6 +92,10 @@ class AutoSegLoss(nn.Module):
         key = (cls_score.shape[1], ignore_index)
         if key not in self._built:
             loss = build_loss(self.spec, num_classes=key[0], ignore_index=key[1], **self.options)
+            if self.class_counts is not None:
+                for part in loss.modules():
+                    if isinstance(part, WeightedCrossEntropy):
+                        part.take_counts(**self.class_counts)
             if self.sync_counts:
                 sync(loss)
             self._built[key] = loss.to(cls_score.device)

@@ -26,7 +26,17 @@ In Python:
   autoseg.load_loss("asl2021/miou", num_classes=21)
 """,
     "spaces": """
-Lists the search spaces; your own is a .yaml file of the same form.
+Lists the search spaces; your own is a .yaml file, space=FILE.yaml:
+
+  version: 1
+  summary: one line about it
+  curve: {family: bezier, pieces: 2, truth_table: true, monotone: true}   # or linear
+  score: {family: bezier, pieces: 1}   # of a class's score before the mean; left out: none
+  shared: false      # true: one curve of AND and one of OR, whatever their operands
+  absent: skip       # classes that a batch lacks; include: they count, as in the paper
+  per_metric: {bf1: {pieces: 1}}       # other settings of curve for a metric
+  loss: "{a}*ce+{1-a}*surrogate"       # left out: the surrogate alone
+  scalars: {a: {low: 0, high: 1, start: 0.25}}
 
 usage: autoseg spaces [imports=[FILE.py]]
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from autoseg.config import DataConfig
 from autoseg.data.decode import check_image, check_mask, header, opened, read_image
 from autoseg.data.progress import Progress
-from autoseg.data.source import IGNORE, MAX_CLASSES, Bytes, Sample, check_present, generated_palette
+from autoseg.data.source import IGNORE, MAX_CLASSES, Bytes, ClassCounts, Sample, check_present, generated_palette
 from autoseg.data.threads import in_threads
 from autoseg.errors import InputError
 
@@ -68,8 +68,11 @@ class FileSource:
         size = (image.shape[1], image.shape[0])
         return Sample(image, np.stack([self._read_mask(path, size, item.image) for path in item.masks]))
 
-    def check(self) -> None:
+    def check(self) -> ClassCounts:
         """Check every mask, and the header of every image, for a training that reads the files in its own way.
+
+        Returns:
+            How often the classes occur in the training masks.
 
         Raises:
             InputError: names a file that is no image or no mask, an image that is stored turned or has more than 8
@@ -77,14 +80,16 @@ class FileSource:
                 masks show fewer than two classes.
         """
         progress = Progress("Checking images and masks", sum(map(len, self.items.values())))
+        counts = ClassCounts.none(len(self.classes))
         for role, items in self.items.items():
-            counts: NDArray[np.float64] = np.zeros(256)
             for labels in in_threads(self._check, items):
-                counts += labels
+                if role == "train":
+                    counts = counts.plus(labels)
                 progress.step()
             if role == "train":
                 ignored = np.flatnonzero(self.lookup == IGNORE)  # empty if a data set ignores an id above 255
-                check_present(counts.tolist(), self.classes, int(ignored[0]) if len(ignored) else IGNORE)
+                check_present(counts.pixels, self.classes, int(ignored[0]) if len(ignored) else IGNORE)
+        return counts
 
     def _check(self, item: Item) -> NDArray[np.float64]:
         """Return the pixels of each label in the masks of one image."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,26 @@ class Sample:
 
     image: Bytes  # (H, W, 3) uint8, RGB
     masks: Bytes  # (1 + raters, H, W) uint8 class ids or 255; the label, then one per annotator
+
+
+@dataclass(frozen=True)
+class ClassCounts:
+    """How often each of C classes occurs in masks, at the size of the files."""
+
+    pixels: list[int]  # of each class
+    around: list[int]  # pixels with a class in all images that show it
+
+    @classmethod
+    def none(cls, num_classes: int) -> Self:
+        """Return the counts of no image."""
+        return cls([0] * num_classes, [0] * num_classes)
+
+    def plus(self, labels: NDArray[Any]) -> Self:
+        """Return these counts and those of one more image, given its pixels of each id, at least C numbers."""
+        found = [int(count) for count in labels[: len(self.pixels)]]
+        shown = [sum(found) if count else 0 for count in found]
+        pixels = [a + b for a, b in zip(self.pixels, found, strict=True)]
+        return type(self)(pixels, [a + b for a, b in zip(self.around, shown, strict=True)])
 
 
 class Source(Protocol):

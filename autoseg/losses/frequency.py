@@ -44,9 +44,14 @@ def class_weights(labels: Tensor, scheme: Scheme, num_classes: int, ignore_index
         found = torch.bincount(ids.flatten(), minlength=num_classes)[:num_classes].cpu()
         pixels += found
         around += found.sum() * (found > 0)
+    return weights_of(pixels, around, scheme)
+
+
+def weights_of(pixels: Tensor, around: Tensor, scheme: Scheme) -> Tensor:
+    """Return `class_weights` from counts: (C,) int64 pixels of each class, and of all images that show it."""
     occurs = pixels > 0
     if not occurs.any():
-        return torch.ones(num_classes)
+        return torch.ones(len(pixels))
     if scheme == "inverse":
         weights = pixels.sum() / (occurs.sum() * pixels.clamp(min=1).double())
     else:

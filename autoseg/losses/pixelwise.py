@@ -14,7 +14,7 @@ from torch import Tensor
 from autoseg.errors import InputError
 from autoseg.losses.base import SegLoss, check_range, class_vector
 from autoseg.losses.batch import Batch
-from autoseg.losses.frequency import Scheme, class_weights
+from autoseg.losses.frequency import Scheme, class_weights, weights_of
 
 
 class CrossEntropy(SegLoss):
@@ -73,6 +73,12 @@ class WeightedCrossEntropy(SegLoss):
         if labels.is_floating_point():
             labels = labels.argmax(dim=1).masked_fill(labels.sum(dim=1) == 0, self.ignore_index)
         return {"class_weight": class_weights(labels, self.scheme, self.num_classes, self.ignore_index)}
+
+    def take_counts(self, pixels: Sequence[int], around: Sequence[int]) -> None:
+        """Take the weights from counts of a whole data set (see `frequency.weights_of`) instead of from batches."""
+        if self.scheme is not None:
+            self.fixed = weights_of(torch.tensor(pixels), torch.tensor(around), self.scheme)
+            self.scheme, self.extra_keys, self.rank_local = None, (), False
 
     def extra_shapes(self, batch: Batch) -> dict[str, tuple[int, ...]]:
         """Return the shape of one weight per class, if they are counted."""

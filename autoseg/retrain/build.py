@@ -291,6 +291,14 @@ def _set_losses(model: Node, loss: Node, aux_weight: float | None) -> None:
         head["loss_decode"] = {**copy.deepcopy(loss), "loss_weight": weight}
 
 
+def give_counts(model: Node, counts: Any) -> None:
+    """Give the losses of every head the counts of the classes in the training masks, plain data."""
+    for head in _heads(model):
+        for loss in _each(head["loss_decode"]):
+            if type_name(loss) == "AutoSegLoss":
+                loss["class_counts"] = counts
+
+
 def main_head(model: Node) -> Node:
     """Return the settings of the head that predicts; in a cascade, the last."""
     head = model["decode_head"]

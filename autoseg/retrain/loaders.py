@@ -7,19 +7,22 @@ import copy
 import dataclasses
 import hashlib
 import json
-import os
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import autoseg
 from autoseg.config import DataConfig, RetrainConfig, TrainConfig
-from autoseg.data.builtin import CLASSES, SIDE
+from autoseg.data.builtin import CLASSES, SIDE, BuiltinSource
 from autoseg.data.cache import images_folder
 from autoseg.data.folder import open_folder
 from autoseg.data.mmseg_source import LOADING, check_loading, leaves, open_mmseg, settle, splits_of
-from autoseg.data.source import IGNORE
+from autoseg.data.source import IGNORE, ClassCounts
 from autoseg.errors import InputError
+from autoseg.files import write_atomic
 from autoseg.machine import cpu_cores
 from autoseg.mmconfigs import type_name
 
@@ -51,24 +54,37 @@ def datasets(config: DataConfig) -> Datasets:
 def check_files(config: DataConfig) -> None:
     """Check all files and every mask: mmsegmentation would not notice a wrong id, or a GPU would stop at it.
 
-    A successful check is remembered beside the prepared images: as long as no file has another size or time, no
-    training reads them again.
-
     Raises:
         InputError: a folder, image or mask is missing or does not fit; names it and says what to do.
     """
+    if config.kind != "builtin":
+        class_counts(config)
+
+
+def class_counts(config: DataConfig) -> ClassCounts:
+    """Return how often the classes occur in the training masks.
+
+    All files are checked while they are counted, and the counts are remembered beside the prepared images: as long as
+    no file has another size or time, no training reads them again.
+
+    Raises:
+        InputError: as `check_files`.
+    """
     if config.kind == "builtin":
-        return
+        drawn = BuiltinSource.from_config(config)
+        masks = (drawn.read("train", index).masks[0] for index in range(len(drawn.names["train"])))
+        of_each = (np.bincount(mask.ravel(), minlength=len(CLASSES)) for mask in masks)
+        return reduce(ClassCounts.plus, of_each, ClassCounts.none(len(CLASSES)))
     source = (open_mmseg if config.kind == "mmseg" else open_folder)(config)
     checked = json.dumps([autoseg.__version__, source.upright, source.identity()], sort_keys=True)
-    note = f"checked-{hashlib.sha256(checked.encode()).hexdigest()}"  # an empty file
-    with contextlib.suppress(InputError):  # no home folder: nothing is remembered
-        if os.path.exists(images_folder(config.cache_dir) / note):
-            return
-    source.check()
+    note = f"checked-{hashlib.sha256(checked.encode()).hexdigest()}.json"
+    with contextlib.suppress(InputError, OSError, ValueError, TypeError):  # none, or no home folder to have it in
+        return ClassCounts(**json.loads((images_folder(config.cache_dir) / note).read_text(encoding="utf-8")))
+    counts = source.check()
     with contextlib.suppress(InputError, OSError):  # only a note, so a disk that is full may be
         images_folder(config.cache_dir).mkdir(parents=True, exist_ok=True)
-        (images_folder(config.cache_dir) / note).touch()
+        write_atomic(images_folder(config.cache_dir) / note, json.dumps(dataclasses.asdict(counts)))
+    return counts
 
 
 def data_loaders(config: RetrainConfig, data: Datasets, ranks: int) -> Node:

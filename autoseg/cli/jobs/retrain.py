@@ -25,6 +25,7 @@ from autoseg.evidence.comparison.contenders import (
     keep_cards,
     not_among,
     warnings_about,
+    words_of,
 )
 from autoseg.files import write_atomic
 from autoseg.imports import import_modules
@@ -100,8 +101,8 @@ def build(config: RetrainConfig, started_by: str, device: str) -> Job:
         InputError: an unknown loss, network or data set, files that are missing, a work dir that is in use, a metric of
             the user's that fails.
     """
-    from autoseg.retrain.build import build_config, main_head  # mmengine: only once the device is chosen
-    from autoseg.retrain.loaders import check_files
+    from autoseg.retrain.build import build_config, give_counts, main_head  # mmengine: only once the device is chosen
+    from autoseg.retrain.loaders import check_files, class_counts
     from autoseg.training.checkpoint import last_checkpoint, read_checkpoint
 
     rank, ranks = launch.ranks()
@@ -125,8 +126,11 @@ def build(config: RetrainConfig, started_by: str, device: str) -> Job:
     scored = [name for metric in config.metrics for _, name in parse(metric)]
     ignored = main_head(cfg.model).get("ignore_index", 255)
     check_own_metrics(scored, [], MetricOptions(classes, ignored, **config.boundary_options))
-    if config.config is None and rank == 0:
+    counted = config.config is None and "wce" in words_of([loss])
+    if config.config is None and rank == 0 and not counted:
         check_files(config.data)
+    if counted:
+        give_counts(cfg.model, launch.agree(dataclasses.asdict(class_counts(config.data)) if rank == 0 else None))
     lock = None
     if rank == 0:
         with writable(work_dir):
@@ -198,6 +202,8 @@ def introduction(config: RetrainConfig, job: Job, ranks: int) -> list[str]:
     """Return lines about what is trained, with warnings about limits."""
     lines = [f"warning: {text}" for text in warnings_about([job.loss], config.metrics, job.classes, [])]
     local = rank_local(build_loss(job.text, num_classes=job.classes)) if not job.loss.cards else []
+    if config.config is None and "wce" in local:  # its classes are counted
+        local.remove("wce")
     if ranks > 1 and local:
         lines.append(f"warning: {', '.join(local)} cannot count over several GPUs; each works on its own batch")
     verb = "Going on with" if config.resume is not None else "Training"

@@ -14,13 +14,17 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from autoseg.config import DataConfig
 from autoseg.data import open_data
+from autoseg.data.builtin import BuiltinSource
 from autoseg.data.folder import FileSource, lone_masks, open_folder
 from autoseg.errors import InputError
-from autoseg.retrain.loaders import check_files
+from autoseg.losses import class_weights
+from autoseg.losses.frequency import weights_of
+from autoseg.retrain.loaders import check_files, class_counts
 
 Make = Callable[..., DataConfig]
 
@@ -221,6 +225,27 @@ def test_what_fitted_is_not_read_again_by_any_training(make_folder: Make, monkey
     assert len(read) == 18
     check_files(replace(config, classes=["a", "b", "c"]))
     assert len(read) == 24
+
+
+def test_classes_are_counted_in_the_training_masks_once(make_folder: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = make_folder()
+    source = open_folder(config)
+    masks = torch.stack([torch.from_numpy(source.read("train", i).masks[0]) for i in range(len(source.names["train"]))])
+    counts = class_counts(config)
+    assert sum(counts.pixels) == int((masks != 255).sum())
+    for scheme in ("inverse", "median"):
+        counted = weights_of(torch.tensor(counts.pixels), torch.tensor(counts.around), scheme)
+        assert counted.tolist() == class_weights(masks, scheme, len(config.classes)).tolist()
+    monkeypatch.setattr(FileSource, "check", Mock(side_effect=AssertionError("read again")))
+    assert class_counts(config) == counts
+
+
+def test_classes_of_built_in_images_are_counted() -> None:
+    counts = class_counts(DataConfig(count=[2, 1, 0]))
+    drawn = BuiltinSource.from_config(DataConfig(count=[2, 1, 0]))
+    shown = [drawn.read("train", i).masks[0] for i in range(2)]
+    assert counts.pixels == [sum(int((mask == label).sum()) for mask in shown) for label in range(7)]
+    assert counts.around[0] == sum(int((mask != 255).sum()) for mask in shown if (mask == 0).any())
 
 
 @pytest.mark.parametrize("place", ["/proc/nowhere/run", "a file", None])

@@ -141,6 +141,22 @@ def test_class_weights_are_counted_from_what_is_prepared() -> None:
     torch.testing.assert_close(loss(LOGITS[:1], LABELS[:1], loss.prepare(LABELS)), expected)
 
 
+@pytest.mark.parametrize("text", ["wce(class_weight=inverse)", "0.5*wce+0.5*dice", "wce(class_weight=[3,1,2])"])
+def test_in_mmsegmentation_class_weights_are_those_of_the_counts_it_is_given(text: str) -> None:
+    pytest.importorskip("mmseg")
+    from autoseg.mmseg import AutoSegLoss
+
+    found = [torch.bincount(labels[labels != 255].flatten(), minlength=C) for labels in LABELS]
+    pixels, around = sum(found), sum(one.sum() * (one > 0) for one in found)
+    counts = {"pixels": pixels.tolist(), "around": around.tolist()}
+    loss = build_loss(text, num_classes=C)
+    expected = loss(LOGITS[:1], LABELS[:1], loss.prepare(LABELS))
+    given = AutoSegLoss(text, class_counts=counts)
+    torch.testing.assert_close(given(LOGITS[:1], LABELS[:1]), expected)
+    if "[" not in text:
+        assert not torch.equal(AutoSegLoss(text)(LOGITS[:1], LABELS[:1]), expected)
+
+
 @pytest.mark.parametrize("weights", [[1.0, -1.0, 1.0], [1.0, math.nan, 1.0], [1.0, math.inf, 1.0], [1.0, 1.0]])
 def test_class_weights_that_cannot_be_are_refused(weights: list[float]) -> None:
     with pytest.raises(InputError, match="3 non-negative numbers"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,10 +14,12 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
 
 from autoseg.cli.configuration import compose
+from autoseg.cli.jobs.retrain import build
 from autoseg.cli.retrain import expand
 from autoseg.config import RetrainConfig
 from autoseg.errors import InputError
 from autoseg.retrain.build import build_config
+from autoseg.retrain.loaders import class_counts
 
 PRESETS = Path(__file__).resolve().parents[3] / "configs" / "model"
 METRICS = ["miou", "fwiou", "macc", "gacc", "biou", "bf1"]
@@ -257,3 +260,14 @@ def test_a_config_whose_data_lie_elsewhere_is_the_users_to_mend(tmp_path: Path, 
     with pytest.raises(InputError) as caught:
         QuietRunner.build_dataloader(SimpleNamespace(cfg=cfg), cfg[f"{split}_dataloader"])  # type: ignore[arg-type]
     assert all(word in str(caught.value) for word in ("data.root", f"{split}.txt"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("loss", "counted"), [("0.5*wce+0.5*dice", True), ("dice", False)])
+def test_classes_are_counted_for_a_loss_that_weights_them(tmp_path: Path, loss: str, counted: bool) -> None:
+    config = composed(f"loss={loss}", "model=tiny", "data.count=[3,1,0]", f"run_dir={tmp_path}/run")
+    job = build(config, "none", "cpu")
+    assert job.lock is not None
+    job.lock.release()
+    given = job.cfg.model.decode_head.loss_decode.get("class_counts")
+    assert given == (asdict(class_counts(config.data)) if counted else None)
