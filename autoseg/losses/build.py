@@ -72,16 +72,19 @@ def _build_term(
     if term.name in LOSSES:
         return hand_made(term.name, num_classes, ignore_index, options)
     _check_names(term.name, options)
-    if term.name in known_losses():
-        options = {**{key: value for key, value in defaults.items() if key != "space"}, **options}
-    elif term.name.startswith(f"{IDENTITY}/"):
-        options = {**defaults, **options}
+    if _has_named_curves(term):
+        fixed = {"space"} if term.name in known_losses() else set()  # its curves are those of one space
+        options = {**{key: value for key, value in defaults.items() if key not in fixed}, **options}
     return load_loss(term.name, num_classes=num_classes, ignore_index=ignore_index, **options)
 
 
 def has_named_curves(text: str) -> bool:
     """Return whether a loss in the text is a surrogate called by name, which takes the `defaults` of `build_loss`."""
-    return any(term.name in known_losses() or term.name.startswith(f"{IDENTITY}/") for term in terms_of(text))
+    return any(map(_has_named_curves, terms_of(text)))
+
+
+def _has_named_curves(term: Term) -> bool:
+    return term.name in known_losses() or term.name.startswith(f"{IDENTITY}/")
 
 
 def terms_of(text: str | os.PathLike[str]) -> list[Term]:

@@ -126,11 +126,10 @@ def build(config: RetrainConfig, started_by: str, device: str) -> Job:
     scored = [name for metric in config.metrics for _, name in parse(metric)]
     ignored = main_head(cfg.model).get("ignore_index", 255)
     check_own_metrics(scored, [], MetricOptions(classes, ignored, **config.boundary_options))
-    counted = config.config is None and "wce" in words_of([loss])
-    if config.config is None and rank == 0 and not counted:
-        check_files(config.data)
-    if counted:
+    if config.config is None and "wce" in words_of([loss]):
         give_counts(cfg.model, launch.agree(dataclasses.asdict(class_counts(config.data)) if rank == 0 else None))
+    elif config.config is None and rank == 0:
+        check_files(config.data)
     lock = None
     if rank == 0:
         with writable(work_dir):
