@@ -66,7 +66,7 @@ class ModelConfig:
 
 @dataclass
 class SoftLabelConfig:
-    """Options of `proxy.labels`; each kind reads its own."""
+    """Options of `proxy.labels` and `train.labels`; each kind reads its own."""
 
     # smooth, boundary_smooth: share spread over all classes; None: 0.1, at boundaries 0.5
     eps: float | None = limited(None, SHARE)
@@ -278,6 +278,10 @@ class TrainConfig:
     # momentum of an average of the weights, e.g. 0.0002; it is what is scored and saved
     ema: float | None = number(None, above=0, below=1)
     sync_bn: str = choice("auto", "on", "off")  # batch norm over all GPUs; auto: where there are several
+    labels: str = choice(
+        "hard", "smooth", "boundary_smooth", "distill"
+    )  # the labels to train on, see docs/soft_labels.md
+    soft: SoftLabelConfig = field(default_factory=SoftLabelConfig)
 
 
 @dataclass

@@ -10,7 +10,7 @@ After `import autoseg.mmseg`, or `custom_imports = dict(imports=["autoseg.mmseg"
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -46,7 +46,13 @@ class AutoSegLoss(nn.Module):
         class_counts: for losses that weight classes by their frequency: "pixels" of each class in the training masks,
             and pixels "around", those of all images that show it.
         options: options of the loss.
+
+    Attributes:
+        targets: makes soft labels (N, C, H, W) of a batch's labels and their ignore_index; None: the labels are hard.
+            `autoseg retrain train.labels=...` sets it.
     """
+
+    targets: Callable[[Tensor, int], Tensor] | None = None
 
     def __init__(
         self,
@@ -100,7 +106,8 @@ class AutoSegLoss(nn.Module):
                 sync(loss)
             self._built[key] = loss.to(cls_score.device)
             self.set_progress(self._progress)
-        return self.loss_weight * self._built[key](cls_score, label)
+        target = label if self.targets is None else self.targets(label, ignore_index)
+        return self.loss_weight * self._built[key](cls_score, target)
 
     def set_progress(self, progress: float) -> None:
         """Set the progress of the training, from 0 to 1, for losses that depend on it."""

@@ -35,7 +35,7 @@ On built-in data in a minute; then a found loss on your own images:
 """
 
 FREE = ("device", "workers", "tracker")  # what a resumed training may change
-OF_A_CONFIG = ("model.weights", "data.root")  # keys of these groups that may be given with config=
+OF_A_CONFIG = ("model.weights", "data.root", "train.labels", "train.soft")  # of these groups, may be given with config=
 
 
 def run(command: str, argv: list[str]) -> int:
@@ -82,7 +82,8 @@ def expand(overrides: list[str]) -> list[str]:
 
 def _refuse_beside_config(typed: list[str]) -> None:
     for key in typed:
-        if key.split(".")[0] in ("data", "model", "train", "experiment") and key not in OF_A_CONFIG:
+        ours = any(key == known or key.startswith(f"{known}.") for known in OF_A_CONFIG)
+        if key.split(".")[0] in ("data", "model", "train", "experiment") and not ours:
             hint = f"It brings its own; beside it go {', '.join(OF_A_CONFIG)} and overrides.KEY=VALUE."
             if key.split(".")[0] == "data":
                 hint += " For that network with your own data: model.config=FILE data=folder data.root=DIR."

@@ -121,7 +121,7 @@ class ProxyTask:
 
         data, proxy = self._open(), self.proxy
         model = copy.deepcopy(_untrained(_key(self.model), data.num_classes, seed)).to(precision.device)
-        targets = build_targets(proxy, data.num_classes, model, precision)
+        targets = build_targets(proxy.labels, proxy.soft, data.num_classes, model, precision)
         check_loss(loss, proxy.labels)
         batches = self._batches(getattr(loss, "prepare", None), seed, precision.device)
         if proxy.backbone == "frozen":

@@ -7,6 +7,7 @@ import inspect
 import logging
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from mmengine.config import Config
@@ -69,6 +70,10 @@ def build_config(
     if config.model.weights is not None or config.load_from is not None:
         hook = {"type": "AutoSegWeightsHook", "backbone": config.model.weights, "network": config.load_from}
         _add(settings, "custom_hooks", hook)
+    if config.train.labels != "hard":
+        classes = main_head(settings["model"])["num_classes"]
+        soft = {"labels": config.train.labels, "soft": asdict(config.train.soft), "num_classes": classes}
+        _add(settings, "custom_hooks", {"type": "AutoSegLabelsHook", **soft})
     if ranks > 1 and device == "cpu":  # mmengine would pin the module to a GPU
         wrapper = {"type": "MMDistributedDataParallel", "device_ids": None, "broadcast_buffers": False}
         settings["model_wrapper_cfg"] = wrapper

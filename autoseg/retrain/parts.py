@@ -1,20 +1,28 @@
-"""Classes that mmengine builds by name, besides `autoseg.mmseg`: built-in data, a random resize, initial weights as a
-hook.
+"""Classes that mmengine builds by name, besides `autoseg.mmseg`: built-in data, a random resize, and as hooks initial
+weights and soft labels.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
 from mmcv.transforms import RandomResize
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
+from mmengine.optim import AmpOptimWrapper
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS, HOOKS, TRANSFORMS
+from torch import Tensor
 
-from autoseg.config import DataConfig
+from autoseg.config import DataConfig, SoftLabelConfig
 from autoseg.data import open_data
 from autoseg.data.folder import open_folder
+from autoseg.data.source import IGNORE
+from autoseg.mmseg import AutoSegLoss
+from autoseg.training.models import Segmentor
+from autoseg.training.precision import Precision
+from autoseg.training.targets import build_targets
 from autoseg.training.weights import load_backbone, load_network
 
 
@@ -118,8 +126,58 @@ class AutoSegWeightsHook(Hook):
         """
         if runner.iter > 0:
             return
-        network = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        network = _network(runner)
         if self.backbone is not None:
             load_backbone(network.backbone, self.backbone)
         if self.network is not None:
             load_network(network, self.network, "load_from")
+
+
+@HOOKS.register_module()
+class AutoSegLabelsHook(Hook):
+    """Gives every `AutoSegLoss` of a network soft labels instead of the masks (`train.labels`).
+
+    Args:
+        labels: the kind, see `training.targets`.
+        soft: keyword arguments of `SoftLabelConfig`.
+        num_classes: C.
+    """
+
+    def __init__(self, labels: str, soft: dict[str, Any], num_classes: int) -> None:
+        self.labels, self.soft, self.num_classes = labels, SoftLabelConfig(**soft), num_classes
+        self._images: Tensor | None = None  # of the batch, normalised
+        self._made: dict[int, Tensor] = {}  # the batch's targets by ignore_index: all heads have the same
+
+    def before_train(self, runner: Any) -> None:
+        """Build the targets and hand them to the losses; mmengine's Runner calls this, also of a resumed training.
+
+        Raises:
+            InputError: a teacher that is missing or does not fit.
+        """
+        network, wrapper = _network(runner), runner.optim_wrapper
+        half = wrapper.cast_dtype or torch.float16 if isinstance(wrapper, AmpOptimWrapper) else None
+        precision = Precision(next(network.parameters()).device, half, torch.contiguous_format)
+        model = Segmentor(network)
+        self._targets = build_targets(self.labels, self.soft, self.num_classes, model, precision, "train")
+        network.register_forward_pre_hook(self._begin, with_kwargs=True)
+        for part in network.modules():
+            if isinstance(part, AutoSegLoss):
+                part.targets = self._of
+
+    def _begin(self, network: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Note the images of a batch that the network is trained on, before its forward pass."""
+        if network.training:
+            self._images = kwargs["inputs"] if "inputs" in kwargs else args[0]
+            self._made.clear()
+
+    def _of(self, labels: Tensor, ignore_index: int) -> Tensor:
+        """Return (N, C, H, W) targets of (N, H, W) labels."""
+        if ignore_index not in self._made:
+            assert self._images is not None  # the network was called
+            known = labels.masked_fill(labels == ignore_index, IGNORE)
+            self._made[ignore_index] = self._targets(self._images, known)
+        return self._made[ignore_index]
+
+
+def _network(runner: Any) -> Any:
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model

@@ -1,4 +1,4 @@
-"""The targets of a training: the labels themselves, or soft labels computed from them (`proxy.labels`).
+"""The targets of a training: the labels themselves, or soft labels computed from them (`proxy.labels`, `train.labels`).
 
 There is one class per kind. It turns the images and labels of an augmented batch into the targets of the loss:
 (N, C, H, W) float32 whose rows sum to 1, an all-zero row being ignored; or, where every target is certain, plain
@@ -17,7 +17,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from autoseg.config import ProxyConfig, SoftLabelConfig
+from autoseg.config import SoftLabelConfig
 from autoseg.data import vote_shares
 from autoseg.data.source import IGNORE
 from autoseg.errors import InputError
@@ -178,20 +178,23 @@ class PseudoLabels(TeacherTargets):
         self.teacher.load_state_dict({name: value for name, value in kept.items() if name != "steps"})
 
 
-def build_targets(proxy: ProxyConfig, num_classes: int, model: nn.Module, precision: Precision) -> Targets:
-    """Build the targets that `proxy.labels` names.
+def build_targets(
+    labels: str, soft: SoftLabelConfig, num_classes: int, model: nn.Module, precision: Precision, group: str = "proxy"
+) -> Targets:
+    """Build the targets of one kind.
 
     Args:
-        proxy: `labels`, and `soft` with its options.
+        labels: the kind: `proxy.labels` or `train.labels`.
+        soft: its options.
         num_classes: C.
         model: the untrained network; teachers are copies of it.
         precision: number format of a teacher.
+        group: the group of settings in which the user named them.
 
     Raises:
         InputError: too many classes, or a teacher's file that does not exist or does not fit the network.
     """
-    soft = proxy.soft
-    match proxy.labels:
+    match labels:
         case "smooth":
             return Smooth(num_classes, 0.1 if soft.eps is None else soft.eps)
         case "boundary_smooth":
@@ -199,24 +202,25 @@ def build_targets(proxy: ProxyConfig, num_classes: int, model: nn.Module, precis
         case "annotators":
             return Annotators(num_classes)
         case "distill":
-            return _distilled(soft, copy.deepcopy(model), precision)
+            return _distilled(soft, copy.deepcopy(model), precision, f"{group}.soft.teacher")
         case "pseudo":
             if num_classes > UNLABELLED:
                 expected = f"another use than pseudo with more than {UNLABELLED} classes"
-                raise InputError("proxy.labels", expected, num_classes)
+                raise InputError(f"{group}.labels", expected, num_classes)
             return PseudoLabels(copy.deepcopy(model), precision, soft.momentum, soft.confidence)
         case "hard":
             return Targets()
-    raise NotImplementedError(proxy.labels)
+    raise NotImplementedError(labels)
 
 
-def check_loss(loss: nn.Module, labels: str, field: str = "loss") -> None:
+def check_loss(loss: nn.Module, labels: str, field: str = "loss", group: str = "proxy") -> None:
     """Raise if a hand-made loss cannot take the targets; other losses must check them when they are called.
 
     Args:
         loss: the loss to train with.
-        labels: `proxy.labels`.
+        labels: `proxy.labels` or `train.labels`.
         field: the argument in which the user named the loss.
+        group: the group of settings in which the labels are named.
 
     Raises:
         InputError: the targets are soft and the loss, or one of a sum, takes ids only; or labels are withheld and
@@ -227,7 +231,7 @@ def check_loss(loss: nn.Module, labels: str, field: str = "loss") -> None:
             continue
         if labels in SOFT and (part.multilabel or not part.soft_labels):  # multilabel ones have no void pixels
             hint = "Made for soft labels: jml, dml, ctl, ce, mse and every surrogate: try [identity,ce,jml]."
-            raise InputError(field, f"one that takes soft labels, for proxy.labels={labels}", part.name, hint)
+            raise InputError(field, f"one that takes soft labels, for {group}.labels={labels}", part.name, hint)
         if labels == "pseudo" and set(part.extra_keys) - CONSTANTS:
             hint = "Its maps are made of labels, and proxy.labels=pseudo withholds some."
             raise InputError(field, "one that needs no maps of the labels", part.name, hint)
@@ -252,9 +256,9 @@ def withhold(labels: Tensor, rows: Tensor, kept: float) -> Tensor:
     return result
 
 
-def _distilled(soft: SoftLabelConfig, teacher: nn.Module, precision: Precision) -> Distilled:
+def _distilled(soft: SoftLabelConfig, teacher: nn.Module, precision: Precision, key: str) -> Distilled:
     if soft.teacher is None:
-        hint = "Train one first: autoseg retrain run_dir=DIR ..., then proxy.soft.teacher=DIR."
-        raise InputError("proxy.soft.teacher", "weights of the same network", "none", hint)
-    load_network(teacher, soft.teacher, "proxy.soft.teacher")
+        hint = f"Train one first: autoseg retrain run_dir=DIR ..., then {key}=DIR."
+        raise InputError(key, "weights of the same network", "none", hint)
+    load_network(teacher, soft.teacher, key)
     return Distilled(teacher, precision, soft.weight, soft.temperature)

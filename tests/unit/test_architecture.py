@@ -42,7 +42,7 @@ MAY_IMPORT |= {room: SHARED | below for room, below in {
     "proxy": {"metrics", "surrogates", "losses", "data", "training", "execution", "store"},
     "search": {"metrics", "surrogates", "losses", "data", "controllers", "execution", "store", "proxy"},
     "tracking": {"store", "search"},
-    "retrain": {"losses", "data", "training", "tracking", "store"},
+    "retrain": {"losses", "mmseg", "data", "training", "tracking", "store"},
     "evidence": {"metrics", "surrogates", "losses", "data", "execution", "store", "proxy", "search"},
     "api": {"metrics", "surrogates", "controllers", "execution", "store", "proxy", "search", "tracking", "evidence"},
 }.items()}  # fmt: skip

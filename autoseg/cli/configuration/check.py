@@ -17,7 +17,7 @@ from autoseg.proxy.task import check_proxy
 
 Config = SearchConfig | CompareConfig | RetrainConfig
 
-PATHS = ("data.root", "data.cache_dir", "model.weights", "proxy.soft.teacher", "load_from")
+PATHS = ("data.root", "data.cache_dir", "model.weights", "proxy.soft.teacher", "train.soft.teacher", "load_from")
 
 
 def absolute_paths(config: Config | TrustConfig) -> None:

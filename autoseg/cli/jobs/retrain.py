@@ -103,6 +103,7 @@ def build(config: RetrainConfig, started_by: str, device: str) -> Job:
     """
     from autoseg.retrain.build import build_config, give_counts, main_head  # mmengine: only once the device is chosen
     from autoseg.retrain.loaders import check_files, class_counts
+    from autoseg.training import check_loss
     from autoseg.training.checkpoint import last_checkpoint, read_checkpoint
 
     rank, ranks = launch.ranks()
@@ -122,7 +123,9 @@ def build(config: RetrainConfig, started_by: str, device: str) -> Job:
     cfg = build_config(config, text, str(work_dir), launcher=started_by, device=device, ranks=ranks)
     classes = int(main_head(cfg.model)["num_classes"])
     if not loss.cards:
-        build_loss(text, num_classes=classes)  # a wrong name is said now
+        check_loss(
+            build_loss(text, num_classes=classes), config.train.labels, group="train"
+        )  # what is wrong is said now
     scored = [name for metric in config.metrics for _, name in parse(metric)]
     ignored = main_head(cfg.model).get("ignore_index", 255)
     check_own_metrics(scored, [], MetricOptions(classes, ignored, **config.boundary_options))
@@ -207,8 +210,9 @@ def introduction(config: RetrainConfig, job: Job, ranks: int) -> list[str]:
         lines.append(f"warning: {', '.join(local)} cannot count over several GPUs; each works on its own batch")
     verb = "Going on with" if config.resume is not None else "Training"
     many = f" on {ranks} processes" if ranks > 1 else ""
+    soft = "" if config.train.labels == "hard" else f", labels {config.train.labels}"
     data = "" if config.config is not None else f" on {config.data.name}"
-    what = f"{verb} {_model_name(config)} with loss {job.loss.name}{data}, {job.classes} classes{many}"
+    what = f"{verb} {_model_name(config)} with loss {job.loss.name}{data}, {job.classes} classes{soft}{many}"
     return [*lines, what, f"Work dir: {_shown(job.work_dir)}"]
 
 

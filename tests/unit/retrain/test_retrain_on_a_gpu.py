@@ -12,13 +12,19 @@ from autoseg.cli import main
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("loss", ["camvid/miou", "0.5*boundary+0.5*ce"])
-def test_a_full_training(loss: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With AMP, an average of the weights, and a loss with extra inputs, which come with the batches."""
+@pytest.mark.parametrize(
+    "words",
+    [["loss=camvid/miou"], ["loss=0.5*boundary+0.5*ce"], ["loss=jml", "train.labels=distill", "train.amp=bf16"]],
+)
+def test_a_full_training(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With AMP, an average of the weights, a loss with extra inputs, which come with the batches, and a teacher."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("mmengine.device.utils.DEVICE", "cuda")  # found when it was imported
-    words = [f"loss={loss}", "data.count=[6,2,2]", "train.iters=2", "train.batch_size=2", "train.crop=[64,64]"]
+    small = ["data.count=[6,2,2]", "train.iters=2", "train.batch_size=2", "train.crop=[64,64]", "device=cuda"]
     with imitated(monkeypatch) as gpu:
-        assert main(["retrain", *words, "train.ema=0.1", "run_dir=out", "device=cuda"]) == 0
+        if "train.labels=distill" in words:
+            assert main(["retrain", "loss=ce", *small, "run_dir=teacher"]) == 0
+            words.append("train.soft.teacher=teacher")
+        assert main(["retrain", *words, *small, "train.ema=0.1", "run_dir=out"]) == 0
     assert gpu.made > 1000
     assert json.loads(Path("out/scores.json").read_text())["scores"].keys() == {"val", "test"}

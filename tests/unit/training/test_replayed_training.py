@@ -85,7 +85,7 @@ def new(proxy: ProxyConfig, loss: nn.Module) -> Training:
     model, precision = Toy(), precision_of(proxy, CPU)
     extra = loss.prepare(bright_squares()[1]) if hasattr(loss, "prepare") else None
     batches = batches_for(proxy, 3, extra)
-    return Training(model, batches, proxy, precision, build_targets(proxy, 2, model, precision))
+    return Training(model, batches, proxy, precision, build_targets(proxy.labels, proxy.soft, 2, model, precision))
 
 
 def trained(proxy: ProxyConfig, loss: nn.Module, *stops: int) -> tuple[str, list[float]]:

@@ -40,7 +40,9 @@ class Scaled(CrossEntropy):
 
 def new(proxy: ProxyConfig) -> Training:
     model, precision = Toy(), precision_of(proxy, CPU)
-    return Training(model, batches_for(proxy, 3), proxy, precision, build_targets(proxy, 2, model, precision))
+    return Training(
+        model, batches_for(proxy, 3), proxy, precision, build_targets(proxy.labels, proxy.soft, 2, model, precision)
+    )
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])

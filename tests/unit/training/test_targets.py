@@ -46,7 +46,7 @@ def labels_of(seed: int) -> Tensor:
 
 def make(use: str, model: nn.Module | None = None, **options: object) -> Targets:
     proxy = replace(PROXY, labels=use, soft=SoftLabelConfig(**options))  # type: ignore[arg-type]
-    return build_targets(proxy, C, model or Net(), PRECISION)
+    return build_targets(proxy.labels, proxy.soft, C, model or Net(), PRECISION)
 
 
 @pytest.fixture
@@ -227,7 +227,7 @@ def test_five_annotators_of_bsds(shared_data: Path, tmp_path: Path) -> None:
     data = open_data(config, (80, 120))
     raters = data.raters("train")[:4]
     proxy = replace(PROXY, labels="annotators")
-    soft = build_targets(proxy, 2, Net(), PRECISION)(IMAGES, raters.long())
+    soft = build_targets(proxy.labels, proxy.soft, 2, Net(), PRECISION)(IMAGES, raters.long())
     counted = ((raters == 1).sum(1) / (raters != 255).sum(1).clamp(min=1)).float()
     assert torch.allclose(soft[:, 1], counted)
     assert set(soft.sum(1).unique().tolist()) <= {0.0, 1.0}

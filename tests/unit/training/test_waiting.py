@@ -116,7 +116,7 @@ def train(
         if labels == "distill":
             targets: Targets = Distilled(Toy().to(CUDA), PRECISION, 0.5, 2.0)
         else:
-            targets = build_targets(proxy, 2, model, PRECISION)
+            targets = build_targets(proxy.labels, proxy.soft, 2, model, PRECISION)
         batches = Batches(
             images.to(CUDA), ids.to(CUDA), torch.arange(len(images)), augment,
             extra=extra, seed=0, iters=ITERS, batch_size=proxy.batch_size,
