@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from autoseg.api import search as search
     from autoseg.controllers import build_controller as build_controller
+    from autoseg.errors import AutosegError as AutosegError
+    from autoseg.errors import InputError as InputError
     from autoseg.losses import SegLoss as SegLoss
     from autoseg.losses import build_loss as build_loss
     from autoseg.losses import load_loss as load_loss
@@ -25,6 +27,8 @@ __version__ = "0.1.0"
 
 # Imported when first used: `import autoseg` stays light, and a worker can choose its device before torch is imported.
 _HOMES = {
+    "AutosegError": "errors",
+    "InputError": "errors",
     "Metric": "metrics",
     "SegLoss": "losses",
     "SurrogateLoss": "surrogates",
@@ -43,10 +47,12 @@ _HOMES = {
 __all__ = sorted(_HOMES)
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'autoseg' has no attribute {name!r}")
-    return getattr(import_module(f"autoseg.{_HOMES[name]}"), name)
+if not TYPE_CHECKING:  # to a type checker, a misspelt name would be anything
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module 'autoseg' has no attribute {name!r}")
+        return getattr(import_module(f"autoseg.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:

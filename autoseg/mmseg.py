@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from autoseg.config import PAPER_METRICS
 from autoseg.errors import Diverged, InputError
 from autoseg.imports import import_modules
-from autoseg.losses import LossSum, SegLoss, build_loss, loss_names
+from autoseg.losses import LossSum, SegLoss, build_loss, check_spec, loss_names
 from autoseg.losses.pixelwise import WeightedCrossEntropy
 from autoseg.losses.ranks import sync_counts as sync
 from autoseg.metrics import Metric, MetricSum, build_metric
@@ -69,6 +69,7 @@ class AutoSegLoss(nn.Module):
         if not loss_name.startswith("loss_"):
             hint = "mmsegmentation trains only on names that do."
             raise InputError("loss_name", "a name that begins with loss_", repr(loss_name), hint)
+        check_spec(loss, {key: value for key, value in options.items() if key != "defaults"})
         self.spec, self.loss_weight, self.loss_name, self.options = loss, loss_weight, loss_name, options
         self.sync_counts, self.class_counts = sync_counts, class_counts
         # Not part of the module tree: a checkpoint of the network should not hold parts of its loss.
@@ -109,6 +110,10 @@ class AutoSegLoss(nn.Module):
         target = label if self.targets is None else self.targets(label, ignore_index)
         return self.loss_weight * self._built[key](cls_score, target)
 
+    def extra_repr(self) -> str:
+        """Return the text that `print(model)` shows."""
+        return ", ".join([self.spec, *(f"{key}={value!r}" for key, value in self.options.items())])
+
     def set_progress(self, progress: float) -> None:
         """Set the progress of the training, from 0 to 1, for losses that depend on it."""
         self._progress = progress
@@ -128,7 +133,9 @@ def _loss_type(name: str) -> type[AutoSegLoss]:
 
 
 for _name in loss_names():
-    MODELS.register_module(module=_loss_type(_name))
+    _type = _loss_type(_name)
+    MODELS.register_module(module=_type)
+    globals()[_type.__name__] = _type  # where pickle looks for it
 
 
 @HOOKS.register_module()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, NamedTuple
+
+import numpy.typing as npt
 
 from autoseg.controllers.base import Controller
 from autoseg.errors import unknown_name
@@ -52,7 +53,7 @@ def controller_kind(name: str) -> Kind:
 def build_controller(
     name: str,
     dim: int,
-    mean: Sequence[float] | None = None,
+    mean: npt.ArrayLike | None = None,
     std: float = 0.2,
     seed: int = 0,
     **options: Any,

@@ -8,6 +8,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -42,6 +43,8 @@ class Settings:
         check_integer("controller dim", self.dim, least=1)
         check_integer("controller seed", self.seed, least=0, most=2**32 - 1)  # what every library takes
         check_number("controller std", self.std)
+        for name, kind in (("dim", int), ("seed", int), ("std", float)):  # numpy's numbers are no JSON
+            object.__setattr__(self, name, kind(getattr(self, name)))
         if self.mean is not None:
             mean = check_thetas("controller mean", [self.mean], self.dim)[0]
             object.__setattr__(self, "mean", tuple(mean.tolist()))  # lists and arrays become plain data
@@ -86,7 +89,7 @@ class Controller(ABC):
             InputError: n is not a positive integer.
         """
         check_integer("candidates asked for", n, least=1)
-        return self._propose(n)
+        return self._propose(int(n))
 
     def tell(self, thetas: npt.ArrayLike, rewards: npt.ArrayLike) -> None:
         """Learn from one round.
@@ -174,14 +177,14 @@ class Controller(ABC):
 
 def check_integer(field: str, value: object, least: int, most: float = math.inf) -> None:
     """Raise InputError unless `value` is an integer from `least` to `most`."""
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+    if isinstance(value, bool) or not isinstance(value, Integral) or not least <= int(value) <= most:
         limit = f" and at most {most:.0f}" if most < math.inf else ""
         raise InputError(field, f"a whole number of at least {least}{limit}", repr(value))
 
 
 def check_number(field: str, value: object, above: float = 0.0) -> None:
     """Raise InputError unless `value` is a finite number greater than `above`."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not above < value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, Real) or not above < float(value) < math.inf:
         raise InputError(field, f"a finite number above {above:g}", repr(value))
 
 

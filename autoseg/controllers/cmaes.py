@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import cmaes
 import numpy as np
@@ -20,6 +20,16 @@ class CMAESController(ReplayController):
 
     def _build(self) -> Optimizer:
         return _Population(self.settings)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copied by its record: the library leaves its random generator out of a pickle."""
+        return _of_state, (self.state_dict(),)
+
+
+def _of_state(state: dict[str, Any]) -> CMAESController:
+    controller = CMAESController(Settings.read(state["settings"]))
+    controller.load_state_dict(state)
+    return controller
 
 
 class _Population:

@@ -107,6 +107,24 @@ def check_text(text: str) -> None:
         check_term(term)
 
 
+def check_spec(text: str, options: Mapping[str, Any]) -> None:
+    """Raise if a name or an option of a loss is not known; cards may be written later.
+
+    Args:
+        text: as `spec` of `build_loss`.
+        options: as of `build_loss`, but for `defaults`.
+
+    Raises:
+        InputError: that is so, or a malformed sum.
+    """
+    for term in terms_of(text):
+        if term.name in LOSSES:
+            check_options(term.name, {**options, **term.options})
+        elif not term.name.endswith(".json") and not os.path.isdir(term.name):
+            _check_names(term.name, options)
+            check_term(term)
+
+
 def check_term(term: Term) -> None:
     """Raise if a loss of a sum cannot be built for any number of classes, since its name or an option is not known.
 
@@ -138,6 +156,10 @@ def load_loss(
     """
     if isinstance(card, LossCard):
         return card.build(num_classes, **options)
+    given: object = card
+    if not isinstance(given, str | os.PathLike):
+        hint = "Of the result of a search: load_loss(result.run_dir)." if hasattr(given, "run_dir") else ""
+        raise InputError("card", "a card, its path or a name", type(given).__name__, hint)
     name = str(card)
     head, _, metric = name.partition("/")
     _check_names(name, options, {"ignore_index"})
@@ -149,8 +171,8 @@ def load_loss(
     if num_classes is None:
         raise InputError("num_classes", f"a number of classes for {name}", "none")
     if head == IDENTITY:
-        given = options.pop("space", "default")
-        space = (given if isinstance(given, SearchSpace) else build_space(given, metric=metric)).bound_to(metric)
+        wanted = options.pop("space", "default")
+        space = (wanted if isinstance(wanted, SearchSpace) else build_space(wanted, metric=metric)).bound_to(metric)
         return searched_loss(space, space.identity, num_classes, **options)
     known = known_losses()[name]
     points = list(known.control_points)
@@ -171,7 +193,7 @@ def card_path(name: str) -> Path | None:
     path = Path(name).expanduser()
     if name in LOSSES or name in known_losses():
         return None
-    if not path.is_dir():
+    if not os.path.isdir(path):  # not path.is_dir(), to which a long name is an error
         return path if path.suffix == ".json" else None
     if not (path / "loss.json").is_file():
         hint = "A search writes it after its first round."

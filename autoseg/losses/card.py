@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -166,14 +167,35 @@ def _check_points(said: Any, decoded: dict[str, Any]) -> None:
             raise InputError(f"control_points.{curve}", f"theta's, {decoded[curve]}", said[curve], hint)
 
 
-def save_loss(loss: SurrogateLoss | SearchedLoss, path: str | Path, **about: Any) -> None:
-    """Write a loss as a card; `about` are the card's confirmed, scores, provenance.
+def save_loss(
+    loss: SurrogateLoss | SearchedLoss,
+    path: str | Path,
+    *,
+    confirmed: bool = False,
+    scores: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a loss as a card.
+
+    Args:
+        loss: with curves, or searched options.
+        path: the card's file, replaced completely or not at all.
+        confirmed: whether it won a comparison with fresh seeds.
+        scores: plain data to keep with it.
+        provenance: where it comes from, plain data.
 
     Raises:
-        InputError: a hand-made loss, or a sum of losses: its text is enough to build it.
+        InputError: a hand-made loss, or a sum of losses: its text is enough to build it; or what JSON cannot hold.
     """
     given: object = loss
     if not isinstance(given, SurrogateLoss | SearchedLoss):
         hint = "Others need no card: their text, as in build_loss, says all."
         raise InputError("save_loss", "a loss with searched curves or options", type(given).__name__, hint)
-    LossCard.of(loss, **about).save(path)
+    about = {"confirmed": confirmed, "scores": dict(scores or {}), "provenance": dict(provenance or {})}
+    card = LossCard.of(loss, **about)
+    try:
+        card.as_json()
+    except (TypeError, ValueError) as error:
+        hint = "Numbers must be finite, tensors become .tolist()."
+        raise InputError("scores or provenance", "plain data for a JSON file", str(error), hint) from None
+    card.save(path)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from autoseg.errors import unknown_name
 from autoseg.losses.base import check_id_maps
-from autoseg.metrics.labels import as_images
+from autoseg.metrics.labels import as_images, check_ids
 
 Scheme = Literal["inverse", "median"]
 
@@ -31,7 +31,7 @@ def class_weights(labels: Tensor, scheme: Scheme, num_classes: int, ignore_index
         (C,) float32; 1 for a class that never occurs.
 
     Raises:
-        InputError: unknown scheme, or labels of another kind.
+        InputError: unknown scheme, labels of another kind, or an id that is neither a class nor `ignore_index`.
     """
     if scheme not in get_args(Scheme):
         raise unknown_name("scheme", scheme, get_args(Scheme))
@@ -39,9 +39,10 @@ def class_weights(labels: Tensor, scheme: Scheme, num_classes: int, ignore_index
     pixels = torch.zeros(num_classes, dtype=torch.int64)  # pixels of each class
     around = torch.zeros(num_classes, dtype=torch.int64)  # pixels of the images that show it
     for image in labels:
+        check_ids(image, "labels", num_classes, ignore_index)
         ids = image.long()
         ids = ids[ids != ignore_index]
-        found = torch.bincount(ids.flatten(), minlength=num_classes)[:num_classes].cpu()
+        found = torch.bincount(ids.flatten(), minlength=num_classes).cpu()
         pixels += found
         around += found.sum() * (found > 0)
     return weights_of(pixels, around, scheme)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from torch import Tensor, nn
 
 from autoseg.errors import InputError
+from autoseg.losses.ranks import sync_counts
 from autoseg.metrics.labels import ONE_LOGIT
 
 
@@ -15,7 +16,12 @@ class LateLoss(nn.Module):
 
     Args:
         build: number of classes to a loss.
+
+    Attributes:
+        sync_counts: the built loss counts over all ranks, see `ranks.sync_counts`.
     """
+
+    sync_counts: bool = False
 
     def __init__(self, build: Callable[[int], nn.Module]) -> None:
         super().__init__()
@@ -36,8 +42,20 @@ class LateLoss(nn.Module):
         if self.loss is None:
             self.loss = self._build(logits.shape[1]).to(logits.device)
             self.set_progress(self._progress)
+            if self.sync_counts:
+                sync_counts(self.loss)
         value: Tensor = self.loss(logits, labels, extra)
         return value
+
+    def prepare(self, labels: Tensor) -> dict[str, Tensor]:
+        """Extra inputs cannot be computed yet.
+
+        Raises:
+            InputError: always; it says what to do.
+        """
+        del labels
+        hint = "Pass num_classes=C to autoseg.search; train() then has the loss itself."
+        raise InputError("num_classes", "the number of classes, for losses that prepare something", "none", hint)
 
     def set_progress(self, progress: float) -> None:
         """Tells a loss that changes over training how far it is, 0 at the start and 1 at the end."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
+from autoseg.errors import InputError
 from autoseg.losses.base import SegLoss
-from autoseg.surrogates import SurrogateLoss
 
 
 def sync_counts(loss: nn.Module) -> None:
@@ -15,10 +17,18 @@ def sync_counts(loss: nn.Module) -> None:
     each rank's own batch.
 
     Args:
-        loss: a loss of `build_loss`; changed in place. In a training with one rank, nothing changes.
+        loss: a loss of `build_loss`, or the one that `autoseg.search` hands to a training; changed in place. In a
+            training with one rank, nothing changes.
+
+    Raises:
+        InputError: a loss that is not of autoseg, and so cannot count over ranks.
     """
-    for part in loss.modules():
-        if isinstance(part, SurrogateLoss) or (isinstance(part, SegLoss) and not part.rank_local):
+    ours: list[Any] = [part for part in loss.modules() if hasattr(part, "sync_counts")]
+    if not ours:
+        hint = "Others work on each rank's own batch."
+        raise InputError("loss of sync_counts", "a loss of autoseg", type(loss).__name__, hint)
+    for part in ours:
+        if not getattr(part, "rank_local", False):
             part.sync_counts = True
 
 

@@ -35,6 +35,7 @@ ALL: tuple[type[SegLoss], ...] = (
 )  # fmt: skip
 LOSSES: dict[str, type[SegLoss]] = {loss.name: loss for loss in ALL}
 
+FIRST = ("num_classes", "ignore_index", "validate")  # what every loss is given
 RESERVED = ("identity", "surrogate")  # words with another meaning in the text of a loss
 
 
@@ -52,13 +53,19 @@ def register_loss(cls: type[SegLoss]) -> type[SegLoss]:
     """Register a hand-made loss, as a class decorator, under its `name` for `build_loss` and every command.
 
     Raises:
-        InputError: it is no `SegLoss`, has no name and summary, a name that cannot be typed, or that of one of ours, or
-            does not take the arguments that all losses do.
+        InputError: it is no `SegLoss`, has no `compute`, no name and summary, a name that cannot be typed, or that of
+            one of ours; or it does not take the arguments that all losses do, or its own by keyword alone.
     """
     if not (isinstance(cls, type) and issubclass(cls, SegLoss)):
         raise InputError("register_loss", "a subclass of autoseg.SegLoss", repr(cls))
     check_own(cls, "loss", {**LOSSES, **dict.fromkeys(RESERVED, SegLoss)})
     taken = inspect.signature(cls).parameters
+    if inspect.isabstract(cls):
+        raise InputError(f"loss {cls.name}", "a class with compute(self, batch)", "one without")
+    by_place = [p.name for p in taken.values() if p.kind is p.POSITIONAL_OR_KEYWORD and p.name not in FIRST]
+    if by_place:
+        hint = f"Put a * before it: def __init__(self, num_classes, *, {by_place[0]}=..., **shared)."
+        raise InputError(f"loss {cls.name}", "options that are given by keyword alone", by_place[0], hint)
     shared = "ignore_index" in taken and "validate" in taken
     if not shared and not any(one.kind is one.VAR_KEYWORD for one in taken.values()):
         hint = "Pass them on: super().__init__(num_classes, **shared)."

@@ -12,12 +12,24 @@ from __future__ import annotations
 
 from autoseg.errors import InputError
 from autoseg.metrics import binary, boundary, calibration, region  # noqa: F401  (importing registers them)
-from autoseg.metrics.base import Metric, MetricOptions, is_ours, register_metric, registry, searchable, update_all
+from autoseg.metrics.base import (
+    Metric,
+    MetricOptions,
+    Ratio,
+    Sums,
+    is_ours,
+    register_metric,
+    registry,
+    searchable,
+    update_all,
+)
+from autoseg.metrics.logic import Logic, Plane
+from autoseg.metrics.per_image import PerImage
 from autoseg.metrics.sums import MetricSum, parse, parse_target, score_of
 from autoseg.metrics.worst import find_metric
 
 __all__ = [
-    "Metric", "MetricOptions", "MetricSum",
+    "Logic", "Metric", "MetricOptions", "MetricSum", "PerImage", "Plane", "Ratio", "Sums",
     "build_metric", "find_metric", "higher_is_better", "is_known", "names", "own_metrics", "parse", "parse_target",
     "register_metric", "score_of", "searchable", "update_all",
 ]  # fmt: skip
@@ -70,6 +82,9 @@ def build_metric(
 
     Raises:
         InputError: unknown name, malformed sum, or an option out of range.
+
+    Returns:
+        A `Metric`, or a `MetricSum` with the same methods: `update`, `compute`, `per_class`, `merge`, `reset`.
     """
     options = MetricOptions(num_classes, ignore_index, tolerance, drop_background)
     terms = [(weight, find_metric(term)(options)) for weight, term in parse(name)]

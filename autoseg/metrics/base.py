@@ -23,7 +23,10 @@ Sums = dict[str, Tensor]
 
 
 class Ratio(Protocol):
-    """Division of totals. `empty` is the exact metric's value where the denominator is 0 (NaN: undefined)."""
+    """Division of totals. `empty` is the value where the denominator is 0.
+
+    With NaN, the exact metric leaves the class out of its mean; a surrogate has 0 there.
+    """
 
     def __call__(self, numerator: Tensor, denominator: Tensor, empty: float = math.nan) -> Tensor:
         """Elementwise numerator / denominator."""
@@ -105,8 +108,15 @@ class Counted(Protocol):
     def options(self) -> MetricOptions:
         """What it was told about the data."""
 
+    @property
+    def counts_itself(self) -> bool:
+        """Whether it has an `update` of its own, for what is no formula of totals."""
+
     def count(self, logic: HardLogic) -> None:
         """Adds the batch behind `logic`."""
+
+    def update(self, pred: Tensor, labels: Tensor) -> None:
+        """Adds a batch."""
 
 
 def update_all(metrics: Iterable[Counted], pred: Tensor, labels: Tensor) -> None:
@@ -122,6 +132,9 @@ def update_all(metrics: Iterable[Counted], pred: Tensor, labels: Tensor) -> None
     """
     shared: list[tuple[MetricOptions, HardLogic]] = []
     for metric in metrics:
+        if metric.counts_itself:
+            metric.update(pred, labels)
+            continue
         logic = next((logic for options, logic in shared if options == metric.options), None)
         if logic is None:
             logic = batch_logic(pred, labels, metric.options)
@@ -159,6 +172,10 @@ class Metric:
     adds_over_images: ClassVar[bool] = True
 
     def __init__(self, options: MetricOptions) -> None:
+        given: object = options
+        if not isinstance(given, MetricOptions):
+            hint = f"Registered, it is built by autoseg.build_metric({self.name!r}, num_classes=...)."
+            raise InputError(f"options of {type(self).__name__}", "MetricOptions", repr(given), hint)
         self.options = options
         self._state: Sums = {}
         self._masks = SavedMasks()
@@ -198,6 +215,11 @@ class Metric:
         """
         self.count(batch_logic(pred, labels, self.options))
 
+    @property
+    def counts_itself(self) -> bool:
+        """Whether a subclass has its own `update`: a metric that is no formula, and is scored only."""
+        return type(self).update is not Metric.update
+
     def count(self, logic: HardLogic) -> None:
         """Adds a batch that several metrics look at: see `update_all`."""
         if self._by_image is None:
@@ -217,7 +239,8 @@ class Metric:
 
         Their sums over any images, given to `score_of`, are the score of these images.
         """
-        batches = self._by_image or []
+        if not (batches := self._by_image):
+            return {}
         return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
 
     def score_of(self, totals: Sums) -> Tensor:
@@ -301,8 +324,13 @@ def register_metric(cls: type[Metric]) -> type[Metric]:
     """Class decorator: makes a metric known by its `name`, to commands and configs alike.
 
     Raises:
-        InputError: it has no name and summary, a name that cannot be typed, or that of one of ours.
+        InputError: it is no `Metric`, has no name and summary, a name that cannot be typed, or that of one of ours.
     """
+    if not (isinstance(cls, type) and issubclass(cls, Metric)):
+        raise InputError("register_metric", "a subclass of autoseg.Metric", repr(cls))
+    if cls.per_image and cls._image_sums is Metric._image_sums:  # its totals of different images would be added up
+        hint = "Name it first: class LesionDice(autoseg.metrics.PerImage, autoseg.Metric), by_class = True or False."
+        raise InputError(f"per_image of {cls.__name__}", "True of a subclass of autoseg.metrics.PerImage", "True", hint)
     check_own(cls, "metric", _REGISTRY)
     _REGISTRY[cls.name] = cls
     return cls
@@ -319,6 +347,8 @@ def check_own(cls: type, what: str, known: Mapping[str, type]) -> None:
     name = cls.name  # type: ignore[attr-defined]
     if not re.fullmatch(NAME, name):
         raise InputError(f"name of {cls.__name__}", "a-z, 0-9 and _, no digit first, such as f2", repr(name))
+    if known.get(name) in cls.__mro__[1:]:  # it would replace what it derives from
+        raise InputError(f"name of {cls.__name__}", "one of its own", f"its base's, {name!r}")
     if name in known and is_ours(known[name]) and not is_ours(cls):
         raise InputError(f"name of {cls.__name__}", f"one that no {what} of autoseg has", repr(name), "Choose another.")
 

@@ -22,6 +22,11 @@ NO_TENSOR = (
     "logic.total; to leave a class out of the mean, give weights()"
 )
 
+OPERATIONS = (
+    "It has and_, or_, boundary, dilate, anywhere and total. What these cannot say is scored only, by an update() of "
+    "its own, and searched for with another metric's curves: space=default-miou"
+)
+
 
 @dataclass(frozen=True)
 class Plane:
@@ -53,6 +58,11 @@ class Plane:
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __pow__ = _refuse
     __and__ = __rand__ = __or__ = __ror__ = _refuse
 
+    @classmethod
+    def __torch_function__(cls, *_: object) -> NoReturn:
+        """What torch's functions call, torch.clamp(p) say."""
+        raise TypeError(NO_TENSOR)
+
     def __getattr__(self, name: str) -> NoReturn:
         raise AttributeError(NO_TENSOR if not name.startswith("__") else name)
 
@@ -75,6 +85,9 @@ class Logic:
 
     pred: ClassVar[Plane] = Plane("pred", name="p", soft=True)
     label: ClassVar[Plane] = Plane("label", name="y")
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(name if name.startswith("_") else f"logic has no {name}. {OPERATIONS}")
 
     def and_(self, a: Plane, b: Plane) -> Plane:
         """Return the pixels in both."""

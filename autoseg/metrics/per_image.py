@@ -50,8 +50,9 @@ class PerImage(Metric):
         return _counted(self._image_scores(sums)) | {f"class_{name}": part for name, part in parts.items()}
 
     def _class_scores(self, sums: Sums) -> Tensor:
-        """Return the scores, (N, C) float64, NaN where an image lacks the class."""
-        return self.scores(exact(sums), exact_ratio).masked_fill(sums["label"] == 0, math.nan)
+        """Return the scores, (N, C) float64, NaN where an image lacks the class or its weight is 0."""
+        left_out = (sums["label"] == 0) | (self.weights(sums) == 0)
+        return self.scores(exact(sums), exact_ratio).masked_fill(left_out, math.nan)
 
     def _image_scores(self, sums: Sums) -> Tensor:
         """Return the scores to average: "C": `_class_scores`; "I": (N, 1), the mean over an image's classes."""

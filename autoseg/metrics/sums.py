@@ -12,7 +12,7 @@ from torch import Tensor
 
 from autoseg.errors import InputError
 from autoseg.imports import NAME
-from autoseg.metrics.base import Metric, MetricOptions, batch_logic, searchable
+from autoseg.metrics.base import Metric, MetricOptions, searchable, update_all
 from autoseg.metrics.maps import HardLogic
 from autoseg.metrics.worst import find_metric
 
@@ -101,7 +101,12 @@ class MetricSum:
 
     def update(self, pred: Tensor, labels: Tensor) -> None:
         """See `Metric.update`."""
-        self.count(batch_logic(pred, labels, self.options))
+        update_all([metric for _, metric in self.terms], pred, labels)
+
+    @property
+    def counts_itself(self) -> bool:
+        """See `Metric.counts_itself`."""
+        return any(metric.counts_itself for _, metric in self.terms)
 
     def count(self, logic: HardLogic) -> None:
         """See `Metric.count`."""
@@ -121,8 +126,20 @@ class MetricSum:
             mine.merge(theirs)
 
     def per_class(self) -> Tensor:
-        """Return the weighted sum of the terms' per-class scores; a pooled score counts for every class."""
-        return torch.stack([(w * m.per_class()).expand(self.options.num_classes) for w, m in self.terms]).sum(0)
+        """Return the weighted sum of the terms' per-class scores; a pooled score counts for every class.
+
+        Raises:
+            InputError: a term has neither one score nor one for each class.
+        """
+        scores, classes = [m.per_class() for _, m in self.terms], self.options.num_classes
+        for (_, metric), own in zip(self.terms, scores, strict=True):
+            if own.shape not in ((classes,), (1,)):
+                expected = f"one score, or one for each of {classes} classes, in a sum of metrics"
+                raise InputError(f"scores of {metric.name}", expected, f"{len(own)} scores")
+        return torch.stack([(w * own).expand(classes) for (w, _), own in zip(self.terms, scores, strict=True)]).sum(0)
+
+    def __repr__(self) -> str:
+        return f"MetricSum({self.name}, {self.options})"
 
     def compute(self) -> Tensor:
         """Return the weighted sum of the terms, 0-d float64."""

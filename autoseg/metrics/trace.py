@@ -72,6 +72,8 @@ class _Recorder(Logic):
         return plane
 
     def total(self, a: Plane, within: Plane | Region | None = None, void: bool = False) -> Tensor:
+        if not isinstance(a, Plane):
+            raise TypeError(f"logic.total counts p, y or what logic makes of them, not a {type(a).__name__}")
         self.calls.append(TotalCall(a, within, void))
         self.given.append(torch.ones(self._classes, dtype=torch.float64))
         return self.given[-1]

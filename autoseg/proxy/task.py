@@ -222,7 +222,8 @@ class ProxyTask:
         from autoseg.metrics.images import save_parts
 
         data, metrics = self._open(), self._metrics(self.metrics)
-        adding = {name: m for name, m in metrics.items() if self.counts_to and getattr(m, "adds_over_images", False)}
+        kinds = {name: m for name, m in metrics.items() if getattr(m, "adds_over_images", False)}
+        adding = {name: m for name, m in kinds.items() if self.counts_to and not m.counts_itself}
         for metric in adding.values():
             metric.keep_images()
         scores = self._evaluate(training, metrics)

@@ -15,6 +15,7 @@ cannot share a name in Python, so the package is callable.
 
 from __future__ import annotations
 
+import inspect
 import sys
 from importlib import import_module
 from types import ModuleType
@@ -25,6 +26,15 @@ class _Callable(ModuleType):
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Call `autoseg.api.search`; it is imported by name and only now, since `autoseg.api` uses this package."""
         return import_module("autoseg.api").search(*args, **options)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        """That of the function, for `help` and editors."""
+        return inspect.signature(import_module("autoseg.api").search)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A function can be pickled and copied, and so can this."""
+        return import_module, (__name__,)
 
 
 sys.modules[__name__].__class__ = _Callable

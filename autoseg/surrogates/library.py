@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -77,7 +80,7 @@ def _read(file: Path, where: str) -> dict[str, Any]:
 
 
 def build_space(
-    name: str,
+    name: str | os.PathLike[str],
     parameterization: Family | None = None,
     metric: str | None = None,
 ) -> SearchSpace:
@@ -87,12 +90,16 @@ def build_space(
         name: a metric ("miou": the paper's space of that metric), a space and metric ("paper-miou"), a space
             ("default", with `metric`), or the path of a .yaml file (with `metric`).
         parameterization: "bezier" or "linear" instead of the space's own.
-        metric: the metric of a space that has none in its name.
+        metric: the metric of a space that has none in its name; one that has keeps it, since a search for one metric
+            may train with another's surrogate.
+
+    Returns:
+        The space; its `names` and `dim` are those of the metric's curves.
 
     Raises:
         InputError: unknown name, malformed file, or a value out of range.
     """
-    data, stem, metric = _find(name, metric)
+    data, stem, metric = _find(os.fspath(name) if isinstance(name, os.PathLike) else name, metric)
     unknown = set(data) - _KEYS
     if unknown:
         raise unknown_name(f"search space {stem}", sorted(unknown)[0], _KEYS)
@@ -168,11 +175,12 @@ def _needed(metric: str | None, name: str) -> str:
 
 
 @cache
-def known_losses() -> dict[str, KnownLoss]:
+def known_losses() -> Mapping[str, KnownLoss]:
     """Return {"asl2021/miou": …, "camvid/miou": …}: the losses of the paper's release, and those that autoseg found."""
     sources = {name: _read_packaged(name) for name in _files() if name not in _packaged()}
-    return {
+    found = {
         f"{source}/{name}": KnownLoss(of["metric"], tuple(of["control_points"]), data["space"], data["summary"])
         for source, data in sources.items()
         for name, of in data["losses"].items()
     }
+    return MappingProxyType(found)

@@ -184,6 +184,15 @@ class SurrogateLoss(CheckedArguments, nn.Module):
 
     # ---------------------------------------------------------------- forward
 
+    def prepare(self, labels: Tensor) -> dict[str, Tensor]:
+        """Nothing: it needs the labels alone. Every loss has it, as a training need not know which loss it has."""
+        del labels
+        return {}
+
+    def set_progress(self, progress: float) -> None:
+        """It does not change over a training."""
+        del progress
+
     def forward(self, logits: Tensor, labels: Tensor, extra: dict[str, Tensor] | None = None) -> Tensor:
         """The loss of a batch.
 
@@ -248,7 +257,10 @@ class SurrogateLoss(CheckedArguments, nn.Module):
             sums = {key: over_ranks(value) for key, value in sums.items()}
         scores, curve = metric.scores(sums, self._ratio), self._score_curve(metric)
         if curve is not None:
-            scores = curves.evaluate(scores.clamp(0, 1), curve)
+            inside = scores.clamp(
+                0, 1
+            )  # beyond, where an own metric may be, the slope is 1: with 0 nothing would be learnt
+            scores = curves.evaluate(inside, curve) + (scores - inside)
         label = sums["label"]
         if self._all_count(metric) and type(metric).weights is Metric.weights:  # a plain mean, in 8 operations less
             return (1 - scores.mean()).masked_fill(label.sum() <= 0, 0.0)
@@ -267,7 +279,8 @@ class SurrogateLoss(CheckedArguments, nn.Module):
         return None if self.space.score is None else self.curve(self.space.qualified(metric.name, "score"))
 
     def _ratio(self, numerator: Tensor, denominator: Tensor, empty: float = math.nan) -> Tensor:
-        return numerator / (denominator + self.eps)
+        value = numerator / (denominator + self.eps)
+        return value if empty == 0 or math.isnan(empty) else value.where(denominator != 0, empty)
 
 
 def _space(metric: str, space: SearchSpace | str | None, parameterization: Family | None) -> SearchSpace:

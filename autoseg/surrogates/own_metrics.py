@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from autoseg import metrics
 from autoseg.errors import InputError, in_a_line
@@ -15,6 +16,7 @@ from autoseg.metrics.trace import own_line
 from autoseg.surrogates.loss import SurrogateLoss
 
 SIDE = 32  # of the two images on which they are tried, in pixels
+MOST = 1 + 1e-9  # score, rounding apart
 
 
 def check_own_metrics(scored: Collection[str], trained: Collection[str], options: metrics.MetricOptions) -> None:
@@ -31,15 +33,19 @@ def check_own_metrics(scored: Collection[str], trained: Collection[str], options
     classes = options.num_classes
     labels = (torch.arange(2 * SIDE**2) // 7 % classes).view(2, SIDE, SIDE)
     pred = labels.roll(3, dims=2)  # right and wrong in every class
+    few = (
+        labels.clamp(max=max(0, classes - 2)),
+        pred.clamp(min=min(1, classes - 1)),
+    )  # a class absent, one not predicted
     for own in metrics.own_metrics():
         try:
             if own.name in scored:
-                metric: Any = own(options)
-                metric.update_probs(one_hot(pred, classes), labels) if own.needs_probs else metric.update(pred, labels)
-                float(metric.compute())
+                _check_score(own(options), pred, labels)
             if own.name in trained:
-                logits, given = one_hot(pred, classes).requires_grad_(), asdict(options)
-                SurrogateLoss(own.name, **given)(logits, labels).backward()
+                _check_gradient(SurrogateLoss(own.name, **asdict(options)), one_hot(pred, classes), labels, least=1e-12)
+                _check_gradient(
+                    SurrogateLoss(own.name, **asdict(options)), one_hot(few[1], classes), few[0], least=-1.0
+                )
         except InputError as error:
             raise InputError(f"metric {own.name}: {error.field}", error.expected, error.got, error.hint) from error
         except Exception as error:
@@ -47,3 +53,28 @@ def check_own_metrics(scored: Collection[str], trained: Collection[str], options
             hint = "sums gives totals of each class, 'label' among them, scores a score of each, weights their weights."
             got = f"{in_a_line(error)}{own_line(error)}"
             raise InputError(f"metric {own.name}", expected, got, hint) from error
+
+
+def _check_score(metric: Any, pred: Tensor, labels: Tensor) -> None:
+    if metric.needs_probs:
+        metric.update_probs(one_hot(pred, metric.options.num_classes), labels)
+    else:
+        metrics.update_all([metric], pred, labels)  # as a training does
+    score = float(metric.compute())
+    metric.per_class()
+    if score > MOST and metric.higher_is_better:
+        raise InputError("score", "a share of 1", f"{score:g}", "Divide it by its largest value.")
+
+
+def _check_gradient(loss: SurrogateLoss, logits: Tensor, labels: Tensor, least: float) -> None:
+    """Raise unless loss and gradient are finite, and the largest is above `least`: from nothing else can be learnt."""
+    value = loss(logits.requires_grad_(), labels)
+    value.backward()
+    gradient = logits.grad
+    assert gradient is not None
+    if not (value.isfinite() and gradient.isfinite().all()):
+        hint = "A root, log or power has none at 0, and 0/0 is none: shift it, or give ratio(..., empty=0.0)."
+        raise InputError("surrogate", "a finite loss with a finite gradient", "NaN or infinity", hint)
+    if float(gradient.abs().max()) <= least:
+        hint = "Nothing can be learnt from it: totals of the prediction must take part."
+        raise InputError("surrogate", "a gradient", "0 everywhere", hint)

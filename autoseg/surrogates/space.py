@@ -8,6 +8,7 @@ data (`search_spaces/*.yaml`), bound to a metric whose formula determines the cu
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -133,15 +134,24 @@ class SearchSpace(CheckedArguments):
         Raises:
             InputError: wrong length, or numbers outside [0, 1].
         """
-        array = self.check_theta(theta.detach().cpu() if isinstance(theta, Tensor) else theta)
+        array = self.check_theta(theta)
         parts = self.split(array)
         scalars = [s.low + array[..., i : i + 1] * (s.high - s.low) for i, s in self._places()]
         out = np.concatenate([*(spec.decode(parts[c]) for c, spec in self.curves.items()), *scalars], axis=-1)
-        return torch.as_tensor(out).to(theta) if isinstance(theta, Tensor) else out
+        if not isinstance(theta, Tensor):
+            return out
+        return torch.as_tensor(out).to(theta.device, theta.dtype if theta.is_floating_point() else None)
 
     def encode(self, decoded: Any) -> np.ndarray:
-        """Turn coordinates (d,) or (n, d) back into raw θ."""
-        array = np.asarray(decoded, dtype=np.float64)
+        """Turn coordinates (d,) or (n, d) back into raw θ.
+
+        Raises:
+            InputError: wrong length.
+        """
+        array = _numbers(decoded, "control_points")
+        if array.ndim == 0 or array.shape[-1] != self.dim:
+            expected = f"{self.dim} numbers for space {self.name}"
+            raise InputError("control_points", expected, f"shape {array.shape}")
         parts = self.split(array)
         scalars = [(array[..., i : i + 1] - s.low) / (s.high - s.low) for i, s in self._places()]
         return np.concatenate([*(spec.encode(parts[c]) for c, spec in self.curves.items()), *scalars], axis=-1)
@@ -166,17 +176,23 @@ class SearchSpace(CheckedArguments):
         return replace(self, loss="surrogate", scalars=())
 
     def check_decoded(self, decoded: Any) -> np.ndarray:
-        """Return coordinates, flat (d,) or {curve: (m, 2)}, as a checked float64 array (d,)."""
-        if isinstance(decoded, dict):
+        """Return coordinates, flat (d,) or {curve: (m, 2) or flat}, as a checked float64 array (d,)."""
+        if isinstance(decoded, Mapping):
             if set(decoded) != set(self.curves):
-                raise InputError("control_points", "curves " + ", ".join(self.curves), ", ".join(decoded))
-            parts = [_numbers(decoded[curve], f"control_points of {curve}").reshape(-1) for curve in self.curves]
-            decoded = np.concatenate(parts)
+                raise InputError("control_points", "curves " + ", ".join(self.curves), ", ".join(map(str, decoded)))
+            parts = [_numbers(decoded[curve], f"control_points of {curve}") for curve in self.curves]
+            for curve, part in zip(self.curves, parts, strict=True):
+                if part.ndim > 2 or (part.ndim == 2 and part.shape[1] != 2):  # of (2, m) other points would be made
+                    expected = "(m, 2), a row x, y for each point"
+                    raise InputError(f"control_points of {curve}", expected, f"shape {part.shape}")
+            decoded = np.concatenate([part.reshape(-1) for part in parts])
         array = _numbers(decoded, "control_points").reshape(-1)
         if len(array) != self.dim:
             raise InputError("control_points", f"{self.dim} numbers for space {self.name}", len(array))
         for curve, part in self.split(array).items():
             self.curves[curve].check(part, curve)
+        array = array.copy()
+        array.setflags(write=False)  # the curves are made of it once: a change would be of the card alone
         return array
 
     def to_dict(self) -> dict[str, Any]:
@@ -209,6 +225,7 @@ class SearchSpace(CheckedArguments):
 
 
 def _numbers(given: Any, field: str) -> np.ndarray:
+    given = given.detach().cpu() if isinstance(given, Tensor) else given
     try:
         return np.asarray(given, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):

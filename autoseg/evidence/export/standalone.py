@@ -306,7 +306,8 @@ class FoundLoss(nn.Module):
         sums = metric.sums(logic.pred, logic.label, logic)
         scores = metric.scores(sums, self._ratio)
         if term.score is not None:
-            scores = _evaluate(scores.clamp(0, 1), term.score)
+            inside = scores.clamp(0, 1)
+            scores = _evaluate(inside, term.score) + (scores - inside)
         weights = metric.weights(sums).to(scores.dtype)
         label = sums["label"]
         if label.shape == weights.shape and not (metric.absent_rule and self.absent == "include"):
@@ -316,7 +317,8 @@ class FoundLoss(nn.Module):
         return torch.where((whole > 0) & (label.sum() > 0), 1 - mean, torch.zeros_like(mean))
 
     def _ratio(self, numerator: Tensor, denominator: Tensor, empty: float = math.nan) -> Tensor:
-        return numerator / (denominator + self.eps)
+        value = numerator / (denominator + self.eps)
+        return value if empty == 0 or math.isnan(empty) else value.where(denominator != 0, empty)
 
 
 def _check(logits: Tensor, labels: Tensor, num_classes: int, ignore_index: int) -> None:

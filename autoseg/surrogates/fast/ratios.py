@@ -75,7 +75,7 @@ def ratio_of(metric: Metric, places: Mapping[str, int], count: int, counts: Coll
 
     def ratio(numerator: _Sum, denominator: _Sum, empty: float = math.nan) -> object:
         noted.append((numerator, denominator))
-        return mark
+        return mark if empty == 0 or math.isnan(empty) else None  # a kernel has 0 for 0 / 0
 
     equal = type(metric).weights is Metric.weights
     try:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 from types import SimpleNamespace
 
 import pytest
@@ -28,9 +29,16 @@ def test_every_loss_has_its_own_type(name: str) -> None:
 
 
 def test_options_names_and_sums() -> None:
-    loss = MODELS.build(dict(type="AutoSegTversky", alpha=1, beta=1, gama=1))
-    with pytest.raises(InputError, match="option of tversky"):
-        loss(LOGITS, LABELS)
+    for wrong, said in (
+        (dict(type="AutoSegTversky", alpha=1, beta=1, gama=1), "option of tversky"),
+        (dict(type="AutoSegLoss", loss="0.5*ce+0.5*dcie"), "Did you mean dpce or dice"),
+        (dict(type="AutoSegLoss", loss="asl2021/biou", tolerence=2), "Did you mean tolerance"),
+    ):
+        with pytest.raises(InputError, match=said):
+            MODELS.build(wrong)
+    MODELS.build(dict(type="AutoSegLoss", loss="cards/later.json"))  # is read at the first batch
+    assert "tversky, alpha=0.5" in repr(MODELS.build(dict(type="AutoSegTversky", alpha=0.5)))
+    assert pickle.loads(pickle.dumps(MODELS.get("AutoSegTversky"))) is MODELS.get("AutoSegTversky")
     with pytest.raises(InputError, match="loss_name"):
         MODELS.build(dict(type="AutoSegLoss", loss="ce", loss_name="ce"))
     mixed = MODELS.build(dict(type="AutoSegLoss", loss="0.25*ce+0.75*asl2021/miou"))

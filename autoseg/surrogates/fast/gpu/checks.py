@@ -153,7 +153,8 @@ def defined_score(totals: Tensor, score: Score) -> Tensor:
         weights = weights * (label > 0)
     scores = over / (under + score.eps)
     if score.curve is not None:
-        scores = evaluate(scores.clamp(0, 1), score.curve)
+        inside = scores.clamp(0, 1)
+        scores = evaluate(inside, score.curve) + (scores - inside)
     known = bool(weights.sum() > 0) and bool(label.sum() > 0)
     return 1 - (scores * weights).sum() / weights.sum() if known else 0 * totals.sum()
 

@@ -51,9 +51,10 @@ def score_kernel(
     score = over / under
     worth, steep = score, tl.where(inside, 1.0, 0.0).to(tl.float64)
     if PIECES > 0:
-        pieces, x = curve_of(curve, PIECES), tl.minimum(tl.maximum(score, 0.0), 1.0).to(tl.float32)
-        worth = tl.where(score == score, value(x, pieces).to(tl.float64), score)
-        steep = tl.where((score >= 0) & (score <= 1), slope(x, pieces).to(tl.float64), 0.0)
+        within = tl.minimum(tl.maximum(score, 0.0), 1.0)
+        pieces, x = curve_of(curve, PIECES), within.to(tl.float32)
+        worth = tl.where(score == score, value(x, pieces).to(tl.float64) + (score - within), score)
+        steep = tl.where((score >= 0) & (score <= 1), slope(x, pieces).to(tl.float64), 1.0)
     whole = tl.sum(weight)
     known = tl.minimum(whole, tl.sum(label)) > 0
     share = weight / tl.where(known, whole, 1.0)
