@@ -155,6 +155,7 @@ def load_loss(
         InputError: an unknown name or option, or a file that is not a valid card.
     """
     if isinstance(card, LossCard):
+        _check_names("a card", options, {"ignore_index"})
         return card.build(num_classes, **options)
     given: object = card
     if not isinstance(given, str | os.PathLike):

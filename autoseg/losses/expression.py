@@ -122,9 +122,10 @@ class _Reader:
                 break
         if terms is None:
             raise self.error("a loss after the number, as in 0.5*ce")
-        if math.isinf(weight):
+        found = [replace(term, weight=term.weight * weight) for term in terms]
+        if not all(math.isfinite(term.weight) for term in found):
             raise InputError("loss", "finite weights", repr(self.text))
-        return [replace(term, weight=term.weight * weight) for term in terms]
+        return found
 
     def read_factor(self) -> float | list[Term]:
         if self.take("("):

@@ -36,8 +36,8 @@ def class_weights(labels: Tensor, scheme: Scheme, num_classes: int, ignore_index
     if scheme not in get_args(Scheme):
         raise unknown_name("scheme", scheme, get_args(Scheme))
     check_id_maps(as_images(labels, channels=False) if isinstance(labels, Tensor) else labels)
-    pixels = torch.zeros(num_classes, dtype=torch.int64)  # pixels of each class
-    around = torch.zeros(num_classes, dtype=torch.int64)  # pixels of the images that show it
+    pixels = torch.zeros(num_classes, dtype=torch.int64, device="cpu")  # pixels of each class
+    around = torch.zeros_like(pixels)  # pixels of the images that show it
     for image in labels:
         check_ids(image, "labels", num_classes, ignore_index)
         ids = image.long()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import torch
 from torch import Tensor, nn
 
 from autoseg.errors import InputError
@@ -40,7 +41,8 @@ class LateLoss(nn.Module):
         if logits.shape[1] == 1:
             raise InputError("logits", "(N, C, H, W) of two classes or more", tuple(logits.shape), ONE_LOGIT)
         if self.loss is None:
-            self.loss = self._build(logits.shape[1]).to(logits.device)
+            with torch.inference_mode(False):  # else one that is first called while validating could never train
+                self.loss = self._build(logits.shape[1]).to(logits.device)
             self.set_progress(self._progress)
             if self.sync_counts:
                 sync_counts(self.loss)

@@ -71,7 +71,9 @@ class WeightedCrossEntropy(SegLoss):
         if self.scheme is None:
             return {}
         if labels.is_floating_point():
-            labels = labels.argmax(dim=1).masked_fill(labels.sum(dim=1) == 0, self.ignore_index)
+            void = -1  # of soft labels, the class with the id of `ignore_index` is one like any other
+            labels = labels.argmax(dim=1).masked_fill(labels.sum(dim=1) == 0, void)
+            return {"class_weight": class_weights(labels, self.scheme, self.num_classes, void)}
         return {"class_weight": class_weights(labels, self.scheme, self.num_classes, self.ignore_index)}
 
     def take_counts(self, pixels: Sequence[int], around: Sequence[int]) -> None:

@@ -15,6 +15,8 @@ from autoseg.losses.sums import LossSum
 from autoseg.metrics import MetricOptions
 from autoseg.surrogates import SearchSpace, SurrogateLoss
 
+OPTIONS = {"absent", "eps", "tolerance", "drop_background", "validate", "compile"}  # of a part with curves
+
 
 def searched_loss(
     space: SearchSpace, theta: Any, num_classes: int, ignore_index: int = 255, **options: Any
@@ -47,7 +49,10 @@ class SearchedLoss(LossSum):
         num_classes: C.
         ignore_index: id of the pixels that do not count.
         loss_weight: factor of the result.
-        options: options of `SurrogateLoss`, for the part with curves.
+        options: options of `SurrogateLoss`, for the part with curves; `validate` for all.
+
+    Raises:
+        InputError: θ does not fit the space, its loss cannot be built, or an option is not known.
 
     Attributes:
         surrogate: the part with curves, None in a space without curves.
@@ -62,7 +67,10 @@ class SearchedLoss(LossSum):
         loss_weight: float = 1.0,
         **options: Any,
     ) -> None:
+        if unknown := sorted(set(options) - OPTIONS):
+            raise unknown_name("option of a searched loss", unknown[0], OPTIONS)
         theta, surrogate = space.check_theta(theta), None
+        shared = {"validate": options["validate"]} if "validate" in options else {}
         if space.has_surrogate:
             curves = space.curves_only()
             surrogate = SurrogateLoss.from_theta(
@@ -74,7 +82,7 @@ class SearchedLoss(LossSum):
                 return surrogate
             if term.name not in LOSSES:
                 raise unknown_name("loss of the space", term.name, ["surrogate", *LOSSES])
-            return hand_made(term.name, num_classes, ignore_index, term.options)
+            return hand_made(term.name, num_classes, ignore_index, {**shared, **term.options})
 
         terms = parse(space.loss_text(theta))
         super().__init__([term.weight for term in terms], [make(term) for term in terms])

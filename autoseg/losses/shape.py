@@ -108,8 +108,9 @@ def encode(masks: Tensor, weights: list[Tensor]) -> Tensor:
 
 def _learn(loss: ShapePrior, labels: Tensor) -> Tensor:
     """Train an autoencoder on masks; return its encoder and the code's standard deviation, flat."""
+    labels = labels.clone() if labels.is_inference() else labels
     crop = max(STRIDE, min(64, *(side - side % STRIDE for side in labels.shape[-2:])))
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+    with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
         torch.manual_seed(0)
         encoder, decoder = _autoencoder(loss)
         optimizer = PlainAdam([*encoder.parameters(), *decoder.parameters()], lr=RATE)
@@ -122,7 +123,7 @@ def _learn(loss: ShapePrior, labels: Tensor) -> Tensor:
             optimizer.step()
         with torch.no_grad():
             scale = encoder(_one_hot(_crops(labels, crop), loss)[0]).std(correction=0).clamp(min=1e-3)
-    return torch.cat([*(weight.detach().flatten() for weight in encoder.parameters()), scale.view(1)])
+        return torch.cat([*(weight.detach().flatten() for weight in encoder.parameters()), scale.view(1)])
 
 
 def _autoencoder(loss: ShapePrior) -> tuple[nn.Sequential, nn.Sequential]:

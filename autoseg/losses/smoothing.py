@@ -33,8 +33,8 @@ class SmoothCrossEntropy(SegLoss):
 
     def compute(self, batch: Batch) -> Tensor:
         """Return the mean over the valid pixels, in nats."""
-        uniform = -batch.logits.log_softmax(dim=1).mean(dim=1)
-        return batch.mean((1 - self.eps) * batch.cross_entropy() + self.eps * uniform)
+        spread = -batch.logits.log_softmax(dim=1).mean(dim=1)
+        return batch.mean((1 - self.eps) * batch.cross_entropy() + self.eps * spread)
 
 
 class BoundarySmoothCrossEntropy(SegLoss):
@@ -63,8 +63,8 @@ class BoundarySmoothCrossEntropy(SegLoss):
     def compute(self, batch: Batch) -> Tensor:
         """Return the mean over the valid pixels, in nats."""
         eps = self.eps * label_boundary(batch.labels, batch.valid, self.width)
-        uniform = -batch.logits.log_softmax(dim=1).mean(dim=1)
-        return batch.mean((1 - eps) * batch.cross_entropy() + eps * uniform)
+        spread = -batch.logits.log_softmax(dim=1).mean(dim=1)
+        return batch.mean((1 - eps) * batch.cross_entropy() + eps * spread)
 
 
 def label_boundary(labels: Tensor, valid: Tensor, width: int) -> Tensor:

@@ -87,6 +87,10 @@ class BoundaryIoU(MIoU):
 
     Symmetric in prediction and label; the image border counts as outline. `tolerance` is d in pixels; the
     authors' default is 2 % of the image diagonal. Computed per class over the data set.
+
+    Void pixels are outside every label. Where they outline the objects, as in PASCAL VOC, the label's band follows the
+    void's edge and the prediction's lies within the void, so that even a perfect prediction scores far below 1: take
+    `biou` there, which leaves the void out.
     """
 
     name = "boundary_iou"

@@ -36,6 +36,7 @@ class Calibration(Metric):
         del pred, labels
         raise InputError(self.name, "probabilities (N, C, H, W)", "predicted classes", "Call update_probs.")
 
+    @torch.no_grad()
     def update_probs(self, probs: Tensor, labels: Tensor) -> None:
         """Add a batch.
 

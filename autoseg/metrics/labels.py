@@ -129,6 +129,8 @@ def check_ids(ids: Tensor, what: str, num_classes: int, ignore_index: int | None
 
 
 def _wrong_ids(ids: Tensor, num_classes: int, ignore_index: int | None) -> Tensor:
+    if num_classes > torch.iinfo(ids.dtype).max:  # which a number of 8 bits would be compared with as another
+        ids = ids.long()
     wrong = (ids < 0) | (ids >= num_classes)
     if ignore_index is not None:
         wrong &= ids.long() != ignore_index  # 8 bits would make another number of one they do not hold

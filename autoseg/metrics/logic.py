@@ -17,6 +17,8 @@ from typing import ClassVar, NoReturn
 
 from torch import Tensor
 
+from autoseg.errors import InputError
+
 NO_TENSOR = (
     "p and y are no tensors but expressions: combine them by logic.and_, logic.or_, logic.boundary, count them by "
     "logic.total; to leave a class out of the mean, give weights()"
@@ -40,7 +42,7 @@ class Plane:
         name: name of this operand in the names of curves.
         soft: whether the prediction takes part (a soft operand of AND/OR passes through a curve).
         px: radius in pixels of erode, boundary, dilate.
-        border: boundary only; whether the image border counts as an edge.
+        border: of boundary, and of what it erodes; whether the image border counts as an edge.
     """
 
     op: str
@@ -70,6 +72,11 @@ class Plane:
     def is_map(self) -> bool:
         """Whether the plane is of labels, with at most one of its classes at every pixel."""
         return not self.soft and self.op not in ("dilate", "or")
+
+
+def _check_px(operation: str, px: object, least: int) -> None:
+    if isinstance(px, bool) or not isinstance(px, int) or px < least:
+        raise InputError(f"px of logic.{operation}", f"a whole number of pixels, {least} or more", repr(px))
 
 
 @dataclass(frozen=True)
@@ -104,12 +111,21 @@ class Logic:
             a: any plane.
             px: width of the band in pixels, by squares of side 2*px+1.
             border: whether the image border counts as outside.
+
+        Raises:
+            InputError: `px` is no whole number of 1 or more.
         """
+        _check_px("boundary", px, least=1)
         eroded = Plane("erode", (a,), name="eroded", soft=a.soft, px=px, border=border)
         return Plane("boundary", (a, eroded), name="edge", soft=a.soft, px=px, border=border)
 
     def dilate(self, a: Plane, px: int) -> Plane:
-        """Return `a` widened by `px` pixels (squares of side 2*px+1), per class."""
+        """Return `a` widened by `px` pixels (squares of side 2*px+1), per class.
+
+        Raises:
+            InputError: `px` is no whole number of 0 or more.
+        """
+        _check_px("dilate", px, least=0)
         return Plane("dilate", (a,), name="dilated", soft=a.soft, px=px)
 
     def anywhere(self, a: Plane, skip_first: bool = False) -> Region:

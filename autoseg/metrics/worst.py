@@ -50,7 +50,7 @@ class Worst(PerImage):
         scores = self._state["score"].sort(dim=0).values  # NaN (nothing to score) comes last
         counts = (~scores.isnan()).sum(0)
         kept = (counts * self.share // 100).clamp_min(1)
-        place = torch.arange(len(scores)).unsqueeze(1)
+        place = torch.arange(len(scores), device=scores.device).unsqueeze(1)
         return torch.where(counts > 0, scores.masked_fill(place >= kept, 0).sum(0) / kept, torch.nan)
 
     def compute(self) -> Tensor:

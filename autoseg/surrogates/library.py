@@ -89,7 +89,7 @@ def build_space(
     Args:
         name: a metric ("miou": the paper's space of that metric), a space and metric ("paper-miou"), a space
             ("default", with `metric`), or the path of a .yaml file (with `metric`).
-        parameterization: "bezier" or "linear" instead of the space's own.
+        parameterization: "bezier" or "linear" instead of the space's own, then with three interior points a curve.
         metric: the metric of a space that has none in its name; one that has keeps it, since a search for one metric
             may train with another's surrogate.
 

@@ -164,7 +164,8 @@ class SurrogateLoss(CheckedArguments, nn.Module):
         parts = self.space.split(self.control_points)
         for name, spec in self.space.curves.items():
             slope = SCORE_MAX_SLOPE if name.split(".")[-1] == "score" else math.inf
-            curve = spec.coefficients(parts[name], max_slope=slope).to(device, widest(device))
+            with torch.inference_mode(False):  # else a loss made while validating could never train
+                curve = spec.coefficients(parts[name], max_slope=slope).to(device, widest(device))
             self.register_buffer(_buffer(name), curve, persistent=False)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
@@ -218,7 +219,8 @@ class SurrogateLoss(CheckedArguments, nn.Module):
                     raise in_plane(metric.name)
         logits, labels = as_images(logits, channels=True), as_images(labels, channels=labels.is_floating_point())
         fused = self.fused and fits(logits, labels)
-        if not (fused and by_kernels(logits) and self.validate == "auto"):  # kernels look at what they read
+        # Kernels look at what they read; where a class is ignored, that is another id by then.
+        if not (fused and by_kernels(logits) and self.validate == "auto" and o.void == o.ignore_index):
             check_labels(labels, o.num_classes, o.ignore_index, self.validate)
         if not labels.numel() and not self.sync_counts:  # no pixel to look around
             return logits.sum(dtype=logits.dtype if logits.dtype == torch.float64 else torch.float32)

@@ -137,7 +137,8 @@ class SearchSpace(CheckedArguments):
         array = self.check_theta(theta)
         parts = self.split(array)
         scalars = [s.low + array[..., i : i + 1] * (s.high - s.low) for i, s in self._places()]
-        out = np.concatenate([*(spec.decode(parts[c]) for c, spec in self.curves.items()), *scalars], axis=-1)
+        none = array[..., :0]  # a formula without AND and OR has no curves
+        out = np.concatenate([none, *(spec.decode(parts[c]) for c, spec in self.curves.items()), *scalars], axis=-1)
         if not isinstance(theta, Tensor):
             return out
         return torch.as_tensor(out).to(theta.device, theta.dtype if theta.is_floating_point() else None)
@@ -154,7 +155,8 @@ class SearchSpace(CheckedArguments):
             raise InputError("control_points", expected, f"shape {array.shape}")
         parts = self.split(array)
         scalars = [(array[..., i : i + 1] - s.low) / (s.high - s.low) for i, s in self._places()]
-        return np.concatenate([*(spec.encode(parts[c]) for c, spec in self.curves.items()), *scalars], axis=-1)
+        none = array[..., :0]
+        return np.concatenate([none, *(spec.encode(parts[c]) for c, spec in self.curves.items()), *scalars], axis=-1)
 
     def _places(self) -> list[tuple[int, Scalar]]:
         """Return each scalar with its index in θ."""

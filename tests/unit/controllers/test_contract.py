@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -276,3 +278,21 @@ def test_a_brief_state_and_the_rounds_go_on_as_the_whole_does(variant: str) -> N
     assert again.state_dict() == whole.state_dict()
     assert sizes[3] < sizes[1] + 100
     assert_array_equal(again.ask(5), whole.ask(5))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_copy_proposes_the_same(variant: str) -> None:
+    name, options = VARIANTS[variant]
+    first = build_controller(name, dim=DIM, seed=3, **options)
+    thetas = first.ask(8)
+    first.tell(thetas, -((thetas - OPTIMUM) ** 2).sum(1))
+    copies = [copy.deepcopy(first), pickle.loads(pickle.dumps(first))]
+    expected = first.ask(4)
+    for other in copies:
+        assert_array_equal(other.ask(4), expected)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    made = build_controller("ppo", dim=np.int64(3), mean=np.full(3, 0.5), std=np.float32(0.25), seed=np.int64(2))
+    assert_array_equal(made.ask(np.int64(2)), build_controller("ppo", dim=3, std=0.25, seed=2).ask(2))
+    json.dumps(made.state_dict())

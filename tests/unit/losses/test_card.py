@@ -210,3 +210,25 @@ def test_a_small_coordinate_that_was_edited_is_noticed(tmp_path):
     (tmp_path / "loss.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match=r"control_points\.and"):
         autoseg.load_loss(tmp_path / "loss.json")
+
+
+def test_what_a_card_cannot_hold_and_what_is_none(tmp_path):
+    loss = some_loss()
+    for wrong in (float("nan"), torch.zeros(2)):
+        with pytest.raises(InputError, match="scores or provenance: expected plain data"):
+            autoseg.save_loss(loss, tmp_path / "loss.json", scores={"search": wrong})
+    assert not (tmp_path / "loss.json").exists()
+    with pytest.raises(TypeError, match="confirmd"):
+        autoseg.save_loss(loss, tmp_path / "loss.json", confirmd=True)
+
+    class Result:
+        run_dir = tmp_path
+
+    with pytest.raises(
+        InputError, match=r"card: expected a card, .* got Result\. .*load_loss\(result\.run_dir\)"
+    ):
+        autoseg.load_loss(Result())
+    with pytest.raises(InputError, match="loss"):
+        autoseg.load_loss("x" * 5000, 3)
+    with pytest.raises(InputError, match="Did you mean tolerance"):
+        autoseg.load_loss(LossCard.of(loss), tolerence=3)

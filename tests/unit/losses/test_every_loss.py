@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from autoseg.errors import InputError
-from autoseg.losses import SegLoss, build_loss, loss_names
+from autoseg.losses import SegLoss, build_loss, class_weights, loss_names, sync_counts
 from autoseg.losses.late import LateLoss
 from autoseg.losses.pixelwise import CrossEntropy
 from autoseg.losses.registry import LOSSES
@@ -321,3 +321,69 @@ def test_an_own_loss_takes_volumes_if_it_says_so() -> None:
     assert not SegLoss.pointwise
     with pytest.raises(InputError, match="got volumes"):
         Own(C)(logits, labels)
+
+
+def test_a_loss_that_is_built_late_counts_over_ranks_and_says_what_it_cannot_prepare() -> None:
+    for name in ("jml", "asl2021/miou"):
+        late = LateLoss(lambda count, name=name: build_loss(name, num_classes=count))
+        sync_counts(late)
+        late(*sample())
+        assert late.loss is not None and late.loss.sync_counts
+    with pytest.raises(InputError, match=r"num_classes: .* Pass num_classes=C to autoseg\.search"):
+        LateLoss(lambda count: build_loss("ce", num_classes=count)).prepare(sample()[1])
+    with pytest.raises(InputError, match="loss of sync_counts: expected a loss of autoseg, got CrossEntropyLoss"):
+        sync_counts(torch.nn.CrossEntropyLoss())
+
+
+@pytest.mark.parametrize(
+    "spec", ["identity/miou", "camvid/miou", "wce(class_weight=[1,2,3,0.5])", QUICK["shape_prior"]]
+)
+def test_a_loss_first_called_while_validating_trains_afterwards(spec: str) -> None:
+    late = LateLoss(lambda count: build_loss(spec, num_classes=count))
+    logits, labels = sample(dtype=torch.float32)
+    with torch.inference_mode():
+        late(logits, labels)
+    late(logits.requires_grad_(), labels).backward()
+    assert logits.grad is not None and logits.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("spec", ["ce", "jml", "asl2021/miou", "camvid/miou", "asl2021/bf1", "0.5*ce+0.5*camvid/miou"])
+def test_a_training_need_not_know_which_loss_it_has(spec: str) -> None:
+    """Every loss prepares, be it nothing, and is told the progress."""
+    loss = build(spec)
+    logits, labels = sample()
+    loss.set_progress(0.5)
+    extra = loss.prepare(labels)
+    assert torch.equal(loss(logits, labels, extra), loss(logits, labels))
+
+
+@pytest.mark.parametrize("name", ["asl2021/miou", "asl2021/macc", "asl2021/gacc", "asl2021/biou", "asl2021/bf1", "ce"])
+def test_labels_stored_with_the_images_last(name: str) -> None:
+    logits, labels = sample()
+    last = labels.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    assert not last.is_contiguous()
+    assert torch.equal(build(name)(logits, last), build(name)(logits, labels))
+
+
+@pytest.mark.parametrize("spec", ["0*1e400*ce", "1e200*(1e200*ce)"])
+def test_weights_that_overflow(spec: str) -> None:
+    with pytest.raises(InputError, match="finite weights"):
+        build(spec)
+
+
+def test_classes_are_counted_by_labels_of_known_classes() -> None:
+    with pytest.raises(InputError, match="labels: expected class ids 0 to 2 or ignore_index 255, got also 7"):
+        class_weights(torch.full((1, 4, 4), 7), "inverse", 3)
+    soft = torch.nn.functional.one_hot(sample()[1].clamp(max=C - 1), C).movedim(-1, 1).double()
+    of = [build_loss("wce", num_classes=C, ignore_index=ignored).prepare(soft)["class_weight"] for ignored in (0, 255)]
+    assert torch.equal(*of)  # of soft labels no class is ignored
+
+
+def test_eight_bits_hold_fewer_ids_than_there_are_classes() -> None:
+    labels = torch.tensor([[[0, 4], [14, 255]]], dtype=torch.uint8)
+    many = build_loss("ce", num_classes=300)
+    logits = torch.randn(1, 300, 2, 2)
+    assert torch.equal(many(logits, labels), many(logits, labels.long()))
+    metric = build_metric("miou", 300)
+    metric.update(torch.zeros(1, 2, 2, dtype=torch.int64), labels)
+    assert float(metric.per_class()[0]) == pytest.approx(1 / 3)

@@ -153,3 +153,10 @@ def test_directions() -> None:
 def test_a_weighted_error_is_no_sum_of_scores():
     with pytest.raises(InputError, match="ece"):
         autoseg.build_metric("0.5*ece", 3)
+
+
+def test_it_keeps_no_graph():
+    logits, labels = draw(0)
+    metric = autoseg.build_metric("ece", C)
+    metric.update_probs(logits.requires_grad_().softmax(1), labels)
+    assert not any(value.requires_grad for value in metric._state.values())

@@ -253,3 +253,192 @@ def test_every_metric_of_ours_would_pass(monkeypatch):
     monkeypatch.setattr(metrics, "is_ours", lambda _: False)
     for num_classes in (2, 21):
         check_own_metrics(metrics.names(), metrics.searchable(), metrics.MetricOptions(num_classes))
+
+
+class Percent(Area):
+    def scores(self, s, ratio):
+        return 100 * super().scores(s, ratio)
+
+
+class Rooted(Area):
+    def scores(self, s, ratio):
+        return ratio(s["and"], s["or"]).sqrt()
+
+
+class Constant(Area):
+    def scores(self, s, ratio):
+        return ratio(s["label"], s["label"])
+
+
+class Tall(Area):
+    def sums(self, p, y, logic):
+        return {**super().sums(p, y, logic), "skeleton": logic.total(logic.skeleton(p))}
+
+
+class Clamped(Area):
+    def sums(self, p, y, logic):
+        return super().sums(torch.clamp(p, 0, 1), y, logic)
+
+
+class Thin(Area):
+    def sums(self, p, y, logic):
+        return {**super().sums(p, y, logic), "edge": logic.total(logic.boundary(p, 0))}
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        (Percent, r"metric area: score: expected a share of 1, got .* Divide it by its largest value"),
+        (Rooted, r"metric area: surrogate: expected a finite loss with a finite gradient, got NaN .* shift it"),
+        (Constant, r"metric area: expected .* does not require grad|metric area: surrogate: expected a gradient"),
+        (Tall, r"logic has no skeleton\. It has and_, or_, boundary, .* space=default-miou"),
+        (Clamped, r"p and y are no tensors but expressions"),
+        (Thin, r"px of logic\.boundary: expected a whole number of pixels, 1 or more, got 0"),
+    ],
+)
+def test_what_would_only_show_in_trainings_is_found_before(monkeypatch, broken, words):
+    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
+    autoseg.register_metric(broken)
+    with pytest.raises(InputError, match=words):
+        check_own_metrics(["area"], ["area"], metrics.MetricOptions(3))
+
+
+def test_what_cannot_be_registered(monkeypatch):
+    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
+
+    class Lesion(autoseg.Metric):
+        name, summary, per_image = "lesion", "Dice per image", True
+
+    autoseg.register_metric(Area)
+    for wrong, said in (
+        (Lesion, r"per_image of Lesion: expected True of a subclass of autoseg\.metrics\.PerImage"),
+        (Fewer, r"name of Fewer: expected one of its own, got its base's, 'area'"),
+        (Area(metrics.MetricOptions(2)), r"register_metric: expected a subclass of autoseg\.Metric"),
+    ):
+        with pytest.raises(InputError, match=said):
+            autoseg.register_metric(wrong)
+    with pytest.raises(InputError, match=r"options of Area: expected MetricOptions, got 21\. .*build_metric\('area'"):
+        Area(21)
+    autoseg.register_metric(Area)  # a cell of a notebook, run again
+
+
+def test_a_metric_that_is_no_formula_counts_itself(monkeypatch):
+    """Its `update` is called where several metrics share the counting, in a sum too."""
+    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
+
+    @autoseg.register_metric
+    class Corner(autoseg.Metric):
+        name, summary, searchable = "corner", "the share of images whose first pixel is right", False
+
+        def update(self, pred, labels):
+            right = (pred == labels)[:, 0, 0]
+            self._add({"right": right.sum(), "label": torch.tensor(len(right))})
+
+        def per_class(self):
+            return (self._state["right"] / self._state["label"]).double().view(1)
+
+        def compute(self):
+            return self.per_class()[0]
+
+    check_own_metrics(["corner"], [], metrics.MetricOptions(3))
+    pred, labels = torch.randint(0, 3, (2, 4, 9, 9)).unbind(0)
+    corner, both, miou = (autoseg.build_metric(name, 3) for name in ("corner", "corner+miou", "miou"))
+    metrics.update_all([corner, both, miou], pred, labels)
+    expected = float((pred == labels)[:, 0, 0].double().mean())
+    assert float(corner.compute()) == pytest.approx(expected)
+    assert float(both.compute()) == pytest.approx(expected + float(miou.compute()))
+    assert both.counts_itself and not miou.counts_itself
+
+
+def test_a_score_beyond_0_and_1_can_be_learnt_in_the_default_space(monkeypatch):
+    """A score curve ends there; clamped to it, such a score had no gradient at all."""
+    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
+
+    @autoseg.register_metric
+    class Signed(Area):
+        name = "signed"
+
+        def scores(self, s, ratio):
+            return 2 * ratio(s["and"], s["or"]) - 1
+
+    space = autoseg.build_space("default-signed")
+    loss = autoseg.SurrogateLoss.from_theta("signed", np.full(space.dim, 0.4), 3, space=space)
+    logits = torch.randn(2, 3, 9, 9, requires_grad=True)
+    labels = torch.randint(0, 3, (2, 9, 9))
+    value = loss(logits, labels)
+    value.backward()
+    assert float(value) > 1 and float(logits.grad.abs().max()) > 1e-5
+    loss.fused = False
+    torch.testing.assert_close(loss(logits, labels), value)
+    perfect = 50 * torch.nn.functional.one_hot(labels, 3).permute(0, 3, 1, 2).float()
+    assert float(loss(perfect, labels)) == pytest.approx(0, abs=1e-5)
+
+
+def test_a_ratio_of_nothing_has_the_same_value_in_the_surrogate(monkeypatch):
+    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
+
+    @autoseg.register_metric
+    class Specific(Area):
+        name = "kept"
+
+        def scores(self, s, ratio):  # a class that nobody has or predicts is right
+            return ratio(s["and"], s["or"], empty=1.0)
+
+    labels = torch.randint(0, 2, (2, 9, 9))  # of three classes
+    pred = labels.roll(1, 2)
+    metric = autoseg.build_metric("kept", 3)
+    metric.update(pred, labels)
+    logits = 60 * torch.nn.functional.one_hot(pred, 3).permute(0, 3, 1, 2).double()
+    logits[:, 2] = -800  # exactly 0
+    loss = autoseg.SurrogateLoss("kept", 3, absent="include")
+    for fused in (True, False):
+        loss.fused = fused
+        assert float(1 - loss(logits, labels)) == pytest.approx(float(metric.compute()), abs=1e-6)
+
+
+def test_a_formula_without_and_and_or_has_a_space(monkeypatch):
+    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
+
+    @autoseg.register_metric
+    class Near(autoseg.Metric):
+        name, summary = "near", "share of the prediction within 2 pixels of the label"
+
+        def sums(self, p, y, logic):
+            within = logic.total(p, within=logic.dilate(y, 2))
+            return {"within": within, "pred": logic.total(p), "label": logic.total(y)}
+
+        def scores(self, s, ratio):
+            return ratio(s["within"], s["pred"], empty=0.0)
+
+    assert autoseg.build_space("near").dim == 0 and autoseg.build_space("default-near").dim == 2
+    check_own_metrics(["near"], ["near"], metrics.MetricOptions(3))
+
+
+def test_a_class_left_out_of_a_mean_over_images(monkeypatch):
+    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
+
+    class Left(PerImage, MIoU):
+        by_class = False
+
+        def weights(self, s):
+            weights = super().weights(s).clone()
+            weights[..., 0] = 0
+            return weights
+
+    pred, labels = torch.randint(0, 3, (2, 4, 9, 9)).unbind(0)
+    left = Left(metrics.MetricOptions(3))
+    left.update(pred, labels)
+    expected = []
+    for one, truth in zip(pred, labels, strict=True):
+        ious = [((one == c) & (truth == c)).sum() / ((one == c) | (truth == c)).sum() for c in (1, 2)]
+        expected.append(sum(ious) / 2)
+    assert float(left.compute()) == pytest.approx(float(sum(expected) / 4))
+
+
+def test_scores_of_groups_do_not_go_into_a_sum(monkeypatch):
+    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
+    autoseg.register_metric(Fewer)
+    both = autoseg.build_metric("area+miou", 3)
+    both.update(torch.zeros(1, 4, 4, dtype=torch.int64), torch.zeros(1, 4, 4, dtype=torch.int64))
+    with pytest.raises(InputError, match=r"scores of area: expected one score, or one for each of 3 classes"):
+        both.per_class()

@@ -126,3 +126,16 @@ def test_steep_curves_do_not_magnify_the_rounding_of_softmax(compiled):
     loss.fused = False
     _, exact = value_and_gradient(loss, logits.double(), labels)
     assert float((grad - exact).abs().max()) <= 1e-4 * float(exact.abs().max())
+
+
+@pytest.mark.parametrize("name", ["miou", "bf1"])
+def test_another_default_dtype_changes_nothing(name):
+    """C++ writes float32, whatever torch would allocate."""
+    loss, (logits, labels) = build(name), batch(0, torch.float32)
+    expected = value_and_gradient(loss, logits, labels)
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = value_and_gradient(loss, logits, labels)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(found[1], expected[1])

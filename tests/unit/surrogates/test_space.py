@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import autoseg
 from autoseg.errors import InputError
+from autoseg.losses import searched_loss
 from autoseg.surrogates import SearchSpace, known_losses, space_names
 
 NAMES = [f"{space}-{metric}" for space in space_names() for metric in ("miou", "macc", "bf1", "miou+0.5*bf1")]
@@ -138,3 +139,44 @@ def test_a_file_of_the_users_own(tmp_path):
     assert (space.name, space.dim, space.absent) == ("mine-dice", 8, "skip")
     path.write_text("version: 1\ncurve: {pieces: 2}\nshared: true\n")  # one curve an operation, whatever its operands
     assert autoseg.build_space(str(path), metric="bf1").dim == 12
+
+
+def test_points_by_curve_are_pairs():
+    space = autoseg.build_space("miou")
+    flat = space.decode(np.full(12, 0.3))
+    pairs = {name: part.reshape(-1, 2) for name, part in space.split(flat).items()}
+    np.testing.assert_array_equal(space.check_decoded(pairs), flat)
+    np.testing.assert_array_equal(space.check_decoded({name: torch.as_tensor(p) for name, p in pairs.items()}), flat)
+    with pytest.raises(InputError, match=r"control_points of and: expected \(m, 2\).*, got shape \(2, 3\)"):
+        space.check_decoded({name: part.T for name, part in pairs.items()})
+
+
+def test_points_of_a_loss_are_not_changed_behind_its_curves():
+    with pytest.raises(ValueError, match="read-only"):
+        autoseg.load_loss("asl2021/miou", 3).control_points[0] = 0.5
+
+
+def test_other_forms_of_theta(tmp_path):
+    space = autoseg.build_space("miou")
+    corner = torch.tensor([0, 1] * 6)
+    np.testing.assert_allclose(space.decode(corner).numpy(), space.decode(corner.double()).numpy())
+    leaf = torch.full((12,), 0.4, requires_grad=True)
+    assert autoseg.SurrogateLoss.from_theta("miou", leaf, 3).theta.tolist() == pytest.approx([0.4] * 12)
+    with pytest.raises(InputError, match=r"control_points: expected 12 numbers .* shape \(3,\)"):
+        space.encode([0.1, 0.2, 0.3])
+    (tmp_path / "mine.yaml").write_text("version: 1\nsummary: mine\n")
+    assert autoseg.build_space(tmp_path / "mine.yaml", metric="macc").name == "mine-macc"
+    with pytest.raises(TypeError):
+        known_losses()["asl2021/miou"] = None
+
+
+@pytest.mark.parametrize("space", ["ce-mix", "lmp"])
+def test_options_of_a_space_with_losses_in_it_reach_all_of_them(space):
+    searched = autoseg.build_space(space, metric="miou")
+    labels, logits = torch.full((1, 4, 4), 9), torch.randn(1, 3, 4, 4)
+    with pytest.raises(InputError, match="labels"):
+        searched_loss(searched, searched.identity, 3)(logits, labels)
+    parts = searched_loss(searched, searched.identity, 3, validate=False).losses
+    assert {part.validate for part in parts} == {False}
+    with pytest.raises(InputError, match="option of a searched loss: .* Did you mean tolerance"):
+        searched_loss(searched, searched.identity, 3, tolerence=2)

@@ -17,7 +17,7 @@ constexpr int MAX_PIECES = 8;
 typedef float Float __attribute__((vector_size(4 * WIDTH)));
 typedef int32_t Int __attribute__((vector_size(4 * WIDTH)));
 
-struct Piece {  // of a curve, see `native.table`
+struct Piece {  // of a curve, see `pieces.table`
   float left, inverse, control, low, high, start, rise, bend;
 };
 

@@ -157,7 +157,7 @@ def bins(classes: Tensor, num_classes: int) -> Tensor:
     index = classes.flatten(1).int()
     index.masked_fill_(index < 0, num_classes)
     first = (num_classes + 1) * torch.arange(len(index), dtype=torch.int32, device=index.device)
-    return index.add_(first.unsqueeze(1)).view(-1)
+    return index.add_(first.unsqueeze(1)).reshape(-1)
 
 
 def _backward(work: Bound, kept: _Kept, grad: Tensor) -> Tensor:

@@ -137,6 +137,7 @@ class _Totals(torch.autograd.Function):
     @once
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         logits, normalizer, _ = ctx.saved_tensors
-        weights, out = grad.float().contiguous(), torch.empty(logits.shape)
-        call("channels_backward", ctypes.byref(ctx.writer.program), plain(logits), normalizer, weights, out)
-        return out.to(logits.dtype), None
+        x, weights = plain(logits), grad.float().contiguous()
+        out = torch.empty_like(x)  # float32 as C++ writes it, whatever the default dtype
+        call("channels_backward", ctypes.byref(ctx.writer.program), x, normalizer, weights, out)
+        return out.view(logits.shape).to(logits.dtype), None

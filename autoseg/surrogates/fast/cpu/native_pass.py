@@ -64,9 +64,9 @@ class _Totals(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         logits, normalizer, *_ = ctx.saved_tensors
         x, weights = plain(logits), grad.float().contiguous()
-        out = torch.empty(logits.shape)
+        out = torch.empty_like(x)  # float32 as C++ writes it, whatever the default dtype
         call("pointwise_backward", *ctx.terms.arguments(x), normalizer, weights, out)
-        return out.to(logits.dtype), None
+        return out.view(logits.shape).to(logits.dtype), None
 
 
 class _Terms:

@@ -69,7 +69,8 @@ def _tried(trial: Callable[..., bool]) -> Callable[..., bool]:
     @wraps(trial)
     def told(*args: Any) -> bool:
         try:
-            with torch.inference_mode(False), torch.enable_grad():
+            # The trials make their batches on the CPU, from generators there, whatever the default device is.
+            with torch.device("cpu"), torch.inference_mode(False), torch.enable_grad():
                 right = trial(*args)
         except Exception as error:
             if out_of_memory(error):  # not a fault of the kernels

@@ -57,8 +57,7 @@ def totals(logits: Tensor, plan: Plan, apart: bool = False) -> Tensor:
 
     Returns:
         (T, C) float64, or (T, N, C) if `apart`: the same bits for the same batch; differentiable once in the logits. A
-        wrong
-        label fails an assertion on the device, which is not waited for.
+        wrong label fails an assertion on the device, which is not waited for.
     """
     found: Tensor = _Totals.apply(logits, plan, apart, None)
     return found
