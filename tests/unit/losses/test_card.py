@@ -224,9 +224,7 @@ def test_what_a_card_cannot_hold_and_what_is_none(tmp_path):
     class Result:
         run_dir = tmp_path
 
-    with pytest.raises(
-        InputError, match=r"card: expected a card, .* got Result\. .*load_loss\(result\.run_dir\)"
-    ):
+    with pytest.raises(InputError, match=r"card: expected a card, .* got Result\. .*load_loss\(result\.run_dir\)"):
         autoseg.load_loss(Result())
     with pytest.raises(InputError, match="loss"):
         autoseg.load_loss("x" * 5000, 3)

@@ -178,5 +178,5 @@ def test_options_of_a_space_with_losses_in_it_reach_all_of_them(space):
         searched_loss(searched, searched.identity, 3)(logits, labels)
     parts = searched_loss(searched, searched.identity, 3, validate=False).losses
     assert {part.validate for part in parts} == {False}
-    with pytest.raises(InputError, match="option of a searched loss: .* Did you mean tolerance"):
+    with pytest.raises(InputError, match=r"option of a searched loss: .* Did you mean tolerance"):
         searched_loss(searched, searched.identity, 3, tolerence=2)
