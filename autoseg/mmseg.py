@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from autoseg.config import PAPER_METRICS
 from autoseg.errors import Diverged, InputError
 from autoseg.imports import import_modules
-from autoseg.losses import LossSum, SegLoss, build_loss, check_spec, loss_names
+from autoseg.losses import Loss, build_loss, check_spec, loss_names
 from autoseg.losses.pixelwise import WeightedCrossEntropy
 from autoseg.losses.ranks import sync_counts as sync
 from autoseg.metrics import Metric, MetricSum, build_metric
@@ -73,7 +73,7 @@ class AutoSegLoss(nn.Module):
         self.spec, self.loss_weight, self.loss_name, self.options = loss, loss_weight, loss_name, options
         self.sync_counts, self.class_counts = sync_counts, class_counts
         # Not part of the module tree: a checkpoint of the network should not hold parts of its loss.
-        self._built: dict[tuple[int, int], nn.Module] = {}
+        self._built: dict[tuple[int, int], Loss] = {}
         self._progress = 0.0
 
     def forward(
@@ -118,8 +118,7 @@ class AutoSegLoss(nn.Module):
         """Set the progress of the training, from 0 to 1, for losses that depend on it."""
         self._progress = progress
         for loss in self._built.values():
-            if isinstance(loss, SegLoss | LossSum):
-                loss.set_progress(progress)
+            loss.set_progress(progress)
 
 
 def _loss_type(name: str) -> type[AutoSegLoss]:

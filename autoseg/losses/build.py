@@ -8,10 +8,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from autoseg.errors import InputError, unknown_name
 from autoseg.imports import OWN
+from autoseg.losses.base import SegLoss
 from autoseg.losses.card import LossCard
 from autoseg.losses.expression import Term, parse
 from autoseg.losses.registry import LOSSES, check_options, hand_made
@@ -20,6 +19,7 @@ from autoseg.losses.sums import LossSum
 from autoseg.metrics import parse as parse_metric
 from autoseg.surrogates import SearchSpace, SurrogateLoss, build_space, known_losses
 
+Loss = SegLoss | SurrogateLoss | LossSum
 IDENTITY = "identity"
 OPTIONS = set(inspect.signature(SurrogateLoss).parameters) - {
     "metric", "num_classes", "control_points", "space", "parameterization", "ignore_index",
@@ -33,7 +33,7 @@ def build_loss(
     ignore_index: int = 255,
     defaults: Mapping[str, Any] | None = None,
     **options: Any,
-) -> nn.Module:
+) -> Loss:
     """Build a loss from its name, a sum of losses, a published surrogate or a loss card.
 
     Args:
@@ -47,8 +47,8 @@ def build_loss(
         options: the loss's own options; in a sum only what every loss takes (`validate`).
 
     Returns:
-        A module called as loss(logits, labels) or loss(logits, labels, extra). Hand-made losses and sums have
-        `prepare(labels)` and `set_progress(share)` too.
+        A module called as loss(logits, labels) or loss(logits, labels, extra), with `prepare(labels)` and
+        `set_progress(share)`.
 
     Raises:
         InputError: unknown name or option, or a malformed sum.
@@ -66,7 +66,7 @@ def build_loss(
 
 def _build_term(
     term: Term, num_classes: int, ignore_index: int, shared: Mapping[str, Any], defaults: Mapping[str, Any]
-) -> nn.Module:
+) -> Loss:
     """Build one loss of a sum, without its weight."""
     options = {**shared, **term.options}
     if term.name in LOSSES:

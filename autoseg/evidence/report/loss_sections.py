@@ -56,7 +56,7 @@ def companions(metric: str) -> dict[str, nn.Module]:
     """Return the losses to show beside another: cross-entropy, soft Jaccard, the published loss of `metric` if there
     is one.
     """
-    losses = {"ce": build_loss("ce", num_classes=TWO), "soft Jaccard": SurrogateLoss("miou", TWO)}
+    losses: dict[str, nn.Module] = {"ce": build_loss("ce", num_classes=TWO), "soft Jaccard": SurrogateLoss("miou", TWO)}
     name = f"asl2021/{metric}"
     return {**losses, name: load_loss(name, TWO)} if name in known_losses() else losses
 
