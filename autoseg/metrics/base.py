@@ -278,6 +278,8 @@ class Metric:
             raise InputError("merge", f"a {self.name} of the same options", repr(other))
         if other._state:  # a worker without images has nothing to add
             self._add(other._state)
+        if self._by_image is not None:
+            self._by_image += other._by_image or []
         self._masks.add(other._masks)
 
     def per_class(self) -> Tensor:

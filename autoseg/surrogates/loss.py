@@ -31,6 +31,9 @@ from autoseg.surrogates.space import SCORE_MAX_SLOPE, Absent, SearchSpace
 class SurrogateLoss(CheckedArguments, nn.Module):
     """1 - surrogate of a metric; a weighted sum of such terms for a sum of metrics.
 
+    The metric's formula with softmax in place of one-hot predictions and, for curves g, AND(a, b) = g(a) g(b) and
+    OR(a, b) = g(a) + g(b) - g(a) g(b) (Li et al., "Auto Seg-Loss", ICLR 2021, arXiv 2010.07930).
+
     On one-hot input the surrogate equals the exact metric of the batch, for any curves that keep the truth table
     (without a score curve, and with the same rule for absent classes). The batch counts as one set: totals are
     taken over images before ratios.
@@ -121,7 +124,15 @@ class SurrogateLoss(CheckedArguments, nn.Module):
         parameterization: Family | None = None,
         **options: Any,
     ) -> Self:
-        """From raw θ in [0, 1]^d, what a controller proposes; `options` are those of the class.
+        """From raw θ, what a controller proposes.
+
+        Args:
+            metric: as of the class.
+            theta: (d,) numbers in [0, 1], `space.dim` of them.
+            num_classes: C.
+            space: what the numbers mean; None for the paper's space of the metric.
+            parameterization: as of the class.
+            options: others of the class.
 
         Raises:
             InputError: as the class, or θ that is none of the space.

@@ -250,6 +250,12 @@ def test_parts_by_image_are_in_the_order_of_the_images(name):
         alone.update(pred[image : image + 1], labels[image : image + 1])
         of_one = kept.score_of({total: part[image] for total, part in kept.parts.items()})
         torch.testing.assert_close(of_one, alone.compute())
+    more = autoseg.build_metric(name, C, tolerance=2)
+    more.keep_images()
+    assert more.parts == {}
+    more.update(pred[:1], labels[:1])
+    kept.merge(more)
+    assert len(next(iter(kept.parts.values()))) == 5
 
 
 @pytest.mark.parametrize("name", [*metrics.names(), "miou+0.5*bf1"])
