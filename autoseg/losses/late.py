@@ -46,18 +46,16 @@ class LateLoss(nn.Module):
             self.set_progress(self._progress)
             if self.sync_counts:
                 sync_counts(self.loss)
-        value: Tensor = self.loss(logits, labels, extra)
+        value: Tensor = self.loss(logits, labels, extra or None)
         return value
 
     def prepare(self, labels: Tensor) -> dict[str, Tensor]:
-        """Extra inputs cannot be computed yet.
+        """Nothing: what the loss needs is not known before its first batch, of which it is then prepared.
 
-        Raises:
-            InputError: always; it says what to do.
+        With num_classes=C, `autoseg.search` hands the loss itself to a training, which prepares of all labels.
         """
         del labels
-        hint = "Pass num_classes=C to autoseg.search; train() then has the loss itself."
-        raise InputError("num_classes", "the number of classes, for losses that prepare something", "none", hint)
+        return {}
 
     def set_progress(self, progress: float) -> None:
         """Tells a loss that changes over training how far it is, 0 at the start and 1 at the end."""

@@ -323,14 +323,15 @@ def test_an_own_loss_takes_volumes_if_it_says_so() -> None:
         Own(C)(logits, labels)
 
 
-def test_a_loss_that_is_built_late_counts_over_ranks_and_says_what_it_cannot_prepare() -> None:
+def test_a_loss_that_is_built_late_counts_over_ranks_and_prepares_of_its_batch() -> None:
     for name in ("jml", "asl2021/miou"):
         late = LateLoss(lambda count, name=name: build_loss(name, num_classes=count))
         sync_counts(late)
         late(*sample())
         assert late.loss is not None and late.loss.sync_counts
-    with pytest.raises(InputError, match=r"num_classes: .* Pass num_classes=C to autoseg\.search"):
-        LateLoss(lambda count: build_loss("ce", num_classes=count)).prepare(sample()[1])
+    late = LateLoss(lambda count: build_loss("wce", num_classes=count))
+    logits, labels = sample()
+    assert torch.equal(late(logits, labels, late.prepare(labels)), build("wce")(logits, labels))
     with pytest.raises(InputError, match="loss of sync_counts: expected a loss of autoseg, got CrossEntropyLoss"):
         sync_counts(torch.nn.CrossEntropyLoss())
 
