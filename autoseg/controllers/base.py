@@ -19,6 +19,10 @@ from autoseg.errors import InputError, unknown_name
 FloatArray = npt.NDArray[np.float64]
 Round = tuple[FloatArray, FloatArray]  # candidates (n, d) and their rewards (n,), NaN for failed
 
+# Another processor or version of a library rounds otherwise, so that it proposes nearly the same candidates: up to so
+# far in each coordinate they are one.
+NEAR = 1e-3
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -82,6 +86,14 @@ class Controller(ABC):
         self.settings = settings
         self.round = 0  # number of `tell` calls so far
 
+    @property
+    def jumps(self) -> bool:
+        """Whether rounding may move the next candidates farther than `NEAR`.
+
+        Only where they follow from the rounds so far alone: a candidate elsewhere is then no sign of another search.
+        """
+        return False
+
     def ask(self, n: int) -> FloatArray:
         """Return (n, d) float64 raw θ in [0, 1].
 
@@ -95,7 +107,8 @@ class Controller(ABC):
         """Learn from one round.
 
         Args:
-            thetas: (n, d) in [0, 1], in the order in which they were asked for.
+            thetas: (n, d) in [0, 1], in the order in which they were asked for; up to `NEAR` from the proposed ones,
+                where these were made on another processor.
             rewards: (n,), higher is better; NaN: this candidate failed.
 
         Raises:
@@ -173,6 +186,11 @@ class Controller(ABC):
 
     @abstractmethod
     def _restore(self, state: Mapping[str, Any]) -> None: ...
+
+
+def distance(theta: Sequence[float], other: Sequence[float]) -> float:
+    """Return the largest difference of two θ in a coordinate."""
+    return max(abs(a - b) for a, b in zip(theta, other, strict=True))
 
 
 def check_integer(field: str, value: object, least: int, most: float = math.inf) -> None:

@@ -18,6 +18,11 @@ class CMAESController(ReplayController):
 
     name: ClassVar[str] = "cmaes"
 
+    @property
+    def jumps(self) -> bool:
+        """From the second round on: the eigenvectors of a covariance are only defined up to their signs."""
+        return self.round > 0
+
     def _build(self) -> Optimizer:
         return _Population(self.settings)
 

@@ -56,6 +56,11 @@ class GPController(Controller):
         self._thetas: list[list[float]] = []
         self._rewards: list[float] = []
 
+    @property
+    def jumps(self) -> bool:
+        """Once the process is used: of two optima that are nearly as good, rounding decides."""
+        return self._started
+
     def _propose(self, n: int) -> FloatArray:
         with quiet_optuna(), _one_thread() if self._started else nullcontext():
             study = self._study()

@@ -9,7 +9,7 @@ import numpy as np
 import optuna
 from optuna.trial import TrialState
 
-from autoseg.controllers.base import FloatArray, Settings
+from autoseg.controllers.base import NEAR, FloatArray, Settings, distance
 from autoseg.controllers.gp import GPSettings
 from autoseg.controllers.replay import Optimizer, ReplayController
 from autoseg.quiet import quiet_optuna
@@ -67,8 +67,17 @@ class _Study:
                 trial = waiting.pop(0)
                 state = TrialState.FAIL if failed else TrialState.COMPLETE
                 self._study.tell(trial, None if failed else reward, state=state)
-            elif not failed:
+                continue
+            if near := self._nearest(theta):  # the same, proposed on another processor: it is told as that one made it
+                self._study.tell(near.pop(0), state=TrialState.FAIL)
+            if not failed:
                 params = dict(zip(self._names, theta, strict=True))
                 self._study.add_trial(
                     optuna.trial.create_trial(params=params, distributions=dict(self._space), value=reward)
                 )
+
+    def _nearest(self, theta: list[float]) -> list[optuna.trial.Trial]:
+        """Return the waiting trials at the nearest θ that is at most `NEAR` away; none if there is none."""
+        apart = {known: distance(known, theta) for known, trials in self._pending.items() if trials}
+        nearest = min(apart, key=apart.__getitem__, default=())
+        return self._pending[nearest] if nearest and apart[nearest] <= NEAR else []

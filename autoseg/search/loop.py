@@ -3,8 +3,8 @@
 Each round: save the controller's state, ask it for candidates, write them into the ledger, train those that
 have no result yet, tell the controller their rewards. Then the best are confirmed with fresh seeds, beside their
 rivals. A run that is killed anywhere and resumed starts from the last saved state, gets the same candidates, finds
-their results in the ledger, and so ends as if it had never stopped. No torch is imported here: the executor's workers
-train.
+their results in the ledger, and so ends as if it had never stopped. On another processor, which rounds otherwise, the
+candidates of the round that was begun are those of the ledger. No torch is imported here: the executor's workers train.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from autoseg.config import SearchSettings
 from autoseg.controllers import Controller
+from autoseg.controllers.base import Round
 from autoseg.errors import AutosegError, InputError
 from autoseg.execution import Executor
 from autoseg.proxy.rungs import Rungs
@@ -88,10 +89,11 @@ def run_search(
         reward = _reward(trials, "floor", problem, settings, problem.seed)
         for round in range(first, settings.rounds):
             folder.save_checkpoint(round, controller.brief_state())
-            thetas = controller.ask(settings.candidates)
+            jumps = controller.jumps
+            asked = _candidates(round, controller.ask(settings.candidates), problem.seed)
             rungs = Rungs.before(round, trials.ledger.records("search"), settings)
-            records = trials.train("search", _candidates(round, thetas, problem.seed), reward, rungs)
-            controller.tell(thetas, np.array([record.reward for record in records]))
+            records = trials.train("search", trials.adopted("search", asked, jumps), reward, rungs)
+            controller.tell(*_told(records))
             observer.round_done(RoundSummary.of(round, records), trials.progress())
             best = trials.best
             if best is not None:
@@ -127,10 +129,14 @@ def _go_on(folder: RunFolder, controller: Controller, ledger: Ledger, candidates
     return round
 
 
-def _rounds(history: Sequence[TrialRecord], end: int) -> list[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]:
+def _rounds(history: Sequence[TrialRecord], end: int) -> list[Round]:
     """Return θ and rewards of the rounds before `end`, as the controller was told them."""
     told = by_round(record for record in history if record.round < end)
-    return [(np.array([r.theta for r in one]), np.array([r.reward for r in one])) for one in told]
+    return [_told(one) for one in told]
+
+
+def _told(round: Sequence[TrialRecord]) -> Round:
+    return np.array([record.theta for record in round]), np.array([record.reward for record in round])
 
 
 def _candidates(round: int, thetas: npt.NDArray[np.float64], seed: int) -> list[TrialRecord]:

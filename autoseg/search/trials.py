@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from autoseg.controllers.base import NEAR, distance
 from autoseg.errors import AutosegError, InputError
 from autoseg.execution import Executor, Job
 from autoseg.proxy.rungs import Rungs
@@ -98,6 +99,21 @@ class TrialRunner:
                 self._count(study, done)
                 self.observer.trained(done, self.progress())
         return list(records.values())
+
+    def adopted(self, study: str, plan: Sequence[TrialRecord], jumps: bool = False) -> list[TrialRecord]:
+        """Return the plan with the θ of the ledger for the trainings that it already has.
+
+        After a run went on on another processor, they are planned with other last bits. A θ that is farther away than
+        `NEAR` stays as planned, which `train` refuses, unless rounding alone may move it so far (`Controller.jumps`).
+        """
+        kept = []
+        for planned in plan:
+            known = self.ledger.find(study, planned.key)
+            theta = None if known is None else known.theta
+            if theta and planned.theta and (jumps or distance(theta, planned.theta) <= NEAR):
+                planned = replace(planned, theta=theta)
+            kept.append(planned)
+        return kept
 
     def _recorded(self, study: str, planned: TrialRecord) -> TrialRecord:
         found = self.ledger.find(study, planned.key)

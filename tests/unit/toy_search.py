@@ -50,6 +50,8 @@ class ToyTask:
 class ToyController:
     """Moves its mean to the best of each round; draws around it."""
 
+    jumps = False
+
     def __init__(self, dim: int = 3, seed: int = 0) -> None:
         self.mean = np.full(dim, 0.5)
         self._generator = np.random.Generator(np.random.PCG64(seed))

@@ -167,6 +167,68 @@ def test_a_ledger_of_another_search_is_noticed(copied: Path) -> None:
         search(copied, settings(), controller=ToyController(seed=1))
 
 
+def rounding_otherwise(controller: Any, by: float = 1e-12) -> Any:
+    """The controller on a processor that computes with other last bits."""
+    propose = controller.ask
+
+    def ask(n: int) -> Any:
+        thetas = propose(n)
+        return np.where(thetas < 0.5, thetas + by, thetas - by)
+
+    controller.ask = ask
+    return controller
+
+
+@pytest.mark.parametrize("name", ["ppo", "cmaes", "tpe", "gp"])
+def test_a_round_that_was_begun_goes_on_on_another_processor(quick_path: Path, name: str) -> None:
+    """The ledger says what was asked, and what the controller is told is what was trained."""
+    run, options = quick_path / "run", settings(candidates=4, confirm=ConfirmConfig(0, 0))
+
+    def controller() -> Any:
+        return build_controller(name, len(NAMES), seed=3, **({"epochs": 6} if name == "ppo" else {}))
+
+    with pytest.raises(Stop):
+        search(run, options, executor=PulledPlug(6), controller=controller())
+    with Ledger(run / "trials.db", NAMES, read_only=True) as ledger:
+        before = [record.theta for record in ledger.records("search")]
+    moved = rounding_otherwise(controller())
+    search(run, options, controller=moved)
+    with Ledger(run / "trials.db", NAMES, read_only=True) as ledger:
+        records = ledger.records("search")
+    assert len(before) == 8 and [record.theta for record in records[:8]] == before
+    assert len(records) == 12 and {record.state for record in records} == {"complete"}
+    if name == "tpe":  # none waits for a reward that is never told: it would count as a poor one
+        assert [trial.state.name for trial in moved._optimizer._study.trials].count("RUNNING") == 0
+
+
+def test_a_candidate_elsewhere_is_of_another_search_unless_its_controller_jumps(quick_path: Path) -> None:
+    run, options = quick_path / "run", settings(candidates=4, confirm=ConfirmConfig(0, 0))
+    with pytest.raises(Stop):
+        search(run, options, executor=PulledPlug(6))
+    ran, _ = essence(run)
+    with pytest.raises(InputError, match=r"candidate 1\.0: expected one θ for one candidate"):
+        search(run, options, controller=rounding_otherwise(ToyController(), by=0.01))
+    jumping = rounding_otherwise(ToyController(), by=0.01)
+    jumping.jumps = True
+    search(run, options, controller=jumping)
+    assert [entry[:3] for entry in essence(run)[0][:8]] == [entry[:3] for entry in ran]
+
+
+def test_a_mean_is_confirmed_with_the_theta_that_it_had(quick_path: Path) -> None:
+    run, options = quick_path / "run", settings(confirm=ConfirmConfig(1, 2, []))
+
+    class Rounds(ToyController):
+        def load_state_dict(self, state: Any) -> None:
+            super().load_state_dict(state)
+            self.mean = np.nextafter(self.mean, 0.0)
+
+    with pytest.raises(Stop):
+        search(run, options, executor=PulledPlug(10))
+    search(run, options, controller=Rounds())
+    with Ledger(run / "trials.db", NAMES, read_only=True) as ledger:
+        assert len({record.theta for record in ledger.records("confirm") if record.name == "mean 3"}) == 1
+
+
 class Witness(ToyController):
     """Remembers what it was told."""
 
