@@ -27,7 +27,7 @@ from autoseg.search.reward import Floor, Reward
 from autoseg.search.stages import stages
 from autoseg.search.trials import TrialRunner
 from autoseg.store.ledger import Ledger
-from autoseg.store.records import COMPLETE, RETRYABLE, RUNNING, Finding, SearchResult, TrialRecord, by_round
+from autoseg.store.records import COMPLETE, RUNNING, Finding, SearchResult, TrialRecord, by_round
 from autoseg.store.run_folder import RunFolder
 
 
@@ -66,7 +66,7 @@ def run_search(
 
     Raises:
         InputError: the folder is damaged or not of this search; the floor cannot be read; no space on the disk.
-        AutosegError: no candidate completed.
+        AutosegError: no candidate completed, or of a round of several all failed or took too long.
     """
     with Ledger(folder.trials, problem.names) as ledger:
         first = _go_on(folder, controller, ledger, settings.candidates)
@@ -96,10 +96,11 @@ def run_search(
             controller.tell(*_told(records))
             observer.round_done(RoundSummary.of(round, records), trials.progress())
             best = trials.best
+            # none diverged: others would fail the same way, and a resumed run repeats the round
+            if all(map(trials.repeats, records)) and (best is None or len(records) > 1):
+                raise AutosegError(_nothing(records, None if best is None else round))
             if best is not None:
                 publish(found(best, problem.seed))
-            elif all(record.state in RETRYABLE for record in records):  # none diverged: others would fail the same way
-                raise AutosegError(f"No candidate completed. The first one ({records[0].state}): {records[0].error}")
         folder.save_checkpoint(settings.rounds, controller.brief_state())
         result = _confirmed(folder, trials, problem, controller, settings, reward)
     if result.best.confirmed or not result.rows:  # otherwise the card stays, which may be from an earlier confirmation
@@ -163,6 +164,15 @@ def _reward(trials: TrialRunner, study: str, problem: Problem, settings: SearchS
     return Reward(problem.metric, floor, floor.level(record.scores))
 
 
+def _nothing(records: Sequence[TrialRecord], later: int | None = None) -> str:
+    """Say that no candidate completed: none at all, or of a later round."""
+    said = "No candidate completed."
+    if later is not None:
+        hint = "a training that fails because of its loss raises autoseg.errors.Diverged, and the search goes on"
+        said = f"No candidate of round {later + 1} completed. A resumed run repeats it ({hint})."
+    return f"{said} The first one ({records[0].state}): {records[0].error}"
+
+
 def found(best: TrialRecord, seed: int) -> Finding:
     """Return the best candidate of a search as a finding that is not confirmed."""
     return Finding(best.name, best.theta or (), best.reward, best.scores, (seed,), confirmed=False)
@@ -180,7 +190,7 @@ def _confirmed(
     history = trials.ledger.records("search")
     first = trials.best
     if first is None:
-        raise AutosegError(f"No candidate completed. The first one ({history[0].state}): {history[0].error}")
+        raise AutosegError(_nothing(history))
     best = found(first, problem.seed)
     seeds, iters = fresh_seeds(problem.seed, settings.confirm.seeds, settings.confirm.iters), settings.confirm.iters
     if not seeds or not settings.confirm.top:

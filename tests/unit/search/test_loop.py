@@ -274,6 +274,29 @@ def test_a_search_in_which_nothing_works_stops_after_a_round(quick_path: Path) -
     assert len(executor.payloads) == 3
 
 
+@dataclasses.dataclass(frozen=True)
+class Full(ToyTask):
+    """From its second round on the disk is full."""
+
+    def __call__(self, payload: dict[str, Any], device: str) -> dict[str, float]:
+        if payload["theta"] not in FIRST:
+            raise OSError("no space")
+        return super().__call__(payload, device)
+
+
+FIRST = ToyController().ask(3).tolist()
+
+
+def test_a_later_round_in_which_nothing_works_is_repeated(quick_path: Path, whole: SearchResult) -> None:
+    """Or all others would be taken for poor ones, and a full disk for the end of a search."""
+    executor = CountingExecutor(Full())
+    with pytest.raises(AutosegError, match=r"No candidate of round 2 completed\. .* The first one \(failed\)"):
+        search(quick_path / "run", settings(), executor=executor)
+    assert len(executor.payloads) == 6
+    assert same(search(quick_path / "run", settings()), whole)
+    assert essence(quick_path / "run")[1] == essence(whole.run_dir)[1]
+
+
 @pytest.mark.parametrize("floor", [None, "miou>=0.5*ce"])
 def test_a_search_in_which_nothing_worked_goes_on_once_it_does(
     quick_path: Path, whole: SearchResult, floor: str | None
