@@ -22,18 +22,20 @@ class Kind(NamedTuple):
         class_name: name of the class.
         begins: whether it starts at a given mean.
         has_mean: whether it learns a mean, which may be a finalist beside the candidates.
+        spreads: whether its first candidates lie around the start, `std` away.
     """
 
     module: str
     class_name: str
     begins: bool = True
     has_mean: bool = False
+    spreads: bool = False
 
 
 CONTROLLERS = {
-    "ppo": Kind("autoseg.controllers.ppo", "PPOController", has_mean=True),
+    "ppo": Kind("autoseg.controllers.ppo", "PPOController", has_mean=True, spreads=True),
     "random": Kind("autoseg.controllers.random", "RandomController", begins=False),
-    "cmaes": Kind("autoseg.controllers.cmaes", "CMAESController"),
+    "cmaes": Kind("autoseg.controllers.cmaes", "CMAESController", spreads=True),
     "tpe": Kind("autoseg.controllers.tpe", "TPEController"),
     "gp": Kind("autoseg.controllers.gp", "GPController"),
 }
@@ -64,7 +66,7 @@ def build_controller(
         name: "gp", "tpe", "cmaes", "ppo" or "random".
         dim: number of coordinates of θ.
         mean: where the search starts, (dim,) in [0, 1]; default 0.5 everywhere.
-        std: spread of the first candidates around it ("ppo" and "cmaes").
+        std: spread of the first candidates around it ("ppo" and "cmaes"; the others do not use it).
         seed: seeds every generator of the controller.
         **options: the controller's own; "ppo": `lr`, `epochs`, `clip`, `ratio`, `baseline`, `std_end` and
             `rounds` (see `ppo.PPOSettings`); "gp" and "tpe": `startup` (see `gp.GPSettings`, `tpe.TPESettings`).

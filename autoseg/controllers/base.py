@@ -31,7 +31,7 @@ class Settings:
     Args:
         dim: d, the number of coordinates of θ.
         mean: where the search starts, d numbers in [0, 1]; None: the middle, 0.5 everywhere.
-        std: how far around it the first candidates lie, > 0.
+        std: how far around it the first candidates of "ppo" and "cmaes" lie, > 0; the others do not use it.
         seed: seeds every random generator of the controller, 0 to 2³² - 1.
 
     Raises:

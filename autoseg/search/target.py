@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from autoseg.config import SearchSettings
+from autoseg.config import ControllerConfig, SearchSettings
 from autoseg.controllers import controller_kind
 from autoseg.errors import InputError, unknown_name
 from autoseg.losses import check_text, load_loss
@@ -17,6 +17,7 @@ from autoseg.search.reward import Floor
 from autoseg.surrogates import build_space
 from autoseg.surrogates.space import SearchSpace
 
+ELSEWHERE = {"name": "controller=", "dim": "space=", "mean": "search.start=", "seed": "seed="}  # not among its options
 EDGE = 0.02  # a policy's mean must lie inside the cube; some identity coordinates of unconstrained spaces do not
 
 
@@ -71,6 +72,21 @@ def check_settings(settings: SearchSettings, scores: Collection[str] | None = No
             check_text(name)
         except InputError as error:
             raise InputError(f"{key}, {error.field}", error.expected, error.got, error.hint) from error
+
+
+def check_options(controller: ControllerConfig) -> None:
+    """Check that the options of a controller are its own.
+
+    Raises:
+        InputError: an unknown controller, an option that another key sets, or `std` where nothing uses it.
+    """
+    kind = controller_kind(controller.name)
+    for name, value in controller.options.items():
+        key = f"controller.options.{name}"
+        if name in ELSEWHERE:
+            raise InputError(key, f"no such option, since {ELSEWHERE[name]} sets it", value)
+        if name == "std" and not kind.spreads:
+            raise InputError(key, f"no such option, which controller={controller.name} does not use", value)
 
 
 def start_theta(space: SearchSpace, given: str | Sequence[float] | None, controller: str) -> list[float]:

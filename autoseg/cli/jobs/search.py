@@ -25,7 +25,7 @@ from autoseg.proxy.task import ProxyTask
 from autoseg.search.confirm import fresh_seeds
 from autoseg.search.loop import Problem, run_search
 from autoseg.search.publish import CardPublisher
-from autoseg.search.target import check_settings, hand_made_rivals, space_of, start_theta
+from autoseg.search.target import check_options, check_settings, hand_made_rivals, space_of, start_theta
 from autoseg.search.timing import TimedTask, seconds_per_training
 from autoseg.store.records import RETRYABLE, SearchResult, sentence, table
 from autoseg.store.run_folder import RunFolder, new_run_path
@@ -91,6 +91,7 @@ def resolve_names(config: SearchConfig) -> tuple[SearchSpace, Controller]:
     build_metric(config.metric, num_classes=2)
     space = space_of(config.space.name, config.metric)
     begin = start_theta(space, config.search.start, config.controller.name)
+    check_options(config.controller)
     controller = build_controller(
         config.controller.name, space.dim, begin, seed=config.seed, **config.controller.options
     )
