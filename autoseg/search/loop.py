@@ -152,9 +152,9 @@ def _reward(trials: TrialRunner, study: str, problem: Problem, settings: SearchS
 
     In study "confirm" it is one of the confirmation's own trainings (see `rivals_of`).
     """
-    if settings.floor is None:
+    floor = Floor.of(settings)
+    if floor is None:
         return Reward(problem.metric)
-    floor = Floor.parse(settings.floor)
     if floor.rival is None:
         return Reward(problem.metric, floor, floor.level(None))
     plan = [rival(floor.rival, problem.identity, 0, seed)]

@@ -7,12 +7,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from autoseg.config import SearchSettings
 from autoseg.errors import InputError, unknown_name
 from autoseg.imports import NAME
 from autoseg.store.records import TrialRecord
 
 NUMBER = r"\d+(?:\.\d*)?(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?"
-FLOOR = re.compile(rf"(?P<metric>{NAME})>=(?:(?P<level>{NUMBER})|(?:(?P<factor>{NUMBER})\*)?(?P<rival>{NAME}))")
+SCORE = r"\w[\w./-]*"  # a training of the user's own may name its scores as it likes
+FLOOR = re.compile(rf"(?P<metric>{SCORE})>=(?:(?P<level>{NUMBER})|(?:(?P<factor>{NUMBER})\*)?(?P<rival>{NAME}))")
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,11 @@ class Floor:
     metric: str  # name of the score that must not fall below the floor
     factor: float  # share of the rival's score, or without a rival the level itself
     rival: str | None  # "identity" or the name of a hand-made loss, trained once under the search's budget and seed
+
+    @classmethod
+    def of(cls, settings: SearchSettings) -> Floor | None:
+        """Read the floor of a search; None if it has none. Errors as in `parse`."""
+        return None if settings.floor is None else cls.parse(settings.floor)
 
     @classmethod
     def parse(cls, text: str) -> Floor:
@@ -38,10 +45,19 @@ class Floor:
         return cls(match["metric"], number, match["rival"])
 
     def level(self, rival_scores: Mapping[str, float] | None) -> float:
-        """Return the score that must be reached, given the scores of the rival (None if there is none)."""
+        """Return the score that must be reached, given the scores of the rival (None if there is none).
+
+        Raises:
+            InputError: the rival lacks that score, or it is NaN, below which every candidate would be.
+        """
         if rival_scores is None:
             return self.factor
-        return self.factor * _score(rival_scores, self.metric, "search.floor")
+        score = _score(rival_scores, self.metric, "search.floor")
+        if math.isnan(score):
+            expected = f"a loss that has a score of {self.metric}"
+            hint = "Name another loss or a number, or train longer."
+            raise InputError("search.floor", expected, f"{self.rival}, with NaN", hint)
+        return self.factor * score
 
 
 @dataclass(frozen=True)

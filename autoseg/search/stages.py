@@ -59,7 +59,8 @@ def stages(
     planned = 0 < len(confirmation) == len(plan)
     entries = confirm.top + len(rivals_of(settings)) + mean  # at most: of equal candidates one is confirmed
     confirming = len(plan) if planned else entries * confirm.seeds if confirm.top else 0
-    refers = settings.floor is not None and Floor.parse(settings.floor).rival is not None
+    floored = Floor.of(settings)
+    refers = floored is not None and floored.rival is not None
     longer = confirm.iters / iters if confirm.iters and iters else 1.0
     total = settings.rounds * settings.candidates + refers + confirming
     return Stages(floor, search, confirmation, planned, Amount(total, confirming, longer))

@@ -61,8 +61,8 @@ def check_settings(settings: SearchSettings, scores: Collection[str] | None = No
     Raises:
         InputError: a malformed floor, or one that names an unknown score or an error; an unknown loss.
     """
-    if settings.floor is not None:
-        metric = Floor.parse(settings.floor).metric
+    if (floor := Floor.of(settings)) is not None:
+        metric = floor.metric
         if scores is not None and metric not in scores:
             raise unknown_name("search.floor", metric, scores)
         if is_known(metric) and not higher_is_better(metric):
@@ -131,9 +131,9 @@ def hand_made_rivals(settings: SearchSettings) -> dict[str, str]:
     Raises:
         InputError: a malformed floor.
     """
-    floor = Floor.parse(settings.floor).rival if settings.floor is not None else None
+    floor = Floor.of(settings)
     named = dict.fromkeys(settings.confirm.rivals, "search.confirm.rivals")
-    if floor is not None:
-        named.setdefault(floor, "search.floor")
+    if floor is not None and floor.rival is not None:
+        named.setdefault(floor.rival, "search.floor")
     named.pop("identity", None)
     return named

@@ -20,6 +20,8 @@ score = st.floats(-10, 10)
         ("boundary_iou>=lovasz", Floor("boundary_iou", 1.0, "lovasz")),
         ("miou>=0.4", Floor("miou", 0.4, None)),
         ("miou>=4e-1", Floor("miou", 0.4, None)),
+        ("mIoU>=0.4", Floor("mIoU", 0.4, None)),
+        ("val/Dice.2>=0.9*ce", Floor("val/Dice.2", 0.9, "ce")),
     ],
 )
 def test_parse(text: str, floor: Floor) -> None:
@@ -39,6 +41,12 @@ def test_what_is_no_floor(text: str) -> None:
 def test_level_of_a_rival_or_a_number() -> None:
     assert Floor("miou", 0.9, "ce").level({"miou": 0.5}) == pytest.approx(0.45)
     assert Floor("miou", 0.4, None).level(None) == 0.4
+
+
+def test_a_rival_without_that_score_has_no_level() -> None:
+    """Every candidate would be below it, with a reward of 0."""
+    with pytest.raises(InputError, match=r"search\.floor: expected a loss that has a score of bf1, got ce, with NaN"):
+        Floor("bf1", 0.9, "ce").level({"miou": 0.4, "bf1": math.nan})
 
 
 def test_cut_by_hand() -> None:
