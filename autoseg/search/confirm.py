@@ -30,6 +30,7 @@ from autoseg.store.records import (
     SearchResult,
     TrialRecord,
     ahead_of,
+    below_floor,
     counted,
 )
 
@@ -66,9 +67,9 @@ def rivals_of(settings: SearchSettings) -> list[str]:
     long in any case.
     """
     names = list(settings.confirm.rivals)
-    if settings.floor is not None and settings.confirm.iters is not None:
-        refers = Floor.parse(settings.floor).rival
-        names += [] if refers is None else [refers]
+    floor = Floor.of(settings)
+    if floor is not None and floor.rival is not None and settings.confirm.iters is not None:
+        names.append(floor.rival)
     return list(dict.fromkeys(names))
 
 
@@ -176,14 +177,16 @@ def warnings_about(best: Row, rows: Sequence[Row], target: str) -> list[str]:
     trainings that failed.
     """
     rivals = {row.name: row for row in rows if row.kind == "rival" and row.n}
+    told = [(row, "is better") for row in rivals.values() if row in ahead_of(best, rows)]
+    told += [(row, "is ahead, but search.floor cuts it") for row in rivals.values() if below_floor(row, best)]
     texts = [
-        f"{row.name} is better: {target} {row.mean:.4f} against {best.mean:.4f} of {best.name}, "
+        f"{row.name} {what}: {target} {row.mean:.4f} against {best.mean:.4f} of {best.name}, "
         + counted(row.n, "fresh seed")
-        for row in rivals.values()
-        if row.mean > best.mean
+        for row, what in told
     ]
-    curves = [row for row in rows if row.kind == "candidate" or row.name == "identity"]
-    if any(len(among) > 1 and len({row.mean for row in among}) == 1 for among in (rows, curves)):
+    distinct = {row.theta or row.name: row for row in rows}.values()  # the identity curves may be among the candidates
+    curves = [row for row in distinct if row.kind == "candidate" or row.name == "identity"]
+    if any(len(among) > 1 and len({row.mean for row in among}) == 1 for among in (distinct, curves)):
         texts.append(
             f"losses score the same {target}: the trainings are too short to tell them apart, make them longer (or "
             "train() does not use its loss)"

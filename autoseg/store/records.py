@@ -228,6 +228,11 @@ def ahead_of(found: Row, rows: Iterable[Row]) -> list[Row]:
     return sorted((row for row in ahead if row.reward > found.reward), key=lambda row: -row.mean)
 
 
+def below_floor(rival: Row, found: Row) -> bool:
+    """Return whether a rival's mean is higher than that of the loss found, but not its reward, which a floor cuts."""
+    return rival.cut and rival.mean > found.mean and rival.reward <= found.reward
+
+
 def _line(row: Row, width: int, columns: list[str], won: bool) -> str:
     spread = f"{percent(row.mean)} ± {percent(row.std)}" + ("*" if won else " ")
     failed = f"   ({len(row.values) - row.n} failed)" if row.n < len(row.values) else ""
@@ -244,15 +249,19 @@ def sentence(result: SearchResult) -> str:
             f"Found a loss for {result.metric}: {percent(best.reward)} with the search's own seed, not confirmed with"
             " fresh ones, so part of it may be luck."
         )
-    rivals = {row.name: row.mean for row in result.rows if row.kind == "rival" and row.n}
+    rivals = [row for row in result.rows if row.kind == "rival" and row.n]
     own = next(row for row in result.rows if row.name == best.name)
     mean, behind = own.mean, [row.name for row in ahead_of(own, result.rows)]
-    beside = ", ".join(f"{name} {percent(other)} ({100 * (mean - other):+.1f})" for name, other in rivals.items())
+    cut = {row.name for row in rivals if below_floor(row, own)}
+    noted = {row.name: ", below the floor" if row.name in cut else "" for row in rivals}
+    beside = ", ".join(
+        f"{row.name} {percent(row.mean)} ({100 * (mean - row.mean):+.1f}{noted[row.name]})" for row in rivals
+    )
     against = f"; under the same budget: {beside}" if beside else ""
     if behind:
         found = f"The best loss found is behind {', '.join(behind)} for"
     else:
-        ahead = all(mean > other for other in rivals.values())
+        ahead = all(mean > row.mean or row.name in cut for row in rivals)
         found = "Found a loss for" if ahead else "The best loss found is not ahead of every rival for"
     over = counted(len(best.seeds), "fresh seed") + (f" and {best.iters} iterations" if best.iters else "")
     return f"{found} {result.metric}: {percent(mean)} over {over}{against}.{_doubt(result)}"

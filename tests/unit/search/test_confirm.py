@@ -115,6 +115,27 @@ def test_a_better_rival_and_failed_trainings_are_named() -> None:
     assert missing.endswith("candidate 1.1 (1 of 2)")
 
 
+def test_a_rival_below_the_floor_is_not_called_better() -> None:
+    """It is ordered by its reward: the floor says that its lead does not count."""
+    best, cut = row("candidate 0.1", 0.30, 0.31), replace(row("lovasz", 0.35, 0.36, kind="rival"), reward=0.2)
+    rows = [best, cut, row("ce", 0.25, 0.26, kind="rival")]
+    result = conclude(
+        Path("run"), "biou", Finding("candidate 0.1", (0.5,), 0.3, {}, (0,), confirmed=False), rows, (1, 2)
+    )
+    (text,) = result.warnings
+    assert text.startswith("lovasz is ahead, but search.floor cuts it: biou 0.3550 against 0.3050")
+    assert result.best.behind == () and sentence(result).startswith("Found a loss for biou: 30.5")
+    assert "lovasz 35.5 (-5.0, below the floor), ce 25.5 (+5.0)" in sentence(result)
+
+
+def test_the_identity_curves_twice_are_one_loss() -> None:
+    best, twin = (replace(row(name, 0.5, 0.4), theta=(0.5, 0.5)) for name in ("candidate 0.0", "identity"))
+    rows = [best, replace(twin, kind="rival"), row("ce", 0.3, 0.2, kind="rival")]
+    assert warnings_about(best, rows, "biou") == warnings_about(best, rows[:2], "biou") == []
+    (text,) = warnings_about(best, [*rows, replace(row("candidate 0.1", 0.5, 0.4), theta=(0.4, 0.5))], "biou")
+    assert text.startswith("losses score the same biou")
+
+
 def test_losses_that_nothing_tells_apart_are_named() -> None:
     rows = [row("candidate 1.1", 0.5, 0.4), row("ce", 0.5, 0.4, kind="rival")]
     (text,) = warnings_about(rows[0], rows, "biou")
