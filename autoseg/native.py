@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 from functools import cache
@@ -53,22 +54,27 @@ def library(*sources: Path, headers: tuple[Path, ...] = ()) -> ctypes.CDLL:
     except (OSError, RuntimeError, InputError, subprocess.SubprocessError) as error:  # RuntimeError: no home folder
         detail = str(getattr(error, "stderr", None) or error).strip().splitlines()
         remedy = " (XDG_CACHE_HOME=DIR names another folder)" if isinstance(error, OSError) else ""
-        raise NotCompiled(f"{compiler}, which failed: {detail[-1] if detail else error}{remedy}") from error
+        raise NotCompiled(f"{shlex.join(compiler)}, which failed: {detail[-1] if detail else error}{remedy}") from error
 
 
-def _compiler() -> str:
-    names = [os.environ["CXX"]] if os.environ.get("CXX") else COMPILERS
-    found = next(filter(None, map(shutil.which, names)), None)
-    if found is None:
-        raise NotCompiled(f"none of {', '.join(names)}")
-    return found
+def _compiler() -> tuple[str, ...]:
+    """Return the command: CXX may have words after the program, as in "ccache g++" and "g++ -m64"."""
+    named = os.environ.get("CXX", "").strip()
+    try:
+        commands = [shlex.split(named)] if named else [[name] for name in COMPILERS]
+    except ValueError as error:  # a quotation mark without another
+        raise NotCompiled(f"CXX={named}, which is no command: {error}") from error
+    for program, *words in commands:
+        if (found := shutil.which(program)) is not None:
+            return found, *words
+    raise NotCompiled(f"none of {named or ', '.join(COMPILERS)}")
 
 
-def _fingerprint(compiler: str, *files: Path) -> str:
+def _fingerprint(compiler: tuple[str, ...], *files: Path) -> str:
     """Return a digest of sources, compiler and processor; the macros include its version and instruction sets."""
     given = hashlib.sha256(b"".join(file.read_bytes() for file in files) + repr((compiler, FLAGS, VARIANTS)).encode())
     for extra in (["-march=native"], []):
-        command = [compiler, *extra, "-dM", "-E", "-x", "c++", os.devnull]
+        command = [*compiler, *extra, "-dM", "-E", "-x", "c++", os.devnull]
         asked = subprocess.run(command, capture_output=True, timeout=60)
         if asked.returncode == 0:
             given.update(asked.stdout)
@@ -88,10 +94,10 @@ def _digest_file(path: Path) -> Path:
     return path.with_suffix(".sha256")
 
 
-def _build(compiler: str, sources: tuple[Path, ...], path: Path) -> None:
+def _build(compiler: tuple[str, ...], sources: tuple[Path, ...], path: Path) -> None:
     with replacing(path) as draft:
         for variant in VARIANTS:
-            command = [compiler, *FLAGS, *variant, *map(str, sources), "-o", str(draft)]
+            command = [*compiler, *FLAGS, *variant, *map(str, sources), "-o", str(draft)]
             done = subprocess.run(command, capture_output=True, text=True, timeout=300)
             if done.returncode == 0:
                 break

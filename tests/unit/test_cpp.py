@@ -61,6 +61,18 @@ def test_what_does_not_compile_is_said_and_leaves_nothing(folder: Path) -> None:
     assert not list((folder / "autoseg" / "native").glob("*.so"))
 
 
+@needs_compiler
+def test_a_compiler_may_have_words_after_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = next(filter(shutil.which, native.COMPILERS))
+    monkeypatch.setenv("CXX", f" env {name} '-DTWO=2' ")
+    (folder / "right.cpp").write_text('extern "C" int twice(int x) { return TWO * x; }')
+    assert native.library(folder / "right.cpp").twice(21) == 42
+    monkeypatch.setenv("CXX", "g++ '-m64")
+    native.library.cache_clear()
+    with pytest.raises(native.NotCompiled, match="which is no command: No closing quotation"):
+        native.library(folder / "right.cpp")
+
+
 def test_without_a_compiler(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(native.NotCompiled, match="none of no-such-compiler"):
