@@ -26,6 +26,8 @@ from autoseg.store.user_code import FORMULA, RESOLVED, changed_config
 
 OWNER = "owner.json"  # names the process that works in the folder, or worked there last
 TRAINERS = "trainers.json"
+FINGERPRINT = "fingerprint.json"
+DRAFT = re.compile(r"\..+\.(json|yaml)\.\d+")  # of a file that is being written, see `files.replacing`
 NO_ACCESS = (
     errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG
 )  # fmt: skip
@@ -49,7 +51,7 @@ class RunFolder:
         """Make a new run folder.
 
         Args:
-            path: must not exist, or be empty.
+            path: must not exist, or be empty but for what a process leaves that is killed in here.
             config: the resolved configuration, plain data.
             fingerprint: plain data: all that must be the same when the run is resumed.
 
@@ -60,9 +62,10 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
         with writable(path):
             _refuse_used(path)  # before anything is written into what may be no run's folder
-        folder, fixed = cls(path, locked(path)), path / "fingerprint.json"
+        folder, fixed = cls(path, locked(path)), path / FINGERPRINT
         try:
             _refuse_used(path)
+            _remove_drafts(path)
             try:
                 write_atomic(fixed, json.dumps(fingerprint, indent=1, sort_keys=True))
                 folder.write_config(config)  # last: from here on this is a run
@@ -236,13 +239,17 @@ def _remove_drafts(path: Path) -> None:
     """Remove drafts of files (see `files.replacing`) that a killed process left; no other process writes here now."""
     for folder in (path, path / "controller"):
         for draft in folder.glob(".*.*"):
-            if re.fullmatch(r"\..+\.(json|yaml)\.\d+", draft.name):
+            if DRAFT.fullmatch(draft.name):
                 draft.unlink(missing_ok=True)
 
 
 def _refuse_used(path: Path) -> None:
-    if any(entry.name not in (".lock", OWNER, ".DS_Store") for entry in path.iterdir()):
-        hint = "To go on with the run in it, type resume= instead." if (path / "config.yaml").exists() else ""
+    names = {entry.name for entry in path.iterdir()}
+    unused = {".lock", OWNER, ".DS_Store", *filter(DRAFT.fullmatch, names)}
+    if OWNER in names:  # a process that was killed before it wrote config.yaml left nothing to go on with
+        unused.add(FINGERPRINT)
+    if names - unused:
+        hint = "To go on with the run in it, type resume= instead." if "config.yaml" in names else ""
         raise InputError("run_dir", "a new or empty folder", str(path), hint)
 
 

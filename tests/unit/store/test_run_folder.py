@@ -75,6 +75,35 @@ def test_a_folder_with_something_in_it_is_not_taken(tmp_path: Path) -> None:
     assert [file.name for file in (tmp_path / "photos").iterdir()] == ["a.jpg"]
 
 
+@pytest.mark.parametrize("killed_at", ["fingerprint.json", "config.yaml"])
+def test_a_process_killed_before_there_was_a_run_leaves_an_empty_folder(
+    tmp_path: Path, killed_at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "run"
+
+    def killed(file: Path, text: str) -> None:
+        write_atomic(file, text)
+        if file.name == killed_at:
+            file.rename(file.with_name(f".{killed_at}.4729"))  # its draft is all that there is of it
+            os._exit(9)
+
+    if (child := os.fork()) == 0:
+        try:
+            monkeypatch.setattr(run_folder, "write_atomic", killed)
+            RunFolder.create(path, {"a": 1}, {"b": 2})
+        finally:
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    RunFolder.create_or_open(path, {"a": 1}, FIXED).close()
+    assert read_fingerprint(path)["seed"] == 0 and not list(path.glob(".*.4729"))
+
+
+def test_a_fingerprint_of_anybody_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "fingerprint.json").touch()
+    with pytest.raises(InputError, match="a new or empty folder"):
+        RunFolder.create(tmp_path, {}, FIXED)
+
+
 def test_nesting_without_end_is_no_configuration(tmp_path: Path) -> None:
     RunFolder.create(tmp_path, {}, FIXED).close()
     for name in ("fingerprint.json", "config.yaml"):
