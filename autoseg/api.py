@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args
 
-from autoseg.config import RIVALS, ConfirmConfig, SearchSettings
+from autoseg.config import MOST_SEEDS, RIVALS, ConfirmConfig, SearchSettings
 from autoseg.controllers import Controller, build_controller
 from autoseg.controllers.base import check_integer, check_number
 from autoseg.errors import InputError
@@ -37,6 +38,7 @@ LEAST = {  # of the whole numbers among the arguments of `search`
     "rounds": 1, "candidates": 1, "threads": 1, "per_device": 1, "seed": 0, "retries": 0, "confirm_top": 0,
     "confirm_seeds": 0,
 }  # fmt: skip
+MOST = {"confirm_seeds": MOST_SEEDS}
 KINDS: dict[str, type | UnionType] = {  # of the other arguments
     "metric": str, "space": str | SearchSpace, "controller": str | Controller, "run_dir": str | Path | None,
     "device": str, "inline": bool, "cluster": str | None, "floor": str | None, "drop_background": bool,
@@ -139,7 +141,7 @@ def search(
     confirm = ConfirmConfig(confirm_top, confirm_seeds, list(rivals))
     theta = None if start is None else list(chosen.settings.mean)
     settings = SearchSettings(rounds, candidates, theta, floor, timeout_s, retries, confirm)
-    check_settings(settings)
+    check_settings(settings, chosen)
     for name in hand_made_rivals(settings):
         task.build({"loss": name})
     saved = chosen.brief_state()
@@ -206,7 +208,7 @@ def _check_arguments(given: Mapping[str, Any]) -> None:
     """Refuse arguments of `search` that are of another kind or out of range, before anything is made of them."""
     _check_train(given["train"])
     for field, least in LEAST.items():
-        check_integer(field, given[field], least)
+        check_integer(field, given[field], least, MOST.get(field, math.inf))
     classes = given["num_classes"]
     MetricOptions(1 if classes is None else classes, given["ignore_index"], given["tolerance"])  # has checks of its own
     for field, kind in KINDS.items():

@@ -80,6 +80,7 @@ class Controller(ABC):
     """
 
     name: ClassVar[str]
+    least: ClassVar[int] = 1  # candidates in a round, fewer of which teach it nothing
     settings_type: ClassVar[type[Settings]] = Settings
 
     def __init__(self, settings: Any) -> None:

@@ -38,7 +38,7 @@ class PPOSettings(Settings):
 
     The policy's mean is a sigmoid and never reaches a bound: where `mean` is nearer than 0.001 to one, as the
     identity of a space without the truth-table constraint is, the policy starts at that distance from it. (A search
-    keeps its start 0.02 inside.)
+    without a start of its own begins 0.02 inside.)
 
     Args:
         lr: Adam's learning rate on the logits of the mean; its state is kept over the rounds.
@@ -170,6 +170,7 @@ class PPOController(Controller):
     """Proximal policy optimisation of the mean of a truncated normal on [0, 1]^d."""
 
     name: ClassVar[str] = "ppo"
+    least: ClassVar[int] = 2  # a single one's reward is the baseline, so that it is neither better nor worse
     settings_type: ClassVar[type[Settings]] = PPOSettings
     settings: PPOSettings
 
@@ -221,7 +222,7 @@ class PPOController(Controller):
         buffer.resize(len(thetas))
         obs, start, value = np.zeros(1), np.ones(1), torch.tensor([baseline], dtype=torch.float64)
         with torch.no_grad():
-            _, log_probs, _ = self._policy.evaluate_actions(rewards, torch.from_numpy(thetas))
+            _, log_probs, _ = self._policy.evaluate_actions(np.zeros(len(thetas)), torch.from_numpy(thetas))
         for theta, reward, log_prob in zip(thetas, rewards, log_probs.view(len(thetas), -1), strict=True):
             buffer.add(obs, theta, reward, start, value, log_prob)
         buffer.compute_returns_and_advantage(last_values=torch.zeros(1), dones=np.ones(1))

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from autoseg.config import ControllerConfig, SearchSettings
-from autoseg.controllers import controller_kind
+from autoseg.controllers import Controller, controller_kind
 from autoseg.errors import InputError, unknown_name
 from autoseg.losses import check_text, load_loss
 from autoseg.metrics import higher_is_better, is_known
@@ -51,16 +51,22 @@ def _named(space: str, target: str) -> SearchSpace:
         raise InputError(error.field, error.expected, error.got, hint.strip()) from None
 
 
-def check_settings(settings: SearchSettings, scores: Collection[str] | None = None) -> None:
-    """Check names that a search would only use at its end, so that a wrong one is reported before hours of work.
+def check_settings(settings: SearchSettings, controller: Controller, scores: Collection[str] | None = None) -> None:
+    """Check what a search would only notice at its end or never, so that it is reported before hours of work.
 
     Args:
-        settings: with its floor and rivals.
+        settings: with its candidates, floor and rivals.
+        controller: which must learn from so many candidates.
         scores: names of the scores of a training, which must include the floor's; None: they are not known.
 
     Raises:
-        InputError: a malformed floor, or one that names an unknown score or an error; an unknown loss.
+        InputError: too few candidates; a malformed floor, or one that names an unknown score or an error; an unknown
+            loss.
     """
+    if settings.candidates < controller.least:
+        hint = "From one it learns nothing."
+        expected = f"at least {controller.least} with controller={controller.name}"
+        raise InputError("search.candidates", expected, settings.candidates, hint)
     if (floor := Floor.of(settings)) is not None:
         metric = floor.metric
         if scores is not None and metric not in scores:
@@ -94,8 +100,8 @@ def start_theta(space: SearchSpace, given: str | Sequence[float] | None, control
 
     Args:
         space: the space of the search.
-        given: a loss with the same curves, as `load_loss` takes it, or θ itself; None: the identity curves, kept `EDGE`
-            inside the cube.
+        given: a loss with the same curves, as `load_loss` takes it, or θ itself; None: the identity curves, for "ppo"
+            kept `EDGE` inside the cube.
         controller: name of the controller.
 
     Raises:
@@ -103,7 +109,8 @@ def start_theta(space: SearchSpace, given: str | Sequence[float] | None, control
             controller without a starting point.
     """
     if given is None:
-        return [float(x) for x in np.clip(space.identity, EDGE, 1.0 - EDGE)]
+        edge = EDGE if controller == "ppo" else 0.0
+        return [float(x) for x in np.clip(space.identity, edge, 1.0 - edge)]
     if not controller_kind(controller).begins:
         hint = "It draws from the whole space."
         raise InputError("search.start", f"null with controller={controller}", repr(given), hint)

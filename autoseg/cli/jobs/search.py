@@ -95,7 +95,7 @@ def resolve_names(config: SearchConfig) -> tuple[SearchSpace, Controller]:
     controller = build_controller(
         config.controller.name, space.dim, begin, seed=config.seed, **config.controller.options
     )
-    check_settings(config.search, [*names(), config.metric])
+    check_settings(config.search, controller, [*names(), config.metric])
     return space, controller
 
 

@@ -136,6 +136,15 @@ def test_round_of_failures_updates_nothing_but_the_count() -> None:
     assert after["round"] == before["round"] + 1
 
 
+@pytest.mark.parametrize("baseline", ["mean", "mean_policy"])
+def test_fewer_than_its_least_teach_it_nothing(baseline: str) -> None:
+    for n in (1, 2):
+        controller = build(2, baseline=baseline, epochs=2)
+        before = controller.mean
+        controller.tell(controller.ask(n), np.arange(float(n)))
+        assert (controller.mean == before).all() == (n < controller.least)
+
+
 def test_mean_policy_proposes_the_mean_first() -> None:
     mean = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
     thetas = build(mean=mean, baseline="mean_policy").ask(4)

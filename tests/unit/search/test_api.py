@@ -165,7 +165,7 @@ def test_a_controller_of_another_space_is_refused_at_once(quick_path: Path) -> N
     ("field", "value", "said"),
     [
         ("rounds", 0, "at least 1, got 0"), ("candidates", 2.5, "at least 1, got 2.5"),
-        ("tolerance", -1, "0 or more, got -1"),
+        ("confirm_seeds", 1001, "at least 0 and at most 1000, got 1001"), ("tolerance", -1, "0 or more, got -1"),
         ("num_classes", "3", "a whole number, got '3'"),
         ("ignore_index", None, "a whole number, got None"), ("rivals", "ce", "a list, got 'ce'"),
         ("rivals", None, "a list, got None"), ("timeout_s", "soon", "above 0, got 'soon'"),
@@ -179,6 +179,14 @@ def test_a_controller_of_another_space_is_refused_at_once(quick_path: Path) -> N
 def test_wrong_arguments_are_refused_at_once(quick_path: Path, field: str, value: Any, said: str) -> None:
     with pytest.raises(InputError, match=f"^{field}: expected .*{re.escape(said)}"):
         autoseg.search("miou", my_train, **{"run_dir": quick_path / "run", "inline": True, **SMALL, field: value})
+    assert not (quick_path / "run").exists()
+
+
+def test_a_controller_that_would_learn_nothing_is_refused_at_once(quick_path: Path) -> None:
+    """PPO of one candidate a round: its reward would be its own baseline."""
+    options = {**SMALL, "candidates": 1, "run_dir": quick_path / "run", "inline": True, "controller": "ppo"}
+    with pytest.raises(InputError, match=r"search\.candidates: expected at least 2 with controller=ppo, got 1"):
+        autoseg.search("miou", my_train, **options)
     assert not (quick_path / "run").exists()
 
 

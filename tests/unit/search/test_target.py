@@ -18,10 +18,12 @@ KNOWN = "camvid/miou"
 DEFAULT, BIOU = build_space("default", metric="miou"), build_space("default", metric="biou")
 
 
-def test_without_a_start_it_begins_at_the_identity_curves_inside_the_cube() -> None:
+def test_without_a_start_it_begins_at_the_identity_curves_and_a_policy_inside_the_cube() -> None:
     assert start_theta(DEFAULT, None, "gp") == DEFAULT.identity.tolist()
     free = build_space("paper-unconstrained", metric="miou")
     assert (free.identity.min(), free.identity.max()) == (0.0, 1.0)
+    for controller in ("gp", "tpe", "cmaes", "random"):
+        assert start_theta(free, None, controller) == free.identity.tolist()
     assert 0.0 < min(start_theta(free, None, "ppo")) < max(start_theta(free, None, "ppo")) < 1.0
 
 
