@@ -57,11 +57,14 @@ class Segmentor(nn.Module):
 
     Args:
         network: the built `EncoderDecoder`; `decode_head` and perhaps `auxiliary_head` are its heads.
+        left_out: beginnings of the names, in this module's state dict, of weights that its config's network has and
+            this one was built without.
     """
 
-    def __init__(self, network: Any) -> None:
+    def __init__(self, network: Any, left_out: tuple[str, ...] = ()) -> None:
         super().__init__()
         self.network: Any = network  # mmsegmentation has no types
+        self.left_out = left_out
         self._frozen: torch.memory_format | None = None
 
     def heads(self, auxiliary: bool = True) -> list[Any]:
@@ -175,8 +178,12 @@ def build_model(config: ModelConfig, num_classes: int, seed: int) -> Segmentor:
     """
     settings = network_config(config, num_classes)
     extra = settings.get("auxiliary_head")
-    listed = extra if isinstance(extra, list | tuple) else [extra] if extra else []
-    settings["auxiliary_head"] = [head for head in listed if type_name(head) not in EDGES] or None
+    alone = isinstance(extra, dict)
+    listed = [extra] if alone else list(extra or ())
+    edges = [place for place, head in enumerate(listed) if type_name(head) in EDGES]
+    # A single head is built in a list too: mmsegmentation initialises it in another way alone, and a seed's initial
+    # weights are to stay those that earlier runs began with.
+    settings["auxiliary_head"] = [head for place, head in enumerate(listed) if place not in edges] or None
     with torch.random.fork_rng(devices=[]), _quiet():
         torch.manual_seed(seed)
         try:
@@ -191,8 +198,10 @@ def build_model(config: ModelConfig, num_classes: int, seed: int) -> Segmentor:
             raise InputError("model.config", "a network mmsegmentation can build", got, hint) from error
     if config.weights is not None:
         load_backbone(network.backbone, config.weights)
+    if alone and not edges:
+        network.auxiliary_head = network.auxiliary_head[0]  # weights have the names that mmsegmentation gives them
     speed_up(network)
-    return Segmentor(network)
+    return Segmentor(network, tuple(f"network.auxiliary_head.{'' if alone else f'{place}.'}" for place in edges))
 
 
 def check_crop(model: Segmentor, crop: int, name: str) -> None:

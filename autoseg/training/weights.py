@@ -32,7 +32,7 @@ def save_network(model: nn.Module, path: str) -> None:
 
 
 def load_network(model: nn.Module, path: str, field: str) -> None:
-    """Load a whole network's weights in place.
+    """Load a whole network's weights in place; those of heads that a `Segmentor` was built without are passed over.
 
     Args:
         model: a `Segmentor`, or mmsegmentation's own network.
@@ -45,9 +45,11 @@ def load_network(model: nn.Module, path: str, field: str) -> None:
     """
     if Path(path).is_dir():
         path = str(last_checkpoint(Path(path), field))
-    own = "network."  # a `Segmentor` holds mmsegmentation's network under this name
-    head = own if any(key.startswith(own) for key in model.state_dict()) else ""
+    own, wanted = "network.", model.state_dict()  # a `Segmentor` holds mmsegmentation's network under this name
+    head = own if any(key.startswith(own) for key in wanted) else ""
     found = {head + key.removeprefix(own): value for key, value in read_tensors(path, field).items()}
+    left_out: tuple[str, ...] = getattr(model, "left_out", ())
+    found = {key: value for key, value in found.items() if key in wanted or not key.startswith(left_out)}
     _fill(model, found, field, path, "Check that the model and the number of classes are the same.")
 
 

@@ -14,8 +14,9 @@ from torch.nn.functional import interpolate as resize
 from autoseg.config import ModelConfig, ProxyConfig
 from autoseg.errors import InputError
 from autoseg.training import build_model, models
-from autoseg.training.models import network_config
+from autoseg.training.models import model_registry, network_config
 from autoseg.training.schedule import build_optimizer
+from autoseg.training.weights import load_network
 
 PRESETS = Path(__file__).resolve().parents[3] / "configs" / "model"
 
@@ -82,6 +83,34 @@ def test_building_leaves_the_callers_random_state_alone() -> None:
     torch.manual_seed(5)
     build_model(preset("tiny"), 4, seed=1)
     assert torch.equal(torch.rand(3), expected)
+
+
+AUXILIARY = {
+    "type": "FCNHead", "in_channels": 16, "in_index": 0, "channels": 8, "num_convs": 1, "concat_input": False,
+    "norm_cfg": {"type": "BN"},
+}  # fmt: skip
+WITH_ONE = {**preset("tiny").overrides, "auxiliary_head": AUXILIARY}
+
+
+@pytest.mark.parametrize("config", [preset("tiny", overrides=WITH_ONE), ModelConfig(config="_base_/models/stdc.py")])
+def test_a_checkpoint_of_mmsegmentation_is_a_teacher(config: ModelConfig, tmp_path: Path) -> None:
+    """Its names for an auxiliary head alone, and heads that learn edges, which are passed over."""
+    torch.save(model_registry().build(network_config(config, 3)).state_dict(), tmp_path / "a.pth")
+    model = build_model(config, 3, seed=0)
+    load_network(model, str(tmp_path / "a.pth"), "proxy.soft.teacher")
+    theirs = torch.load(tmp_path / "a.pth", weights_only=True)
+    assert all(torch.equal(value, theirs[name]) for name, value in model.network.state_dict().items())
+
+
+def test_an_auxiliary_head_alone_begins_as_one_in_a_list() -> None:
+    """As when it was built in a list: a seed's weights are those of earlier runs."""
+    alone, listed = (
+        build_model(preset("tiny", overrides={**WITH_ONE, "auxiliary_head": head}), 3, seed=0).state_dict()
+        for head in (AUXILIARY, [AUXILIARY])
+    )
+    assert any(key.startswith("network.auxiliary_head.0.") for key in listed)
+    names = [key.replace("auxiliary_head.0.", "auxiliary_head.") for key in listed]
+    assert list(alone) == names and all(map(torch.equal, alone.values(), listed.values()))
 
 
 def test_pretrained_addresses_are_dropped_and_said(caplog: pytest.LogCaptureFixture) -> None:
