@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from abc import ABC, abstractmethod
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from pickle import PicklingError
@@ -19,10 +20,11 @@ from autoseg.execution.job import Attempt, Executor, Job, Outcome, State, Task
 LEAST_LIMIT_S = 600.0  # automatic time limit: ten times the longest job of its kind so far, at least this ...
 FIRST_LIMIT_S = 4 * 3600.0  # ... and this while no job of its kind has ended
 START_LIMIT_S = 300.0  # for a worker to import and unpickle the task
-START_TRIES = 3
+START_TRIES = 3  # of one slot, before the others go on without it
 POLL_S = 1.0
 
 Result = tuple[Job, Outcome]
+log = logging.getLogger(__name__)
 
 
 class WorkerError(AutosegError):
@@ -122,7 +124,7 @@ class WorkerPool(Executor, Generic[W]):
         self._timeout_s, self._retries = timeout_s, retries
         self._longest_s: dict[str, float] = {}  # by kind of job
         self._pool: dict[int, W] = {}  # by the index of the slot
-        self._false_starts = 0
+        self._false_starts: Counter[int] = Counter()  # in a row, by the index of the slot
 
     @abstractmethod
     def _new(self, index: int) -> W:
@@ -143,9 +145,7 @@ class WorkerPool(Executor, Generic[W]):
         Closing the iterator early kills the workers that still run.
         """
         waiting = deque((job, 1) for job in jobs)
-        for index in range(min(len(self._slots), len(jobs))):
-            if index not in self._pool:
-                self._spawn(index)
+        self._fill(len(jobs))
         try:
             while waiting or any(worker.job for worker in self._pool.values()):
                 for worker in self._pool.values():
@@ -160,6 +160,12 @@ class WorkerPool(Executor, Generic[W]):
     def close(self) -> None:
         """Stop all workers: idle ones leave by themselves, the others are killed."""
         self._dismiss(list(self._pool))
+
+    def _fill(self, wanted: int) -> None:
+        """Start workers until there are `wanted`, or one on each slot that has not been given up."""
+        for index in range(len(self._slots)):
+            if len(self._pool) < wanted and index not in self._pool and self._false_starts[index] < START_TRIES:
+                self._spawn(index)
 
     def _spawn(self, index: int) -> None:
         """Start a worker on a slot, in place of the one that was there."""
@@ -192,7 +198,7 @@ class WorkerPool(Executor, Generic[W]):
         if isinstance(message, str):
             raise WorkerError(f"The task cannot be loaded in a worker process:\n{message}")
         if message is None:
-            worker.ready, self._false_starts = True, 0
+            worker.ready, self._false_starts[index] = True, 0
             return
         if message.wrong_input is not None:
             raise message.wrong_input
@@ -211,13 +217,25 @@ class WorkerPool(Executor, Generic[W]):
             yield job, outcome
 
     def _on_death(self, index: int, state: State, reason: str, waiting: deque[tuple[Job, int]]) -> Iterator[Result]:
-        """Replace a worker that is gone; put its job back into the queue, or yield it as a failure."""
+        """Replace a worker that is gone; put its job back into the queue, or yield it as a failure.
+
+        A slot on which none starts is given up, for this run and later ones.
+
+        Raises:
+            WorkerError: it was the last slot.
+        """
         worker = self._pool[index]
         if not worker.ready and worker.job is None:
-            self._false_starts += 1
-            if self._false_starts >= START_TRIES:
+            self._false_starts[index] += 1
+            if self._false_starts[index] >= START_TRIES:
                 del self._pool[index]
-                raise WorkerError(f"No worker process could start: {reason}. Its output: {self._log or 'not kept'}.")
+                self._fill(len(waiting) + sum(one.job is not None for one in self._pool.values()))
+                output = f"Its output: {self._log or 'not kept'}."
+                if not self._pool:
+                    self._false_starts.clear()  # another run may try again
+                    raise WorkerError(f"No worker process could start: {reason}. {output}")
+                log.warning("no worker process could start on %s: %s; others go on. %s", worker.slot, reason, output)
+                return
         self._spawn(index)
         if worker.job is None:
             return

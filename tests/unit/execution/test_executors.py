@@ -18,6 +18,7 @@ from toy_task import Unloadable, toy
 
 from autoseg.errors import InputError
 from autoseg.execution import Executor, Job, Outcome, ProcessExecutor, build_executor
+from autoseg.execution.processes import WorkerProcess
 from autoseg.execution.worker_pool import WorkerError
 
 
@@ -216,6 +217,29 @@ def test_workers_that_cannot_start_end_the_run(monkeypatch: pytest.MonkeyPatch, 
     with ProcessExecutor(toy, ["cpu"], log=log) as executor, pytest.raises(WorkerError, match=r"log\.txt"):
         outcomes(executor, {})
     assert "Error" in log.read_text()
+
+
+class OneBrokenSlot(ProcessExecutor):
+    """No worker of the first slot lives long enough to have its task."""
+
+    started = 0
+
+    def _new(self, index: int) -> WorkerProcess:
+        worker = super()._new(index)
+        if index == 0:
+            self.started += 1
+            os.kill(worker._process.pid, signal.SIGKILL)
+        return worker
+
+
+@pytest.mark.parametrize("jobs", [1, 4])
+def test_a_slot_that_cannot_start_is_left_to_the_others(jobs: int, caplog: pytest.LogCaptureFixture) -> None:
+    with OneBrokenSlot(toy, ["cpu", "cpu"]) as executor:
+        for _ in range(2):
+            assert {o.state for o in outcomes(executor, *({"do": "draw", "x": x} for x in range(jobs)))} == {"complete"}
+    (said,) = [record.getMessage() for record in caplog.records if record.name.endswith("worker_pool")]
+    assert said.startswith("no worker process could start on cpu: the worker was killed by SIGKILL")
+    assert executor.started == 3
 
 
 def test_output_goes_to_the_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
