@@ -167,11 +167,14 @@ class RayWorker(Worker):
             ray.kill(self._actor)
         return self._end
 
-    def leave(self) -> None:
-        """Let an idle actor end by itself; kill it if it is working, or still waits for a machine with room."""
+    def release(self) -> None:
+        """Tell an idle actor to end by itself."""
         if self.idle:
             self._actor.__ray_terminate__.remote()
-        else:
+
+    def leave(self) -> None:
+        """Kill the actor if it is working, or still waits for a machine with room; one that was released ends alone."""
+        if not self.idle:
             self.kill()
 
 

@@ -24,7 +24,7 @@ from autoseg.execution.devices import visible_gpus
 from autoseg.execution.job import Attempt, Task
 from autoseg.execution.worker_pool import Worker, WorkerPool
 
-LEAVE_S = 3.0
+LEAVE_S = 3.0  # for a released worker to end, more than the `worker.GRACE_S` after which it kills itself
 
 
 class WorkerProcess(Worker):
@@ -59,10 +59,8 @@ class WorkerProcess(Worker):
         self._send(prepare)
 
     def _send(self, message: object) -> None:
-        try:
+        with contextlib.suppress(OSError):  # it is dead, which the next poll finds
             self.pipe.send(message)
-        except OSError:  # it is dead, which the next poll finds
-            self.ready = False
 
     def has_message(self) -> bool:
         """Return whether there is a message; also true at the end of the pipe, where `receive` raises."""
@@ -95,13 +93,17 @@ class WorkerProcess(Worker):
         self.pipe.close()
         return _in_words(self._process.wait())
 
+    def release(self) -> None:
+        """Tell an idle worker to end by itself: its pipe ends."""
+        if self.idle:
+            self.pipe.close()
+
     def leave(self) -> None:
-        """Let an idle worker end by itself, so that its task closes what it opened; kill it if it stays.
+        """Wait for a worker that was released; kill it if it stays, or works.
 
         Processes that a task started and left behind are killed in either case: no later job needs them.
         """
         if self.idle:
-            self.pipe.close()
             end = time.monotonic() + LEAVE_S
             while not self.dead() and time.monotonic() < end:
                 time.sleep(0.01)

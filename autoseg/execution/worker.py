@@ -22,7 +22,7 @@ from typing import Any
 
 from autoseg.execution.job import Attempt, Task, attempt
 
-GRACE_S = 2.0  # an idle worker leaves by itself in this time; a busy one is killed
+GRACE_S = 2.0  # from the end of the pipe: an idle worker ends by itself before, one that is left then is killed
 
 
 def main(handle: int, device: str) -> None:

@@ -81,8 +81,12 @@ class Worker(ABC):
         """Kill the worker and the processes it started. Return in words how it had ended."""
 
     @abstractmethod
+    def release(self) -> None:
+        """Tell an idle worker to end by itself, so that its task closes what it opened; do not wait for it."""
+
+    @abstractmethod
     def leave(self) -> None:
-        """Let an idle worker end by itself, so that its task closes what it opened; kill it if it stays."""
+        """Wait for a worker that `release` told to end; kill it if it stays, or works."""
 
 
 W = TypeVar("W", bound=Worker)
@@ -173,6 +177,8 @@ class WorkerPool(Executor, Generic[W]):
         self._pool[index].send_task(self._task, self._log)
 
     def _dismiss(self, indices: list[int]) -> None:
+        for index in indices:  # all at once: each may take seconds to end
+            self._pool[index].release()
         for index in indices:
             self._pool.pop(index).leave()
 

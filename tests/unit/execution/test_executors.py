@@ -261,6 +261,15 @@ def test_close_ends_idle_and_busy_workers(tmp_path: Path) -> None:
     assert all(gone(pid) for pid in workers)
 
 
+def test_idle_workers_leave_at_the_same_time(tmp_path: Path) -> None:
+    for name in ("meet", "folder"):
+        (tmp_path / name).mkdir()
+    together = {"do": "leave together", "folder": str(tmp_path / "folder"), "meet": str(tmp_path / "meet"), "of": 2}
+    with ProcessExecutor(toy, ["cpu", "cpu"]) as executor:
+        outcomes(executor, together, together)
+    assert len(list((tmp_path / "folder").glob("* left"))) == 2
+
+
 PARENT = """
 import sys
 from pathlib import Path

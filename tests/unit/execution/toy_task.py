@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import random
 import resource
@@ -14,6 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from autoseg.errors import Diverged, InputError
+
+
+def leave_together(folder: Path) -> None:
+    """Note that this process ends, and once another ends too, that it has ended by itself."""
+    (folder / str(os.getpid())).touch()
+    while len(list(folder.iterdir())) < 2:
+        time.sleep(0.02)
+    (folder / f"{os.getpid()} left").touch()
 
 
 def toy(payload: dict[str, Any], device: str) -> Mapping[str, float]:
@@ -60,6 +69,8 @@ def toy(payload: dict[str, Any], device: str) -> Mapping[str, float]:
         case "leave a child":
             child = subprocess.Popen(["sleep", "600"])
             return {"child": child.pid}
+        case "leave together":
+            atexit.register(leave_together, Path(payload["folder"]))
         case "exit":
             sys.exit("had enough")
         case "eat":
