@@ -17,12 +17,12 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoseg.errors import Diverged, InputError, out_of_memory
 from autoseg.files import no_space
+from autoseg.store.versions import versions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -41,9 +41,9 @@ def place(folder: str, kind: str, seed: int, known: Sequence[Any]) -> Path:
         folder: the folder for all seeds.
         kind: the kind of content, which begins the file's name.
         seed: seed of the trainings that share it.
-        known: plain data, everything else that the content depends on.
+        known: plain data, everything that the content depends on besides versions.
     """
-    digest = hashlib.sha256(json.dumps([version("torch"), *known], sort_keys=True).encode()).hexdigest()[:12]
+    digest = hashlib.sha256(json.dumps([versions(), *known], sort_keys=True).encode()).hexdigest()[:12]
     return Path(folder) / f"{kind}-seed-{seed}-{digest}.safetensors"
 
 

@@ -117,6 +117,8 @@ class ProxyTask:
         return max(1, min(self.proxy.eval_batch_size, MOST_LOGITS // logits))
 
     def _train(self, loss: nn.Module, seed: int, precision: Precision) -> Training:
+        import torch
+
         from autoseg.training import Training, build_targets, check_crop, check_loss, save_network
 
         data, proxy = self._open(), self.proxy
@@ -130,13 +132,14 @@ class ProxyTask:
         training = Training(model, batches, proxy, precision, targets)
         try:
             if proxy.warmup:
-                place = self._place("warmup", seed, precision.device)
+                place = self._place("warmup", seed, precision)
                 shared.warm_up(training, proxy.warmup, data.num_classes, data.ignore_index, place)
             if self.watch is not None:
                 self._run_watched(training, loss, self.watch)
             training.run(loss, None if self.limit is None else min(proxy.iters, training.iteration + self.limit[0]))
         except (RuntimeError, ValueError, AssertionError) as error:
-            if training.iteration == 0 and not out_of_memory(error):
+            broken = isinstance(error, torch.AcceleratorError)  # the GPU's context: no network would run there now
+            if training.iteration == 0 and not broken and not out_of_memory(error):
                 check_crop(model, proxy.crop, self.model.config)
             raise
         training.finish()
@@ -179,7 +182,7 @@ class ProxyTask:
         """Return the features that trainings with this seed share, computed now if they do not exist yet."""
         from autoseg.data import normalize
 
-        path = self._place("features", seed, precision.device)
+        path = self._place("features", seed, precision)
         if path is None:
             return None
         proxy, rows = self.proxy, self._rows()[1].split(self._scored_at_a_time())
@@ -196,12 +199,13 @@ class ProxyTask:
         }
         return shared.features(path, model, shown, precision, proxy.frozen_gb)
 
-    def _place(self, kind: str, seed: int, device: torch.device) -> Path | None:
+    def _place(self, kind: str, seed: int, precision: Precision) -> Path | None:
         """Return the path of a file that trainings with this seed share; None if they share nothing."""
         if self.shared is None:
             return None
+        numbers = [precision.device.type, str(precision.dtype)]  # proxy.amp=auto means another on another GPU
         settings = [self.data.holdout, self.final_split, asdict(self.model), comparable_settings(self.proxy)]
-        return shared.place(self.shared, kind, seed, [self._open().fingerprint, device.type, *settings])
+        return shared.place(self.shared, kind, seed, [self._open().fingerprint, *numbers, *settings])
 
     def _shown(self, rows: Tensor, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """Return images and labels to train on, both on the device, and (N, H, W) labels for the loss to prepare
@@ -334,7 +338,8 @@ def _resident(config: str, height: int, width: int, split: str, device: torch.de
     data = _data(config, height, width)
     images, labels = data.images(split), data.labels(split)
     if device.type == "cuda":
-        needed, free = images.nbytes + labels.nbytes, torch.cuda.mem_get_info(device)[0]
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by torch, unused
+        needed, free = images.nbytes + labels.nbytes, torch.cuda.mem_get_info(device)[0] + kept
         if needed > free:
             expected = (
                 f"images that fit on the GPU: {len(images):,} of {split} take {needed / GB:.1f} GB at {width}x{height}"
@@ -359,7 +364,7 @@ def check_proxy(proxy: ProxyConfig, tolerance: int) -> None:
     """
     if tolerance >= max(proxy.size):
         hint = "It is in pixels at that size; a wider one finds a boundary everywhere, and takes long."
-        raise InputError("tolerance", f"less than the sides of proxy.size={proxy.size}", tolerance, hint)
+        raise InputError("tolerance", f"less than the longer side of proxy.size={proxy.size}", tolerance, hint)
     if proxy.warmup >= proxy.iters:
         hint = "It is a part of them; 0 is none."
         raise InputError("proxy.warmup", f"fewer than the {proxy.iters} of proxy.iters", proxy.warmup, hint)

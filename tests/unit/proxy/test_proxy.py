@@ -120,6 +120,20 @@ def test_a_network_that_cannot_take_the_crop_is_one_message(task: ProxyTask) -> 
         small(CrossEntropy(), 0)
 
 
+def test_a_gpu_whose_context_is_broken_is_no_network_that_cannot_take_the_crop(
+    task: ProxyTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing runs there any more, the network neither: it is one failure, and a new worker goes on."""
+
+    class Fails(nn.Module):
+        def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+            raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(autoseg.training, "check_crop", lambda *_: pytest.fail("it ran the network"))
+    with pytest.raises(torch.AcceleratorError):
+        task(Fails(), 0)
+
+
 def test_divergence_reaches_the_caller(task: ProxyTask) -> None:
     class Nan(nn.Module):
         def forward(self, logits: Tensor, labels: Tensor) -> Tensor:

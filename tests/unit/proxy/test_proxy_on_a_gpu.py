@@ -93,6 +93,14 @@ def test_images_that_do_not_fit_there_are_one_message(
         train(task, "ce", "cuda:0")
 
 
+def test_memory_that_torch_keeps_unused_is_free(task: ProxyTask, gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an earlier training of the process, which the images of another split may have."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (30_000, 10**9))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 50_000)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 10_000)
+    assert len(task._pixels("train", gpu.device)[0]) == 6
+
+
 def test_mixing_devices_would_be_seen(task: ProxyTask, gpu: Gpu) -> None:
     weights = torch.ones(2)  # stays where it is
 

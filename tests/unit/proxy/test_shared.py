@@ -6,6 +6,7 @@ import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,10 @@ from autoseg.proxy.rungs import Rungs, Watch
 from autoseg.proxy.shared import described, place
 from autoseg.proxy.task import ProxyTask
 from autoseg.search.timing import TimedTask
+from autoseg.store.versions import PACKAGES
 from autoseg.training import Segmentor, Training
 from autoseg.training.models import Features
+from autoseg.training.precision import precision_of
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +82,7 @@ def test_nothing_is_shared_between_different_budgets(task: ProxyTask, tmp_path: 
 
 
 def test_nothing_is_shared_between_other_data_networks_splits_or_devices(task: ProxyTask, tmp_path: Path) -> None:
-    sharing, cpu = replace(task, shared=str(tmp_path)), torch.device("cpu")
+    sharing, cpu = replace(task, shared=str(tmp_path)), precision_of(task.proxy, torch.device("cpu"))
     others = [
         replace(sharing, data=replace(task.data, count=[13, 4, 4])),
         replace(sharing, data=replace(task.data, holdout=0.4)),
@@ -87,14 +90,16 @@ def test_nothing_is_shared_between_other_data_networks_splits_or_devices(task: P
         replace(sharing, final_split="val"),
     ]
     places = {one._place("warmup", 5, cpu) for one in (sharing, sharing, *others)}
-    places |= {sharing._place("warmup", 6, cpu), sharing._place("warmup", 5, torch.device("cuda"))}
-    assert len(places) == 7
+    gpus = [replace(cpu, device=torch.device("cuda"), dtype=dtype) for dtype in (None, torch.bfloat16, torch.float16)]
+    places |= {sharing._place("warmup", 6, cpu), *(sharing._place("warmup", 5, gpu) for gpu in gpus)}
+    assert len(places) == 9
 
 
-def test_nothing_is_shared_between_versions_of_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("package", PACKAGES)
+def test_nothing_is_shared_between_versions(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = place(str(tmp_path), "warmup", 5, ["data"])
     assert place(str(tmp_path), "warmup", 5, ["data"]) == before
-    monkeypatch.setattr("autoseg.proxy.shared.version", lambda package: f"another {package}")
+    monkeypatch.setattr("autoseg.store.versions.version", lambda name: "9" if name == package else version(name))
     assert place(str(tmp_path), "warmup", 5, ["data"]) != before
 
 
