@@ -11,7 +11,7 @@ import copy
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,8 +41,11 @@ MOST_LOGITS = 2**28  # logits scored at a time, 1 GB in float32: metrics need se
 class ProxyTask:
     """A picklable training function; on a CPU the same loss and seed give bitwise the same scores.
 
+    A `proxy.soft.teacher` that is a work dir becomes its newest checkpoint when the task is made: all its trainings
+    have the same teacher, also if a full training goes on there.
+
     Raises:
-        InputError: a setting of `proxy` is out of range, or as in `check_proxy`.
+        InputError: a setting of `proxy` is out of range, or as in `check_proxy`; or there is no checkpoint.
     """
 
     data: DataConfig
@@ -64,18 +67,23 @@ class ProxyTask:
     # how many iterations to train after the warm-up, and how many batches of images to score then (to time them)
     limit: tuple[int, int] | None = None
     watch: Watch | None = None  # receives one metric's score at some iterations, and may stop there (`Stopped`)
+    # a `proxy.size` and the fingerprint at that size of the data that every training must find; None: of any data
+    expected: tuple[list[int], str] | None = None
 
     def __post_init__(self) -> None:
         limits.check(self.proxy, "proxy.")
         check_proxy(self.proxy, self.tolerance)
+        object.__setattr__(self, "proxy", _settled(self.proxy))
 
     @classmethod
     def of(cls, config: SearchConfig | CompareConfig, metrics: Sequence[str], **more: Any) -> ProxyTask:
         """Build the training that a configuration describes.
 
-        `metrics` may repeat a name, `more` is passed to the class.
+        `metrics` may repeat a name, `more` is passed to the class. The data are opened, so that workers, each of which
+        opens them when it starts, refuse what has been changed since.
         """
-        named = tuple(dict.fromkeys(metrics))
+        named, size = tuple(dict.fromkeys(metrics)), config.proxy.size
+        more = {"expected": (size, _data(_key(config.data), *size).fingerprint), **more}
         return cls(config.data, config.model, config.proxy, named, config.tolerance, config.drop_background, **more)
 
     def __call__(self, loss: nn.Module, seed: int, device: str = "cpu") -> dict[str, float]:
@@ -294,7 +302,11 @@ class ProxyTask:
         return fit, scored[sorted(range(len(sizes)), key=sizes.__getitem__)]  # so that batches are of one size
 
     def _open(self) -> SegData:
-        return _data(_key(self.data), *self.proxy.size)
+        data, expected = _data(_key(self.data), *self.proxy.size), self.expected
+        if expected is not None and expected[0] == self.proxy.size and expected[1] != data.fingerprint:
+            hint = "They have been changed since: put them back and resume, or begin anew."
+            raise InputError("data", "the images and masks that this command began with", "others", hint)
+        return data
 
     def _pixels(self, split: str, device: torch.device) -> tuple[Tensor, Tensor]:
         return _resident(_key(self.data), *self.proxy.size, split, device)
@@ -354,6 +366,17 @@ def _untrained(config: str, num_classes: int, seed: int) -> Segmentor:
     from autoseg.training import build_model
 
     return build_model(ModelConfig(**json.loads(config)), num_classes, seed)
+
+
+def _settled(proxy: ProxyConfig) -> ProxyConfig:
+    """Return the settings with the newest checkpoint in the place of a teacher's work dir."""
+    teacher = proxy.soft.teacher
+    if proxy.labels != "distill" or teacher is None or not Path(teacher).is_dir():
+        return proxy
+    from autoseg.training.checkpoint import last_checkpoint
+
+    newest = str(last_checkpoint(Path(teacher), "proxy.soft.teacher"))
+    return replace(proxy, soft=replace(proxy.soft, teacher=newest))
 
 
 def check_proxy(proxy: ProxyConfig, tolerance: int) -> None:

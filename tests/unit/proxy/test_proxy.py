@@ -10,14 +10,15 @@ import pytest
 import torch
 from short_proxy import CrossEntropy
 from torch import Tensor, nn
+from two_raters import two_raters
 
 import autoseg.training
-from autoseg.config import ModelConfig
+from autoseg.config import ModelConfig, SearchConfig
 from autoseg.data import SegData
 from autoseg.errors import Diverged, InputError
 from autoseg.metrics import MetricOptions
 from autoseg.metrics.images import load_parts
-from autoseg.proxy.task import ProxyTask
+from autoseg.proxy.task import ProxyTask, _data
 from autoseg.training import View, evaluate
 from autoseg.training.precision import precision_of
 
@@ -132,6 +133,19 @@ def test_a_gpu_whose_context_is_broken_is_no_network_that_cannot_take_the_crop(
     monkeypatch.setattr(autoseg.training, "check_crop", lambda *_: pytest.fail("it ran the network"))
     with pytest.raises(torch.AcceleratorError):
         task(Fails(), 0)
+
+
+def test_images_that_a_worker_finds_changed_are_refused(tmp_path: Path) -> None:
+    like = two_raters(tmp_path)
+    task = ProxyTask.of(SearchConfig(data=like.data, model=like.model, proxy=like.proxy, tolerance=2), ["miou"])
+    smaller = replace(task, proxy=replace(task.proxy, size=[16, 24], crop=16))
+    assert task._open().num_classes == 2
+    for kind in ("img_dir", "ann_dir", "one", "two"):
+        (tmp_path / kind / "train" / "0.png").unlink()
+    _data.cache_clear()  # as in a process that starts now
+    with pytest.raises(InputError, match=r"data: expected the images and masks that this command began with, got oth"):
+        task(CrossEntropy(), 0)
+    assert len(smaller._open().images("train")) == 5  # of another size: not known
 
 
 def test_divergence_reaches_the_caller(task: ProxyTask) -> None:

@@ -37,6 +37,20 @@ def teacher(task: ProxyTask) -> str:
     return path
 
 
+def test_a_teacher_that_trains_on_is_the_same_for_all_trainings_of_a_task(task: ProxyTask, tmp_path: Path) -> None:
+    newest = tmp_path / "last_checkpoint"
+    for step in (1, 2):
+        (tmp_path / f"iter_{step}.pth").touch()
+    newest.write_text("iter_1.pth")
+    made = with_labels(task, "distill", teacher=str(tmp_path))
+    newest.write_text("iter_2.pth")
+    again = replace(made, proxy=replace(made.proxy, iters=2))
+    assert {one.proxy.soft.teacher for one in (made, again)} == {str(tmp_path / "iter_1.pth")}
+    newest.unlink()
+    with pytest.raises(InputError, match=r"proxy\.soft\.teacher: expected a work dir with a checkpoint"):
+        with_labels(task, "distill", teacher=str(tmp_path))
+
+
 @pytest.mark.parametrize("use", ["smooth", "boundary_smooth", "distill", "annotators", "pseudo"])
 def test_each_use_trains_repeats_itself_and_differs_from_hard_labels(use: str, task: ProxyTask, teacher: str) -> None:
     soft = with_labels(task, use, teacher=teacher, labelled=0.5, confidence=0.5)
