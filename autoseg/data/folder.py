@@ -150,8 +150,9 @@ def open_folder(config: DataConfig) -> FileSource:
     check_classes(config, config.classes, palette)
     annotations = [config.ann_dir, *config.annotator_dirs]
     roles = {"train": config.train_split, "val": config.val_split}
-    if config.test_split is not None and (root / config.img_dir / config.test_split).is_dir():
-        roles["test"] = config.test_split
+    test = config.test_split
+    if test is not None and all((root / folder / test).is_dir() for folder in (config.img_dir, config.ann_dir)):
+        roles["test"] = test  # one without labels, as challenges give it, is none
     items = {
         role: _list_pairs(root / config.img_dir / split, [root / folder / split for folder in annotations])
         for role, split in roles.items()
@@ -191,7 +192,7 @@ def files_in(folder: Path, suffixes: Sequence[str] | None = None) -> list[Path]:
 
 
 def check_items(items: Sequence[Item], where: str) -> None:
-    """Raise for an empty split, two images of one name, or an image without its mask.
+    """Raise for an empty split, two images of one name, or an image that is missing or has no mask.
 
     Raises:
         InputError: names the first file that is wrong and how many more there are.
@@ -207,11 +208,18 @@ def check_items(items: Sequence[Item], where: str) -> None:
                 f"image {item.image}", "one image per name", f"also {first[item.masks[0]].image.name}", hint
             )
         first[item.masks[0]] = item
+    if absent := [item.image for item in items if not item.image.is_file()]:
+        broken = f"a link to {os.readlink(absent[0])}, which is not there" if absent[0].is_symlink() else "none"
+        hint = "Put it there, or leave the image out."
+        raise InputError(f"image {absent[0]}", "a file", f"{broken}{_more(absent)}", hint)
     missing = [(item.image, mask) for item in items for mask in item.masks if not mask.is_file()]
     if missing:
         image, mask = missing[0]
-        more = f" (and {len(missing) - 1} more like it)" if len(missing) > 1 else ""
-        raise InputError(f"image {image}", f"a mask {mask}", f"none{more}", _beside(mask))
+        raise InputError(f"image {image}", f"a mask {mask}", f"none{_more(missing)}", _beside(mask))
+
+
+def _more(wrong: Sequence[object]) -> str:
+    return f" (and {len(wrong) - 1} more like it)" if len(wrong) > 1 else ""
 
 
 def _beside(mask: Path) -> str:

@@ -43,13 +43,17 @@ def open_mmseg(config: DataConfig) -> FileSource:
     }
     for role, listed in items.items():
         check_items(listed, f"{role} split of {config.mmseg_config}")
-    return FileSource(classes, palette, items, _lookup(first, len(classes)))
+    lookup = _lookup(first, len(classes))
+    for role, parts in datasets.items():
+        for part in parts:
+            _check_alike(part, role, classes, lookup)
+    return FileSource(classes, palette, items, lookup)
 
 
 def splits_of(config: DataConfig) -> dict[str, dict[str, Any]]:
     """Return the data set of each role in `data.mmseg_config`.
 
-    If the test split is the validation split again, as in most configs, it is left out.
+    If the test split is the validation split again, as in most configs, or has images without labels, it is left out.
 
     Raises:
         InputError: no such config, or one that lacks train or val.
@@ -67,9 +71,16 @@ def splits_of(config: DataConfig) -> dict[str, dict[str, Any]]:
     for role in ("train", "val"):
         if role not in found:
             raise InputError(field, f"a {role}_dataloader", "none", "Choose a complete dataset config.")
-    if config.test_split is None or found.get("test") == found["val"]:
+    unlabelled = "test" in found and _names_labels(found["train"]) and not _names_labels(found["test"])
+    if config.test_split is None or unlabelled or found.get("test") == found["val"]:
         found.pop("test", None)
     return found
+
+
+def _names_labels(dataset: dict[str, Any]) -> bool:
+    """Return whether a data set names a folder of masks; it is that of the images if it names no folder."""
+    prefixes = [leaf.get("data_prefix") for leaf in leaves(dataset)]
+    return all(prefix is None or prefix.get("seg_map_path") is not None for prefix in prefixes)
 
 
 def check_loading(pipeline: Sequence[Any]) -> None:
@@ -112,6 +123,30 @@ def _build(leaf: dict[str, Any], config: DataConfig) -> Any:
         hint = "Set data.root to the folder that config calls data_root."
         expected = f"the layout that {config.mmseg_config} describes"
         raise InputError("data.root", expected, f"'{error}'", hint) from error
+
+
+def _check_alike(dataset: Any, role: str, classes: Sequence[str], lookup: NDArray[np.int16]) -> None:
+    """Raise for a data set whose ids mean other classes than those of the first one of the training split.
+
+    Raises:
+        InputError: names what differs.
+    """
+    theirs = list(dataset.metainfo.get("classes", ()))
+    if theirs != classes:
+        got = f"a {type(dataset).__name__} in its {role} split with {_few(theirs)}"
+    elif (_lookup(dataset, len(classes)) != lookup).any():
+        got = f"a {type(dataset).__name__} in its {role} split whose ids in the masks mean others of them"
+    else:
+        return
+    hint = "Write their masks with the same ids, or name one alone."
+    if role == "test":
+        hint = "data.test_split=null leaves it out."
+    expected = f"data sets that have the classes {_few(classes)} by the same ids"
+    raise InputError("data.mmseg_config", expected, got, hint)
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + ", …" * (len(names) > 5)
 
 
 def _items(dataset: Any) -> list[Item]:

@@ -66,6 +66,14 @@ def test_missing_test_split_is_no_error(make_folder: Make) -> None:
     assert open_data(make_folder(), (12, 16)).splits == ["train", "val"]
 
 
+def test_a_test_split_without_labels_is_none(make_folder: Make) -> None:
+    """As challenges give it: no command that does without one may stop at it."""
+    config = make_folder(("train", "val", "test"))
+    assert open_data(config, (12, 16)).splits == ["train", "val", "test"]
+    shutil.rmtree(data_file(config, "ann_dir", "test"))
+    assert open_data(config, (12, 16)).splits == ["train", "val"]
+
+
 def test_empty_split(make_folder: Make) -> None:
     config = make_folder()
     for path in data_file(config, "img_dir", "val").iterdir():
@@ -79,6 +87,15 @@ def test_image_without_mask(make_folder: Make) -> None:
     data_file(config, "ann_dir", "train", "1.png").unlink()
     data_file(config, "ann_dir", "train", "2.png").unlink()
     refused(config, "img_dir/train/1.png", "ann_dir/train/1.png", "1 more")
+
+
+def test_an_image_that_is_a_link_to_nothing(make_folder: Make) -> None:
+    config = make_folder()
+    for name in ("1.png", "2.png"):
+        image = data_file(config, "img_dir", "train", name)
+        image.rename(image.with_name(f".{name}"))
+        image.symlink_to("/nowhere/at/all.png")
+    refused(config, "image ", "img_dir/train/1.png: expected a file, got a link to /nowhere/at/all.png", "1 more like")
 
 
 @pytest.mark.parametrize(

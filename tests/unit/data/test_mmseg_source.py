@@ -75,6 +75,63 @@ def test_cityscapes_has_its_own_suffixes(tmp_path: Path) -> None:
     assert data.labels("val")[0, 0, :2].tolist() == [18, 255]
 
 
+def own(tmp_path: Path, **splits: object) -> DataConfig:
+    """A config of the user's own: the data set of each split."""
+    lines = [f"{role}_dataloader = dict(dataset={dataset!r})" for role, dataset in splits.items()]
+    (tmp_path / "own.py").write_text("\n".join(lines))
+    return replace(config(tmp_path, "ade20k"), mmseg_config=str(tmp_path / "own.py"))
+
+
+def part(folder: str, **changes: object) -> dict[str, object]:
+    """The data set of one folder, of two classes."""
+    found = {"type": "BaseSegDataset", "metainfo": {"classes": ["a", "b"], "palette": [[0, 0, 0], [1, 1, 1]]}}
+    found["data_prefix"] = {"img_path": f"images/{folder}", "seg_map_path": f"masks/{folder}"}
+    loading = [{"type": "LoadImageFromFile"}, {"type": "LoadAnnotations"}]
+    return {**found, "img_suffix": ".png", "pipeline": loading, **changes}
+
+
+@pytest.fixture
+def three_folders(tmp_path: Path) -> None:
+    for folder in ("one", "two", "three"):
+        write(tmp_path / "data" / "images" / folder / f"{folder}.png")
+        write(tmp_path / "data" / "masks" / folder / f"{folder}.png", [1, 255])
+
+
+def test_a_test_split_without_labels_is_none(tmp_path: Path, three_folders: None) -> None:
+    train, val, test = part("one"), part("two"), part("three")
+    assert open_data(own(tmp_path, train=train, val=val, test=test), SIZE).splits == ["train", "val", "test"]
+    images_alone = part("three", data_prefix={"img_path": "images/three"})
+    assert open_data(own(tmp_path, train=train, val=val, test=images_alone), SIZE).splits == ["train", "val"]
+
+
+def test_an_image_that_a_list_names_and_nobody_has(tmp_path: Path, three_folders: None) -> None:
+    (tmp_path / "data" / "list.txt").write_text("one\nmissing\n")
+    write(tmp_path / "data" / "masks" / "one" / "missing.png", [1])
+    data = own(tmp_path, train=part("one", ann_file="list.txt"), val=part("two"))
+    with pytest.raises(InputError, match=r"image .*images/one/missing\.png: expected a file, got none"):
+        open_data(data, SIZE)
+
+
+@pytest.mark.parametrize("role", ["train", "val", "test"])
+@pytest.mark.parametrize(
+    ("change", "got"),
+    [
+        ({"reduce_zero_label": True}, "whose ids in the masks mean others"),
+        ({"metainfo": {"classes": ["b", "a"], "palette": [[0, 0, 0], [1, 1, 1]]}}, "with b, a"),
+    ],
+)
+def test_data_sets_that_number_their_classes_in_another_way_are_not_joined(
+    tmp_path: Path, three_folders: None, role: str, change: dict[str, object], got: str
+) -> None:
+    """Each would be read by the ids of the first."""
+    splits = {"train": part("one"), "val": part("two"), "test": part("three"), role: part("three", **change)}
+    if role == "train":
+        splits["train"] = {"type": "ConcatDataset", "datasets": [part("one"), splits["train"]]}
+    hint = "data.test_split=null" if role == "test" else "Write their masks"
+    with pytest.raises(InputError, match=f"data.mmseg_config: .* in its {role} split {got}.* {hint}"):
+        open_data(own(tmp_path, **splits), SIZE)
+
+
 @pytest.mark.parametrize("kind", ["levir_256x256", "nyu", "hsi_drive"])
 def test_images_that_are_not_one_file_each_are_refused(tmp_path: Path, kind: str) -> None:
     with pytest.raises(InputError, match=r"data\.mmseg_config: expected a pipeline that loads with LoadImageFromFile"):
