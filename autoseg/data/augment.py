@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from autoseg.data.source import IGNORE
-from autoseg.errors import InputError
 
 # Ranges of mmsegmentation's PhotoMetricDistortion; its hue shift is left out: on a CPU it costs more than all the rest.
 BRIGHTNESS = 32 / 255  # added
@@ -48,11 +47,7 @@ class Draw:
 
 @dataclass(frozen=True)
 class Augment:
-    """Random scale, crop, flip and colour change for training.
-
-    Raises:
-        InputError: a crop below one pixel or a scale range that is empty or not positive.
-    """
+    """Random scale, crop, flip and colour change for training; `ProxyConfig` has the limits of what may be set."""
 
     crop: int  # side of the square crop in pixels
     # (low, high); the image is scaled by a factor drawn uniformly, then cropped. Where it is smaller than the crop, it
@@ -62,12 +57,6 @@ class Augment:
     photometric: bool  # change brightness, contrast and saturation
     mean: Sequence[float]  # per RGB channel, 0..255; images come out as (x - mean) / std
     std: Sequence[float]
-
-    def __post_init__(self) -> None:
-        if self.crop < 1:
-            raise InputError("proxy.crop", "at least 1 pixel", self.crop)
-        if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
-            raise InputError("proxy.scale", "[low, high] with 0 < low <= high", list(self.scale), "1 leaves the size.")
 
     def numbers(self, batches: int, count: int, size: tuple[int, int], generator: torch.Generator) -> Numbers:
         """Draw for batches of `count` images of (height, width), from a CPU generator, one batch after the other."""

@@ -10,8 +10,9 @@ The modules in the order in which a training uses them; read these to know what 
   threads and seeds, `state` a copy of its state that another process can go on from;
 * `evaluate`: whole images to exact metrics.
 
-Two options save work and change no result: `frozen` (`proxy.backbone=frozen`) stores the features that a fixed backbone
-computes from the batches, and `cuda_graph` (`proxy.cuda_graph`) replays a captured iteration on a GPU.
+Two modules save work and change no result: `frozen` stores the features that a fixed backbone computes from the batches
+(`proxy.backbone=frozen`, which itself is another training), `cuda_graph` (`proxy.cuda_graph`) replays a captured
+iteration on a GPU.
 
 `layers/` has the layers of small networks, faster on a CPU; `models` inserts them, and no other module uses them.
 """

@@ -57,20 +57,25 @@ def read_pth(path: str | Path, field: str, map_location: Any = "cpu") -> Any:
         InputError: no such file, or one that holds anything but weights and plain data.
     """
     check_file(path, field)
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as packed:
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in packed.infolist()):
-                hint = "It could become larger than the memory: unpack it, or save it anew."
-                raise InputError(field, "a file as torch.save writes it", f"{path}, which is compressed", hint)
     try:
+        if _compressed(path):
+            hint = "It could become larger than the memory: unpack it, or save it anew."
+            raise InputError(field, "a file as torch.save writes it", f"{path}, which is compressed", hint)
         with torch.serialization.safe_globals(_harmless()), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # torch's warning about the pickle's protocol
             return torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:  # bytes that are no pickle end in anything: KeyError, IndexError, struct.error
-        if isinstance(error, torch.OutOfMemoryError):
+        if isinstance(error, torch.OutOfMemoryError | InputError):
             raise
         hint = "It was not opened further: such a file could run code. Save the weights alone with torch.save."
         raise InputError(field, "weights and plain data", f"{path} ({_reason(error)})", hint) from error
+
+
+def _compressed(path: str | Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as packed:
+        return any(entry.compress_type != zipfile.ZIP_STORED for entry in packed.infolist())
 
 
 def read_checkpoint(path: str | Path, field: str = "checkpoint", map_location: Any = "cpu") -> dict[str, Any]:
@@ -163,7 +168,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, KeyError | IndexError | EOFError):
         return "no file of torch.save"
     said, first = str(error), first_line(error)
-    if first.startswith("PytorchStreamReader"):
+    if first.startswith("PytorchStreamReader") or isinstance(error, zipfile.BadZipFile):
         return "damaged or not complete"
     never = "Trying to load "  # begins torch's message about a module it never loads
     blocked = [line.removeprefix(never).rstrip(".") for line in said.splitlines() if line.startswith(never)]

@@ -83,12 +83,15 @@ def write(
         InputError: the file would be larger than that, or than the space on the disk.
     """
     model.to(memory_format=precision.layout)
+    probes = {
+        kind: _of(model, torch.zeros(1, 3, *sizes[0][1:], device=precision.device), precision)
+        for kind, (_, sizes) in shown.items()
+    }
+    read = model.reads(probes[TRAIN])  # of the network, whatever the images
     tensors: dict[str, tuple[str, Sequence[int]]] = {}
     for kind, (_, sizes) in shown.items():
-        probe = _of(model, torch.zeros(1, 3, *sizes[0][1:], device=precision.device), precision)
-        read = model.reads(probe)
         for number, (count, *_) in enumerate(sizes):
-            for place, one in _kept(probe, read, precision):
+            for place, one in _kept(probes[kind], read, precision):
                 tensors[f"{kind}.{number}.{place}"] = (KINDS[one.dtype], (count, *one.shape[1:]))
     _check_space(sum(BYTES[kind] * prod(shape) for kind, shape in tensors.values()), most_gb, path)
     about = {

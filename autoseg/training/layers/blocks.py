@@ -27,13 +27,9 @@ class FastConvModule(ConvModule):
     """A `ConvModule` whose normalisation also applies the activation; weights and state dict are the same."""
 
     @staticmethod
-    def suits(block: nn.Module) -> bool:
+    def suits(block: Any) -> bool:
         """Return whether a block can be computed this way; its normalisation must have been replaced before."""
-        if type(block) is not ConvModule or block.order != ("conv", "norm", "act"):
-            return False
-        if not block.with_activation or type(block.activate) not in BOUNDS or not isinstance(block.norm, FastBatchNorm):
-            return False
-        return not block.with_explicit_padding and block.efficient_conv_bn_eval_forward is None
+        return _plain(block) and bool(block.with_activation) and type(block.activate) in BOUNDS
 
     def forward(self, x: Tensor, activate: bool = True, norm: bool = True) -> Tensor:
         """Return the maps after the block for (N, C, H, W) float."""
@@ -48,16 +44,21 @@ class FastConvModule(ConvModule):
         return self.activate(self.norm(maps))
 
 
+def _plain(block: Any) -> bool:
+    """Return whether a block is a convolution, our normalisation and perhaps an activation, in this order, alone."""
+    if type(block) not in (ConvModule, FastConvModule) or block.order != ("conv", "norm", "act"):
+        return False
+    alone = not block.with_explicit_padding and block.efficient_conv_bn_eval_forward is None
+    return alone and isinstance(block.norm, FastBatchNorm)
+
+
 def linked(blocks: Iterable[Any]) -> list[Link] | None:
     """Return the blocks as links of a chain; None unless all of them can be links."""
     links = []
     for block in blocks:
-        plain = type(block) is ConvModule and block.order == ("conv", "norm", "act") and not block.with_activation
-        if not (plain or type(block) is FastConvModule) or not isinstance(block.norm, FastBatchNorm):
+        if not _plain(block) or (block.with_activation and type(block) is not FastConvModule):
             return None
-        if block.with_explicit_padding or block.efficient_conv_bn_eval_forward is not None:
-            return None
-        links.append(Link(block.conv, block.norm, NO_BOUNDS if plain else BOUNDS[type(block.activate)]))
+        links.append(Link(block.conv, block.norm, BOUNDS[type(block.activate)] if block.with_activation else NO_BOUNDS))
     return links if all(link.suits() for link in links) else None
 
 

@@ -115,6 +115,15 @@ def test_a_compressed_file_of_weights_is_refused(tmp_path: Path) -> None:
         checkpoint.read_pth(tmp_path / "b.pth", "model.weights")
 
 
+def test_a_damaged_file_of_weights_is_one_message(tmp_path: Path) -> None:
+    """Its end says that it is a zip file, and its list of contents is not one."""
+    torch.save(torch.zeros(1000), tmp_path / "a.pth")
+    content = (tmp_path / "a.pth").read_bytes()
+    (tmp_path / "a.pth").write_bytes(content.replace(b"PK\x01\x02", b"????"))
+    with pytest.raises(InputError, match=r"weights and plain data, got .*a\.pth \(damaged or not complete\)"):
+        checkpoint.read_pth(tmp_path / "a.pth", "model.weights")
+
+
 def test_no_checkpoint_yet(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="which has none"):
         last_checkpoint(tmp_path)
