@@ -65,8 +65,8 @@ class ModelConfig:
 
 
 @dataclass
-class SoftLabelConfig:
-    """Options of `proxy.labels` and `train.labels`; each kind reads its own."""
+class LabelConfig:
+    """Options of `train.labels`; each kind reads its own."""
 
     # smooth, boundary_smooth: share spread over all classes; None: 0.1, at boundaries 0.5
     eps: float | None = limited(None, SHARE)
@@ -74,6 +74,12 @@ class SoftLabelConfig:
     teacher: str | None = None  # distill: the same network trained: work dir of a retrain, its .pth, or .safetensors
     weight: float = limited(0.5, SHARE)  # distill: the teacher's share of the label
     temperature: float = number(1.0, above=0)  # distill: the teacher's logits are divided by it
+
+
+@dataclass
+class SoftLabelConfig(LabelConfig):
+    """Options of `proxy.labels`, which has one kind more."""
+
     momentum: float = limited(0.99, SHARE)  # pseudo: of the moving average that is the teacher
     confidence: float = limited(0.9, SHARE)  # pseudo: probability from which the teacher's guess counts
     labelled: float = limited(0.25, SHARE)  # pseudo: share of the training images whose labels are used
@@ -281,7 +287,7 @@ class TrainConfig:
     labels: str = choice(
         "hard", "smooth", "boundary_smooth", "distill"
     )  # the labels to train on, see docs/soft_labels.md
-    soft: SoftLabelConfig = field(default_factory=SoftLabelConfig)
+    soft: LabelConfig = field(default_factory=LabelConfig)
 
 
 @dataclass

@@ -304,7 +304,7 @@ class ProxyTask:
     def _open(self) -> SegData:
         data, expected = _data(_key(self.data), *self.proxy.size), self.expected
         if expected is not None and expected[0] == self.proxy.size and expected[1] != data.fingerprint:
-            hint = "They have been changed since: put them back and resume, or begin anew."
+            hint = "They were changed since, or are read otherwise here: put them back and resume, or begin anew."
             raise InputError("data", "the images and masks that this command began with", "others", hint)
         return data
 

@@ -15,7 +15,7 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS, HOOKS, TRANSFORMS
 from torch import Tensor
 
-from autoseg.config import DataConfig, SoftLabelConfig
+from autoseg.config import DataConfig, LabelConfig
 from autoseg.data import open_data
 from autoseg.data.folder import open_folder
 from autoseg.data.source import IGNORE
@@ -139,12 +139,12 @@ class AutoSegLabelsHook(Hook):
 
     Args:
         labels: the kind, see `training.targets`.
-        soft: keyword arguments of `SoftLabelConfig`.
+        soft: keyword arguments of `LabelConfig`.
         num_classes: C.
     """
 
     def __init__(self, labels: str, soft: dict[str, Any], num_classes: int) -> None:
-        self.labels, self.soft, self.num_classes = labels, SoftLabelConfig(**soft), num_classes
+        self.labels, self.soft, self.num_classes = labels, LabelConfig(**soft), num_classes
         self._images: Tensor | None = None  # of the batch, normalised
         self._made: dict[int, Tensor] = {}  # the batch's targets by ignore_index: all heads have the same
 

@@ -17,7 +17,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from autoseg.config import SoftLabelConfig
+from autoseg.config import LabelConfig, SoftLabelConfig
 from autoseg.data import vote_shares
 from autoseg.data.source import IGNORE
 from autoseg.errors import InputError
@@ -179,7 +179,7 @@ class PseudoLabels(TeacherTargets):
 
 
 def build_targets(
-    labels: str, soft: SoftLabelConfig, num_classes: int, model: nn.Module, precision: Precision, group: str = "proxy"
+    labels: str, soft: LabelConfig, num_classes: int, model: nn.Module, precision: Precision, group: str = "proxy"
 ) -> Targets:
     """Build the targets of one kind.
 
@@ -207,6 +207,7 @@ def build_targets(
             if num_classes > UNLABELLED:
                 expected = f"another use than pseudo with more than {UNLABELLED} classes"
                 raise InputError(f"{group}.labels", expected, num_classes)
+            assert isinstance(soft, SoftLabelConfig)
             return PseudoLabels(copy.deepcopy(model), precision, soft.momentum, soft.confidence)
         case "hard":
             return Targets()
@@ -256,7 +257,7 @@ def withhold(labels: Tensor, rows: Tensor, kept: float) -> Tensor:
     return result
 
 
-def _distilled(soft: SoftLabelConfig, teacher: nn.Module, precision: Precision, key: str) -> Distilled:
+def _distilled(soft: LabelConfig, teacher: nn.Module, precision: Precision, key: str) -> Distilled:
     if soft.teacher is None:
         hint = f"Train one first: autoseg retrain run_dir=DIR ..., then {key}=DIR."
         raise InputError(key, "weights of the same network", "none", hint)
