@@ -73,17 +73,19 @@ class ProxyTask:
     def __post_init__(self) -> None:
         limits.check(self.proxy, "proxy.")
         check_proxy(self.proxy, self.tolerance)
-        object.__setattr__(self, "proxy", _settled(self.proxy))
+        object.__setattr__(self, "proxy", settled(self.proxy))
 
     @classmethod
-    def of(cls, config: SearchConfig | CompareConfig, metrics: Sequence[str], **more: Any) -> ProxyTask:
+    def of(
+        cls, config: SearchConfig | CompareConfig, metrics: Sequence[str], fingerprint: str, **more: Any
+    ) -> ProxyTask:
         """Build the training that a configuration describes.
 
-        `metrics` may repeat a name, `more` is passed to the class. The data are opened, so that workers, each of which
-        opens them when it starts, refuse what has been changed since.
+        `metrics` may repeat a name, `fingerprint` is that of the data at `proxy.size` (workers, each of which opens
+        them when it starts, refuse others), `more` is passed to the class.
         """
-        named, size = tuple(dict.fromkeys(metrics)), config.proxy.size
-        more = {"expected": (size, _data(_key(config.data), *size).fingerprint), **more}
+        named = tuple(dict.fromkeys(metrics))
+        more = {"expected": (config.proxy.size, fingerprint), **more}
         return cls(config.data, config.model, config.proxy, named, config.tolerance, config.drop_background, **more)
 
     def __call__(self, loss: nn.Module, seed: int, device: str = "cpu") -> dict[str, float]:
@@ -368,7 +370,7 @@ def _untrained(config: str, num_classes: int, seed: int) -> Segmentor:
     return build_model(ModelConfig(**json.loads(config)), num_classes, seed)
 
 
-def _settled(proxy: ProxyConfig) -> ProxyConfig:
+def settled(proxy: ProxyConfig) -> ProxyConfig:
     """Return the settings with the newest checkpoint in the place of a teacher's work dir."""
     teacher = proxy.soft.teacher
     if proxy.labels != "distill" or teacher is None or not Path(teacher).is_dir():

@@ -124,7 +124,7 @@ def make_env(cfg: SearchConfig | Mapping[str, Any]) -> SearchEnv:
     device = local_devices(1, config.device)[0]
     space = space_of(config.space.name, config.metric)
     data = open_data(config.data, config.proxy.size)
-    task = ProxyTask.of(config, [*names(), config.metric])
+    task = ProxyTask.of(config, [*names(), config.metric], data.fingerprint)
 
     def score(theta: FloatArray) -> dict[str, float]:
         loss = searched_loss(space, theta, data.num_classes, data.ignore_index, **config.boundary_options)

@@ -48,7 +48,7 @@ from autoseg.metrics import MetricOptions, names, parse
 from autoseg.mmconfigs import OF_A_REPORT
 from autoseg.proxy.predictions import KeepPredictions
 from autoseg.proxy.shared import SHARED
-from autoseg.proxy.task import ProxyTask
+from autoseg.proxy.task import ProxyTask, settled
 from autoseg.store.records import TrialRecord, counted
 from autoseg.store.run_files import read_fingerprint
 from autoseg.store.run_folder import RunFolder, new_run_path
@@ -72,6 +72,8 @@ class Parts:
 
 def compare(config: CompareConfig, workers: Standby) -> int:
     """Run a comparison on workers without a task and print its tables; return the exit status."""
+    if config.resume is None:  # a teacher's work dir may get further checkpoints
+        config = dataclasses.replace(config, proxy=settled(config.proxy))
     parts = build(config)
     odd = remarks_on(parts.data, config.data, config.proxy.crop, parts.split)
     for text in [*odd, *warnings_about(parts.among, config.metrics, parts.data.num_classes, parts.seeds)]:
@@ -167,7 +169,8 @@ def task(config: CompareConfig, parts: Parts, texts: Mapping[str, str]) -> Compa
     """Return the workers' task; `texts` maps a contender's name to the text it is built from."""
     terms = [term for metric in config.metrics for _, term in parse(metric)]
     shared = str((parts.path / SHARED).absolute())
-    proxy = ProxyTask.of(config, [*names(), *terms], final_split=parts.split, per_class=True, shared=shared)
+    scored, data = [*names(), *terms], parts.data.fingerprint
+    proxy = ProxyTask.of(config, scored, data, final_split=parts.split, per_class=True, shared=shared)
     keep = KeepPredictions(str(parts.path), parts.seeds[0])
     return ComparisonTask(texts, parts.recipe, proxy, keep, str((parts.path / COUNTS).absolute()))
 

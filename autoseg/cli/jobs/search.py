@@ -71,7 +71,7 @@ def build(config: SearchConfig) -> Parts:
     """
     space, controller = resolve_names(config)
     data = open_data(config.data, config.proxy.size)
-    proxy = ProxyTask.of(config, [*names(), config.metric])
+    proxy = ProxyTask.of(config, [*names(), config.metric], data.fingerprint)
     options = config.boundary_options
     trained = [name for _, name in parse(space.metric)]
     check_own_metrics(names(), trained, MetricOptions(data.num_classes, data.ignore_index, **options))
@@ -100,7 +100,12 @@ def resolve_names(config: SearchConfig) -> tuple[SearchSpace, Controller]:
 
 
 def _resolved(config: SearchConfig, parts: Parts) -> SearchConfig:
-    """Replace the loss at which the search starts by its θ: the run can go on if that file is moved or changed."""
+    """Replace the loss at which the search starts by its θ, and a teacher's work dir by its newest checkpoint.
+
+    So the run can go on if that file is moved or changed, or another checkpoint follows.
+    """
+    if config.resume is None:
+        config = replace(config, proxy=parts.task.train.proxy)
     if config.search.start is None:
         return config
     theta = list(parts.controller.settings.mean)

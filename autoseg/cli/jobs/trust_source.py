@@ -75,7 +75,7 @@ class Source:
             folder: folder for the files that trainings share.
         """
         search = self.search
-        own = ProxyTask.of(search, metrics, shared=str((folder / SHARED).absolute()))
+        own = ProxyTask.of(search, metrics, self.data.fingerprint, shared=str((folder / SHARED).absolute()))
         trains = {name: replace(own, proxy=proxy) for name, proxy in proxies.items()}
         data, options = self.data, search.boundary_options  # each job replaces `own`
         task = CandidateTask(search.metric, self.space.to_dict(), data.num_classes, own, data.ignore_index, options)

@@ -14,7 +14,7 @@ from two_raters import two_raters
 
 import autoseg.training
 from autoseg.config import ModelConfig, SearchConfig
-from autoseg.data import SegData
+from autoseg.data import SegData, open_data
 from autoseg.errors import Diverged, InputError
 from autoseg.metrics import MetricOptions
 from autoseg.metrics.images import load_parts
@@ -137,7 +137,8 @@ def test_a_gpu_whose_context_is_broken_is_no_network_that_cannot_take_the_crop(
 
 def test_images_that_a_worker_finds_changed_are_refused(tmp_path: Path) -> None:
     like = two_raters(tmp_path)
-    task = ProxyTask.of(SearchConfig(data=like.data, model=like.model, proxy=like.proxy, tolerance=2), ["miou"])
+    config = SearchConfig(data=like.data, model=like.model, proxy=like.proxy, tolerance=2)
+    task = ProxyTask.of(config, ["miou"], open_data(like.data, like.proxy.size).fingerprint)
     smaller = replace(task, proxy=replace(task.proxy, size=[16, 24], crop=16))
     assert task._open().num_classes == 2
     for kind in ("img_dir", "ann_dir", "one", "two"):

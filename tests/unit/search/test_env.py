@@ -3,6 +3,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium.utils.env_checker
@@ -147,7 +148,7 @@ def test_the_network_is_that_of_the_command_line(
     section: dict[str, Any], words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[SearchConfig] = []
-    monkeypatch.setattr("autoseg.proxy.task.ProxyTask.of", lambda config, _: made.append(config))
+    monkeypatch.setattr("autoseg.proxy.task.ProxyTask.of", lambda config, *_: made.append(config))
     data = {"count": [4, 2, 2], "cache_dir": str(tmp_path)}
     make_env({"device": "cpu", "data": data, "proxy": {"size": [48, 64]}, "model": section})
     assert made[0].model == compose("search", SearchConfig, words).model
@@ -165,15 +166,16 @@ def test_the_data_are_those_of_the_command_line(
     section: dict[str, Any], words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[DataConfig] = []
-    monkeypatch.setattr("autoseg.data.open_data", lambda data, size: opened.append(data))
-    monkeypatch.setattr("autoseg.proxy.task.ProxyTask.of", lambda config, _: None)
+    known = SimpleNamespace(fingerprint="")
+    monkeypatch.setattr("autoseg.data.open_data", lambda data, size: opened.append(data) or known)
+    monkeypatch.setattr("autoseg.proxy.task.ProxyTask.of", lambda *_: None)
     make_env({"device": "cpu", "data": section})
     assert opened == [compose("search", SearchConfig, words).data]
 
 
 def test_a_network_of_the_users_own_has_nothing_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[SearchConfig] = []
-    monkeypatch.setattr("autoseg.proxy.task.ProxyTask.of", lambda config, _: made.append(config))
+    monkeypatch.setattr("autoseg.proxy.task.ProxyTask.of", lambda config, *_: made.append(config))
     data = {"count": [4, 2, 2], "cache_dir": str(tmp_path)}
     own = {"name": "mine", "config": "mine.py", "overrides": {"decode_head": {"channels": 8}}}
     make_env({"device": "cpu", "data": data, "proxy": {"size": [48, 64]}, "model": own})
