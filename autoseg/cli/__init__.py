@@ -16,6 +16,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+import autoseg
 from autoseg.cli import faults
 from autoseg.errors import InputError, unknown_name
 
@@ -67,9 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(help_text())
         return 0
     if arguments[0] in ("-V", "--version"):
-        from importlib.metadata import version
-
-        print(f"autoseg {version('autoseg')}")
+        print(f"autoseg {autoseg.__version__}")
         return 0
     command, *rest = arguments
     try:

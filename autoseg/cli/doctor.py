@@ -7,13 +7,14 @@ import os
 import platform
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from packaging.requirements import Requirement
 
+import autoseg
 from autoseg.cli.arguments import Arguments
 from autoseg.cli.configuration.check import absolute_paths, check
 from autoseg.cli.configuration.compose import compose, options
@@ -24,6 +25,7 @@ from autoseg.execution.devices import visible_gpus
 from autoseg.files import GB, cache_folder, existing
 from autoseg.imports import import_modules
 from autoseg.machine import cpu_cores, free_memory
+from autoseg.store.versions import PACKAGES
 
 if TYPE_CHECKING:
     import torch
@@ -72,7 +74,8 @@ def run(command: str, argv: list[str]) -> int:
 def findings(config: SearchConfig) -> Iterator[Finding]:
     """Yield the findings about this machine, in the order of the report."""
     yield Finding("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
-    yield from packages()
+    if not (yield from packages()):
+        return  # all that follows needs them
     yield from devices()
     if config.executor.name == "ray":
         yield cluster(config.executor.address)
@@ -124,25 +127,31 @@ def settings(config: SearchConfig) -> Finding:
     return Finding("settings", "ok", f"{config.metric} in space {config.space.name} with {config.controller.name}")
 
 
-def packages() -> Iterator[Finding]:
-    """Check every package autoseg requires against the version it requires."""
-    bad = 0
-    needed = [Requirement(text) for text in importlib.metadata.requires("autoseg") or []]
+def packages() -> Generator[Finding, None, bool]:
+    """Check every package autoseg requires against the version it requires; return whether all are installed."""
+    bad, whole, ours = 0, True, f"autoseg {autoseg.__version__}"
+    try:
+        needed, recorded = [Requirement(text) for text in importlib.metadata.requires("autoseg") or []], True
+    except importlib.metadata.PackageNotFoundError:  # a clone on PYTHONPATH
+        needed, recorded = [Requirement(name) for name in PACKAGES], False
     needed = [r for r in needed if r.marker is None or r.marker.evaluate({"extra": ""})]
     for requirement in needed:
         try:
             version = importlib.metadata.version(requirement.name)
         except importlib.metadata.PackageNotFoundError:
-            bad += 1
+            bad, whole = bad + 1, False
             yield Finding("package", "missing", f"{requirement}: not installed; run make setup")
             continue
         if not requirement.specifier.contains(version, prereleases=True):
             bad += 1
             yield Finding("package", "missing", f"{requirement}: found {version}; run make setup")
-    versions = [f"{name} {importlib.metadata.version(name)}" for name in ("autoseg", "torch")]
     if not bad:
-        yield Finding("package", "ok", f"{', '.join(versions)} and {len(needed) - 1} more, versions as required")
+        found = f"{ours}, torch {importlib.metadata.version('torch')}"
+        more = f"{found} and {len(needed) - 1} more, versions as required"
+        alone = f"{found}; autoseg is not installed, so that no version is checked: {Path(autoseg.__file__).parent}"
+        yield Finding("package", "ok", more) if recorded else Finding("package", "note", alone)
         yield networks()
+    return whole
 
 
 def networks() -> Finding:

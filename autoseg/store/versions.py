@@ -1,15 +1,17 @@
-"""Versions of the installed packages that scores depend on."""
+"""Versions of autoseg and the installed packages that scores depend on."""
 
 from __future__ import annotations
 
 from importlib.metadata import version
 
-PACKAGES = ("autoseg", "torch", "onedl-mmsegmentation")
+import autoseg
+
+PACKAGES = ("torch", "onedl-mmsegmentation")
 
 
 def versions() -> dict[str, str]:
-    """Return the version of each package, without importing any of them."""
-    return {name: version(name) for name in PACKAGES}
+    """Return the version of autoseg, which need not be installed, and of each package, without importing it."""
+    return {"autoseg": autoseg.__version__, **{name: version(name) for name in PACKAGES}}
 
 
 def describe_versions(versions: object) -> str:

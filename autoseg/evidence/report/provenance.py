@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
 from statistics import median
 from typing import Any
 
+import autoseg
 from autoseg.evidence.comparison import made_with
 from autoseg.evidence.comparison.contenders import sources
 from autoseg.evidence.report import plots
@@ -54,7 +54,7 @@ def origin_section(run: SearchRun | ComparisonRun, command: str) -> Section:
         ("fingerprint of the data", str(run.fixed.get("data", "not recorded"))),
         *_budget(run),
         *(_of_search(run) if isinstance(run, SearchRun) else _of_comparison(run)),
-        ("this page by", f"autoseg {version('autoseg')}, Python {platform.python_version()}"),
+        ("this page by", f"autoseg {autoseg.__version__}, Python {platform.python_version()}"),
     ]
     return Section("origin", "Provenance", [Facts(facts), Code(command, "To repeat it")])
 

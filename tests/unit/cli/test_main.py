@@ -9,6 +9,7 @@ import sys
 import tempfile
 import types
 from contextlib import closing
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
@@ -17,6 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
+import autoseg
 import autoseg.cli as cli
 from autoseg.cli import doctor, faults
 from autoseg.cli.configuration.compose import compose
@@ -24,6 +26,7 @@ from autoseg.cli.jobs import running
 from autoseg.config import SearchConfig
 from autoseg.data import open_data
 from autoseg.errors import AutosegError, InputError
+from autoseg.store import versions
 from autoseg.tracking.lines import Quieter
 
 TRACE = "Traceback (most recent call last):"
@@ -198,6 +201,36 @@ def test_doctor_says_that_mmsegmentation_cannot_be_imported(monkeypatch):
     monkeypatch.setattr("autoseg.training.models.model_registry", broken)
     found = {finding.topic: finding for finding in doctor.packages()}
     assert found["networks"].state == "missing" and "uninstall opencv-python" in found["networks"].text
+
+
+def test_a_clone_on_the_path_needs_no_installation(capsys, monkeypatch):
+    def installed(name: str) -> str:
+        if name == "autoseg":
+            raise metadata.PackageNotFoundError(name)
+        return "9.0"
+
+    monkeypatch.setattr(metadata, "requires", installed)
+    monkeypatch.setattr(metadata, "version", installed)
+    monkeypatch.setattr(versions, "version", installed)
+    assert versions.versions() == {"autoseg": autoseg.__version__, "torch": "9.0", "onedl-mmsegmentation": "9.0"}
+    assert cli.main(["--version"]) == 0 and cli.main(["doctor"]) == 0
+    found = capsys.readouterr().out
+    assert f"note    package   autoseg {autoseg.__version__}, torch 9.0; autoseg is not installed" in found
+
+
+def test_doctor_ends_after_packages_that_are_missing(capsys, monkeypatch):
+    """All else imports them."""
+    found = metadata.version
+
+    def version(name: str) -> str:
+        if name == "torch":
+            raise metadata.PackageNotFoundError(name)
+        return found(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    monkeypatch.setattr(doctor, "devices", mock.Mock(side_effect=ImportError("No module named 'torch'")))
+    assert cli.main(["doctor"]) == 2
+    assert "not installed; run make setup\n1 thing(s) missing." in capsys.readouterr().out
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="torch can use the GPU that is here")
