@@ -9,7 +9,6 @@ from autoseg.cli import prestart
 from autoseg.cli.arguments import Arguments, print_configs
 from autoseg.cli.configuration import compose
 from autoseg.cli.configuration.check import absolute_paths, check
-from autoseg.cli.configuration.overrides import typed_keys
 from autoseg.cli.configuration.resume import like, resumed
 from autoseg.config import CompareConfig
 from autoseg.errors import InputError
@@ -44,14 +43,13 @@ def run(command: str, argv: list[str]) -> int:
     """Compose the configuration and run the comparison."""
     given = Arguments(command, HELP).keys(argv)
     config = compose.compose("compare", CompareConfig, given.words)
-    typed = typed_keys(given.words)
     absolute_paths(config)
     if config.resume is not None:
         if config.like is not None:
             raise InputError("like", "none beside resume", config.like, "The run keeps its own budget.")
-        config = resumed(config, typed, (*FREE, "model", "proxy") if config.force else FREE)
+        config = resumed(config, given.words, (*FREE, "model", "proxy") if config.force else FREE)
     elif config.like is not None:
-        config = like(config, typed)
+        config = like(config, given.words)
     check(config)
     if given.cfg:
         return print_configs(command, config)

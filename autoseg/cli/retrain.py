@@ -46,7 +46,7 @@ def run(command: str, argv: list[str]) -> int:
     typed = typed_keys(overrides)
     absolute_paths(config)
     if config.resume is not None:
-        config = resumed(config, typed, FREE)
+        config = resumed(config, overrides, FREE)
     elif config.config is not None:
         _refuse_beside_config(typed)
     check(config)

@@ -9,7 +9,6 @@ from autoseg.cli import faults, prestart
 from autoseg.cli.arguments import Arguments, print_configs
 from autoseg.cli.configuration import compose
 from autoseg.cli.configuration.check import absolute_paths, check
-from autoseg.cli.configuration.overrides import typed_keys
 from autoseg.cli.configuration.resume import resumed
 from autoseg.config import SearchConfig
 from autoseg.errors import InputError
@@ -48,8 +47,7 @@ def run(command: str, argv: list[str]) -> int:
         if config.resume is not None and len(configs) > 1:
             raise InputError("resume", "none with -m", config.resume, "A run goes on by itself.")
     if any(config.resume is not None for config in configs):
-        typed = typed_keys(given.words)
-        configs = [resumed(config, typed) for config in configs]
+        configs = [resumed(config, given.words) for config in configs]
     for config in configs:
         check(config)
     if len(configs) > 1 and any(config.run_dir is not None for config in configs):

@@ -12,7 +12,6 @@ from autoseg.cli.arguments import Arguments, code_named, print_configs
 from autoseg.cli.configuration import compose
 from autoseg.cli.configuration.check import absolute_paths, check
 from autoseg.cli.configuration.named_code import require
-from autoseg.cli.configuration.overrides import typed_keys
 from autoseg.cli.configuration.resume import resumed, searched
 from autoseg.config import TrustConfig
 from autoseg.errors import InputError
@@ -49,7 +48,7 @@ def run(command: str, argv: list[str]) -> int:
     if config.resume is not None:
         if runs:
             raise InputError("RUN", "none beside resume", runs[0])
-        config = resumed(config, typed_keys(overrides), FREE)
+        config = resumed(config, overrides, FREE)
     elif len(runs) != 1:
         raise InputError("RUN", "the folder of one search", " ".join(runs) or "none", "Type autoseg trust --help.")
     else:

@@ -75,9 +75,9 @@ def compose_sweep(name: str, schema: type[T], overrides: list[str], *, sweep: bo
 
 
 def changed(name: str, config: T, overrides: Sequence[str]) -> T:
-    """Return a copy of a configuration with single keys changed, in Hydra's grammar.
+    """Return a copy of a configuration with single keys changed, in Hydra's grammar, mappings merged.
 
-    `${…}` in their values is plain text.
+    `${…}` in their values is plain text. A network or data set named by its config is that alone, as in `compose`.
 
     Args:
         name: name of the configuration's command.
@@ -88,10 +88,10 @@ def changed(name: str, config: T, overrides: Sequence[str]) -> T:
         InputError: a key, its type or the grammar is wrong.
     """
     schema = type(config)
-    data = OmegaConf.merge(OmegaConf.structured(schema), literal(plain(config)))
-    for text in overrides:
-        override = parse(text, name)
-        _checked(override, schema, name)
+    data = cast(DictConfig, OmegaConf.merge(OmegaConf.structured(schema), literal(plain(config))))
+    given = [parse(_checked(parse(text, name), schema, name), name) for text in overrides]
+    _own_files(data, given)
+    for text, override in zip(overrides, given, strict=True):
         try:
             OmegaConf.update(data, override.key_or_group, literal(override.value()))
         except OmegaConfBaseException as error:

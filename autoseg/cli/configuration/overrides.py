@@ -6,6 +6,7 @@ import contextlib
 import math
 import re
 import shlex
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
@@ -58,7 +59,7 @@ def and_imports(imports: list[str]) -> str:
     return f" {typed('imports', imports[0] if len(imports) == 1 else imports)}" if imports else ""
 
 
-def typed_keys(overrides: list[str]) -> list[str]:
+def typed_keys(overrides: Sequence[str]) -> list[str]:
     """Return the keys and groups named in overrides."""
     return [OverridesParser.create().parse_override(text).key_or_group for text in overrides]
 

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from autoseg.cli.configuration import stored
+from autoseg.cli.configuration import compose, stored
+from autoseg.cli.configuration.check import absolute_paths
 from autoseg.cli.configuration.named_code import own_configs, refuse_code, require, require_imports, require_reaching
+from autoseg.cli.configuration.overrides import typed_keys
 from autoseg.cli.configuration.stored import at, put, same
 from autoseg.config import FORCIBLE, CompareConfig, RetrainConfig, SearchConfig, TrustConfig
 from autoseg.errors import InputError
@@ -47,12 +49,12 @@ def written(path: Path, schema: type, field: str = "resume") -> dict[str, Any]:
     return kept
 
 
-def resumed(given: T, typed: list[str], free: Sequence[str] = FREE) -> T:
+def resumed(given: T, words: Sequence[str], free: Sequence[str] = FREE) -> T:
     """Return the run's own configuration, with the typed keys that a resumed run may change.
 
     Args:
         given: the configuration of the command line; `resume` is set.
-        typed: the keys the user typed.
+        words: what the user typed, `key=value` each.
         free: the keys that may change.
 
     Raises:
@@ -63,13 +65,18 @@ def resumed(given: T, typed: list[str], free: Sequence[str] = FREE) -> T:
         raise InputError("run_dir", "none beside resume", given.run_dir, "A run stays in its folder.")
     kept: T = stored.load(type(given), written(run, type(given)))
     refuse_code(kept, run)
+    typed = typed_keys(words)
     require(kept, {key: at(given, key) for key in typed}, run)
-    for key in typed:
+    changes = []
+    for key, word in zip(typed, words, strict=True):
         if key in ("resume", "run_dir", *own_configs(kept)):
             continue
         old, new = (None, key) if key == "experiment" else (at(kept, key), at(given, key))
         if any(key == name or key.startswith(f"{name}.") for name in (*free, NAMED_ANEW)):
-            put(kept, key, new)
+            if dataclasses.is_dataclass(old):  # a whole group
+                put(kept, key, new)
+            else:
+                changes.append(word)
         elif not same(old, new) and (key == "experiment" or dataclasses.is_dataclass(old)):
             hint = "The run keeps its own; of single keys it takes new values of"
             raise InputError(key, "none beside resume", "one", f"{hint} {', '.join(free)}.")
@@ -78,6 +85,8 @@ def resumed(given: T, typed: list[str], free: Sequence[str] = FREE) -> T:
             if isinstance(kept, CompareConfig) and key.startswith(FORCIBLE):
                 hint += " With force=true it adds trainings under another budget: its table then says so."
             raise InputError(key, f"{old!r}, as when the run began", repr(new), hint)
+    kept = compose.changed(RUNS[type(given)], kept, changes)
+    absolute_paths(kept)
     require_reaching(kept, given, run)
     return dataclasses.replace(kept, resume=str(run), run_dir=str(run))
 
@@ -96,17 +105,17 @@ def searched(run: Path) -> SearchConfig:
 BUDGET = ("data", "model", "proxy", "space", "tolerance", "drop_background")
 
 
-def like(given: CompareConfig, typed: Sequence[str]) -> CompareConfig:
+def like(given: CompareConfig, words: Sequence[str]) -> CompareConfig:
     """Return a comparison's configuration with the budget of another run; keys the user typed override that run's.
 
     Args:
         given: the configuration of the command line; `like` is set.
-        typed: the keys the user typed. Without `metrics`, a search's target is shown.
+        words: what the user typed, `key=value` each. Without `metrics`, a search's target is shown.
 
     Raises:
         InputError: not a run folder, one without a budget or with code that is not typed, or a group typed beside it.
     """
-    run = Path(str(given.like)).expanduser()
+    run, typed = Path(str(given.like)).expanduser(), typed_keys(words)
     kept = read_config(run)
     if not all(key in kept for key in BUDGET):
         raise InputError("like", "the run folder of a search or a comparison", f"{run}, which has no budget in it")
@@ -117,10 +126,9 @@ def like(given: CompareConfig, typed: Sequence[str]) -> CompareConfig:
     require_imports(kept.get("imports"), given.imports, run)
     taken = stored.load(CompareConfig, {**stored.plain(given), **{key: kept[key] for key in BUDGET}})
     refuse_code(taken, run)
-    for key in typed:
-        key = "space.name" if key == "space" else key
-        if key.partition(".")[0] in BUDGET:
-            put(taken, key, at(given, key))
+    changes = [word for key, word in zip(typed, words, strict=True) if key.partition(".")[0] in BUDGET]
+    taken = compose.changed("compare", taken, changes)
+    absolute_paths(taken)
     require(taken, {key: at(given, key) for key in typed}, run)
     if "metrics" not in typed and isinstance(kept.get("metric"), str):
         taken.metrics = [kept["metric"]]

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from autoseg.cli import retrain as retrain_command
-from autoseg.cli.configuration import compose, overrides, resume, stored
+from autoseg.cli.configuration import compose, resume, stored
 from autoseg.cli.jobs import compare as compare_job
 from autoseg.cli.jobs import finish, retrain
 from autoseg.config import PAPER_METRICS, CompareConfig, RetrainConfig, SearchConfig
@@ -154,7 +154,7 @@ def test_the_command_for_fresh_seeds_is_one_that_compare_takes(tmp_path: Path) -
         command, *words = shlex.split(line.removeprefix("Compare with fresh seeds: autoseg "))
         assert command == "compare"
         given = compose.compose("compare", CompareConfig, words)
-        taken = resume.like(given, overrides.typed_keys(words))
+        taken = resume.like(given, words)
         seeds, among, first, _ = compare_job.resolve_names(taken)
         assert (len(among), first) == (len(rivals or ["ce"]) + 1, reference) and not {*seeds} & {*FOUND.seeds}
         assert taken.proxy.iters == (iters or config.proxy.iters) and taken.metrics == ["miou"]

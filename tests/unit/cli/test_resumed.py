@@ -11,9 +11,9 @@ import pytest
 
 from autoseg.cli.configuration import compose, stored
 from autoseg.cli.configuration.repeat import command_for
-from autoseg.cli.configuration.resume import resumed
+from autoseg.cli.configuration.resume import like, resumed
 from autoseg.cli.jobs import compare
-from autoseg.config import CompareConfig, RetrainConfig, SearchConfig, TrustConfig
+from autoseg.config import CompareConfig, ModelConfig, RetrainConfig, SearchConfig, TrustConfig
 from autoseg.errors import InputError
 from autoseg.store.run_folder import RunFolder, write_config
 
@@ -35,7 +35,7 @@ def test_a_run_of_another_kind_is_told_as_that(tmp_path: Path, given: Any, run: 
     RunFolder.create(tmp_path, stored.plain(run), {}).close()
     given.resume = str(tmp_path)
     with pytest.raises(InputError, match=f"resume: expected the folder of {said}"):
-        resumed(given, ["resume"])
+        resumed(given, [f"resume='{tmp_path}'"])
 
 
 @pytest.mark.parametrize(
@@ -46,26 +46,61 @@ def test_a_whole_group_beside_resume_is_refused_in_words(tmp_path: Path, group: 
     given = compose.compose("search", SearchConfig, [group])
     given.resume = str(tmp_path)
     with pytest.raises(InputError, match="expected none beside resume, got one") as told:
-        resumed(given, [group.partition("=")[0]])
+        resumed(given, [group])
     assert "Config(" not in str(told.value)
 
 
 def test_a_resumed_search_takes_new_limits(tmp_path: Path) -> None:
     RunFolder.create(tmp_path, stored.plain(compose.compose("search", SearchConfig, [])), {}).close()
-    given = compose.compose("search", SearchConfig, ["search.timeout_s=7200", "search.retries=0", "proxy.frozen_gb=20"])
+    words = ["search.timeout_s=7200", "search.retries=0", "proxy.frozen_gb=20"]
+    given = compose.compose("search", SearchConfig, words)
     given.resume = str(tmp_path)
-    goes_on = resumed(given, ["search.timeout_s", "search.retries", "proxy.frozen_gb"])
+    goes_on = resumed(given, words)
     assert (goes_on.search.timeout_s, goes_on.search.retries, goes_on.proxy.frozen_gb) == (7200, 0, 20)
 
 
 def test_a_resumed_run_stays_in_its_folder(tmp_path: Path) -> None:
     RunFolder.create(tmp_path / "run", stored.plain(compose.compose("search", SearchConfig, [])), {}).close()
-    given = compose.compose("search", SearchConfig, [f"run_dir={tmp_path}/other"])
+    words = [f"run_dir='{tmp_path}/other'"]
+    given = compose.compose("search", SearchConfig, words)
     given.resume = str(tmp_path / "run")
     with pytest.raises(InputError, match=r"run_dir: expected none beside resume, got .*other"):
-        resumed(given, ["resume", "run_dir"])
+        resumed(given, words)
     given.run_dir = f"{tmp_path}/run"
-    assert resumed(given, ["resume", "run_dir"]).run_dir == given.run_dir
+    assert resumed(given, words).run_dir == given.run_dir
+
+
+PSPNET = "_base_/models/pspnet_r50-d8.py"
+
+
+@pytest.mark.parametrize("beside", ["like", "resume"])
+def test_a_typed_change_of_the_network_changes_that_of_the_run(tmp_path: Path, beside: str) -> None:
+    """The command line's own network, without a run, is the usual preset: nothing of that may come along."""
+    run, mobilenet = tmp_path / "run", "model=deeplabv3plus_mobilenet_v2"
+    began = compose.compose(
+        "compare", CompareConfig, ["losses=[ce,jml]", mobilenet, f"model.weights='{tmp_path}/net.pth'"]
+    )
+    RunFolder.create(run, stored.plain(began), {}).close()
+
+    def taken(*words: str) -> ModelConfig:
+        given = compose.compose("compare", CompareConfig, ["losses=[ce,jml]", f"{beside}='{run}'", *words])
+        went = like(given, words) if beside == "like" else resumed(given, words, ("model", "proxy"))
+        assert isinstance(went, CompareConfig)
+        return went.model
+
+    network = began.model.overrides
+    for typed, changed in (
+        ("model.overrides={decode_head:{dropout_ratio:0.2}}", {"dropout_ratio": 0.2}),
+        ("model.overrides.decode_head.channels=64", {"channels": 64}),
+        ("model.overrides.decode_head.loss_decode.avg_non_ignore=true", {"loss_decode": {"avg_non_ignore": True}}),
+    ):
+        found = taken(typed)
+        assert found.overrides == {**network, "decode_head": {**network["decode_head"], **changed}}
+        assert (found.name, found.weights) == ("deeplabv3plus_mobilenet_v2", f"{tmp_path}/net.pth")
+    alone = taken(f"model.config={PSPNET}", "model.overrides.backbone.depth=18", f"model.weights={tmp_path}/a.pth")
+    assert (alone.config, alone.name, alone.weights) == (PSPNET, "pspnet_r50-d8", f"{tmp_path}/a.pth")
+    assert alone.overrides == {"backbone": {"depth": 18}}
+    assert taken("model.weights=a.pth").weights == str(Path("a.pth").absolute())
 
 
 def test_a_comparison_is_on_validation_images_unless_it_began_on_others(tmp_path: Path) -> None:
