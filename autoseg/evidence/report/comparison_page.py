@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import zip_longest
 
+from autoseg.evidence.comparison import made_with
 from autoseg.evidence.comparison.contenders import built_from, cards_of
 from autoseg.evidence.comparison.matrix import Matrix
 from autoseg.evidence.comparison.tables import legend, rows_of, sentences, spread
@@ -29,11 +30,12 @@ FOREST = (
 def comparison_page(run: ComparisonRun, slug: str, command: str) -> RunPage:
     """Build the page of a comparison; `command` repeats it."""
     hues = colours([loss.name for loss in run.among], mine(run), run.reference)
+    mixed = made_with.budgets_of(run.path, run.done)
     return RunPage(
         slug=slug,
         title=f"{len(run.among)} losses compared",
-        lead=" ".join([_compared(run), *(sentences(run.matrix)[:1] if run.matrix else [])]),
-        notices=_unfinished(run),
+        lead=" ".join([_compared(run, mixed), *(sentences(run.matrix)[:1] if run.matrix else [])]),
+        notices=[*_unfinished(run), *([mixed] if mixed else [])],
         tiles=_tiles(run),
         sections=[
             *(_of_matrix(run.matrix, hues) if run.matrix else [_trainings(run)]),
@@ -53,11 +55,11 @@ def mine(run: ComparisonRun) -> str | None:
     return best or next((loss.name for loss in wanted), None)
 
 
-def _compared(run: ComparisonRun) -> str:
+def _compared(run: ComparisonRun, mixed: str) -> str:
     seeds = len(run.matrix.seeds) if run.matrix else len(run.seeds)
     names = ", ".join(loss.name for loss in run.among)
-    each = f"{counted(seeds, 'seed')} each"
-    return f"Compared {names} on {run.data_name} ({run.fixed['split']} split), {each}, under one budget."
+    each = f"{counted(seeds, 'seed')} each{'' if mixed else ', under one budget'}"
+    return f"Compared {names} on {run.data_name} ({run.fixed['split']} split), {each}."
 
 
 def _unfinished(run: ComparisonRun) -> list[str]:

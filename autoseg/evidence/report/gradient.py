@@ -11,6 +11,7 @@ pixels, positive where gradient descent moves the logit towards the label.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -42,15 +43,18 @@ class Pulls(NamedTuple):
 
 
 def pulls(losses: Mapping[str, nn.Module]) -> dict[str, Pulls]:
-    """Return the scaled derivatives of losses of two classes; losses whose values are not finite here are left out.
+    """Return the scaled derivatives of losses of two classes; those that raise, or are not finite here, are left out.
 
     Args:
         losses: name to loss(logits (1, 2, H, W) float64, labels (1, H, W) int64).
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # hundreds of small steps: several threads would be slower
+    found: dict[str, Pulls] = {}
     try:
-        found = {name: Pulls(_along(loss, LOW, -1.0), _along(loss, LOW - 1, 1.0)) for name, loss in losses.items()}
+        for name, loss in losses.items():
+            with contextlib.suppress(Exception):  # a loss of the user's own may be for its number of classes alone
+                found[name] = Pulls(_along(loss, LOW, -1.0), _along(loss, LOW - 1, 1.0))
     finally:
         torch.set_num_threads(threads)
     return {name: pull for name, pull in found.items() if all(np.isfinite(values).all() for values in pull)}

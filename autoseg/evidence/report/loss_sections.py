@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import nn
 
-from autoseg.errors import InputError
 from autoseg.evidence import sampled
 from autoseg.evidence.report import gradient, loss_plots
 from autoseg.evidence.report.blocks import Block, Grid, Key, Plot, Section, Text
@@ -64,7 +63,7 @@ def companions(metric: str) -> dict[str, nn.Module]:
 def gradient_section(losses: Mapping[str, nn.Module], colours: Mapping[str, str], failed: Sequence[str]) -> Section:
     """Build the section of gradients at a pixel for losses of two classes.
 
-    `failed` are those that cannot be built for two.
+    `failed` are those that cannot be built for two. Those that cannot be called with two are left out too.
     """
     pulls = gradient.pulls(losses)
     missing = [*failed, *(name for name in losses if name not in pulls)]
@@ -88,6 +87,6 @@ def built_for_two(builders: Mapping[str, Callable[[], nn.Module]]) -> tuple[dict
     for name, build in builders.items():
         try:
             losses[name] = build()
-        except InputError:
+        except Exception:  # a loss of the user's own may raise anything
             failed.append(name)
     return losses, failed

@@ -135,13 +135,13 @@ def _conclude(
 def _comparison(path: Path, config: dict[str, Any], fixed: dict[str, Any]) -> ComparisonRun:
     with Ledger(path / "trials.db", (), read_only=True, studies=(STUDY,)) as ledger:
         known = {record.key: record for record in ledger.records(STUDY)}
-    _some_complete(path, list(known.values()))
     classes, seeds = _classes(list(known.values())), parse_seeds(config["seeds"])
     options = {key: fixed[key] for key in ("tolerance", "drop_background")}
     recipe = Recipe(len(classes) or 2, space=config["space"]["name"], options=options)
     among = contenders(config["losses"], config["metrics"], path)
     reference = reference_of(config["reference"], among).name
     records = [known.get(record.key, record) for record in planned(among, seeds)]
+    _some_complete(path, records)  # of those that are asked for now: others may be complete
     open_seeds = {record.seed for record in records if record.state == RUNNING}
     whole = [seed for seed in seeds if seed not in open_seeds]
     bootstrap = bootstrap_of(path, config["interval"], config["metrics"], recipe)

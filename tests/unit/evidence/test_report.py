@@ -224,6 +224,25 @@ def test_an_unfinished_comparison_uses_the_seeds_that_are_whole(toys: Path) -> N
     assert "No seed has been trained with every loss yet" in page_of(toys / "begun").text
 
 
+def test_losses_of_several_budgets_are_said_to_be(comparison_run: Path, tmp_path: Path) -> None:
+    forced = copy(comparison_run, tmp_path / "forced")
+    (first,) = json.loads((forced / "made_with.json").read_text())
+    later = {**first, "after": 10, "budget": {**first["budget"], "proxy.iters": 6}}
+    (forced / "made_with.json").write_text(json.dumps([first, later]))
+    text = page_of(forced).text
+    assert "Not one budget: " in text and "with proxy.iters=6" in text and "under one budget" not in text
+    assert "under one budget" in page_of(comparison_run).text
+
+
+def test_other_seeds_of_which_none_is_done_are_no_run_to_report(comparison_run: Path, tmp_path: Path) -> None:
+    """As after `compare resume=RUN seeds=[7]`, interrupted at once."""
+    begun = copy(comparison_run, tmp_path / "begun")
+    config = yaml.safe_load((begun / "config.yaml").read_text())
+    (begun / "config.yaml").write_text(yaml.safe_dump({**config, "seeds": [7]}))
+    with pytest.raises(InputError, match="a run with a completed training"):
+        open_runs([begun])
+
+
 def test_what_is_no_run_is_refused(search_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     damaged = copy(search_run, tmp_path / "damaged")
     (damaged / "trials.db").write_bytes(b"not a database" * 100)

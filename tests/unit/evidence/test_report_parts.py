@@ -23,8 +23,9 @@ from autoseg.errors import InputError
 from autoseg.evidence.comparison.contenders import Contender
 from autoseg.evidence.comparison.matrix import Matrix
 from autoseg.evidence.report import comparison_page, gradient
-from autoseg.evidence.report.blocks import Key
+from autoseg.evidence.report.blocks import Key, Text
 from autoseg.evidence.report.gallery import _read, difference, most_different
+from autoseg.evidence.report.loss_sections import built_for_two, gradient_section
 from autoseg.evidence.report.page import PACKAGE
 from autoseg.evidence.report.read import _some_complete
 from autoseg.evidence.report.theme import BLUE, DARK, GREY, ORANGE, colours
@@ -76,6 +77,23 @@ def test_a_loss_that_is_not_finite_there_is_left_out(monkeypatch: pytest.MonkeyP
             return logits.sum() * float("nan")
 
     assert list(gradient.pulls({"broken": Broken(), "ce": build_loss("ce", num_classes=2)})) == ["ce"]
+
+
+def test_a_loss_for_other_classes_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user's own may have fixed weights of seven classes: it fails when it is called, or when it is built."""
+    monkeypatch.setattr(gradient, "GRID", FEW)
+
+    class Seven(nn.Module):
+        def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+            return (logits * torch.ones(7, 1, 1)).mean()
+
+    class Unbuilt(nn.Module):
+        def __init__(self) -> None:
+            raise ZeroDivisionError
+
+    losses, failed = built_for_two({"ce": lambda: build_loss("ce", num_classes=2), "seven": Seven, "none": Unbuilt})
+    section = gradient_section(losses, {"ce": "#000", "seven": "#111"}, failed)
+    assert section.blocks[-1] == Text("Left out, since they cannot be computed on it: none, seven.", "note")
 
 
 # ------------------------------------------------------------------------------------------ predictions
