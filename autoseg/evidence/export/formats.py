@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from autoseg.errors import InputError
 from autoseg.evidence.export import standalone
-from autoseg.evidence.export.gather import Gathered
+from autoseg.evidence.export.gather import Gathered, unbound
 from autoseg.evidence.sampled import coefficients
 from autoseg.losses import LossCard
 from autoseg.metrics.base import Metric
@@ -132,6 +132,9 @@ def as_python(card: LossCard, module: str) -> str:
     Args:
         card: the loss.
         module: the file's name without `.py`, for its usage example.
+
+    Raises:
+        InputError: a loss made of several, or a metric of which not everything can be copied.
     """
     loss = card.build(card.num_classes or 2)
     if not isinstance(loss, SurrogateLoss):
@@ -143,7 +146,7 @@ def as_python(card: LossCard, module: str) -> str:
         gathered.add(kind.__module__, kind.__name__)
     gathered.add(standalone.__name__, "FoundLoss")
     options = loss.options
-    return _PYTHON.format(
+    text = _PYTHON.format(
         title=title(card),
         module=module,
         imports=gathered.imports,
@@ -157,6 +160,10 @@ def as_python(card: LossCard, module: str) -> str:
         eps=loss.eps,
         loss_weight=loss.loss_weight,
     )
+    if missing := unbound(text):
+        hint = "Bind them at the top level by def, class, = or from MODULE import NAME, not in an if or try, without *."
+        raise InputError("export", "a metric whose names can all be copied", ", ".join(missing), hint)
+    return text
 
 
 def _term(loss: SurrogateLoss, weight: float, metric: Metric) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import builtins
+import symtable
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from importlib import import_module
-from importlib.util import find_spec
+from importlib.util import decode_source, find_spec
 from itertools import accumulate
 from pathlib import Path
 
@@ -36,7 +38,7 @@ class Gathered:
         """Copy `name` as module `module` knows it, after all it reaches.
 
         Raises:
-            InputError: the module's source cannot be read.
+            InputError: the module's source cannot be read, or binds the name more than once.
             AutosegError: two different definitions share a name.
         """
         if self._instead is not None and _ours(module, self._package) and _defined(self._instead, name):
@@ -44,7 +46,10 @@ class Gathered:
         text, names = _source(module)
         node = names.get(name)
         if node is None:
-            return  # a builtin or a local name
+            return  # a builtin, a local name, or one that `unbound` finds
+        if isinstance(node, ast.Pass):
+            hint = "Only the last would be copied: give it its value in one statement."
+            raise InputError("export", "a metric whose names are each bound once", f"{name} in {module}", hint)
         if isinstance(node, ast.Import):
             self._keep(module, node)
             return
@@ -62,7 +67,7 @@ class Gathered:
             if self._homes[name] != (module, name):
                 raise AutosegError(f"{name} is defined in both {module} and {self._homes[name][0]}")
             return
-        self._homes[name] = (module, name)
+        self._homes |= {bound: (module, bound) for bound in _bound(node)}  # of A, B = 1, 2 both
         kept = self._kept(node)
         for part in kept:
             for reached in _names(part):
@@ -119,12 +124,14 @@ def _source(module: str) -> tuple[str, dict[str, ast.stmt]]:
     spec = find_spec(module)
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         raise InputError("export", "a metric defined in an importable .py file", module)
-    text = Path(spec.origin).read_text(encoding="utf-8")
+    text = decode_source(Path(spec.origin).read_bytes())  # with a byte order mark or in another encoding, as imports
     names: dict[str, ast.stmt] = {}
     text = _unqualified(text, names)
+    seen: set[str] = set()
     for node in ast.parse(text).body:
         for name in _bound(node):
-            names[name] = node
+            names[name] = ast.Pass() if name in seen else node
+            seen.add(name)
     return text, names
 
 
@@ -154,9 +161,12 @@ def _bound(node: ast.stmt) -> Iterator[str]:
         case ast.ClassDef() | ast.FunctionDef():
             yield node.name
         case ast.Assign():
-            yield from (target.id for target in node.targets if isinstance(target, ast.Name))
-        case ast.AnnAssign(target=ast.Name(id=name)):
+            parts = [part for target in node.targets for part in ast.walk(target) if isinstance(part, ast.Name)]
+            yield from dict.fromkeys(part.id for part in parts if isinstance(part.ctx, ast.Store))
+        case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr()) | ast.AugAssign(target=ast.Name(id=name)):
             yield name
+        case ast.ImportFrom(module="autoseg", names=[ast.alias(name="*")]):
+            yield from import_module("autoseg").__all__
         case ast.Import() | ast.ImportFrom():
             yield from (alias.asname or alias.name for alias in node.names)
 
@@ -166,8 +176,28 @@ def _names(node: ast.AST) -> Iterator[str]:
     yield from dict.fromkeys(part.id for part in ast.walk(node) if isinstance(part, ast.Name))
 
 
+def unbound(text: str) -> list[str]:
+    """Names that a file uses and that neither it nor Python binds; those of annotations do not count."""
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            node.returns = None
+        elif isinstance(node, ast.arg):
+            node.annotation = None
+        elif isinstance(node, ast.AnnAssign):
+            node.annotation = ast.Constant(value=None)
+    top = symtable.symtable(ast.unparse(tree), "exported", "exec")
+    bound = {one.get_name() for one in top.get_symbols() if one.is_assigned() or one.is_imported()}
+    used, tables = set(), [top]
+    while tables:
+        table = tables.pop()
+        tables += table.get_children()
+        used |= {one.get_name() for one in table.get_symbols() if one.is_global() and one.is_referenced()}
+    return sorted(used - bound - set(dir(builtins)))
+
+
 def _cut(text: str, node: ast.stmt, kept: list[ast.AST]) -> str:
-    lines = text.splitlines()
+    lines = text.split("\n")  # as ast counts them: splitlines would also end one at a form feed
     if kept == [node] or not isinstance(node, ast.ClassDef):
         decorators = getattr(node, "decorator_list", [])
         first = min([node.lineno, *(d.lineno for d in decorators)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import runpy
 import subprocess
@@ -21,6 +22,7 @@ from autoseg.evidence.export.formats import as_files, as_program, as_python
 from autoseg.evidence.export.gather import Gathered, _unqualified
 from autoseg.losses import LossCard, load_loss, searched_loss
 from autoseg.metrics import searchable
+from autoseg.metrics.base import _REGISTRY
 from autoseg.surrogates import build_space
 
 # Runs without the .pth files of site-packages (an editable autoseg is one), and refuses to import autoseg or mmseg.
@@ -295,6 +297,66 @@ def test_a_known_loss_is_exported_by_its_name(name, tmp_path, monkeypatch, capsy
 def test_gathering_stops_at_what_it_cannot_read():
     with pytest.raises(InputError, match="importable"):
         Gathered("autoseg", {}).add("no_such_module", "x")
+
+
+OWN = """import autoseg
+import torch
+{before}
+
+class F2(autoseg.Metric):
+    name = summary = "f2"
+
+    def sums(self, p, y, logic):
+        return {{"and": logic.total(logic.and_(p, y)), "or": logic.total(logic.or_(p, y)), "label": logic.total(y)}}
+
+    def scores(self, s, ratio):
+        return ratio((ALPHA + BETA) * s["and"], s["or"] - s["label"] + s["and"] + BETA * s["label"])
+"""
+
+
+def export_of_own(folder: Path, text: str | bytes, monkeypatch: pytest.MonkeyPatch) -> LossCard:
+    """The card of a loss for a user's own metric, in a module of another name each time: sources are kept."""
+    name = f"own_{abs(hash(text))}"
+    (folder / f"{name}.py").write_bytes(text.encode() if isinstance(text, str) else text)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setitem(_REGISTRY, "f2", importlib.import_module(name).F2)
+    return card_of("f2", "default")
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "ALPHA, BETA = 1.0, 4.0",
+        "(ALPHA, *_), BETA = [1.0, 2.0], 4.0",
+        "ALPHA = 1.0\n\x0c\nBETA = 4.0  # \u2028 and form feeds end no line",
+        "from autoseg import *\nALPHA = 1.0\nBETA: float = 4.0",
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_all_that_an_own_metric_names_is_copied(
+    before: str, encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = OWN.format(before=before)
+    if "*\n" in before:
+        text = text.replace("(autoseg.Metric)", "(Metric)")
+    card = export_of_own(tmp_path, text.encode(encoding), monkeypatch)
+    assert exported(card)(**batch()).item() == pytest.approx(values(card)[0][0], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("before", "words"),
+    [
+        ("try:\n    ALPHA = 1.0\nfinally:\n    BETA = 4.0", "can all be copied, got ALPHA, BETA"),
+        ("from math import *\nALPHA, BETA = 1.0, tau", "can all be copied, got tau"),
+        ("ALPHA = 1.0\nBETA = 2.0\nBETA *= 2.0", "each bound once, got BETA in own_"),
+    ],
+)
+def test_what_cannot_be_copied_is_said_instead_of_left_out(
+    before: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = export_of_own(tmp_path, OWN.format(before=before), monkeypatch)
+    with pytest.raises(InputError, match=words):
+        as_python(card, "x")
 
 
 def test_gathered_definitions_come_after_what_they_need():
