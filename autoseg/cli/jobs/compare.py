@@ -31,6 +31,7 @@ from autoseg.evidence.comparison.compare import (
 from autoseg.evidence.comparison.contenders import (
     Contender,
     Recipe,
+    built_from,
     contenders,
     keep_cards,
     key_of,
@@ -55,6 +56,8 @@ from autoseg.store.run_folder import RunFolder, new_run_path
 from autoseg.store.user_code import formulas, network_of
 from autoseg.surrogates import build_space, check_own_metrics
 from autoseg.training import check_loss
+
+RESULT = "table.csv"  # by which `watch` knows that a comparison is finished
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ def _compare(config: CompareConfig, parts: Parts, workers: Standby) -> Matrix:
     """Open the folder, give the workers their task, train, write tables and figure."""
     shown = config.metrics[0]
     with _folder(config, parts) as folder:
-        work = task(config, parts, keep_cards(parts.among, folder.path))
+        work = task(config, parts, {one.name: built_from(one, folder.path) for one in parts.among})
         with running.executor(config, workers, work, shown, folder) as (executor, observers):
             print(f"Comparing {len(parts.among)} losses with {counted(len(parts.seeds), 'seed')} in {folder.path}")
             records = run_comparison(folder, parts.among, parts.seeds, shown, executor, observers)
@@ -114,20 +117,27 @@ def _compare(config: CompareConfig, parts: Parts, workers: Standby) -> Matrix:
 def _folder(config: CompareConfig, parts: Parts) -> Iterator[RunFolder]:
     """Open the locked folder, a new one or a comparison of the same budget.
 
-    The software that goes on with it is recorded.
+    The software that goes on with it is recorded. Whenever it is killed, the run can be gone on with: its configuration
+    names no card that is not there yet, and it has no table that could be taken for its result.
     """
-    losses = [contender.kept for contender in parts.among]
-    kept = dataclasses.replace(config, losses=losses, reference=parts.reference, resume=None, run_dir=str(parts.path))
-    plain, fixed = stored.plain(kept), fingerprint(config, parts)
+    plain, fixed = stored.plain(_kept(config, parts, [one.kept for one in parts.among])), fingerprint(config, parts)
     if (parts.path / "config.yaml").is_file():
         written(parts.path, CompareConfig, "run_dir")
         folder = RunFolder.open(parts.path, made_with.admit(parts.path, fixed, config.force))
     else:
-        folder = RunFolder.create(parts.path, plain, fixed)
+        first = _kept(config, parts, [one.text for one in parts.among])  # cards as the user's own files
+        folder = RunFolder.create(parts.path, stored.plain(first), fixed)
     with folder:
         made_with.note(folder, fixed, formulas(names(), words_of(parts.among)))
+        keep_cards(parts.among, folder.path)
+        (parts.path / RESULT).unlink(missing_ok=True)
         folder.write_config(plain)
         yield folder
+
+
+def _kept(config: CompareConfig, parts: Parts, losses: list[str]) -> CompareConfig:
+    """Return the configuration for the run's file."""
+    return dataclasses.replace(config, losses=losses, reference=parts.reference, resume=None, run_dir=str(parts.path))
 
 
 def resolve_names(config: CompareConfig) -> tuple[list[int], list[Contender], str, Path]:

@@ -13,7 +13,7 @@ from autoseg.cli.configuration.named_code import resume_arguments
 from autoseg.cli.configuration.resume import searched, written
 from autoseg.cli.faults import INTERRUPTED
 from autoseg.cli.jobs import running
-from autoseg.cli.jobs.trust_source import Source, kept_entries
+from autoseg.cli.jobs.trust_source import Source, kept
 from autoseg.config import ProxyConfig, SearchConfig, TrustConfig, comparable_settings
 from autoseg.errors import InputError
 from autoseg.evidence.trust.documents import lines, write
@@ -37,6 +37,7 @@ from autoseg.store.records import COMPLETE
 from autoseg.store.run_folder import RunFolder, new_run_path
 
 LONGER = 4  # the fuller training has so many times the proxy's iterations
+RESULT = "trust.csv"  # by which `watch` knows that a trust run is finished
 SHORTER = (2, 4)  # cheaper proxies have a half and a quarter of them
 
 
@@ -94,10 +95,15 @@ def _trained(config: TrustConfig, parts: Parts, workers: Standby) -> Trust:
 
 
 def _folder(config: TrustConfig, parts: Parts) -> RunFolder:
-    """Open the locked folder, new or resumed."""
+    """Open the locked folder, new or resumed; without a table that could be taken for the result of what is to come."""
     fixed = fingerprint(config, parts)
     kept = stored.plain(dataclasses.replace(config, resume=None, run_dir=str(parts.path)))
-    return RunFolder.create_or_open(parts.path, kept, fixed)
+    if not (parts.path / "config.yaml").is_file():
+        return RunFolder.create(parts.path, kept, fixed)
+    folder = RunFolder.open(parts.path, fixed)
+    (parts.path / RESULT).unlink(missing_ok=True)
+    folder.write_config(kept)
+    return folder
 
 
 def build(config: TrustConfig) -> Parts:
@@ -109,11 +115,11 @@ def build(config: TrustConfig) -> Parts:
     proxies, source = resolve_names(config), Source.open(Path(config.run))
     search = source.search
     path = Path(config.run_dir) if config.run_dir else new_run_path(Path("runs"), "trust", search.data.name)
-    if (path / "config.yaml").is_file():  # the search may have gone on since: the losses stay
-        entries = kept_entries(path)
+    if (path / "config.yaml").is_file():  # the search may have gone on since: the losses stay, and the seeds
+        entries, seeds = kept(path)
     else:
-        entries = [*source.candidates(config.candidates), *_rivals(source)]
-    seeds = fresh_seeds(search.seed, search.search.confirm.seeds + 1 + config.full.seeds)[search.search.confirm.seeds :]
+        entries, used = [*source.candidates(config.candidates), *_rivals(source)], search.search.confirm.seeds
+        seeds = fresh_seeds(search.seed, used + 1 + config.full.seeds)[used:]
     variants = [Variant(PROXY, (search.seed,)), Variant(AGAIN, (seeds[0],))]
     variants += [Variant(name, (seeds[0],)) for name in proxies if name not in (PROXY, AGAIN, FULL)]
     return Parts(source, entries, [*variants, Variant(FULL, tuple(seeds[1:]))], proxies, path)

@@ -16,7 +16,7 @@ from autoseg.proxy.candidate import CandidateTask
 from autoseg.proxy.shared import SHARED
 from autoseg.proxy.task import ProxyTask
 from autoseg.store.ledger import Ledger
-from autoseg.store.run_files import read_fingerprint
+from autoseg.store.run_files import all_settings, read_fingerprint
 from autoseg.store.user_code import RESOLVED, changed_config, network_of
 from autoseg.surrogates import SearchSpace
 
@@ -82,7 +82,14 @@ class Source:
         return TrustTask(task, trains, jobs)
 
 
-def kept_entries(path: Path) -> list[Entry]:
-    """Return the losses in the fingerprint of a run folder."""
-    kept = read_fingerprint(path)["entries"]
-    return [Entry(**{**one, "theta": one["theta"] and tuple(one["theta"])}) for one in kept]
+def kept(path: Path) -> tuple[list[Entry], list[int]]:
+    """Return the losses and the seeds in the fingerprint of a run folder.
+
+    Raises:
+        InputError: it has none.
+    """
+    fixed = read_fingerprint(path)
+    with all_settings(path):
+        entries = [Entry(**{**one, "theta": one["theta"] and tuple(one["theta"])}) for one in fixed["entries"]]
+        first, *rest = (int(seed) for seed in fixed["seeds"])
+    return entries, [first, *rest]

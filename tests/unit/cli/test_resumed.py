@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,10 +13,16 @@ import pytest
 from autoseg.cli.configuration import compose, stored
 from autoseg.cli.configuration.repeat import command_for
 from autoseg.cli.configuration.resume import like, resumed
-from autoseg.cli.jobs import compare
+from autoseg.cli.jobs import compare, trust
+from autoseg.cli.jobs.trust_source import kept
 from autoseg.config import CompareConfig, ModelConfig, RetrainConfig, SearchConfig, TrustConfig
 from autoseg.errors import InputError
+from autoseg.evidence.comparison.contenders import contenders
+from autoseg.evidence.trust.rankings import Entry
+from autoseg.losses import LossCard, searched_loss
+from autoseg.store.run_files import read_config
 from autoseg.store.run_folder import RunFolder, write_config
+from autoseg.surrogates import build_space
 
 
 @pytest.mark.parametrize(
@@ -68,6 +75,64 @@ def test_a_resumed_run_stays_in_its_folder(tmp_path: Path) -> None:
         resumed(given, words)
     given.run_dir = f"{tmp_path}/run"
     assert resumed(given, words).run_dir == given.run_dir
+
+
+def test_a_comparison_killed_while_a_card_is_added_can_be_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And it is not finished: the table is that of the losses before."""
+    for number in (1, 2):
+        bound = build_space("default", metric="miou")
+        loss = searched_loss(bound, bound.identity + number / 100, 3)
+        LossCard.of(loss, num_classes=3).save(tmp_path / f"{number}.json")
+    run, fixed = tmp_path / "run", {"split": "val"}
+    monkeypatch.setattr(compare, "fingerprint", lambda *_: fixed)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def went(*losses: str) -> None:
+        config = CompareConfig(losses=list(losses), run_dir=str(run))
+        seeds, among, reference, path = compare.resolve_names(config)
+        with compare._folder(config, compare.Parts(None, "val", seeds, None, among, reference, path)):  # type: ignore[arg-type]
+            pass
+
+    def kept_losses() -> list[str]:
+        config = stored.load(CompareConfig, read_config(run))
+        contenders(config.losses, config.metrics, run)  # each is there
+        return config.losses
+
+    losses = ["ce"]
+    for card in ("1.json", "2.json"):
+        if run.exists():
+            (run / "table.csv").write_text("")
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(compare, "keep_cards", killed)
+            went(*losses, str(tmp_path / card))
+        assert kept_losses() == (losses if len(losses) > 1 else ["ce", str(tmp_path / card)])
+        went(*losses, str(tmp_path / card))
+        assert kept_losses()[:-1] == losses and not (run / "table.csv").exists()
+        losses = kept_losses()
+        assert all(text.startswith("cards/") for text in losses[1:])
+
+
+def test_a_trust_run_keeps_its_losses_and_seeds(tmp_path: Path) -> None:
+    """Whatever the search has become since."""
+    run = tmp_path / "trust"
+    entry = Entry("candidate 0.0", "candidate", (0.5, 0.5), 0.4, 2.0)
+    fixed = {"entries": [asdict(entry)], "seeds": [11, 12]}
+    RunFolder.create(run, stored.plain(TrustConfig(run="r")), fixed).close()
+    (run / "trust.csv").write_text("")
+    assert kept(run) == ([entry], [11, 12])
+    parts = SimpleNamespace(path=run)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(trust, "fingerprint", lambda *_: fixed)
+        trust._folder(TrustConfig(run="r"), parts).close()
+    assert not (run / "trust.csv").exists()
+    for wrong in ({}, {**fixed, "seeds": []}, {**fixed, "entries": [{"name": "x"}]}):
+        (run / "fingerprint.json").write_text(json.dumps(wrong))
+        with pytest.raises(InputError, match="run folder: expected one with all its settings"):
+            kept(run)
 
 
 PSPNET = "_base_/models/pspnet_r50-d8.py"
