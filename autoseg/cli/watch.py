@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import shlex
 import time
 from pathlib import Path
@@ -49,7 +50,7 @@ def run(command: str, argv: list[str]) -> int:
     parser.add_argument("--every", type=float, default=2.0)
     given = parser.parse_args(argv)
     path = Path(given.run).expanduser()
-    if given.every <= 0:
+    if not 0 < given.every < math.inf:
         raise InputError("--every", "more than 0 seconds", given.every)
     if not path.is_dir():  # probably mistyped
         there = [str(p.parent) for p in path.parent.glob("*/config.yaml")]
@@ -106,7 +107,7 @@ class Watch:
 
         from autoseg.tracking.status import DEAD, FINISHED, read_status
 
-        shown, failures, waited = "", 0, False
+        shown, failures, waited, silent = "", 0, False, False
         with self._console.status("") as spinner:  # shows nothing where the output is no terminal
             while True:
                 try:
@@ -127,6 +128,10 @@ class Watch:
                 spinner.update(escape(visible(text)))  # the run's own names are no markup
                 if status.state in (FINISHED, DEAD):
                     break
+                if status.silent and not silent:  # it may go on: its file system may be slow
+                    for line in self._ending(status):
+                        self._say(line)
+                silent = status.silent
                 if (news or not shown) and not self._console.is_terminal:
                     self._say(text)
                 shown = text

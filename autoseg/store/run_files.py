@@ -10,11 +10,13 @@ import errno
 import json
 import math
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from autoseg.config import CompareConfig, SearchConfig, SearchSettings
 from autoseg.errors import InputError
 
 SCHEMA = 1
@@ -29,6 +31,8 @@ UNREADABLE = (
 
 def read_config(path: Path) -> dict[str, Any]:
     """Return the configuration of a run, without its schema version. Takes no lock, for commands that only read.
+
+    Settings that an earlier version did not have get their defaults, which are what it did.
 
     Raises:
         InputError: not a run folder, or one of another version.
@@ -52,7 +56,29 @@ def read_config(path: Path) -> dict[str, Any]:
         if not text.strip():
             raise InputError("run folder", "a folder with a readable config.yaml", f"{path}, where it is empty")
         raise InputError("run folder", f"version {SCHEMA}", f"version {schema} in {path}", hint)
-    return dict(content)
+    return _whole(content)
+
+
+def _whole(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the configuration of a search or a comparison with all settings; others, and a damaged one, as they are.
+
+    A search from Python has the section `search` alone, beside the arguments of its call.
+    """
+    kind = _kind(config)
+    if kind == "compare" or (kind == "search" and "data" in config):
+        return _filled(config, CompareConfig() if kind == "compare" else SearchConfig())
+    if kind == "search" and isinstance(config.get("search"), dict):
+        return {**config, "search": _filled(config["search"], SearchSettings())}
+    return dict(config)
+
+
+def _filled(given: dict[str, Any], default: Any) -> dict[str, Any]:
+    found = {**asdict(default), **given}
+    for field in fields(default):
+        section, value = getattr(default, field.name), found[field.name]
+        if is_dataclass(section) and isinstance(value, dict):
+            found[field.name] = _filled(value, section)
+    return found
 
 
 class _Bounded(yaml.SafeLoader):
@@ -123,12 +149,16 @@ def kind_of(config: Mapping[str, Any], path: Path, among: Collection[str], field
     Raises:
         InputError: it is of another kind.
     """
-    marks = {"compare": {"losses"}, "trust": {"run"}, "retrain": {"train", "loss"}}
-    kind = next((kind for kind, keys in marks.items() if keys <= config.keys()), "search")
+    kind = _kind(config)
     if kind not in among:
         expected = " or ".join(KINDS[one] for one in among)
         raise InputError(field, f"the folder of {expected}", f"{path}, which is of {KINDS[kind]}")
     return kind
+
+
+def _kind(config: Mapping[str, Any]) -> str:
+    marks = {"compare": {"losses"}, "trust": {"run"}, "retrain": {"train", "loss"}}
+    return next((kind for kind, keys in marks.items() if keys <= config.keys()), "search")
 
 
 def read_fingerprint(path: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from killed_writer import content, torn
 
+from autoseg.cli import watch
 from autoseg.cli.watch import Watch, metric_of, summary
 from autoseg.errors import InputError
 from autoseg.evidence.report.read import open_run
@@ -22,6 +23,7 @@ from autoseg.execution import Outcome
 from autoseg.search.confirm import fresh_seeds
 from autoseg.store.ledger import STUDIES, Ledger
 from autoseg.store.records import TrialRecord
+from autoseg.store.run_files import read_config
 from autoseg.store.run_folder import RunFolder
 from autoseg.tracking.lines import training_line
 from autoseg.tracking.status import DEAD, FINISHED, GOING, WAITING, read_status
@@ -171,6 +173,29 @@ def test_a_dead_process_is_told_from_a_living_one_and_from_one_elsewhere(tmp_pat
     assert "it may have stopped" in capsys.readouterr().out
 
 
+def test_a_run_on_another_machine_that_is_silent_is_said_to_be_once(
+    tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, looks = tmp_path / "run", 0
+    fill(run, "compare", 1, 1)
+    owned_by(run, 1, "another-machine")
+    for file in run.iterdir():
+        os.utime(file, (1e9, 1e9))
+
+    def sleep(_: float) -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    assert watch.run("watch", [str(run)]) == 130
+    assert capsys.readouterr().out.count("process 1 on another-machine has been silent for") == 1
+    for every in ("nan", "inf", "0"):
+        with pytest.raises(InputError, match="--every: expected more than 0 seconds"):
+            watch.run("watch", [str(run), "--every", every])
+
+
 def test_a_run_that_its_process_left_has_stopped(tmp_path: Path, capsys) -> None:
     """A notebook's kernel lives on after a search in it has failed; of a machine elsewhere nothing else is known."""
     run = tmp_path / "run"
@@ -222,9 +247,22 @@ def test_what_a_process_killed_while_writing_leaves_can_be_read(tmp_path: Path) 
 def test_a_run_without_one_of_todays_settings_is_one_message(tmp_path: Path) -> None:
     fill(tmp_path / "run", "search", done=2, waiting=0)
     config = tmp_path / "run" / "config.yaml"
-    config.write_text("".join(line for line in config.open() if "iters:" not in line))
-    with pytest.raises(InputError, match=r"all its settings.*'iters'.*another version"):
+    config.write_text("".join(line for line in config.open() if "seed:" not in line))
+    with pytest.raises(InputError, match=r"all its settings.*'seed'.*another version"):
         read_status(tmp_path / "run")
+
+
+@pytest.mark.parametrize("kind", ["search", "compare"])
+def test_a_run_of_an_earlier_version_has_the_defaults_of_later_settings(kind: str, tmp_path: Path) -> None:
+    fill(tmp_path / "run", kind, done=2, waiting=0)
+    config = tmp_path / "run" / "config.yaml"
+    config.write_text("".join(line for line in config.open() if "iters:" not in line))
+    assert read_status(tmp_path / "run").state == GOING  # type: ignore[union-attr]
+    found = read_config(tmp_path / "run")
+    if kind == "compare":
+        assert (found["interval"], found["metrics"], found["losses"]) == ("t", ["miou"], ["ce", "jml"])
+    else:
+        assert found["search"]["confirm"] == CONFIRM and "data" not in found
 
 
 @pytest.mark.parametrize("many", [10**9, float("inf")])
