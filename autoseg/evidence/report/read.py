@@ -18,9 +18,12 @@ from autoseg.search.stages import stages_of
 from autoseg.store.ledger import Ledger
 from autoseg.store.records import COMPLETE, RUNNING, SearchResult, TrialRecord
 from autoseg.store.run_files import all_settings, differences, kind_of, read_config, read_fingerprint
+from autoseg.store.user_code import FORMULA
 from autoseg.surrogates.space import SearchSpace
 
-OF_A_SEARCH = ("metric", "seed", "candidates", "floor", "space", "controller")  # all other keys are its budget
+OF_A_SEARCH = (  # all other keys are its budget
+    "metric", "seed", "candidates", "floor", "space", "controller", "start", "pruner", "rungs", "pruner_options",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -190,7 +193,11 @@ def differing_budgets(runs: Sequence[Run]) -> list[str]:
         alike = [run for run in runs if isinstance(run, kind)]
         for run in alike[1:]:
             one, other = ({k: v for k, v in _budget(each).items() if k not in skipped} for each in (alike[0], run))
-            found = [f"{key} ({_short(first)}, {_short(then)})" for key, then, first in differences(other, one)]
+            found = [
+                f"{key} ({_short(first)}, {_short(then)})"
+                for key, then, first in differences(other, one)
+                if not (key.startswith(FORMULA) and ... in (then, first))  # of a metric that only one was searched for
+            ]
             more = [f"{len(found) - 4} more"] if len(found) > 4 else []
             if found:
                 told = ", ".join([*found[:4], *more])

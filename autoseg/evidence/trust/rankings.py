@@ -207,7 +207,7 @@ def verdict(rows: Sequence[Row]) -> str:
     tau that it loses against that seed ends at `MARGIN` or below.
     """
     proxies = [row for row in rows if row.name in (PROXY, AGAIN)]
-    fewest = min(row.full.n for row in rows)
+    fewest = min(row.full.n for row in proxies)  # of a cheaper one with fewer, that alone cannot be told
     if fewest < LEAST:
         return (
             f"Whether the proxy ranks losses as the fuller training does cannot be told: that takes {LEAST} losses or "
@@ -224,7 +224,8 @@ def verdict(rows: Sequence[Row]) -> str:
 
 def _cheaper(rows: Sequence[Row], proxies: Sequence[Row]) -> str:
     """Say which cheaper proxy may replace one that is sure."""
-    cheaper = [row for row in rows if row not in proxies]
+    tried = [row for row in rows if row not in proxies]
+    cheaper = [row for row in tried if row.full.n >= LEAST]
     usable = [row for row in cheaper if row.full.tau.low > 0 and row.lost.high <= MARGIN]
     if usable:
         best = min(usable, key=lambda row: row.cost)
@@ -232,8 +233,11 @@ def _cheaper(rows: Sequence[Row], proxies: Sequence[Row]) -> str:
             f"{best.name} may be used: at {best.cost:.2f} of the cost its tau is {best.full.tau.value:.2f}, surely no "
             f"more than {MARGIN} below the proxy's with another seed: it loses {best.lost}. Name it in the next search."
         )
-    if not cheaper:
+    if not tried:
         return "No cheaper one was tried."
+    if not cheaper:
+        most = max(row.full.n for row in tried)
+        return f"Whether a cheaper one may be used cannot be told: that takes {LEAST} losses or more, here {most}."
     if all(row.lost.low > 0 for row in cheaper):
         return "None of the cheaper proxies may be used: each surely agrees less."
     nearest = min(cheaper, key=lambda row: math.inf if math.isnan(row.lost.value) else row.lost.value)

@@ -23,7 +23,7 @@ from autoseg.errors import AutosegError, Diverged, InputError
 from autoseg.evidence.report import gradient, search_page
 from autoseg.evidence.report.blocks import Plot
 from autoseg.evidence.report.page import report
-from autoseg.evidence.report.read import SearchRun, open_run, open_runs
+from autoseg.evidence.report.read import SearchRun, differing_budgets, open_run, open_runs
 from autoseg.store.run_folder import RunFolder
 
 
@@ -290,6 +290,19 @@ def test_different_budgets_are_refused_unless_forced(
     assert "proxy.iters (3, 4)" in capsys.readouterr().err and not page.exists()
     assert cli.main(["report", str(comparison_run), str(other), "-o", str(page), "--force"]) == 0
     assert "Different budgets, scores cannot be compared" in Page(page.read_text()).text
+
+
+def test_searches_that_differ_in_what_a_search_chooses_are_of_one_budget(search_run: Path, tmp_path: Path) -> None:
+    other = copy(search_run, tmp_path / "other")
+    fixed = json.loads((other / "fingerprint.json").read_text())
+    chosen = {"start": [0.5], "pruner": "median", "rungs": [0.5], "pruner_options": {"a": 1}, "formula of f2": "abc"}
+    (other / "fingerprint.json").write_text(json.dumps({**fixed, **chosen}))
+    assert differing_budgets(open_runs([search_run, other])) == []
+    again = copy(other, tmp_path / "again")
+    (again / "fingerprint.json").write_text(json.dumps({**fixed, **chosen, "formula of f2": "edited"}))
+    assert differing_budgets([open_run(other), open_run(again)]) == [
+        "other and again differ in formula of f2 (abc, edited)"
+    ]
 
 
 # ------------------------------------------------------------------------------------------ the command

@@ -243,6 +243,7 @@ def judged(full: Sequence[float], **scores: Sequence[float]) -> list[Any]:
 TRUTH = list(range(12))
 NEAR = [1, 0, 2, 3, 5, 4, 6, 7, 8, 9, 11, 10]
 SOME, OTHER = [0, 1, 6, 5, 4, 3, 2, 7, 8, 9, 10, 11], [0, 1, 2, 3, 4, 5, 6, 11, 10, 9, 8, 7]
+FEW = [*TRUTH[:6], *[math.nan] * 6]
 FAR = [6, 1, 8, 0, 4, 11, 2, 9, 3, 7, 5, 10]
 
 
@@ -264,6 +265,13 @@ FAR = [6, 1, 8, 0, 4, 11, 2, 9, 3, 7, 5, 10]
         (judged(TRUTH, own=FAR, again=TRUTH, cheap=FAR), "None of the cheaper proxies may"),  # no less, but not surely
         (judged(TRUTH, own=TRUTH, again=NEAR, cheap=NEAR), "cheap may be used"),  # it loses nothing
         (judged(TRUTH[:8], own=TRUTH[:8], again=TRUTH[:8], cheap=TRUTH[:8]), "cheap may be used"),
+        # one diverged for most losses: of the others something can be said
+        (judged(TRUTH, own=NEAR, again=NEAR, cheap=TRUTH, cheaper=FEW), "cheap may be used: at 0.50 of the cost"),
+        (
+            judged(TRUTH, own=NEAR, again=NEAR, cheaper=FEW),
+            "two seeds. Whether a cheaper one may be used cannot be told",
+        ),
+        (judged(TRUTH, own=FEW, again=NEAR, cheap=TRUTH), "takes 8 losses or more, here 6"),
         (judged(TRUTH, own=NEAR, again=NEAR), "tau 0.91 and 0.91 with two seeds. No cheaper one was tried."),
         (judged(TRUTH[:5], own=TRUTH[:5], again=TRUTH[:5], cheap=TRUTH[:5]), "takes 8 losses or more, here 5"),
     ],
