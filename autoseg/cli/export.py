@@ -49,6 +49,7 @@ def run(command: str, argv: list[str]) -> int:
         raise InputError("RUN", "a run folder, a loss card or a known loss", f"{given.run}, which does not exist")
     card = known_card(given.run) if known else LossCard.load(card_path(given.run) or given.run)
     default = slug(card.target).replace("-", "_").replace(".", "_") + "_loss" + SUFFIX[given.format]
+    default = f"metric_{default}" if default[0].isdigit() else default  # 0.5*miou+0.5*biou: Python could not import it
     target = Path(given.file).expanduser() if given.file else Path(default)
     if not target.parent.is_dir():
         raise InputError("-o", "a file in an existing folder", str(target))

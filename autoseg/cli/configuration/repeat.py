@@ -12,6 +12,8 @@ from autoseg.cli.configuration.overrides import typed
 from autoseg.config import CompareConfig, SearchConfig
 from autoseg.errors import InputError
 from autoseg.evidence.comparison.contenders import CARDS
+from autoseg.losses.build import terms_of
+from autoseg.losses.expression import quoted, renamed
 from autoseg.store.run_files import kind_of, read_fingerprint
 
 OMITTED = ("run_dir", "resume", "workers", "device")  # a repetition is a new run, on any machine
@@ -35,12 +37,21 @@ def command_for(config: Mapping[str, Any], run: Path) -> str:
     try:
         wanted = stored.leaves(stored.plain(stored.load(SCHEMAS[kind], dict(config))))
         if "losses" in wanted:
-            wanted["losses"] = [text.replace(f"{CARDS}/", f"{run / CARDS}/") for text in wanted["losses"]]
+            wanted["losses"] = [_with_cards(text, run) for text in wanted["losses"]]
         if wanted.get("split") == "auto" and (run / "fingerprint.json").is_file():  # auto has meant another split
             wanted["split"] = str(read_fingerprint(run).get("split", "auto"))
         return f"autoseg {kind} {' '.join(_overrides(kind, wanted))}".strip()
     except InputError as error:
         return f"not known: config.yaml is of another version ({error.field})"
+
+
+def _with_cards(text: str, run: Path) -> str:
+    """Return a loss of a comparison with the paths of its cards, in quotes where a sum needs them."""
+    for term in terms_of(text):
+        if term.name.startswith(f"{CARDS}/"):
+            path = str(run / term.name)
+            text = path if text == term.name else renamed(text, term.name, quoted(path))
+    return text
 
 
 def _overrides(kind: str, wanted: dict[str, Any]) -> list[str]:

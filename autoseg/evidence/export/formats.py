@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import keyword
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -99,16 +100,18 @@ def as_files(card: LossCard, format: str, target: Path, imports: Sequence[str] =
             never those that a card says it was made with.
 
     Raises:
-        InputError: a Python file that could not be imported by its name.
+        InputError: a Python file that could not be imported by its name, a config that would be its own card.
     """
     if format == "json":
         return {target: card.as_json()}
     if format == "mmseg":
         beside = target.with_suffix(".json")
+        if beside == target:
+            raise InputError("-o", "a config in Python, NAME.py, beside which the card is written", f"'{target.name}'")
         own = f", imports={list(imports)!r}" if imports else ""
         return {target: _MMSEG.format(title=title(card), card=beside.name, own=own), beside: card.as_json()}
     if format == "python":
-        if not target.stem.isidentifier():
+        if target.suffix != ".py" or not target.stem.isidentifier() or keyword.iskeyword(target.stem):
             raise InputError("-o", "a name that Python can import, such as found_loss.py", f"'{target.name}'")
         return {target: as_python(card, target.stem)}
     if format == "torch_export":

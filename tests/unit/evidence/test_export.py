@@ -250,6 +250,9 @@ def test_the_command_writes_each_format(tmp_path, monkeypatch, capsys):
     assert main(["export", str(run), "--format", "mmseg", "-o", "cfg.py"]) == 0
     assert {"cfg.py", "cfg.json"} <= {path.name for path in tmp_path.iterdir()}
     assert "not confirmed" in capsys.readouterr().out
+    card_of("0.5*miou+0.5*biou", "default").save(tmp_path / "halves.json")
+    assert main(["export", "halves.json", "--format", "python"]) == 0
+    assert (tmp_path / "metric_0_5_miou_0_5_biou_loss.py").exists()
 
 
 @pytest.mark.parametrize(
@@ -260,6 +263,8 @@ def test_the_command_writes_each_format(tmp_path, monkeypatch, capsys):
         (["run", "--format", "onnx"], "one of json, mmseg, python"),
         (["run", "-o", "missing/x.json"], "existing folder"),
         (["run", "--format", "python", "-o", "my loss.py"], "a name that Python can import"),
+        (["run", "--format", "python", "-o", "class.py"], "a name that Python can import"),
+        (["run", "--format", "mmseg", "-o", "x.json"], "-o: expected a config in Python"),
         (["run", "-o", "/proc/loss.json"], "-o: expected a file that can be written"),
         (["cut"], "cut"),
     ],

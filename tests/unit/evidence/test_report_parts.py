@@ -20,7 +20,7 @@ from autoseg.cli.configuration.repeat import command_for
 from autoseg.config import CompareConfig, DataConfig, ModelConfig, ProxyConfig, SearchConfig
 from autoseg.data import open_data
 from autoseg.errors import InputError
-from autoseg.evidence.comparison.contenders import Contender
+from autoseg.evidence.comparison.contenders import Contender, contenders
 from autoseg.evidence.comparison.matrix import Matrix
 from autoseg.evidence.report import comparison_page, gradient
 from autoseg.evidence.report.blocks import Key, Text
@@ -29,7 +29,7 @@ from autoseg.evidence.report.loss_sections import built_for_two, gradient_sectio
 from autoseg.evidence.report.page import PACKAGE
 from autoseg.evidence.report.read import _some_complete
 from autoseg.evidence.report.theme import BLUE, DARK, GREY, ORANGE, colours
-from autoseg.losses import build_loss
+from autoseg.losses import LossCard, build_loss, load_loss
 from autoseg.proxy import predictions
 from autoseg.proxy.task import ProxyTask
 from autoseg.store.records import TrialRecord
@@ -204,6 +204,18 @@ def test_cards_of_a_comparison_are_found_in_its_folder() -> None:
     config = stored.plain(compose.compose("compare", CompareConfig, ["losses=[ce,cards/miou-1a.json]"]))
     command = command_for(config, Path("runs/compare-x"))
     assert "losses=[ce,runs/compare-x/cards/miou-1a.json]" in shlex.split(command)
+
+
+@pytest.mark.parametrize("folder", ["runs/x", "my runs/x", "it's"])
+def test_a_sum_with_a_card_is_found_in_any_folder(folder: str, tmp_path: Path) -> None:
+    run = tmp_path / folder
+    LossCard.of(load_loss("identity/miou", 3).surrogate).save(run / "cards" / "miou-1a.json")
+    config = stored.plain(compose.compose("compare", CompareConfig, ['losses=["0.5*ce+0.5*cards/miou-1a.json",ce]']))
+    _, _, *words = shlex.split(command_for(config, run))
+    again = compose.compose("compare", CompareConfig, words)
+    first, _ = contenders(again.losses, ["miou"])
+    (typed,) = first.typed.values()
+    assert typed == str(run / "cards" / "miou-1a.json")
 
 
 def test_one_loss_has_one_colour_and_every_colour_a_dark_one() -> None:
