@@ -23,7 +23,8 @@ else  # a private uv, so that nothing outside this folder changes
 fi
 
 [ -x "$VENV/bin/python" ] || "$uv" venv -q --python "$PYTHON" "$VENV"
-export VIRTUAL_ENV="$PWD/$VENV"
+VIRTUAL_ENV=$(cd "$VENV" && pwd)  # VENV may be absolute
+export VIRTUAL_ENV
 # mmcv's compiled operators are not used here: without this a machine with nvcc would compile them for an hour.
 export MMCV_WITH_OPS=0
 "$uv" pip install -r requirements.lock

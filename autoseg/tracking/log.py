@@ -27,7 +27,7 @@ class Log(Observer):
     def __init__(self, path: Path) -> None:
         self._logger = logging.getLogger("autoseg")
         self._logger.setLevel(logging.INFO)
-        self._handler = logging.FileHandler(path, encoding="utf-8")
+        self._handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")  # names of files
         self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
         self._logger.addHandler(self._handler)
 

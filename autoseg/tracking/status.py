@@ -26,6 +26,7 @@ from autoseg.tracking.terminal import round_text
 WAITING, GOING, FINISHED, DEAD = "waiting", "running", "finished", "dead"
 SILENT_S, SILENT_TIMES = 600.0, 5.0  # a run on another machine may be dead after this long, or this many trainings
 RECENT = 20  # number of trainings from which the number of workers is estimated
+ERRORS = ("ece", "sce")  # metrics of which less is better; asking the metrics themselves would import torch
 
 _OWN = {"search": STUDIES, "compare": ("compare",), "trust": ("trust",)}  # study names of each kind of run
 _RESULT = {"compare": "table.csv", "trust": "trust.csv"}
@@ -77,9 +78,10 @@ class Status:
 
     @property
     def best(self) -> TrialRecord | None:
-        """The training with the highest score so far; in a search, the best candidate."""
+        """The training with the best score so far; in a search, the best candidate."""
         known = self.studies.get(self.kind, ()) if self.kind != "trust" else ()  # trust mixes budgets
-        return max((r for r in known if r.state == COMPLETE), key=lambda r: r.reward, default=None)
+        sign = -1 if self.kind == "compare" and self.config["metrics"][0] in ERRORS else 1
+        return max((r for r in known if r.state == COMPLETE), key=lambda r: sign * r.reward, default=None)
 
     @property
     def seconds_left(self) -> float | None:

@@ -20,7 +20,7 @@ from autoseg.search.observer import Progress as SearchProgress
 from autoseg.store.records import COMPLETE, PRUNED, SearchResult, TrialRecord, counted, duration, percent
 
 SILENT_S = 60.0  # without a bar, nobody is left longer without a line while trainings end
-PLAIN: dict[str, Any] = {"highlight": False, "soft_wrap": True}
+PLAIN: dict[str, Any] = {"highlight": False, "soft_wrap": True, "emoji": False}  # a class may be called a:car:b
 
 
 class Unread(Console):

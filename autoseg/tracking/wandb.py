@@ -11,6 +11,7 @@ from typing import Any, Literal
 import wandb
 
 from autoseg.errors import InputError, first_line
+from autoseg.files import write_atomic
 from autoseg.search.observer import Observer, Progress, RoundSummary
 from autoseg.store.records import SearchResult, TrialRecord
 from autoseg.tracking.log import candidate_values
@@ -47,10 +48,12 @@ def _kept_offline(error: Exception) -> Mode:
 def _id(folder: Path) -> str:
     """Return the run's id in W&B, stored in its folder, since several runs may have folders of one name."""
     file = folder / "wandb" / "id"
-    if not file.is_file():
+    known = file.read_text(encoding="utf-8").strip() if file.is_file() else ""
+    if not known:  # empty: a killed process of an earlier version was writing it
+        known = uuid.uuid4().hex[:8]
         file.parent.mkdir(exist_ok=True)
-        file.write_text(uuid.uuid4().hex[:8], encoding="utf-8")
-    return file.read_text(encoding="utf-8").strip()
+        write_atomic(file, known)
+    return known
 
 
 class WandB(Observer):

@@ -223,13 +223,17 @@ def conclusion(config: RetrainConfig, job: Job, scores: dict[str, dict[str, floa
         f"{split:<{width}}  " + "  ".join(f"{name} {percent(value)}" for name, value in found.items())
         for split, found in scores.items()
     ]
-    last = (job.work_dir / "last_checkpoint").read_text(encoding="utf-8").strip()
-    own = _shown(job.work_dir)
-    checkpoint = own / Path(last).name
+    last, own = job.work_dir / "last_checkpoint", _shown(job.work_dir)
+    kept = [f"Scores: {_shown(path)}   no checkpoint, as overrides have it"]
+    if last.is_file():
+        checkpoint = own / Path(last.read_text(encoding="utf-8").strip()).name
+        kept = [
+            f"Scores: {_shown(path)}   checkpoint: {checkpoint}",
+            f'Use it: mmseg.apis.init_model("{own}/retrain.py", "{checkpoint}")',
+        ]
     return [
         *lines,
-        f"Scores: {_shown(path)}   checkpoint: {checkpoint}",
-        f'Use it: mmseg.apis.init_model("{own}/retrain.py", "{checkpoint}")',
+        *kept,
         *([] if job.loss.name == "ce" else ["Next: the same command with loss=ce says what the loss brings."]),
     ]
 

@@ -60,7 +60,7 @@ class Parts:
 def trust(config: TrustConfig, workers: Standby) -> int:
     """Check a proxy on workers without a task and print the verdict; return the exit status."""
     parts = build(config)
-    code = resume_arguments(dataclasses.replace(parts.search, imports=config.imports))
+    code = resume_arguments(dataclasses.replace(parts.search, imports=config.imports, executor=config.executor))
     found = running.resumable("trust", parts.path, lambda: _trained(config, parts, workers), code)
     if found is None:
         return INTERRUPTED

@@ -101,7 +101,8 @@ def budgets_of(path: Path, records: Sequence[TrialRecord]) -> str:
     budgets: list[Budget] = []
     used: list[dict[str, list[int]]] = []  # for each budget the losses with their seeds
     for record in records:
-        budget = [entry["budget"] for entry in known if entry["after"] <= max(record.number, 0)][-1]
+        held = [entry["budget"] for entry in known if entry["after"] <= max(record.number, 0)]
+        budget = held[-1] if held else known[0]["budget"]  # the file was gone, and begun again later
         if budget not in budgets:
             budgets.append(budget)
             used.append({})

@@ -15,6 +15,7 @@ from autoseg.cli.configuration import compose, resume, stored
 from autoseg.cli.jobs import compare as compare_job
 from autoseg.cli.jobs import finish, retrain
 from autoseg.config import PAPER_METRICS, CompareConfig, RetrainConfig, SearchConfig
+from autoseg.evidence.comparison.contenders import contender
 from autoseg.evidence.export.formats import as_files, as_python, title
 from autoseg.losses import LossCard, searched_loss
 from autoseg.metrics import MetricOptions
@@ -159,6 +160,14 @@ def test_the_command_for_fresh_seeds_is_one_that_compare_takes(tmp_path: Path) -
         assert (len(among), first) == (len(rivals or ["ce"]) + 1, reference) and not {*seeds} & {*FOUND.seeds}
         assert taken.proxy.iters == (iters or config.proxy.iters) and taken.metrics == ["miou"]
     assert not any("fresh seeds" in said for said in finish.next_step(run, config, replace(FOUND, confirmed=False)))
+
+
+def test_a_training_may_keep_no_checkpoint(tmp_path: Path) -> None:
+    job, path = retrain.Job(contender("ce", "miou"), "ce", tmp_path, None, 2, None), tmp_path / "scores.json"
+    lines = retrain.conclusion(RetrainConfig(), job, {"val": {"miou": 0.5}}, path)
+    assert lines == ["val  miou 50.0", f"Scores: {path}   no checkpoint, as overrides have it"]
+    (tmp_path / "last_checkpoint").write_text(f"{tmp_path}/iter_9.pth")
+    assert f"checkpoint: {tmp_path}/iter_9.pth" in retrain.conclusion(RetrainConfig(), job, {"val": {}}, path)[1]
 
 
 def test_a_training_is_scored_by_the_target_of_its_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -362,6 +363,9 @@ def test_a_budget_changes_only_when_all_is_done_and_by_force(tmp_path: Path) -> 
     text = made_with.budgets_of(path, [first, second])
     assert text.startswith("Not one budget: ce (seeds 1) with proxy.iters=3; ce (seeds 2) with proxy.iters=4.")
     assert made_with.budgets_of(path, [first]) == made_with.budgets_of(path, [second]) == ""
+    later = json.loads((path / "made_with.json").read_text())[1:]  # as after it was lost, and the run went on
+    (path / "made_with.json").write_text(json.dumps([{**entry, "after": 1} for entry in later]))
+    assert made_with.budgets_of(path, [first, second]) == ""
     (path / "made_with.json").write_text("[1]")
     with pytest.raises(InputError, match="what this comparison was made with"):
         made_with.budgets_of(path, [first])

@@ -20,6 +20,7 @@ from autoseg.search.observer import Amount, Observer, Observers, Plan, Progress,
 from autoseg.store.records import Finding, SearchResult, TrialRecord, duration, percent
 from autoseg.tracking import Log, Terminal, build_observers
 from autoseg.tracking.log import candidate_values
+from autoseg.tracking.terminal import plain_console
 
 GOOD = TrialRecord(0, 0, "candidate", "candidate 0.0", (0.5,), 7, "complete", {"miou": 0.4}, 0.4, 3.0, 1)
 BAD = TrialRecord(0, 1, "candidate", "candidate 0.1", (0.1,), 7, "diverged", error="the loss is nan [1]")
@@ -126,6 +127,23 @@ def test_log_holds_everything_and_lets_go_of_the_file(tmp_path):
     for word in ("candidate 0.0", "miou=0.4000", "diverged", "the loss is nan", "WARNING", "winner"):
         assert word in text
     assert logging.getLogger("autoseg").handlers == before
+
+
+def test_no_name_becomes_another_on_its_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A class between colons is no picture; a file's name that is not UTF-8 ends no log."""
+    plain_console().print("a:car:b")
+    assert capsys.readouterr().out == "a:car:b\n"
+    log = Log(tmp_path / "log.txt")
+    log.warning("\udcff.png is odd")
+    log.close()
+    assert r"\udcff.png is odd" in (tmp_path / "log.txt").read_text() and "error" not in capsys.readouterr().err
+
+
+def test_an_id_that_was_cut_off_is_made_again(tmp_path: Path) -> None:
+    _id = pytest.importorskip("autoseg.tracking.wandb")._id
+    (tmp_path / "wandb").mkdir()
+    (tmp_path / "wandb" / "id").write_text("")
+    assert _id(tmp_path) and _id(tmp_path) == _id(tmp_path)
 
 
 def test_tensorboard_files_can_be_read_back(tmp_path):

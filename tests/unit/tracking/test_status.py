@@ -20,13 +20,14 @@ from autoseg.cli.watch import Watch, metric_of, summary
 from autoseg.errors import InputError
 from autoseg.evidence.report.read import open_run
 from autoseg.execution import Outcome
+from autoseg.metrics import higher_is_better, names, own_metrics
 from autoseg.search.confirm import fresh_seeds
 from autoseg.store.ledger import STUDIES, Ledger
 from autoseg.store.records import TrialRecord
 from autoseg.store.run_files import read_config
 from autoseg.store.run_folder import RunFolder
 from autoseg.tracking.lines import training_line
-from autoseg.tracking.status import DEAD, FINISHED, GOING, WAITING, read_status
+from autoseg.tracking.status import DEAD, ERRORS, FINISHED, GOING, WAITING, read_status
 from autoseg.tracking.terminal import plain_console
 
 CONFIRM = {"top": 1, "seeds": 1, "rivals": ["ce"], "iters": None}
@@ -143,6 +144,16 @@ def test_a_comparison_is_watched_under_the_metric_it_shows_now(
     assert status is not None and status.best is not None
     assert (status.best.name, status.best.reward) == ("jml", pytest.approx(of_jml))
     assert training_line(status.studies["compare"][0], metric_of(status)).startswith(f"ce  seed 1  {metric} {of_ce}")
+
+
+def test_the_best_by_an_error_is_the_lowest(tmp_path: Path) -> None:
+    fill(tmp_path / "run", "compare", 2, 0)
+    with at_work(RunFolder.open(tmp_path / "run", {})) as folder:
+        folder.write_config({**CONFIGS["compare"], "metrics": ["ece"]})
+    status = read_status(tmp_path / "run")
+    assert status is not None and status.best is not None and status.best.name == "candidate 0.0"
+    own = {one.name for one in own_metrics()}  # of other tests
+    assert set(ERRORS) == {name for name in names() if name not in own and not higher_is_better(name)}
 
 
 def test_a_dead_process_is_told_from_a_living_one_and_from_one_elsewhere(tmp_path: Path, capsys) -> None:
