@@ -24,6 +24,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from autoseg.evidence import sampled
 from autoseg.evidence.comparison.matrix import REFERENCE, Matrix
 from autoseg.store.paired import LEAST_SEEDS, Paired
 from autoseg.store.records import counted
@@ -117,7 +118,7 @@ def curves(found: Mapping[str, FloatArray], published: Mapping[str, FloatArray] 
 
 
 def surfaces(operations: Mapping[str, tuple[FloatArray, FloatArray]]) -> Figure:
-    """Draw the relaxed AND and OR over the unit square: g(a) h(b), and g(a) + h(b) - g(a) h(b).
+    """Draw the relaxed AND and OR over the unit square, see `sampled.relaxed`.
 
     Args:
         operations: title ending in AND or OR to the (n,) values of the curves of both operands on an even grid.
@@ -129,13 +130,9 @@ def surfaces(operations: Mapping[str, tuple[FloatArray, FloatArray]]) -> Figure:
         axes = figure.add_subplot(rows, columns, panel, projection="3d", computed_zorder=False)
         grid = np.linspace(0, 1, len(g))
         a, b = np.meshgrid(grid, grid, indexing="ij")
-        product = np.outer(g, h)
-        is_and = title.endswith("AND")
-        height = product if is_and else g[:, None] + h[None, :] - product
+        height, corners, truth = sampled.relaxed(g, h, title.endswith("AND"))
         axes.plot_surface(a, b, height, cmap="viridis", vmin=0, vmax=1, rstride=1, cstride=1, lw=0, antialiased=True)
-        corners = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
-        truth = corners.all(axis=1) if is_and else corners.any(axis=1)
-        axes.scatter(corners[:, 0], corners[:, 1], truth.astype(float), color=RED, s=24, depthshade=False, zorder=5)
+        axes.scatter(corners[:, 0], corners[:, 1], truth, color=RED, s=24, depthshade=False, zorder=5)
         axes.set(xlabel="a", ylabel="b", xlim=(0, 1), ylim=(0, 1), zlim=(0, 1), title=f"{title}(a, b)")
         axes.set(xticks=(0, 0.5, 1), yticks=(0, 0.5, 1), zticks=(0, 0.5, 1))
         axes.view_init(elev=28, azim=-125)

@@ -46,6 +46,23 @@ def operands(loss: SurrogateLoss) -> dict[str, tuple[FloatArray, FloatArray]]:
     return found
 
 
+def relaxed(g: FloatArray, h: FloatArray, is_and: bool) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return AND, g(a) h(b), or OR, g(a) + h(b) - g(a) h(b), and the truth table.
+
+    Args:
+        g: (n,) values of the first operand's curve on an even grid of [0, 1].
+        h: the same for the second operand.
+        is_and: whether it is AND.
+
+    Returns:
+        (n, n) values; the (4, 2) corners; the (4,) truth there.
+    """
+    product = np.outer(g, h)
+    corners = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+    truth: FloatArray = np.asarray(corners.all(axis=1) if is_and else corners.any(axis=1), dtype=np.float64)
+    return product if is_and else g[:, None] + h[None, :] - product, corners, truth
+
+
 def published_points(metric: str) -> dict[str, FloatArray] | None:
     """Return the curves of the loss that the paper published for a metric; None if it has none."""
     name = f"asl2021/{metric}"

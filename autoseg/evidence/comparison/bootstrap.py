@@ -48,6 +48,8 @@ def widened(point: Paired, ours: FloatArray, theirs: FloatArray, images: int) ->
         return point
     drawn = ours - theirs
     drawn = drawn[:, ~np.isnan(drawn).any(0)]  # a draw may lack every image with anything to score
+    if drawn.shape[1] < 2:
+        return Paired(point.differences, point.n, point.mean, math.nan, math.nan, False)
     seeds = variance(d for d in point.differences if not math.isnan(d)) / point.n
     picks = np.random.default_rng(SEED).integers(point.n, size=(drawn.shape[1], point.n))
     means = drawn[picks.T, np.arange(drawn.shape[1])].mean(0)

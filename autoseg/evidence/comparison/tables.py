@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from autoseg.evidence.comparison.matrix import HAND_MADE, REFERENCE, Matrix
 from autoseg.metrics import higher_is_better, score_of
 from autoseg.store.paired import CONFIDENCE, LEAST_SEEDS, Paired, Summary
-from autoseg.store.records import percent
+from autoseg.store.records import COMPLETE, percent
 
 UP, DOWN, DAGGER, DOUBLE_DAGGER = "↑", "↓", "†", "‡"
 MARKS = {REFERENCE: (UP, DOWN), HAND_MADE: (DAGGER, DOUBLE_DAGGER)}  # surely above, surely below
@@ -118,7 +118,7 @@ def seconds(matrix: Matrix, name: str) -> str:
 
 def failed(matrix: Matrix, name: str) -> str:
     """Format the number of a loss's trainings that did not complete; empty if none."""
-    count = sum(record.state != "complete" for record in matrix.row(name))
+    count = sum(record.state != COMPLETE for record in matrix.row(name))
     return f"{count} of {len(matrix.seeds)}" if count else ""
 
 

@@ -21,7 +21,7 @@ class Text(Block):
     """A paragraph."""
 
     text: str
-    tone: str = "plain"  # "plain", "note" (small: how to read something), "warning"
+    tone: str = "plain"  # "plain", "note" (small: how to read something)
 
 
 @dataclass(frozen=True)

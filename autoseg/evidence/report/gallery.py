@@ -18,7 +18,7 @@ from autoseg.config import DataConfig
 from autoseg.data import SegData, open_data
 from autoseg.errors import InputError
 from autoseg.evidence.report.blocks import Block, Gallery, Picture, Scene, Swatch, Text
-from autoseg.evidence.report.read import Run
+from autoseg.evidence.report.read import Run, SearchRun
 from autoseg.proxy.predictions import FOLDER, predictions_folder, saved_predictions
 from autoseg.store.records import TrialRecord
 
@@ -73,7 +73,8 @@ def _why(run: Run, reference: str, kept: Sequence[str]) -> str:
     if "data" not in run.config:
         return "Trainings with your own function leave no predictions."
     if not (run.path / FOLDER).is_dir():
-        return "No predictions were kept: the run ended before its confirmation, or had none."
+        why = ": the run ended before its confirmation, or had none" if isinstance(run, SearchRun) else ""
+        return f"No predictions were kept{why}."
     return f"Predictions are shown beside those of {reference}; kept are only those of {', '.join(kept) or 'no loss'}."
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
+from autoseg.evidence import sampled
 from autoseg.evidence.report.plots import WIDEST, figure, label
 from autoseg.evidence.report.theme import BLUE, GREY, PURPLE, RED, SEQUENTIAL
 
@@ -38,18 +39,9 @@ def curve(found: Points, published: Points | None) -> go.Figure:
 
 
 def surface(g: Points, h: Points, is_and: bool) -> go.Figure:
-    """Draw AND, g(a) h(b), or OR, g(a) + h(b) - g(a) h(b), over the unit square; red: the truth table.
-
-    Args:
-        g: (n,) values of the first operand's curve on an even grid of [0, 1].
-        h: the same for the second operand.
-        is_and: whether to draw AND.
-    """
+    """Draw AND or OR over the unit square, see `sampled.relaxed`; red: the truth table."""
     grid = np.linspace(0, 1, len(g))
-    product = np.outer(g, h)
-    height = product if is_and else g[:, None] + h[None, :] - product
-    corners = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
-    truth = corners.all(axis=1) if is_and else corners.any(axis=1)
+    height, corners, truth = sampled.relaxed(g, h, is_and)
     axis = {"range": [0, 1], "dtick": 0.5, "showspikes": False}
     return figure(
         [
@@ -59,7 +51,7 @@ def surface(g: Points, h: Points, is_and: bool) -> go.Figure:
                 hovertemplate="a %{x:.2f}   b %{y:.2f}<br>%{z:.3f}<extra></extra>",
             ),
             go.Scatter3d(
-                x=corners[:, 0], y=corners[:, 1], z=truth.astype(float), mode="markers",
+                x=corners[:, 0], y=corners[:, 1], z=truth, mode="markers",
                 marker={"color": RED, "size": 5}, hovertemplate="truth table<br>%{z}<extra></extra>",
             ),
         ],

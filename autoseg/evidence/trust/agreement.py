@@ -11,6 +11,7 @@ import scipy  # its parts are imported when they are used
 
 DRAWS = 2000
 SEED = 20261
+PAIRS = 2**20  # pairs of candidates that are looked at together, 8 MB of each number about them
 LEAST = 8  # fewest candidates for a verdict
 INTERVAL = (2.5, 97.5)
 
@@ -86,7 +87,12 @@ def _spearman(a: FloatArray, b: FloatArray) -> float:
 
 
 def _taus(a: FloatArray, b: FloatArray) -> FloatArray:
-    """Return Kendall's tau-b of every row of (B, n)."""
+    """Return Kendall's tau-b of every row of (B, n), some rows at a time: each needs n * n numbers."""
+    step = max(1, PAIRS // a.shape[1] ** 2)
+    return np.concatenate([_taus_of(a[at : at + step], b[at : at + step]) for at in range(0, len(a), step)])
+
+
+def _taus_of(a: FloatArray, b: FloatArray) -> FloatArray:
     signs_a, signs_b = (np.sign(x[:, :, None] - x[:, None, :]) for x in (a, b))
     pairs = (signs_a**2).sum((1, 2)) * (signs_b**2).sum((1, 2))
     return np.divide((signs_a * signs_b).sum((1, 2)), np.sqrt(pairs), out=np.full(len(a), np.nan), where=pairs > 0)

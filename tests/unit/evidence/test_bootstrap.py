@@ -55,6 +55,12 @@ def test_the_parts_of_all_images_make_the_score(name: str) -> None:
     assert all(len(part) == 12 for part in kept.parts.values())
 
 
+@pytest.mark.filterwarnings("error")
+def test_without_a_draw_that_has_a_score_there_is_no_interval() -> None:
+    found = widened(paired([0.2, 0.4], [0.1, 0.1]), np.full((2, 50), math.nan), np.zeros((2, 50)), 9)
+    assert found.mean == pytest.approx(0.2) and math.isnan(found.low) and not found.significant
+
+
 def test_the_variances_of_seeds_and_images_add_up() -> None:
     """Resampling two seeds alone would show half of theirs."""
     seeds, moves = np.array([[-1.0], [1.0]]), np.random.default_rng(0).normal(size=4000)

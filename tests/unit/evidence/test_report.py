@@ -218,7 +218,7 @@ def test_an_unfinished_comparison_uses_the_seeds_that_are_whole(toys: Path) -> N
         toy_runs.compare(toys / "half", last=6, predictions=False)
     page = page_of(toys / "half")
     assert "Not finished: 5 of 15 trainings have a result; the tables use the seeds 1001." in page.text
-    assert "No predictions were kept" in page.text
+    assert "No predictions were kept." in page.text
     with pytest.raises(KeyboardInterrupt):
         toy_runs.compare(toys / "begun", last=3, predictions=False)
     assert "No seed has been trained with every loss yet" in page_of(toys / "begun").text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import math
+import tracemalloc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,15 @@ def test_the_interval_is_of_candidates_drawn_with_replacement() -> None:
     assert found.tau.low < found.tau.value < found.tau.high
     ends = np.percentile(_taus(a[picks], b[picks]), [2.5, 97.5])
     assert [found.tau.low, found.tau.high] == pytest.approx(ends)
+
+
+def test_taus_of_many_candidates_take_little_memory() -> None:
+    a, b = np.random.default_rng(0).random((2, DRAWS, 64))
+    tracemalloc.start()
+    taus = _taus(a, b)
+    assert tracemalloc.get_traced_memory()[1] < 2**27  # all at once, 300 MB, and four times that for twice as many
+    tracemalloc.stop()
+    assert len(taus) == DRAWS and taus[-1] == pytest.approx(stats.kendalltau(a[-1], b[-1]).statistic)
 
 
 def test_a_difference_of_taus_draws_the_same_candidates_for_both() -> None:
