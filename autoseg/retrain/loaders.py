@@ -51,24 +51,15 @@ def datasets(config: DataConfig) -> Datasets:
     return _folder(config) if config.kind == "folder" else _mmseg(config)
 
 
-def check_files(config: DataConfig) -> None:
-    """Check all files and every mask: mmsegmentation would not notice a wrong id, or a GPU would stop at it.
-
-    Raises:
-        InputError: a folder, image or mask is missing or does not fit; names it and says what to do.
-    """
-    if config.kind != "builtin":
-        class_counts(config)
-
-
 def class_counts(config: DataConfig) -> ClassCounts:
     """Return how often the classes occur in the training masks.
 
-    All files are checked while they are counted, and the counts are remembered beside the prepared images: as long as
-    no file has another size or time, no training reads them again.
+    All files and every mask are checked while they are counted: mmsegmentation would not notice a wrong id, or a GPU
+    would stop at it. The counts are remembered beside the prepared images: as long as no file has another size or
+    time, no training reads them again.
 
     Raises:
-        InputError: as `check_files`.
+        InputError: a folder, image or mask is missing or does not fit; names it and says what to do.
     """
     if config.kind == "builtin":
         drawn = BuiltinSource.from_config(config)

@@ -102,7 +102,7 @@ def build(config: RetrainConfig, started_by: str, device: str) -> Job:
             the user's that fails.
     """
     from autoseg.retrain.build import build_config, give_counts, main_head  # mmengine: only once the device is chosen
-    from autoseg.retrain.loaders import check_files, class_counts
+    from autoseg.retrain.loaders import class_counts
     from autoseg.training import check_loss
     from autoseg.training.checkpoint import last_checkpoint, read_checkpoint
 
@@ -131,8 +131,8 @@ def build(config: RetrainConfig, started_by: str, device: str) -> Job:
     check_own_metrics(scored, [], MetricOptions(classes, ignored, **config.boundary_options))
     if config.config is None and "wce" in words_of([loss]):
         give_counts(cfg.model, launch.agree(dataclasses.asdict(class_counts(config.data)) if rank == 0 else None))
-    elif config.config is None and rank == 0:
-        check_files(config.data)
+    elif config.config is None and config.data.kind != "builtin" and rank == 0:
+        class_counts(config.data)  # checks every file
     lock = None
     if rank == 0:
         with writable(work_dir):

@@ -24,7 +24,7 @@ from autoseg.data.folder import FileSource, lone_masks, open_folder
 from autoseg.errors import InputError
 from autoseg.losses import class_weights
 from autoseg.losses.frequency import weights_of
-from autoseg.retrain.loaders import check_files, class_counts
+from autoseg.retrain.loaders import class_counts
 
 Make = Callable[..., DataConfig]
 
@@ -146,7 +146,7 @@ def test_an_image_that_its_exif_tag_turns(make_folder: Make, orientation: int, s
     image.save(path.with_suffix(suffix), exif=exif)
     refused(config, f"1{suffix}", "stored upright", f"EXIF orientation {orientation}", "exif_transpose")
     with pytest.raises(InputError, match="stored upright"):
-        check_files(config)
+        class_counts(config)
     exif[0x0112] = 1
     image.save(path.with_suffix(suffix), exif=exif)
     open_data(config, (12, 16))
@@ -162,7 +162,7 @@ def test_a_colour_image_of_16_bits_is_refused_as_a_grey_one_is(make_folder: Make
     path.write_bytes(png(width, height, rows, bits=16, colour=2))
     refused(config, "1.png", "8 bits per channel", "RGB;16B")
     with pytest.raises(InputError, match="8 bits per channel"):
-        check_files(config)
+        class_counts(config)
 
 
 def test_two_images_of_one_name(make_folder: Make) -> None:
@@ -185,7 +185,7 @@ def test_a_second_id_for_void_is_to_be_rewritten(make_folder: Make) -> None:
     said = "id 255 in ", "data.ignore_index is 0, and only one id can be: write 0 for 255 in the masks."
     refused(config, "ann_dir/train/0.png", *said)
     with pytest.raises(InputError, match="write 0 for 255"):
-        check_files(config)
+        class_counts(config)
 
 
 def test_mask_of_another_size(make_folder: Make) -> None:
@@ -210,37 +210,37 @@ def test_mask_in_colours(make_folder: Make) -> None:
 )
 def test_a_look_says_what_does_not_fit(make_folder: Make, file: str, picture: Image.Image, words: list[str]) -> None:
     config = make_folder()
-    check_files(config)
+    class_counts(config)
     picture.save(data_file(config, file))
     with pytest.raises(InputError) as refusal:
-        check_files(config)
+        class_counts(config)
     assert all(word in str(refusal.value) for word in words)
 
 
 def test_a_mask_of_one_bit_has_the_ids_0_and_1(make_folder: Make) -> None:
     config = make_folder()
     Image.new("1", (16, 12), 1).save(data_file(config, "ann_dir/train/0.png"))
-    check_files(config)
+    class_counts(config)
     assert open_folder(config).read("train", 0).masks.max() == 1
     Image.new("L", (16, 12), 255).save(data_file(config, "ann_dir/train/0.png"))
-    check_files(config)
+    class_counts(config)
 
 
 def test_what_fitted_is_not_read_again_by_any_training(make_folder: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     config, read = make_folder(), []
     check = FileSource._check
     monkeypatch.setattr(FileSource, "_check", lambda self, item: read.append(item.name) or check(self, item))
-    check_files(config)
+    class_counts(config)
     assert len(read) == 6
-    check_files(config)
+    class_counts(config)
     assert len(read) == 6
     monkeypatch.setattr("autoseg.__version__", "another, which may look for more")
-    check_files(config)
+    class_counts(config)
     assert len(read) == 12
     Image.new("L", (16, 12), 1).save(data_file(config, "ann_dir/train/0.png"))
-    check_files(config)
+    class_counts(config)
     assert len(read) == 18
-    check_files(replace(config, classes=["a", "b", "c"]))
+    class_counts(replace(config, classes=["a", "b", "c"]))
     assert len(read) == 24
 
 
@@ -273,10 +273,10 @@ def test_files_are_checked_where_nothing_can_be_remembered(
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(Path, "home", Mock(side_effect=RuntimeError))  # as of a user id that has no name
     config = replace(make_folder(), cache_dir=place and str(tmp_path / place))
-    check_files(config)
+    class_counts(config)
     Image.new("L", (16, 12), 40).save(data_file(config, "ann_dir/train/0.png"))
     with pytest.raises(InputError, match="id 40"):
-        check_files(config)
+        class_counts(config)
 
 
 def test_mask_of_16_bits(make_folder: Make) -> None:
