@@ -67,15 +67,16 @@ def resumed(given: T, words: Sequence[str], free: Sequence[str] = FREE) -> T:
     refuse_code(kept, run)
     typed = typed_keys(words)
     require(kept, {key: at(given, key) for key in typed}, run)
+    whole = {key for key in typed if dataclasses.is_dataclass(at(kept, key))}  # groups, with all that is typed of them
     changes = []
     for key, word in zip(typed, words, strict=True):
         if key in ("resume", "run_dir", *own_configs(kept)):
             continue
         old, new = (None, key) if key == "experiment" else (at(kept, key), at(given, key))
         if any(key == name or key.startswith(f"{name}.") for name in (*free, NAMED_ANEW)):
-            if dataclasses.is_dataclass(old):  # a whole group
+            if key in whole:
                 put(kept, key, new)
-            else:
+            elif key.partition(".")[0] not in whole:
                 changes.append(word)
         elif not same(old, new) and (key == "experiment" or dataclasses.is_dataclass(old)):
             hint = "The run keeps its own; of single keys it takes new values of"

@@ -166,6 +166,9 @@ def test_a_typed_change_of_the_network_changes_that_of_the_run(tmp_path: Path, b
     assert (alone.config, alone.name, alone.weights) == (PSPNET, "pspnet_r50-d8", f"{tmp_path}/a.pth")
     assert alone.overrides == {"backbone": {"depth": 18}}
     assert taken("model.weights=a.pth").weights == str(Path("a.pth").absolute())
+    if beside == "resume":  # a whole preset, and more of it
+        more = ["model=tiny", "model.overrides.decode_head.channels=8", f"model.config={PSPNET}"]
+        assert taken(*more) == compose.compose("compare", CompareConfig, more).model
 
 
 def test_a_comparison_is_on_validation_images_unless_it_began_on_others(tmp_path: Path) -> None:
