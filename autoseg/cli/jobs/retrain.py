@@ -123,9 +123,8 @@ def build(config: RetrainConfig, started_by: str, device: str) -> Job:
     cfg = build_config(config, text, str(work_dir), launcher=started_by, device=device, ranks=ranks)
     classes = int(main_head(cfg.model)["num_classes"])
     if not loss.cards:
-        check_loss(
-            build_loss(text, num_classes=classes), config.train.labels, group="train"
-        )  # what is wrong is said now
+        built = build_loss(text, num_classes=classes)  # a wrong name is said now
+        check_loss(built, config.train.labels, group="train")
     scored = [name for metric in config.metrics for _, name in parse(metric)]
     ignored = main_head(cfg.model).get("ignore_index", 255)
     check_own_metrics(scored, [], MetricOptions(classes, ignored, **config.boundary_options))
