@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from autoseg.cli.jobs import running
-from autoseg.cli.jobs.trust_source import Source, kept
+from autoseg.cli.jobs.trust_source import Source, kept_entries
 from autoseg.cli.prestart import standby
 from autoseg.config import ProxyConfig, SearchConfig, TrustConfig
 from autoseg.evidence.comparison.tables import csv_text
@@ -66,7 +66,7 @@ def keep(run: Path, folder: Path, count: int, workers: str, to: Path) -> None:
     """
     source = Source.open(run)
     known = (folder / "config.yaml").is_file()  # the search may have gone on since: the candidates stay
-    entries = kept(folder)[0] if known else source.candidates(count)
+    entries = kept_entries(folder) if known else source.candidates(count)
     records = train(source, entries, _planned(entries, second_seed(source.search)), folder, workers)
     write_atomic(to, as_csv(entries, records, source.search.metric))
 

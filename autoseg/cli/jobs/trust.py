@@ -13,7 +13,7 @@ from autoseg.cli.configuration.named_code import resume_arguments
 from autoseg.cli.configuration.resume import searched, written
 from autoseg.cli.faults import INTERRUPTED
 from autoseg.cli.jobs import running
-from autoseg.cli.jobs.trust_source import Source, kept
+from autoseg.cli.jobs.trust_source import Source, kept_entries, kept_seeds
 from autoseg.config import ProxyConfig, SearchConfig, TrustConfig, comparable_settings
 from autoseg.errors import InputError
 from autoseg.evidence.trust.documents import lines, write
@@ -116,7 +116,7 @@ def build(config: TrustConfig) -> Parts:
     search = source.search
     path = Path(config.run_dir) if config.run_dir else new_run_path(Path("runs"), "trust", search.data.name)
     if (path / "config.yaml").is_file():  # the search may have gone on since: the losses stay, and the seeds
-        entries, seeds = kept(path)
+        entries, seeds = kept_entries(path), kept_seeds(path)
     else:
         entries, used = [*source.candidates(config.candidates), *_rivals(source)], search.search.confirm.seeds
         seeds = fresh_seeds(search.seed, used + 1 + config.full.seeds)[used:]

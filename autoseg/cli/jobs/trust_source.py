@@ -82,14 +82,19 @@ class Source:
         return TrustTask(task, trains, jobs)
 
 
-def kept(path: Path) -> tuple[list[Entry], list[int]]:
-    """Return the losses and the seeds in the fingerprint of a run folder.
+def kept_entries(path: Path) -> list[Entry]:
+    """Return the losses in the fingerprint of a run folder.
 
     Raises:
         InputError: it has none.
     """
-    fixed = read_fingerprint(path)
     with all_settings(path):
-        entries = [Entry(**{**one, "theta": one["theta"] and tuple(one["theta"])}) for one in fixed["entries"]]
-        first, *rest = (int(seed) for seed in fixed["seeds"])
-    return entries, [first, *rest]
+        kept = read_fingerprint(path)["entries"]
+        return [Entry(**{**one, "theta": one["theta"] and tuple(one["theta"])}) for one in kept]
+
+
+def kept_seeds(path: Path) -> list[int]:
+    """Return the seeds in the fingerprint of a trust run; errors as in `kept_entries`."""
+    with all_settings(path):
+        first, *rest = (int(seed) for seed in read_fingerprint(path)["seeds"])
+        return [first, *rest]
