@@ -14,7 +14,7 @@ from autoseg.cli.configuration import compose, stored
 from autoseg.cli.configuration.repeat import command_for
 from autoseg.cli.configuration.resume import like, resumed
 from autoseg.cli.jobs import compare, trust
-from autoseg.cli.jobs.trust_source import kept
+from autoseg.cli.jobs.trust_source import kept_entries, kept_seeds
 from autoseg.config import CompareConfig, ModelConfig, RetrainConfig, SearchConfig, TrustConfig
 from autoseg.errors import InputError
 from autoseg.evidence.comparison.contenders import contenders
@@ -123,7 +123,7 @@ def test_a_trust_run_keeps_its_losses_and_seeds(tmp_path: Path) -> None:
     fixed = {"entries": [asdict(entry)], "seeds": [11, 12]}
     RunFolder.create(run, stored.plain(TrustConfig(run="r")), fixed).close()
     (run / "trust.csv").write_text("")
-    assert kept(run) == ([entry], [11, 12])
+    assert (kept_entries(run), kept_seeds(run)) == ([entry], [11, 12])
     parts = SimpleNamespace(path=run)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(trust, "fingerprint", lambda *_: fixed)
@@ -132,7 +132,7 @@ def test_a_trust_run_keeps_its_losses_and_seeds(tmp_path: Path) -> None:
     for wrong in ({}, {**fixed, "seeds": []}, {**fixed, "entries": [{"name": "x"}]}):
         (run / "fingerprint.json").write_text(json.dumps(wrong))
         with pytest.raises(InputError, match="run folder: expected one with all its settings"):
-            kept(run)
+            kept_entries(run), kept_seeds(run)
 
 
 PSPNET = "_base_/models/pspnet_r50-d8.py"
