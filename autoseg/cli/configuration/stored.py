@@ -45,7 +45,7 @@ def load(schema: type[T], data: Mapping[str, Any]) -> T:
     unknown = [key for key in leaves(data, known) if key not in known]
     if unknown:
         hint = "The run is of another version of autoseg: use that one, or start a new run."
-        raise InputError(", ".join(unknown), "no such key", "it", hint)
+        raise InputError(", ".join(sorted(unknown)), "no such key", "it", hint)
     try:
         return cast(T, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), literal(data))))
     except OmegaConfBaseException as error:
