@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from autoseg.config import PAPER_METRICS
 from autoseg.errors import Diverged, InputError
 from autoseg.imports import import_modules
-from autoseg.losses import Loss, build_loss, check_spec, loss_names
+from autoseg.losses import Loss, build_loss, check_text, loss_names
 from autoseg.losses.pixelwise import WeightedCrossEntropy
 from autoseg.losses.ranks import sync_counts as sync
 from autoseg.metrics import Metric, MetricSum, build_metric
@@ -69,7 +69,7 @@ class AutoSegLoss(nn.Module):
         if not loss_name.startswith("loss_"):
             hint = "mmsegmentation trains only on names that do."
             raise InputError("loss_name", "a name that begins with loss_", repr(loss_name), hint)
-        check_spec(loss, {key: value for key, value in options.items() if key != "defaults"})
+        check_text(loss, {key: value for key, value in options.items() if key != "defaults"}, cards=False)
         self.spec, self.loss_weight, self.loss_name, self.options = loss, loss_weight, loss_name, options
         self.sync_counts, self.class_counts = sync_counts, class_counts
         # Not part of the module tree: a checkpoint of the network should not hold parts of its loss.

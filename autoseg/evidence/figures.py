@@ -171,7 +171,8 @@ def _panel(axes: Axes, matrix: Matrix, metric: str) -> None:
             _interval(axes, matrix.difference(name, other, metric), count - 1 - line + shift, colour)
     axes.set_yticks(range(count), matrix.names[::-1])
     axes.set_ylim(-0.6, count - 0.4)
-    axes.set_title(f"{metric}   (best hand-made: {matrix.best_hand_made(metric)})", fontsize=9)
+    hand_made = matrix.best_hand_made(metric)
+    axes.set_title(metric if hand_made is None else f"{metric}   (best hand-made: {hand_made})", fontsize=9)
     axes.set_xlabel("percentage points", fontsize=8)
     axes.tick_params(labelsize=8, left=False)
     axes.spines[["top", "right", "left"]].set_visible(False)
@@ -192,7 +193,9 @@ def _key(matrix: Matrix) -> list[Line2D]:
     def dot(colour: str, face: str, label: str) -> Line2D:
         return Line2D([], [], marker="o", color=colour, mfc=face, mec=colour, label=label)
 
-    key = [dot(BLUE, BLUE, f"to {matrix.reference}"), dot(ORANGE, ORANGE, "to the best hand-made loss")]
+    key = [dot(BLUE, BLUE, f"to {matrix.reference}")]
+    if any(matrix.best_hand_made(metric) is not None for metric in matrix.metrics):
+        key.append(dot(ORANGE, ORANGE, "to the best hand-made loss"))
     unsure = f"hollow: fewer than {LEAST_SEEDS} seeds, or zero is inside"
     return [*key, Line2D([], [], ls="", marker="o", mfc="white", mec=GREY, label=unsure)]
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from autoseg.losses.base import SegLoss
 from autoseg.losses.batch import Batch
-from autoseg.losses.build import Loss, build_loss, check_spec, check_text, load_loss
+from autoseg.losses.build import Loss, build_loss, check_text, load_loss
 from autoseg.losses.card import LossCard, save_loss
 from autoseg.losses.compiling import compiled_loss
 from autoseg.losses.frequency import class_weights
@@ -23,7 +23,7 @@ from autoseg.losses.searched import SearchedLoss, searched_loss
 from autoseg.losses.sums import LossSum
 
 __all__ = [
-    "Batch", "Loss", "LossCard", "LossSum", "SearchedLoss", "SegLoss", "build_loss", "check_spec", "check_text",
+    "Batch", "Loss", "LossCard", "LossSum", "SearchedLoss", "SegLoss", "build_loss", "check_text",
     "class_weights", "compiled_loss", "load_loss", "loss_names", "own_losses", "register_loss", "save_loss",
     "searched_loss", "sync_counts",
 ]  # fmt: skip

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,13 @@ from autoseg.losses.base import SegLoss
 from autoseg.losses.card import LossCard
 from autoseg.losses.expression import Term, parse
 from autoseg.losses.registry import LOSSES, check_options, hand_made
-from autoseg.losses.searched import SearchedLoss, searched_loss
+from autoseg.losses.searched import OPTIONS, SearchedLoss, searched_loss
 from autoseg.losses.sums import LossSum
 from autoseg.metrics import parse as parse_metric
 from autoseg.surrogates import SearchSpace, SurrogateLoss, build_space, known_losses
 
 Loss = SegLoss | SurrogateLoss | LossSum
 IDENTITY = "identity"
-OPTIONS = set(inspect.signature(SurrogateLoss).parameters) - {
-    "metric", "num_classes", "control_points", "space", "parameterization", "ignore_index",
-}  # fmt: skip
 
 
 def build_loss(
@@ -101,28 +98,20 @@ def terms_of(text: str | os.PathLike[str]) -> list[Term]:
     return [Term(1.0, text)] if whole else parse(text)
 
 
-def check_text(text: str) -> None:
-    """Raise if a text cannot be built for any number of classes; errors as in `check_term`, or a malformed sum."""
-    for term in terms_of(text):
-        check_term(term)
-
-
-def check_spec(text: str, options: Mapping[str, Any]) -> None:
-    """Raise if a name or an option of a loss is not known; cards may be written later.
+def check_text(text: str, options: Mapping[str, Any] | None = None, cards: bool = True) -> None:
+    """Raise if a text cannot be built for any number of classes.
 
     Args:
         text: as `spec` of `build_loss`.
         options: as of `build_loss`, but for `defaults`.
+        cards: whether cards are read; else they may be written later.
 
     Raises:
-        InputError: that is so, or a malformed sum.
+        InputError: an unknown name or option, a malformed sum, a card that cannot be read.
     """
     for term in terms_of(text):
-        if term.name in LOSSES:
-            check_options(term.name, {**options, **term.options})
-        elif not term.name.endswith(".json") and not os.path.isdir(term.name):
-            _check_names(term.name, options)
-            check_term(term)
+        if cards or term.name in LOSSES or not (term.name.endswith(".json") or os.path.isdir(term.name)):
+            check_term(replace(term, options={**(options or {}), **term.options}))
 
 
 def check_term(term: Term) -> None:

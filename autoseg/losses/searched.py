@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,9 @@ from autoseg.losses.sums import LossSum
 from autoseg.metrics import MetricOptions
 from autoseg.surrogates import SearchSpace, SurrogateLoss
 
-OPTIONS = {"absent", "eps", "tolerance", "drop_background", "validate", "compile"}  # of a part with curves
+OPTIONS = set(inspect.signature(SurrogateLoss).parameters) - {  # that a loss with curves takes, wherever they come from
+    "metric", "num_classes", "control_points", "space", "parameterization", "ignore_index",
+}  # fmt: skip
 
 
 def searched_loss(

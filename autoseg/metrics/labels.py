@@ -129,7 +129,7 @@ def check_ids(ids: Tensor, what: str, num_classes: int, ignore_index: int | None
 
 
 def _wrong_ids(ids: Tensor, num_classes: int, ignore_index: int | None) -> Tensor:
-    if num_classes > torch.iinfo(ids.dtype).max:  # which a number of 8 bits would be compared with as another
+    if ids.dtype != torch.bool and num_classes > torch.iinfo(ids.dtype).max:  # 8 bits would compare with another number
         ids = ids.long()
     wrong = (ids < 0) | (ids >= num_classes)
     if ignore_index is not None:

@@ -20,6 +20,7 @@ from autoseg.config import CompareConfig, SearchConfig, SearchSettings
 from autoseg.errors import InputError
 
 SCHEMA = 1
+RESULTS = {"compare": "table.csv", "trust": "trust.csv"}  # the file that says that such a run is finished
 KINDS = {"search": "a search", "compare": "a comparison", "trust": "a trust run", "retrain": "a training by retrain"}
 VALUES, DEPTH = 100_000, 100  # no configuration has more, or is nested deeper; classes and colours are thousands
 

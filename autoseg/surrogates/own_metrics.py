@@ -33,19 +33,15 @@ def check_own_metrics(scored: Collection[str], trained: Collection[str], options
     classes = options.num_classes
     labels = (torch.arange(2 * SIDE**2) // 7 % classes).view(2, SIDE, SIDE)
     pred = labels.roll(3, dims=2)  # right and wrong in every class
-    few = (
-        labels.clamp(max=max(0, classes - 2)),
-        pred.clamp(min=min(1, classes - 1)),
-    )  # a class absent, one not predicted
+    fewer, predicted = labels.clamp(max=max(0, classes - 2)), pred.clamp(min=min(1, classes - 1))  # lack a class each
     for own in metrics.own_metrics():
         try:
             if own.name in scored:
                 _check_score(own(options), pred, labels)
             if own.name in trained:
-                _check_gradient(SurrogateLoss(own.name, **asdict(options)), one_hot(pred, classes), labels, least=1e-12)
-                _check_gradient(
-                    SurrogateLoss(own.name, **asdict(options)), one_hot(few[1], classes), few[0], least=-1.0
-                )
+                loss = SurrogateLoss(own.name, **asdict(options))
+                _check_gradient(loss, one_hot(pred, classes), labels, least=1e-12)
+                _check_gradient(loss, one_hot(predicted, classes), fewer, least=-1.0)
         except InputError as error:
             raise InputError(f"metric {own.name}: {error.field}", error.expected, error.got, error.hint) from error
         except Exception as error:
@@ -68,10 +64,10 @@ def _check_score(metric: Any, pred: Tensor, labels: Tensor) -> None:
 
 def _check_gradient(loss: SurrogateLoss, logits: Tensor, labels: Tensor, least: float) -> None:
     """Raise unless loss and gradient are finite, and the largest is above `least`: from nothing else can be learnt."""
-    value = loss(logits.requires_grad_(), labels)
-    value.backward()
-    gradient = logits.grad
-    assert gradient is not None
+    logits.requires_grad_()
+    value = loss(logits, labels)
+    found = torch.autograd.grad(value, logits, allow_unused=True)[0] if value.requires_grad else None
+    gradient = torch.zeros_like(logits) if found is None else found
     if not (value.isfinite() and gradient.isfinite().all()):
         hint = "A root, log or power has none at 0, and 0/0 is none: shift it, or give ratio(..., empty=0.0)."
         raise InputError("surrogate", "a finite loss with a finite gradient", "NaN or infinity", hint)

@@ -19,7 +19,7 @@ from autoseg.search.reward import scored_by
 from autoseg.search.stages import stages_of
 from autoseg.store.ledger import STUDIES, Ledger
 from autoseg.store.records import COMPLETE, RUNNING, TrialRecord
-from autoseg.store.run_files import all_settings, kind_of, read_config, read_file
+from autoseg.store.run_files import RESULTS, all_settings, kind_of, read_config, read_file
 from autoseg.store.run_folder import OWNER, began
 from autoseg.tracking.terminal import round_text
 
@@ -29,7 +29,6 @@ RECENT = 20  # number of trainings from which the number of workers is estimated
 ERRORS = ("ece", "sce")  # metrics of which less is better; asking the metrics themselves would import torch
 
 _OWN = {"search": STUDIES, "compare": ("compare",), "trust": ("trust",)}  # study names of each kind of run
-_RESULT = {"compare": "table.csv", "trust": "trust.csv"}
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ def read_status(path: Path) -> Status | None:
     done = sum(record.state != RUNNING for record in records)
     owner, alive = _owner(path)
     state, silent = GOING if records else WAITING, False
-    if records and done >= amount.total and (kind == "search" or (path / _RESULT[kind]).is_file()):
+    if records and done >= amount.total and (kind == "search" or (path / RESULTS[kind]).is_file()):
         state = FINISHED
     elif alive is False:
         state = DEAD

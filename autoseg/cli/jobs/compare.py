@@ -51,13 +51,11 @@ from autoseg.proxy.predictions import KeepPredictions
 from autoseg.proxy.shared import SHARED
 from autoseg.proxy.task import ProxyTask, settled
 from autoseg.store.records import TrialRecord, counted
-from autoseg.store.run_files import read_fingerprint
+from autoseg.store.run_files import RESULTS, read_fingerprint
 from autoseg.store.run_folder import RunFolder, new_run_path
 from autoseg.store.user_code import formulas, network_of
 from autoseg.surrogates import build_space, check_own_metrics
 from autoseg.training import check_loss
-
-RESULT = "table.csv"  # by which `watch` knows that a comparison is finished
 
 
 @dataclass(frozen=True)
@@ -130,7 +128,7 @@ def _folder(config: CompareConfig, parts: Parts) -> Iterator[RunFolder]:
     with folder:
         made_with.note(folder, fixed, formulas(names(), words_of(parts.among)))
         keep_cards(parts.among, folder.path)
-        (parts.path / RESULT).unlink(missing_ok=True)
+        (parts.path / RESULTS["compare"]).unlink(missing_ok=True)
         folder.write_config(plain)
         yield folder
 

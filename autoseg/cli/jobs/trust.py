@@ -34,10 +34,10 @@ from autoseg.imports import import_modules
 from autoseg.metrics import names
 from autoseg.search.confirm import fresh_seeds, rival
 from autoseg.store.records import COMPLETE
+from autoseg.store.run_files import RESULTS
 from autoseg.store.run_folder import RunFolder, new_run_path
 
 LONGER = 4  # the fuller training has so many times the proxy's iterations
-RESULT = "trust.csv"  # by which `watch` knows that a trust run is finished
 SHORTER = (2, 4)  # cheaper proxies have a half and a quarter of them
 
 
@@ -101,7 +101,7 @@ def _folder(config: TrustConfig, parts: Parts) -> RunFolder:
     if not (parts.path / "config.yaml").is_file():
         return RunFolder.create(parts.path, kept, fixed)
     folder = RunFolder.open(parts.path, fixed)
-    (parts.path / RESULT).unlink(missing_ok=True)
+    (parts.path / RESULTS["trust"]).unlink(missing_ok=True)
     folder.write_config(kept)
     return folder
 

@@ -25,6 +25,7 @@ from autoseg.evidence.comparison.tables import (
 )
 from autoseg.files import write_atomic
 from autoseg.store.records import counted
+from autoseg.store.run_files import RESULTS
 
 SUPERSCRIPTS = {UP: r"\uparrow", DOWN: r"\downarrow", DAGGER: r"\dagger", DOUBLE_DAGGER: r"\ddagger"}
 COMMANDS = {"~": "asciitilde", "^": "asciicircum", "\\": "backslash", "<": "less", ">": "greater", "|": "bar"}
@@ -57,7 +58,7 @@ def write(matrix: Matrix, about: About, folder: Path) -> None:
     """
     from autoseg.evidence.figures import forest  # matplotlib: only now
 
-    write_atomic(folder / "table.csv", cells(matrix))
+    write_atomic(folder / RESULTS["compare"], cells(matrix))
     write_atomic(folder / "differences.csv", differences(matrix))
     write_atomic(folder / "table.md", markdown(matrix, about))
     write_atomic(folder / "table.tex", latex(matrix, about))

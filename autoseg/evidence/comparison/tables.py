@@ -82,11 +82,10 @@ def legend(matrix: Matrix, best: str = "bold") -> list[str]:
     ]
     if len(matrix.seeds) < LEAST_SEEDS:
         return [*texts, f"Nothing is marked: that takes {LEAST_SEEDS} seeds or more."]
-    return [
-        *texts,
-        f"{UP} {DOWN}: above or below {matrix.reference}; {DAGGER} {DOUBLE_DAGGER}: above or below the best hand-made "
-        f"loss of the column ({matrix.interval} excludes zero; not corrected for the number of cells).",
-    ]
+    others = f"{UP} {DOWN}: above or below {matrix.reference}"
+    if any(matrix.best_hand_made(metric) is not None for metric in matrix.metrics):
+        others += f"; {DAGGER} {DOUBLE_DAGGER}: above or below the best hand-made loss of the column"
+    return [*texts, f"{others} ({matrix.interval} excludes zero; not corrected for the number of cells)."]
 
 
 def rows_of(matrix: Matrix, bold: str = "{}") -> tuple[list[str], list[list[str]]]:

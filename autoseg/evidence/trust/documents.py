@@ -13,6 +13,7 @@ from autoseg.evidence.trust.agreement import Agreement
 from autoseg.evidence.trust.rankings import FULL, PROXY, Row, Trust, verdict
 from autoseg.files import write_atomic
 from autoseg.store.records import percent
+from autoseg.store.run_files import RESULTS
 
 INTERVALS = (
     "tau, rho: 1 is the same ranking, 0 none alike; [95 % interval] over losses drawn with replacement. tau lost: "
@@ -46,7 +47,7 @@ def write(trust: Trust, about: str, metric: str, folder: Path) -> None:
         literal(verdict(trust.rows())),
     ]
     write_atomic(folder / "trust.md", "\n\n".join(parts) + "\n")
-    write_atomic(folder / "trust.csv", _scores(trust, metric))
+    write_atomic(folder / RESULTS["trust"], _scores(trust, metric))
     write_atomic(folder / "agreement.csv", _agreements(trust))
     (folder / "figures").mkdir(exist_ok=True)
     scatter(trust, metric).savefig(folder / "figures" / "trust.png")

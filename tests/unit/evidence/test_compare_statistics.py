@@ -23,6 +23,7 @@ from autoseg.evidence.comparison.tables import (
     rows_of,
     sentences,
 )
+from autoseg.evidence.figures import _key
 from autoseg.metrics import score_of
 from autoseg.store.paired import Paired, holm, p_value, paired, summary
 from autoseg.store.records import TrialRecord, percent
@@ -231,3 +232,12 @@ def test_the_bootstrap_keeps_its_own_way_and_errors_lead_downwards() -> None:
 def test_scores_of_other_seeds_are_not_paired() -> None:
     with pytest.raises(ValueError):
         paired((0.5, 0.6), (0.4,))
+
+
+def test_nothing_is_said_of_hand_made_losses_where_there_are_none() -> None:
+    values = {"new": [0.4, 0.41, 0.4, 0.4, 0.4], "newer": [0.5, 0.5, 0.51, 0.5, 0.5]}
+    alone, beside = matrix(("new", "newer"), **values), matrix(("new",), **values)
+    assert not any("hand-made" in text for text in legend(alone))
+    assert any("hand-made" in text for text in legend(beside))
+    assert [line.get_label() for line in _key(alone)][1].startswith("hollow")
+    assert [line.get_label() for line in _key(beside)][1] == "to the best hand-made loss"

@@ -378,6 +378,16 @@ def test_classes_are_counted_by_labels_of_known_classes() -> None:
     assert torch.equal(*of)  # of soft labels no class is ignored
 
 
+def test_labels_of_two_classes_may_be_booleans() -> None:
+    logits, labels = torch.randn(1, 2, 4, 4), torch.rand(1, 4, 4) > 0.5
+    for spec in ("ce", "dice", "asl2021/miou"):
+        loss = build_loss(spec, num_classes=2)
+        assert torch.equal(loss(logits, labels), loss(logits, labels.long()))
+    metric = build_metric("miou", 2)
+    metric.update(labels, labels)
+    assert float(metric.compute()) == 1
+
+
 def test_eight_bits_hold_fewer_ids_than_there_are_classes() -> None:
     labels = torch.tensor([[[0, 4], [14, 255]]], dtype=torch.uint8)
     many = build_loss("ce", num_classes=300)
