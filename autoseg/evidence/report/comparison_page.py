@@ -7,7 +7,7 @@ from functools import partial
 from itertools import zip_longest
 
 from autoseg.evidence.comparison import made_with
-from autoseg.evidence.comparison.contenders import built_from, cards_of
+from autoseg.evidence.comparison.contenders import built_from, cards_of, sources
 from autoseg.evidence.comparison.matrix import Matrix
 from autoseg.evidence.comparison.tables import legend, rows_of, sentences, spread
 from autoseg.evidence.report import plots
@@ -17,8 +17,10 @@ from autoseg.evidence.report.loss_sections import TWO, built_for_two, companions
 from autoseg.evidence.report.provenance import cost_section, exactly, origin_section
 from autoseg.evidence.report.read import ComparisonRun
 from autoseg.evidence.report.theme import GREEN, GREY, ORANGE, colours
+from autoseg.losses.build import known_card, terms_of
 from autoseg.metrics import higher_is_better
 from autoseg.store.records import COMPLETE, counted, percent
+from autoseg.surrogates import known_losses
 
 LONG = 30  # a table with more rows is closed initially
 FOREST = (
@@ -95,12 +97,17 @@ def _of_matrix(matrix: Matrix, hues: dict[str, str]) -> list[Section]:
         )
         for metric in matrix.metrics
     ]
+    found = [Text(f"{name}: {source}.", "note") for name, source in sources(matrix.among).items()]
     others = [Text(text) for text in sentences(matrix)[1:]]  # the first is at the top of the page
     key = [(f"to {matrix.reference}", ORANGE, "solid")]
     if any(matrix.best_hand_made(metric) not in (None, matrix.reference) for metric in matrix.metrics):
         key.append(("to the best hand-made loss of the metric", GREEN, "solid"))
     return [
-        Section("scores", "Scores", [_table(matrix), Text(" ".join(legend(matrix)), "note"), *others, Grid(dots, 330)]),
+        Section(
+            "scores",
+            "Scores",
+            [_table(matrix), Text(" ".join(legend(matrix)), "note"), *found, *others, Grid(dots, 330)],
+        ),
         Section(
             "differences", "Differences", [Text(FOREST.format(matrix.interval), "note"), Key(key), Grid(forests, 330)]
         ),
@@ -148,7 +155,8 @@ def _trainings(run: ComparisonRun) -> Section:
 
 
 def _about_the_losses(run: ComparisonRun, hues: dict[str, str]) -> list[Section]:
-    cards, sections = cards_of(run.among), []
+    known = [term.name for one in run.among for term in terms_of(one.text) if term.name in known_losses()]
+    cards, sections = {**cards_of(run.among), **{name: known_card(name) for name in known}}, []
     for number, (name, card) in enumerate(cards.items()):
         title = f" of {name}" if len(cards) > 1 else ""
         sections += found_sections(card, str(number or ""), title)

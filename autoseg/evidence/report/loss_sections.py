@@ -33,8 +33,9 @@ def found_sections(card: LossCard, slug: str = "", title: str = "") -> list[Sect
     loss = card.build(card.num_classes or TWO).surrogate
     if loss is None:
         return []
-    other = sampled.published_points(card.metric)
-    note = "" if other else f" The paper has published none for {card.metric}."
+    itself = card.provenance.get("known") == f"asl2021/{card.metric}"  # the published curves are not drawn twice
+    other = None if itself else sampled.published_points(card.metric)
+    note = "" if other or itself else f" The paper has published none for {card.metric}."
     curves = [
         Plot(name, loss_plots.curve(line, other.get(name) if other else None), 300)
         for name, line in sampled.curve_points(loss).items()

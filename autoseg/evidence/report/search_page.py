@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from autoseg.config import PAPER_METRICS
 from autoseg.evidence.comparison.tables import points, spread
@@ -165,4 +165,13 @@ def _predictions(run: SearchRun) -> list[Block]:
     records = [record for record in run.confirmation if record.state == COMPLETE]
     seed = run.confirmation[0].seed if run.confirmation else None
     trainings = {record.name: record for record in records if record.seed == seed}
-    return gallery(run, trainings, "ce", run.result.best.name)
+    return gallery(run, trainings, _beside(run, trainings), run.result.best.name)
+
+
+def _beside(run: SearchRun, trainings: Collection[str]) -> str:
+    """Return the loss whose predictions all others are shown beside: cross-entropy, else the best rival, else the
+    runner-up.
+    """
+    rows = [row for row in run.result.rows if row.name in trainings and row.name != run.result.best.name]
+    ranked = sorted(rows, key=lambda row: (row.name != "ce", row.kind != "rival"))  # stable: the best first
+    return ranked[0].name if ranked else "ce"

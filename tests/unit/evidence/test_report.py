@@ -7,6 +7,7 @@ import itertools
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from importlib.metadata import version
 from pathlib import Path
@@ -20,10 +21,11 @@ from torch import nn
 
 import autoseg.cli as cli
 from autoseg.errors import AutosegError, Diverged, InputError
-from autoseg.evidence.report import gradient, search_page
-from autoseg.evidence.report.blocks import Plot
+from autoseg.evidence.comparison.contenders import contenders
+from autoseg.evidence.report import comparison_page, gradient, search_page
+from autoseg.evidence.report.blocks import Key, Plot, Text
 from autoseg.evidence.report.page import report
-from autoseg.evidence.report.read import SearchRun, differing_budgets, open_run, open_runs
+from autoseg.evidence.report.read import ComparisonRun, SearchRun, differing_budgets, open_run, open_runs
 from autoseg.store.run_folder import RunFolder
 
 
@@ -123,6 +125,41 @@ def test_a_comparison_has_its_matrix_marks_classes_and_predictions(comparison_ru
     assert "% of pixels right" in page.text and "detail" in page.text and "where they differ" in page.text
     assert page.elements.count("option") == 2 and page.elements.count("img") == 2 * (3 + 2 * 2 + 2 * 5)
     assert "s / run" in page.text and f"torch {version('torch')}, onedl-mmsegmentation" in page.text
+
+
+def test_what_a_name_of_a_card_stands_for_is_said_beside_the_scores(comparison_run: Path) -> None:
+    run = open_run(comparison_run)
+    assert isinstance(run, ComparisonRun)
+    (scores,) = (one for one in comparison_page.comparison_page(run, "x", "").sections if one.slug == "scores")
+    (name,) = (one.name for one in run.among if one.searched)
+    assert any(
+        isinstance(block, Text) and block.text.startswith(f"{name}: cards/{name}.json") for block in scores.blocks
+    )
+
+
+def test_losses_known_by_name_have_their_curves_too(comparison_run: Path) -> None:
+    run = open_run(comparison_run)
+    assert isinstance(run, ComparisonRun)
+    among = contenders(["ce", "0.5*ce+0.5*camvid/miou", "asl2021/miou"], ["miou"])
+    sections = comparison_page.comparison_page(replace(run, among=among, matrix=None), "x", "").sections
+    curves = {one.title: one.blocks for one in sections if one.title.startswith("Found curves")}
+    assert list(curves) == ["Found curves of camvid/miou", "Found curves of asl2021/miou"]
+    keys = [[name for name, *_ in key.lines] for blocks in curves.values() for key in blocks if isinstance(key, Key)]
+    assert keys == [["found", "identity", "published for miou"], ["found", "identity"]]
+
+
+@pytest.mark.parametrize(
+    ("rivals", "beside"), [(["lovasz", "ce"], "ce"), (["lovasz"], "lovasz"), ([], "the runner-up")]
+)
+def test_predictions_are_shown_beside_cross_entropy_or_the_next_best(
+    toys: Path, rivals: list[str], beside: str
+) -> None:
+    path = toys / f"beside-{len(rivals)}"
+    toy_runs.search(path, rivals=rivals, confirm_top=2)
+    run = open_run(path)
+    assert isinstance(run, SearchRun)
+    expected = run.result.rows[1].name if beside == "the runner-up" else beside
+    assert search_page._beside(run, [row.name for row in run.result.rows]) == expected
 
 
 def test_several_runs_stand_in_one_page(search_run: Path, comparison_run: Path) -> None:
