@@ -20,18 +20,22 @@ parts=("$@")
 for each in "${parts[@]}"; do
     [[ $each =~ ^[a-z_]+:[1-9][0-9]*$ ]] || { echo "on_a_gpu.sh: '$each' is no PART:SECONDS; $usage" >&2; exit 2; }
 done
-needed="torch triton mmengine mmcv mmseg prettytable optuna alembic cloudpickle safetensors filelock psutil pytest xdist"
+needed="torch triton mmengine mmcv mmseg regex ftfy prettytable optuna alembic cloudpickle safetensors filelock psutil
+    pytest xdist"
 missing=$("${PYTHON:=python3}" -c 'import sys; from importlib.util import find_spec
 print(*(name for name in sys.argv[1:] if find_spec(name) is None))' $needed) || exit 2
 [ -z "$missing" ] || { echo "on_a_gpu.sh: $PYTHON lacks the modules: $missing" >&2; exit 2; }
-mkdir -p "$out"
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
+said=$("$PYTHON" -W ignore -c 'import mmseg.models, autoseg, autoseg.api, benchmarks.run' 2>&1) ||
+    { echo "on_a_gpu.sh: $PYTHON cannot import what is needed: ${said##*$'\n'}" >&2; exit 2; }  # of a library's own, say
+mkdir -p "$out"
 
 part() {
+    local gpu_tests=(-m pytest -o addopts= -m gpu -q -p no:cacheprovider)  # not as strict: it may lack pytest-timeout
     case $1 in
-        kernels) "$PYTHON" -m pytest -m gpu -q -n 8 -p no:cacheprovider tests/unit/test_gpu_benchmark.py \
-            tests/unit/surrogates tests/unit/data/test_augment.py ;; # the longest test first
-        training) "$PYTHON" -m pytest -m gpu -q -p no:cacheprovider tests/unit/training/test_gpu.py ;;
+        kernels) "$PYTHON" "${gpu_tests[@]}" -n 8 tests/unit/test_gpu_benchmark.py tests/unit/surrogates \
+            tests/unit/data/test_augment.py ;; # the longest test first
+        training) "$PYTHON" "${gpu_tests[@]}" tests/unit/training/test_gpu.py ;;
         *) "$PYTHON" -m benchmarks.run "$1" --out "$out" ;;
     esac
 }
