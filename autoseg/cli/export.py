@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autoseg.cli.arguments import IMPORTS, Arguments, code_named, write_output
 from autoseg.errors import InputError, unknown_name
 from autoseg.imports import import_modules, resolve_paths
 from autoseg.store.run_folder import slug
 
+if TYPE_CHECKING:
+    from autoseg.losses import LossCard
+
 HELP = """
 Writes the loss a search has found.
 
-usage: autoseg export RUN [--format json|mmseg|python|torch_export] [-o FILE] [imports=[FILE.py]]
+usage: autoseg export RUN [--format json|mmseg|python|torch_export] [--candidate NAME] [-o FILE]
 
-  RUN        a run folder, a loss card (loss.json), or a known loss: camvid/miou, identity/biou
-  --format   json: the card (default); mmseg: a config for mmsegmentation, with the card beside it;
-             python: one file for torch alone, or for an mmsegmentation without autoseg;
-             torch_export: a program without Python, for torch.export.load (the card's classes, CPU)
-  imports=   the file of a metric of your own that the loss was searched for
-  -o FILE    where to; default: <metric>_loss.json, _mmseg.py, .py or .pt2 in this folder
+  RUN          a run folder, a loss card (loss.json), or a known loss: camvid/miou, identity/biou
+  --format     json: the card (default); mmseg: a config for mmsegmentation, the card beside it;
+               python: one file for torch alone, or for an mmsegmentation without autoseg;
+               torch_export: a program without Python, for torch.export.load (its classes, CPU)
+  --candidate  another loss of the run than the one it chose: 3.0 is candidate 3.0 of its table
+  imports=     the file of a metric of your own that the loss was searched for: imports=[FILE.py]
+  -o FILE      where to; default: <metric>_loss.json, _mmseg.py, .py or .pt2 in this folder
 
   autoseg export runs/NAME --format python -o found_loss.py
   python -c "import found_loss; print(found_loss.build_loss(num_classes=21))"
@@ -33,22 +39,18 @@ def run(command: str, argv: list[str]) -> int:
     parser = Arguments(command, HELP)
     parser.add_argument("run", metavar="RUN")
     parser.add_argument("--format", default="json")
+    parser.add_argument("--candidate")
     parser.add_argument("-o", dest="file")
     named, words = code_named(command, argv)
     given = parser.parse_args(words)
     if given.format not in SUFFIX:
         raise unknown_name("--format", given.format, SUFFIX)
     from autoseg.evidence.export.formats import as_files  # torch: only once the arguments are right
-    from autoseg.losses import LossCard
-    from autoseg.losses.build import card_path, identity_of, known_card
-    from autoseg.surrogates import known_losses
 
     import_modules(named[IMPORTS])
-    known = given.run in known_losses() or identity_of(given.run) is not None
-    if not known and not Path(given.run).expanduser().exists():
-        raise InputError("RUN", "a run folder, a loss card or a known loss", f"{given.run}, which does not exist")
-    card = known_card(given.run) if known else LossCard.load(card_path(given.run) or given.run)
-    default = slug(card.target).replace("-", "_").replace(".", "_") + "_loss" + SUFFIX[given.format]
+    card = _card(given.run, given.candidate)
+    which = "" if given.candidate is None else f"_{card.provenance['candidate']}"
+    default = re.sub(r"[-. ]", "_", slug(card.target) + which) + "_loss" + SUFFIX[given.format]
     default = f"metric_{default}" if default[0].isdigit() else default  # 0.5*miou+0.5*biou: Python could not import it
     target = Path(given.file).expanduser() if given.file else Path(default)
     if not target.parent.is_dir():
@@ -56,6 +58,30 @@ def run(command: str, argv: list[str]) -> int:
     for path, content in as_files(card, given.format, target, resolve_paths(named[IMPORTS])).items():
         write_output(path, content)
         print(f"wrote {path}")
-    if not card.confirmed and not known:
+    if not card.confirmed and "known" not in card.provenance:
         print("note: the search has not confirmed this loss with fresh seeds (yet).")
     return 0
+
+
+def _card(run: str, candidate: str | None) -> LossCard:
+    """Return the card of what RUN and --candidate name.
+
+    Raises:
+        InputError: nothing of that name is there, or it cannot be read.
+    """
+    from autoseg.losses import LossCard
+    from autoseg.losses.build import card_path, identity_of, known_card
+    from autoseg.surrogates import known_losses
+
+    path = Path(run).expanduser()
+    if candidate is not None:
+        from autoseg.evidence.export.candidate import candidate_card
+
+        if not path.is_dir():
+            raise InputError("RUN", "a run folder, for --candidate", run)
+        return candidate_card(path, candidate)
+    if run in known_losses() or identity_of(run) is not None:
+        return known_card(run)
+    if not path.exists():
+        raise InputError("RUN", "a run folder, a loss card or a known loss", f"{run}, which does not exist")
+    return LossCard.load(card_path(run) or run)

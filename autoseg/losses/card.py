@@ -18,6 +18,7 @@ from autoseg.losses.searched import SearchedLoss, searched_loss
 from autoseg.surrogates import SearchSpace, SurrogateLoss
 
 SCHEMA = 1
+DEPTH = 100  # levels of brackets in a card; what Python itself can take differs by version and by what called it
 _OPTIONS = ("ignore_index", "tolerance", "drop_background", "absent", "eps", "loss_weight")
 
 
@@ -33,7 +34,7 @@ class LossCard(CheckedArguments):
         control_points: {curve: [[x, y], …]} decoded (end ordinates last, if they are free).
         scalars: {name: value} decoded, for a space that has some.
         options: ignore_index, tolerance (pixels), drop_background, absent, eps, loss_weight.
-        confirmed: whether it won the confirmation with fresh seeds.
+        confirmed: whether its search has trained it with fresh seeds, beside its rivals.
         scores: its scores, e.g. {"search": {…}, "confirm": {…}}, with seeds.
         provenance: data fingerprint, model, proxy, versions, run; `behind` names rivals that its search found ahead.
     """
@@ -109,6 +110,8 @@ class LossCard(CheckedArguments):
         if not isinstance(data, dict) or data.get("schema") != SCHEMA:
             got = data.get("schema") if isinstance(data, dict) else type(data).__name__
             raise InputError(where, f"schema {SCHEMA}", repr(got), "Use the autoseg version that wrote it.")
+        if _is_deeper(data, DEPTH):
+            raise InputError(where, f"lists and mappings in at most {DEPTH} levels", "more")
         known = {f.name for f in fields(cls)}
         missing = sorted({"metric", "num_classes", "space", "theta"} - set(data))
         if missing or set(data) - known:
@@ -129,8 +132,8 @@ class LossCard(CheckedArguments):
                 hint = f"It was made with {given}: look at that code, then add it to the command."
                 raise InputError(where, f"a known {error.field}", error.got, hint) from None
             raise InputError(f"{error.field} in {where}", error.expected, error.got, error.hint) from error
-        except (ValueError, RecursionError) as error:
-            raise InputError(where, "finite numbers, and lists that are not nested deep", first_line(error)) from None
+        except ValueError as error:
+            raise InputError(where, "finite numbers", first_line(error)) from None
         return card
 
     def build(self, num_classes: int | None = None, **options: Any) -> SurrogateLoss | SearchedLoss:
@@ -140,6 +143,19 @@ class LossCard(CheckedArguments):
             raise InputError("num_classes", "a number of classes", "none", "The card does not know it; pass it.")
         space = SearchSpace.from_dict(self.space).bound_to(self.metric)
         return searched_loss(space, self.theta, classes, **{**self.options, **options})
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    """Return whether lists and mappings are nested in more than so many levels."""
+    nested = [value]
+    for _ in range(levels + 1):
+        nested = [
+            inner
+            for one in nested
+            if isinstance(one, list | dict)
+            for inner in (one.values() if isinstance(one, dict) else one)
+        ]
+    return bool(nested)
 
 
 def _points(space: SearchSpace, curve: str, flat: list[float]) -> list[Any]:

@@ -139,12 +139,17 @@ def conclude(
     if won is None:
         text = "no candidate completed its confirmation; the best of the search is kept, unconfirmed"
         return SearchResult(run_dir, metric, best, tuple(rows), warnings=(text,))
-    behind = tuple(row.name for row in ahead_of(won, rows))
-    found = Finding(
-        won.name, won.theta or (), won.reward, won.scores, tuple(seeds), confirmed=True, iters=iters, behind=behind
-    )
+    found = confirmed(won, rows, seeds, iters)
     comparisons = tuple(compare(won, row) for row in rows if row.kind == "rival")
     return SearchResult(run_dir, metric, found, tuple(rows), comparisons, tuple(warnings_about(won, rows, metric)))
+
+
+def confirmed(row: Row, rows: Sequence[Row], seeds: Sequence[int], iters: int | None = None) -> Finding:
+    """Return a candidate of the confirmation as a finding; the arguments are those of `conclude`."""
+    behind = tuple(other.name for other in ahead_of(row, rows))
+    return Finding(
+        row.name, row.theta or (), row.reward, row.scores, tuple(seeds), confirmed=True, iters=iters, behind=behind
+    )
 
 
 def _row(records: Sequence[TrialRecord], target: str) -> Row:

@@ -1,4 +1,4 @@
-"""Writes `loss.json`, the card of the best loss of a run."""
+"""Makes the cards of a search's losses, and writes that of the best, `loss.json`."""
 
 from __future__ import annotations
 
@@ -35,11 +35,16 @@ class CardPublisher:
         Raises:
             InputError: no space on the disk; the previous card stays.
         """
+        with no_space(self.path):
+            self.card(finding).save(self.path)
+
+    def card(self, finding: Finding) -> LossCard:
+        """Return the card of a finding."""
         loss = searched_loss(self.space, finding.theta, self.num_classes or UNKNOWN, self.ignore_index, **self.options)
         means = {name: score if math.isfinite(score) else None for name, score in finding.scores.items()}
         stage = "confirm" if finding.confirmed else "search"
         length = {"iters": finding.iters} if finding.iters else {}
-        card = LossCard.of(
+        return LossCard.of(
             loss,
             num_classes=self.num_classes,
             confirmed=finding.confirmed,
@@ -51,5 +56,3 @@ class CardPublisher:
                 **({"behind": list(finding.behind)} if finding.behind else {}),
             },
         )
-        with no_space(self.path):
-            card.save(self.path)

@@ -15,11 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import toy_runs
 
 from autoseg.cli import main
 from autoseg.errors import InputError
+from autoseg.evidence.export.candidate import candidate_card
 from autoseg.evidence.export.formats import as_files, as_program, as_python
 from autoseg.evidence.export.gather import Gathered, _unqualified
+from autoseg.evidence.report.read import SearchRun, open_run
 from autoseg.losses import LossCard, load_loss, searched_loss
 from autoseg.metrics import searchable
 from autoseg.metrics.base import _REGISTRY
@@ -383,3 +386,47 @@ class Café(a.Metric):
     plain = _unqualified(text, names)
     assert plain == text.replace("(a.Metric)", "(Metric)").replace(" a.build_metric", " build_metric")
     assert set(names) == {"Metric", "build_metric"}
+
+
+# ------------------------------------------------------------------------------------------ other candidates of a run
+
+
+def test_the_winner_as_a_candidate_is_the_runs_own_card(search_run: Path) -> None:
+    card = LossCard.load(search_run / "loss.json")
+    assert candidate_card(search_run, card.provenance["candidate"]) == card
+
+
+def test_a_finalist_has_its_scores_with_fresh_seeds(toys: Path) -> None:
+    toy_runs.search(toys / "two-finalists", confirm_top=2)
+    run = open_run(toys / "two-finalists")
+    assert isinstance(run, SearchRun) and run.card is not None
+    second = next(row for row in run.result.rows[1:] if row.kind == "candidate")
+    card = candidate_card(run.path, second.name.removeprefix("candidate "))
+    assert card.theta == list(second.theta or ()) != run.card.theta and card.options == run.card.options
+    assert card.confirmed and card.scores["confirm"] == {
+        "mean": second.scores,
+        "seeds": run.card.scores["confirm"]["seeds"],
+    }
+    ahead = [row.name for row in run.result.rows if row.kind == "rival" and row.mean > second.mean]
+    assert card.provenance["candidate"] == second.name and sorted(card.behind) == sorted(ahead)
+
+
+def test_any_other_candidate_has_its_score_of_the_search(search_run: Path) -> None:
+    run = open_run(search_run)
+    assert isinstance(run, SearchRun)
+    finalists = {row.name for row in run.result.rows}
+    record = next(r for r in run.search if r.name not in finalists and r.state == "complete")
+    card = candidate_card(search_run, record.name)
+    assert not card.confirmed and card.theta == list(record.theta or ())
+    assert card.scores == {"search": {"mean": record.scores, "seeds": [record.seed]}}
+
+
+def test_what_is_no_candidate_is_refused(search_run: Path, comparison_run: Path) -> None:
+    run = open_run(search_run)
+    assert isinstance(run, SearchRun)
+    (diverged,) = (record.name for record in run.search if record.state == "diverged")
+    for name in (diverged, "9.9", "ce", ""):
+        with pytest.raises(InputError, match=r"--candidate: expected a completed candidate of search, as \d\.\d .*got"):
+            candidate_card(search_run, name)
+    with pytest.raises(InputError, match=r"RUN: expected a search with a loss\.json"):
+        candidate_card(comparison_run, "0.0")

@@ -198,7 +198,7 @@ def test_the_known_ranking_is_found_and_a_usable_proxy_is_named(whole: tuple[Tru
     assert rows["half"].share == pytest.approx(half / yard)
     assert " half may be used: at 0.50 of the cost its tau is" in verdict(found.rows())
     again = Counting(task())
-    assert trained(path, again).rows() == found.rows() and again.ran == 0
+    assert repr(trained(path, again).rows()) == repr(found.rows()) and again.ran == 0  # repr: NaN is not NaN
 
 
 @pytest.mark.slow
@@ -212,7 +212,7 @@ def test_stopped_and_resumed_equals_never_stopped(whole: tuple[Trust, Path], tmp
     with pytest.raises(KeyboardInterrupt):
         trained(tmp_path / "cut", Counting(task({**trains, "half": stops})))
     rest = Counting(task())
-    assert trained(tmp_path / "cut", rest).rows() == whole[0].rows()
+    assert repr(trained(tmp_path / "cut", rest).rows()) == repr(whole[0].rows())
     assert 0 < rest.ran < 56
 
 

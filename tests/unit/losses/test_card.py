@@ -142,7 +142,10 @@ def trained_with(card: str, loss: str) -> str:
         (lambda text: "[" * 100_000, ["JSON"]),
         (lambda text: json.dumps({**json.loads(text), "scores": {"a": float("nan")}}), ["finite numbers"]),
         (lambda text: text.replace('"scores": {}', '"scores": {"a": 1e999}'), ["finite numbers"]),
-        (lambda text: text.replace('"scores": {}', '"scores": {"a": ' + "[" * 800 + "]" * 800 + "}"), ["nested deep"]),
+        (
+            lambda text: text.replace('"scores": {}', '"scores": {"a": ' + "[" * 800 + "]" * 800 + "}"),
+            ["at most 100 levels"],
+        ),
         (lambda text: trained_with(text, "(" * 3000 + "surrogate" + ")" * 3000), ["loss", "nested so deep"]),
         (lambda text: trained_with(text, "surrogate" + "+ce" * 200_000), ["loss", "10,000 characters, got 600,009"]),
         (lambda text: json.dumps({**json.loads(text), "metric": "miou" + "+miou" * 200_000}), ["10,000 characters"]),
