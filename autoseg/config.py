@@ -284,9 +284,8 @@ class TrainConfig:
     # momentum of an average of the weights, e.g. 0.0002; it is what is scored and saved
     ema: float | None = number(None, above=0, below=1)
     sync_bn: str = choice("auto", "on", "off")  # batch norm over all GPUs; auto: where there are several
-    labels: str = choice(
-        "hard", "smooth", "boundary_smooth", "distill"
-    )  # the labels to train on, see docs/soft_labels.md
+    # the labels to train on, see docs/soft_labels.md
+    labels: str = choice("hard", "smooth", "boundary_smooth", "distill")
     soft: LabelConfig = field(default_factory=LabelConfig)
 
 

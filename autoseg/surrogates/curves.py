@@ -80,10 +80,7 @@ def value_and_slope(x: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor]:
     # near a = 1/2. The radicand is written as a mean of two squares so that u = 1 gives t = 1 exactly.
     root = torch.lerp(a * a, (1 - a) * (1 - a), u).sqrt()
     t = u / (a + root)
-    low, high = (
-        torch.lerp(y0, y1, t),
-        torch.lerp(y1, y2, t),
-    )  # de Casteljau: exact ends, never outside [y0, y2]
+    low, high = torch.lerp(y0, y1, t), torch.lerp(y1, y2, t)  # de Casteljau: exact ends, never outside [y0, y2]
     return torch.lerp(low, high, t), (high - low) / (width * root)
 
 

@@ -270,9 +270,7 @@ class SurrogateLoss(CheckedArguments, nn.Module):
             sums = {key: over_ranks(value) for key, value in sums.items()}
         scores, curve = metric.scores(sums, self._ratio), self._score_curve(metric)
         if curve is not None:
-            inside = scores.clamp(
-                0, 1
-            )  # beyond, where an own metric may be, the slope is 1: with 0 nothing would be learnt
+            inside = scores.clamp(0, 1)  # beyond, where an own metric may be, the slope is 1: with 0 nothing is learnt
             scores = curves.evaluate(inside, curve) + (scores - inside)
         label = sums["label"]
         if self._all_count(metric) and type(metric).weights is Metric.weights:  # a plain mean, in 8 operations less

@@ -48,11 +48,12 @@ class Matrix:
         self._check_scored()
         self._bootstrap = bootstrap
         complete = [key for key, record in self._records.items() if record.state == COMPLETE]
+        # metrics whose intervals had to stay those over seeds, and why
         self.without_images = (
             {metric: reason for metric in self.metrics if (reason := bootstrap.missing(metric, complete))}
             if bootstrap is not None
             else {}
-        )  # metrics whose intervals had to stay those over seeds, and why
+        )
         self._differences: dict[tuple[str, str, str], Paired] = {}
 
     def _check_scored(self) -> None:
