@@ -114,7 +114,8 @@ class ProxyConfig:
     compile: str = choice("auto", "on", "off")  # the loss; on, and auto in long CPU trainings, need a C++ compiler
     threads: int = number(1, least=1)  # CPU threads per proxy; part of what makes a reward reproducible
     eval_batch_size: int = number(16, least=1)  # images scored at a time, or as many as have 1 GB of logits
-    deterministic: bool = False  # bitwise on GPU too, slower; CPU always is
+    # bitwise on GPU too, slower, if torch can: it cannot for the pooling of PSPNet and UPerNet; on a CPU it always is
+    deterministic: bool = False
     # the labels to train on
     labels: str = choice("hard", "smooth", "boundary_smooth", "distill", "annotators", "pseudo")
     soft: SoftLabelConfig = field(default_factory=SoftLabelConfig)

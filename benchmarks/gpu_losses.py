@@ -2,8 +2,9 @@
 
 "Triton" is the kernels of `surrogates/fast/gpu`, "reference" this project's own plain path. Every call is timed
 until the device has done its work. "Replayed" are both losses as CUDA graphs, which the host starts at once: what the
-device needs, also with other programs of the kernels, once they agree with the usual ones. Peak memory is what one
-forward and backward allocates at its peak, in multiples of the logits.
+device needs, also with other programs of the kernels, once they agree with the usual ones, and with float32 logits, as
+the trainings of a search have them, of few classes and of many. Peak memory is what one forward and backward allocates
+at its peak, in multiples of the logits.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ DEVICE = "cuda"
 SHAPE = (16, losses.C, 512, 512)
 METRICS = ("miou", "fwiou", "dice", "macc", "gacc", "biou")
 OTHER_TILES = ((32, 4), (32, 16), (64, 4))  # of a program: pixels of a tile, tiles
+TRAINED = ((32, losses.C, 128, 128), (4, 150, 512, 512))  # shapes of float32 logits, which the networks return
 BOUNDS = {"miou": "<= 1.3"}
 
 
@@ -47,22 +49,27 @@ def rows(device: str = DEVICE, shape: tuple[int, ...] = SHAPE, repeats: int = 25
         for metric, options in [("miou", {}), ("biou", {}), *(("miou", each) for each in others)]:
             name = f"{metric}, Triton, replayed" + "".join(f", {key}={value}" for key, value in options.items())
             figures.append((name, partial(_replayed, name, metric, options, shape, repeats)))
+        for each in TRAINED:
+            name = f"miou, Triton, replayed, float32 logits of {' x '.join(map(str, each))}"
+            figures.append((name, partial(_replayed, name, "miou", {}, each, repeats, torch.float32)))
     with by_kernels():
         yield from attempted(figures)
 
 
-def batch(device: str, shape: tuple[int, ...], last: bool = False) -> tuple[Tensor, Tensor]:
-    """As `losses.batch`, bf16, on the device."""
-    logits, labels = _drawn(shape)
+def batch(
+    device: str, shape: tuple[int, ...], last: bool = False, dtype: torch.dtype = torch.bfloat16
+) -> tuple[Tensor, Tensor]:
+    """As `losses.batch`, bf16 unless said otherwise, on the device."""
+    logits, labels = _drawn(shape, dtype)
     form = torch.channels_last if last else torch.contiguous_format
     return logits.to(device, memory_format=form, copy=True).requires_grad_(), labels.to(device)
 
 
 @cache
-def _drawn(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+def _drawn(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Once for all rows: a CPU takes a second to draw as many numbers."""
     logits, labels = losses.batch(shape)
-    return logits.detach().bfloat16(), labels
+    return logits.detach().to(dtype), labels
 
 
 def _timed(
@@ -76,9 +83,16 @@ def _timed(
               {"shape": list(shape), "dtype": "bfloat16", "repeats": repeats})  # fmt: skip
 
 
-def _replayed(what: str, metric: str, options: dict[str, Any], shape: tuple[int, ...], repeats: int) -> Iterator[Row]:
-    logits, labels = batch("cuda", shape)
-    loss = losses.build(metric).to("cuda")
+def _replayed(
+    what: str,
+    metric: str,
+    options: dict[str, Any],
+    shape: tuple[int, ...],
+    repeats: int,
+    dtype: torch.dtype = torch.bfloat16,
+) -> Iterator[Row]:
+    logits, labels = batch("cuda", shape, dtype=dtype)
+    loss = losses.build(metric, num_classes=shape[1]).to("cuda")
     theirs = _graph(losses.step(losses.build("cross-entropy"), logits.detach().requires_grad_(), labels))
     usual = _computed(loss, logits, labels)
     with _launched(options):
@@ -86,7 +100,7 @@ def _replayed(what: str, metric: str, options: dict[str, Any], shape: tuple[int,
         ours = _graph(losses.step(loss, logits, labels))
     mine, other, ratio = paired(ours, theirs, repeats=repeats, device="cuda")
     yield Row(what, "F.cross_entropy, replayed", 1e3 * mine, 1e3 * other, ratio, "ms", "",
-              {"shape": list(shape), "dtype": "bfloat16", "repeats": repeats})  # fmt: skip
+              {"shape": list(shape), "dtype": str(dtype).removeprefix("torch."), "repeats": repeats})  # fmt: skip
 
 
 @contextmanager

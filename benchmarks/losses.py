@@ -49,22 +49,22 @@ def rows() -> list[Row]:
     return out + _first_batches() + [_memory(m, shape, c) for shape in SHAPES for m, c in MEMORY]
 
 
-def build(name: str, **options: bool) -> nn.Module:
+def build(name: str, num_classes: int = C, **options: bool) -> nn.Module:
     """A loss by name: a metric's has the curves that the paper published, Dice those of mIoU."""
     fused = options.pop("fused", True)
     if name == "cross-entropy":
         return nn.CrossEntropyLoss(ignore_index=255)
     if name == "lovasz, ours":
-        return autoseg.build_loss("lovasz", num_classes=C)
+        return autoseg.build_loss("lovasz", num_classes=num_classes)
     if name == RIVAL:
         from segmentation_models_pytorch.losses import LovaszLoss
 
         return LovaszLoss("multiclass", ignore_index=255)
     if name in PUBLISHED:
-        loss = autoseg.load_loss(PUBLISHED[name], num_classes=C, **options)
+        loss = autoseg.load_loss(PUBLISHED[name], num_classes=num_classes, **options)
     else:  # of the same operands; identity curves would be cheaper than any that a search finds
-        curves = autoseg.load_loss(PUBLISHED["miou"], num_classes=C).control_points
-        loss = autoseg.SurrogateLoss(name, C, control_points=curves, **options)
+        curves = autoseg.load_loss(PUBLISHED["miou"], num_classes).control_points
+        loss = autoseg.SurrogateLoss(name, num_classes, control_points=curves, **options)
     loss.fused = fused
     return loss
 

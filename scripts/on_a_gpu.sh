@@ -20,14 +20,16 @@ parts=("$@")
 for each in "${parts[@]}"; do
     [[ $each =~ ^[a-z_]+:[1-9][0-9]*$ ]] || { echo "on_a_gpu.sh: '$each' is no PART:SECONDS; $usage" >&2; exit 2; }
 done
-needed="torch triton mmengine mmcv mmseg regex ftfy prettytable optuna alembic cloudpickle safetensors filelock psutil
-    pytest xdist"
-missing=$("${PYTHON:=python3}" -c 'import sys; from importlib.util import find_spec
+: "${PYTHON:=python3}"
+needed="torch triton pytest xdist psutil cloudpickle safetensors filelock optuna alembic mako sqlalchemy colorlog
+    mmengine mmcv mmseg addict yapf termcolor prettytable wcwidth regex ftfy"
+missing=$("$PYTHON" -c 'import sys; from importlib.util import find_spec
 print(*(name for name in sys.argv[1:] if find_spec(name) is None))' $needed) || exit 2
 [ -z "$missing" ] || { echo "on_a_gpu.sh: $PYTHON lacks the modules: $missing" >&2; exit 2; }
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
-said=$("$PYTHON" -W ignore -c 'import mmseg.models, autoseg, autoseg.api, benchmarks.run' 2>&1) ||
-    { echo "on_a_gpu.sh: $PYTHON cannot import what is needed: ${said##*$'\n'}" >&2; exit 2; }  # of a library's own, say
+imported="import autoseg, benchmarks.run; from autoseg.training.models import model_registry; model_registry()"
+said=$("$PYTHON" -W ignore -c "$imported" 2>&1) ||  # what the libraries need in turn
+    { echo "on_a_gpu.sh: $PYTHON cannot import what is needed: ${said##*$'\n'}" >&2; exit 2; }
 mkdir -p "$out"
 
 part() {

@@ -15,7 +15,6 @@ import numpy as np
 import optuna
 
 from autoseg.controllers.base import Controller, FloatArray, Round, Settings, check_integer, check_rewards, check_thetas
-from autoseg.controllers.replay import worst_for_failed
 from autoseg.quiet import quiet_optuna
 
 MOST = 300  # most candidates that the process is fitted to: its time grows with their cube
@@ -71,7 +70,7 @@ class GPController(Controller):
     @property
     def _started(self) -> bool:
         """Whether there are enough rewards for the process; the rounds before import neither SciPy nor torch."""
-        return len(self._rewards) >= self.settings.startup
+        return len(self._rewards) >= self.settings.startup and not np.isnan(self._rewards).all()
 
     def _study(self) -> optuna.Study:
         seed = int(np.random.SeedSequence([self.settings.seed, self._asks]).generate_state(1)[0])
@@ -80,38 +79,36 @@ class GPController(Controller):
             samplers.GPSampler(seed=seed, n_startup_trials=1) if self._started else samplers.RandomSampler(seed)
         )
         study = optuna.create_study(direction="maximize", sampler=sampler)
-        for index in self._seen():
+        rewards = far_below_for_failed(np.array(self._rewards))
+        for index in self._seen(rewards):
             params = dict(zip(self._names, self._thetas[index], strict=True))
-            value = self._rewards[index]
+            value = float(rewards[index])
             study.add_trial(optuna.trial.create_trial(params=params, distributions=self._space, value=value))
         if self._asks == 0 and self.settings.mean is not None:
             study.enqueue_trial(dict(zip(self._names, self.settings.mean, strict=True)))
         return study
 
-    def _seen(self) -> list[int]:
+    def _seen(self, rewards: FloatArray) -> list[int]:
         """Return the indices of the candidates that the process is fitted to, ascending."""
-        if len(self._rewards) <= MOST:
-            return list(range(len(self._rewards)))
-        return informative(np.array(self._thetas), np.array(self._rewards), MOST)
+        if len(rewards) <= MOST:
+            return list(range(len(rewards)))
+        return informative(np.array(self._thetas), rewards, MOST)
 
     def _learn(self, thetas: FloatArray, rewards: FloatArray) -> None:
-        """Store the rewards of a round; one in which all failed is left out."""
-        rewards = worst_for_failed(rewards)
-        if not np.isnan(rewards).any():
-            self._thetas += thetas.tolist()
-            self._rewards += rewards.tolist()
+        self._thetas += thetas.tolist()
+        self._rewards += rewards.tolist()
 
     def _state(self) -> dict[str, Any]:
         return {"asks": self._asks}
 
     def _record(self) -> dict[str, Any]:
-        return {"thetas": [list(theta) for theta in self._thetas], "rewards": list(self._rewards)}
+        told = [None if np.isnan(reward) else reward for reward in self._rewards]  # NaN is not JSON
+        return {"thetas": [list(theta) for theta in self._thetas], "rewards": told}
 
     def _record_of(self, rounds: Sequence[Round]) -> dict[str, Any]:
-        told = [(thetas, worst_for_failed(rewards)) for thetas, rewards in rounds if not np.isnan(rewards).all()]
         return {
-            "thetas": [theta for thetas, _ in told for theta in thetas.tolist()],
-            "rewards": [reward for _, rewards in told for reward in rewards.tolist()],
+            "thetas": [theta for thetas, _ in rounds for theta in thetas.tolist()],
+            "rewards": [reward for _, rewards in rounds for reward in rewards.tolist()],
         }
 
     def _restore(self, state: Mapping[str, Any]) -> None:
@@ -120,6 +117,18 @@ class GPController(Controller):
         self._rewards = rewards.tolist()
         if self._rewards:
             self._thetas = check_thetas("controller state, thetas", state["thetas"], self.settings.dim).tolist()
+
+
+def far_below_for_failed(rewards: FloatArray) -> FloatArray:
+    """Replace NaN by the lowest reward of all, less one standard deviation; no rewards at all if all are NaN.
+
+    They stay in the record, unlike a bound on their round alone: the process must see where losses fail, and that they
+    are worse than any that trained, or it proposes them again until the budget is spent.
+    """
+    failed = np.isnan(rewards)
+    if failed.all():
+        return rewards[:0]
+    return np.where(failed, rewards[~failed].min() - rewards[~failed].std(), rewards)
 
 
 def informative(thetas: FloatArray, rewards: FloatArray, most: int) -> list[int]:

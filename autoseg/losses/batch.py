@@ -56,13 +56,20 @@ class Batch:
     def cross_entropy(self) -> Tensor:
         """Return (N, H, W) cross-entropy of each pixel in nats, zero where ignored."""
         if self.soft:
-            return -(self.target() * self.logits.log_softmax(dim=1)).sum(dim=1)
+            return -(self.target() * self.log_p()).sum(dim=1)
         loss = F.cross_entropy(self.logits, self.labels, reduction="none")
         return loss.masked_fill(~self.valid, 0)  # ignored pixels have label 0, whose logit may be -inf
 
+    def log_p(self) -> Tensor:
+        """Return (N, C, H, W) log softmax of the logits, 0 where the label's probability is 0.
+
+        Their product is NaN otherwise, for a class that the user has masked out with a logit of -inf.
+        """
+        return self.logits.log_softmax(dim=1).masked_fill(self.target() == 0, 0)
+
     def mean(self, values: Tensor) -> Tensor:
         """Return the mean of (N, H, W) pixel values over the pixels that count; 0 if none does."""
-        return self.total(values * self.valid) / self.count
+        return self.total(values.masked_fill(~self.valid, 0)) / self.count
 
     def total(self, values: Tensor, dim: tuple[int, ...] | None = None) -> Tensor:
         """Return the sum over the dimensions `dim` (None: all), and over all ranks with `sync`."""

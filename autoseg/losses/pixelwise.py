@@ -91,7 +91,7 @@ class WeightedCrossEntropy(SegLoss):
         weight = (batch.extra["class_weight"] if self.fixed is None else self.fixed).to(batch.logits)
         if batch.soft:
             weighted = batch.target() * weight[:, None, None]
-            total = batch.total(-weighted * batch.logits.log_softmax(dim=1))
+            total = batch.total(-weighted * batch.log_p())
         else:
             weighted = weight[batch.labels] * batch.valid
             total = batch.total(weighted * batch.cross_entropy())
@@ -146,7 +146,7 @@ class Focal(SegLoss):
         if not batch.soft:
             entropy = batch.cross_entropy()
             return weight[batch.labels] * _fade(-torch.expm1(-entropy), self.gamma) * entropy
-        log_p = batch.logits.log_softmax(dim=1)
+        log_p = batch.log_p()
         faded = batch.target() * _fade(-torch.expm1(log_p), self.gamma) * -log_p
         return (faded * weight[:, None, None]).sum(dim=1)
 
@@ -189,7 +189,7 @@ class Ohem(SegLoss):
         losses = batch.cross_entropy().flatten()
         valid = batch.valid.flatten()
         ranked = losses.detach().masked_fill(~valid, -1.0).sort(descending=True).values
-        last = (self.min_kept * batch.count).ceil().long().clamp(min=1) - 1
+        last = torch.minimum((self.min_kept * batch.count).ceil().long(), batch.count).clamp(min=1) - 1
         hardest = ranked.gather(0, last.view(1)) if self.min_kept else math.inf  # by index, a 0-d place would wait
         kept = valid & ((losses > -math.log(self.thresh)) | (losses >= hardest))
         return (losses * kept).sum() / kept.sum().clamp(min=1)

@@ -33,6 +33,8 @@ class SmoothCrossEntropy(SegLoss):
 
     def compute(self, batch: Batch) -> Tensor:
         """Return the mean over the valid pixels, in nats."""
+        if self.eps == 0:  # also where a logit is -inf, and so the spread infinite
+            return batch.mean(batch.cross_entropy())
         spread = -batch.logits.log_softmax(dim=1).mean(dim=1)
         return batch.mean((1 - self.eps) * batch.cross_entropy() + self.eps * spread)
 
@@ -64,7 +66,7 @@ class BoundarySmoothCrossEntropy(SegLoss):
         """Return the mean over the valid pixels, in nats."""
         eps = self.eps * label_boundary(batch.labels, batch.valid, self.width)
         spread = -batch.logits.log_softmax(dim=1).mean(dim=1)
-        return batch.mean((1 - eps) * batch.cross_entropy() + eps * spread)
+        return batch.mean((1 - eps) * batch.cross_entropy() + eps * spread.masked_fill(eps == 0, 0))
 
 
 def label_boundary(labels: Tensor, valid: Tensor, width: int) -> Tensor:

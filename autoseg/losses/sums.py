@@ -52,7 +52,8 @@ class LossSum(nn.Module):
             raise InputError("extra of a sum of losses", "a mapping", type(given).__name__, hint)
         values = []
         for place, (weight, loss) in enumerate(zip(self.weights, self.losses, strict=True)):
-            values.append(weight * loss(logits, labels, _of_place(extra, place)))
+            if weight or not any(self.weights):  # a search may set a weight to 0; 0 times infinity is NaN
+                values.append(weight * loss(logits, labels, _of_place(extra, place)))
         return torch.stack(values).sum()
 
 

@@ -84,9 +84,10 @@ class Calibration(Metric):
 
 def tally(confidence: Tensor, hit: Tensor) -> Sums:
     """Count (P,) confidences in [0, 1], and those with `hit` (P,), into (BINS,) each."""
+    confidence = confidence.double()  # half precision cannot say in which bin it is
     place = (confidence * BINS).ceil_().clamp_(1, BINS).long().sub_(1)
     # index_add, since bincount with weights is not deterministic on a GPU
-    total = torch.zeros(BINS, dtype=torch.float64, device=place.device).index_add_(0, place, confidence.double())
+    total = torch.zeros(BINS, dtype=torch.float64, device=place.device).index_add_(0, place, confidence)
     missed, hits = torch.bincount(place + BINS * hit, minlength=2 * BINS).view(2, BINS)
     return {"count": missed + hits, "hits": hits, "confidence": total}
 

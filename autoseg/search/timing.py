@@ -12,8 +12,11 @@ from autoseg.execution import Executor, Job
 from autoseg.proxy.candidate import CandidateTask
 from autoseg.proxy.task import ProxyTask
 from autoseg.store.records import COMPLETE
+from autoseg.training.cuda_graph import WARM_UP
 
-SHORT, LONG = 1, 6  # iterations of the two trainings from whose difference the rest is extrapolated
+# Iterations of the two trainings from whose difference the rest is extrapolated: of a short one, and how many more the
+# other has. On a GPU an iteration is so fast that five more would be lost in what a training needs before it.
+SHORT, MORE, MORE_ON_GPU = 1, 5, 25
 FEW, MANY = 1, 4  # the same for batches of scored images: with thousands of these, scoring is most of a training
 
 
@@ -30,15 +33,22 @@ class TimedTask(CandidateTask):
         if "timing" not in payload:
             return super().__call__(payload, device)
         payload = payload["timing"]
-        self._seconds(SHORT, FEW, payload, device)  # imports, data, what candidates share, first use of every kernel
-        short, long = (self._seconds(iters, FEW, payload, device) for iters in (SHORT, LONG))
-        per_iteration = max(0.0, long - short) / (LONG - SHORT)
         own = self.train.proxy.iters - self.train.proxy.warmup  # the others are done once, for all
+        few, more = self._iterations(own, device)
+        self._seconds(few, FEW, payload, device)  # imports, data, what candidates share, first use of every kernel
+        short, long = (self._seconds(iters, FEW, payload, device) for iters in (few, more))
+        per_iteration = max(0.0, long - short) / max(1, more - few)
         batches = self.train.scored_batches()
         many = min(MANY, batches)
-        scoring = self._seconds(SHORT, many, payload, device) if many > FEW else short
+        scoring = self._seconds(few, many, payload, device) if many > FEW else short
         per_batch = max(0.0, scoring - short) / max(1, many - FEW)
-        return {"seconds": short + per_iteration * max(0, own - SHORT) + per_batch * (batches - FEW)}
+        return {"seconds": short + per_iteration * max(0, own - few) + per_batch * (batches - FEW)}
+
+    def _iterations(self, own: int, device: str) -> tuple[int, int]:
+        """Return the iterations of the two trainings, at most `own`; those that differ are all alike."""
+        few = WARM_UP + 2 if self.train.proxy.cuda_graph else SHORT  # with graphs the others are all replayed
+        more = few + (MORE if device == "cpu" else MORE_ON_GPU)
+        return min(few, own), min(more, own)
 
     def _seconds(self, iters: int, batches: int, payload: dict[str, Any], device: str) -> float:
         """Return the seconds of a short training; its scores are not used, since few images may give none."""

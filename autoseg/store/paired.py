@@ -14,7 +14,7 @@ from statistics import fmean, stdev
 
 LEAST_SEEDS = 5  # for a mark of significance: with fewer, intervals mislead
 CONFIDENCE = 0.95
-ROUNDING = 1e-9  # differences that vary by less, as a share of the largest, are the same
+ROUNDING = 1e-9  # scores that differ by less, as a share of the larger, are the same; so are differences
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,9 @@ def paired(ours: Sequence[float], theirs: Sequence[float]) -> Paired:
     """Compare two sequences of one score per seed, in the same order of seeds; NaN means that it did not complete."""
     from scipy.special import stdtrit  # here: a part of a second, and what a search hands around is made of this module
 
-    differences = tuple(a - b for a, b in zip(ours, theirs, strict=True))
+    differences = tuple(
+        0.0 if math.isclose(a, b, rel_tol=ROUNDING) else a - b for a, b in zip(ours, theirs, strict=True)
+    )
     known = [difference for difference in differences if not math.isnan(difference)]
     n = len(known)
     mean = fmean(known) if known else math.nan

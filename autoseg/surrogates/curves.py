@@ -16,6 +16,10 @@ from torch import Tensor
 
 MIN_WIDTH = 1e-6  # least width of a piece: a jump (two knots at one x) stays a function with a finite slope
 MIN_OFFSET = 1e-6  # least relative distance of a control point from its piece's ends: no slope is vertical
+# Largest slope at the right end. In float32 p = 1 stands for all numbers within 3e-8 of it, so that saturated pixels,
+# of which a trained network has many, would all get the slope of the end itself: 1e12 made gradients 10,000 times as
+# large as they are.
+END_SLOPE = 1e4
 
 
 def linear_knots(points: Tensor) -> Tensor:
@@ -28,15 +32,21 @@ def linear_knots(points: Tensor) -> Tensor:
     return out
 
 
-def _spread(x: Tensor, pieces: int) -> Tensor:
-    """Move the knots' x apart to at least `MIN_WIDTH`, within [0, 1], with the controls between their knots."""
+def _spread(x: Tensor, pieces: int, last: float) -> Tensor:
+    """Move the knots' x apart to at least `MIN_WIDTH`, within [0, 1], with the controls between their knots.
+
+    The last piece is at least `last` wide. The control of a piece that had no width is halfway, so that a straight
+    piece stays straight.
+    """
     x = x.clone()
     knots = x[0::2]
     knots[0], knots[-1] = 0.0, 1.0
+    narrow = knots[1:] - knots[:-1] < MIN_WIDTH
     for k in range(1, pieces):
-        low, high = knots[k - 1] + MIN_WIDTH, 1.0 - (pieces - k) * MIN_WIDTH
+        low, high = knots[k - 1] + MIN_WIDTH, 1.0 - max(last, MIN_WIDTH) - (pieces - 1 - k) * MIN_WIDTH
         knots[k] = knots[k].clamp(float(low), float(high))
-    x[1::2] = torch.minimum(torch.maximum(x[1::2], knots[:-1]), knots[1:])
+    within = torch.minimum(torch.maximum(x[1::2], knots[:-1]), knots[1:])
+    x[1::2] = torch.where(narrow, (knots[:-1] + knots[1:]) / 2, within)
     return x
 
 
@@ -45,8 +55,8 @@ def prepare(points: Tensor, max_slope: float = math.inf) -> Tensor:
 
     Args:
         points: (2K+1, 2) float64 Bezier points with their ends, x sorted.
-        max_slope: bound on the slope at the left end: the first control point is moved right to satisfy it, and the
-            knot after it if it would be too near.
+        max_slope: bound on the slope at the left end, as `END_SLOPE` is at the right one: the first control point is
+            moved away from the end to satisfy it, and the knot after it if it would be too near.
 
     Returns:
         (K, 6) float64: left x, right x, control's relative x, and the three ordinates of each piece.
@@ -54,8 +64,9 @@ def prepare(points: Tensor, max_slope: float = math.inf) -> Tensor:
     pieces = (len(points) - 1) // 2
     x, y = points[:, 0].double().clone(), points[:, 1].double()
     x[2:-1] = torch.maximum(x[2:-1], (y[2] - y[0]) / max_slope)
-    x = _spread(x, pieces)
+    x = _spread(x, pieces, float((y[-1] - y[-3]).abs()) / END_SLOPE)
     x[1] = torch.maximum(x[1], ((y[1] - y[0]) / max_slope).clamp(max=float(x[2])))
+    x[-2] = torch.minimum(x[-2], (1 - (y[-1] - y[-2]).abs() / END_SLOPE).clamp(min=float(x[-3])))
     left, control, right = x[0:-1:2], x[1::2], x[2::2]
     width = right - left
     offset = ((control - left) / width).clamp(MIN_OFFSET, 1 - MIN_OFFSET)

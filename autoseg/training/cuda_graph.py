@@ -67,8 +67,13 @@ class CudaGraph:
 
     def capture(self, step: Step) -> None:
         """See `Recorder`; capturing records the kernels without running them, so the step is replayed once."""
-        with torch.cuda.device(self._device), torch.cuda.graph(self._graph, stream=self._stream):
-            step()
+        with torch.cuda.device(self._device):
+            current = torch.cuda.current_stream()
+            try:
+                with torch.cuda.graph(self._graph, stream=self._stream):
+                    step()
+            finally:
+                torch.cuda.set_stream(current)  # where a capture fails, torch does not go back to it
         self._graph.replay()
 
     def replay(self) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
 from autoseg.controllers import build_controller, gp
-from autoseg.controllers.gp import informative
+from autoseg.controllers.gp import far_below_for_failed, informative
 
 RNG = np.random.default_rng(0)
 
@@ -59,3 +61,36 @@ def test_the_farthest_are_so_in_all_coordinates_together() -> None:
         apart = np.linalg.norm(thetas[:, None] - thetas[expected], axis=2).min(1)
         expected.append(int(apart.argmax()))
     assert chosen == sorted(expected)
+
+
+def test_failed_is_far_below_all_that_trained() -> None:
+    nan = float("nan")
+    assert far_below_for_failed(np.array([0.5, nan, 0.1, nan])).tolist() == pytest.approx([0.5, -0.1, 0.1, -0.1])
+    assert far_below_for_failed(np.array([nan, nan])).size == 0
+
+
+@pytest.mark.parametrize("candidates", [1, 8])
+def test_where_losses_fail_is_not_proposed_again_and_again(candidates: int) -> None:
+    """The rewards rise towards a region in which every training diverges."""
+    controller = build_controller("gp", dim=2, seed=0)
+    failed = []
+    for _ in range(48 // candidates):
+        thetas = controller.ask(candidates)
+        rewards = np.where(thetas[:, 0] > 0.6, np.nan, thetas[:, 0] - (thetas[:, 1] - 0.4) ** 2)
+        controller.tell(thetas, rewards)
+        failed += np.isnan(rewards).tolist()
+    assert sum(failed[16:]) <= 12, failed
+
+
+def test_its_record_keeps_failures_through_json() -> None:
+    controller, other = (build_controller("gp", dim=2, startup=2) for _ in range(2))
+    rewards = [[0.3, np.nan], [np.nan, np.nan], [0.5, 0.1]]
+    rounds = [(controller.ask(2), np.array(each)) for each in rewards]
+    for thetas, each in rounds:
+        controller.tell(thetas, each)
+    other.load_state_dict(json.loads(json.dumps(controller.state_dict(), allow_nan=False)))
+    again = build_controller("gp", dim=2, startup=2)
+    again.load_brief_state(controller.brief_state(), rounds)
+    asked = controller.ask(2)
+    assert_array_equal(other.ask(2), asked)
+    assert_array_equal(again.ask(2), asked)

@@ -80,6 +80,13 @@ def test_one_loss_against_itself_is_never_marked() -> None:
     assert (found.mean, found.low, found.high, found.significant) == (0, 0, 0, False)
 
 
+def test_what_only_rounding_tells_apart_is_no_difference() -> None:
+    ours = [0.3 + number * 2**-53 for number in (1, 2, 3, 1, 2, 3)]
+    found = paired(ours, [0.3] * 6)
+    assert found.differences == (0.0,) * 6 and not found.significant and math.isnan(p_value(found.differences))
+    assert paired([1e-12] * 2, [2e-12] * 2).mean == -1e-12, "small scores are scores"
+
+
 def test_summaries_leave_out_what_failed() -> None:
     found = summary((0.4, math.nan, 0.6))
     assert (found.n, found.mean, found.std) == (2, pytest.approx(0.5), pytest.approx(math.sqrt(0.02)))

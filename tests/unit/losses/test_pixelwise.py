@@ -200,3 +200,51 @@ def test_a_binary_mask_has_no_third_id() -> None:
     loss = build_loss("focal", num_classes=1, mode="sigmoid")
     with pytest.raises(InputError, match=r"labels: expected class ids 0 to 1 .* got also 2"):
         loss(LOGITS[:, :1], LABELS)
+
+
+@pytest.mark.parametrize("name", ["ce", "wce", "focal", "lmp"])
+def test_a_class_that_is_masked_out_is_no_nan_to_soft_labels_without_it(name):
+    """With a logit of -inf its log p is infinite, and the label's share of it is 0."""
+    logits = torch.randn(2, 4, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    logits[:, 3] = -math.inf
+    labels = torch.rand(2, 4, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    labels[:, 3] = 0
+    labels /= labels.sum(1, keepdim=True)
+    logits.requires_grad_()
+    value = build_loss(name, num_classes=4)(logits, labels)
+    value.backward()
+    assert torch.isfinite(value) and torch.isfinite(logits.grad).all()
+    without = logits.detach()[:, :3].requires_grad_()
+    three = build_loss(name, num_classes=3)(without, labels[:, :3])
+    three.backward()
+    torch.testing.assert_close(value, three)
+    torch.testing.assert_close(logits.grad[:, :3], without.grad)
+
+
+@pytest.mark.parametrize("text", ["smooth_ce(eps=0)", "boundary_smooth_ce"])
+def test_what_is_not_smoothed_is_no_nan_where_a_class_is_masked_out(text):
+    logits = torch.randn(1, 4, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    logits[:, 3] = -math.inf
+    labels = torch.ones(1, 6, 6, dtype=torch.long)  # no boundary
+    labels[:, :, 4:] = 255
+    expected = torch.nn.functional.cross_entropy(logits[..., :4], labels[..., :4])
+    torch.testing.assert_close(build_loss(text, num_classes=4)(logits, labels), expected)
+
+
+def test_a_weight_of_nothing_leaves_a_loss_out_of_a_sum():
+    logits = torch.zeros(1, 3, 4, 4)
+    logits[:, 1] = -math.inf
+    labels = torch.ones(1, 4, 4, dtype=torch.long)
+    value = build_loss("0*ce+jaccard", num_classes=3)(logits, labels)
+    torch.testing.assert_close(value, build_loss("jaccard", num_classes=3)(logits, labels))
+    nothing = build_loss("0*dice", num_classes=3)(torch.zeros(1, 3, 4, 4).requires_grad_(), labels)
+    assert nothing.item() == 0 and nothing.requires_grad
+
+
+def test_ohem_of_more_pixels_than_float32_counts():
+    """The share of pixels that count is rounded up in float32, to a pixel that is not there."""
+    loss = build_loss("ohem(min_kept=1)", num_classes=2)
+    loss.min_kept = 1.0 + 1e-3  # as rounding does from 16.8 million pixels on
+    logits, labels = torch.randn(1, 2, 40, 40), torch.zeros(1, 40, 40, dtype=torch.long)
+    expected = torch.nn.functional.cross_entropy(logits, labels)
+    torch.testing.assert_close(loss(logits, labels), expected)

@@ -160,3 +160,11 @@ def test_it_keeps_no_graph():
     metric = autoseg.build_metric("ece", C)
     metric.update_probs(logits.requires_grad_().softmax(1), labels)
     assert not any(value.requires_grad for value in metric._state.values())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_falls_into_the_bins_of_its_numbers(dtype):
+    confidence = torch.rand(2000, generator=torch.Generator().manual_seed(0)).to(dtype)
+    hit = torch.rand(2000, generator=torch.Generator().manual_seed(1)) < 0.5
+    half, double = tally(confidence, hit), tally(confidence.double(), hit)
+    assert all(torch.equal(half[key], double[key]) for key in double)

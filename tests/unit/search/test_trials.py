@@ -12,9 +12,11 @@ import pytest
 from sqlalchemy import event
 from toy_search import NAMES, CountingExecutor, ToyTask
 
+from autoseg.config import DataConfig, ModelConfig, ProxyConfig
 from autoseg.execution import InlineExecutor, Job, Outcome
+from autoseg.proxy.task import ProxyTask
 from autoseg.search.observer import Amount, Observer
-from autoseg.search.timing import seconds_per_training
+from autoseg.search.timing import TimedTask, seconds_per_training
 from autoseg.search.trials import TrialRunner
 from autoseg.store.ledger import Ledger
 from autoseg.store.records import TrialRecord
@@ -175,6 +177,23 @@ def test_a_measurement_that_fails_is_none_and_every_worker_makes_one() -> None:
     assert seconds_per_training(Pair(task), (0.5,), 5) == 1.5
     assert measured == [{"timing": {"theta": [0.5], "seed": 5}}] * 2
     assert seconds_per_training(Pair(task), (0.5,), 5) is None
+
+
+@pytest.mark.parametrize(
+    ("own", "graphs", "device", "expected"),
+    [
+        (250, False, "cpu", (1, 6)),
+        (250, False, "cuda:0", (1, 26)),
+        (250, True, "cuda:0", (5, 30)),
+        (4, True, "cuda:0", (4, 4)),
+    ],
+)
+def test_the_time_is_taken_of_iterations_that_are_alike(
+    own: int, graphs: bool, device: str, expected: tuple[int, int]
+) -> None:
+    """With CUDA graphs, of those that are replayed; never of more than a training has."""
+    proxy = ProxyTask(DataConfig(), ModelConfig(), ProxyConfig(cuda_graph=graphs), ("miou",))
+    assert TimedTask("miou", {}, 2, proxy)._iterations(own, device) == expected
 
 
 def test_the_identity_curves_are_confirmed_once_where_they_are_a_finalist_too(quick_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import autoseg
 from autoseg.surrogates import CurveSpec, known_losses
-from autoseg.surrogates.curves import evaluate, prepare
+from autoseg.surrogates.curves import END_SLOPE, evaluate, prepare, value_and_slope
 
 unit = st.floats(0, 1, allow_nan=False)
 specs = st.builds(CurveSpec, st.just("bezier"), st.integers(1, 3)) | st.builds(
@@ -122,3 +122,42 @@ def test_a_bounded_slope_makes_no_cliff(narrow):
     y = evaluate(x, rows)
     steps = y.diff() / x.diff()
     assert steps.min() >= 0 and steps.max() <= 100 + 1e-6 and y[0] == 0 and y[-1] == 1
+
+
+@settings(max_examples=300, deadline=None)
+@given(curve_and_raw())
+def test_the_slope_where_probabilities_are_one_is_bounded(drawn):
+    spec, raw = drawn
+    coefficients = spec.coefficients(spec.decode(raw))
+    slope = value_and_slope(torch.ones((), dtype=torch.float64), coefficients)[1]
+    assert 0 <= float(slope) <= END_SLOPE * (1 + 1e-5)
+
+
+def test_a_straight_piece_without_width_stays_straight():
+    knots = np.array([0.2, 0.5, 1.0, 0.7, 1.0, 0.8])  # two interior knots at x = 1
+    coefficients = CurveSpec("linear", 3).coefficients(knots)
+    assert torch.allclose(coefficients[:, 2], torch.full((3,), 0.5, dtype=torch.float64), atol=1e-4)
+
+
+@pytest.mark.parametrize("jump", ["and", "or"])
+@pytest.mark.parametrize("space", ["paper", "paper-linear", "extended"])
+def test_gradients_of_saturated_pixels_are_those_of_float64(space, jump):
+    """With a jump just before p = 1, where float32 has no number between 1 - 6e-8 and 1."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 4, (2, 24, 24), generator=generator)
+    margins = 25 * torch.rand(2, 1, 24, 24, generator=generator, dtype=torch.float64)
+    logits = torch.randn(2, 4, 24, 24, generator=generator, dtype=torch.float64)
+    logits += margins * torch.nn.functional.one_hot(labels, 4).permute(0, 3, 1, 2)
+    bound = autoseg.build_space(space, metric="miou")
+    theta = np.array(bound.identity)
+    for name, start in zip(bound.names, range(bound.dim), strict=True):
+        if name.startswith(jump) and name.endswith(".x"):
+            theta[start] = 1.0
+    loss = autoseg.SurrogateLoss.from_theta("miou", theta, 4, space=bound)
+    grads = []
+    for dtype in (torch.float64, torch.float32):
+        leaf = logits.to(dtype, copy=True).requires_grad_()
+        loss(leaf, labels).backward()
+        grads.append(leaf.grad.double())
+    exact, found = grads
+    assert float((found - exact).norm() / exact.norm()) < 0.02
