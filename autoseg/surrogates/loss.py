@@ -39,8 +39,8 @@ class SurrogateLoss(CheckedArguments, nn.Module):
     taken over images before ratios.
 
     Where it differs from the paper's release, on purpose: the curve inversion is accurate everywhere, a control
-    point at x = 0 gives no NaN, a soft edge of BF1 is at least 0, and a batch with nothing to count gives loss 0 with
-    zero gradient.
+    point at x = 0 gives no NaN, the slope at p = 1 is bounded (`curves.END_SLOPE`), a soft edge of BF1 is at
+    least 0, and a batch with nothing to count gives loss 0 with zero gradient.
 
     Args:
         metric: a metric's name, or a sum such as "miou+0.5*bf1".

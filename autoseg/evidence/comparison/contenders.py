@@ -104,22 +104,29 @@ def cards_of(among: Sequence[Contender]) -> dict[str, LossCard]:
 def sources(among: Sequence[Contender]) -> dict[str, str]:
     """Describe where each card in the contenders comes from."""
     return {
-        name: f"cards/{name}.json, searched for {card.target}, found in run {card.provenance.get('run', 'unknown')}"
+        name: f"cards/{name}.json, searched for {card.target}, {_origin(card)}"
         for name, card in cards_of(among).items()
     }
+
+
+def _origin(card: LossCard) -> str:
+    """Return the run of a card, and which of its losses it is: also others than the winner can be exported."""
+    origin = card.provenance
+    which = f"{origin['candidate']} " if "candidate" in origin else ""
+    return f"{which}of run {origin.get('run', 'unknown')}"
 
 
 def key_of(among: Sequence[Contender]) -> list[str]:
     """Return a line for each card in the contenders: its name in the tables, and what the user typed for it.
 
-    Of the copies that a comparison goes on with, the run is added.
+    Of the copies that a comparison goes on with, the origin is added.
     """
     found = {}
     for one in among:
         for name, card in one.cards.items():
             own = f"{CARDS}/{name}.json"
-            run = f", of run {card.provenance.get('run', 'unknown')}" if one.typed[name] == own else ""
-            found[name] = f"{name}: {' '.join(one.typed[name].split())}{run}"
+            origin = f", {_origin(card)}" if one.typed[name] == own else ""
+            found[name] = f"{name}: {' '.join(one.typed[name].split())}{origin}"
     return list(found.values())
 
 
