@@ -31,7 +31,7 @@ def candidate_card(path: Path, name: str) -> LossCard:
     finding = _finding(run, name)
     options = {key: value for key, value in run.card.options.items() if key not in ("ignore_index", "absent")}
     about = {key: value for key, value in run.card.provenance.items() if key not in OWN}
-    ignored = run.card.options["ignore_index"]
+    ignored = run.card.options.get("ignore_index", 255)
     return CardPublisher(path / "loss.json", run.space, run.card.num_classes, ignored, options, about).card(finding)
 
 
