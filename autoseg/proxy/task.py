@@ -117,6 +117,15 @@ class ProxyTask:
                 self._keep(training.model, precision, Path(self.predictions))
             return scores
 
+    @property
+    def settling(self) -> int:
+        """The number of iterations before all are alike: those before a CUDA graph is there, and its capture."""
+        if not self.proxy.cuda_graph:
+            return 0
+        from autoseg.training.cuda_graph import WARM_UP
+
+        return WARM_UP + 1
+
     def scored_batches(self) -> int:
         """Return the number of batches in which the images are scored."""
         return math.ceil(len(self._rows()[1]) / self._scored_at_a_time())

@@ -12,7 +12,6 @@ from autoseg.execution import Executor, Job
 from autoseg.proxy.candidate import CandidateTask
 from autoseg.proxy.task import ProxyTask
 from autoseg.store.records import COMPLETE
-from autoseg.training.cuda_graph import WARM_UP
 
 # Iterations of the two trainings from whose difference the rest is extrapolated: of a short one, and how many more the
 # other has. On a GPU an iteration is so fast that five more would be lost in what a training needs before it.
@@ -46,7 +45,7 @@ class TimedTask(CandidateTask):
 
     def _iterations(self, own: int, device: str) -> tuple[int, int]:
         """Return the iterations of the two trainings, at most `own`; those that differ are all alike."""
-        few = WARM_UP + 2 if self.train.proxy.cuda_graph else SHORT  # with graphs the others are all replayed
+        few = self.train.settling + SHORT
         more = few + (MORE if device == "cpu" else MORE_ON_GPU)
         return min(few, own), min(more, own)
 
