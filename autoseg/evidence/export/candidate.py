@@ -7,7 +7,7 @@ from pathlib import Path
 from autoseg.errors import InputError
 from autoseg.evidence.report.read import SearchRun, open_run
 from autoseg.losses import LossCard
-from autoseg.search.confirm import confirmed, fresh_seeds
+from autoseg.search.confirm import confirmed
 from autoseg.search.loop import found
 from autoseg.search.publish import CardPublisher
 from autoseg.store.records import COMPLETE, Finding
@@ -37,17 +37,18 @@ def candidate_card(path: Path, name: str) -> LossCard:
 
 def _finding(run: SearchRun, name: str) -> Finding:
     """Return the candidate with its scores over the fresh seeds if it was a finalist, else with those of the search."""
-    wanted, settings = (name, f"candidate {name}"), run.config["search"]["confirm"]
-    seed, iters = int(run.config["seed"]), settings["iters"]
+    wanted, best = (name, f"candidate {name}"), run.result.best
     rows = [row for row in run.result.rows if row.kind == "candidate" and row.n]
     for row in rows:
         if row.name in wanted:
-            return confirmed(row, run.result.rows, fresh_seeds(seed, settings["seeds"], iters), iters)
+            return confirmed(
+                row, run.result.rows, best.seeds, best.iters
+            )  # the winner's, as all of the table have them
     complete = {record.name: record for record in run.search if record.state == COMPLETE}
     for record in complete.values():
         if record.name in wanted:
-            return found(record, seed)
-    best = [row.name for row in rows] or sorted(complete, key=lambda one: -complete[one].reward)[:4]
-    number = best[0].removeprefix("candidate ")
-    expected = f"a completed candidate of {run.path.name}, as {number} (the best are {', '.join(best)})"
+            return found(record, record.seed)
+    names = [row.name for row in rows] or sorted(complete, key=lambda one: -complete[one].reward)[:4]
+    number = names[0].removeprefix("candidate ")
+    expected = f"a completed candidate of {run.path.name}, as {number} (the best are {', '.join(names)})"
     raise InputError("--candidate", expected, name)

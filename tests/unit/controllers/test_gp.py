@@ -69,14 +69,14 @@ def test_failed_is_far_below_all_that_trained() -> None:
     assert far_below_for_failed(np.array([nan, nan])).size == 0
 
 
-@pytest.mark.parametrize("candidates", [1, 8])
-def test_where_losses_fail_is_not_proposed_again_and_again(candidates: int) -> None:
+@pytest.mark.parametrize(("dim", "candidates"), [(2, 1), (3, 8)])
+def test_where_losses_fail_is_not_proposed_again_and_again(dim: int, candidates: int) -> None:
     """The rewards rise towards a region in which every training diverges."""
-    controller = build_controller("gp", dim=2, seed=0)
+    controller = build_controller("gp", dim=dim, seed=0)
     failed = []
     for _ in range(48 // candidates):
         thetas = controller.ask(candidates)
-        rewards = np.where(thetas[:, 0] > 0.6, np.nan, thetas[:, 0] - (thetas[:, 1] - 0.4) ** 2)
+        rewards = np.where(thetas[:, 0] > 0.6, np.nan, thetas[:, 0] - ((thetas[:, 1:] - 0.4) ** 2).sum(1))
         controller.tell(thetas, rewards)
         failed += np.isnan(rewards).tolist()
     assert sum(failed[16:]) <= 12, failed

@@ -142,12 +142,13 @@ def test_a_straight_piece_without_width_stays_straight():
 @pytest.mark.parametrize("jump", ["and", "or"])
 @pytest.mark.parametrize("space", ["paper", "paper-linear", "extended"])
 def test_gradients_of_saturated_pixels_are_those_of_float64(space, jump):
-    """With a jump just before p = 1, where float32 has no number between 1 - 6e-8 and 1."""
+    """With a jump just before p = 1, where float32 has no number between 1 - 6e-8 and 1; a tenth are wrong."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(0, 4, (2, 24, 24), generator=generator)
+    seen = torch.where(torch.rand(2, 24, 24, generator=generator) < 0.1, (labels + 1) % 4, labels)
     margins = 25 * torch.rand(2, 1, 24, 24, generator=generator, dtype=torch.float64)
     logits = torch.randn(2, 4, 24, 24, generator=generator, dtype=torch.float64)
-    logits += margins * torch.nn.functional.one_hot(labels, 4).permute(0, 3, 1, 2)
+    logits += margins * torch.nn.functional.one_hot(seen, 4).permute(0, 3, 1, 2)
     bound = autoseg.build_space(space, metric="miou")
     theta = np.array(bound.identity)
     for name, start in zip(bound.names, range(bound.dim), strict=True):
