@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-ABSENT = ("timm", "torch.distributed.optim")  # imported by `try: import`; only TIMMBackbone and ZeRO need them
+# Imported by `try: import` where they are installed; only TIMMBackbone, ZeRO and mmengine's optimisers need them.
+ABSENT = ("timm", "torch.distributed.optim", "transformers", "bitsandbytes")
 STAND_INS = (  # imported at load time, by a wrapper of mmengine, a matcher, a loss and a backbone that resizes
     "torch.distributed.fsdp",
     "torch.distributed.fsdp.api",

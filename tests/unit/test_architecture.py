@@ -147,7 +147,7 @@ model = compose("search", SearchConfig, ["model=tiny"]).model
 task = ProxyTask(DataConfig(count=[8, 2, 2]), model, proxy, ("miou",))
 print(0 <= task(build_loss("ce", num_classes=7), 0)["miou"] <= 1)
 unwanted = ("torch._dynamo", "torch._inductor", "torch.distributed.fsdp", "sympy", "kornia", "timm",
-    "scipy.ndimage", "scipy.optimize")
+    "scipy.ndimage", "scipy.optimize", "transformers")
 print([name for name in unwanted if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
