@@ -22,7 +22,7 @@ for each in "${parts[@]}"; do
     [[ $each =~ ^[a-z_]+:[1-9][0-9]*$ ]] || { echo "on_a_gpu.sh: '$each' is no PART:SECONDS; $usage" >&2; exit 2; }
 done
 : "${PYTHON:=python3}"
-needed="torch triton pytest xdist psutil cloudpickle safetensors filelock optuna alembic mako sqlalchemy colorlog
+needed="torch triton pytest xdist hypothesis psutil cloudpickle safetensors filelock optuna alembic mako sqlalchemy colorlog
     mmengine mmcv mmseg addict yapf termcolor prettytable wcwidth regex ftfy"
 missing=$("$PYTHON" -c 'import sys; from importlib.util import find_spec
 print(*(name for name in sys.argv[1:] if find_spec(name) is None))' $needed) || exit 2

@@ -3,11 +3,25 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Commands that the tests start are those of this checkout, even if the environment has installed another.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+
+# Their cache is not the user's, but is kept: it has compiled libraries.
+os.environ["XDG_CACHE_HOME"] = str(Path(tempfile.gettempdir()) / f"autoseg-tests-{os.getuid()}")
+
+# A loaded machine takes its time.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 # A background job starts with SIGINT ignored, and so would every process that the tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -18,8 +32,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 # Peers (kornia, smp, torchmetrics, ...) are imported in the tests that compare with them: every process of a run
 # imports every test file, and those would take longer than all the rest.
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def pytest_collection_finish() -> None:

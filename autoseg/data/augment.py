@@ -51,28 +51,39 @@ class Augment:
 
     crop: int  # side of the square crop in pixels
     # (low, high); the image is scaled by a factor drawn uniformly, then cropped. Where it is smaller than the crop, it
-    # is padded: mean colour in the image, ignore in the labels
+    # is padded: mean colour in the image (in its frame `PAD_RGB`), ignore in the labels
     scale: Sequence[float]
     flip: bool  # mirror left and right with probability one half
     photometric: bool  # change brightness, contrast and saturation
     mean: Sequence[float]  # per RGB channel, 0..255; images come out as (x - mean) / std
     std: Sequence[float]
 
-    def numbers(self, batches: int, count: int, size: tuple[int, int], generator: torch.Generator) -> Numbers:
-        """Draw for batches of `count` images of (height, width), from a CPU generator, one batch after the other."""
-        height, width = size
-        uniform = torch.rand(batches, 7, count, generator=generator)
+    def numbers(self, sizes: Tensor, frame: tuple[int, int], generator: torch.Generator) -> Numbers:
+        """Draw for n batches of B images, one batch after the other.
+
+        Args:
+            sizes: (n, B, 2) CPU int64, height and width of each image, in the upper left corner of its frame.
+            frame: height and width of all frames. What an image leaves of it is padding: crops avoid it as they avoid
+                what is outside, and meet it only where the scaled image is smaller than the crop.
+            generator: of the CPU.
+        """
+        uniform = torch.rand(len(sizes), 7, sizes.shape[1], generator=generator)
         scale_u, y_u, x_u, flip_u = uniform[:, :4].unbind(1)
         low, high = self.scale
         scale = low + (high - low) * scale_u
         # Normalised source coordinate = span * output coordinate + centre: align_corners=False counts
         # pixel areas, so the crop covers crop / (scale * size) of the image; its centre varies.
+        height, width = sizes.unbind(2)
         span_y, span_x = self.crop / (scale * height), self.crop / (scale * width)
         centre_y, centre_x = (1 - span_y) * (2 * y_u - 1), (1 - span_x) * (2 * x_u - 1)
+        # From coordinates of the image to those of its frame.
+        share_y, share_x = height / frame[0], width / frame[1]
+        span_y, centre_y = span_y * share_y, centre_y * share_y + (share_y - 1)
+        span_x, centre_x = span_x * share_x, centre_x * share_x + (share_x - 1)
         if self.flip:
             span_x = torch.where(flip_u < 0.5, -span_x, span_x)
         zero = torch.zeros_like(scale)
-        affine = torch.stack([span_x, zero, centre_x, zero, span_y, centre_y], dim=2).view(batches, count, 2, 3)
+        affine = torch.stack([span_x, zero, centre_x, zero, span_y, centre_y], dim=2).view(*sizes.shape[:2], 2, 3)
         return Numbers(affine, self._colour(uniform[:, 4:]) if self.photometric else None)
 
     def placed(self, numbers: Numbers, place: Tensor) -> Draw:

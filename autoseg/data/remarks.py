@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from autoseg.config import DataConfig, ProxyConfig
+from autoseg.data.builtin import SIDE
 from autoseg.data.decode import colour_bands, header
 from autoseg.data.folder import IMAGE_SUFFIXES, files_in, lone_masks
 from autoseg.data.holdout import split_holdout
@@ -15,6 +16,7 @@ from autoseg.data.source import check_present
 from autoseg.errors import InputError
 
 KEPT = 0.9  # of an image's height; scaled to less, it is clearly smaller
+PADDED_CROPS, PADDED_FRAMES = 0.25, 0.1  # shares that nobody would choose
 
 
 def remarks_on(data: SegData, config: DataConfig, crop: int, scored: str = "train") -> list[str]:
@@ -42,34 +44,58 @@ def remarks_on(data: SegData, config: DataConfig, crop: int, scored: str = "trai
     if alone := lone_masks(config):
         kinds = ", ".join(IMAGE_SUFFIXES)
         texts.append(f"masks without an image are left out: {len(alone)}, as {alone[0]}; images end in {kinds}")
-    texts += _of_the_files(data, config)
-    height, width = labels.shape[-2:]
-    if crop > max(height, width):
-        padding = 1 - height * width / crop**2
-        texts.append(
-            f"crops of {crop} pixels of images of {height}x{width} are {padding:.0%} padding: lower proxy.crop"
-        )
+    texts += _of_the_bands(config) + _of_the_crops(data, crop) + _of_the_frames(data, config)
     return texts
 
 
-def _of_the_files(data: SegData, config: DataConfig) -> list[str]:
-    """Return remarks on what is lost of the images of a folder, by the header of the first."""
-    if config.kind != "folder" or config.root is None:
+def _of_the_bands(config: DataConfig) -> list[str]:
+    """Return a remark on bands that are not read."""
+    if (first := _first_file(config)) is None:
         return []
-    first = files_in(Path(config.root).expanduser() / config.img_dir / config.train_split, IMAGE_SUFFIXES)[0]
     with header(first) as image:
-        width, height = image.size
         bands = colour_bands(image)
-    texts = []
-    if bands not in (1, 3):
-        read = "the first three are" if bands > 3 else "the first is"
-        texts.append(f"images of {bands} bands, as {first.name}: only {read} trained on")
-    inner_height, inner_width = data.sizes("train")[0].tolist()
-    if list(data.images("train").shape[-2:]) == ProxyConfig().size and inner_height < KEPT * height:
-        at = f"{inner_height}x{inner_width}, where tolerance counts"  # by a size that nobody chose for them
-        keep = f"proxy.size=[{height},{width}] keeps their size"
-        texts.append(f"images of {height}x{width}, as {first.name}, are trained on and scored at {at}: {keep}")
-    return texts
+    read = "the first three are" if bands > 3 else "the first is"
+    return [] if bands in (1, 3) else [f"images of {bands} bands, as {first.name}: only {read} trained on"]
+
+
+def _of_the_crops(data: SegData, crop: int) -> list[str]:
+    """Return a remark on crops that are larger than images."""
+    sizes = data.sizes("train")
+    empty = 1 - sizes.clamp(max=crop).double().prod(dim=1).mean().item() / crop**2
+    if empty <= PADDED_CROPS:
+        return []
+    height, width = sizes.amax(dim=0).tolist()
+    return [f"crops of {crop} pixels of images of {height}x{width} are {empty:.0%} padding: lower proxy.crop"]
+
+
+def _of_the_frames(data: SegData, config: DataConfig) -> list[str]:
+    """Return a remark on images that the default size changes, or on frames that no image fills."""
+    frame, sizes = list(data.images("train").shape[-2:]), data.sizes("train")
+    first, (inner_height, inner_width) = _first_file(config), sizes[0].tolist()
+    if frame == ProxyConfig().size:  # which nobody chose for these images
+        if config.kind == "builtin":
+            keep = "proxy=builtin keeps their size, and is faster"
+            return [f"images of {SIDE}x{SIDE} are enlarged to {inner_height}x{inner_width}: {keep}"]
+        if first is not None:
+            with header(first) as image:
+                width, height = image.size
+            if inner_height < KEPT * height:
+                at = f"{inner_height}x{inner_width}, where tolerance counts"
+                keep = f"proxy.size=[{height},{width}] keeps their size"
+                return [f"images of {height}x{width}, as {first.name}, are trained on and scored at {at}: {keep}"]
+    height, width = sizes.amax(dim=0).tolist()
+    empty = 1 - height * width / (frame[0] * frame[1])
+    if empty <= PADDED_FRAMES:
+        return []
+    fits = f"proxy.size=[{height},{width}] has none and is faster"
+    return [f"images of {height}x{width} leave {empty:.0%} of their frames of {frame[0]}x{frame[1]} as padding: {fits}"]
+
+
+def _first_file(config: DataConfig) -> Path | None:
+    """Return the first training image of a folder; None of other data."""
+    if config.kind != "folder" or config.root is None:
+        return None
+    return files_in(Path(config.root).expanduser() / config.img_dir / config.train_split, IMAGE_SUFFIXES)[0]
 
 
 def _unscored(data: SegData, config: DataConfig, scored: str, counts: list[int]) -> list[str]:

@@ -194,26 +194,23 @@ class ProxyTask:
         return Batches(
             images, labels, rows, augment,
             extra=prepare(known[rows]) if prepare else {},
-            seed=seed, iters=proxy.iters, batch_size=proxy.batch_size,
+            seed=seed, iters=proxy.iters, batch_size=proxy.batch_size, sizes=self._open().sizes("train"),
         )  # fmt: skip
 
     def _stored(self, model: Segmentor, seed: int, precision: Precision) -> Stored | None:
         """Return the features that trainings with this seed share, computed now if they do not exist yet."""
-        from autoseg.data import normalize
-
         path = self._place("features", seed, precision)
         if path is None:
             return None
-        proxy, rows = self.proxy, self._rows()[1].split(self._scored_at_a_time())
-        images, _ = self._pixels(self.final_split or "train", precision.device)
+        proxy, view = self.proxy, self._view(precision, self._rows()[1])
         shown = {
             "train": (
                 (inputs for inputs, _, _ in self._batches(None, seed, precision.device)),
                 [(proxy.batch_size, proxy.crop, proxy.crop)] * proxy.iters,
             ),
             "scored": (
-                (normalize(images[index.to(images.device)], self.model.mean, self.model.std) for index in rows),
-                [(len(index), *images.shape[-2:]) for index in rows],
+                (inputs for _, inputs in view.inputs()),
+                [(len(index), *view.frame) for index in view.rows.split(view.batch_size)],
             ),
         }
         return shared.features(path, model, shown, precision, proxy.frozen_gb)

@@ -41,6 +41,8 @@ class Batches:
         seed: seed of all draws.
         iters: number of batches.
         batch_size: images per batch.
+        sizes: (N, 2) int64, height and width of each image without its padding at the right and bottom, from where
+            no crops are taken; None: no padding.
 
     Attributes:
         stored: a frozen backbone's features of exactly these batches, yielded instead of images; None: images.
@@ -57,10 +59,12 @@ class Batches:
         seed: int,
         iters: int,
         batch_size: int,
+        sizes: Tensor | None = None,
     ) -> None:
         self.stored: Stored | None = None
         self.images, self.labels, self.rows, self.augment = images, labels, rows, augment
         self.extra = {key: value.to(images.device) for key, value in extra.items()}
+        self.sizes = torch.tensor(images.shape[-2:]).expand(len(images), 2) if sizes is None else sizes
         self.generator = torch.Generator().manual_seed(seed)
         passes = -(-iters * batch_size // len(rows))
         order = [torch.randperm(len(rows), generator=self.generator) for _ in range(passes)]
@@ -83,9 +87,9 @@ class Batches:
         begins.
         """
         order, device = self.order[first:last], self.images.device
-        size = (self.images.shape[-2], self.images.shape[-1])
-        numbers = self.augment.numbers(len(order), order.shape[1], size, self.generator)
-        return Drawn(order.to(device), self.rows[order].to(device), numbers.to(device))
+        index, frame = self.rows[order], (self.images.shape[-2], self.images.shape[-1])
+        numbers = self.augment.numbers(self.sizes[index], frame, self.generator)
+        return Drawn(order.to(device), index.to(device), numbers.to(device))
 
     def batch(self, drawn: Drawn, place: Tensor, iteration: int) -> Batch:
         """Return one batch: inputs, labels and extras, as `__iter__` yields them.

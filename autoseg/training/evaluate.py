@@ -7,13 +7,17 @@ from dataclasses import dataclass
 from itertools import groupby
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autoseg.data import normalize
 from autoseg.errors import Diverged
 from autoseg.metrics import Metric, MetricSum, update_all
 from autoseg.training.frozen import Stored
+from autoseg.training.models import Features
 from autoseg.training.precision import Precision
+
+STRIDE = 32  # networks take images whose sides are its multiples
 
 Evaluated = Metric | MetricSum
 
@@ -22,8 +26,9 @@ Evaluated = Metric | MetricSum
 class View:
     """Whole images, at their stored size, as a network gets them.
 
-    Padding is shown but not scored: it is not part of the data, and boundary metrics count predictions in void. So an
-    image's last row before padding is its border, as without padding, and not a label edge.
+    Padding that no image fills is cut off. What is left, of smaller images, is shown but not scored: it is not part of
+    the data, and boundary metrics count predictions in void. So an image's last row before padding is its border, as
+    without padding, and not a label edge.
     """
 
     images: Tensor  # (N, 3, H, W) uint8, on the device or memory-mapped for the CPU
@@ -37,8 +42,23 @@ class View:
     # (N, 2) integer CPU: height and width of each image without padding, at the top left; None: no padding
     sizes: Tensor | None = None
 
+    @property
+    def frame(self) -> tuple[int, int]:
+        """Height and width of what the network gets: of the largest image, rounded up to what networks can take."""
+        height, width = self.images.shape[-2:]
+        if self.sizes is None:
+            return height, width
+        tallest, widest = self.sizes.amax(dim=0).tolist()  # of all images, so that `rows` do not matter
+        return min(height, -(-tallest // STRIDE) * STRIDE), min(width, -(-widest // STRIDE) * STRIDE)
+
+    def inputs(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield indices and (N, 3, *frame) normalised images, batch by batch."""
+        height, width = self.frame
+        for index in self.rows.to(self.images.device).split(self.batch_size):
+            yield index, normalize(self.images[index, :, :height, :width], self.mean, self.std)
+
     def logits(self, model: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield indices and (N, C, H, W) float32 logits, batch by batch.
+        """Yield indices and (N, C, *frame) float32 logits, batch by batch.
 
         Args:
             model: images (N, 3, H, W) float to a list of logits whose first is the main one. It is in evaluation mode
@@ -46,14 +66,15 @@ class View:
         """
         training = model.training
         model.to(memory_format=self.precision.layout).eval()
-        for number, index in enumerate(self.rows.to(self.images.device).split(self.batch_size)):
-            stored = self.stored
-            batch = normalize(self.images[index], self.mean, self.std) if stored is None else stored.scored(number)
-            batch = batch.to(memory_format=self.precision.layout)
+        for index, batch in self.inputs() if self.stored is None else self._kept(self.stored):
             with self.precision.autocast():
-                logits = model(batch)[0]
+                logits = model(batch.to(memory_format=self.precision.layout))[0]
             yield index, logits.float()
         model.train(training)
+
+    def _kept(self, stored: Stored) -> Iterator[tuple[Tensor, Features]]:
+        for number, index in enumerate(self.rows.to(self.images.device).split(self.batch_size)):
+            yield index, stored.scored(number)
 
     def scored(self, start: int, count: int) -> Iterator[tuple[slice, int, int]]:
         """Yield slices of neighbouring images of one size, with that size, among the `count` images from `rows[start]`
@@ -99,9 +120,11 @@ def evaluate(model: nn.Module, view: View, labels: Tensor, metrics: Mapping[str,
 
 
 def predict(model: nn.Module, view: View) -> Tensor:
-    """Return the predicted classes of the images of a view, (M, H, W) uint8 on the CPU."""
+    """Return the predicted classes of the images of a view, (M, H, W) uint8 on the CPU; 0 where nothing is shown."""
+    (height, width), (shown_height, shown_width) = view.images.shape[-2:], view.frame
     with torch.inference_mode():
-        return torch.cat([logits.argmax(1).to("cpu", torch.uint8) for _, logits in view.logits(model)])
+        found = torch.cat([logits.argmax(1).to("cpu", torch.uint8) for _, logits in view.logits(model)])
+    return F.pad(found, (0, width - shown_width, 0, height - shown_height))
 
 
 def _update(metrics: Iterable[Evaluated], logits: Tensor, labels: Tensor) -> None:

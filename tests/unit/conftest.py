@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -9,7 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from short_proxy import short_proxy
 
 from autoseg.proxy.task import ProxyTask
@@ -18,6 +21,14 @@ from autoseg.training.models import model_registry
 # As a search's worker imports mmsegmentation, without timm and FSDP: half the time. Before any test file imports a
 # part of it, which would bring those along.
 model_registry()
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """A test draws the same numbers by itself as among others."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session", autouse=True)

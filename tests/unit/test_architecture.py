@@ -46,7 +46,9 @@ MAY_IMPORT |= {room: SHARED | below for room, below in {
     "evidence": {"metrics", "surrogates", "losses", "data", "execution", "store", "proxy", "search"},
     "api": {"metrics", "surrogates", "controllers", "execution", "store", "proxy", "search", "tracking", "evidence"},
 }.items()}  # fmt: skip
-LIGHT = "torch mmseg mmengine mmcv hydra omegaconf wandb optuna stable_baselines3 gymnasium kornia matplotlib".split()
+LIGHT = (
+    "torch mmseg mmengine mmcv hydra omegaconf wandb optuna stable_baselines3 gymnasium kornia matplotlib ray".split()
+)
 
 
 @cache

@@ -5,15 +5,21 @@ from __future__ import annotations
 import ast
 import tomllib
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
+def settings() -> dict[str, Any]:
+    """What pyproject.toml tells setuptools."""
+    tools: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    return dict(tools["setuptools"])
+
+
 def listed() -> dict[str, Path]:
     """Package name to folder, as pyproject.toml has it."""
-    tools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
-    moved = tools["package-dir"]
-    return {name: ROOT / moved.get(name, name.replace(".", "/")) for name in tools["packages"]}
+    moved = settings()["package-dir"]
+    return {name: ROOT / moved.get(name, name.replace(".", "/")) for name in settings()["packages"]}
 
 
 def test_commands_rest_on_jobs_and_jobs_on_configurations():
@@ -35,12 +41,13 @@ def test_every_package_is_listed():
     assert here | {"autoseg.configs", "autoseg.search_spaces"} == set(listed())
 
 
-def test_every_listed_package_exists():
-    assert all(any(folder.iterdir()) for folder in listed().values())
-
-
-def test_every_yaml_file_is_package_data():
-    tools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
-    assert "**/*.yaml" in tools["package-data"]["*"]
-    for folder in ("configs", "search_spaces"):
-        assert list((ROOT / folder).rglob("*.yaml")), f"{folder} is empty"
+def test_every_other_file_is_package_data():
+    """Settings, C++ sources and the report's page are installed too."""
+    data = settings()["package-data"]
+    for package, folder in listed().items():
+        patterns = [*data["*"], *data.get(package, [])]
+        here = {file for file in folder.iterdir() if file.is_file() and file.suffix not in (".py", ".pyc")}
+        left = here - {file for pattern in patterns for file in folder.glob(pattern)}
+        assert not left, f"{package} would lack {sorted(file.name for file in left)}"
+    below = {file.suffix for folder in ("configs", "search_spaces") for file in (ROOT / folder).rglob("*.*")}
+    assert below <= {".yaml", ".pyc"}

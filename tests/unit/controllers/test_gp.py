@@ -11,8 +11,6 @@ from numpy.testing import assert_array_equal
 from autoseg.controllers import build_controller, gp
 from autoseg.controllers.gp import far_below_for_failed, informative
 
-RNG = np.random.default_rng(0)
-
 
 def test_the_best_and_the_farthest_are_chosen() -> None:
     thetas, rewards = np.linspace(0, 1, 101)[:, None], np.linspace(1, 0, 101)
@@ -26,7 +24,7 @@ def test_of_equal_candidates_each_is_chosen_once() -> None:
 
 
 def test_the_mean_is_asked_for_once_and_the_process_takes_over_after_startup() -> None:
-    thetas, mean = RNG.random((4, 3)), [0.1, 0.2, 0.3]
+    thetas, mean = np.random.default_rng(0).random((4, 3)), [0.1, 0.2, 0.3]
     rising = np.arange(4.0)
 
     def asked(startup: int, rewards: np.ndarray) -> np.ndarray:
@@ -41,7 +39,7 @@ def test_the_mean_is_asked_for_once_and_the_process_takes_over_after_startup() -
 
 
 def test_a_long_history_is_cut_and_a_short_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    thetas = RNG.random((24, 3))
+    thetas = np.random.default_rng(0).random((24, 3))
     rewards = -((thetas - 0.4) ** 2).sum(1)
     asked = []
     for most, told in ((24, slice(None)), (12, slice(None)), (24, informative(thetas, rewards, 12))):

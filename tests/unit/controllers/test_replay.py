@@ -5,16 +5,8 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from autoseg.controllers import build_controller
-from autoseg.controllers.replay import worst_for_failed
 
 nan = float("nan")
-
-
-def test_failed_is_just_below_the_worst_of_its_round() -> None:
-    rewards = worst_for_failed(np.array([0.5, nan, -0.25, nan]))
-    assert rewards[[0, 2]].tolist() == [0.5, -0.25]
-    assert rewards[1] == rewards[3] == np.nextafter(-0.25, -1.0)
-    assert np.isnan(worst_for_failed(np.array([nan, nan]))).all()
 
 
 @pytest.mark.parametrize("name", ["cmaes", "tpe"])

@@ -21,14 +21,14 @@ def reference(loc: float, scale: float) -> stats.rv_continuous:
     return stats.truncnorm(-loc / scale, (1.0 - loc) / scale, loc, scale)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(loc=unit, scale=scales, value=unit)
 def test_density_agrees_with_scipy(loc: float, scale: float, value: float) -> None:
     ours = TruncatedNormal(scalar(loc), scale).log_prob(scalar(value)).item()
     assert ours == pytest.approx(reference(loc, scale).logpdf(value), rel=1e-9, abs=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(loc=unit, scale=scales, probability=unit)
 def test_quantile_inverts_the_distribution_function(loc: float, scale: float, probability: float) -> None:
     theta = TruncatedNormal(scalar(loc), scale).icdf(scalar(probability)).item()
@@ -36,7 +36,7 @@ def test_quantile_inverts_the_distribution_function(loc: float, scale: float, pr
     assert reference(loc, scale).cdf(theta) == pytest.approx(probability, abs=1e-9)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(loc=unit, scale=st.floats(0.04, 5.0))
 def test_density_integrates_to_one(loc: float, scale: float) -> None:
     normal = TruncatedNormal(scalar(loc), scale)

@@ -19,8 +19,13 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def sizes(batches: int, count: int, size: tuple[int, int]) -> Tensor:
+    return torch.tensor(size).expand(batches, count, 2)
+
+
 def drawn(augment: Augment, images: Tensor, generator: torch.Generator) -> Draw:
-    numbers = augment.numbers(1, len(images), (images.shape[-2], images.shape[-1]), generator).to(images.device)
+    frame = images.shape[-2], images.shape[-1]
+    numbers = augment.numbers(sizes(1, len(images), frame), frame, generator).to(images.device)
     return augment.placed(numbers, torch.tensor([0], device=images.device))
 
 
@@ -67,8 +72,28 @@ def test_every_sample_has_its_own_draw(batch: tuple[Tensor, Tensor]) -> None:
     assert all(not torch.equal(out[0], other) for other in out[1:])
 
 
+def test_crops_are_of_the_image_not_of_its_padding() -> None:
+    """They are what they would be of the image alone; padding shows only where that is smaller than the crop."""
+    images = torch.randint(0, 256, (6, 3, 40, 24), generator=generator(), dtype=torch.uint8)
+    labels = torch.randint(0, 5, (6, 40, 24), generator=generator(1), dtype=torch.uint8)
+    padded, void = torch.full((6, 3, 44, 64), 77, dtype=torch.uint8), torch.full((6, 44, 64), 255, dtype=torch.uint8)
+    padded[..., :40, :24], void[..., :40, :24] = images, labels
+    augment = replace(FULL, crop=16, scale=[0.8, 2.0])
+    for seed in range(5):
+        alone = augment.numbers(sizes(1, 6, (40, 24)), (40, 24), generator(seed))
+        framed = augment.numbers(sizes(1, 6, (40, 24)), (44, 64), generator(seed))
+        draws = [augment.placed(numbers, torch.tensor([0])) for numbers in (alone, framed)]
+        expected, got = (augment.nearest(kind, draw) for kind, draw in zip((labels, void), draws, strict=True))
+        assert not (got == 255).any() and (got == expected).float().mean() > 0.999  # but where two are as near
+        inner = slice(1, -1)  # at its edge, padding shines through, of another colour
+        expected, got = (augment.images(kind, draw) for kind, draw in zip((images, padded), draws, strict=True))
+        torch.testing.assert_close(got[..., inner, inner], expected[..., inner, inner], atol=1e-3, rtol=0)
+    small = augment.numbers(sizes(1, 6, (10, 24)), (44, 64), generator())
+    assert (augment.nearest(void, augment.placed(small, torch.tensor([0]))) == 255).any()
+
+
 def test_each_number_is_uniform_over_its_range_and_tells_nothing_of_another() -> None:
-    numbers = replace(FULL, scale=[1.0, 2.0]).numbers(1, 4000, (20, 24), generator())
+    numbers = replace(FULL, scale=[1.0, 2.0]).numbers(sizes(1, 4000, (20, 24)), (20, 24), generator())
     span_x, _, centre_x, _, span_y, centre_y = numbers.affine[0].flatten(1).T
     assert numbers.colour is not None
     brightness, contrast, saturation = numbers.colour[0]

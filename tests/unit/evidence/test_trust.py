@@ -49,7 +49,7 @@ COST = {PROXY: 1.0, AGAIN: 1.0, "half": 0.5, "tenth": 0.1, FULL: 4.0}
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=2, max_size=12))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_drawn_correlations_are_scipys(pairs: list[tuple[int, int]]) -> None:
     a, b = np.array(pairs, dtype=float).T
     if np.ptp(a) and np.ptp(b):

@@ -65,7 +65,7 @@ def test_equal_to_a_convex_solver(case: str, p: float, share: float) -> None:
     assert value == pytest.approx(solver(losses, p, share), rel=2e-5)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     st.lists(st.just(0.0) | st.sampled_from([0.5, 1.0]) | st.floats(1e-12, 1e4), min_size=1, max_size=40),
     st.floats(1.0001, 60),

@@ -67,7 +67,7 @@ def test_chunks_do_not_change_the_value(monkeypatch: pytest.MonkeyPatch) -> None
     torch.testing.assert_close(build_loss("lovasz", num_classes=C)(logits(torch.float64), LABELS), whole)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.lists(st.floats(0, 1, width=32) | st.just(-1.0), min_size=7, max_size=7), min_size=1, max_size=3))
 def test_packed_order_is_descending(rows: list[list[float]]) -> None:
     values = torch.tensor(rows)
@@ -76,7 +76,7 @@ def test_packed_order_is_descending(rows: list[list[float]]) -> None:
     assert torch.equal(order.sort(dim=1).values, torch.arange(7).expand(len(rows), 7))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(0, 10_000))
 def test_weights_are_differences_of_the_jaccard_loss(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)

@@ -122,14 +122,14 @@ def test_soft_labels_average_over_all_classes_unless_told_otherwise() -> None:
     torch.testing.assert_close(present, torch.stack(alone[:2]).mean())
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(maps, maps, maps)
 def test_jml_is_a_metric(x: torch.Tensor, y: torch.Tensor, z: torch.Tensor) -> None:
     assert binary("jml", x, z) <= binary("jml", x, y) + binary("jml", y, z) + 1e-6
     assert binary("jml", x, y) == pytest.approx(binary("jml", y, x), abs=1e-9)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(maps, maps, st.sampled_from(["jml", "dml", "ctl", "dice_squared"]))
 def test_zero_exactly_where_prediction_equals_label(x: torch.Tensor, y: torch.Tensor, name: str) -> None:
     assert binary(name, y, y) == pytest.approx(0, abs=1e-9)

@@ -83,7 +83,7 @@ def test_a_bin_holds_its_upper_end_and_not_its_lower_one() -> None:
 
 
 @pytest.mark.parametrize("name", ["ece", "sce"])
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10**6), cut=st.integers(1, 3))
 def test_batching_order_and_merging_change_nothing(name: str, seed: int, cut: int) -> None:
     probs, labels = draw(seed)

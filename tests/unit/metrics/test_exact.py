@@ -133,7 +133,7 @@ def test_boundaries_that_miss_one_another_agree_with_the_definition(name, tolera
 
 
 @pytest.mark.parametrize("name", ALL)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 10**6), cut=st.integers(1, 4))
 def test_batching_order_and_merging_change_nothing(name, seed, cut):
     pred, labels = blobs(seed, n=5)

@@ -80,7 +80,7 @@ def test_together_checks_ids_too() -> None:
         metrics.update_all([autoseg.build_metric("miou", C)], maps(0), maps(0) + 1)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10**6), st.integers(0, 4), st.integers(0, 4), st.sampled_from([-1, -2]))
 def test_widen_is_a_running_or(seed: int, before: int, after: int, dim: int) -> None:
     flags = torch.rand(2, 7, 6, generator=torch.Generator().manual_seed(seed)) < 0.2

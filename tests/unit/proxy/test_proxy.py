@@ -103,6 +103,14 @@ def test_padding_has_no_say_in_rewards(task: ProxyTask, tmp_path: Path) -> None:
     torch.testing.assert_close(*counts, rtol=0, atol=0)
 
 
+def test_trainings_see_no_padding_where_the_image_is_larger_than_the_crop(task: ProxyTask) -> None:
+    """The built-in images are square: of these frames they leave a quarter empty, at the right."""
+    whole = replace(task, proxy=replace(task.proxy, iters=30, scale=[1.0, 1.5]))
+    affine = whole._batches(None, 0, torch.device("cpu")).drawn(0, 30).numbers.affine
+    right = affine[..., 0, 2] + affine[..., 0, 0].abs()  # of each crop, in the frame's coordinates, -1 to 1
+    assert 0.4 < right.max() < 0.5 + 1e-5
+
+
 def test_images_are_scored_by_size_and_in_their_order_within_one(
     task: ProxyTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:

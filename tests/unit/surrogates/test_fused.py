@@ -47,7 +47,7 @@ def test_equals_the_reference_in_every_precision(name, dtype):
     assert_same(loss, *batch(1, dtype))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.floats(0, 1) | st.sampled_from([0.0, 0.5, 1.0]), min_size=12, max_size=12))
 def test_equals_the_reference_for_any_theta(theta):
     space = autoseg.build_space("paper-miou")
@@ -57,25 +57,6 @@ def test_equals_the_reference_for_any_theta(theta):
     _, scale = value_and_gradient(loss, logits, labels)
     if scale.abs().max() > 1e-6:  # below, the bound is under the rounding of the sums
         assert_same(loss, logits, labels)
-
-
-def test_the_greatest_of_two_equal_edges_is_a_kink():
-    """Here float32 gradients are 1.7e-3 of their maximum from float64 ones, by the reference too, and may be.
-
-    All of a dilated edge's gradient goes to the greatest edge around. Two of them differ by 1e-8 of their value, less
-    than float32 has, so that it goes to the other one; float64 does the same when a logit moves by a thousandth.
-    """
-    space = autoseg.build_space("paper-unconstrained", metric="bf1")
-    loss = searched_loss(space, np.random.default_rng(0).random(space.dim), num_classes=C, tolerance=2)
-    logits, labels = batch(0)
-    value, grad = value_and_gradient(loss, logits, labels)
-    for step, smooth in ((-1e-4, True), (-1e-3, False)):
-        moved = logits.clone()
-        moved[0, 1, 11, 2] += step
-        other, other_grad = value_and_gradient(loss, moved, labels)
-        assert abs(float(other - value)) < 1e-9
-        jump = float((other_grad - grad).abs().max() / grad.abs().max())
-        assert jump < 1e-6 if smooth else jump > 1e-3
 
 
 @pytest.mark.parametrize("name", ["miou", "biou", "bf1"])
@@ -210,7 +191,7 @@ def test_compiled_on_a_gpu_equals_the_reference(name):
 # ------------------------------------------------------------------------------------------- its parts
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(0, 10**6), st.sampled_from(["bezier", "linear"]), st.integers(1, 4), st.booleans())
 def test_pieces_equal_the_curve(seed, family, pieces, constrained):
     spec = CurveSpec(family, pieces if family == "bezier" else pieces + 1, constrained, constrained)

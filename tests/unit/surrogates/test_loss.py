@@ -36,11 +36,12 @@ def batch(seed: int, n: int = 2, c: int = C, size=(16, 20), void: bool = True, d
 
 @pytest.mark.parametrize("family", ["bezier", "linear"])
 @pytest.mark.parametrize("name", WHOLE)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 10**6))
 def test_equals_the_exact_metric_on_one_hot_input_for_any_theta(name, family, seed):
     logits, labels = batch(seed, n=3)
-    pred = torch.where(torch.rand(labels.shape) < 0.6, labels.clamp(max=C - 1), logits.argmax(1))
+    kept = torch.rand(labels.shape, generator=torch.Generator().manual_seed(seed)) < 0.6
+    pred = torch.where(kept, labels.clamp(max=C - 1), logits.argmax(1))
     exact = autoseg.build_metric(name, C, tolerance=2)
     exact.update(pred, labels)
 

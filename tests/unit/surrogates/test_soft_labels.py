@@ -33,7 +33,7 @@ def soft_batch(seed: int, void: bool = True):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 10**6))
 def test_equals_the_hard_form_on_hard_labels(name, seed):
     g = torch.Generator().manual_seed(seed)
@@ -65,7 +65,7 @@ def test_identity_curves_are_jml():
 
 
 @pytest.mark.parametrize("name", ["paper-miou", "paper-fwiou", "paper-dice", "paper-biou", "default-miou"])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10**6), step=st.floats(1e-3, 1.0))
 def test_least_exactly_where_prediction_equals_label(name, seed, step):
     logits, labels = soft_batch(seed, void=False)

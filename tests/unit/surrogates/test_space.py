@@ -17,7 +17,7 @@ NAMES = [f"{space}-{metric}" for space in space_names() for metric in ("miou", "
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_encode_inverts_decode_and_decoded_points_are_accepted(name, seed):
     space = autoseg.build_space(name)

@@ -139,14 +139,14 @@ def test_layouts_and_precisions(interpreter, form, dtype):
 
 
 @pytest.mark.slow
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(st.integers(1, 5), st.tuples(st.integers(1, 4), st.integers(1, 6)), st.sampled_from(["miou", "macc", "miou_i"]))
 def test_any_size(interpreter, c, size, name):
     assert_within(interpreter(differences, name, "default", 0, c, size, form="channels_last"))
 
 
 @pytest.mark.slow
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(st.lists(st.floats(0, 1) | st.sampled_from([0.0, 0.5, 1.0]), min_size=12, max_size=12))
 def test_any_theta(interpreter, theta):
     assert_within(interpreter(with_theta, theta))

@@ -61,7 +61,7 @@ def test_hard_labels_are_passed_on_untouched() -> None:
     assert make("hard")(IMAGES, labels) is labels
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 1000), eps=st.floats(0, 1))
 @pytest.mark.parametrize("use", ["smooth", "boundary_smooth"])
 def test_smoothed_rows_sum_to_1_and_void_stays_void(use: str, seed: int, eps: float) -> None:

@@ -370,6 +370,24 @@ def test_padding_has_no_say_in_scores(batch: int) -> None:
     assert {name: float(metric.compute()) for name, metric in alone.items()} == {name: found[0][name] for name in alone}
 
 
+@pytest.mark.parametrize(("tallest", "seen"), [(33, (64, 96)), (64, (64, 96)), (65, (70, 96))])
+def test_the_network_gets_no_padding_that_no_image_fills(tallest: int, seen: tuple[int, int]) -> None:
+    """But up to a multiple of 32, which some networks need; predictions are as large as the stored images."""
+    images, sizes = torch.zeros(2, 3, 70, 200, dtype=torch.uint8), torch.tensor([[tallest, 80], [20, 90]])
+    shapes = []
+
+    def network(batch: Tensor) -> list[Tensor]:
+        shapes.append(tuple(batch.shape))
+        return [torch.stack([torch.zeros(len(batch), *batch.shape[2:]), torch.ones(len(batch), *batch.shape[2:])], 1)]
+
+    model = Toy()
+    model.forward = network  # type: ignore[method-assign]
+    view = View(images, torch.tensor([1]), precision_of(PROXY, CPU), MEAN, STD, 2, None, sizes)
+    classes = predict(model, view)
+    assert shapes == [(1, 3, *seen)] and classes.shape == (1, 70, 200)
+    assert classes[0, : seen[0], : seen[1]].all() and not classes[0, seen[0] :].any() and not classes[..., 96:].any()
+
+
 def test_evaluation_of_logits_that_are_not_finite_diverges() -> None:
     """Also with metrics of probabilities, which refuse such as a fault of their caller."""
     model, (images, labels) = Toy(), bright_squares()
