@@ -69,8 +69,12 @@ class GPController(Controller):
 
     @property
     def _started(self) -> bool:
-        """Whether there are enough rewards for the process; the rounds before import neither SciPy nor torch."""
-        return len(self._rewards) >= self.settings.startup and not np.isnan(self._rewards).all()
+        """Whether there are enough rewards for the process, not all of them alike, of which it would learn nothing.
+
+        The rounds before import neither SciPy nor torch.
+        """
+        seen = far_below_for_failed(np.array(self._rewards))
+        return len(self._rewards) >= self.settings.startup and len(np.unique(seen)) > 1
 
     def _study(self) -> optuna.Study:
         seed = int(np.random.SeedSequence([self.settings.seed, self._asks]).generate_state(1)[0])
@@ -122,13 +126,17 @@ class GPController(Controller):
 def far_below_for_failed(rewards: FloatArray) -> FloatArray:
     """Replace NaN by the lowest reward of all, less one standard deviation; no rewards at all if all are NaN.
 
+    Of rewards that are all alike, less that reward, or 1 if it is 0.
+
     They stay in the record, unlike a bound on their round alone: the process must see where losses fail, and that they
     are worse than any that trained, or it proposes them again until the budget is spent.
     """
     failed = np.isnan(rewards)
     if failed.all():
         return rewards[:0]
-    return np.where(failed, rewards[~failed].min() - rewards[~failed].std(), rewards)
+    trained = rewards[~failed]
+    spread = trained.std() if np.ptp(trained) > 0 else abs(trained[0]) or 1.0
+    return np.where(failed, trained.min() - spread, rewards)
 
 
 def informative(thetas: FloatArray, rewards: FloatArray, most: int) -> list[int]:

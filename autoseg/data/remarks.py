@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -31,31 +32,42 @@ def remarks_on(data: SegData, config: DataConfig, crop: int, scored: str = "trai
     Raises:
         InputError: fewer than two classes have a pixel in the training labels, or in those of the scored images.
     """
-    texts, labels = [], data.labels("train")
+    labels = data.labels("train")
     counts = torch.bincount(labels.flatten(), minlength=256).tolist()
     check_present(counts, data.classes, config.ignore_index)
-    if missing := [name for name, count in zip(data.classes, counts, strict=False) if not count]:
-        text = f"no training image has a pixel of {', '.join(missing)}"
-        if counts[data.ignore_index]:
-            ignored = f"if {config.ignore_index} stands for a class in your masks, write its id there instead"
-            text += f"; {ignored}: it is ignored"
-        texts.append(text)
+    texts = remarks_on_files(config, data.classes, counts, ignored=bool(counts[data.ignore_index]))
     texts += _unscored(data, config, scored, counts)
+    return [*texts, *_of_the_crops(data, crop), *_of_the_frames(data, config)]
+
+
+def remarks_on_files(
+    config: DataConfig, classes: Sequence[str], counts: Sequence[int], ignored: bool = False
+) -> list[str]:
+    """Return a sentence for each oddity that does not depend on how images are trained on.
+
+    Args:
+        config: the configuration of the data.
+        classes: names of the C classes.
+        counts: training pixels of each class, at least C numbers.
+        ignored: whether some pixels are ignored.
+    """
+    texts = []
+    if missing := [name for name, count in zip(classes, counts, strict=False) if not count]:
+        text = f"no training image has a pixel of {', '.join(missing)}"
+        if ignored:
+            hint = f"if {config.ignore_index} stands for a class in your masks, write its id there instead"
+            text += f"; {hint}: it is ignored"
+        texts.append(text)
     if alone := lone_masks(config):
         kinds = ", ".join(IMAGE_SUFFIXES)
         texts.append(f"masks without an image are left out: {len(alone)}, as {alone[0]}; images end in {kinds}")
-    texts += _of_the_bands(config) + _of_the_crops(data, crop) + _of_the_frames(data, config)
+    if (first := _first_file(config)) is not None:
+        with header(first) as image:
+            bands = colour_bands(image)
+        if bands not in (1, 3):
+            read = "the first three are" if bands > 3 else "the first is"
+            texts.append(f"images of {bands} bands, as {first.name}: only {read} trained on")
     return texts
-
-
-def _of_the_bands(config: DataConfig) -> list[str]:
-    """Return a remark on bands that are not read."""
-    if (first := _first_file(config)) is None:
-        return []
-    with header(first) as image:
-        bands = colour_bands(image)
-    read = "the first three are" if bands > 3 else "the first is"
-    return [] if bands in (1, 3) else [f"images of {bands} bands, as {first.name}: only {read} trained on"]
 
 
 def _of_the_crops(data: SegData, crop: int) -> list[str]:

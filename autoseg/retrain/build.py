@@ -160,6 +160,7 @@ def _model(config: ModelConfig, data: Datasets, train: TrainConfig) -> Node:
 def _optimizer(train: TrainConfig, device: str) -> Node:
     """Build the optimiser in its wrapper, which does mixed precision and clipping."""
     kinds: dict[str, Node] = {"sgd": {"type": "SGD", "momentum": train.momentum}, "adamw": {"type": "AdamW"}}
+    kept = {"pos_block": {"decay_mult": 0.0}, "norm": {"decay_mult": 0.0}} if train.optimizer == "adamw" else {}
     rule = {**kinds[train.optimizer], "lr": train.lr, "weight_decay": train.weight_decay}
     dtype = _amp(train.amp, device)
     return {
@@ -167,7 +168,8 @@ def _optimizer(train: TrainConfig, device: str) -> Node:
         **({} if dtype is None else {"dtype": dtype}),
         "optimizer": rule,
         "clip_grad": None if train.clip_grad is None else {"max_norm": train.clip_grad},
-        "paramwise_cfg": {"custom_keys": {"head": {"lr_mult": train.head_lr_mult}}},
+        # Of transformers, norms and positions are not decayed, as in mmsegmentation's recipes.
+        "paramwise_cfg": {"custom_keys": {**kept, "head": {"lr_mult": train.head_lr_mult}}},
     }
 
 

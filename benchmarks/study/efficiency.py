@@ -1,7 +1,7 @@
 """Which controller needs the fewest trainings: all of them on one response surface, at equal budgets, over many seeds.
 
-`python -m benchmarks.study.efficiency [FILE]` races on the trainings of a random search that `make study` has recorded
-in a file; by default on those behind docs/search_efficiency.md.
+`python -m benchmarks.study.efficiency [FILE …]` races on the trainings of a search that `make study` has recorded in a
+file, or of several with one proxy; by default on those of the random search behind docs/search_efficiency.md.
 
 Each entrant asks for rounds of 8 candidates, is told noisy rewards, and ends as a search ends: the best four and, if
 it has one, its mean are trained again with three fresh seeds and the best of them is the winner. What counts is the
@@ -66,9 +66,9 @@ def _winner(surface: Surface, asked: FloatArray, told: FloatArray, controller: A
     return float(true[confirmed.argmax()])
 
 
-def study(file: Path, seeds: int = SEEDS) -> dict[str, Any]:
+def study(*files: Path, seeds: int = SEEDS) -> dict[str, Any]:
     """All entrants with all seeds on both surfaces; plain data."""
-    data = load(file)
+    data = load(*files)
     return {kind: _races(Surface(data, trees), data, seeds) for kind, trees in SURFACES.items()}
 
 
@@ -122,11 +122,11 @@ def _table(kind: str, result: dict[str, Any]) -> str:
 
 def write(file: Path, to: Path, seeds: int) -> None:
     """Race on the surface of `file`; prints the table and writes it to `to`, the figures beside it as JSON."""
-    result = study(file, seeds)
+    result = study(file, seeds=seeds)
     write_atomic(to.with_suffix(".json"), json.dumps(result, indent=1) + "\n")
     print(tables(result))
     write_atomic(to, tables(result) + "\n")
 
 
 if __name__ == "__main__":
-    show(__doc__, DATA / "camvid-miou.csv", lambda file: tables(study(file)))
+    show(__doc__, DATA / "camvid-miou.csv", lambda *files: tables(study(*files)), several=True)

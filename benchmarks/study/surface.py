@@ -60,9 +60,12 @@ def record(run: Path, file: Path) -> None:
     write_atomic(file, csv_text(rows))
 
 
-def load(path: Path) -> Recorded:
-    """Trainings from a file that `record` wrote; those of the most frequent seed only, so that all are comparable."""
-    head, start, *rows = list(csv.reader(path.open(encoding="utf-8")))
+def load(*paths: Path) -> Recorded:
+    """Trainings from files that `record` wrote, of searches with one proxy; those of the most frequent seed only, so
+    that all are comparable.
+    """
+    head, start, *_ = csv.reader(paths[0].open(encoding="utf-8"))
+    rows = [row for path in paths for row in list(csv.reader(path.open(encoding="utf-8")))[2:]]
     seeds = [row[1] for row in rows]
     common = max(set(seeds), key=seeds.count)
     kept = [row for row in rows if row[1] == common]

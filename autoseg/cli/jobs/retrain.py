@@ -6,6 +6,7 @@ import dataclasses
 import json
 import signal
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from autoseg.cli.configuration import stored
 from autoseg.cli.configuration.named_code import own_configs, resume_arguments
 from autoseg.cli.configuration.overrides import typed
 from autoseg.cli.faults import INTERRUPTED
-from autoseg.config import RetrainConfig
+from autoseg.config import RetrainConfig, TrainConfig
+from autoseg.data.remarks import remarks_on_files
 from autoseg.errors import InputError
 from autoseg.evidence.comparison.contenders import (
     Contender,
@@ -52,6 +54,7 @@ class Job:
     cfg: Any  # the mmengine config
     classes: int  # number of classes of the network
     lock: FileLock | None  # lock of the work dir, in rank 0
+    remarks: Sequence[str] = ()  # on the data, in rank 0
 
 
 def resolve_names(config: RetrainConfig) -> Contender:
@@ -102,7 +105,7 @@ def build(config: RetrainConfig, started_by: str, device: str) -> Job:
             the user's that fails.
     """
     from autoseg.retrain.build import build_config, give_counts, main_head  # mmengine: only once the device is chosen
-    from autoseg.retrain.loaders import class_counts
+    from autoseg.retrain.loaders import class_counts, datasets
     from autoseg.training import check_loss
     from autoseg.training.checkpoint import last_checkpoint, read_checkpoint
 
@@ -128,10 +131,12 @@ def build(config: RetrainConfig, started_by: str, device: str) -> Job:
     scored = [name for metric in config.metrics for _, name in parse(metric)]
     ignored = main_head(cfg.model).get("ignore_index", 255)
     check_own_metrics(scored, [], MetricOptions(classes, ignored, **config.boundary_options))
-    if config.config is None and "wce" in words_of([loss]):
-        give_counts(cfg.model, launch.agree(dataclasses.asdict(class_counts(config.data)) if rank == 0 else None))
-    elif config.config is None and config.data.kind != "builtin" and rank == 0:
-        class_counts(config.data)  # checks every file
+    weighted, counts = "wce" in words_of([loss]), None
+    if config.config is None and rank == 0 and (weighted or config.data.kind != "builtin"):
+        counts = class_counts(config.data)  # checks every file
+    if config.config is None and weighted:
+        give_counts(cfg.model, launch.agree(None if counts is None else dataclasses.asdict(counts)))
+    remarks = counts and remarks_on_files(config.data, datasets(config.data).classes, counts.pixels)
     lock = None
     if rank == 0:
         with writable(work_dir):
@@ -144,7 +149,7 @@ def build(config: RetrainConfig, started_by: str, device: str) -> Job:
             if own_configs(config):
                 write_atomic(work_dir / DIGESTS, json.dumps(_digests(config)))
             write_config(work_dir, kept)
-    return Job(loss, text, work_dir, cfg, classes, lock)
+    return Job(loss, text, work_dir, cfg, classes, lock, remarks or [])
 
 
 def _digests(config: RetrainConfig) -> dict[str, str]:
@@ -202,6 +207,12 @@ def _train(config: RetrainConfig, job: Job) -> int:
 def introduction(config: RetrainConfig, job: Job, ranks: int) -> list[str]:
     """Return lines about what is trained, with warnings about limits."""
     lines = [f"warning: {text}" for text in warnings_about([job.loss], config.metrics, job.classes, [])]
+    lines += [f"warning: {text}" for text in job.remarks]
+    if config.config is None and not equal_rates(config.train) and job.loss.name != "ce":
+        lines.append(
+            f"note: train.lr={config.train.lr:g} with SGD is a rate for cross-entropy; most other losses have smaller "
+            "gradients. train=adamw suits all of them, or give this one a rate of its own"
+        )
     local = rank_local(build_loss(job.text, num_classes=job.classes)) if not job.loss.cards else []
     if config.config is None and "wce" in local:  # its classes are counted
         local.remove("wce")
@@ -233,8 +244,18 @@ def conclusion(config: RetrainConfig, job: Job, scores: dict[str, dict[str, floa
     return [
         *lines,
         *kept,
-        *([] if job.loss.name == "ce" else ["Next: the same command with loss=ce says what the loss brings."]),
+        *([] if job.loss.name == "ce" else [_next(config)]),
     ]
+
+
+def equal_rates(train: TrainConfig) -> bool:
+    """Whether losses can be compared at one rate: not with SGD, which passes on that they differ in scale."""
+    return train.optimizer != "sgd"
+
+
+def _next(config: RetrainConfig) -> str:
+    rates = "" if config.config is not None or equal_rates(config.train) else ", at a rate of its own,"
+    return f"Next: the same command with loss=ce{rates} says what the loss brings."
 
 
 def _shown(path: Path) -> Path:

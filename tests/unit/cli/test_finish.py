@@ -7,6 +7,7 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from autoseg.cli import retrain as retrain_command
 from autoseg.cli.configuration import compose, resume, stored
 from autoseg.cli.jobs import compare as compare_job
 from autoseg.cli.jobs import finish, retrain
-from autoseg.config import PAPER_METRICS, CompareConfig, RetrainConfig, SearchConfig
+from autoseg.config import PAPER_METRICS, CompareConfig, RetrainConfig, SearchConfig, TrainConfig
 from autoseg.evidence.comparison.contenders import contender
 from autoseg.evidence.export.formats import as_files, as_python, title
 from autoseg.losses import LossCard, searched_loss
@@ -168,6 +169,19 @@ def test_a_training_may_keep_no_checkpoint(tmp_path: Path) -> None:
     assert lines == ["val  miou 50.0", f"Scores: {path}   no checkpoint, as overrides have it"]
     (tmp_path / "last_checkpoint").write_text(f"{tmp_path}/iter_9.pth")
     assert f"checkpoint: {tmp_path}/iter_9.pth" in retrain.conclusion(RetrainConfig(), job, {"val": {}}, path)[1]
+
+
+def test_with_sgd_a_loss_other_than_cross_entropy_wants_a_rate_of_its_own(tmp_path: Path) -> None:
+    def said(loss: str, **train: Any) -> str:
+        job = retrain.Job(contender(loss, "miou"), loss, tmp_path, None, 2, None, remarks=["an oddity"])
+        config = RetrainConfig(train=TrainConfig(**train))
+        lines = retrain.introduction(config, job, 1) + retrain.conclusion(config, job, {"val": {}}, tmp_path)
+        assert "warning: an oddity" in lines
+        return "\n".join(lines)
+
+    assert "rate" not in said("ce")
+    assert "train=adamw suits all of them" in (sgd := said("dice")) and "loss=ce, at a rate of its own, says" in sgd
+    assert "rate" not in (adamw := said("dice", optimizer="adamw")) and "loss=ce says what the loss brings" in adamw
 
 
 def test_a_training_is_scored_by_the_target_of_its_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,6 +65,22 @@ def test_failed_is_far_below_all_that_trained() -> None:
     nan = float("nan")
     assert far_below_for_failed(np.array([0.5, nan, 0.1, nan])).tolist() == pytest.approx([0.5, -0.1, 0.1, -0.1])
     assert far_below_for_failed(np.array([nan, nan])).size == 0
+    for alike, below in (([0.3, nan], 0.0), ([0.3, nan, 0.3, 0.3], 0.0), ([0.0, nan], -1.0), ([-0.5, nan], -1.0)):
+        assert far_below_for_failed(np.array(alike))[1] == below  # of one reward the deviation is 0
+
+
+def test_the_process_is_not_asked_while_all_rewards_are_alike() -> None:
+    """It would say nothing, and the acquisition's optimiser would stay in a corner of the cube."""
+
+    def asked(startup: int, second: float) -> np.ndarray:
+        controller = build_controller("gp", dim=3, seed=0, startup=startup)
+        for told in (0.25, second):
+            controller.tell(controller.ask(4), np.full(4, told))
+        return controller.ask(4)
+
+    drawn = asked(99, 0.25)
+    assert_array_equal(asked(4, 0.25), drawn)
+    assert not np.array_equal(asked(4, float("nan")), drawn)  # which losses fail is told
 
 
 @pytest.mark.parametrize(("dim", "candidates"), [(2, 1), (3, 8)])

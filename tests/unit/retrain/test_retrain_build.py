@@ -16,7 +16,7 @@ from mmengine.structures import PixelData
 from autoseg.cli.configuration import compose
 from autoseg.cli.jobs.retrain import build
 from autoseg.cli.retrain import expand
-from autoseg.config import RetrainConfig
+from autoseg.config import ProxyConfig, RetrainConfig
 from autoseg.errors import InputError
 from autoseg.retrain.build import build_config
 from autoseg.retrain.loaders import class_counts
@@ -246,6 +246,18 @@ def test_precision_average_and_trackers() -> None:
     assert kinds == ["LocalVisBackend", "TensorboardVisBackend", "WandbVisBackend"]
     rise, poly = built("train=transformer").param_scheduler
     assert (rise.end, poly.begin) == (1500, 1500)
+
+
+def test_adamw_decays_neither_norms_nor_positions() -> None:
+    """As in mmsegmentation's recipes for SegFormer."""
+    keys = built("train=transformer").optim_wrapper.paramwise_cfg.custom_keys
+    assert keys == {"pos_block": {"decay_mult": 0}, "norm": {"decay_mult": 0}, "head": {"lr_mult": 10}}
+    assert built().optim_wrapper.paramwise_cfg.custom_keys == {"head": {"lr_mult": 10}}
+    rates, proxy = built("train=adamw").optim_wrapper, ProxyConfig()
+    assert (rates.optimizer.type, rates.optimizer.lr, rates.optimizer.weight_decay) == (
+        "AdamW", proxy.lr, proxy.weight_decay
+    )  # fmt: skip
+    assert rates.paramwise_cfg.custom_keys["head"].lr_mult == proxy.head_lr_mult
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
