@@ -40,6 +40,13 @@ SPACE = build_space("default", metric="miou")
 SMALL: dict[str, Any] = {"rounds": 2, "candidates": 2, "confirm_top": 1, "confirm_seeds": 2, "controller": "random"}
 
 
+@pytest.fixture(autouse=True)
+def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing figures takes two thirds of so small a search."""
+    if "drawn" not in request.keywords:
+        monkeypatch.setattr("autoseg.evidence.drawn.draw", lambda result, names: None)
+
+
 def my_train(loss: nn.Module, seed: int, device: str) -> dict[str, float]:
     """A training of one step: how far the loss pulls a pixel of a rare class."""
     generator = torch.Generator().manual_seed(seed)
@@ -211,6 +218,7 @@ def test_the_search_around_ones_own_training(quick_path: Path) -> None:
         autoseg.search("miou", my_train, num_classes=3, run_dir=run, inline=True, seed=1, **SMALL)
 
 
+@pytest.mark.drawn
 def test_it_says_how_far_it_is_and_leaves_what_a_command_does(
     quick_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
