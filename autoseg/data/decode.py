@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import warnings
 from pathlib import Path
@@ -18,8 +19,9 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 # The formats to try, whatever a file's suffix is. Not PostScript: it is a program, which Pillow runs by Ghostscript.
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF", "JPEG2000")
 
-PHOTOMETRIC, SAMPLES, EXTRA_SAMPLES = 262, 277, 338  # tags of a TIFF
-GREY, RGB = 1, 2  # values of the first of them, where bands are colours
+PAGE, PHOTOMETRIC, SAMPLES, EXTRA_SAMPLES = 254, 262, 277, 338  # tags of a TIFF
+TRANSPARENCY = 4  # the bit of the first of them at a page that masks another
+GREY, RGB = 1, 2  # values of the second of them, where bands are colours
 ALPHA = (1, 2)  # values of the last of them
 
 
@@ -27,7 +29,7 @@ def read_image(path: Path, *, upright: bool) -> Bytes:
     """Return an image as (H, W, 3) uint8 RGB; `upright` calls `check_upright`.
 
     Raises:
-        InputError: no image, more than 8 bits per channel, or stored turned.
+        InputError: no image, more than 8 bits per channel, several pages, or stored turned.
     """
     with header(path) as image:
         check_image(path, image, upright)  # before it is decoded: then Pillow has dropped bits and turned a TIFF
@@ -43,16 +45,47 @@ def check_image(path: Path, image: Image.Image, upright: bool) -> None:
     mode = next((raw for raw in stored if ";16" in raw), image.mode)
     if ";16" in mode or mode.startswith(("I", "F")):
         raise InputError(f"image {path}", "8 bits per channel", f"mode {mode}", "Convert it to 8-bit RGB.")
+    if (pages := _pages(image)) > 1:
+        hint = "Bands are often written so: store the three to train on as one RGB image."
+        raise InputError(f"image {path}", "one page", f"{pages} of {image.width}x{image.height}", hint)
     if upright:
         check_upright(path, image)
 
 
+def _pages(image: Image.Image) -> int:
+    """Return how many pages of a TIFF are images of the size of the first.
+
+    Maps have others, for the same image: smaller copies, and a mask of the pixels without data.
+    """
+    if image.format != "TIFF" or not getattr(image, "is_animated", False):
+        return 1
+    found, size = 1, image.size
+    for page in itertools.count(1):
+        try:
+            image.seek(page)
+        except SyntaxError:  # of a kind that Pillow does not read, such as a mask
+            continue
+        except (EOFError, OSError, ValueError):
+            break
+        found += image.size == size and not image.tag_v2.get(PAGE, 0) & TRANSPARENCY  # type: ignore[attr-defined]
+    image.seek(0)
+    return found
+
+
 def colour_bands(image: Image.Image) -> int:
-    """Return how many bands of a file hold values, alpha left out. Of more than three Pillow drops some of a TIFF's."""
+    """Return how many bands of a file hold values. Of more than three Pillow drops some of a TIFF's.
+
+    An alpha band counts only if it varies: near infrared is often written as one. To see it, the image is decoded.
+    """
     tags = getattr(image, "tag_v2", {})  # of a TIFF
     if tags.get(PHOTOMETRIC) not in (GREY, RGB):
-        return 1 if image.mode in ("1", "L", "LA", "I", "F") else 3
-    return int(tags.get(SAMPLES, 1)) - sum(extra in ALPHA for extra in tags.get(EXTRA_SAMPLES, ()))
+        bands = 1 if image.mode in ("1", "L", "LA", "I", "F") else 3
+    else:
+        bands = int(tags.get(SAMPLES, 1)) - sum(extra in ALPHA for extra in tags.get(EXTRA_SAMPLES, ()))
+    if "A" not in image.getbands():
+        return bands
+    lowest, highest = image.getchannel("A").getextrema()
+    return bands + (lowest != highest)
 
 
 def check_upright(path: Path, image: Image.Image) -> None:

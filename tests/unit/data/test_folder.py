@@ -20,6 +20,7 @@ from PIL import Image
 from autoseg.config import DataConfig
 from autoseg.data import open_data
 from autoseg.data.builtin import BuiltinSource
+from autoseg.data.decode import read_image
 from autoseg.data.folder import FileSource, lone_masks, open_folder
 from autoseg.errors import InputError
 from autoseg.losses import class_weights
@@ -163,6 +164,41 @@ def test_a_colour_image_of_16_bits_is_refused_as_a_grey_one_is(make_folder: Make
     refused(config, "1.png", "8 bits per channel", "RGB;16B")
     with pytest.raises(InputError, match="8 bits per channel"):
         class_counts(config)
+
+
+def test_pages_of_a_tiff_are_refused_since_only_the_first_would_be_read(make_folder: Make) -> None:
+    """As writers store (8, H, W): it was trained on as the first band in grey."""
+    config = make_folder()
+    path = data_file(config, "img_dir", "train", "1.png")
+    path.unlink()
+    first, *others = [Image.new("L", (16, 12), band) for band in range(8)]
+    first.save(path.with_suffix(".tif"), save_all=True, append_images=others)
+    refused(config, "1.tif: expected one page, got 8 of 16x12.", "as one RGB image")
+    with pytest.raises(InputError, match="expected one page"):
+        class_counts(config)
+
+
+@pytest.mark.parametrize("photometric", [1, 4])  # the second says that it is a mask; Pillow does not know it
+def test_a_tiff_with_smaller_copies_and_a_mask_is_read(tmp_path: Path, photometric: int) -> None:
+    path = tmp_path / "map.tif"
+    picture = Image.linear_gradient("L").resize((16, 12)).convert("RGB")
+    mask = Image.new("1", picture.size)
+    mask.encoderinfo = {"tiffinfo": {254: 4}}  # type: ignore[attr-defined]
+    picture.save(path, save_all=True, append_images=[mask, picture.resize((8, 6))])
+    content = bytearray(path.read_bytes())
+    entry = struct.pack("<HHIHH", 262, 3, 1, 1, 0)  # the tag at the mask
+    assert content.count(entry) == 1
+    content[content.index(entry) + 8] = photometric
+    path.write_bytes(content)
+    assert (read_image(path, upright=True) == np.asarray(picture)).all()
+
+
+@pytest.mark.parametrize("suffix", ["gif", "png", "webp"])
+def test_of_a_film_the_first_image_is_read(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"film.{suffix}"
+    images = [Image.new("RGB", (16, 12), (255, 255, 255)), Image.new("RGB", (16, 12))]
+    images[0].save(path, save_all=True, append_images=images[1:], lossless=True)
+    assert read_image(path, upright=True).min() == 255
 
 
 def test_two_images_of_one_name(make_folder: Make) -> None:

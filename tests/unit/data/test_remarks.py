@@ -172,3 +172,18 @@ def test_alpha_and_palettes_are_no_bands(tmp_path: Path, mode: str, suffix: str)
     (tmp_path / "img_dir/train/a.png").unlink()
     Image.new(mode, (64, 48)).save(tmp_path / f"img_dir/train/a.{suffix}")
     assert remarks(config) == []
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"), [("RGBA", "4 bands, as a.{}: only the first three are"), ("LA", "2 bands, ")]
+)
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_an_alpha_band_that_varies_is_a_band(tmp_path: Path, mode: str, suffix: str, said: str) -> None:
+    """Near infrared beside RGB, often written as RGBA."""
+    config = folder(tmp_path, [0, 1])
+    (tmp_path / "img_dir/train/a.png").unlink()
+    picture = Image.new(mode, (64, 48))
+    picture.putalpha(Image.linear_gradient("L").resize((64, 48)))
+    picture.save(tmp_path / f"img_dir/train/a.{suffix}")
+    (text,) = remarks(config)
+    assert text.startswith(f"images of {said.format(suffix)}")
