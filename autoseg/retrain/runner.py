@@ -42,7 +42,8 @@ def run(cfg: Config) -> Scores:
 
     Raises:
         InputError: weights that cannot be read safely or do not fit; an image or mask that does not; no data where the
-            config says; an option that a part of mmengine's does not have.
+            config says; an option that a part of mmengine's does not have; a batch of one image where batch norm
+            needs more.
     """
     guard()
     with contextlib.redirect_stdout(io.StringIO()):  # mmsegmentation prints which optional parts are missing
@@ -61,6 +62,15 @@ def run(cfg: Config) -> Scores:
         if "unexpected keyword argument" not in said and "is not in the" not in said:
             raise
         raise InputError("overrides or config", "parts and options that mmengine has", said) from error
+    except ValueError as error:  # only networks that pool an image to one pixel cannot take it
+        if "more than 1 value per channel" not in str(error):
+            raise
+        hint = (
+            "It is the total over all processes; train.sync_bn=on joins the GPUs. In a config of your own: "
+            "train_dataloader.batch_size, and drop_last if the last batch of an epoch is smaller."
+        )
+        expected = "batches of 2 images or more on each process, for batch norm after this network's pooling"
+        raise InputError("train.batch_size", expected, "one of 1", hint) from error
 
 
 def _scored(runner: Runner, kept: LastScores) -> Scores:

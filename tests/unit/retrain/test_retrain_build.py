@@ -283,3 +283,18 @@ def test_classes_are_counted_for_a_loss_that_weights_them(tmp_path: Path, loss: 
     job.lock.release()
     given = job.cfg.model.decode_head.loss_decode.get("class_counts")
     assert given == (asdict(class_counts(config.data)) if counted else None)
+
+
+def test_a_batch_of_one_where_batch_norm_needs_more_is_the_users_to_mend(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was told as a fault of ours; networks that pool no image to one pixel take it."""
+    from autoseg.retrain.runner import QuietRunner, run
+
+    pooled = SimpleNamespace(
+        register_hook=lambda *_: None, train=lambda: torch.nn.BatchNorm2d(8)(torch.zeros(1, 8, 1, 1))
+    )
+    monkeypatch.setattr(QuietRunner, "from_cfg", lambda _: pooled)
+    with pytest.raises(InputError, match=r"train\.batch_size: expected batches of 2 images or more .* got one of 1\."):
+        run(built("model=tiny", "train.batch_size=1"))
+    pooled.train = lambda: float("another")
+    with pytest.raises(ValueError, match="could not convert"):
+        run(built("model=tiny", "train.batch_size=1"))
