@@ -101,7 +101,8 @@ def check_upright(path: Path, image: Image.Image) -> None:
         return
     if (turned := image.getexif().get(ExifTags.Base.Orientation, 1)) not in (0, 1):
         hint = (
-            "Store it as it is shown (PIL.ImageOps.exif_transpose; exiftran -a; mogrify -auto-orient), to fit its mask."
+            "Store it as it is shown (PIL.ImageOps.exif_transpose; exiftran -a; mogrify -auto-orient), to fit its mask;"
+            " if the mask fits the stored pixels, remove the tag instead (exiftool -Orientation=)."
         )
         raise InputError(f"image {path}", "pixels that are stored upright", f"EXIF orientation {turned}", hint)
 

@@ -31,7 +31,8 @@ def open_mmseg(config: DataConfig) -> FileSource:
         InputError: no such config, or files it names are missing.
     """
     splits = splits_of(config)
-    check_loading(leaves(splits["train"])[0].get("pipeline", []))
+    pipeline = leaves(splits["train"])[0].get("pipeline", [])
+    check_loading(pipeline)
     datasets = {role: [_build(leaf, config) for leaf in leaves(node)] for role, node in splits.items()}
     first = datasets["train"][0]
     classes = list(first.metainfo["classes"])
@@ -47,7 +48,7 @@ def open_mmseg(config: DataConfig) -> FileSource:
     for role, parts in datasets.items():
         for part in parts:
             _check_alike(part, role, classes, lookup)
-    return FileSource(classes, palette, items, lookup)
+    return FileSource(classes, palette, items, lookup, upright=_turns(pipeline))
 
 
 def splits_of(config: DataConfig) -> dict[str, dict[str, Any]]:
@@ -93,6 +94,15 @@ def check_loading(pipeline: Sequence[Any]) -> None:
     if tuple(found) != LOADING:
         expected = f"a pipeline that loads with {' and '.join(LOADING)}"
         raise InputError("data.mmseg_config", expected, ", ".join(found) or "none")
+
+
+def _turns(pipeline: Sequence[Any]) -> bool:
+    """Return whether a pipeline that loads images turns them by their EXIF tags, as mmcv does unless told otherwise.
+
+    A full training would then see other pixels than a search, and beside the same mask.
+    """
+    options = next(step for step in pipeline if type_name(step) == LOADING[0])
+    return options.get("color_type", "color") in ("color", "grayscale")
 
 
 def leaves(dataset: dict[str, Any]) -> list[dict[str, Any]]:

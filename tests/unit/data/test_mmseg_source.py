@@ -10,6 +10,7 @@ from PIL import Image
 from autoseg.config import DataConfig
 from autoseg.data import open_data
 from autoseg.errors import InputError
+from autoseg.retrain.loaders import class_counts
 
 pytestmark = pytest.mark.slow  # importing mmseg takes seconds
 
@@ -95,6 +96,23 @@ def three_folders(tmp_path: Path) -> None:
     for folder in ("one", "two", "three"):
         write(tmp_path / "data" / "images" / folder / f"{folder}.png")
         write(tmp_path / "data" / "masks" / folder / f"{folder}.png", [1, 255])
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_an_image_that_a_full_training_would_turn(tmp_path: Path, three_folders: None, orientation: int) -> None:
+    """mmcv turns it by its EXIF tag, a search did not, and its mask fits one of the two."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "data/images/one/one.png"
+    Image.open(path).save(path, exif=exif)
+    turned = own(tmp_path, train=part("one"), val=part("two"))
+    for read in (lambda: open_data(turned, SIZE), lambda: class_counts(turned)):
+        with pytest.raises(InputError, match=rf"one\.png: .*stored upright, got EXIF orientation {orientation}"):
+            read()
+    loading = [{"type": "LoadImageFromFile", "color_type": "color_ignore_orientation"}, {"type": "LoadAnnotations"}]
+    stored = own(tmp_path, train=part("one", pipeline=loading), val=part("two"))
+    open_data(stored, SIZE)
+    class_counts(stored)
 
 
 def test_a_test_split_without_labels_is_none(tmp_path: Path, three_folders: None) -> None:
