@@ -19,6 +19,7 @@ from autoseg.training.checkpoint import check_file, last_checkpoint, read_pth
 log = logging.getLogger(__name__)
 
 CLASSIFIERS = ("fc.", "classifier.", "head.")  # layers of the ImageNet network that are not part of the backbone
+BLOCKS = (1, 2, 3, 4, 3, 3, 1)  # in the stages of MobileNetV2
 
 
 def save_network(model: nn.Module, path: str) -> None:
@@ -57,7 +58,8 @@ def load_backbone(backbone: nn.Module, path: str) -> None:
     """Load a backbone's weights in place; every weight must be there, and none may be left over.
 
     A whole mmsegmentation checkpoint works too: its `backbone.` part is used. The classifier of an ImageNet
-    checkpoint is left out, and BatchNorm's counters may be missing (nothing reads them).
+    checkpoint is left out, and BatchNorm's counters may be missing (nothing reads them). Those of torchvision fit a
+    MobileNetV2, under its own names, and a ResNet (not V1c or V1d).
 
     Args:
         backbone: the module to fill.
@@ -67,7 +69,10 @@ def load_backbone(backbone: nn.Module, path: str) -> None:
         InputError: no such file, not plain weights, or names, shapes or types that do not fit.
     """
     found = _backbone_part(read_tensors(path), backbone)
-    _fill(backbone, found, "model.weights", path, "Check that model.config and the file are of the same network.")
+    hint = "Check that model.config and the file are of the same network."
+    if "conv1.weight" in found and "stem.0.weight" in backbone.state_dict():
+        hint = "The file is of a ResNet with a plain stem, such as torchvision's: model.overrides.backbone.type=ResNet."
+    _fill(backbone, found, "model.weights", path, hint)
 
 
 def _fill(module: nn.Module, found: dict[str, Tensor], field: str, path: str, hint: str) -> None:
@@ -126,7 +131,27 @@ def _backbone_part(state: dict[str, Tensor], backbone: nn.Module) -> dict[str, T
     if any(key.startswith("backbone.") for key in state):
         return {k.removeprefix("backbone."): v for k, v in state.items() if k.startswith("backbone.")}
     own = {name for name, _ in backbone.named_children()}
+    if "features.0.0.weight" in state and type(backbone).__name__ == "MobileNetV2":
+        return _from_torchvision(state)
     extra = [k for k in state if k.startswith(CLASSIFIERS) and k.split(".")[0] not in own]
     if extra:
         log.info("left out of the backbone: %s", ", ".join(extra))
     return {key: value for key, value in state.items() if key not in extra}
+
+
+def _from_torchvision(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights of torchvision's MobileNetV2 by the names that mmsegmentation's has for the same layers.
+
+    Its last convolution, behind the seven stages, and its classifier are left out.
+    """
+    names = {"features.0.0": "conv1.conv", "features.0.1": "conv1.bn"}
+    blocks = [f"layer{stage}.{block}" for stage, count in enumerate(BLOCKS, 1) for block in range(count)]
+    for place, block in enumerate(blocks, 1):
+        last = 1 if place == 1 else 2  # the first block does not widen
+        for conv in range(last + 1):
+            theirs, ours = f"features.{place}.conv.{conv}", f"{block}.conv.{conv}"
+            names[theirs if conv == last else f"{theirs}.0"] = f"{ours}.conv"
+            names[f"features.{place}.conv.{last + 1}" if conv == last else f"{theirs}.1"] = f"{ours}.bn"
+    kept = {key: value for key, value in state.items() if not key.startswith(("features.18.", "classifier."))}
+    split = [(*key.rpartition("."), value) for key, value in kept.items()]
+    return {f"{names.get(layer, layer)}.{kind}": value for layer, _, kind, value in split}

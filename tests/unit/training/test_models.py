@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -258,3 +259,37 @@ def test_imagenet_mobilenet_fits_the_preset(shared_data: Path) -> None:
     model = build_model(preset("deeplabv3plus_mobilenet_v2", weights=str(path)), 3, seed=0)
     first = torch.load(path, weights_only=True)["conv1.conv.weight"]
     assert torch.equal(model.network.backbone.conv1.conv.weight, first)
+
+
+TORCHVISION = {"mobilenet_v2": [1, 3, 6, 10, 13, 16, 17], "resnet18": ["layer1", "layer2", "layer3", "layer4"]}
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_weights_of_torchvision_give_its_features(tmp_path: Path, name: str) -> None:
+    import torchvision  # here, since it imports Triton
+
+    torch.manual_seed(0)
+    theirs = getattr(torchvision.models, name)().eval()
+    for part in theirs.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            for values in (part.weight.data, part.bias.data, part.running_mean, part.running_var):
+                values.uniform_(0.5, 1)
+    torch.save(theirs.state_dict(), path := tmp_path / "imagenet.pth")
+    base = preset("deeplabv3plus_r18" if name == "resnet18" else "deeplabv3plus_mobilenet_v2", weights=str(path))
+    stages = {"type": "ResNet", "strides": [1, 2, 2, 2], "dilations": [1] * 4, "contract_dilation": False}
+    if name == "mobilenet_v2":
+        stages = {"strides": [1, 2, 2, 2, 1, 2, 1], "dilations": [1] * 7, "out_indices": [0, 1, 2, 3, 4, 5, 6]}
+    else:
+        with pytest.raises(InputError, match=r"plain stem, .*torchvision's: model\.overrides\.backbone\.type=ResNet"):
+            build_model(base, 3, seed=0)
+    backbone = {**base.overrides["backbone"], **stages}
+    ours = build_model(replace(base, overrides={**base.overrides, "backbone": backbone}), 3, seed=0).eval()
+    parts = [getattr(theirs, "features", theirs).get_submodule(str(part)) for part in TORCHVISION[name]]
+    found: list[torch.Tensor] = []
+    for part in parts:
+        part.register_forward_hook(lambda *args: found.append(args[-1]))
+    images = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        theirs(images)
+        for mine, wanted in zip(ours.network.backbone(images), found, strict=True):
+            torch.testing.assert_close(mine, wanted, rtol=1e-5, atol=1e-5)
