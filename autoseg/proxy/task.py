@@ -141,7 +141,9 @@ class ProxyTask:
         from autoseg.training import Training, build_targets, check_crop, check_loss, save_network
 
         data, proxy = self._open(), self.proxy
-        model = copy.deepcopy(_untrained(_key(self.model), data.num_classes, seed)).to(precision.device)
+        first = (_key(self.model), data.num_classes, seed)
+        _check_scored(*first, *proxy.size, precision.device)
+        model = copy.deepcopy(_untrained(*first)).to(precision.device)
         targets = build_targets(proxy.labels, proxy.soft, data.num_classes, model, precision)
         check_loss(loss, proxy.labels)
         batches = self._batches(getattr(loss, "prepare", None), seed, precision.device)
@@ -374,6 +376,14 @@ def _untrained(config: str, num_classes: int, seed: int) -> Segmentor:
     from autoseg.training import build_model
 
     return build_model(ModelConfig(**json.loads(config)), num_classes, seed)
+
+
+@lru_cache(maxsize=4)
+def _check_scored(config: str, num_classes: int, seed: int, height: int, width: int, device: torch.device) -> None:
+    from autoseg.training import check_scored
+
+    model = copy.deepcopy(_untrained(config, num_classes, seed)).to(device)
+    check_scored(model, (height, width), json.loads(config)["config"])
 
 
 def settled(proxy: ProxyConfig) -> ProxyConfig:

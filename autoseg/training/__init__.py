@@ -20,11 +20,11 @@ iteration on a GPU.
 from autoseg.training.batches import Batches
 from autoseg.training.evaluate import View, evaluate, predict
 from autoseg.training.loop import Training
-from autoseg.training.models import Segmentor, build_model, check_crop
+from autoseg.training.models import Segmentor, build_model, check_crop, check_scored
 from autoseg.training.targets import Targets, build_targets, check_loss
 from autoseg.training.weights import save_network
 
 __all__ = [
     "Batches", "Segmentor", "Targets", "Training", "View",
-    "build_model", "build_targets", "check_crop", "check_loss", "evaluate", "predict", "save_network",
+    "build_model", "build_targets", "check_crop", "check_loss", "check_scored", "evaluate", "predict", "save_network",
 ]  # fmt: skip

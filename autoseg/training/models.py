@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from autoseg.config import ModelConfig
-from autoseg.errors import InputError, first_line
+from autoseg.errors import InputError, first_line, out_of_memory
 from autoseg.mmconfigs import config_path, mmengine_config, type_name
 from autoseg.training.checkpoint import guard
 from autoseg.training.layers.depthwise import DilatedDepthwise
@@ -221,6 +221,41 @@ def check_crop(model: Segmentor, crop: int, name: str) -> None:
     except (RuntimeError, ValueError, AssertionError) as error:
         expected = f"a network that takes images of {crop}x{crop}, the size of proxy.crop"
         raise InputError("model.config", expected, f"{name}: {first_line(error)}") from error
+
+
+def check_scored(model: Segmentor, size: Sequence[int], name: str) -> None:
+    """Raise if the network cannot take images of the size at which they are scored, before it is trained for nothing.
+
+    torch's random numbers stay as they are.
+
+    Args:
+        model: an untrained network; it must not be used afterwards.
+        size: (height, width) of the images, pixels.
+        name: name of its config.
+
+    Raises:
+        InputError: it cannot, but it takes a size near this one, which is named.
+    """
+    device = next(model.parameters()).device
+
+    def fails(height: int, width: int) -> Exception | None:
+        try:
+            model(torch.zeros(1, 3, height, width, device=device))
+        except (RuntimeError, ValueError, AssertionError) as error:
+            if isinstance(error, torch.AcceleratorError) or out_of_memory(error):
+                raise  # not because of the size
+            return error
+        return None
+
+    model.eval()
+    with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        error = fails(*size)
+        if error is not None:
+            nearest = ([max(1, round(side / step)) * step for side in size] for step in (8, 16, 32, 64))
+            for sides in nearest:  # if none fits, it is not for the remainder of the size, and the training will fail
+                if fails(*sides) is None:
+                    got, hint = f"{list(size)} ({first_line(error)})", f"It takes proxy.size=[{sides[0]},{sides[1]}]."
+                    raise InputError("proxy.size", f"a size that {name} can score", got, hint) from error
 
 
 def speed_up(network: nn.Module) -> None:

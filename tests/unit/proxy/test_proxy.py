@@ -129,6 +129,38 @@ def test_a_network_that_cannot_take_the_crop_is_one_message(task: ProxyTask) -> 
         small(CrossEntropy(), 0)
 
 
+def test_a_network_that_cannot_score_the_images_is_not_trained(
+    task: ProxyTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A U-Net takes multiples of 16: each training ended where its images were to be scored."""
+    small = {"backbone": {"base_channels": 4}, "decode_head": {"in_channels": 4, "channels": 4}, "auxiliary_head": None}
+    model = ModelConfig(config="_base_/models/fcn_unet_s5-d16.py", overrides={"pretrained": None, **small})
+    proxy = replace(task.proxy, size=[45, 64], crop=32)
+    with monkeypatch.context() as patch:
+        patch.setattr(autoseg.training.Training, "run", lambda *_: pytest.fail("it trained"))
+        with pytest.raises(InputError, match=r"proxy\.size: .*got \[45, 64\].* It takes proxy\.size=\[48,64\]\."):
+            replace(task, model=model, proxy=proxy)(CrossEntropy(), 0)
+    replace(task, model=model, proxy=replace(proxy, size=[48, 64]))(CrossEntropy(), 0)
+
+
+def test_a_look_at_the_size_that_is_scored_draws_no_random_number(task: ProxyTask) -> None:
+    """As some heads do in each pass: a training would begin with others."""
+
+    class Draws(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(1))
+
+        def forward(self, images: Tensor) -> list[Tensor]:
+            return [images * torch.rand_like(images) * self.weight]
+
+    torch.manual_seed(3)
+    expected = torch.rand(2).tolist()
+    torch.manual_seed(3)
+    autoseg.training.check_scored(Draws(), [4, 5], "it")  # type: ignore[arg-type]
+    assert torch.rand(2).tolist() == expected
+
+
 def test_a_gpu_whose_context_is_broken_is_no_network_that_cannot_take_the_crop(
     task: ProxyTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
