@@ -123,6 +123,10 @@ class FileSource:
             wrong = np.unique(ids[labels == OUT_OF_RANGE])
             hint = "Name every class in data.classes, or set data.ignore_index to the id of unlabelled pixels."
             void = np.flatnonzero(self.lookup == IGNORE)
+            if wrong.tolist() == [len(self.classes)]:
+                names = ",".join([*self.classes[:3], *["…"] * (len(self.classes) > 3)])
+                settings = f"data.classes=[void,{names}] data.ignore_index=0"
+                hint = f"If the ids of the classes begin with 1, and 0 is unlabelled, name and ignore it: {settings}."
             if IGNORE in wrong and len(void):  # told to set data.ignore_index, its user has: for the other one
                 hint = f"data.ignore_index is {void[0]}, and only one id can be: write {void[0]} for 255 in the masks."
             got = f"id {', '.join(map(str, wrong[:5]))} in {int((labels == OUT_OF_RANGE).sum())} pixels"

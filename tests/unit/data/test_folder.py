@@ -215,6 +215,19 @@ def test_mask_with_ids_out_of_range(make_folder: Make) -> None:
     refused(config, "ann_dir/val/2.png", "id 7 in 3 pixels", "0-1, 255", "data.classes")
 
 
+def test_classes_that_begin_with_1_are_read_with_the_id_0_named_and_ignored(make_folder: Make) -> None:
+    config = replace(make_folder(), classes=["a", "b", "c", "d"])
+    mask = np.array([[0, 1, 2, 3, 4, 0]] * 12, dtype=np.uint8).repeat([1, 3, 3, 3, 3, 3], axis=1)
+    for path in data_file(config, "ann_dir").rglob("*.png"):
+        Image.fromarray(mask).save(path)
+    said = "If the ids of the classes begin with 1, and 0 is unlabelled, name and ignore it: "
+    refused(config, "id 4 in 36 pixels", f"{said}data.classes=[void,a,b,c,…] data.ignore_index=0.")
+    read = replace(config, classes=["void", *config.classes], ignore_index=0)
+    labels = np.where(mask == 0, 255, mask)
+    assert (open_data(read, (12, 16)).labels("train")[0].numpy() == labels).all()
+    assert class_counts(read).pixels == [0, 108, 108, 108, 108]
+
+
 def test_a_second_id_for_void_is_to_be_rewritten(make_folder: Make) -> None:
     """Told to set data.ignore_index, its user had set it, for the other id."""
     config = replace(make_folder(), ignore_index=0)
