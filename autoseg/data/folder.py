@@ -128,7 +128,8 @@ class FileSource:
                 settings = f"data.classes=[void,{names}] data.ignore_index=0"
                 hint = f"If the ids of the classes begin with 1, and 0 is unlabelled, name and ignore it: {settings}."
             if IGNORE in wrong and len(void):  # told to set data.ignore_index, its user has: for the other one
-                hint = f"data.ignore_index is {void[0]}, and only one id can be: write {void[0]} for 255 in the masks."
+                hint = f"data.ignore_index is {void[0]}, and only one id can be: write {void[0]} for 255 in the masks"
+                hint += ", or its class id if 255 is a class."
             got = f"id {', '.join(map(str, wrong[:5]))} in {int((labels == OUT_OF_RANGE).sum())} pixels"
             expected = f"ids of the {len(self.classes)} classes ({_ranges(self.lookup)})"
             raise InputError(f"mask {path}", expected, got, hint)

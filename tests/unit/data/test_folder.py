@@ -231,7 +231,7 @@ def test_classes_that_begin_with_1_are_read_with_the_id_0_named_and_ignored(make
 def test_a_second_id_for_void_is_to_be_rewritten(make_folder: Make) -> None:
     """Told to set data.ignore_index, its user had set it, for the other id."""
     config = replace(make_folder(), ignore_index=0)
-    said = "id 255 in ", "data.ignore_index is 0, and only one id can be: write 0 for 255 in the masks."
+    said = "id 255 in ", "data.ignore_index is 0, and only one id can be: write 0 for 255 in the masks, or its class id"
     refused(config, "ann_dir/train/0.png", *said)
     with pytest.raises(InputError, match="write 0 for 255"):
         class_counts(config)
