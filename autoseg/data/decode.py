@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from autoseg.data.source import Bytes
 from autoseg.errors import InputError
@@ -19,7 +19,10 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 # The formats to try, whatever a file's suffix is. Not PostScript: it is a program, which Pillow runs by Ghostscript.
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF", "JPEG2000")
 
+OTHER_IMAGES = "Images are RGB of 8 bits here; others go through a training of your own: autoseg.search(…, train=…)."
+
 PAGE, PHOTOMETRIC, SAMPLES, EXTRA_SAMPLES = 254, 262, 277, 338  # tags of a TIFF
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how one begins
 TRANSPARENCY = 4  # the bit of the first of them at a page that masks another
 GREY, RGB = 1, 2  # values of the second of them, where bands are colours
 ALPHA = (1, 2)  # values of the last of them
@@ -147,4 +150,12 @@ def _unreadable(path: Path, error: Exception) -> InputError:
         got = f"{int(pixels[0]) / 1e6:.0f}" if pixels else "more"
         hint = "Cut the image and its mask into the same tiles."
         return InputError(f"file {path}", f"at most {2 * Image.MAX_IMAGE_PIXELS / 1e6:.0f} megapixels", got, hint)
-    return InputError(f"file {path}", "a readable image", str(error), "Replace the file or remove it.")
+    hint = "Replace the file or remove it."
+    if isinstance(error, UnidentifiedImageError) and _is_tiff(path):  # its bands are none that Pillow knows
+        hint = f"If it is not damaged, it has other bands than a picture. {OTHER_IMAGES}"
+    return InputError(f"file {path}", "a readable image", str(error), hint)
+
+
+def _is_tiff(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) in TIFF

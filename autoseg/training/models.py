@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from autoseg.config import ModelConfig
+from autoseg.data.decode import OTHER_IMAGES
 from autoseg.errors import InputError, first_line, out_of_memory
 from autoseg.mmconfigs import config_path, mmengine_config, type_name
 from autoseg.training.checkpoint import guard
@@ -276,7 +277,8 @@ def network_config(config: ModelConfig, num_classes: int) -> dict[str, Any]:
     SyncBN becomes BN, heads get `num_classes`, pretrained addresses and the preprocessor are removed.
 
     Raises:
-        InputError: no such config, one without an `EncoderDecoder`, or one whose heads have a loss of their own kind.
+        InputError: no such config, one without an `EncoderDecoder`, one whose heads have a loss of their own kind, or
+            one for images of other than three bands.
     """
     file = mmengine_config(config_path(config.config, "model.config"), "model.config")
     file.merge_from_dict({"model": copy.deepcopy(config.overrides)})
@@ -284,6 +286,9 @@ def network_config(config: ModelConfig, num_classes: int) -> dict[str, Any]:
     kind = type_name(model)
     if kind not in NETWORKS:
         raise InputError("model.config", "a config whose model is an EncoderDecoder", f"{config.config} ({kind})")
+    bands = (model.get("backbone") or {}).get("in_channels", 3)
+    if bands != 3:
+        raise InputError("backbone.in_channels of model.config", "3", bands, OTHER_IMAGES)
     model.pop("data_preprocessor", None)
     for head in ("decode_head", "auxiliary_head"):
         listed = model.get(head) or []

@@ -178,6 +178,17 @@ def test_pages_of_a_tiff_are_refused_since_only_the_first_would_be_read(make_fol
         class_counts(config)
 
 
+def test_a_tiff_of_grey_bands_is_no_damaged_file(make_folder: Make) -> None:
+    config = make_folder()
+    path = data_file(config, "img_dir", "train", "1.png")
+    path.unlink()
+    Image.new("RGBA", (16, 12)).save(path.with_suffix(".tif"))
+    content, rgb = path.with_suffix(".tif").read_bytes(), struct.pack("<HHIHH", 262, 3, 1, 2, 0)
+    assert content.count(rgb) == 1
+    path.with_suffix(".tif").write_bytes(content.replace(rgb, struct.pack("<HHIHH", 262, 3, 1, 1, 0)))
+    refused(config, "1.tif: expected a readable image", "Images are RGB of 8 bits here; others", "train=…")
+
+
 @pytest.mark.parametrize("photometric", [1, 4])  # the second says that it is a mask; Pillow does not know it
 def test_a_tiff_with_smaller_copies_and_a_mask_is_read(tmp_path: Path, photometric: int) -> None:
     path = tmp_path / "map.tif"

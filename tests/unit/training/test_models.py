@@ -252,6 +252,14 @@ def test_config_without_a_usable_network_is_refused() -> None:
         build_model(preset("tiny", overrides={"backbone": {"depth": 19}}), 3, seed=0)
 
 
+@pytest.mark.parametrize("bands", [1, 4])
+def test_a_network_for_other_bands_is_refused_for_them(bands: int) -> None:
+    """It was refused for the crop, which it would not take."""
+    config = preset("tiny", overrides={"backbone": {"in_channels": bands}})
+    with pytest.raises(InputError, match=rf"in_channels of model\.config: expected 3, got {bands}\. Images are RGB"):
+        build_model(config, 3, seed=0)
+
+
 def test_imagenet_mobilenet_fits_the_preset(shared_data: Path) -> None:
     path = shared_data / "weights" / "mobilenet_v2_imagenet.pth"
     if not path.is_file():
