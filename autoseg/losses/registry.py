@@ -95,7 +95,9 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
     known = option_names(LOSSES[name])
     for option in options:
         if option not in known:
-            raise unknown_name(f"option of {name}", option, known)
+            weighs = name == "ce" and "weight" in option
+            hint = "wce(class_weight=[…]) is cross-entropy with a weight for each class." if weighs else ""
+            raise unknown_name(f"option of {name}", option, known, hint)
     check_kinds(LOSSES[name], options)
 
 

@@ -82,6 +82,8 @@ def test_unknown_names_are_answered_with_near_ones() -> None:
         build_loss("CE", num_classes=3)
     with pytest.raises(InputError, match=r"option of tversky.*Did you mean alpha"):
         build_loss("tversky(alhpa=1)", num_classes=3)
+    with pytest.raises(InputError, match=r"option of ce: .* got 'class_weight'\. wce\(class_weight=\[…\]\) is"):
+        build_loss("ce(class_weight=[1,2,3])", num_classes=3)
 
 
 def test_options_by_keyword() -> None:
