@@ -52,7 +52,8 @@ def remarks_on_files(
         ignored: whether some pixels are ignored.
     """
     texts = []
-    if missing := [name for name, count in zip(classes, counts, strict=False) if not count]:
+    absent = [index for index in range(len(classes)) if not counts[index] and index != config.ignore_index]
+    if missing := [classes[index] for index in absent]:
         text = f"no training image has a pixel of {', '.join(missing)}"
         if ignored:
             hint = f"if {config.ignore_index} stands for a class in your masks, write its id there instead"

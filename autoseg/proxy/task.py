@@ -141,9 +141,9 @@ class ProxyTask:
         from autoseg.training import Training, build_targets, check_crop, check_loss, save_network
 
         data, proxy = self._open(), self.proxy
-        first = (_key(self.model), data.num_classes, seed)
-        _check_scored(*first, *proxy.size, precision.device)
-        model = copy.deepcopy(_untrained(*first)).to(precision.device)
+        network = _key(self.model), data.num_classes
+        _check_scored(*network, *self._view(precision, self._rows()[1]).frame, precision.device)
+        model = copy.deepcopy(_untrained(*network, seed)).to(precision.device)
         targets = build_targets(proxy.labels, proxy.soft, data.num_classes, model, precision)
         check_loss(loss, proxy.labels)
         batches = self._batches(getattr(loss, "prepare", None), seed, precision.device)
@@ -379,10 +379,10 @@ def _untrained(config: str, num_classes: int, seed: int) -> Segmentor:
 
 
 @lru_cache(maxsize=4)
-def _check_scored(config: str, num_classes: int, seed: int, height: int, width: int, device: torch.device) -> None:
+def _check_scored(config: str, num_classes: int, height: int, width: int, device: torch.device) -> None:
     from autoseg.training import check_scored
 
-    model = copy.deepcopy(_untrained(config, num_classes, seed)).to(device)
+    model = copy.deepcopy(_untrained(config, num_classes, 0)).to(device)  # 0, a search's usual seed
     check_scored(model, (height, width), json.loads(config)["config"])
 
 

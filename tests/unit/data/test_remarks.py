@@ -70,6 +70,11 @@ def test_masks_without_an_image_are_named(tmp_path: Path) -> None:
     assert text.startswith("masks without an image are left out: 2, as ") and "/b.png; images end in .jpg, " in text
 
 
+def test_a_class_that_is_ignored_is_not_missed(tmp_path: Path) -> None:
+    config = replace(folder(tmp_path, [0, 1, 2]), classes=["void", "road", "crack"], ignore_index=0)
+    assert remarks(config) == []
+
+
 def test_crops_larger_than_the_images(tmp_path: Path) -> None:
     config = folder(tmp_path, [0, 1, 255])
     assert remarks(config, 64) == []
