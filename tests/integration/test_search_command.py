@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import os
+import re
 import shlex
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import psutil
@@ -17,6 +20,7 @@ import yaml
 
 from autoseg.cli import main
 from autoseg.errors import InputError
+from autoseg.evidence.trust.rankings import AGAIN, FULL, PROXY
 from autoseg.losses import LossCard, save_loss
 from autoseg.store.ledger import Ledger
 from autoseg.store.run_files import read_config
@@ -49,8 +53,18 @@ def rewards(run: Path) -> list[tuple[str, int, float]]:
         return [(r.name, r.seed, r.reward) for study in ("search", "confirm") for r in ledger.records(study)]
 
 
+def trainings(told: str) -> int:
+    return len(re.findall(r" seed \d", told))
+
+
+def scored(run: Path) -> dict[tuple[str, str], float]:
+    """Scores of a check of a proxy, by training and loss."""
+    with (run / "trust.csv").open() as file:
+        return {(row["training"], row["loss"]): float(row["miou"]) for row in csv.DictReader(file)}
+
+
 @pytest.mark.slow
-def test_from_an_empty_folder_to_a_found_loss(tmp_path):
+def test_from_an_empty_folder_to_a_found_loss_and_a_checked_proxy(tmp_path, monkeypatch, capsys):
     done = autoseg(tmp_path, "search", *TINY)
     assert done.returncode == 0, done.stderr
     (run,) = (tmp_path / "runs").iterdir()
@@ -73,6 +87,23 @@ def test_from_an_empty_folder_to_a_found_loss(tmp_path):
     again = autoseg(tmp_path, "search", f"resume=runs/{run.name}")  # nothing left to do is not an error
     assert again.returncode == 0, again.stderr
     assert "Expected to take" not in again.stdout  # nothing is measured for that
+
+    monkeypatch.chdir(tmp_path)
+    few = ["candidates=2", "full.iters=4", "run_dir=checked", "executor=inline"]
+    assert main(["trust", f"runs/{run.name}", 'cheaper=["proxy.iters=1"]', *few]) == 0
+    told, found = capsys.readouterr().out, scored(tmp_path / "checked")
+    assert trainings(told) == 26 and "Whether the proxy ranks losses" in told  # 5 rivals, then 7 losses, thrice
+    assert Counter(training for training, _ in found) == dict.fromkeys((PROXY, AGAIN, "proxy.iters=1", FULL), 7)
+    assert "proxy of 2 iterations" in (tmp_path / "checked" / "trust.md").read_text()
+    assert (tmp_path / "checked" / "figures" / "trust.png").read_bytes().startswith(b"\x89PNG")
+    # The first candidate is the identity: what the search has trained, it has trained in the same way.
+    assert found[PROXY, "identity"] == found[PROXY, "candidate 0.0"] == pytest.approx(rewards(run)[0][2])
+    assert main(["trust", "resume=checked", 'cheaper=["proxy.iters=1","proxy.lr=0.1"]']) == 0
+    assert trainings(capsys.readouterr().out) == 7  # the new one alone
+    again = scored(tmp_path / "checked")
+    assert {key: again[key] for key in found} == found and again.keys() - found.keys() == {
+        ("proxy.lr=0.1", loss) for _, loss in found
+    }
 
 
 @pytest.mark.slow
