@@ -171,6 +171,14 @@ def read_fingerprint(path: Path) -> dict[str, Any]:
     return read_json(path / "fingerprint.json")
 
 
+def changed_data(path: Path, hint: str) -> InputError:
+    """What is said when the data is not what the run in `path` began with: a digest tells nobody what to put back."""
+    kept = read_config(path).get("data")
+    known = kept if isinstance(kept, dict) else {}
+    where = next((f" of {known[key]}" for key in ("root", "mmseg_config", "name") if known.get(key)), "")
+    return InputError("data", f"the images, masks and classes{where} as when the run began", "others", hint)
+
+
 def differences(then: Mapping[str, Any], now: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Yield the dotted key and both values wherever two fingerprints differ; `...` stands for a missing key."""
     for key in [*now, *sorted(then.keys() - now.keys())]:

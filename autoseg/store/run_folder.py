@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from autoseg.config import SearchConfig
 from autoseg.errors import InputError
 from autoseg.files import UNWRITABLE, no_space, write_atomic
-from autoseg.store.run_files import SCHEMA, differences, read_config, read_fingerprint, read_json
+from autoseg.store.run_files import SCHEMA, changed_data, differences, read_config, read_fingerprint, read_json
 from autoseg.store.user_code import FORMULA, RESOLVED, changed_config
 
 OWNER = "owner.json"  # names the process that works in the folder, or worked there last
@@ -93,7 +93,7 @@ class RunFolder:
         read_config(path)
         folder = cls(path, locked(path))
         try:
-            _compare(read_fingerprint(path), json.loads(json.dumps(fingerprint)))  # in the form that a file returns
+            _compare(path, json.loads(json.dumps(fingerprint)))  # in the form that a file returns
             if rounds is not None:
                 folder._check_rounds(rounds)
             _remove_drafts(path)
@@ -307,15 +307,19 @@ def writable(path: Path) -> Iterator[None]:
         raise InputError(*UNWRITABLE, f"{path}: {error.strerror}") from error
 
 
-def _compare(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise if a fingerprint differs from the run's, with the first key that differs."""
-    for key, old, new in differences(then, now):
+def _compare(path: Path, now: Mapping[str, Any]) -> None:
+    """Raise if a fingerprint differs from that of the run in `path`, with the first key that differs."""
+    for key, old, new in differences(read_fingerprint(path), now):
         if old is ... and new == _default(key):  # a key of a later version, whose default is what was done before
             continue
         if old is ... and key.startswith(FORMULA):  # searches from Python did not keep it
             continue
         if key == f"model.{RESOLVED}" and ... not in (old, new):  # model.config itself is the same
             raise changed_config("model.config", now["model"]["config"], "Take back the change, or start a new run.")
+        if key == "data" and ... not in (old, new):
+            raise changed_data(
+                path, "They were changed, or are read otherwise here: put them back, or start a new run."
+            )
         was, given = ("no such key" if value is ... else repr(value) for value in (old, new))
         hint = "It would be another search: give the old value, or start a new run."
         if ... in (old, new):

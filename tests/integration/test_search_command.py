@@ -17,6 +17,7 @@ import psutil
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from autoseg.cli import main
 from autoseg.errors import InputError
@@ -295,13 +296,31 @@ def test_what_a_resumed_run_may_change(tmp_path, capsys):
     assert "rounds: 9" in out and "tensorboard: false" in out and "iters: 2" in out
 
 
-def test_a_run_goes_on_when_the_loss_it_began_with_is_gone(tmp_path, monkeypatch):
+def test_a_run_goes_on_when_the_loss_it_began_with_is_gone_but_not_with_other_images(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     space = build_space("default", metric="miou")
     save_loss(SurrogateLoss.from_theta("miou", [0.3] * space.dim, num_classes=2, space=space), "first.json")
-    typed = [*TINY, "tracker=none", "executor=inline", "search.candidates=1", "search.confirm.seeds=0", "run_dir=run"]
-    assert main(["search", *typed, "search.rounds=1", "search.start=first.json"]) == 0
+    mask = Image.new("L", (48, 32))
+    mask.paste(1, (0, 0, 24, 32))
+    for number, split in enumerate(["train"] * 6 + ["val"] * 2):
+        for kind, image in (("img_dir", mask.convert("RGB")), ("ann_dir", mask)):
+            Path("photos", kind, split).mkdir(parents=True, exist_ok=True)
+            image.save(Path("photos", kind, split, f"{number}.png"))
+    typed = ["data=folder", "data.root=photos", "data.classes=[road,car]", "model=tiny", "proxy=builtin", *TINY[2:]]
+    short = ["tracker=none", "executor=inline", "search.rounds=1", "search.candidates=1", "search.confirm.seeds=0"]
+    assert main(["search", *typed, *short, "run_dir=run", "search.start=first.json"]) == 0
     Path("first.json").unlink()
+    config, edited = Path("run/config.yaml").read_text(), Path("photos/ann_dir/train/3.png")
+    mask.rotate(180).save(edited)
+    capsys.readouterr()
+    assert main(["search", "resume=run", "search.rounds=2"]) == 2
+    images = f"the images, masks and classes of {tmp_path / 'photos'} as when the run began"
+    assert capsys.readouterr().err == (
+        f"autoseg: data: expected {images}, got others. They were changed, or are read otherwise here: put them back, "
+        "or start a new run.\n"
+    )
+    assert Path("run/config.yaml").read_text() == config
+    mask.save(edited)
     assert main(["search", "resume=run", "search.rounds=2"]) == 0
     with Ledger(Path("run/trials.db"), space.names, read_only=True) as ledger:
         first, second = ledger.records("search")

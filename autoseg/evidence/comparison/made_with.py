@@ -20,7 +20,7 @@ from autoseg.evidence.comparison.compare import STUDY
 from autoseg.files import write_atomic
 from autoseg.store.ledger import Ledger
 from autoseg.store.records import RUNNING, TrialRecord
-from autoseg.store.run_files import read_fingerprint
+from autoseg.store.run_files import changed_data, read_fingerprint
 from autoseg.store.run_folder import RunFolder
 from autoseg.store.user_code import RESOLVED, changed_config
 from autoseg.store.versions import describe_versions, versions
@@ -45,7 +45,7 @@ def admit(path: Path, budget: Budget, force: bool) -> Budget:
     other = [key for key in budget if key in then and then[key] != budget[key]]
     fixed = [key for key in other if not key.startswith(FORCIBLE)]
     if other and (fixed or not force):
-        key = (fixed or other)[0]
+        key = "proxy.size" if "proxy.size" in other else (fixed or other)[0]  # the data's digest is of that size
         hint = (
             "Scores of other images or of other options of a metric cannot stand in one table: make a new run folder."
             if fixed
@@ -54,6 +54,8 @@ def admit(path: Path, budget: Budget, force: bool) -> Budget:
         if key == f"model.{RESOLVED}":
             hint = hint.replace("Give the old value", "Take back the change")
             raise changed_config("model.config", budget["model.config"], hint)
+        if key == "data":
+            raise changed_data(path, hint.replace("make", "put them back, or make"))
         raise InputError(key, f"{then[key]!r}, as when the run began", repr(budget[key]), hint)
     return {**budget, **{key: then[key] for key in other}}
 

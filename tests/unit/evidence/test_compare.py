@@ -338,6 +338,20 @@ def test_nothing_completed_is_said(tmp_path: Path) -> None:
         compare(tmp_path / "run", train=always_fails)
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_other_images_are_named_not_their_digest(tmp_path: Path, force: bool) -> None:
+    RunFolder.create(
+        tmp_path / "run", {"losses": [], "data": {"root": "/photos"}}, {"data": "1a2b", "proxy.size": [8, 9]}
+    ).close()
+    for size, said in (
+        ([8, 9], "data: expected the images, masks and classes of /photos as .* got others. .* put them back, or make"),
+        ([9, 9], r"proxy.size: expected \[8, 9\], .* got \[9, 9\]\. Scores of other images"),
+    ):
+        with pytest.raises(InputError, match=said) as told:
+            made_with.admit(tmp_path / "run", {"data": "3c4d", "proxy.size": size}, force)
+        assert "1a2b" not in str(told.value)
+
+
 def test_a_budget_changes_only_when_all_is_done_and_by_force(tmp_path: Path) -> None:
     old, new = {"split": "val", "proxy.iters": 3}, {"split": "val", "proxy.iters": 4}
     path = tmp_path / "run"
