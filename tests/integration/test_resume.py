@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import signal
 import subprocess
 import sys
@@ -20,8 +19,8 @@ NAMES = ("and.p1.x", "and.p1.y", "or.p1.x")
 pytestmark = pytest.mark.slow
 
 
-def start(folder: Path, rounds: int, controller: str) -> subprocess.Popen[str]:
-    command = [sys.executable, str(SCRIPT), str(folder), str(rounds), controller]
+def start(folder: Path, rounds: int, controller: str, *killed_after: int) -> subprocess.Popen[str]:
+    command = [sys.executable, str(SCRIPT), str(folder), str(rounds), controller, *map(str, killed_after)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -32,40 +31,38 @@ def winner(folder: Path, rounds: int, controller: str) -> str:
     return next(line for line in out.splitlines() if line.startswith("winner"))
 
 
-def interrupted(folder: Path, rounds: int, controller: str, delays: list[float]) -> str:
-    """Kill the run after each of these delays, counted from the start of the search; then run it to the end."""
-    for delay in delays:
-        process = start(folder, rounds, controller)
-        assert process.stdout is not None
-        process.stdout.readline()
-        time.sleep(delay)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-    return winner(folder, rounds, controller)
+def killed(folder: Path, rounds: int, controller: str, results: int) -> None:
+    """Run until it is killed a moment after so many results, of those before included."""
+    out, errors = (process := start(folder, rounds, controller, results)).communicate(timeout=240)
+    assert process.returncode == -signal.SIGKILL, errors
+    found, confirmed, _ = essence(folder)
+    done = sum(state == "complete" for *_, state in (*found, *confirmed))
+    assert 0 < results <= done < int(out.split()[-1]), out
 
 
 def essence(folder: Path) -> tuple[Any, ...]:
     """What must be equal: ordered (round, index, θ, scores), what was confirmed, all controller states."""
     with Ledger(folder / "trials.db", NAMES, read_only=True) as ledger:
         found = [(r.round, r.index, r.theta, r.scores, r.state) for r in ledger.records("search")]
-        confirmed = sorted((r.name, r.seed, str(r.scores)) for r in ledger.records("confirm"))
+        confirmed = sorted((r.name, r.seed, str(r.scores), r.state) for r in ledger.records("confirm"))
     states = {file.name: json.loads(file.read_text()) for file in folder.glob("controller/round_*.json")}
     return found, confirmed, states
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_killed_at_random_moments(tmp_path: Path, seed: int) -> None:
+def test_killed_again_and_again(tmp_path: Path) -> None:
+    """In the first round, the second and the confirmation."""
     expected = winner(tmp_path / "whole", 3, "toy")
-    moments = random.Random(seed)
-    delays = [moments.uniform(0, 1.2) for _ in range(4)]
-    assert interrupted(tmp_path / "run", 3, "toy", delays) == expected
+    for results in (1, 5, 13):
+        killed(tmp_path / "run", 3, "toy", results)
+    assert len(essence(tmp_path / "run")[1]) > 0
+    assert winner(tmp_path / "run", 3, "toy") == expected
     assert essence(tmp_path / "run") == essence(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("controller", ["cmaes", "tpe", "gp"])
 def test_killed_under_a_real_controller_and_resumed_with_more_rounds(tmp_path: Path, controller: str) -> None:
     expected = winner(tmp_path / "whole", 4, controller)
-    interrupted(tmp_path / "run", 2, controller, [0.4])
+    killed(tmp_path / "run", 2, controller, 5)
     assert winner(tmp_path / "run", 4, controller) == expected
     found, _, states = essence(tmp_path / "run")
     whole, _, whole_states = essence(tmp_path / "whole")
