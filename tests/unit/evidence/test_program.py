@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from autoseg.cli import main
 from autoseg.errors import InputError
 from autoseg.evidence.export.formats import as_program
 from autoseg.losses import LossCard, searched_loss
@@ -51,7 +52,9 @@ def test_a_program_gives_the_same_loss_and_gradient_without_autoseg(tmp_path: Pa
     space = build_space("default", metric="macc+0.5*bf1")
     theta = np.random.default_rng(0).random(space.dim)
     card = LossCard.of(searched_loss(space, theta, 4, tolerance=2, drop_background=True))
-    (tmp_path / "loss.pt2").write_bytes(as_program(card))
+    card.save(tmp_path / "loss.json")
+    made = ["--format", "torch_export", "-o", str(tmp_path / "loss.pt2")]
+    assert main(["export", str(tmp_path / "loss.json"), *made]) == 0
     torch.save(batches(), tmp_path / "batches.pt")
     done = subprocess.run(
         [sys.executable, "-I", "-c", ALONE, str(tmp_path)], capture_output=True, text=True, timeout=300, check=False
