@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from importlib.metadata import version
 from pathlib import Path
 
 import psutil
@@ -20,6 +21,8 @@ import yaml
 from PIL import Image
 
 from autoseg.cli import main
+from autoseg.config import DataConfig
+from autoseg.data import open_data
 from autoseg.errors import InputError
 from autoseg.evidence.trust.rankings import AGAIN, FULL, PROXY
 from autoseg.losses import LossCard, save_loss
@@ -70,7 +73,18 @@ def test_from_an_empty_folder_to_a_found_loss_and_a_checked_proxy(tmp_path, monk
     assert done.returncode == 0, done.stderr
     (run,) = (tmp_path / "runs").iterdir()
     assert {path.stem for path in (run / "figures").iterdir()} == {"reward", "curves", "surfaces", "confirmation"}
-    assert LossCard.load(run / "loss.json").confirmed
+    card = LossCard.load(run / "loss.json")
+    data = open_data(DataConfig(count=[8, 2, 2], cache_dir=str(tmp_path / "cache")), (32, 48))
+    assert card.confirmed and card.num_classes == 7
+    assert {key: card.provenance[key] for key in card.provenance if key not in ("candidate", "run", "behind")} == {
+        "target": "miou", "model": "tiny", "controller": "gp", "seed": 0, "proxy": read_config(run)["proxy"],
+        "versions": {name: version(name) for name in ("autoseg", "torch", "onedl-mmsegmentation")},
+        "data": {
+            "name": "builtin",
+            "fingerprint": data.fingerprint,
+            "classes": ["ground", "marble", "stripes", "checks", "ring", "crack", "seed"],
+        },
+    }  # fmt: skip
     assert (run / "log.txt").stat().st_size > 0 and list((run / "tensorboard").iterdir())
     assert read_config(run)["proxy"]["iters"] == 2
     odd, *lines = done.stdout.splitlines()
