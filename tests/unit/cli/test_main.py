@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import runpy
 import subprocess
 import sys
 import tempfile
@@ -40,6 +41,17 @@ def test_help_fits_a_screen_and_shows_an_example(arguments, capsys):
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 100
     assert sum(line.startswith("  autoseg") for line in lines) >= 1
+
+
+@pytest.mark.parametrize("name", ["search", "compare", "retrain", "trust", "report", "export", "watch", "doctor"])
+def test_a_script_is_the_command_of_its_name(name, monkeypatch, capsys):
+    script = Path(autoseg.__file__).parents[1] / "scripts" / f"{name}.py"
+    monkeypatch.setattr(sys, "argv", [str(script), "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(script), run_name="__main__")
+    told = capsys.readouterr().out
+    assert ended.value.code == 0 and cli.main([name, "--help"]) == 0
+    assert told == capsys.readouterr().out and f"usage: autoseg {name} " in told
 
 
 def test_help_does_not_wake_up_torch_or_hydra():
