@@ -1,7 +1,8 @@
-"""The tables of the studies: the kept trainings give the figures in docs, and nothing divides by zero."""
+"""The tables of README and the studies: the kept trainings give the figures, and nothing divides by zero."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,21 @@ def test_the_figures_in_docs_are_those_of_the_kept_trainings(name: str) -> None:
         assert cells(docs.partition("\n\n")[2].partition("\n\n")[0], written)[1:] == [
             tau, "1" if row == SECOND else cost, winner,
         ]  # fmt: skip
+
+
+def test_the_first_table_of_readme_is_the_comparisons() -> None:
+    pages = (DOCS.parent / "README.md", DOCS / "camvid-miou" / "ten-seeds.md")
+    readme, table = (page.read_text(encoding="utf-8") for page in pages)
+    readme, table = readme.partition("| loss | mIoU |")[2].partition("\n\n")[0], table.partition("\n\nPercent")[0]
+    named = {
+        "weighted cross-entropy": "wce", "cross-entropy": "ce", "Lovász-softmax": "lovasz", "JML, log": "jml(log=true)",
+        "mIoU surrogate, identity curves": "identity/miou", "Tversky, 0.3 and 0.7": "tversky", "Dice": "dice",
+        "mIoU surrogate, the paper's published curves": "asl2021/miou", "**found by the search**": "camvid/miou",
+    }  # fmt: skip
+    assert readme.count("\n| ") == len(named) == table.count(" ± ") / 4
+    for written, name in named.items():
+        scores = [re.sub("[↑↓†‡]", "", cell) for cell in cells(table, name)[1:-1]]
+        assert cells(readme, written)[1:] == scores
 
 
 def recorded(path: Path) -> Path:

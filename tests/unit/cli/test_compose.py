@@ -62,6 +62,16 @@ def test_defaults_of_the_command():
     assert config.space.name == "default"
 
 
+def test_the_smoke_search_trains_what_fits_in_a_minute():
+    """As the help says: by the figure in configs/proxy/builtin.yaml, 1440 iterations are 20 s of two cores."""
+    config = composed("experiment=smoke")
+    confirm = config.search.confirm
+    trainings = config.search.rounds * config.search.candidates + confirm.seeds * (confirm.top + len(confirm.rivals))
+    assert trainings * (confirm.iters or config.proxy.iters) <= 1440
+    assert config.proxy.batch_size <= 8 and config.proxy.crop <= 64 and max(config.proxy.size) <= 96
+    assert config.model.name == "tiny" and sum(config.data.count) <= 72 and not config.proxy.warmup
+
+
 def test_later_overrides_win_over_an_experiment():
     config = composed("experiment=smoke", "search.rounds=7", "metric=miou+0.5*bf1")
     assert config.search.rounds == 7
