@@ -10,7 +10,7 @@ call and one function for autograd: with one per layer, Python would take longer
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -62,26 +62,25 @@ class Link:
 
 def usable(links: Sequence[Link], maps: Tensor) -> bool:
     """Return whether these links, all of which suit, can be run on these maps in one call, now."""
-    several = maps.shape[0] > 1 or all(side > 2 for side in maps.shape[2:])  # strides leave more than one
     channels = [maps.shape[1], *(link.conv.out_channels for link in links)] if maps.ndim == 4 else []
     return (  # if something does not fit, the layers themselves raise
         maps.device.type == "cpu"
-        and several
+        and maps.dtype == torch.float32
         and maps.numel() > 0
         and [link.conv.in_channels for link in links] == channels[:-1]
-        and [link.norm.num_features for link in links] == channels[1:]
+        and (maps.shape[0] > 1 or all(height * width > 1 for height, width in _sides(links, maps)))  # for a variance
         and maps.is_contiguous(memory_format=LAST)
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
-        and all(link.norm.training and _plain(maps, link.conv, link.norm) for link in links)
+        and all(link.norm.training and _plain(link.conv, link.norm) for link in links)
         and native.library() is not None
     )
 
 
-def _plain(maps: Tensor, conv: nn.Conv2d, norm: FastBatchNorm) -> bool:
-    same = maps.dtype == conv.weight.dtype == norm.weight.dtype == torch.float32
+def _plain(conv: nn.Conv2d, norm: FastBatchNorm) -> bool:
+    weight = conv.weight
     watched = any(each._forward_hooks or each._forward_pre_hooks or each._backward_hooks for each in (conv, norm))
-    return same and not watched
+    return weight.is_cpu and weight.dtype == torch.float32 and norm.fits(conv.out_channels) and not watched
 
 
 def run(links: Sequence[Link], maps: Tensor, added: Tensor | None = None) -> Tensor:
@@ -150,13 +149,19 @@ def _sizes(links: Sequence[Link], maps: Tensor) -> tuple[Any, ...]:
 
 def _empty_maps(links: Sequence[Link], maps: Tensor) -> list[Tensor]:
     """Return empty tensors for the output of each convolution."""
-    images, _, height, width = maps.shape
-    result = []
+    shapes = [
+        (len(maps), link.conv.out_channels, *sides) for link, sides in zip(links, _sides(links, maps), strict=True)
+    ]
+    return [torch.empty(one, dtype=maps.dtype, device=maps.device, memory_format=LAST) for one in shapes]
+
+
+def _sides(links: Sequence[Link], maps: Tensor) -> Iterator[tuple[int, int]]:
+    """Yield height and width of the output of each convolution."""
+    height, width = maps.shape[2:]
     for link in links:
-        stride, channels = link.conv.stride[0], link.conv.out_channels
+        stride = link.conv.stride[0]
         height, width = (height - 1) // stride + 1, (width - 1) // stride + 1
-        result.append(torch.empty((images, channels, height, width), memory_format=LAST))
-    return result
+        yield height, width
 
 
 def _described(

@@ -78,7 +78,7 @@ def norm(tensors: Sequence[Tensor | None], bounds: Bounds) -> Any:
 
 def statistics(mean: int, inverse: int, layer: nn.BatchNorm2d) -> Statistics:
     """Return the addresses of a layer's statistics: those of the batch, and the running ones."""
-    assert layer.momentum is not None  # checked by `FastBatchNorm.suits`
+    assert layer.momentum is not None  # checked by `FastBatchNorm.fits`
     return Statistics(mean, inverse, address(layer.running_mean), address(layer.running_var), layer.eps, layer.momentum)
 
 

@@ -46,17 +46,41 @@ class FastBatchNorm(nn.BatchNorm2d):
 
     def usable(self, maps: Tensor) -> bool:
         """Return whether these maps can be computed this way, now."""
-        plain = maps.device.type == "cpu" and maps.dtype == self.weight.dtype == torch.float32
-        learns = torch.is_grad_enabled() and (maps.requires_grad or self.weight.requires_grad)
         return (
-            plain
-            and (self.training or not learns)
+            maps.device.type == "cpu"
+            and maps.dtype == torch.float32
             and maps.ndim == 4
             and maps.is_contiguous(memory_format=torch.channels_last)
             and maps.numel() > maps.shape[1]  # else torch's error message
             and not torch.compiler.is_compiling()
+            and self.fits(maps.shape[1])
+            and (self.training or not self._learns(maps))
             and native.library() is not None
         )
+
+    def fits(self, channels: int) -> bool:
+        """Return whether C++ can normalise so many channels with what the layer has now.
+
+        After `suits` somebody may have changed it: `torch.optim.swa_utils.update_bn` takes the momentum away.
+        """
+        own, kept = self._parameters, self._buffers  # as attributes they take longer than all the rest
+        numbers = own.get("weight"), own.get("bias"), kept.get("running_mean"), kept.get("running_var")
+        return (
+            self.momentum is not None
+            and self.track_running_stats
+            and all(
+                each is not None
+                and each.is_cpu
+                and each.dtype == torch.float32
+                and each.numel() == channels
+                and each.is_contiguous()
+                for each in numbers
+            )
+        )
+
+    def _learns(self, maps: Tensor) -> bool:
+        """Return whether a gradient is asked for."""
+        return torch.is_grad_enabled() and any(each.requires_grad for each in (maps, self.weight, self.bias))
 
 
 class _Normalized(torch.autograd.Function):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -239,6 +239,67 @@ def test_maps_that_do_not_fit_are_left_to_the_layers_to_refuse() -> None:
     speed_up(block)
     with pytest.raises(RuntimeError, match=r"to have 16 channels|expected input|shapes cannot be multiplied"):
         block(torch.randn(2, 24, 8, 8).to(memory_format=LAST))
+
+
+@pytest.mark.usefixtures("compiler")
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_one_pixel_has_no_variance(stride: int) -> None:
+    """It would leave a running variance that is not a number."""
+    links, alone = [link(8, 8, RELU6), link(8, 8, RELU6, stride=stride)], torch.zeros(1, 8, stride, 1)
+    assert not chain.usable(links, alone.to(memory_format=LAST))
+    several = torch.randn(1, 8, stride + 1, 1).to(memory_format=LAST)
+    assert chain.usable(links, several)
+    chain.run(links, several)
+    assert all(each.isfinite().all() for each in statistics(links))
+
+
+CHANGES: list[Callable[[nn.Conv2d, nn.BatchNorm2d], object]] = [
+    lambda conv, norm: conv.to("meta"),
+    lambda conv, norm: norm.to("meta"),
+    lambda conv, norm: setattr(norm, "momentum", None),
+    lambda conv, norm: setattr(norm, "track_running_stats", False),
+    lambda conv, norm: setattr(norm, "running_mean", None),
+    lambda conv, norm: setattr(norm, "running_var", norm.running_var.double()),
+    lambda conv, norm: setattr(norm, "bias", None),
+    lambda conv, norm: setattr(norm, "bias", nn.Parameter(norm.bias.bfloat16())),
+    lambda conv, norm: setattr(norm, "weight", nn.Parameter(norm.weight[:8])),
+    lambda conv, norm: setattr(norm, "weight", nn.Parameter(torch.ones(16, 2)[:, 0])),  # with gaps
+]
+
+
+@pytest.mark.usefixtures("compiler")
+@pytest.mark.parametrize("change", CHANGES)
+def test_layers_changed_since_are_left_to_torch(change: Callable[[nn.Conv2d, nn.BatchNorm2d], object]) -> None:
+    """C++ would read what is not there."""
+    changed, maps = link(8, 16, RELU6), torch.randn(2, 8, 6, 6).to(memory_format=LAST)
+    assert chain.usable([changed], maps)
+    change(changed.conv, changed.norm)
+    assert not chain.usable([changed], maps)
+
+
+@pytest.mark.usefixtures("compiler")
+def test_statistics_are_taken_anew_after_averaging_weights() -> None:
+    block = nn.Sequential(blocks()[0])
+    speed_up(block)
+    batches = [torch.randn(2, 16, 8, 8).to(memory_format=LAST) for _ in range(2)]
+    expected = copy.deepcopy(block).double()
+    torch.optim.swa_utils.update_bn([each.double() for each in batches], expected)
+    torch.optim.swa_utils.update_bn(batches, block)
+    for ours, theirs in zip(block.buffers(), expected.buffers(), strict=True):
+        torch.testing.assert_close(ours.double(), theirs.double(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.usefixtures("compiler")
+def test_another_default_dtype_changes_nothing() -> None:
+    """C++ writes float32, whatever torch would allocate."""
+    links, maps = [link(8, 16, RELU6), link(16, 16, RELU6, stride=1)], torch.randn(2, 8, 6, 6).to(memory_format=LAST)
+    expected = chain.run(links, maps)
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = chain.run(links, maps)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(found, expected)
 
 
 def test_a_hook_is_called() -> None:

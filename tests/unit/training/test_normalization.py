@@ -82,6 +82,29 @@ def test_evaluation_uses_the_running_statistics_with_and_without_gradient() -> N
     assert all(torch.equal(before[name], value) for name, value in fast.state_dict().items())
 
 
+def test_only_the_bias_learns_in_evaluation() -> None:
+    layer = nn.Sequential(nn.BatchNorm2d(8)).eval()
+    speed_up(layer)
+    layer[0].weight.requires_grad_(False)
+    layer(torch.randn(2, 8, 3, 3).to(memory_format=LAST)).sum().backward()
+    assert torch.equal(layer[0].bias.grad, torch.full((8,), 18.0))
+
+
+def test_a_layer_changed_since_is_torchs_own() -> None:
+    """C++ would read what is not there."""
+    layer, maps = nn.Sequential(nn.BatchNorm2d(8)), torch.randn(2, 8, 3, 3).to(memory_format=LAST)
+    speed_up(layer)
+    assert layer[0].usable(maps)
+    with pytest.raises(RuntimeError, match="running_mean should contain 16 elements"):
+        layer(torch.randn(2, 16, 3, 3).to(memory_format=LAST))
+    layer[0].momentum = None  # as in torch.optim.swa_utils.update_bn
+    layer[0].reset_running_stats()
+    layer(maps)
+    torch.testing.assert_close(layer[0].running_mean, maps.mean((0, 2, 3)))
+    layer[0].running_mean = layer[0].running_var = None
+    torch.testing.assert_close(layer.eval()(maps).mean((0, 2, 3)), torch.zeros(8))
+
+
 @pytest.mark.parametrize("threads", [2, 3])
 def test_the_number_of_threads_changes_no_bit(threads: int) -> None:
     maps, towards = torch.randn(4, 24, 30, 30).to(memory_format=LAST), torch.randn(4, 24, 30, 30)
