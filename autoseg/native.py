@@ -24,6 +24,7 @@ from autoseg.files import cache_folder, replacing, write_atomic
 # No -ffast-math: it would treat NaN as a number. No code reads errno after mathematical functions.
 FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi")
 VARIANTS = (("-march=native", "-fopenmp"), ("-march=native",), ("-fopenmp",), ())  # the first that works
+THREADS = Path(__file__).with_name("native.h")  # what our C++ includes
 COMPILERS = ("c++", "g++", "clang++")  # unless CXX names one
 
 

@@ -50,11 +50,12 @@ void finish_back(int64_t pixels, int64_t channels, int threads, const float* gra
   const int64_t parts = (pixels + PART - 1) / PART;
   const Affine affine(norm, channels);
   Sums sums(parts, channels);
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int64_t part = 0; part < parts; ++part) {
-    const int64_t at = part * PART * channels;
-    sums.take(affine, part, std::min(PART, pixels - part * PART), grad + at, x + at, to_x + at);
-  }
+  in_threads(threads, parts, [&](int64_t first, int64_t end, int) {
+    for (int64_t part = first; part < end; ++part) {
+      const int64_t at = part * PART * channels;
+      sums.take(affine, part, std::min(PART, pixels - part * PART), grad + at, x + at, to_x + at);
+    }
+  });
   given.take(sums, norm, channels);
 }
 
@@ -70,42 +71,47 @@ struct ToStatistics {
 extern "C" {
 
 // y from x, `added` added unless it is null.
-void chain(const Link* links, int64_t count, const Shape* shape, int threads, const float* x, const float* added,
-           float* y) {
-  const std::vector<Layer> all = layers(links, count, *shape);
-  const Norm* norm = nullptr;
-  for (int64_t i = 0; i < count; ++i) {
-    const Link& link = links[i];
-    CONVOLUTIONS[link.kind].forward(all[i], threads, x, norm, link.weight, link.maps, link.statistics);
-    if (link.batches) ++*link.batches;
-    x = link.maps;
-    norm = &link.norm;
-  }
-  normalized(all.back().pixels(), all.back().out, threads, x, *norm, added, y);
+int chain(const Link* links, int64_t count, const Shape* shape, int threads, const float* x, const float* added,
+          float* y) {
+  return status([&] {
+    const std::vector<Layer> all = layers(links, count, *shape);
+    const Norm* norm = nullptr;
+    for (int64_t i = 0; i < count; ++i) {
+      const Link& link = links[i];
+      CONVOLUTIONS[link.kind].forward(all[i], threads, x, norm, link.weight, link.maps, link.statistics);
+      if (link.batches) ++*link.batches;
+      x = link.maps;
+      norm = &link.norm;
+    }
+    normalized(all.back().pixels(), all.back().out, threads, x, *norm, added, y);
+  });
 }
 
 // to_x null: not wanted.
-void chain_back(const Link* links, int64_t count, const Shape* shape, int threads, const float* x, const float* grad,
-                const Gradients* gradients, float* to_x) {
-  const std::vector<Layer> all = layers(links, count, *shape);
-  ToStatistics to(links[count - 1]);
-  const int64_t pixels = all.back().pixels(), out = all.back().out;
-  Scratch to_maps(pixels * out);
-  finish_back(pixels, out, threads, grad, links[count - 1].maps, links[count - 1].norm, to_maps.data(),
-              to.given(gradients[count - 1]));
-  for (int64_t i = count - 1; i >= 0; --i) {
-    const Link &link = links[i], *before = i > 0 ? &links[i - 1] : nullptr;
-    const bool kept = before || (to_x == nullptr && link.kind == DEPTHWISE);
-    Scratch inner(kept ? all[i].images * all[i].height * all[i].width * all[i].in : 0);
-    ToStatistics to_before(before ? *before : link);
-    const Given given = to_before.given(gradients[before ? i - 1 : i]);
-    const Returned returned{to_maps.data(),  link.maps,        link.norm.mean, link.norm.inverse,
-                            to.mean.data(), to.inverse.data()};
-    CONVOLUTIONS[link.kind].back(all[i], threads, returned, before ? before->maps : x, before ? &before->norm : nullptr,
-                                 link.weight, kept ? inner.data() : to_x, gradients[i].weight, &given);
-    std::swap(to_maps, inner);
-    std::swap(to, to_before);
-  }
+int chain_back(const Link* links, int64_t count, const Shape* shape, int threads, const float* x, const float* grad,
+               const Gradients* gradients, float* to_x) {
+  return status([&] {
+    const std::vector<Layer> all = layers(links, count, *shape);
+    ToStatistics to(links[count - 1]);
+    const int64_t pixels = all.back().pixels(), out = all.back().out;
+    Scratch to_maps(pixels * out);
+    finish_back(pixels, out, threads, grad, links[count - 1].maps, links[count - 1].norm, to_maps.data(),
+                to.given(gradients[count - 1]));
+    for (int64_t i = count - 1; i >= 0; --i) {
+      const Link &link = links[i], *before = i > 0 ? &links[i - 1] : nullptr;
+      const bool kept = before || (to_x == nullptr && link.kind == DEPTHWISE);
+      Scratch inner(kept ? all[i].images * all[i].height * all[i].width * all[i].in : 0);
+      ToStatistics to_before(before ? *before : link);
+      const Given given = to_before.given(gradients[before ? i - 1 : i]);
+      const Returned returned{to_maps.data(),  link.maps,        link.norm.mean, link.norm.inverse,
+                              to.mean.data(), to.inverse.data()};
+      CONVOLUTIONS[link.kind].back(all[i], threads, returned, before ? before->maps : x,
+                                   before ? &before->norm : nullptr, link.weight, kept ? inner.data() : to_x,
+                                   gradients[i].weight, &given);
+      std::swap(to_maps, inner);
+      std::swap(to, to_before);
+    }
+  });
 }
 
 }  // extern "C"

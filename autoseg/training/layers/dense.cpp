@@ -101,12 +101,11 @@ void add_back(const Tiles& tiles, int64_t begin, int64_t end, int64_t channels, 
   }
 }
 
-// Calls work(first image, image after the last) for a thread's images, as many at a time as have enough tiles.
+// Calls work(first image, image after the last) for images begin, ..., end - 1, as many at a time as have enough tiles.
 template <class Work>
-void by_images(const Layer& layer, int thread, int threads, Work work) {
-  const int64_t end = first_of(thread + 1, threads, layer.images);
+void by_images(const Layer& layer, int64_t begin, int64_t end, Work work) {
   const int64_t some = std::max<int64_t>(1, 4 * TILES / (layer.height * layer.width));
-  for (int64_t n = first_of(thread, threads, layer.images); n < end; n += some) work(n, std::min(end, n + some));
+  for (int64_t n = begin; n < end; n += some) work(n, std::min(end, n + some));
 }
 
 // Parts of the pixels, each within an image.
@@ -156,9 +155,6 @@ class Back {
       begun_ = true;
     }
   }
-  void end() {
-    if (!begun_) std::fill_n(mine_, 16 * layer_.out * pixels_.row, 0.0f);
-  }
 
  private:
   void products(int f, int64_t count) {
@@ -191,10 +187,9 @@ void dense(const Layer& layer, int threads, const float* x, const Norm* norm, co
   const Affine affine = norm ? Affine(*norm, in) : Affine({}, 0);
   const Parts parts(layer);
   Moments moments(layer.images * parts.each, out);
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int thread = 0; thread < threads; ++thread) {
+  in_threads(threads, layer.images, [&](int64_t from, int64_t to, int) {
     const Frequencies pixels(TILES, in), results(TILES, out);
-    by_images(layer, thread, threads, [&](int64_t first, int64_t last) {
+    by_images(layer, from, to, [&](int64_t first, int64_t last) {
       const Tiles tiles(layer, first, last);
       for (int64_t begin = 0; begin < tiles.count; begin += TILES) {
         const int64_t end = std::min(tiles.count, begin + TILES);
@@ -206,7 +201,7 @@ void dense(const Layer& layer, int threads, const float* x, const Norm* norm, co
       }
       parts.of(first, last, [&](int64_t part, int64_t at, int64_t count) { moments.take(part, count, y + at * out); });
     });
-  }
+  });
   statistics.take(moments, layer.pixels(), out);
 }
 
@@ -217,21 +212,19 @@ void dense_back(const Layer& layer, int threads, const Returned& grad, const flo
   if (to_x) filter(out, in, weight, 9 * in, in, weights);
   const Whole whole(grad, layer.pixels(), out);
   const Affine affine = norm ? Affine(*norm, in) : Affine({}, 0);
-  const Gathered gathered(threads, 16 * out * to_weights.row, to_weights.of(0));
+  const Gathered gathered(busy(threads, layer.images), 16 * out * to_weights.row, to_weights.of(0));
   const Parts parts(layer);
   Sums sums(norm ? layer.images * parts.each : 0, in);
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int thread = 0; thread < threads; ++thread) {
+  in_threads(threads, layer.images, [&](int64_t begin, int64_t end, int thread) {
     Back back(layer, x, norm ? &affine : nullptr, weights, whole, to_x, gathered.of(thread));
-    by_images(layer, thread, threads, [&](int64_t first, int64_t last) {
+    by_images(layer, begin, end, [&](int64_t first, int64_t last) {
       back.images(first, last);
       if (norm)
         parts.of(first, last, [&](int64_t part, int64_t at, int64_t count) {
           sums.take(affine, part, count, to_x + at * in, x + at * in, to_x + at * in);
         });
     });
-    back.end();
-  }
+  });
   gathered.total();
   filter_back(out, in, to_weights, to_weight);
   if (norm) given->take(sums, *norm, in);

@@ -192,16 +192,15 @@ void depthwise(const Layer& layer, int threads, const float* x, const Norm* norm
   const std::vector<float> taps = by_tap(weight, layer.in);
   const Affine affine = norm ? Affine(*norm, layer.in) : Affine({}, 0);
   Moments moments(layer.images * parts, layer.in);
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int thread = 0; thread < threads; ++thread) {
+  in_threads(threads, layer.images, [&](int64_t begin, int64_t end, int) {
     Forward forward(layer, x, norm ? &affine : nullptr, taps.data(), y);
-    for (int64_t n = first_of(thread, threads, layer.images); n < first_of(thread + 1, threads, layer.images); ++n)
+    for (int64_t n = begin; n < end; ++n)
       for (int64_t part = 0; part < parts; ++part) {
         const int64_t first = part * group, last = std::min(layer.rows(), first + group);
         forward.rows(n, first, last);
         moments.take(n * parts + part, (last - first) * layer.columns(), y + (n * layer.rows() + first) * out_row);
       }
-  }
+  });
   statistics.take(moments, layer.pixels(), layer.in);
 }
 
@@ -213,12 +212,10 @@ void depthwise_back(const Layer& layer, int threads, const Returned& grad, const
   const Affine affine = norm ? Affine(*norm, channels) : Affine({}, 0);
   Sums sums(norm ? layer.images : 0, channels);
   std::vector<float> to_taps(layer.images * 9 * channels);
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int thread = 0; thread < threads; ++thread) {
+  in_threads(threads, layer.images, [&](int64_t begin, int64_t end, int) {
     Backward backward(layer, whole, x, norm ? &affine : nullptr, taps.data());
-    for (int64_t n = first_of(thread, threads, layer.images); n < first_of(thread + 1, threads, layer.images); ++n)
-      backward.image(n, to_x, &to_taps[n * 9 * channels], sums);
-  }
+    for (int64_t n = begin; n < end; ++n) backward.image(n, to_x, &to_taps[n * 9 * channels], sums);
+  });
   for (int64_t c = 0; c < channels; ++c)
     for (int64_t tap = 0; tap < 9; ++tap) {
       double total = 0;

@@ -73,7 +73,7 @@ class Whole {  // `Returned` as one map
   std::vector<float> level_, slope_;
 };
 
-// The gradient to a weight, to which every thread has its part.
+// The gradient to a weight, to which every thread that has something to do writes its part.
 class Gathered {
  public:
   Gathered(int threads, int64_t size, float* result)
@@ -81,8 +81,10 @@ class Gathered {
 
   float* of(int thread) const { return thread == 0 ? result_ : rest_.data() + (thread - 1) * size_; }
   void total() const {
-    for (int thread = 1; thread < threads_; ++thread)
-      for (int64_t i = 0; i < size_; ++i) result_[i] += of(thread)[i];
+    in_threads(threads_, size_, [&](int64_t first, int64_t end, int) {
+      for (int thread = 1; thread < threads_; ++thread)
+        for (int64_t i = first; i < end; ++i) result_[i] += of(thread)[i];
+    });
   }
 
  private:
@@ -91,9 +93,6 @@ class Gathered {
   float* result_;
   Scratch rest_;
 };
-
-// The part of `count` things that is a thread's.
-inline int64_t first_of(int thread, int threads, int64_t count) { return count * thread / threads; }
 
 // Forward: y from x, normalised as it is read unless `norm` is null, and the statistics of y. Backward: to_x null where
 // it is not wanted; without a norm `given` is not looked at.

@@ -12,6 +12,8 @@
 #include <new>
 #include <vector>
 
+#include "../../native.h"
+
 constexpr int64_t PART = 128;  // pixels
 
 typedef float Eight __attribute__((vector_size(32), aligned(4)));
@@ -239,9 +241,10 @@ inline void normalized(int64_t pixels, int64_t channels, int threads, const floa
                        const float* added, float* y) {
   const Affine affine(norm, channels);
   const int64_t parts = (pixels + PART - 1) / PART;
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int64_t part = 0; part < parts; ++part) {
-    const int64_t at = part * PART * channels;
-    affine.fill(std::min(PART, pixels - part * PART), channels, x + at, y + at, channels, added ? added + at : nullptr);
-  }
+  in_threads(threads, parts, [&](int64_t first, int64_t end, int) {
+    for (int64_t part = first; part < end; ++part) {
+      const int64_t at = part * PART * channels, count = std::min(PART, pixels - part * PART);
+      affine.fill(count, channels, x + at, y + at, channels, added ? added + at : nullptr);
+    }
+  });
 }

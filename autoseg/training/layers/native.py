@@ -16,7 +16,7 @@ from autoseg import native
 
 HERE = Path(__file__).parent
 SOURCES = tuple(HERE / f"{name}.cpp" for name in ("normalization", "chain", "pointwise", "depthwise", "dense"))
-HEADERS = tuple(HERE / f"{name}.h" for name in ("maps", "products", "links", "winograd"))
+HEADERS = (native.THREADS, *(HERE / f"{name}.h" for name in ("maps", "products", "links", "winograd")))
 Bounds = tuple[float, float]
 log = logging.getLogger(__name__)
 
@@ -44,10 +44,16 @@ def _loaded() -> tuple[ctypes.CDLL | None, str | None]:
 
 
 def call(function: str, *arguments: Any) -> None:
-    """Call a function of the library; tensors are passed as the address of their first element."""
+    """Call a function of the library; tensors are passed as the address of their first element.
+
+    Raises:
+        MemoryError: there is not enough memory.
+    """
     found = library()
     assert found is not None  # looked at before
-    found[function](*(ctypes.c_void_p(one.data_ptr()) if isinstance(one, Tensor) else one for one in arguments))
+    given = (ctypes.c_void_p(one.data_ptr()) if isinstance(one, Tensor) else one for one in arguments)
+    if found[function](*given):
+        raise MemoryError(f"not enough memory for {function}")
 
 
 class Norm(ctypes.Structure):

@@ -16,17 +16,16 @@ void pointwise(const Layer& layer, int threads, const float* x, const Norm* norm
   const int64_t rows = block_rows(layer), parts = (pixels + rows - 1) / rows;
   const Packed packed(in, out, weight, 1, in);
   Moments moments(parts, out);
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int thread = 0; thread < threads; ++thread) {
+  in_threads(threads, parts, [&](int64_t begin, int64_t end, int) {
     const Scratch read(norm ? rows * (in + PAD) : 0);
     const Affine affine = norm ? Affine(*norm, in) : Affine({}, 0);
-    for (int64_t part = first_of(thread, threads, parts); part < first_of(thread + 1, threads, parts); ++part) {
+    for (int64_t part = begin; part < end; ++part) {
       const int64_t start = part * rows, count = std::min(rows, pixels - start);
       if (norm) affine.fill(count, in, x + start * in, read.data(), in + PAD, nullptr);
       packed.multiply(count, norm ? read.data() : x + start * in, norm ? in + PAD : in, y + start * out);
       moments.take(part, count, y + start * out);
     }
-  }
+  });
   statistics.take(moments, pixels, out);
 }
 
@@ -36,14 +35,11 @@ void pointwise_back(const Layer& layer, int threads, const Returned& grad, const
   const int64_t rows = block_rows(layer), parts = (pixels + rows - 1) / rows;
   const Packed packed(out, in, weight, in, 1);
   const Whole whole(grad, pixels, out);
-  const Gathered weights(threads, in * out, to_weight);
+  const Gathered weights(busy(threads, parts), in * out, to_weight);
   Sums sums(norm ? parts : 0, in);
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int thread = 0; thread < threads; ++thread) {
-    const int64_t begin = first_of(thread, threads, parts), end = first_of(thread + 1, threads, parts);
+  in_threads(threads, parts, [&](int64_t begin, int64_t end, int thread) {
     const Scratch gradient(rows * (out + PAD)), read(norm ? rows * (in + PAD) : 0);
     const Affine affine = norm ? Affine(*norm, in) : Affine({}, 0);
-    if (begin == end) std::fill_n(weights.of(thread), in * out, 0.0f);
     for (int64_t part = begin; part < end; ++part) {
       const int64_t start = part * rows, count = std::min(rows, pixels - start);
       const float* maps = x + start * in;
@@ -56,7 +52,7 @@ void pointwise_back(const Layer& layer, int threads, const Returned& grad, const
       product(out, count, in, gradient.data(), 1, out + PAD, norm ? read.data() : maps, norm ? in + PAD : in,
               weights.of(thread), in, part > begin);
     }
-  }
+  });
   weights.total();
   if (norm) given->take(sums, *norm, in);
 }

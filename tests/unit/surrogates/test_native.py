@@ -75,6 +75,32 @@ def test_the_same_bits_whatever_the_number_of_threads():
             assert all(map(torch.equal, ours, theirs))
 
 
+@pytest.mark.parametrize("name", ["miou", "bf1"])
+def test_more_threads_than_there_is_work_for(monkeypatch, name):
+    """Each would have its own planes."""
+    expected = value_and_gradient(build(name), *batch(0, torch.float32))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2**31 - 1)
+    assert all(map(torch.equal, value_and_gradient(build(name), *batch(0, torch.float32)), expected))
+
+
+@pytest.mark.parametrize(("images", "classes", "totals"), [(2**45, 1, 1), (1, 2**45, 0)])
+def test_out_of_memory_is_an_error(images, classes, totals):
+    """An exception of C++ that nobody catches, in the function itself or in a thread, would end the process."""
+    with pytest.raises(MemoryError, match="not enough memory for pointwise_forward"):
+        native.call("pointwise_forward", torch.zeros(8), images, classes, 1, None, totals, torch.zeros(8), None)
+
+
+@pytest.mark.parametrize("number", [-1, C, 2**40])
+def test_labels_that_change_between_forward_and_backward(number):
+    """Torch does not notice it where they are numpy's; C++ would read and write beyond its planes."""
+    logits, labels = batch(0, torch.float32)
+    leaf, shared = logits.requires_grad_(), (labels % C).numpy()
+    value = build("miou")(leaf, torch.from_numpy(shared))
+    shared[:] = number
+    value.backward()
+    assert leaf.grad.isfinite().all()
+
+
 def test_large_logits_saturate_without_a_nan():
     labels = batch(0)[1]
     logits = 1e4 * torch.nn.functional.one_hot(labels % C, C).movedim(-1, 1).float()

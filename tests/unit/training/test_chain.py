@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -166,6 +167,28 @@ def test_bitwise_the_same_again_and_nearly_with_more_threads() -> None:
     for again, first, other in zip(everything(2), two, one, strict=True):
         assert torch.equal(again, first)
         torch.testing.assert_close(first, other, rtol=1e-4, atol=1e-5 * other.abs().max().item())
+
+
+@pytest.mark.usefixtures("compiler", "threads")
+def test_more_threads_than_there_is_work_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each would have its own gradient to every weight."""
+    links = [link(8, 32, RELU6), link(32, 32, RELU6, stride=1), link(32, 32, RELU6, dense=True)]
+    maps = torch.randn(2, 8, 6, 5).to(memory_format=LAST)
+    torch.set_num_threads(2)
+    as_many_as_images = torch.autograd.grad(chain.run(links, maps).square().sum(), weights(links))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2**31 - 1)
+    more = torch.autograd.grad(chain.run(links, maps).square().sum(), weights(links))
+    assert all(map(torch.equal, more, as_many_as_images))
+
+
+@pytest.mark.usefixtures("compiler")
+@pytest.mark.parametrize("shape", [(2**45, 1, 1), (1, 1, 2**45)])  # found in the function itself, and in a thread
+def test_out_of_memory_is_an_error(shape: tuple[int, int, int]) -> None:
+    """An exception of C++ that nobody catches would end the process."""
+    links, maps = [link(8, 8, RELU6, stride=1)], torch.zeros(2, 8, 1, 1)
+    described = chain._described(links, weights(links), torch.zeros(16), [maps])
+    with pytest.raises(MemoryError, match="not enough memory for chain"):
+        native.call("chain", described, ctypes.c_int64(1), (ctypes.c_int64 * 3)(*shape), 2, maps, None, maps)
 
 
 @pytest.mark.usefixtures("compiler")

@@ -246,29 +246,30 @@ void center(const Program& program, int64_t image, int64_t first, const float* l
 extern "C" {
 
 // sums: (asked, N, C).
-void channels_forward(const Program* program, const float* logits, const float* normalizer, double* sums, int threads) {
-#pragma omp parallel num_threads(threads)
-  {
-    Channel channel(*program);
-#pragma omp for schedule(static)
-    for (int64_t k = 0; k < program->images * program->classes; ++k)
-      channel.forward(k / program->classes, k % program->classes, logits, normalizer, sums);
-  }
+int channels_forward(const Program* program, const float* logits, const float* normalizer, double* sums, int threads) {
+  return status([&] {
+    in_threads(threads, program->images * program->classes, [&](int64_t first, int64_t end, int) {
+      Channel channel(*program);
+      for (int64_t k = first; k < end; ++k)
+        channel.forward(k / program->classes, k % program->classes, logits, normalizer, sums);
+    });
+  });
 }
 
-void channels_backward(const Program* program, const float* logits, const float* normalizer, const float* weights,
-                       float* out, int threads) {
-#pragma omp parallel num_threads(threads)
-  {
-    Channel channel(*program);
-#pragma omp for schedule(static)
-    for (int64_t k = 0; k < program->images * program->classes; ++k)
-      channel.backward(k / program->classes, k % program->classes, logits, normalizer, weights, out);
-  }
-  const int64_t chunks = (program->pixels() + CHUNK - 1) / CHUNK;
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int64_t k = 0; k < program->images * chunks; ++k)
-    center(*program, k / chunks, k % chunks * CHUNK, logits, normalizer, out);
+int channels_backward(const Program* program, const float* logits, const float* normalizer, const float* weights,
+                      float* out, int threads) {
+  return status([&] {
+    in_threads(threads, program->images * program->classes, [&](int64_t first, int64_t end, int) {
+      Channel channel(*program);
+      for (int64_t k = first; k < end; ++k)
+        channel.backward(k / program->classes, k % program->classes, logits, normalizer, weights, out);
+    });
+    const int64_t chunks = (program->pixels() + CHUNK - 1) / CHUNK;
+    in_threads(threads, program->images * chunks, [&](int64_t first, int64_t end, int) {
+      for (int64_t k = first; k < end; ++k)
+        center(*program, k / chunks, k % chunks * CHUNK, logits, normalizer, out);
+    });
+  });
 }
 
 }  // extern "C"

@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "../../../native.h"
+
 #ifdef __AVX__
 #include <immintrin.h>
 #endif

@@ -13,7 +13,7 @@ from autoseg.errors import InputError
 
 HERE = Path(__file__).parent
 SOURCES = (HERE / "pointwise.cpp", HERE / "channels.cpp")
-HEADERS = (HERE / "curve.h", HERE / "windows.h")
+HEADERS = (native.THREADS, HERE / "curve.h", HERE / "windows.h")
 MAX_PIECES = 8  # most pieces of a curve, as in curve.h
 _TYPES = {"p": ctypes.c_void_p, "i": ctypes.c_int64, "d": ctypes.c_int}
 SIGNATURES = {  # types of the functions' arguments, a letter each; the last is the number of threads
@@ -33,9 +33,11 @@ def call(name: str, *arguments: object) -> None:
 
     Raises:
         InputError: there is no C++ compiler.
+        MemoryError: there is not enough memory.
     """
     given = (x.data_ptr() if isinstance(x, torch.Tensor) else x for x in arguments)
-    getattr(library(), name)(*given, torch.get_num_threads())
+    if getattr(library(), name)(*given, torch.get_num_threads()):
+        raise MemoryError(f"not enough memory for {name}")
 
 
 def plain(logits: torch.Tensor) -> torch.Tensor:
@@ -57,5 +59,5 @@ def library() -> ctypes.CDLL:
         raise InputError("compile", "a C++ compiler", str(error), hint) from error
     for name, letters in SIGNATURES.items():
         function = getattr(found, name)
-        function.argtypes, function.restype = [_TYPES[letter] for letter in letters], None
+        function.argtypes = [_TYPES[letter] for letter in letters]
     return found

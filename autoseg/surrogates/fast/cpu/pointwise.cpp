@@ -104,7 +104,7 @@ class Worker {  // what a thread needs for one block after the other
       for (int64_t i = 0; i < at.size; ++i) own_[i] *= scale[i];
       VALUES_OF[term.count - 1](own_.data(), row_.data(), at.size, term.pieces);
       for (int64_t i = 0; i < at.size; ++i)
-        if (ids[i] >= 0) sums[ids[i]] += row_[i];
+        if (known(ids[i])) sums[ids[i]] += row_[i];
     }
   }
 
@@ -146,6 +146,9 @@ class Worker {  // what a thread needs for one block after the other
   }
 
  private:
+  // Labels that change between forward and backward may be no class.
+  bool known(int64_t id) const { return id >= 0 && id < shape_.classes; }
+
   float* probs(int64_t c) { return probs_.data() + c * step_; }
 
   int64_t offset(const Block& at, int64_t c) const {
@@ -197,7 +200,7 @@ class Worker {  // what a thread needs for one block after the other
   // Leaves in `own_` the probability of each pixel's class; returns the classes.
   const int64_t* gather(const Term& term, const Block& at) {
     const int64_t* ids = term.classes + at.image * shape_.pixels + at.first;
-    for (int64_t i = 0; i < at.size; ++i) own_[i] = probs_[std::max<int64_t>(ids[i], 0) * step_ + i];
+    for (int64_t i = 0; i < at.size; ++i) own_[i] = probs_[(known(ids[i]) ? ids[i] : 0) * step_ + i];
     return ids;
   }
 
@@ -206,7 +209,7 @@ class Worker {  // what a thread needs for one block after the other
     const int64_t* ids = gather(term, at);
     SLOPES_OF[term.count - 1](own_.data(), found_.data(), at.size, term.pieces);
     for (int64_t i = 0; i < at.size; ++i) {
-      if (ids[i] < 0) continue;
+      if (!known(ids[i])) continue;
       const float more = found_[i] * weight[ids[i]];
       pulls_[ids[i] * step_ + i] += more;
       row_[i] += own_[i] * more;
@@ -224,34 +227,34 @@ class Worker {  // what a thread needs for one block after the other
 extern "C" {
 
 // sums: (count, N, C).
-void pointwise_forward(const float* logits, int64_t images, int64_t classes, int64_t pixels, const Term* terms,
-                       int64_t count, float* normalizer, double* sums, int threads) {
-  const Shape shape{images, classes, pixels};
-  const int64_t blocks = images * shape.blocks(), size = count * classes;
-  std::vector<double> parts(blocks * size);
-#pragma omp parallel num_threads(threads)
-  {
-    Worker worker(shape, terms, count);
-#pragma omp for schedule(static)
-    for (int64_t b = 0; b < blocks; ++b) worker.forward(Block(shape, b), logits, normalizer, parts.data() + b * size);
-  }
-  std::fill(sums, sums + images * size, 0.0);
-  for (int64_t b = 0; b < blocks; ++b)
-    for (int64_t k = 0; k < count; ++k)
-      for (int64_t c = 0; c < classes; ++c)
-        sums[(k * images + b / shape.blocks()) * classes + c] += parts[b * size + k * classes + c];
+int pointwise_forward(const float* logits, int64_t images, int64_t classes, int64_t pixels, const Term* terms,
+                      int64_t count, float* normalizer, double* sums, int threads) {
+  return status([&] {
+    const Shape shape{images, classes, pixels};
+    const int64_t blocks = images * shape.blocks(), size = count * classes;
+    std::vector<double> parts(blocks * size);
+    in_threads(threads, blocks, [&](int64_t first, int64_t end, int) {
+      Worker worker(shape, terms, count);
+      for (int64_t b = first; b < end; ++b)
+        worker.forward(Block(shape, b), logits, normalizer, parts.data() + b * size);
+    });
+    std::fill(sums, sums + images * size, 0.0);
+    for (int64_t b = 0; b < blocks; ++b)
+      for (int64_t k = 0; k < count; ++k)
+        for (int64_t c = 0; c < classes; ++c)
+          sums[(k * images + b / shape.blocks()) * classes + c] += parts[b * size + k * classes + c];
+  });
 }
 
-void pointwise_backward(const float* logits, int64_t images, int64_t classes, int64_t pixels, const Term* terms,
-                        int64_t count, const float* normalizer, const float* weights, float* grad, int threads) {
-  const Shape shape{images, classes, pixels};
-  const int64_t blocks = images * shape.blocks();
-#pragma omp parallel num_threads(threads)
-  {
-    Worker worker(shape, terms, count);
-#pragma omp for schedule(static)
-    for (int64_t b = 0; b < blocks; ++b) worker.backward(Block(shape, b), logits, normalizer, weights, grad);
-  }
+int pointwise_backward(const float* logits, int64_t images, int64_t classes, int64_t pixels, const Term* terms,
+                       int64_t count, const float* normalizer, const float* weights, float* grad, int threads) {
+  return status([&] {
+    const Shape shape{images, classes, pixels};
+    in_threads(threads, images * shape.blocks(), [&](int64_t first, int64_t end, int) {
+      Worker worker(shape, terms, count);
+      for (int64_t b = first; b < end; ++b) worker.backward(Block(shape, b), logits, normalizer, weights, grad);
+    });
+  });
 }
 
 }  // extern "C"
