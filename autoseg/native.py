@@ -48,14 +48,14 @@ def library(*sources: Path, headers: tuple[Path, ...] = ()) -> ctypes.CDLL:
         folder = cache_folder() / "native"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         path = folder / f"{sources[0].stem}-{_fingerprint(compiler, *sources, *headers)}.so"
-        with FileLock(path.with_suffix(".lock")):  # workers of a search start together
-            if not _whole(path):
-                _build(compiler, sources, path)
+        if not _whole(path):  # a folder that only others can write may have it: no lock then
+            with FileLock(path.with_suffix(".lock")):  # workers of a search start together
+                if not _whole(path):
+                    _build(compiler, sources, path)
         return ctypes.CDLL(str(path))
     except (OSError, RuntimeError, InputError, subprocess.SubprocessError) as error:  # RuntimeError: no home folder
-        detail = str(getattr(error, "stderr", None) or error).strip().splitlines()
         remedy = " (XDG_CACHE_HOME=DIR names another folder)" if isinstance(error, OSError) else ""
-        raise NotCompiled(f"{shlex.join(compiler)}, which failed: {detail[-1] if detail else error}{remedy}") from error
+        raise NotCompiled(f"{shlex.join(compiler)}, which failed: {_reason(error)}{remedy}") from error
 
 
 def _compiler() -> tuple[str, ...]:
@@ -69,6 +69,12 @@ def _compiler() -> tuple[str, ...]:
         if (found := shutil.which(program)) is not None:
             return found, *words
     raise NotCompiled(f"none of {named or ', '.join(COMPILERS)}")
+
+
+def _reason(error: Exception) -> str:
+    """Return the line that says why: a compiler's last may say no more than that it stops."""
+    lines = str(getattr(error, "stderr", None) or error).strip().splitlines() or [str(error)]
+    return next((line for line in lines if "error" in line or "cannot find" in line), lines[-1])
 
 
 def _fingerprint(compiler: tuple[str, ...], *files: Path) -> str:
@@ -96,12 +102,18 @@ def _digest_file(path: Path) -> Path:
 
 
 def _build(compiler: tuple[str, ...], sources: tuple[Path, ...], path: Path) -> None:
+    for draft in path.parent.glob(f".{path.stem}.*"):  # of one that was killed: nobody else has the lock
+        draft.unlink(missing_ok=True)
     with replacing(path) as draft:
         for variant in VARIANTS:
             command = [*compiler, *FLAGS, *variant, *map(str, sources), "-o", str(draft)]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-            if done.returncode == 0:
+            try:
+                subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=300, check=True)
+                ctypes.CDLL(str(draft))  # a library that it needs may be missing, as clang's for OpenMP often is
+            except (subprocess.CalledProcessError, OSError):
+                if variant == VARIANTS[-1]:
+                    raise
+            else:
                 break
-        done.check_returncode()
         digest = hashlib.sha256(draft.read_bytes()).hexdigest()
     write_atomic(_digest_file(path), digest)
