@@ -13,6 +13,8 @@ import autoseg
 from autoseg.errors import InputError
 from autoseg.losses import searched_loss
 from autoseg.surrogates.fast.cpu import native, native_pass
+from autoseg.surrogates.fast.formula_plan import FormulaPlan
+from autoseg.surrogates.fast.reading import FusedLogic
 
 pytestmark = pytest.mark.skipif(not any(map(shutil.which, ["c++", "g++", "clang++"])), reason="needs a C++ compiler")
 
@@ -118,6 +120,19 @@ def test_what_is_not_a_number_stays_so(bad):
     logits, labels = batch(0, torch.float32)
     logits[1, 2, 8, 9] = bad
     assert build("miou")(logits, labels).isnan()
+
+
+@pytest.mark.parametrize("at", [(0, 0), (5, 6), (11, 11)])
+@pytest.mark.parametrize("px", [1, 2])
+def test_what_is_not_a_number_stays_so_in_windows(at, px):
+    logits, labels = torch.randn(1, 2, 12, 12), torch.zeros(1, 12, 12, dtype=torch.long)
+    logits[0, 1, at[0], at[1]] = torch.nan
+
+    def formula(pred, label, logic):
+        return {"a": logic.total(logic.dilate(pred, px))}
+
+    found = FusedLogic(logits, labels, {}, compiled=True).read(FormulaPlan(formula, False, 2))["a"]
+    assert found.isnan().all()
 
 
 def test_a_curve_of_many_pieces_takes_the_plain_pass(monkeypatch):

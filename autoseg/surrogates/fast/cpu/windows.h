@@ -66,7 +66,7 @@ class Windows {  // over planes of one size; keeps its buffers from plane to pla
       int32_t *at = line_at_.data(), *other = at + step * width;
       for (int64_t i = 0; i < length * width; i += WIDTH) {
         const Float a = load(x + i), b = load(y + i);
-        const Int second = LARGEST ? b > a : b < a;
+        const Int second = (LARGEST ? b > a : b < a) | (b != b);  // what is not a number stays
         store(x + i, second ? b : a);
         if (PLACES) {
           Int p, q;
