@@ -17,7 +17,7 @@ PROGRAM = Path(sys.executable).with_name("autoseg")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 TINY = [
     "experiment=smoke", "data.count=[8,2,2]", "data.cache_dir=cache", "proxy.iters=2", "proxy.batch_size=2",
-    "proxy.size=[32,48]", "proxy.crop=32", "search.rounds=1", "search.candidates=2", "search.confirm.seeds=1",
+    "proxy.size=[32,32]", "proxy.crop=32", "search.rounds=1", "search.candidates=2", "search.confirm.seeds=1",
 ]  # fmt: skip
 USE = """
 import sys, torch

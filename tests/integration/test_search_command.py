@@ -36,7 +36,7 @@ TINY = [
     "data.count=[8,2,2]",
     "proxy.iters=2",
     "proxy.batch_size=2",
-    "proxy.size=[32,48]",
+    "proxy.size=[32,32]",
     "proxy.crop=32",
     "data.cache_dir=cache",
 ]
@@ -74,7 +74,7 @@ def test_from_an_empty_folder_to_a_found_loss_and_a_checked_proxy(tmp_path, monk
     (run,) = (tmp_path / "runs").iterdir()
     assert {path.stem for path in (run / "figures").iterdir()} == {"reward", "curves", "surfaces", "confirmation"}
     card = LossCard.load(run / "loss.json")
-    data = open_data(DataConfig(count=[8, 2, 2], cache_dir=str(tmp_path / "cache")), (32, 48))
+    data = open_data(DataConfig(count=[8, 2, 2], cache_dir=str(tmp_path / "cache")), (32, 32))
     assert card.confirmed and card.num_classes == 7
     assert {key: card.provenance[key] for key in card.provenance if key not in ("candidate", "run", "behind")} == {
         "target": "miou", "model": "tiny", "controller": "gp", "seed": 0, "proxy": read_config(run)["proxy"],
@@ -315,8 +315,8 @@ def test_a_run_goes_on_when_the_loss_it_began_with_is_gone_but_not_with_other_im
     monkeypatch.chdir(tmp_path)
     space = build_space("default", metric="miou")
     save_loss(SurrogateLoss.from_theta("miou", [0.3] * space.dim, num_classes=2, space=space), "first.json")
-    mask = Image.new("L", (48, 32))
-    mask.paste(1, (0, 0, 24, 32))
+    mask = Image.new("L", (32, 32))
+    mask.paste(1, (0, 0, 16, 32))
     for number, split in enumerate(["train"] * 6 + ["val"] * 2):
         for kind, image in (("img_dir", mask.convert("RGB")), ("ann_dir", mask)):
             Path("photos", kind, split).mkdir(parents=True, exist_ok=True)
