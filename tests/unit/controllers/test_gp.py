@@ -61,6 +61,27 @@ def test_the_farthest_are_so_in_all_coordinates_together() -> None:
     assert chosen == sorted(expected)
 
 
+def test_candidates_do_not_gather_on_the_faces_of_the_cube() -> None:
+    """Where the process knows least, and where climbing the acquisition's gradient ends."""
+    draws = np.random.default_rng(0)
+    controller = build_controller("gp", dim=4, seed=0)
+    for _ in range(2):
+        controller.tell(draws.random((8, 4)), draws.random(8))
+    asked = controller.ask(8)
+    assert ((asked == 0) | (asked == 1)).mean() < 0.1
+    assert len(np.unique(asked.round(6), axis=0)) == 8
+
+
+def test_samples_lie_in_the_cube_and_half_of_them_near_the_best() -> None:
+    best = np.array([[0.0, 1.0, 0.02, 0.5]])
+    sampler = gp._Sampling(3, best)
+    near, everywhere = sampler._around_the_best(), sampler._everywhere()
+    assert near.shape == (gp.AROUND, 4) and everywhere.shape == (gp.EVERYWHERE, 4)
+    assert all(((points >= 0) & (points <= 1)).all() for points in (near, everywhere))
+    moved = near != best
+    assert 0.7 < moved.mean() < 0.85 and np.abs(near - best)[moved].mean() == pytest.approx(0.093, abs=0.02)
+
+
 def test_failed_is_far_below_all_that_trained() -> None:
     nan = float("nan")
     assert far_below_for_failed(np.array([0.5, nan, 0.1, nan])).tolist() == pytest.approx([0.5, -0.1, 0.1, -0.1])
