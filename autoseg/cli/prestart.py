@@ -10,13 +10,12 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from autoseg.cli.faults import INTERRUPTED
 from autoseg.config import CompareConfig, SearchConfig, TrustConfig
 from autoseg.execution import Standby, worker_devices
 from autoseg.imports import make_importable
+from autoseg.interrupts import held_back
 from autoseg.proxy.task import import_all
 
 
@@ -33,7 +32,7 @@ def job(name: str, config: SearchConfig | CompareConfig | TrustConfig, threads: 
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped cluster job ends as Ctrl-C does
     with standby(config, threads) as workers:
-        with uninterrupted():
+        with held_back(_end_at_once):  # one that is raised in the middle of an import is sometimes dropped by Python
             done = getattr(importlib.import_module(f"autoseg.cli.jobs.{name}"), name)  # torch and Optuna
         status: int = done(config, workers)
         return status
@@ -47,25 +46,7 @@ def standby(config: SearchConfig | CompareConfig | TrustConfig, threads: int) ->
     return Standby(devices, threads, import_all, start=where.name == "processes")
 
 
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Delay Ctrl-C until an import has ended: one that is raised in the middle is sometimes dropped by Python.
-
-    A second Ctrl-C ends the process at once: there is no run yet that could lose anything, and the workers end with it.
-    """
-    stops: list[int] = []
-
-    def stop(kind: int, _: object) -> None:
-        if stops:
-            print("autoseg: interrupted", file=sys.stderr, flush=True)
-            os._exit(INTERRUPTED)
-        stops.append(kind)
-
-    before = {kind: signal.signal(kind, stop) for kind in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)
-    if stops:
-        raise KeyboardInterrupt
+def _end_at_once() -> None:
+    """End the process: there is no run yet that could lose anything, and the workers end with it."""
+    print("autoseg: interrupted", file=sys.stderr, flush=True)
+    os._exit(INTERRUPTED)

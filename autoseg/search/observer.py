@@ -10,6 +10,7 @@ from functools import partialmethod
 from pathlib import Path
 from statistics import fmean
 
+from autoseg.interrupts import held_back
 from autoseg.store.records import COMPLETE, SearchResult, TrialRecord
 
 logger = logging.getLogger(__name__)
@@ -157,19 +158,21 @@ class Observer:
 class Observers(Observer):
     """Passes events on to several observers.
 
-    One that raises (no network, no space) is removed, and the search goes on.
+    One that raises (no network, no space) is removed, and the search goes on. Ctrl-C waits for them: in the middle of
+    what they hand to threads of their own, as TensorBoard's writer does, it would leave a queue that never ends.
     """
 
     def __init__(self, members: Sequence[Observer] = ()) -> None:
         self._members = list(members)
 
     def _tell(self, event: str, *values: object) -> None:
-        for member in list(self._members):
-            try:
-                getattr(member, event)(*values)
-            except Exception:
-                self._members.remove(member)
-                logger.warning("%s failed and is told nothing more", type(member).__name__, exc_info=True)
+        with held_back():
+            for member in list(self._members):
+                try:
+                    getattr(member, event)(*values)
+                except Exception:
+                    self._members.remove(member)
+                    logger.warning("%s failed and is told nothing more", type(member).__name__, exc_info=True)
 
 
 # Every event of `Observer`, also those added later: a forgotten one would reach no observer, without an error.

@@ -123,21 +123,24 @@ def test_from_an_empty_folder_to_a_found_loss_and_a_checked_proxy(tmp_path, monk
 
 @pytest.mark.slow
 def test_interrupted_and_resumed_equals_never_stopped(tmp_path):
-    """By Ctrl-C, and whatever the number of workers."""
+    """By Ctrl-C and as a cluster stops a job, and whatever the number of workers."""
     whole = autoseg(tmp_path, "search", *TINY, "executor=inline", "run_dir=whole")
     assert whole.returncode == 0, whole.stderr
-    process = subprocess.Popen(
-        [PROGRAM, "search", *TINY, "executor=inline", "run_dir=cut"],
-        cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    log, deadline = tmp_path / "cut" / "log.txt", time.monotonic() + 120
-    while not (log.exists() and " 1/" in log.read_text()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130, out + err
-    assert "autoseg search resume=cut" in out and "Traceback" not in err
-    resumed = autoseg(tmp_path, "search", "resume=cut", "executor=processes", "workers=2", "tracker=none")
+    log, two = tmp_path / "cut" / "log.txt", ["resume=cut", "executor=processes", "workers=2"]
+    starts = (signal.SIGINT, " 1/", [*TINY, "executor=inline", "run_dir=cut"]), (signal.SIGTERM, " 4/", two)
+    for stop, reached, words in starts:
+        process = subprocess.Popen(
+            [PROGRAM, "search", *words],
+            cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        deadline = time.monotonic() + 120
+        while not (log.exists() and reached in log.read_text()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(stop)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 130, out + err
+        assert "autoseg search resume=cut" in out and "Traceback" not in err
+    resumed = autoseg(tmp_path, "search", *two, "tracker=none")
     assert resumed.returncode == 0, resumed.stderr
     ran = read_config(tmp_path / "whole")
     ran["executor"]["name"] = "processes"

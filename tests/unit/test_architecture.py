@@ -24,6 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "limits": {"errors"},
     "config": {"limits"},
     "imports": {"errors"},
+    "interrupts": set(),
     "optimizers": set(),
     "quiet": set(),
     "mmconfigs": {"errors"},

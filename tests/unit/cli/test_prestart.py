@@ -9,8 +9,9 @@ import time
 
 IMPORTING = """
 import time
-from autoseg.cli.prestart import uninterrupted
-with uninterrupted():
+from autoseg.cli.prestart import _end_at_once
+from autoseg.interrupts import held_back
+with held_back(_end_at_once):
     print("importing", flush=True)
     end = time.monotonic() + {seconds}
     while time.monotonic() < end:

@@ -6,8 +6,10 @@ import dataclasses
 import io
 import logging
 import math
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -47,6 +49,39 @@ def test_several_are_told_every_event(tmp_path):
     several = Observers(members)
     play(several, tmp_path)
     assert told == {(place, name) for place in (0, 1) for name in events}
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_waits_for_them(kind: signal.Signals) -> None:
+    """In the middle of a write, TensorBoard's writer would wait for its own thread for good when it is closed."""
+    told: list[str] = []
+
+    class Interrupted(Observer):
+        def warning(self, text: str) -> None:
+            signal.raise_signal(kind)
+            told.append(text)
+
+    before = signal.signal(kind, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Observers([Interrupted(), Interrupted()]).warning("both")
+        assert told == ["both"]  # the second one's was another: that one does not wait
+        told.clear()
+        with pytest.raises(KeyboardInterrupt):
+            Observers([Interrupted(), Observer()]).warning("one")
+        assert told == ["one"] and signal.getsignal(kind) is signal.default_int_handler
+    finally:
+        signal.signal(kind, before)
+
+
+def test_outside_the_main_thread_no_signal_is_looked_at() -> None:
+    told: list[str] = []
+    observer = Observer()
+    observer.warning = told.append  # type: ignore[method-assign]
+    thread = threading.Thread(target=Observers([observer]).warning, args=["said"])
+    thread.start()
+    thread.join()
+    assert told == ["said"]
 
 
 def test_a_candidate_that_was_stopped_early_has_no_reward_to_draw():
