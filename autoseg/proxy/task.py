@@ -8,19 +8,16 @@ never used, unless a comparison asks for one of them as its `final_split`.
 from __future__ import annotations
 
 import copy
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoseg import limits
 from autoseg.config import CompareConfig, DataConfig, ModelConfig, ProxyConfig, SearchConfig, comparable_settings
 from autoseg.errors import InputError, out_of_memory
-from autoseg.files import GB
-from autoseg.proxy import shared
+from autoseg.proxy import residents, shared
 from autoseg.proxy.predictions import IMAGES, save_predictions
 from autoseg.proxy.rungs import Watch
 
@@ -141,9 +138,9 @@ class ProxyTask:
         from autoseg.training import Training, build_targets, check_crop, check_loss, save_network
 
         data, proxy = self._open(), self.proxy
-        network = _key(self.model), data.num_classes
-        _check_scored(*network, *self._view(precision, self._rows()[1]).frame, precision.device)
-        model = copy.deepcopy(_untrained(*network, seed)).to(precision.device)
+        network = residents.key(self.model), data.num_classes
+        residents.check_scored(*network, *self._view(precision, self._rows()[1]).frame, precision.device)
+        model = copy.deepcopy(residents.untrained(*network, seed)).to(precision.device)
         targets = build_targets(proxy.labels, proxy.soft, data.num_classes, model, precision)
         check_loss(loss, proxy.labels)
         batches = self._batches(getattr(loss, "prepare", None), seed, precision.device)
@@ -312,14 +309,14 @@ class ProxyTask:
         return fit, scored[sorted(range(len(sizes)), key=sizes.__getitem__)]  # so that batches are of one size
 
     def _open(self) -> SegData:
-        data, expected = _data(_key(self.data), *self.proxy.size), self.expected
+        data, expected = residents.data(residents.key(self.data), *self.proxy.size), self.expected
         if expected is not None and expected[0] == self.proxy.size and expected[1] != data.fingerprint:
             hint = "They were changed since, or are read otherwise here: put them back and resume, or begin anew."
             raise InputError("data", "the images and masks that this command began with", "others", hint)
         return data
 
     def _pixels(self, split: str, device: torch.device) -> tuple[Tensor, Tensor]:
-        return _resident(_key(self.data), *self.proxy.size, split, device)
+        return residents.pixels(residents.key(self.data), *self.proxy.size, split, device)
 
 
 def import_all() -> None:
@@ -331,59 +328,6 @@ def import_all() -> None:
     from autoseg.training.models import model_registry
 
     model_registry()
-
-
-# A process opens its data and builds its untrained network once, whatever the number of candidates.
-# Configs are keys in their JSON form, since dataclasses with lists in them cannot be.
-
-
-def _key(config: DataConfig | ModelConfig) -> str:
-    return json.dumps(asdict(config), sort_keys=True)
-
-
-@lru_cache(maxsize=2)
-def _data(config: str, height: int, width: int) -> SegData:
-    from autoseg.data import open_data
-
-    return open_data(DataConfig(**json.loads(config)), (height, width))
-
-
-@lru_cache(maxsize=4)
-def _resident(config: str, height: int, width: int, split: str, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return images and labels of a split: mapped from the file for the CPU, copied whole to a GPU.
-
-    Raises:
-        InputError: they do not fit on the GPU.
-    """
-    import torch
-
-    data = _data(config, height, width)
-    images, labels = data.images(split), data.labels(split)
-    if device.type == "cuda":
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by torch, unused
-        needed, free = images.nbytes + labels.nbytes, torch.cuda.mem_get_info(device)[0] + kept
-        if needed > free:
-            expected = (
-                f"images that fit on the GPU: {len(images):,} of {split} take {needed / GB:.1f} GB at {width}x{height}"
-            )
-            hint = "Every worker keeps its own: make it smaller, or run fewer on a GPU (executor.per_device)."
-            raise InputError("proxy.size", expected, f"{free / GB:.1f} GB free", hint)
-    return images.to(device), labels.to(device)
-
-
-@lru_cache(maxsize=4)
-def _untrained(config: str, num_classes: int, seed: int) -> Segmentor:
-    from autoseg.training import build_model
-
-    return build_model(ModelConfig(**json.loads(config)), num_classes, seed)
-
-
-@lru_cache(maxsize=4)
-def _check_scored(config: str, num_classes: int, height: int, width: int, device: torch.device) -> None:
-    from autoseg.training import check_scored
-
-    model = copy.deepcopy(_untrained(config, num_classes, 0)).to(device)  # 0, a search's usual seed
-    check_scored(model, (height, width), json.loads(config)["config"])
 
 
 def settled(proxy: ProxyConfig) -> ProxyConfig:

@@ -136,7 +136,9 @@ def build(config: RetrainConfig, started_by: str, device: str) -> Job:
         counts = class_counts(config.data)  # checks every file
     if config.config is None and weighted:
         give_counts(cfg.model, launch.agree(None if counts is None else dataclasses.asdict(counts)))
-    remarks = counts and remarks_on_files(config.data, datasets(config.data).classes, counts.pixels)
+    remarks = []
+    if counts is not None:
+        remarks = remarks_on_files(config.data, datasets(config.data).classes, counts.pixels)
     lock = None
     if rank == 0:
         with writable(work_dir):
@@ -149,7 +151,7 @@ def build(config: RetrainConfig, started_by: str, device: str) -> Job:
             if own_configs(config):
                 write_atomic(work_dir / DIGESTS, json.dumps(_digests(config)))
             write_config(work_dir, kept)
-    return Job(loss, text, work_dir, cfg, classes, lock, remarks or [])
+    return Job(loss, text, work_dir, cfg, classes, lock, remarks)
 
 
 def _digests(config: RetrainConfig) -> dict[str, str]:
@@ -208,7 +210,7 @@ def introduction(config: RetrainConfig, job: Job, ranks: int) -> list[str]:
     """Return lines about what is trained, with warnings about limits."""
     lines = [f"warning: {text}" for text in warnings_about([job.loss], config.metrics, job.classes, [])]
     lines += [f"warning: {text}" for text in job.remarks]
-    if config.config is None and not equal_rates(config.train) and job.loss.name != "ce":
+    if config.config is None and not _equal_rates(config.train) and job.loss.name != "ce":
         lines.append(
             f"note: train.lr={config.train.lr:g} with SGD is a rate for cross-entropy; most other losses have smaller "
             "gradients. train=adamw suits all of them, or give this one a rate of its own"
@@ -248,13 +250,13 @@ def conclusion(config: RetrainConfig, job: Job, scores: dict[str, dict[str, floa
     ]
 
 
-def equal_rates(train: TrainConfig) -> bool:
-    """Whether losses can be compared at one rate: not with SGD, which passes on that they differ in scale."""
-    return train.optimizer != "sgd"
+def _equal_rates(train: TrainConfig) -> bool:
+    """Whether a loss's scale does not matter, or somebody chose the rate: SGD's usual one is for cross-entropy."""
+    return train.optimizer != "sgd" or train.lr != TrainConfig().lr
 
 
 def _next(config: RetrainConfig) -> str:
-    rates = "" if config.config is not None or equal_rates(config.train) else ", at a rate of its own,"
+    rates = "" if config.config is not None or _equal_rates(config.train) else ", at a rate of its own,"
     return f"Next: the same command with loss=ce{rates} says what the loss brings."
 
 

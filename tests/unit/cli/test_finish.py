@@ -181,6 +181,7 @@ def test_with_sgd_a_loss_other_than_cross_entropy_wants_a_rate_of_its_own(tmp_pa
 
     assert "rate" not in said("ce")
     assert "train=adamw suits all of them" in (sgd := said("dice")) and "loss=ce, at a rate of its own, says" in sgd
+    assert "rate" not in said("dice", lr=0.02)  # as the paper's recipe, or somebody's own
     assert "rate" not in (adamw := said("dice", optimizer="adamw")) and "loss=ce says what the loss brings" in adamw
 
 

@@ -18,7 +18,8 @@ from autoseg.data import SegData, open_data
 from autoseg.errors import Diverged, InputError
 from autoseg.metrics import MetricOptions
 from autoseg.metrics.images import load_parts
-from autoseg.proxy.task import ProxyTask, _data
+from autoseg.proxy import residents
+from autoseg.proxy.task import ProxyTask
 from autoseg.training import View, evaluate
 from autoseg.training.precision import precision_of
 
@@ -183,7 +184,7 @@ def test_images_that_a_worker_finds_changed_are_refused(tmp_path: Path) -> None:
     assert task._open().num_classes == 2
     for kind in ("img_dir", "ann_dir", "one", "two"):
         (tmp_path / kind / "train" / "0.png").unlink()
-    _data.cache_clear()  # as in a process that starts now
+    residents.data.cache_clear()  # as in a process that starts now
     with pytest.raises(InputError, match=r"data: expected the images and masks that this command began with, got oth"):
         task(CrossEntropy(), 0)
     assert len(smaller._open().images("train")) == 5  # of another size: not known

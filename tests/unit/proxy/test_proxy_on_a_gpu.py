@@ -18,7 +18,7 @@ from autoseg.config import SoftLabelConfig
 from autoseg.errors import InputError
 from autoseg.losses import build_loss
 from autoseg.metrics import names
-from autoseg.proxy import task as proxy_task
+from autoseg.proxy import residents
 from autoseg.proxy.rungs import Rungs, Watch
 from autoseg.proxy.task import ProxyTask
 
@@ -32,7 +32,7 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> ProxyTask:
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gpu]:
     with imitated(monkeypatch) as gpu:
         yield gpu
-    proxy_task._resident.cache_clear()  # images that lie there
+    residents.pixels.cache_clear()  # images that lie there
 
 
 def train(task: ProxyTask, spec: str, device: str) -> dict[str, float]:
