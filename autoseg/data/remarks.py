@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from autoseg.config import DataConfig, ProxyConfig
+from autoseg.config import DataConfig, ProxyConfig, TrainConfig
 from autoseg.data.builtin import SIDE
 from autoseg.data.decode import colour_bands, header
 from autoseg.data.folder import IMAGE_SUFFIXES, files_in, lone_masks
@@ -69,6 +70,35 @@ def remarks_on_files(
             read = "the first three are" if bands > 3 else "the first is"
             texts.append(f"images of {bands} bands, as {first.name}: only {read} trained on")
     return texts
+
+
+def remarks_on_scaled_crops(config: DataConfig, train: TrainConfig) -> list[str]:
+    """Return a remark on crops of a full training that are larger than most scaled images, judged by the first one.
+
+    Args:
+        config: the configuration of the data; images that mmsegmentation's configs scale are not judged.
+        train: the crops, and the sizes and factors by which images are scaled before.
+    """
+    first = _first_file(config)
+    if config.kind == "builtin":
+        sides, name = [SIDE, SIDE], ""
+    elif first is not None:
+        with header(first) as image:
+            sides, name = [image.height, image.width], f", as {first.name},"
+    else:
+        return []
+    size = np.asarray(sides, float)
+    if train.size is not None:  # fitted into it, upright or lying
+        size *= min(max(train.size) / max(sides), min(train.size) / min(sides))
+    smallest, largest = train.ratio
+    factors = np.linspace(smallest, largest, 101)[:, None]
+    empty = 1 - np.minimum(factors * size / train.crop, 1).prod(axis=1).mean()
+    if empty <= PADDED_CROPS:
+        return []
+    height, width = size.round().astype(int).tolist()
+    crops = f"crops of {train.crop[0]}x{train.crop[1]} pixels"
+    scaled = f"images of {height}x{width}{name} scaled by {smallest:g} to {largest:g}"
+    return [f"{crops} of {scaled} are {empty:.0%} padding: lower train.crop"]
 
 
 def _of_the_crops(data: SegData, crop: int) -> list[str]:

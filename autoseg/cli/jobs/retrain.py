@@ -18,7 +18,7 @@ from autoseg.cli.configuration.named_code import own_configs, resume_arguments
 from autoseg.cli.configuration.overrides import typed
 from autoseg.cli.faults import INTERRUPTED
 from autoseg.config import RetrainConfig, TrainConfig
-from autoseg.data.remarks import remarks_on_files
+from autoseg.data.remarks import remarks_on_files, remarks_on_scaled_crops
 from autoseg.errors import InputError
 from autoseg.evidence.comparison.contenders import (
     Contender,
@@ -136,9 +136,9 @@ def build(config: RetrainConfig, started_by: str, device: str) -> Job:
         counts = class_counts(config.data)  # checks every file
     if config.config is None and weighted:
         give_counts(cfg.model, launch.agree(None if counts is None else dataclasses.asdict(counts)))
-    remarks = []
+    remarks = remarks_on_scaled_crops(config.data, config.train) if config.config is None and rank == 0 else []
     if counts is not None:
-        remarks = remarks_on_files(config.data, datasets(config.data).classes, counts.pixels)
+        remarks += remarks_on_files(config.data, datasets(config.data).classes, counts.pixels)
     lock = None
     if rank == 0:
         with writable(work_dir):

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from autoseg.config import DataConfig
+from autoseg.config import DataConfig, TrainConfig
 from autoseg.data import open_data, remarks_on
 from autoseg.data.folder import open_folder
+from autoseg.data.remarks import remarks_on_scaled_crops
 from autoseg.errors import InputError
 
 
@@ -80,6 +81,22 @@ def test_crops_larger_than_the_images(tmp_path: Path) -> None:
     assert remarks(config, 64) == []
     (text,) = remarks(config, 128)
     assert text == "crops of 128 pixels of images of 48x64 are 81% padding: lower proxy.crop"
+
+
+def test_crops_of_a_full_training_larger_than_the_scaled_images(tmp_path: Path) -> None:
+    config, crops = folder(tmp_path, [0, 1]), TrainConfig(crop=[96, 128], ratio=[1.0, 1.0])
+    assert remarks_on_scaled_crops(config, crops) == [
+        "crops of 96x128 pixels of images of 48x64, as a.png, scaled by 1 to 1 are 75% padding: lower train.crop"
+    ]
+    (text,) = remarks_on_scaled_crops(config, replace(crops, ratio=[1.0, 2.0]))
+    assert "scaled by 1 to 2 are 42% padding" in text
+    assert remarks_on_scaled_crops(config, replace(crops, crop=[48, 64])) == []
+    assert remarks_on_scaled_crops(config, replace(crops, size=[96, 128])) == []
+    (text,) = remarks_on_scaled_crops(config, replace(crops, size=[128, 48]))  # lying all the same, as mmcv has it
+    assert "images of 48x64, as a.png, " in text
+    (text,) = remarks_on_scaled_crops(DataConfig(), TrainConfig())
+    assert text.startswith("crops of 512x512 pixels of images of 96x96 scaled by 0.5 to 2 are 9")
+    assert remarks_on_scaled_crops(DataConfig(kind="mmseg"), TrainConfig()) == []
 
 
 def test_images_that_the_default_size_shrinks(tmp_path: Path) -> None:
