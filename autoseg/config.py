@@ -22,11 +22,20 @@ SIZE = Limit("[height,width] in pixels, each at least 16", lambda sides: len(sid
 FACTORS = Limit("[smallest,largest] factor, both above 0", lambda ends: len(ends) == 2 and 0 < ends[0] <= ends[1])
 SHARE = Limit("a number in [0, 1]", lambda share: 0 <= share <= 1)
 ID = Limit("an id from 0 to 255", lambda label: 0 <= label <= 255, "Masks are 8-bit images.")
+IDS = Limit("ids from 0 to 255, or RGB colours [r,g,b] of such numbers, each once", lambda ids: _are_ids(ids))
 COUNTS = Limit("[train,val,test] images", lambda counts: len(counts) == 3 and min(counts) >= 0)
 MEANS = Limit("three numbers, for red, green and blue", lambda rgb: len(rgb) == 3)
 SPREADS = Limit("three numbers above 0", lambda rgb: len(rgb) == 3 and min(rgb) > 0)
 HELD_OUT = Limit("a share between 0 and 1", lambda share: 0 < share < 1)
 ODD = Limit("an odd number of pixels, 3 or more", lambda side: side >= 3 and side % 2 == 1)
+
+
+def _are_ids(values: list[Any]) -> bool:
+    """Return whether all are different ids, or all different colours."""
+    flat = [one for value in values for one in (value if isinstance(value, list) else [value])]
+    bytes_alone = all(type(one) is int and 0 <= one <= 255 for one in flat)
+    widths = {len(value) if isinstance(value, list) else 0 for value in values}
+    return bytes_alone and widths in (set(), {0}, {3}) and all(values.count(value) == 1 for value in values)
 
 
 @dataclass
@@ -38,7 +47,10 @@ class DataConfig:
     root: str | None = None  # folder with img_dir/SPLIT and ann_dir/SPLIT
     classes: list[str] = field(default_factory=list)  # in the order of the ids; empty: builtin's or the mmseg config's
     palette: list[list[int]] = field(default_factory=list)  # RGB per class, for pictures; empty: generated
-    ignore_index: int = limited(255, ID)
+    # folder: what stands for each class in the masks, an id or an RGB colour; empty: 0, 1, 2, …
+    ids: list[Any] = limited([], IDS)
+    ignore_index: int = limited(255, ID)  # the id of pixels that are ignored, unless `ids` has it
+    ignored_ids: list[Any] = limited([], IDS)  # folder: further ones, ids or colours as in `ids`
     train_split: str = "train"
     val_split: str = "val"
     test_split: str | None = "test"  # None, or absent from disk: no test split

@@ -1,7 +1,8 @@
 """Images, masks and splits: prepared once into a memory-mapped file, augmented in batches on the device.
 
 * `segdata`: `open_data`, from a configuration to images and labels; `source` is the interface of the kinds of data:
-  `builtin`, `folder`, `mmseg_source`; `decode` reads one file, `threads` reads many;
+  `builtin`, `folder`, `mmseg_source`; `decode` reads one file, `masks` turns ids or colours into labels, `threads`
+  reads many;
 * `cache`: the file, made `once` by the first process that needs it; `remarks` warns of oddities in the data;
 * `holdout`: the training images on which a search scores; `augment`: scale, crop, flip, colours, on the device.
 """

@@ -110,18 +110,6 @@ def check_upright(path: Path, image: Image.Image) -> None:
         raise InputError(f"image {path}", "pixels that are stored upright", f"EXIF orientation {turned}", hint)
 
 
-def check_mask(path: Path, mode: str, size: tuple[int, int], image: Path, image_size: tuple[int, int]) -> None:
-    """Raise for a mask that is not a map of ids, or does not have the (width, height) of its image."""
-    if mode not in ("L", "P", "1"):
-        wide = mode.startswith(("I", "F"))
-        hint = "Save it with 8 bits." if wide else "Convert colours to class ids first."
-        raise InputError(f"mask {path}", "an 8-bit single-channel image of class ids", f"mode {mode}", hint)
-    if size != image_size:
-        expected = f"the size of its image {image.name}, {image_size[0]}x{image_size[1]}"
-        hint = "Image and mask must have the same size: resize the mask with nearest-neighbour sampling."
-        raise InputError(f"mask {path}", expected, f"{size[0]}x{size[1]}", hint)
-
-
 def opened(path: Path) -> Image.Image:
     """Open and decode an image; raise an InputError that names the file if it is damaged."""
     image = header(path)

@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.config import DataConfig
-from autoseg.data.decode import check_image, check_mask, header, opened, read_image
+from autoseg.data.decode import check_image, header, read_image
+from autoseg.data.masks import MaskCode, class_colours
 from autoseg.data.progress import Progress
-from autoseg.data.source import IGNORE, MAX_CLASSES, Bytes, ClassCounts, Sample, check_present, generated_palette
+from autoseg.data.source import MAX_CLASSES, ClassCounts, Sample, check_present
 from autoseg.data.threads import in_threads
 from autoseg.errors import InputError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-OUT_OF_RANGE = -1
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,15 @@ class Item:
 class FileSource:
     """A `Source` over listed files."""
 
-    classes: Sequence[str]  # class names in the order of the ids in the cache
+    code: MaskCode  # what the pixels of masks stand for
     palette: Sequence[Sequence[int]]  # one RGB colour per class
     items: Mapping[str, Sequence[Item]]  # the images of each role, in the order of their names
-    # (256,) int16: id in the mask file -> id in the cache, 255 for ignored, -1 for not allowed
-    lookup: NDArray[np.int16]
     upright: bool = False  # whether an image that its EXIF tag turns is refused; False: it is used as stored
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Class names in the order of their labels."""
+        return self.code.classes
 
     @property
     def names(self) -> dict[str, list[str]]:
@@ -54,19 +57,19 @@ class FileSource:
         return len(next(iter(self.items.values()))[0].masks) - 1
 
     def identity(self) -> Any:
-        """Return names, sizes and modification times of all files, and how ids are read."""
+        """Return names, sizes and modification times of all files, and how masks are read."""
         files = {
             role: [(item.name, *(_stamp(path) for path in (item.image, *item.masks))) for item in items]
             for role, items in self.items.items()
         }
-        return [list(self.classes), [list(rgb) for rgb in self.palette], self.lookup.tolist(), files]
+        return [list(self.classes), [list(rgb) for rgb in self.palette], self.code.identity(), files]
 
     def read(self, role: str, index: int) -> Sample:
         """Decode one image and its masks; raise an InputError that names the file that does not fit."""
         item = self.items[role][index]
         image = read_image(item.image, upright=self.upright)
         size = (image.shape[1], image.shape[0])
-        return Sample(image, np.stack([self._read_mask(path, size, item.image) for path in item.masks]))
+        return Sample(image, np.stack([self.code.labels(path, size, item.image) for path in item.masks]))
 
     def check(self) -> ClassCounts:
         """Check every mask, and the header of every image, for a training that reads the files in its own way.
@@ -87,8 +90,7 @@ class FileSource:
                     counts = counts.plus(labels)
                 progress.step()
             if role == "train":
-                ignored = np.flatnonzero(self.lookup == IGNORE)  # empty if a data set ignores an id above 255
-                check_present(counts.pixels, self.classes, int(ignored[0]) if len(ignored) else IGNORE)
+                check_present(counts.pixels, self.classes, self.code.ignored)
         return counts
 
     def _check(self, item: Item) -> NDArray[np.float64]:
@@ -96,51 +98,15 @@ class FileSource:
         with header(item.image) as image:
             size = image.size
             check_image(item.image, image, self.upright)
-        label, *_ = [self._counts(path, size, item.image) for path in item.masks]
+        label, *_ = [self.code.counts(path, size, item.image) for path in item.masks]
         return label
-
-    def _counts(self, path: Path, size: tuple[int, int], image: Path) -> NDArray[np.float64]:
-        """Return the pixels of each label in a mask, from a histogram of ids: a fifth of the time of looking each
-        pixel up.
-        """
-        with opened(path) as mask:
-            check_mask(path, mask.mode, mask.size, image, size)
-            ids, allowed = np.asarray(mask.histogram()), self.lookup != OUT_OF_RANGE
-            fits = mask.mode != "1" and not ids[~allowed].any()
-        if not fits:  # reading it raises the error
-            return np.bincount(self._read_mask(path, size, image).ravel(), minlength=256).astype(float)
-        counts: NDArray[np.float64] = np.zeros(256)
-        np.add.at(counts, self.lookup[allowed], ids[allowed])
-        return counts
-
-    def _read_mask(self, path: Path, size: tuple[int, int], image: Path) -> Bytes:
-        """Return the labels of a mask file whose image has this (width, height)."""
-        with opened(path) as mask:
-            check_mask(path, mask.mode, mask.size, image, size)
-            ids = np.asarray(mask).astype(np.uint8)
-        labels = self.lookup[ids]
-        if (labels == OUT_OF_RANGE).any():
-            wrong = np.unique(ids[labels == OUT_OF_RANGE])
-            hint = "Name every class in data.classes, or set data.ignore_index to the id of unlabelled pixels."
-            void = np.flatnonzero(self.lookup == IGNORE)
-            if wrong.tolist() == [len(self.classes)]:
-                names = ",".join([*self.classes[:3], *["…"] * (len(self.classes) > 3)])
-                settings = f"data.classes=[void,{names}] data.ignore_index=0"
-                hint = f"If the ids of the classes begin with 1, and 0 is unlabelled, name and ignore it: {settings}."
-            if IGNORE in wrong and len(void):  # told to set data.ignore_index, its user has: for the other one
-                hint = f"data.ignore_index is {void[0]}, and only one id can be: write {void[0]} for 255 in the masks"
-                hint += ", or its class id if 255 is a class."
-            got = f"id {', '.join(map(str, wrong[:5]))} in {int((labels == OUT_OF_RANGE).sum())} pixels"
-            expected = f"ids of the {len(self.classes)} classes ({_ranges(self.lookup)})"
-            raise InputError(f"mask {path}", expected, got, hint)
-        return labels.astype(np.uint8)
 
 
 def open_folder(config: DataConfig) -> FileSource:
     """Open the source of `data=folder`: `ROOT/img_dir/SPLIT/NAME.jpg` with `ROOT/ann_dir/SPLIT/NAME.png`.
 
     Raises:
-        InputError: no root or classes, a missing folder or mask, an empty split.
+        InputError: no root or classes, ids that do not fit these, a missing folder or mask, an empty split.
     """
     if config.root is None:
         raise InputError("data.root", "a folder with the data", None, "Set data.root=DIR.")
@@ -151,8 +117,9 @@ def open_folder(config: DataConfig) -> FileSource:
     if not config.classes:
         hint = "Set data.classes=[a,b,...]."
         raise InputError("data.classes", "the class names in the order of their ids", "none", hint)
-    palette = config.palette or generated_palette(len(config.classes))
+    palette = config.palette or class_colours(config)
     check_classes(config, config.classes, palette)
+    code = MaskCode.of(config)
     annotations = [config.ann_dir, *config.annotator_dirs]
     roles = {"train": config.train_split, "val": config.val_split}
     test = config.test_split
@@ -162,10 +129,7 @@ def open_folder(config: DataConfig) -> FileSource:
         role: _list_pairs(root / config.img_dir / split, [root / folder / split for folder in annotations])
         for role, split in roles.items()
     }
-    lookup = np.full(256, OUT_OF_RANGE, dtype=np.int16)
-    lookup[: len(config.classes)] = np.arange(len(config.classes))
-    lookup[config.ignore_index] = IGNORE
-    return FileSource(config.classes, palette, items, lookup, upright=True)
+    return FileSource(code, palette, items, upright=True)
 
 
 def _list_pairs(image_dir: Path, mask_dirs: Sequence[Path]) -> list[Item]:
@@ -271,9 +235,3 @@ def check_classes(config: DataConfig, classes: Sequence[str], palette: Sequence[
 def _stamp(path: Path) -> tuple[int, int]:
     status = path.stat()
     return status.st_size, status.st_mtime_ns
-
-
-def _ranges(lookup: NDArray[np.int16]) -> str:
-    allowed = np.flatnonzero(lookup != OUT_OF_RANGE)
-    runs = np.split(allowed, np.flatnonzero(np.diff(allowed) > 1) + 1)
-    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.config import DataConfig
-from autoseg.data.folder import OUT_OF_RANGE, FileSource, Item, check_classes, check_items
+from autoseg.data.folder import FileSource, Item, check_classes, check_items
+from autoseg.data.masks import OUT_OF_RANGE, MaskCode
 from autoseg.data.source import IGNORE, generated_palette
 from autoseg.errors import InputError
 from autoseg.mmconfigs import config_path, mmengine_config, type_name
@@ -38,6 +39,9 @@ def open_mmseg(config: DataConfig) -> FileSource:
     classes = list(first.metainfo["classes"])
     palette = [list(rgb) for rgb in first.metainfo.get("palette") or generated_palette(len(classes))]
     check_classes(config, classes, palette)
+    if config.ids or config.ignored_ids:
+        key, given = ("data.ids", config.ids) if config.ids else ("data.ignored_ids", config.ignored_ids)
+        raise InputError(key, "none with data.kind=mmseg", given, "Its data set has a label_map and reduce_zero_label.")
     items = {
         role: sorted((item for part in parts for item in _items(part)), key=lambda item: item.name)
         for role, parts in datasets.items()
@@ -48,7 +52,7 @@ def open_mmseg(config: DataConfig) -> FileSource:
     for role, parts in datasets.items():
         for part in parts:
             _check_alike(part, role, classes, lookup)
-    return FileSource(classes, palette, items, lookup, upright=_turns(pipeline))
+    return FileSource(MaskCode(classes, lookup), palette, items, upright=_turns(pipeline))
 
 
 def splits_of(config: DataConfig) -> dict[str, dict[str, Any]]:

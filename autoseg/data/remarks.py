@@ -14,7 +14,7 @@ from autoseg.data.decode import colour_bands, header
 from autoseg.data.folder import IMAGE_SUFFIXES, files_in, lone_masks
 from autoseg.data.holdout import split_holdout
 from autoseg.data.segdata import SegData
-from autoseg.data.source import check_present
+from autoseg.data.source import check_present, if_a_class
 from autoseg.errors import InputError
 
 KEPT = 0.9  # of an image's height; scaled to less, it is clearly smaller
@@ -35,7 +35,7 @@ def remarks_on(data: SegData, config: DataConfig, crop: int, scored: str = "trai
     """
     labels = data.labels("train")
     counts = torch.bincount(labels.flatten(), minlength=256).tolist()
-    check_present(counts, data.classes, config.ignore_index)
+    check_present(counts, data.classes, None if config.ids else config.ignore_index)
     texts = remarks_on_files(config, data.classes, counts, ignored=bool(counts[data.ignore_index]))
     texts += _unscored(data, config, scored, counts)
     return [*texts, *_of_the_crops(data, crop), *_of_the_frames(data, config)]
@@ -53,12 +53,12 @@ def remarks_on_files(
         ignored: whether some pixels are ignored.
     """
     texts = []
-    absent = [index for index in range(len(classes)) if not counts[index] and index != config.ignore_index]
+    void = [] if config.ids else [config.ignore_index, *config.ignored_ids]
+    absent = [index for index in range(len(classes)) if not counts[index] and index not in void]
     if missing := [classes[index] for index in absent]:
         text = f"no training image has a pixel of {', '.join(missing)}"
-        if ignored:
-            hint = f"if {config.ignore_index} stands for a class in your masks, write its id there instead"
-            text += f"; {hint}: it is ignored"
+        if ignored and not config.ids:
+            text += f"; {if_a_class(config.ignore_index)}"
         texts.append(text)
     if alone := lone_masks(config):
         kinds = ", ".join(IMAGE_SUFFIXES)

@@ -83,13 +83,13 @@ def generated_palette(num_classes: int) -> list[list[int]]:
     return palette
 
 
-def check_present(counts: Sequence[int], classes: Sequence[str], ignore_index: int) -> None:
+def check_present(counts: Sequence[int], classes: Sequence[str], ignored: int | None) -> None:
     """Raise for training labels that show fewer than two classes: every loss would learn to predict that one.
 
     Args:
         counts: pixels of each id in the training labels, at least one number per class.
         classes: names in the order of the ids.
-        ignore_index: the ignored id in the mask files.
+        ignored: an id that the mask files have for ignored pixels, if there is one.
 
     Raises:
         InputError: at most one class has a pixel.
@@ -97,5 +97,12 @@ def check_present(counts: Sequence[int], classes: Sequence[str], ignore_index: i
     present = [name for name, count in zip(classes, counts, strict=False) if count]
     if len(present) < 2:
         got = f"pixels of {present[0]} alone" if present else "none: every pixel is ignored"
-        hint = f"If {ignore_index} stands for a class in your masks, write its id there instead: it is ignored."
+        hint = "" if ignored is None else f"{if_a_class(ignored)}."
         raise InputError("training masks", f"pixels of at least two of the {len(classes)} classes", got, hint)
+
+
+def if_a_class(ignored: int) -> str:
+    """Return what to do if an ignored id stands for a class."""
+    return (
+        f"{ignored} is ignored: if it is a class in your masks, name the id of each class, as in data.ids=[0,{ignored}]"
+    )

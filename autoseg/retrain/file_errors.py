@@ -12,7 +12,8 @@ import numpy as np
 from autoseg.errors import AutosegError, InputError, in_a_line
 
 Step = Callable[[dict[str, Any]], dict[str, Any] | None]
-READING = {"LoadImageFromFile": "img_path", "LoadAnnotations": "seg_map_path"}  # and the key of an entry with the file
+# steps that read a file, and the key of an entry with its path
+READING = {"LoadImageFromFile": "img_path", "LoadAnnotations": "seg_map_path", "AutoSegMask": "seg_map_path"}
 
 
 class WrongFile(AutosegError):
@@ -47,6 +48,8 @@ class Read:
         what = "file" if self.classes is None else "mask"
         try:
             found = self.step(entry)
+        except InputError as error:
+            raise WrongFile.of(error) from error
         except Exception as error:
             name, hint = f"{what} {entry.get(self.key)}", "Replace it or remove it."
             told = InputError(name, "a readable image", in_a_line(error), hint)

@@ -34,7 +34,7 @@ class Datasets:
     """A data set as configuration."""
 
     classes: list[str]  # names in the order of the ids
-    ignore_index: int  # id of void pixels, as the masks have it
+    ignore_index: int  # id of void pixels, as the data set gives it
     splits: dict[str, Node]  # data set of each role, without a pipeline (see `data_loaders`); "test" may be missing
     loading: list[Node]  # the transforms that load image and labels
     scale: tuple[int, int] | None  # (width, height) into which images are fitted; None: each keeps its own size
@@ -196,8 +196,8 @@ def _folder(config: DataConfig) -> Datasets:
     source = open_folder(config)  # says what is wrong with the files before anything starts
     data = {**dataclasses.asdict(config), "root": str(Path(str(config.root)).expanduser().absolute())}
     splits: dict[str, Node] = {role: {"type": "AutoSegFolder", "data": data, "split": role} for role in source.items}
-    loading: list[Node] = [{"type": name} for name in LOADING]
-    return Datasets(list(source.classes), config.ignore_index, splits, loading, None)
+    loading: list[Node] = [{"type": LOADING[0]}, {"type": "AutoSegMask"}]
+    return Datasets(list(source.classes), IGNORE, splits, loading, None)
 
 
 def _mmseg(config: DataConfig) -> Datasets:

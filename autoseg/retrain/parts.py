@@ -1,13 +1,14 @@
-"""Classes that mmengine builds by name, besides `autoseg.mmseg`: built-in data, a random resize, and as hooks initial
-weights and soft labels.
+"""Classes that mmengine builds by name, besides `autoseg.mmseg`: our data and its labels, a random resize, and as hooks
+initial weights and soft labels.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
-from mmcv.transforms import RandomResize
+from mmcv.transforms import BaseTransform, RandomResize
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import AmpOptimWrapper
@@ -40,13 +41,29 @@ class AutoSegFolder(BaseSegDataset):
         config = DataConfig(**data)
         self.source, self.split = open_folder(config), split
         metainfo = {"classes": self.source.classes, "palette": self.source.palette}
-        super().__init__(metainfo=metainfo, ignore_index=config.ignore_index, **options)
+        super().__init__(metainfo=metainfo, ignore_index=IGNORE, **options)
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Return one entry per image, as `BaseSegDataset` makes them."""
         common = {"label_map": self.label_map, "reduce_zero_label": self.reduce_zero_label, "seg_fields": []}
         items = self.source.items[self.split]
         return [{"img_path": str(item.image), "seg_map_path": str(item.masks[0]), **common} for item in items]
+
+    def get_data_info(self, idx: int) -> dict[str, Any]:
+        """Return an entry with the code that `AutoSegMask` reads its mask by."""
+        return {**super().get_data_info(idx), "code": self.source.code}
+
+
+@TRANSFORMS.register_module()
+class AutoSegMask(BaseTransform):
+    """Loads the labels of an entry of `AutoSegFolder` as a search does: class ids, 255 where a pixel is ignored."""
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Add `gt_seg_map` (H, W) uint8; an InputError names a mask that does not fit."""
+        height, width = results["ori_shape"]
+        mask, image = Path(results["seg_map_path"]), Path(results["img_path"])
+        labels = results["code"].labels(mask, (width, height), image)
+        return {**results, "gt_seg_map": labels, "seg_fields": [*results["seg_fields"], "gt_seg_map"]}
 
 
 @DATASETS.register_module()

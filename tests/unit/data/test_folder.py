@@ -22,6 +22,7 @@ from autoseg.data import open_data
 from autoseg.data.builtin import BuiltinSource
 from autoseg.data.decode import read_image
 from autoseg.data.folder import FileSource, lone_masks, open_folder
+from autoseg.data.masks import MaskCode
 from autoseg.errors import InputError
 from autoseg.losses import class_weights
 from autoseg.losses.frequency import weights_of
@@ -226,25 +227,30 @@ def test_mask_with_ids_out_of_range(make_folder: Make) -> None:
     refused(config, "ann_dir/val/2.png", "id 7 in 3 pixels", "0-1, 255", "data.classes")
 
 
-def test_classes_that_begin_with_1_are_read_with_the_id_0_named_and_ignored(make_folder: Make) -> None:
+def test_classes_that_begin_with_1_are_read_with_their_ids_named_or_with_0_as_a_class_that_is_ignored(
+    make_folder: Make,
+) -> None:
     config = replace(make_folder(), classes=["a", "b", "c", "d"])
     mask = np.array([[0, 1, 2, 3, 4, 0]] * 12, dtype=np.uint8).repeat([1, 3, 3, 3, 3, 3], axis=1)
     for path in data_file(config, "ann_dir").rglob("*.png"):
         Image.fromarray(mask).save(path)
-    said = "If the ids of the classes begin with 1, and 0 is unlabelled, name and ignore it: "
-    refused(config, "id 4 in 36 pixels", f"{said}data.classes=[void,a,b,c,…] data.ignore_index=0.")
+    said = "If the ids begin with 1, and 0 is unlabelled: "
+    refused(config, "id 4 in 36 pixels", f"{said}data.ids=[1,2,3,…] data.ignore_index=0.")
+    read = replace(config, ids=[1, 2, 3, 4], ignore_index=0)
+    labels = np.where(mask == 0, 255, mask - 1)
+    assert (open_data(read, (12, 16)).labels("train")[0].numpy() == labels).all()
+    assert class_counts(read).pixels == [108, 108, 108, 108]
     read = replace(config, classes=["void", *config.classes], ignore_index=0)
     labels = np.where(mask == 0, 255, mask)
     assert (open_data(read, (12, 16)).labels("train")[0].numpy() == labels).all()
     assert class_counts(read).pixels == [0, 108, 108, 108, 108]
 
 
-def test_a_second_id_for_void_is_to_be_rewritten(make_folder: Make) -> None:
+def test_a_second_id_for_void_is_to_be_named(make_folder: Make) -> None:
     """Told to set data.ignore_index, its user had set it, for the other id."""
     config = replace(make_folder(), ignore_index=0)
-    said = "id 255 in ", "data.ignore_index is 0, and only one id can be: write 0 for 255 in the masks, or its class id"
-    refused(config, "ann_dir/train/0.png", *said)
-    with pytest.raises(InputError, match="write 0 for 255"):
+    refused(config, "ann_dir/train/0.png", "id 255 in ", "or the ids of unlabelled pixels in data.ignored_ids")
+    with pytest.raises(InputError, match=r"data\.ignored_ids"):
         class_counts(config)
 
 
@@ -422,6 +428,6 @@ def test_a_set_that_ignores_no_id_of_a_byte_is_checked_too(make_folder: Make) ->
     """mmsegmentation's `ignore_index=-100` leaves no byte that is ignored."""
     source = open_folder(make_folder())
     train = {role: items for role, items in source.items.items() if role == "train"}
-    FileSource(source.classes, source.palette, train, np.arange(256, dtype=np.int16) % 2).check()
+    FileSource(MaskCode(source.classes, np.arange(256, dtype=np.int16) % 2), source.palette, train).check()
     with pytest.raises(InputError, match="at least two of the 2 classes, got pixels of a alone"):
-        FileSource(source.classes, source.palette, train, np.zeros(256, dtype=np.int16)).check()
+        FileSource(MaskCode(source.classes, np.zeros(256, dtype=np.int16)), source.palette, train).check()

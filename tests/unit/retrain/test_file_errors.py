@@ -12,7 +12,9 @@ from mmseg.datasets import BaseSegDataset
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from autoseg.config import DataConfig
 from autoseg.retrain.file_errors import WrongFile, name_files
+from autoseg.retrain.loaders import datasets
 
 PIPELINE = [{"type": "LoadImageFromFile"}, {"type": "mmseg.LoadAnnotations"}]
 
@@ -60,3 +62,25 @@ def test_a_file_that_is_none(folder: Path, workers: int, file: str) -> None:
     with pytest.raises(WrongFile) as told:
         read(folder, workers)
     assert str(folder / file) in told.value.error().field and "\n" not in str(told.value.error())
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_mask_of_the_users_own_folders_that_changed_after_it_was_checked(tmp_path: Path, workers: int) -> None:
+    from mmseg.registry import DATASETS
+    from mmseg.utils import register_all_modules
+
+    import autoseg.retrain.parts  # noqa: F401  (a config's custom_imports)
+
+    for split in ("train", "val"):
+        for kind, mode in (("img_dir", "RGB"), ("ann_dir", "L")):
+            (tmp_path / kind / split).mkdir(parents=True)
+            Image.new(mode, (16, 12)).save(tmp_path / kind / split / "a.png")
+    data = datasets(DataConfig(kind="folder", root=str(tmp_path), classes=["one", "two"], ids=[0, 255]))
+    register_all_modules(init_default_scope=True)
+    dataset = DATASETS.build({**data.splits["train"], "pipeline": data.loading})
+    name_files(dataset, classes=2, ignore_index=255)
+    mask = tmp_path / "ann_dir/train/a.png"
+    Image.new("L", (16, 12), 7).save(mask)
+    with pytest.raises(WrongFile) as told:
+        list(DataLoader(dataset, batch_size=1, num_workers=workers, collate_fn=list))
+    assert told.value.error().field == f"mask {mask}" and "(0, 255), got id 7 in 192 pixels" in str(told.value.error())

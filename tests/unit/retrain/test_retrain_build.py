@@ -138,10 +138,10 @@ def test_own_folders_are_listed_as_a_search_lists_them(tmp_path: Path) -> None:
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
     listed = [Path(dataset[index]["data_samples"].img_path).relative_to(tmp_path) for index in range(len(dataset))]
     assert [str(path) for path in listed] == [f"img_dir/train/{name}" for name in ("a.jpg", "b.PNG", "linked/d.jpg")]
-    assert dataset.metainfo["classes"] == ["x", "y"] and dataset.ignore_index == 9
+    assert dataset.metainfo["classes"] == ["x", "y"] and dataset.ignore_index == 255
     assert "test_dataloader" not in cfg
-    assert cfg.model.decode_head.ignore_index == 9 == cfg.val_evaluator.ignore_index
-    assert cfg.model.data_preprocessor.seg_pad_val == 9
+    assert cfg.model.decode_head.ignore_index == 255 == cfg.val_evaluator.ignore_index
+    assert cfg.model.data_preprocessor.seg_pad_val == 255
     assert {"type": "AutoSegRescale", "ratio_range": (0.5, 2.0)} in cfg.train_dataloader.dataset.pipeline
     with pytest.raises(InputError, match="split"):
         built(*words, "split=test")

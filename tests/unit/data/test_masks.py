@@ -1,0 +1,182 @@
+"""Masks of any ids or colours become the labels 0, 1, 2, … and 255, alike in a search and in a full training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from autoseg import limits
+from autoseg.config import DataConfig
+from autoseg.data import open_data, remarks_on
+from autoseg.data.masks import MaskCode
+from autoseg.errors import InputError
+from autoseg.retrain.loaders import class_counts, datasets
+
+Make = Callable[..., DataConfig]
+COLOURS = [[0, 0, 0], [128, 64, 128], [0, 0, 142], [255, 255, 255]]
+
+
+def written(config: DataConfig, values: list[Any], picked: np.ndarray[Any, Any]) -> None:
+    """Write this mask, of indices into the values, as every mask."""
+    table = np.array(values, np.uint8)
+    for path in Path(str(config.root), "ann_dir").rglob("*.png"):
+        Image.fromarray(table[picked]).save(path)
+
+
+def shown(config: DataConfig) -> np.ndarray[Any, Any]:
+    """The labels of the first training image of a search, after those of a full training were found to be the same."""
+    from mmseg.registry import DATASETS
+    from mmseg.utils import register_all_modules
+
+    import autoseg.retrain.parts  # noqa: F401  (a config's custom_imports)
+
+    register_all_modules(init_default_scope=True)
+    found = open_data(config, (12, 16)).labels("train")[0].numpy()
+    data = datasets(config)
+    dataset = DATASETS.build({**data.splits["train"], "pipeline": [*data.loading, {"type": "PackSegInputs"}]})
+    assert (dataset[0]["data_samples"].gt_sem_seg.data[0].numpy() == found).all()
+    assert data.ignore_index == 255
+    counts = np.bincount(found.ravel(), minlength=256)[: len(config.classes)]
+    assert class_counts(config).pixels == (counts * len(dataset)).tolist()
+    return found
+
+
+@pytest.fixture
+def picked() -> np.ndarray[Any, Any]:
+    return np.random.default_rng(1).integers(0, 2, (12, 16))
+
+
+def test_masks_of_0_and_255(make_folder: Make, picked: np.ndarray[Any, Any]) -> None:
+    config = make_folder()
+    written(config, [0, 255], picked)
+    with pytest.raises(InputError, match=r"255 is ignored: .* as in data\.ids=\[0,255\]\."):
+        remarks_on(open_data(config, (12, 16)), config, 8)
+    config = replace(config, ids=[0, 255])
+    assert (shown(config) == picked).all()
+    assert remarks_on(open_data(config, (12, 16)), config, 8, "val") == []
+
+
+def test_ids_in_any_order_beside_ids_that_are_ignored(make_folder: Make) -> None:
+    config = replace(make_folder(), classes=["a", "b", "c"], ids=[7, 3, 0], ignored_ids=[1, 9])
+    picked = np.random.default_rng(1).integers(0, 6, (12, 16))
+    written(config, [7, 3, 0, 1, 9, 255], picked)
+    assert (shown(config) == np.array([0, 1, 2, 255, 255, 255])[picked]).all()
+
+
+def test_further_ids_are_ignored_beside_the_usual_ones(make_folder: Make) -> None:
+    config = replace(make_folder(), ignored_ids=[2, 3])
+    picked = np.random.default_rng(1).integers(0, 5, (12, 16))
+    written(config, [0, 1, 2, 3, 255], picked)
+    assert (shown(config) == np.array([0, 1, 255, 255, 255])[picked]).all()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+def test_masks_in_colours(make_folder: Make, mode: str) -> None:
+    config = replace(make_folder(), classes=["a", "b", "c"], ids=COLOURS[:3][::-1], ignored_ids=COLOURS[3:])
+    picked = np.random.default_rng(1).integers(0, 4, (12, 16))
+    written(config, COLOURS, picked)
+    for path in Path(str(config.root), "ann_dir").rglob("*.png"):
+        picture = Image.open(path)
+        (picture.quantize(8) if mode == "P" else picture.convert(mode)).save(path)
+    assert (shown(config) == np.array([2, 1, 0, 255])[picked]).all()
+    assert open_data(config, (12, 16)).palette == COLOURS[:3][::-1]
+    assert open_data(replace(config, palette=[[1, 2, 3]] * 3), (12, 16)).palette == [[1, 2, 3]] * 3
+
+
+def test_another_code_is_another_data_set(make_folder: Make, picked: np.ndarray[Any, Any]) -> None:
+    config = replace(make_folder(), ids=[0, 255])
+    written(config, [0, 255], picked)
+    codes = [config, replace(config, ids=[255, 0]), replace(config, ids=[0, 1])]
+    codes += [replace(config, ids=ids) for ids in ([[0, 0, 0], [255, 0, 0]], [[0, 0, 0], [0, 255, 0]])]
+    codes += [replace(codes[3], ids=codes[3].ids[::-1])]
+    assert len({str(MaskCode.of(one).identity()) for one in codes}) == len(codes)
+    assert (shown(codes[1]) == 1 - picked).all()
+
+
+@settings(max_examples=25)  # a table of all colours each time
+@given(st.data())
+def test_each_colour_becomes_its_label(data: st.DataObject) -> None:
+    colour = st.lists(st.integers(0, 255), min_size=3, max_size=3)
+    values = data.draw(st.lists(colour, min_size=3, max_size=20, unique_by=tuple))
+    count = data.draw(st.integers(2, len(values)))
+    config = DataConfig(
+        kind="folder", classes=list(map(str, range(count))), ids=values[:count], ignored_ids=values[count:]
+    )
+    code = MaskCode.of(config)
+    picked = np.array(data.draw(st.lists(st.integers(0, len(values) - 1), min_size=1, max_size=30)))
+    labels = code.lookup[code._pixels(Image.fromarray(np.array(values, np.uint8)[picked][None]))][0]
+    assert labels.tolist() == [index if index < count else 255 for index in picked]
+
+
+def refused(config: DataConfig, *words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        open_data(config, (12, 16))
+    message = str(caught.value)
+    assert all(word in message for word in words), message
+    with pytest.raises(InputError) as caught:
+        class_counts(config)
+    assert str(caught.value) == message
+
+
+def test_a_colour_that_is_no_class(make_folder: Make) -> None:
+    config = replace(make_folder(), ids=COLOURS[:2])
+    picked = np.zeros((12, 16), int)
+    picked[0, :5], picked[1, :2] = 2, 1
+    written(config, COLOURS, picked)
+    refused(config, "ann_dir/train/0.png", "got colours [0, 0, 142] in 5 pixels", "in data.ids", "data.ignored_ids")
+    Image.fromarray(np.arange(576, dtype=np.uint16).reshape(12, 16, 3).astype(np.uint8)).resize((16, 12)).save(
+        Path(str(config.root), "ann_dir/train/0.png")
+    )
+    refused(config, "ann_dir/train/0.png", ", … in ")
+
+
+def test_masks_of_ids_where_colours_are_named_and_the_other_way_round(make_folder: Make) -> None:
+    config = make_folder()
+    refused(replace(config, ids=COLOURS[:2]), "expected an 8-bit image in colours, got mode L", "data.ids")
+    written(config, COLOURS, np.zeros((12, 16), int))
+    refused(replace(config, ids=[0, 255]), "mode RGB", "data.ids=[[0,0,0],[255,0,0]]")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"ids": [0, 1, 2]}, ["data.ids: expected one for each of the 2 classes, got 3"]),
+        ({"ids": [0, 5], "ignored_ids": [[0, 0, 0]]}, ["data.ignored_ids: expected ids, got [0, 0, 0]"]),
+        ({"ignored_ids": [[0, 0, 0]]}, ["data.ignored_ids: expected ids", "0, 1, 2, … if it is empty"]),
+        ({"ids": COLOURS[:2], "ignored_ids": [4]}, ["data.ignored_ids: expected colours, got 4"]),
+        ({"ids": [0, 5], "ignored_ids": [5]}, ["data.ignored_ids: expected none of data.ids, got 5"]),
+    ],
+)
+def test_codes_that_contradict_themselves(make_folder: Make, changes: dict[str, Any], words: list[str]) -> None:
+    refused(replace(make_folder(), **changes), *words)
+
+
+@pytest.mark.parametrize(
+    "ids", [[0, 0], [0, 256], [-1, 0], [0, [1, 2, 3]], [[1, 2], [3, 4]], ["road", 1], [0, 1.5], [True]]
+)
+def test_ids_that_are_none(ids: list[Any]) -> None:
+    with pytest.raises(InputError, match=r"data.ids: expected ids from 0 to 255, or RGB colours"):
+        limits.check(DataConfig(kind="folder", ids=ids), "data.")
+
+
+def test_of_mmsegmentations_data_sets_no_ids_are_taken() -> None:
+    config = DataConfig(kind="mmseg", mmseg_config="_base_/datasets/ade20k.py", ids=[0, 1])
+    with pytest.raises(InputError, match=r"data\.(ids|root)"):
+        open_data(config, (12, 16))
+
+
+def test_masks_of_ids_may_have_a_palette(make_folder: Make, picked: np.ndarray[Any, Any]) -> None:
+    config = make_folder()
+    for path in Path(str(config.root), "ann_dir").rglob("*.png"):
+        mask = Image.fromarray(picked.astype(np.uint8)).convert("P")
+        mask.putpalette([0, 0, 0, 200, 10, 10])
+        mask.save(path)
+    assert (shown(config) == picked).all()
