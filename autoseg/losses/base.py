@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from numbers import Real
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +61,14 @@ class SegLoss(CheckedArguments, nn.Module, ABC):
         super().__init__()
         MetricOptions(num_classes, ignore_index)  # refuses them alike
         self.num_classes, self.ignore_index, self.validate = num_classes, ignore_index, validate
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        """Moves with the model, but keeps its weights: half precision would round them, or make them infinite."""
+        given = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
+        super()._apply(fn, recurse)
+        for name, buffer in given.items():
+            self._buffers[name] = buffer.to(self.get_buffer(name).device)
+        return self
 
     def check_classes(self) -> None:
         """Raises `InputError` of one class under a softmax, which is 1 whatever the network says: no gradient."""
@@ -170,7 +178,7 @@ def class_vector(values: Iterable[float], num_classes: int, field: str) -> Tenso
     Raises:
         InputError: wrong count, negative or not finite.
     """
-    vector = torch.as_tensor(list(values), dtype=torch.float32)
+    vector = torch.as_tensor(list(values), dtype=torch.float32, device="cpu")  # whatever the default device is
     if vector.shape != (num_classes,) or not bool(((vector >= 0) & vector.isfinite()).all()):
         raise InputError(field, f"{num_classes} non-negative numbers, one per class", vector.tolist())
     return vector

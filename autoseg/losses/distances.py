@@ -32,7 +32,7 @@ def per_image(loss: str, labels: Tensor, make: Callable[..., FloatMap], *options
         InputError: labels of another type, or too many for the memory to hold their maps.
     """
     check_id_maps(labels)
-    maps = torch.empty(0, 0, *labels.shape[1:])
+    maps = torch.empty(0, 0, *labels.shape[1:], device=labels.device)
     for place, image in enumerate(labels):
         made = torch.from_numpy(make(image.numpy().astype(np.int64), *options))
         free = free_memory()

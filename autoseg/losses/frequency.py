@@ -52,7 +52,7 @@ def weights_of(pixels: Tensor, around: Tensor, scheme: Scheme) -> Tensor:
     """Return `class_weights` from counts: (C,) int64 pixels of each class, and of all images that show it."""
     occurs = pixels > 0
     if not occurs.any():
-        return torch.ones(len(pixels))
+        return torch.ones(len(pixels), device=pixels.device)
     if scheme == "inverse":
         weights = pixels.sum() / (occurs.sum() * pixels.clamp(min=1).double())
     else:

@@ -105,6 +105,6 @@ def descending(values: Tensor) -> Tensor:
     if values.device.type != "cpu" or values.dtype != torch.float32 or torch.compiler.is_compiling():
         return values.argsort(dim=1, descending=True)
     bits = values.contiguous().view(torch.int32).long().clamp(min=-1)
-    packed = (-bits << 32) | torch.arange(values.shape[1])
+    packed = (-bits << 32) | torch.arange(values.shape[1], device=values.device)
     packed.numpy().sort(axis=1)
     return packed & 0xFFFFFFFF

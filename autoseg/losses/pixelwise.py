@@ -79,7 +79,8 @@ class WeightedCrossEntropy(SegLoss):
     def take_counts(self, pixels: Sequence[int], around: Sequence[int]) -> None:
         """Take the weights from counts of a whole data set (see `frequency.weights_of`) instead of from batches."""
         if self.scheme is not None:
-            self.fixed = weights_of(torch.tensor(pixels), torch.tensor(around), self.scheme)
+            counts = [torch.tensor(listed, device="cpu") for listed in (pixels, around)]
+            self.fixed = weights_of(counts[0], counts[1], self.scheme)
             self.scheme, self.extra_keys, self.rank_local = None, (), False
 
     def extra_shapes(self, batch: Batch) -> dict[str, tuple[int, ...]]:
@@ -131,7 +132,7 @@ class Focal(SegLoss):
         self.gamma = check_range("gamma", gamma, 0, math.inf)
         self.register_buffer("alpha", None, persistent=False)
         if alpha is not None and self.multilabel:
-            self.alpha = torch.tensor(check_range("alpha", alpha, 0, 1))
+            self.alpha = torch.tensor(check_range("alpha", alpha, 0, 1), device="cpu")
         elif alpha is not None:
             per_class = [float(alpha)] * num_classes if isinstance(alpha, float | Real) else alpha
             self.alpha = class_vector(per_class, num_classes, "alpha")

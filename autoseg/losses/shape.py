@@ -137,9 +137,9 @@ def _autoencoder(loss: ShapePrior) -> tuple[nn.Sequential, nn.Sequential]:
 def _crops(labels: Tensor, crop: int) -> Tensor:
     """Return (BATCH, crop, crop) int64 random crops of the labels, -1 beyond the edge of smaller ones."""
     found = []
-    for row in torch.randint(len(labels), (BATCH,)).tolist():
+    for row in torch.randint(len(labels), (BATCH,), device="cpu").tolist():
         height, width = labels.shape[-2:]
-        top, left = (int(torch.randint(max(1, side - crop + 1), ())) for side in (height, width))
+        top, left = (int(torch.randint(max(1, side - crop + 1), (), device="cpu")) for side in (height, width))
         piece = labels[row, top : top + crop, left : left + crop].long()
         found.append(F.pad(piece, (0, crop - piece.shape[1], 0, crop - piece.shape[0]), value=-1))
     return torch.stack(found)

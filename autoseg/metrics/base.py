@@ -289,7 +289,7 @@ class Metric:
     def _of_nothing(self) -> Tensor:
         """`per_class` before anything was seen: NaN, in the shape it has after one void pixel."""
         other = type(self)(self.options)
-        void = torch.full((1, 1, 1), -1)
+        void = torch.full((1, 1, 1), -1, device="cpu")
         other.count(HardLogic(torch.zeros_like(void), void, self.options.num_classes))
         return torch.full_like(other.per_class(), math.nan)
 
@@ -303,7 +303,7 @@ class Metric:
         """
         self._masks.warn()
         if not self._state:
-            return torch.tensor(math.nan, dtype=torch.float64)
+            return torch.tensor(math.nan, dtype=torch.float64, device="cpu")
         scores = self.per_class()
         occurs = ~scores.isnan()
         weights = self.weights(exact(self._state)).double()

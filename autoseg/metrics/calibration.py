@@ -72,8 +72,8 @@ class Calibration(Metric):
 
     def per_class(self) -> Tensor:
         """Return (K,) float64: sum over bins of |hits - confidence| / pixels; NaN before any pixel."""
-        none = torch.zeros(0, dtype=torch.int64)
-        state = self._state or self.bins(torch.zeros(0, self.options.num_classes, 1, 1), none, none)
+        none = torch.zeros(0, dtype=torch.int64, device="cpu")
+        state = self._state or self.bins(torch.zeros(0, self.options.num_classes, 1, 1, device="cpu"), none, none)
         gap = (state["hits"] - state["confidence"]).abs().sum(1)
         return exact_ratio(gap, state["count"].sum(1))
 

@@ -60,6 +60,8 @@ def hint_at_shapes(logits: Tensor, labels: Tensor) -> str:
         return "Pass labels.long()."
     if shape == [n, 1, *sides]:
         return "Pass labels.squeeze(1).long()."
+    if shape in ([n, c, *sides], [n, *sides, c]) and not labels.is_floating_point():
+        return f"If they are one-hot, pass labels.argmax({1 if shape == [n, c, *sides] else -1})."
     if len(sides) == 2 and shape[-2:] != sides and shape[:-2] == ([n, c] if labels.is_floating_point() else [n]):
         return "Upsample the logits: F.interpolate(logits, labels.shape[-2:], mode='bilinear')."
     return ""

@@ -75,7 +75,7 @@ class _Recorder(Logic):
         if not isinstance(a, Plane):
             raise TypeError(f"logic.total counts p, y or what logic makes of them, not a {type(a).__name__}")
         self.calls.append(TotalCall(a, within, void))
-        self.given.append(torch.ones(self._classes, dtype=torch.float64))
+        self.given.append(torch.ones(self._classes, dtype=torch.float64, device="cpu"))
         return self.given[-1]
 
 

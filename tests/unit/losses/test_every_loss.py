@@ -61,6 +61,44 @@ def test_gradient_in_float64(spec: str) -> None:
 
 
 @every
+def test_half_precision_of_the_module_keeps_its_weights(spec: str) -> None:
+    """As of a part of a model that is cast whole: a weight above 65504 would be infinite."""
+    logits, labels = sample(dtype=torch.float32)
+    loss = build(spec)
+    loss.prepare(labels)  # what is learned first
+    before = _with_seed(loss, logits, labels)
+    for cast in (loss.bfloat16, loss.half):
+        assert torch.equal(_with_seed(cast(), logits, labels), before)
+
+
+def test_class_weights_may_be_large() -> None:
+    logits, labels = sample(dtype=torch.float32)
+    for name in ("wce", "tversky"):
+        loss = build(f"{name}(class_weight=[0.1,1,70000,1])")
+        before = loss(logits, labels)
+        assert torch.equal(loss.half()(logits, labels), before) and before.isfinite()
+
+
+@every
+def test_a_default_device_changes_nothing(spec: str) -> None:
+    """`torch.set_default_device` is for tensors that users make; a model is also built so, to get its weights later."""
+    if "shape_prior" in spec:
+        pytest.skip("trains a network of its own, whose gradients torch makes on the default device")
+    logits, labels = sample(dtype=torch.float32)
+    before = _with_seed(build(spec), logits, labels)
+    with torch.device("meta"):
+        loss = build(spec)
+        assert torch.equal(_with_seed(loss, logits, labels), before)
+    assert torch.equal(_with_seed(loss.to_empty(device="cpu"), logits, labels), before)
+
+
+def _with_seed(loss: torch.nn.Module, logits: Tensor, labels: Tensor) -> Tensor:
+    torch.manual_seed(0)
+    value: Tensor = loss(logits, labels)
+    return value.detach()
+
+
+@every
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_finite_under_extreme_logits(spec: str, dtype: torch.dtype) -> None:
     _, labels = sample()

@@ -323,6 +323,18 @@ def test_half_conversion_keeps_the_curves():
     assert not loss.state_dict()
 
 
+@pytest.mark.parametrize("metric", ["miou", "gacc", "biou", "bf1", "miou_i", "boundary_iou", "miou+0.5*bf1"])
+def test_a_default_device_changes_nothing(metric):
+    """`torch.set_default_device` is for tensors that users make; "meta" shows each that is made without a device."""
+    logits, labels = batch(8)
+    logits.requires_grad_()
+    loss = autoseg.SurrogateLoss(metric, C)
+    expected = torch.autograd.grad(loss(logits, labels), logits)[0]
+    with torch.device("meta"):
+        for made in (autoseg.SurrogateLoss(metric, C), loss):
+            assert torch.equal(torch.autograd.grad(made(logits, labels), logits)[0], expected)
+
+
 def test_autocast_is_left():
     loss = autoseg.SurrogateLoss("miou", C)
     logits, labels = batch(9)

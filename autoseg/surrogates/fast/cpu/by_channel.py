@@ -82,7 +82,7 @@ class Work:
 def _list(classes: Tensor, inside: Tensor, num_classes: int) -> Listed:
     pixels = inside.nonzero().squeeze(1)
     found, order = classes[pixels].sort(stable=True)
-    starts = torch.searchsorted(found, torch.arange(num_classes + 1))
+    starts = torch.searchsorted(found, torch.arange(num_classes + 1, device=found.device))
     return pixels[order], found, starts.tolist()
 
 
@@ -146,11 +146,11 @@ class _Channels(CurveLogic):
             for start, half in zip(range(0, self._work.classes, HALF), self._work.halves(plane), strict=True):
                 part = range(max(channels.start, start), min(channels.stop, start + HALF))
                 if part:
-                    bits = torch.tensor([[[1 << c - start]] for c in part], dtype=torch.int32)
+                    bits = torch.tensor([[[1 << c - start]] for c in part], dtype=torch.int32, device=dense.device)
                     at = slice(part.start - self._first, part.stop - self._first)
                     dense[0, at].copy_(half[image] & bits).clamp_max_(1)
             return dense
-        classes = torch.arange(channels.start, channels.stop, dtype=dense.dtype).view(-1, 1, 1)
+        classes = torch.arange(channels.start, channels.stop, dtype=dense.dtype, device=dense.device).view(-1, 1, 1)
         torch.eq(self._work.map(plane)[image].to(dense.dtype), classes, out=dense[0])
         return dense
 
@@ -202,7 +202,7 @@ class _Totals(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, work: Work) -> Tensor:
         ctx.work = work
         n, c = logits.shape[:2]
-        result = torch.zeros(len(work.calls), n, c, dtype=torch.float64)
+        result = torch.zeros(len(work.calls), n, c, dtype=torch.float64, device=logits.device)
         probs = softmax(logits)
         for image, part in _blocks(logits.shape):
             result[:, image, part] = _Channels(probs[image : image + 1, part], image, part.start, work).all()
@@ -214,7 +214,7 @@ class _Totals(torch.autograd.Function):
     @once
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         _, probs, _ = ctx.saved_tensors
-        out = torch.empty(probs.shape, dtype=probs.dtype)
+        out = torch.empty(probs.shape, dtype=probs.dtype, device=probs.device)
         for image, part in _blocks(probs.shape):
             p = probs[image : image + 1, part].detach().requires_grad_()
             with torch.enable_grad():

@@ -63,7 +63,8 @@ def pieces_of(coefficients: Tensor, dtype: torch.dtype) -> list[Piece]:
     for left, right, a, y0, y1, y2 in coefficients.tolist():
         width = right - left
         first, rise, bend = (a if a <= STEEP else 1 - a) ** 2, (y1 - y0) / width, (y2 - 2 * y1 + y0) / width**2
-        out.append(Piece(left, width, a, y0, rise, bend, *torch.tensor([first, a, rise], dtype=dtype)))
+        scalars = torch.tensor([first, a, rise], dtype=dtype, device="cpu")
+        out.append(Piece(left, width, a, y0, rise, bend, *scalars))
     return out
 
 

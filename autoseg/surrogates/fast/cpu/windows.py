@@ -46,7 +46,8 @@ class _Around(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, pixels: Tensor, channels: Tensor, px: int) -> Tensor:
         height, width = x.shape[2:]
         *_, rows = slide(x, px, -1, torch.maximum, -torch.inf)
-        reach, row, column = torch.arange(-px, px + 1).unsqueeze(1), pixels // width, pixels % width
+        reach = torch.arange(-px, px + 1, device=x.device).unsqueeze(1)
+        row, column = pixels // width, pixels % width
         near = (row + reach).clamp_(0, height - 1).add_(channels * height)  # beyond the border: the row at it once more
         found, best = rows.view(-1).take(near * width + column).max(0)
         if ctx.needs_input_grad[0]:
