@@ -189,10 +189,10 @@ def _rows(loss: SurrogateLoss, curve: str) -> list[list[float]]:
 def as_program(card: LossCard) -> bytes:
     """The content of a `.pt2` file: `torch.export.load(file).module()(logits, labels)` is the loss.
 
-    It needs torch alone and no Python source. Logits (N, C, H, W) float32 and labels (N, H, W) int64, on the CPU; C is
-    the card's, N, H and W are free. Labels are not checked. Gradients flow to the logits. Checked with torch 2.15 for
-    the paper's six metrics in the default space: loss and gradient equal those of the loss itself, at sizes other than
-    the one it was made at. Making one takes half a minute to some minutes of CPU.
+    It needs torch 2.9 or later alone, and no Python source. Logits (N, C, H, W) float32 and labels (N, H, W) int64,
+    on the CPU; C is the card's, N, H and W are free. Labels are not checked. Gradients flow to the logits. Checked
+    with torch 2.15 for the paper's six metrics in the default space: loss and gradient equal those of the loss
+    itself, at sizes other than the one it was made at. Making one takes half a minute to some minutes of CPU.
 
     TorchScript is not offered. With torch 2.15 `torch.jit.script` refuses the curves' table ("Cannot create dict for
     key type '(str, str)'") and `torch.jit.trace` cannot save their own backward ("Could not export Python function

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar, Dict, Protocol
+from typing import Any, ClassVar, ContextManager, Dict, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -290,7 +291,7 @@ class FoundLoss(nn.Module):
         """
         options = self.terms[0].metric.options
         _check(logits, labels, options.num_classes, options.ignore_index)
-        with torch.autocast(logits.device.type, enabled=False):
+        with _without_autocast(logits.device.type):
             work = logits if logits.dtype == torch.float64 else logits.float()
             probs, ids = work.softmax(1), labels.long()
             volumes = logits.dim() == 5
@@ -321,6 +322,17 @@ class FoundLoss(nn.Module):
         return value if empty == 0 or math.isnan(empty) else value.where(denominator != 0, empty)
 
 
+def _without_autocast(kind: str) -> ContextManager[Any]:
+    # Before torch 2.5 autocast refuses other devices, also to be switched off. Later, it changes nothing here on them:
+    # after the softmax there is no product of matrices and no convolution.
+    return torch.autocast(kind, enabled=False) if kind in ("cpu", "cuda") else nullcontext()
+
+
+def _compiling() -> bool:
+    compiler: Any = getattr(torch, "compiler", None)  # from torch 2.1 on
+    return hasattr(compiler, "is_compiling") and bool(compiler.is_compiling())
+
+
 def _check(logits: Tensor, labels: Tensor, num_classes: int, ignore_index: int) -> None:
     if logits.dim() not in (4, 5) or logits.shape[1] != num_classes or not logits.is_floating_point():
         expected = f"float of shape (N, {num_classes}, H, W) or, of volumes, (N, {num_classes}, D, H, W)"
@@ -331,7 +343,7 @@ def _check(logits: Tensor, labels: Tensor, num_classes: int, ignore_index: int) 
         got = f"{labels.dtype} of shape {tuple(labels.shape)}"
         expected = f"integer class ids of shape {shape}"
         raise ValueError(f"labels: expected {expected}, got {got}. {hint_at_shapes(logits, labels)}".rstrip())
-    if labels.device.type == "cpu":  # elsewhere a look at them would wait for the device
+    if labels.device.type == "cpu" and not _compiling():  # elsewhere a look at them would wait for the device
         ids = labels.long()
         wrong = ((ids < 0) | (ids >= num_classes)) & (ids != ignore_index)
         if wrong.any():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib
 import json
 import runpy
@@ -133,6 +134,12 @@ def test_what_a_card_says_does_not_become_code(said: str, tmp_path: Path) -> Non
         ((2, 4, 8, 9), torch.full((2, 8, 9), 4), r"labels: expected class ids 0 to 3 or ignore_index 255, got also 4"),
         ((2, 4, 8, 9), torch.full((2, 4, 8, 9), 0.25), r"labels: expected integer class ids .* 8, 9\)\.$"),
         ((2, 4, 8, 9), torch.zeros(2, 8, 9), r"labels: .* got torch\.float32 .*\. Pass labels\.long\(\)\.$"),
+        ((2, 4, 8, 9), torch.zeros(2, 4, 8, 9).int(), r"labels: .*\. If they are one-hot, pass labels\.argmax\(1\)\.$"),
+        (
+            (2, 4, 8, 9),
+            torch.zeros(2, 8, 9, 4).int(),
+            r"labels: .*\. If they are one-hot, pass labels\.argmax\(-1\)\.$",
+        ),
         ((2, 4, 8, 9), torch.zeros(2, 1, 8, 9), r"labels: .*\. Pass labels\.squeeze\(1\)\.long\(\)\.$"),
         (
             (2, 4, 8, 9),
@@ -144,6 +151,22 @@ def test_what_a_card_says_does_not_become_code(said: str, tmp_path: Path) -> Non
 def test_bad_input_is_refused_by_the_exported_file_too(logits, labels, words):
     with pytest.raises(ValueError, match=words):
         exported(card_of("miou", "default"))(torch.zeros(logits), labels)
+
+
+def test_the_exported_file_compiles_as_one_graph():
+    """Labels are looked at only where nothing is compiled, as in the loss itself."""
+    card, tensors = card_of("miou", "default"), batch()
+    loss = exported(card)
+    torch._dynamo.reset()
+    compiled = torch.compile(loss, backend="eager", fullgraph=True)
+    assert torch.equal(compiled(tensors["logits"], tensors["labels"]), loss(tensors["logits"], tensors["labels"]))
+
+
+def test_autocast_is_asked_only_of_devices_that_every_torch_knows():
+    """Torch before 2.5 refuses to switch it off for an Apple GPU."""
+    guard = type(exported(card_of("miou", "default"))).forward.__globals__["_without_autocast"]
+    assert isinstance(guard("cpu"), torch.autocast) and isinstance(guard("cuda"), torch.autocast)
+    assert isinstance(guard("mps"), contextlib.nullcontext)
 
 
 def test_one_logit_for_a_foreground_is_refused_by_the_exported_file_too():
