@@ -72,8 +72,9 @@ class ModelConfig:
     config: str = "_base_/models/deeplabv3plus_r50-d8.py"  # a path, or one of the configs inside mmsegmentation
     overrides: dict[str, Any] = field(default_factory=dict)  # merged into its `model`, mmengine's rules (_delete_)
     weights: str | None = None  # backbone weights: a state dict (.pth read without unpickling code, or .safetensors)
-    mean: list[float] = limited([123.675, 116.28, 103.53], MEANS)  # RGB, 0..255
-    std: list[float] = limited([58.395, 57.12, 57.375], SPREADS)
+    # RGB, 0..255; None: that of the config's data_preprocessor, or ImageNet's if it has none
+    mean: list[float] | None = limited(None, MEANS)
+    std: list[float] | None = limited(None, SPREADS)
 
 
 @dataclass
@@ -277,7 +278,7 @@ class TrainConfig:
     # the latest ones
     keep_checkpoints: int = number(2, least=2, hint="One is removed before the next is written.")
     batch_size: int = number(16, least=1)  # over all GPUs together, so that a recipe does not depend on their number
-    # images are fitted into it; None: what data.mmseg_config says, else their own size
+    # images are fitted into it, upright or lying; None: what data.mmseg_config says, else their own size
     size: list[int] | None = limited(None, SIZE)
     ratio: list[float] = limited([0.5, 2.0], FACTORS)  # random factor on that size
     crop: list[int] = limited([512, 512], SIZE)

@@ -22,6 +22,7 @@ from autoseg.config import PAPER_METRICS, ModelConfig, ProxyConfig
 from autoseg.data import Augment
 from autoseg.metrics import build_metric
 from autoseg.training import Batches, Training, View, build_model, evaluate
+from autoseg.training.models import normalization
 from autoseg.training.precision import precision_of, reproducible
 from benchmarks.harness import Row, attempted, by_kernels, seconds
 from benchmarks.proxy import CONFIGS, Spent, Ticking, network
@@ -109,7 +110,7 @@ def measured(plan: Plan) -> Cost:
     device, proxy = torch.device(plan.device), plan.proxy
     precision = precision_of(proxy, device)
     images, labels = generated(plan, device)
-    augment = Augment(proxy.crop, proxy.scale, proxy.flip, proxy.photometric, plan.model.mean, plan.model.std)
+    augment = Augment(proxy.crop, proxy.scale, proxy.flip, proxy.photometric, *normalization(plan.model))
     window = (plan.warmup, plan.warmup + plan.timed)
     loss = Ticking(surrogate(0, plan.classes).to(device), lambda: Spent.now(plan.device), window)
     loss.replayable = True  # it reads the clock between iterations
@@ -121,7 +122,7 @@ def measured(plan: Plan) -> Cost:
         )  # fmt: skip
         Training(model, batches, proxy, precision).run(loss)
         scored = torch.arange(plan.scored)
-        view = View(images, scored, precision, plan.model.mean, plan.model.std, proxy.eval_batch_size)
+        view = View(images, scored, precision, *normalization(plan.model), proxy.eval_batch_size)
         metrics = {name: build_metric(name, plan.classes) for name in PAPER_METRICS}
 
         def score() -> None:

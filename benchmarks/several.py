@@ -35,6 +35,7 @@ from autoseg.machine import cpu_cores
 from autoseg.proxy.task import ProxyTask
 from autoseg.surrogates import SurrogateLoss, build_space
 from autoseg.training import Batches, build_model, layers
+from autoseg.training.models import normalization
 from autoseg.training.precision import precision_of, reproducible
 from autoseg.training.schedule import build_optimizer, rates, set_rates
 from benchmarks import proxy
@@ -200,7 +201,7 @@ def stacked(plan: Plan) -> float:
     optimizer = build_optimizer(model, proxy_)
     images, labels = data.images("train").to(device), data.labels("train").to(device)
     config = setting.network()
-    augment = Augment(proxy_.crop, proxy_.scale, proxy_.flip, proxy_.photometric, config.mean, config.std)
+    augment = Augment(proxy_.crop, proxy_.scale, proxy_.flip, proxy_.photometric, *normalization(config))
     batches = Batches(
         images, labels, torch.arange(len(images)), augment,
         extra={}, seed=0, iters=proxy_.iters, batch_size=proxy_.batch_size,

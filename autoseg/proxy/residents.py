@@ -69,6 +69,14 @@ def untrained(config: str, num_classes: int, seed: int) -> Segmentor:
 
 
 @lru_cache(maxsize=4)
+def normalization(config: str) -> tuple[list[float], list[float]]:
+    """Return mean and standard deviation of the network's images; errors as of `models.normalization`."""
+    from autoseg.training import models
+
+    return models.normalization(ModelConfig(**json.loads(config)))
+
+
+@lru_cache(maxsize=4)
 def check_scored(config: str, num_classes: int, height: int, width: int, device: torch.device) -> None:
     """Raise as `training.check_scored` does, for images of this size; a process looks once."""
     from autoseg.training import models

@@ -189,7 +189,8 @@ class ProxyTask:
 
         proxy, rows = self.proxy, self._rows()[0]
         images, labels, known = self._shown(rows, device)
-        augment = Augment(proxy.crop, proxy.scale, proxy.flip, proxy.photometric, self.model.mean, self.model.std)
+        mean, std = residents.normalization(residents.key(self.model))
+        augment = Augment(proxy.crop, proxy.scale, proxy.flip, proxy.photometric, mean, std)
         return Batches(
             images, labels, rows, augment,
             extra=prepare(known[rows]) if prepare else {},
@@ -276,9 +277,9 @@ class ProxyTask:
         """Return a view of the given rows of the scored split."""
         from autoseg.training import View
 
-        split, model = self.final_split or "train", self.model
+        split, (mean, std) = self.final_split or "train", residents.normalization(residents.key(self.model))
         images, sizes = self._pixels(split, precision.device)[0], self._open().sizes(split)
-        return View(images, rows, precision, model.mean, model.std, self._scored_at_a_time(), stored, sizes)
+        return View(images, rows, precision, mean, std, self._scored_at_a_time(), stored, sizes)
 
     def _keep(self, model: nn.Module, precision: Precision, folder: Path) -> None:
         import torch
@@ -353,6 +354,7 @@ def check_proxy(proxy: ProxyConfig, tolerance: int) -> None:
     if proxy.warmup >= proxy.iters:
         hint = "It is a part of them; 0 is none."
         raise InputError("proxy.warmup", f"fewer than the {proxy.iters} of proxy.iters", proxy.warmup, hint)
+    limits.check_rates(proxy, "proxy.")
     if proxy.backbone == "frozen" and proxy.labels in ("distill", "pseudo"):
         hint = "Its teacher looks at the images, of which only the features are kept."
         raise InputError("proxy.backbone", f"trained, with proxy.labels={proxy.labels}", proxy.backbone, hint)

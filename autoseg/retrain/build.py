@@ -19,7 +19,7 @@ from autoseg.errors import InputError, unknown_name
 from autoseg.losses.build import has_named_curves
 from autoseg.mmconfigs import config_path, mmengine_config, type_name
 from autoseg.retrain.loaders import Datasets, data_loaders, datasets, inference_pipeline
-from autoseg.training.models import EDGES, OWN_LOSS, localized, network_config
+from autoseg.training.models import EDGES, OWN_LOSS, localized, network_config, normalization
 
 Node = dict[str, Any]
 log = logging.getLogger(__name__)
@@ -145,10 +145,11 @@ def _model(config: ModelConfig, data: Datasets, train: TrainConfig) -> Node:
         if type_name(head) == "PIDHead":
             hint = "Use config=FILE, with GenerateEdge in its pipeline."
             raise InputError("model.config", "a network that learns from labels alone", "PIDHead, from edges too", hint)
+    mean, std = normalization(config)
     model["data_preprocessor"] = {
         "type": "SegDataPreProcessor",
-        "mean": list(config.mean),
-        "std": list(config.std),
+        "mean": list(mean),
+        "std": list(std),
         "bgr_to_rgb": True,
         "pad_val": 0,
         "seg_pad_val": data.ignore_index,

@@ -12,8 +12,8 @@ import numpy as np
 from autoseg.errors import AutosegError, InputError, in_a_line
 
 Step = Callable[[dict[str, Any]], dict[str, Any] | None]
-# steps that read a file, and the key of an entry with its path
-READING = {"LoadImageFromFile": "img_path", "LoadAnnotations": "seg_map_path", "AutoSegMask": "seg_map_path"}
+IMAGE, MASK = "img_path", "seg_map_path"  # keys of an entry with the paths of its files
+READING = {"LoadImageFromFile": IMAGE, "AutoSegImage": IMAGE, "LoadAnnotations": MASK, "AutoSegMask": MASK}  # by steps
 
 
 class WrongFile(AutosegError):
@@ -82,4 +82,4 @@ def name_files(dataset: Any, classes: int, ignore_index: int) -> None:
     for place, step in enumerate(steps):
         key = READING.get(type(step).__name__)
         if key is not None:
-            steps[place] = Read(step, key, classes if key == "seg_map_path" else None, ignore_index)
+            steps[place] = Read(step, key, classes if key == MASK else None, ignore_index)

@@ -7,6 +7,7 @@ import copy
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -38,6 +39,7 @@ class Datasets:
     splits: dict[str, Node]  # data set of each role, without a pipeline (see `data_loaders`); "test" may be missing
     loading: list[Node]  # the transforms that load image and labels
     scale: tuple[int, int] | None  # (width, height) into which images are fitted; None: each keeps its own size
+    scored: tuple[int, int] | None  # the same where they are scored
 
 
 def datasets(config: DataConfig) -> Datasets:
@@ -144,7 +146,7 @@ def train_pipeline(train: TrainConfig, data: Datasets) -> list[Node]:
 
 
 def _random_resize(train: TrainConfig, data: Datasets) -> Node:
-    scale, ratio = _scale(train, data), tuple(train.ratio)
+    scale, ratio = _own_size(train) or data.scale, tuple(train.ratio)
     if scale is None:
         return {"type": "AutoSegRescale", "ratio_range": ratio}
     return {"type": "RandomResize", "scale": scale, "ratio_range": ratio, "keep_ratio": True}
@@ -162,18 +164,22 @@ def test_pipeline(train: TrainConfig, data: Datasets) -> list[Node]:
 
 
 def inference_pipeline(train: TrainConfig, data: Datasets) -> list[Node]:
-    """Return `test_pipeline` for image files without labels, which `mmseg.apis` reads from a config."""
-    image = data.loading[0] if data.loading else {"type": "LoadImageFromFile"}
+    """Return `test_pipeline` for image files without labels, which `mmseg.apis` reads from a config.
+
+    Photographs that are stored turned are turned there, while trainings refuse them, for their masks.
+    """
+    own = not data.loading or type_name(data.loading[0]) != LOADING[0]
+    image = {"type": LOADING[0]} if own else data.loading[0]
     return [image, *_resize(train, data), {"type": "PackSegInputs"}]
 
 
 def _resize(train: TrainConfig, data: Datasets) -> list[Node]:
-    scale = _scale(train, data)
+    scale = _own_size(train) or data.scored
     return [] if scale is None else [{"type": "Resize", "scale": scale, "keep_ratio": True}]
 
 
-def _scale(train: TrainConfig, data: Datasets) -> tuple[int, int] | None:
-    return data.scale if train.size is None else (train.size[1], train.size[0])
+def _own_size(train: TrainConfig) -> tuple[int, int] | None:
+    return None if train.size is None else (train.size[1], train.size[0])
 
 
 def _with_pipeline(dataset: Node, pipeline: list[Node]) -> Node:
@@ -189,15 +195,15 @@ def _builtin(config: DataConfig) -> Datasets:
     size = [SIDE, SIDE]
     roles = ["train", "val", *(["test"] if config.count[2] and config.test_split is not None else [])]
     splits = {role: {"type": "AutoSegArrays", "data": data, "size": size, "split": role} for role in roles}
-    return Datasets(list(CLASSES), IGNORE, splits, [], None)
+    return Datasets(list(CLASSES), IGNORE, splits, [], None, None)
 
 
 def _folder(config: DataConfig) -> Datasets:
     source = open_folder(config)  # says what is wrong with the files before anything starts
     data = {**dataclasses.asdict(config), "root": str(Path(str(config.root)).expanduser().absolute())}
     splits: dict[str, Node] = {role: {"type": "AutoSegFolder", "data": data, "split": role} for role in source.items}
-    loading: list[Node] = [{"type": LOADING[0]}, {"type": "AutoSegMask"}]
-    return Datasets(list(source.classes), IGNORE, splits, loading, None)
+    loading: list[Node] = [{"type": "AutoSegImage"}, {"type": "AutoSegMask"}]
+    return Datasets(list(source.classes), IGNORE, splits, loading, None, None)
 
 
 def _mmseg(config: DataConfig) -> Datasets:
@@ -205,13 +211,22 @@ def _mmseg(config: DataConfig) -> Datasets:
     first = leaves(splits["train"])[0]
     pipeline = first["pipeline"]
     check_loading(pipeline)
-    resize = next((step for step in pipeline if type_name(step) == "RandomResize"), None)
+    scale = _scale_of(pipeline)
+    scored = _scale_of(leaves(splits["val"])[0].get("pipeline", [])) or scale
     for split in splits.values():
         for leaf in leaves(split):
             settle(leaf, config)
-    scale = None if resize is None else (int(resize["scale"][0]), int(resize["scale"][1]))
     loading = [step for step in pipeline if type_name(step) in LOADING]
-    return Datasets(_classes(first), first.get("ignore_index", IGNORE), splits, loading, scale)
+    return Datasets(_classes(first), first.get("ignore_index", IGNORE), splits, loading, scale, scored)
+
+
+def _scale_of(pipeline: Sequence[Node]) -> tuple[int, int] | None:
+    """Return the (width, height) into which a pipeline fits images, before a random factor."""
+    found = next((step for step in pipeline if type_name(step) in ("RandomResize", "Resize")), {})
+    scale = found.get("scale")
+    if not isinstance(scale, list | tuple) or not all(isinstance(side, int) for side in scale):
+        return None  # of its own kind, as several to choose from
+    return int(scale[0]), int(scale[1])
 
 
 def _classes(leaf: Node) -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmcv.transforms import BaseTransform, RandomResize
 from mmengine.hooks import Hook
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from autoseg.config import DataConfig, LabelConfig
 from autoseg.data import open_data
+from autoseg.data.decode import read_image
 from autoseg.data.folder import open_folder
 from autoseg.data.source import IGNORE
 from autoseg.mmseg import AutoSegLoss
@@ -52,6 +54,17 @@ class AutoSegFolder(BaseSegDataset):
     def get_data_info(self, idx: int) -> dict[str, Any]:
         """Return an entry with the code that `AutoSegMask` reads its mask by."""
         return {**super().get_data_info(idx), "code": self.source.code}
+
+
+@TRANSFORMS.register_module()
+class AutoSegImage(BaseTransform):
+    """Loads an image as a search does: OpenCV multiplies the bands of some TIFFs by a fourth one."""
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Add `img` (H, W, 3) uint8, BGR; an InputError names an image that cannot be used."""
+        image = read_image(Path(results["img_path"]), upright=True)[..., ::-1]
+        shape = image.shape[:2]
+        return {**results, "img": np.ascontiguousarray(image), "img_shape": shape, "ori_shape": shape}
 
 
 @TRANSFORMS.register_module()

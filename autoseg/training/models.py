@@ -32,6 +32,7 @@ from autoseg.training.weights import load_backbone
 log = logging.getLogger(__name__)
 
 PRETRAINED = ("Pretrained", "PretrainedInit", "Pretrained_Part")  # types of `init_cfg`; the second is BEiT's
+IMAGENET: dict[str, Any] = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375], "bgr_to_rgb": True}
 NETWORKS = ("EncoderDecoder", "CascadeEncoderDecoder")
 # For heads that return several maps in training, the index of the one used for prediction.
 PLACES = {"DAHead": 0, "EncHead": 0, "DDRHead": 0, "PIDHead": 1}
@@ -280,9 +281,7 @@ def network_config(config: ModelConfig, num_classes: int) -> dict[str, Any]:
         InputError: no such config, one without an `EncoderDecoder`, one whose heads have a loss of their own kind, or
             one for images of other than three bands.
     """
-    file = mmengine_config(config_path(config.config, "model.config"), "model.config")
-    file.merge_from_dict({"model": copy.deepcopy(config.overrides)})
-    model: dict[str, Any] = file.to_dict().get("model", {})
+    model = _model_of(config)
     kind = type_name(model)
     if kind not in NETWORKS:
         raise InputError("model.config", "a config whose model is an EncoderDecoder", f"{config.config} ({kind})")
@@ -306,6 +305,33 @@ def network_config(config: ModelConfig, num_classes: int) -> dict[str, Any]:
             "Set model.weights to a file of backbone weights.", config.name, " and ".join(dropped),
         )  # fmt: skip
     return model
+
+
+def normalization(config: ModelConfig) -> tuple[list[float], list[float]]:
+    """Return what a network's images are normalised by: mean and standard deviation of red, green, blue, 0 to 255.
+
+    Weights are made for them, so those of the config hold unless `model.mean` and `model.std` say otherwise.
+
+    Raises:
+        InputError: no such config, or one that normalises other bands.
+    """
+    if config.mean is not None and config.std is not None:
+        return config.mean, config.std
+    own = _model_of(config).get("data_preprocessor") or IMAGENET
+    mean, std = list(own.get("mean") or [0.0] * 3), list(own.get("std") or [1.0] * 3)
+    if len(mean) != 3 or len(std) != 3 or not own.get("bgr_to_rgb"):
+        got = f"mean={mean} std={std} bgr_to_rgb={bool(own.get('bgr_to_rgb'))}"
+        hint = "Images are RGB here: set model.mean and model.std for these."
+        raise InputError("data_preprocessor of model.config", "mean and std of RGB images", got, hint)
+    return config.mean or mean, config.std or std
+
+
+def _model_of(config: ModelConfig) -> dict[str, Any]:
+    """Return the `model` dict of a config of mmsegmentation, with overrides merged in."""
+    file = mmengine_config(config_path(config.config, "model.config"), "model.config")
+    file.merge_from_dict({"model": copy.deepcopy(config.overrides)})
+    found: dict[str, Any] = file.to_dict().get("model", {})
+    return found
 
 
 def localized(node: Any, dropped: list[str], *, sync_bn: bool = False) -> Any:

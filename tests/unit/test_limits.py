@@ -11,8 +11,18 @@ import pytest
 from autoseg import limits
 from autoseg.cli.configuration.check import check
 from autoseg.cli.configuration.stored import keys, put
-from autoseg.config import CompareConfig, ProxyConfig, RetrainConfig, SearchConfig, TrustConfig
+from autoseg.config import (
+    CompareConfig,
+    DataConfig,
+    ModelConfig,
+    ProxyConfig,
+    RetrainConfig,
+    SearchConfig,
+    TrainConfig,
+    TrustConfig,
+)
 from autoseg.errors import InputError
+from autoseg.proxy.task import ProxyTask
 
 SCHEMAS = (SearchConfig, CompareConfig, RetrainConfig, TrustConfig)
 # The last value that is taken, the first that is not.
@@ -119,3 +129,25 @@ def test_a_list_of_one_configuration_is_not_anothers():
     first = SearchConfig()
     first.proxy.size.append(3)
     assert SearchConfig().proxy.size == [180, 240]
+
+
+@pytest.mark.parametrize("lr", [1e-4, 6e-5])
+def test_a_rate_that_would_rise_to_its_last_one_is_refused(lr):
+    """The last rate of SGD's recipes is above the usual rates of AdamW."""
+    proxy, train = ProxyConfig(lr=lr, min_lr=1e-4), TrainConfig(optimizer="adamw", lr=lr)
+    for look, key in (
+        (lambda: ProxyTask(DataConfig(), ModelConfig(), proxy, ("miou",)), "proxy"),
+        (lambda: check(RetrainConfig(train=train)), "train"),
+    ):
+        if lr == train.min_lr:
+            look()
+        else:
+            with pytest.raises(
+                InputError, match=rf"{key}\.min_lr: expected at most 6e-05, which is {key}\.lr, got 0.0001"
+            ):
+                look()
+
+
+def test_a_warm_up_that_has_no_end_is_refused():
+    with pytest.raises(InputError, match=r"train\.warmup_iters: expected fewer than the 9 of train\.iters, got 9"):
+        check(RetrainConfig(train=TrainConfig(iters=9, warmup_iters=9)))

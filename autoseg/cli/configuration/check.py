@@ -7,7 +7,7 @@ from pathlib import Path
 
 from autoseg import limits
 from autoseg.cli.configuration.stored import at, put
-from autoseg.config import CompareConfig, RetrainConfig, SearchConfig, TrustConfig
+from autoseg.config import CompareConfig, RetrainConfig, SearchConfig, TrainConfig, TrustConfig
 from autoseg.errors import InputError
 from autoseg.imports import resolve_paths
 from autoseg.mmconfigs import KEYS, config_path
@@ -48,11 +48,17 @@ def check(config: Config | TrustConfig) -> None:
         check_proxy(config.proxy, config.tolerance)
     elif config.config is not None:
         config_path(config.config, "config")
-    elif config.train.warmup_iters >= config.train.iters:
-        expected = f"fewer than the {config.train.iters} of train.iters"
-        raise InputError("train.warmup_iters", expected, config.train.warmup_iters, "0 is none.")
+    else:
+        _check_schedule(config.train)
     if isinstance(config, SearchConfig):
         _check_search(config)
+
+
+def _check_schedule(train: TrainConfig) -> None:
+    if train.warmup_iters >= train.iters:
+        expected = f"fewer than the {train.iters} of train.iters"
+        raise InputError("train.warmup_iters", expected, train.warmup_iters, "0 is none.")
+    limits.check_rates(train, "train.")
 
 
 def _check_search(config: SearchConfig) -> None:

@@ -54,6 +54,27 @@ def picked() -> np.ndarray[Any, Any]:
     return np.random.default_rng(1).integers(0, 2, (12, 16))
 
 
+@pytest.mark.parametrize(("mode", "suffix"), [("RGBA", "tif"), ("RGBA", "png"), ("L", "png"), ("RGB", "bmp")])
+def test_a_full_training_reads_the_images_that_a_search_reads(make_folder: Make, mode: str, suffix: str) -> None:
+    """OpenCV multiplies the bands of such a TIFF by the fourth one, which may be infrared."""
+    from mmseg.registry import DATASETS
+    from mmseg.utils import register_all_modules
+
+    import autoseg.retrain.parts  # noqa: F401  (a config's custom_imports)
+
+    register_all_modules(init_default_scope=True)
+    config = make_folder()
+    image = Path(str(config.root), "img_dir/train/0.png")
+    noise = np.random.default_rng(0).integers(0, 256, (12, 16, 4), dtype=np.uint8)
+    image.unlink()
+    Image.fromarray(noise, "RGBA").convert(mode).save(image.with_suffix(f".{suffix}"))
+    found = open_data(config, (12, 16)).images("train")[0]
+    data = datasets(config)
+    dataset = DATASETS.build({**data.splits["train"], "pipeline": [*data.loading, {"type": "PackSegInputs"}]})
+    assert (dataset[0]["inputs"].flip(0) == found).all()  # BGR there
+    assert dataset[0]["data_samples"].ori_shape == (12, 16)
+
+
 def test_masks_of_0_and_255(make_folder: Make, picked: np.ndarray[Any, Any]) -> None:
     config = make_folder()
     written(config, [0, 255], picked)

@@ -147,6 +147,33 @@ def test_own_folders_are_listed_as_a_search_lists_them(tmp_path: Path) -> None:
         built(*words, "split=test")
 
 
+def _named(pipeline: list[Any], kind: str) -> Any:
+    return next(step for step in pipeline if step.type == kind)
+
+
+@pytest.mark.parametrize(
+    ("name", "trained", "scored"),
+    [("loveda", (2048, 512), (1024, 1024)), ("synapse", (224, 224), (224, 224)), ("ade20k", (2048, 512), (2048, 512))],
+)
+def test_images_of_mmsegmentations_data_are_scored_at_the_size_of_its_validation(
+    name: str, trained: tuple[int, int], scored: tuple[int, int]
+) -> None:
+    words = ["data.kind=mmseg", "data.name=x", f"data.mmseg_config=_base_/datasets/{name}.py"]
+    cfg = built(*words)
+    assert _named(_leaves(cfg)[0].pipeline, "RandomResize").scale == trained
+    assert _named(cfg.val_dataloader.dataset.pipeline, "Resize").scale == scored
+    assert _named(cfg.test_pipeline, "Resize").scale == scored
+    cfg = built(*words, "train.size=[100,200]")
+    assert _named(cfg.val_dataloader.dataset.pipeline, "Resize").scale == (200, 100)
+
+
+def test_the_configs_own_normalisation_is_kept() -> None:
+    cfg = built("model.config=_base_/models/segmenter_vit-b16_mask.py")
+    assert cfg.model.data_preprocessor.mean == [127.5] * 3 == cfg.model.data_preprocessor.std
+    cfg = built("model.config=_base_/models/segmenter_vit-b16_mask.py", "model.mean=[1,2,3]")
+    assert cfg.model.data_preprocessor.mean == [1, 2, 3] and cfg.model.data_preprocessor.std == [127.5] * 3
+
+
 def test_without_a_size_each_image_is_scaled_from_its_own() -> None:
     from autoseg.retrain.parts import AutoSegRescale
 

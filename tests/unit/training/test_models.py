@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate as resize
 from autoseg.config import ModelConfig, ProxyConfig
 from autoseg.errors import InputError
 from autoseg.training import build_model, models
-from autoseg.training.models import model_registry, network_config
+from autoseg.training.models import model_registry, network_config, normalization
 from autoseg.training.schedule import build_optimizer
 from autoseg.training.weights import load_network
 
@@ -112,6 +112,33 @@ def test_an_auxiliary_head_alone_begins_as_one_in_a_list() -> None:
     assert any(key.startswith("network.auxiliary_head.0.") for key in listed)
     names = [key.replace("auxiliary_head.0.", "auxiliary_head.") for key in listed]
     assert list(alone) == names and all(map(torch.equal, alone.values(), listed.values()))
+
+
+IMAGENET = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in PRESETS.glob("*.yaml")))
+def test_images_of_a_preset_are_normalised_as_imagenets(name: str) -> None:
+    assert normalization(preset(name)) == IMAGENET
+
+
+def test_images_are_normalised_as_the_config_has_it(tmp_path: Path) -> None:
+    """Of a full training too, or a network's weights would be used with other inputs than they were made for."""
+    segmenter = ModelConfig(config="_base_/models/segmenter_vit-b16_mask.py")
+    assert normalization(segmenter) == ([127.5] * 3, [127.5] * 3)
+    assert normalization(replace(segmenter, std=[1.0, 2.0, 3.0])) == ([127.5] * 3, [1.0, 2.0, 3.0])
+    given = replace(segmenter, mean=[1.0, 2.0, 3.0], std=[4.0, 5.0, 6.0])
+    assert normalization(given) == (given.mean, given.std)
+    own = tmp_path / "own.py"
+    own.write_text("model = dict(type='EncoderDecoder', data_preprocessor=dict(bgr_to_rgb=True))")
+    assert normalization(ModelConfig(config=str(own))) == ([0.0] * 3, [1.0] * 3)  # as mmsegmentation: not at all
+    own.write_text("model = dict(type='EncoderDecoder')")
+    assert normalization(ModelConfig(config=str(own))) == IMAGENET
+    for text in ("mean=[1, 2, 3], std=[1, 1, 1]", "bgr_to_rgb=True, mean=[1] * 6, std=[1] * 6"):
+        own.write_text(f"model = dict(type='EncoderDecoder', data_preprocessor=dict({text}))")
+        with pytest.raises(InputError, match=r"mean and std of RGB images, got mean=\[1.*model.mean and model.std"):
+            normalization(ModelConfig(config=str(own)))
+        assert normalization(replace(given, config=str(own))) == (given.mean, given.std)
 
 
 def test_pretrained_addresses_are_dropped_and_said(caplog: pytest.LogCaptureFixture) -> None:
