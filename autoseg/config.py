@@ -56,6 +56,8 @@ class DataConfig:
     test_split: str | None = "test"  # None, or absent from disk: no test split
     img_dir: str = "img_dir"
     ann_dir: str = "ann_dir"
+    img_suffix: str = ""  # folder: end of the images' names, as _leftImg8bit.png; empty: of any kind of image
+    seg_map_suffix: str = ".png"  # folder: what the masks' names have in its place
     annotator_dirs: list[str] = field(default_factory=list)  # further masks of the same images, a folder per annotator
     mmseg_config: str | None = None  # kind=mmseg: a dataset config of mmsegmentation, e.g. _base_/datasets/ade20k.py
     holdout: float = limited(0.2, HELD_OUT)  # share of the training images that reward a candidate; not trained on

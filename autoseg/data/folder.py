@@ -117,38 +117,45 @@ def open_folder(config: DataConfig) -> FileSource:
     if not config.classes:
         hint = "Set data.classes=[a,b,...]."
         raise InputError("data.classes", "the class names in the order of their ids", "none", hint)
+    if config.seg_map_suffix.lower().endswith((".jpg", ".jpeg")):
+        hint = "Make the masks anew."
+        raise InputError("data.seg_map_suffix", "masks as PNG, since JPEG changes the ids", config.seg_map_suffix, hint)
     palette = config.palette or class_colours(config)
     check_classes(config, config.classes, palette)
     code = MaskCode.of(config)
-    annotations = [config.ann_dir, *config.annotator_dirs]
     roles = {"train": config.train_split, "val": config.val_split}
     test = config.test_split
     if test is not None and all((root / folder / test).is_dir() for folder in (config.img_dir, config.ann_dir)):
         roles["test"] = test  # one without labels, as challenges give it, is none
-    items = {
-        role: _list_pairs(root / config.img_dir / split, [root / folder / split for folder in annotations])
-        for role, split in roles.items()
-    }
+    items = {role: _list_pairs(config, split) for role, split in roles.items()}
     return FileSource(code, palette, items, upright=True)
 
 
-def _list_pairs(image_dir: Path, mask_dirs: Sequence[Path]) -> list[Item]:
-    for folder in (image_dir, *mask_dirs):
+def _list_pairs(config: DataConfig, split: str) -> list[Item]:
+    root = Path(str(config.root)).expanduser()
+    images, *masks = (root / folder / split for folder in (config.img_dir, config.ann_dir, *config.annotator_dirs))
+    for folder in (images, *masks):
         if not folder.is_dir():
             hint = "The layout is img_dir/SPLIT/NAME.jpg beside ann_dir/SPLIT/NAME.png."
             if there := sorted(path.name for path in folder.parent.glob("*/")):
                 hint += f" Splits in it: {', '.join(there)}; data.train_split, data.val_split name yours."
             raise InputError("data.root", f"a folder {folder}", "none", hint)
     items = []
-    for path in files_in(image_dir, IMAGE_SUFFIXES):
-        name = path.relative_to(image_dir).with_suffix("").as_posix()
-        items.append(Item(name, path, tuple(folder / f"{name}.png" for folder in mask_dirs)))
-    check_items(items, f"split folder {image_dir}")
+    for name, path in images_of(config, split):
+        items.append(Item(name, path, tuple(folder / f"{name}{config.seg_map_suffix}" for folder in masks)))
+    check_items(items, f"split folder {images}", [config.img_suffix] if config.img_suffix else IMAGE_SUFFIXES)
     return items
 
 
+def images_of(config: DataConfig, split: str) -> list[tuple[str, Path]]:
+    """Return the sorted images of a split of a folder pair, each after the part of its name that its masks share."""
+    folder, end = Path(str(config.root)).expanduser() / config.img_dir / split, config.img_suffix
+    found = files_in(folder, [end] if end else IMAGE_SUFFIXES)
+    return [(path.relative_to(folder).as_posix()[: -len(end or path.suffix)], path) for path in found]
+
+
 def files_in(folder: Path, suffixes: Sequence[str] | None = None) -> list[Path]:
-    """Return the sorted files in a folder and those below it, linked ones too; with these suffixes, None: with any.
+    """Return the sorted files in a folder and those below it, linked ones too, whose names end so; None: all.
 
     Hidden files, such as the `._x.jpg` that macOS leaves, are left out; links to a parent folder are not followed.
     """
@@ -157,17 +164,23 @@ def files_in(folder: Path, suffixes: Sequence[str] | None = None) -> list[Path]:
         here = Path(home).resolve()
         folders[:] = [f for f in folders if f[0] != "." and not here.is_relative_to(Path(home, f).resolve())]
         found += [Path(home, name) for name in names if name[0] != "."]
-    return sorted(path for path in found if suffixes is None or path.suffix.lower() in suffixes)
+    ends = None if suffixes is None else tuple(suffix.lower() for suffix in suffixes)
+    return sorted(path for path in found if ends is None or path.name.lower().endswith(ends))
 
 
-def check_items(items: Sequence[Item], where: str) -> None:
+def check_items(items: Sequence[Item], where: str, ends: Sequence[str] = IMAGE_SUFFIXES) -> None:
     """Raise for an empty split, two images of one name, or an image that is missing or has no mask.
+
+    Args:
+        items: the images.
+        where: what they are, for messages.
+        ends: the ends of names by which they were found.
 
     Raises:
         InputError: names the first file that is wrong and how many more there are.
     """
     if not items:
-        hint = f"Put images there or choose another split. Images end in {', '.join(IMAGE_SUFFIXES)}."
+        hint = f"Put images there or choose another split. Images end in {', '.join(ends)}."
         raise InputError(where, "at least one image", "none", hint)
     first: dict[Path, Item] = {}
     for item in items:
@@ -181,37 +194,36 @@ def check_items(items: Sequence[Item], where: str) -> None:
         broken = f"a link to {os.readlink(absent[0])}, which is not there" if absent[0].is_symlink() else "none"
         hint = "Put it there, or leave the image out."
         raise InputError(f"image {absent[0]}", "a file", f"{broken}{_more(absent)}", hint)
-    missing = [(item.image, mask) for item in items for mask in item.masks if not mask.is_file()]
+    missing = [(item, mask) for item in items for mask in item.masks if not mask.is_file()]
     if missing:
-        image, mask = missing[0]
-        raise InputError(f"image {image}", f"a mask {mask}", f"none{_more(missing)}", _beside(mask))
+        item, mask = missing[0]
+        hint = _beside(mask.parent, Path(item.name).name)
+        raise InputError(f"image {item.image}", f"a mask {mask}", f"none{_more(missing)}", hint)
 
 
 def _more(wrong: Sequence[object]) -> str:
     return f" (and {len(wrong) - 1} more like it)" if len(wrong) > 1 else ""
 
 
-def _beside(mask: Path) -> str:
+def _beside(folder: Path, name: str) -> str:
     """Return a hint about a missing mask, from the files with similar names."""
-    near = sorted(path.name for path in mask.parent.glob(f"{glob.escape(mask.stem)}[._-]*"))
+    near = sorted(path.name for path in folder.glob(f"{glob.escape(name)}[._-]*"))
     if not near:
         return "Add the mask or remove the image."
     if near[0].lower().endswith((".jpg", ".jpeg")):
         return f"There is {near[0]}: make it anew as PNG, since JPEG changes the ids."
-    if not near[0].lower().endswith(".png"):
-        return f"There is {near[0]}: store it as PNG if that is the mask."
-    return f"There is {near[0]}: rename it if that is the mask."
+    return f"There is {near[0]}: if all masks are named so, set data.seg_map_suffix={near[0][len(name) :]}."
 
 
 def lone_masks(config: DataConfig) -> list[Path]:
     """Return the masks in `ann_dir` of a folder pair that have no image: harmless, and often a mistake."""
     if config.kind != "folder" or config.root is None:
         return []
-    root, found = Path(config.root).expanduser(), []
+    end, found = config.seg_map_suffix, []
     for split in (config.train_split, config.val_split):
-        images, masks = root / config.img_dir / split, root / config.ann_dir / split
-        names = {path.relative_to(images).with_suffix("") for path in files_in(images, IMAGE_SUFFIXES)}
-        found += [p for p in files_in(masks, (".png",)) if p.relative_to(masks).with_suffix("") not in names]
+        masks = Path(config.root).expanduser() / config.ann_dir / split
+        names = {name for name, _ in images_of(config, split)}
+        found += [p for p in files_in(masks, [end]) if p.relative_to(masks).as_posix()[: -len(end)] not in names]
     return found
 
 

@@ -11,7 +11,7 @@ import torch
 from autoseg.config import DataConfig, ProxyConfig, TrainConfig
 from autoseg.data.builtin import SIDE
 from autoseg.data.decode import colour_bands, header
-from autoseg.data.folder import IMAGE_SUFFIXES, files_in, lone_masks
+from autoseg.data.folder import IMAGE_SUFFIXES, images_of, lone_masks
 from autoseg.data.holdout import split_holdout
 from autoseg.data.segdata import SegData
 from autoseg.data.source import check_present, if_a_class
@@ -61,7 +61,7 @@ def remarks_on_files(
             text += f"; {if_a_class(config.ignore_index)}"
         texts.append(text)
     if alone := lone_masks(config):
-        kinds = ", ".join(IMAGE_SUFFIXES)
+        kinds = config.img_suffix or ", ".join(IMAGE_SUFFIXES)
         texts.append(f"masks without an image are left out: {len(alone)}, as {alone[0]}; images end in {kinds}")
     if (first := _first_file(config)) is not None:
         with header(first) as image:
@@ -138,7 +138,7 @@ def _first_file(config: DataConfig) -> Path | None:
     """Return the first training image of a folder; None of other data."""
     if config.kind != "folder" or config.root is None:
         return None
-    return files_in(Path(config.root).expanduser() / config.img_dir / config.train_split, IMAGE_SUFFIXES)[0]
+    return images_of(config, config.train_split)[0][1]
 
 
 def _unscored(data: SegData, config: DataConfig, scored: str, counts: list[int]) -> list[str]:

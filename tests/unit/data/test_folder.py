@@ -53,6 +53,33 @@ def test_root_that_is_not_there(make_folder: Make) -> None:
     refused(replace(make_folder(), root="/nowhere/at/all"), "data.root", "/nowhere/at/all")
 
 
+def test_names_of_images_and_masks_that_end_differently(make_folder: Make) -> None:
+    """Also side by side in one folder, as those of Cityscapes never are and those of DeepGlobe are."""
+    config = make_folder(annotators=1)
+    plain = open_data(config, (12, 16))
+    root = Path(str(config.root))
+    for split in ("train", "val"):
+        for index in range(3):
+            for folder, end in (("img_dir", "_sat.JPG"), ("ann_dir", "_mask.png"), ("rater0", "_mask.png")):
+                (root / folder / split / f"{index}.png").rename(root / folder / split / f"{index}{end}")
+    apart = replace(config, img_suffix="_sat.jpg", seg_map_suffix="_mask.png")
+    found = open_data(apart, (12, 16))
+    assert found.names("train") == ["0", "1", "2"] == plain.names("train")
+    assert torch.equal(found.labels("train"), plain.labels("train"))
+    assert torch.equal(found.raters("train"), plain.raters("train"))
+    assert lone_masks(apart) == []
+    for path in sorted(root.glob("ann_dir/*/*.png")):
+        shutil.copy(path, root / "img_dir" / path.parent.name / path.name)
+    together = replace(apart, ann_dir="img_dir", annotator_dirs=[])
+    assert open_data(together, (12, 16)).names("train") == ["0", "1", "2"]
+    (root / "img_dir/train/1_sat.JPG").unlink()
+    assert lone_masks(together) == [root / "img_dir/train/1_mask.png"]
+    with pytest.raises(InputError, match=r"at least one image, got none.*Images end in _rgb\.jpg\."):
+        open_folder(replace(apart, img_suffix="_rgb.jpg"))
+    with pytest.raises(InputError, match=r"data\.seg_map_suffix: expected masks as PNG, since JPEG changes the ids"):
+        open_folder(replace(apart, seg_map_suffix="_mask.jpg"))
+
+
 @pytest.mark.parametrize("folder", ["img_dir/train", "img_dir/val", "ann_dir/train", "ann_dir/val"])
 def test_missing_folder(make_folder: Make, folder: str) -> None:
     config = make_folder()
@@ -102,7 +129,11 @@ def test_an_image_that_is_a_link_to_nothing(make_folder: Make) -> None:
 
 @pytest.mark.parametrize(
     ("there", "words"),
-    [("1.PNG", "There is 1.PNG: rename it"), ("1.jpg", "JPEG changes the ids"), ("1_L.png", "There is 1_L.png")],
+    [
+        ("1.PNG", "There is 1.PNG: if all masks are named so, set data.seg_map_suffix=.PNG."),
+        ("1.jpg", "JPEG changes the ids"),
+        ("1_L.png", "There is 1_L.png: if all masks are named so, set data.seg_map_suffix=_L.png."),
+    ],
 )
 def test_a_mask_of_another_name_is_named(make_folder: Make, there: str, words: str) -> None:
     config = make_folder()
