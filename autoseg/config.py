@@ -52,9 +52,9 @@ class DataConfig:
     ignore_index: int = limited(255, ID)  # the id of pixels that are ignored, unless `ids` has it
     ignored_ids: list[Any] = limited([], IDS)  # folder: further ones, ids or colours as in `ids`
     train_split: str = "train"
-    val_split: str = "val"
+    val_split: str | None = "val"  # folder: None holds out as many of train_split as `holdout` says
     test_split: str | None = "test"  # None, or absent from disk: no test split
-    img_dir: str = "img_dir"
+    img_dir: str = "img_dir"  # SPLIT in it stands for the split, as in SPLIT/images; else a folder for each lies in it
     ann_dir: str = "ann_dir"
     img_suffix: str = ""  # folder: end of the images' names, as _leftImg8bit.png; empty: of any kind of image
     seg_map_suffix: str = ".png"  # folder: what the masks' names have in its place

@@ -252,12 +252,12 @@ def data_folders(data: DataConfig, size: Sequence[int]) -> Iterator[Finding]:
     elif data.root is None:
         yield Finding("data", "missing", f"data={data.name} needs data.root=DIR")
     else:
-        from autoseg.data.folder import files_in
+        from autoseg.data.folder import files_in, folder_of
 
-        root, empty = Path(data.root).expanduser(), False
-        for split in (data.train_split, data.val_split):
+        empty = False
+        for split in filter(None, (data.train_split, data.val_split)):
             for folder in (data.img_dir, data.ann_dir):
-                path = root / folder / split
+                path = folder_of(data, folder, split)
                 files = len(files_in(path))
                 empty |= not files
                 yield Finding("data", "ok" if files else "missing", f"{path}: {files or 'no'} files")

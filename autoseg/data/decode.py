@@ -39,7 +39,7 @@ def read_image(path: Path, *, upright: bool) -> Bytes:
         _decode(path, image)
         if upright:
             check_upright(path, image)  # a PNG may say it at its end
-        return np.asarray(image.convert("RGB"))
+        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def check_image(path: Path, image: Image.Image, upright: bool) -> None:

@@ -12,14 +12,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from autoseg import limits
 from autoseg.config import DataConfig
 from autoseg.data.decode import check_image, header, read_image
-from autoseg.data.masks import MaskCode, class_colours
+from autoseg.data.holdout import split_holdout
+from autoseg.data.masks import BY_A_THRESHOLD, MaskCode, class_colours
 from autoseg.data.progress import Progress
 from autoseg.data.source import MAX_CLASSES, ClassCounts, Sample, check_present
 from autoseg.data.threads import in_threads
 from autoseg.errors import InputError
 
+SPLIT = "SPLIT"  # stands for the name of a split
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
@@ -108,6 +111,7 @@ def open_folder(config: DataConfig) -> FileSource:
     Raises:
         InputError: no root or classes, ids that do not fit these, a missing folder or mask, an empty split.
     """
+    limits.check(config, "data.")
     if config.root is None:
         raise InputError("data.root", "a folder with the data", None, "Set data.root=DIR.")
     root = Path(config.root).expanduser()
@@ -118,28 +122,34 @@ def open_folder(config: DataConfig) -> FileSource:
         hint = "Set data.classes=[a,b,...]."
         raise InputError("data.classes", "the class names in the order of their ids", "none", hint)
     if config.seg_map_suffix.lower().endswith((".jpg", ".jpeg")):
-        hint = "Make the masks anew."
+        hint = BY_A_THRESHOLD
         raise InputError("data.seg_map_suffix", "masks as PNG, since JPEG changes the ids", config.seg_map_suffix, hint)
     palette = config.palette or class_colours(config)
     check_classes(config, config.classes, palette)
     code = MaskCode.of(config)
     roles = {"train": config.train_split, "val": config.val_split}
     test = config.test_split
-    if test is not None and all((root / folder / test).is_dir() for folder in (config.img_dir, config.ann_dir)):
+    if test is not None and all(folder_of(config, part, test).is_dir() for part in (config.img_dir, config.ann_dir)):
         roles["test"] = test  # one without labels, as challenges give it, is none
-    items = {role: _list_pairs(config, split) for role, split in roles.items()}
+    items = {role: _list_pairs(config, split) for role, split in roles.items() if split is not None}
+    if config.val_split is None:
+        parts = split_holdout(len(items["train"]), config.holdout)
+        items["train"], items["val"] = ([items["train"][row] for row in part.tolist()] for part in parts)
+    _check_apart(items)
     return FileSource(code, palette, items, upright=True)
 
 
+def folder_of(config: DataConfig, part: str, split: str) -> Path:
+    """Return the folder of a split in `img_dir` or another part of a folder pair."""
+    return Path(str(config.root)).expanduser() / (part.replace(SPLIT, split) if SPLIT in part else f"{part}/{split}")
+
+
 def _list_pairs(config: DataConfig, split: str) -> list[Item]:
-    root = Path(str(config.root)).expanduser()
-    images, *masks = (root / folder / split for folder in (config.img_dir, config.ann_dir, *config.annotator_dirs))
+    parts = (config.img_dir, config.ann_dir, *config.annotator_dirs)
+    images, *masks = (folder_of(config, part, split) for part in parts)
     for folder in (images, *masks):
         if not folder.is_dir():
-            hint = "The layout is img_dir/SPLIT/NAME.jpg beside ann_dir/SPLIT/NAME.png."
-            if there := sorted(path.name for path in folder.parent.glob("*/")):
-                hint += f" Splits in it: {', '.join(there)}; data.train_split, data.val_split name yours."
-            raise InputError("data.root", f"a folder {folder}", "none", hint)
+            raise InputError("data.root", f"a folder {folder}", "none", _layout(config, folder))
     items = []
     for name, path in images_of(config, split):
         items.append(Item(name, path, tuple(folder / f"{name}{config.seg_map_suffix}" for folder in masks)))
@@ -147,9 +157,34 @@ def _list_pairs(config: DataConfig, split: str) -> list[Item]:
     return items
 
 
+def _layout(config: DataConfig, missing: Path) -> str:
+    """Return a hint about a folder that is not there, from those that are."""
+    root = Path(str(config.root)).expanduser()
+    hint = "The layout is img_dir/SPLIT/NAME.jpg beside ann_dir/SPLIT/NAME.png."
+    if (above := missing.parent) != root and (there := sorted(path.name for path in above.glob("*/"))):
+        hint += f" Splits in it: {', '.join(there)}; data.train_split, data.val_split name yours"
+        return f"{hint}, data.val_split=null holds out some of the training images."
+    there = sorted(path.name for path in root.glob("*/"))
+    found = f" In {root}: {', '.join(there[:10])}{', …' * (len(there) > 10)}." if there else ""
+    return f"{hint}{found} data.img_dir, data.ann_dir name yours, also as SPLIT/images."
+
+
+def _check_apart(items: Mapping[str, Sequence[Item]]) -> None:
+    """Raise for scored images that are trained on.
+
+    Raises:
+        InputError: some are.
+    """
+    trained = {item.image.resolve() for item in items["train"]}
+    for role, way in (("val", "holds out some of these"), ("test", "leaves it out")):
+        if both := [item.image for item in items.get(role, []) if item.image.resolve() in trained]:
+            hint = f"data.{role}_split=null {way}."
+            raise InputError(f"data.{role}_split", "images that are not trained on", f"{both[0]}{_more(both)}", hint)
+
+
 def images_of(config: DataConfig, split: str) -> list[tuple[str, Path]]:
     """Return the sorted images of a split of a folder pair, each after the part of its name that its masks share."""
-    folder, end = Path(str(config.root)).expanduser() / config.img_dir / split, config.img_suffix
+    folder, end = folder_of(config, config.img_dir, split), config.img_suffix
     found = files_in(folder, [end] if end else IMAGE_SUFFIXES)
     return [(path.relative_to(folder).as_posix()[: -len(end or path.suffix)], path) for path in found]
 
@@ -197,7 +232,7 @@ def check_items(items: Sequence[Item], where: str, ends: Sequence[str] = IMAGE_S
     missing = [(item, mask) for item in items for mask in item.masks if not mask.is_file()]
     if missing:
         item, mask = missing[0]
-        hint = _beside(mask.parent, Path(item.name).name)
+        hint = _beside(mask.parent, Path(item.name).name, item.image)
         raise InputError(f"image {item.image}", f"a mask {mask}", f"none{_more(missing)}", hint)
 
 
@@ -205,13 +240,13 @@ def _more(wrong: Sequence[object]) -> str:
     return f" (and {len(wrong) - 1} more like it)" if len(wrong) > 1 else ""
 
 
-def _beside(folder: Path, name: str) -> str:
-    """Return a hint about a missing mask, from the files with similar names."""
-    near = sorted(path.name for path in folder.glob(f"{glob.escape(name)}[._-]*"))
+def _beside(folder: Path, name: str, image: Path) -> str:
+    """Return a hint about a missing mask, from the files with names similar to its image's."""
+    near = sorted(path.name for path in folder.glob(f"{glob.escape(name)}[._-]*") if path != image)
     if not near:
         return "Add the mask or remove the image."
     if near[0].lower().endswith((".jpg", ".jpeg")):
-        return f"There is {near[0]}: make it anew as PNG, since JPEG changes the ids."
+        return f"There is {near[0]}: JPEG changes the ids, so make the masks anew as PNG. {BY_A_THRESHOLD}"
     return f"There is {near[0]}: if all masks are named so, set data.seg_map_suffix={near[0][len(name) :]}."
 
 
@@ -220,8 +255,8 @@ def lone_masks(config: DataConfig) -> list[Path]:
     if config.kind != "folder" or config.root is None:
         return []
     end, found = config.seg_map_suffix, []
-    for split in (config.train_split, config.val_split):
-        masks = Path(config.root).expanduser() / config.ann_dir / split
+    for split in filter(None, (config.train_split, config.val_split)):
+        masks = folder_of(config, config.ann_dir, split)
         names = {name for name, _ in images_of(config, split)}
         found += [p for p in files_in(masks, [end]) if p.relative_to(masks).as_posix()[: -len(end)] not in names]
     return found

@@ -18,6 +18,10 @@ from autoseg.errors import InputError
 
 OUT_OF_RANGE = -1
 COLOURS = 2**24
+WITH_IDS = ("L", "P", "1")  # Pillow's modes
+IN_COLOURS = (*WITH_IDS, "LA", "RGB", "RGBA")  # of a grey pixel red, green and blue are alike
+SMOOTHED = 32  # more wrong ids than in any list of void ones
+BY_A_THRESHOLD = "Of two classes, by a threshold: mask > 127."
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,8 @@ class MaskCode:
     classes: Sequence[str]  # class names in the order of their labels
     # int16, (256,) by id, or (2^24,) by colour as one number: the label, 255 for ignored, -1 for not allowed
     lookup: NDArray[np.int16]
+    ignored: int | None = None  # the ignored id, if classes may name it in `data.ids`
+    remedy: str = "Name every class in data.classes, or the ids of unlabelled pixels in data.ignored_ids."
 
     @classmethod
     def of(cls, config: DataConfig) -> MaskCode:
@@ -38,26 +44,20 @@ class MaskCode:
         ids, ignored, count = config.ids, config.ignored_ids, len(config.classes)
         if ids and len(ids) != count:
             raise InputError("data.ids", f"one for each of the {count} classes", len(ids))
-        in_colours = _in_colours(config)
-        if ignored and in_colours != isinstance(ignored[0], list):
+        coloured = in_colours(config)
+        if ignored and coloured != isinstance(ignored[0], list):
             hint = "Name them as data.ids has them, which are the ids 0, 1, 2, … if it is empty."
-            raise InputError("data.ignored_ids", "colours" if in_colours else "ids", ignored[0], hint)
+            raise InputError("data.ignored_ids", "colours" if coloured else "ids", ignored[0], hint)
         if twice := [one for one in ignored if one in ids]:
             raise InputError("data.ignored_ids", "none of data.ids", twice[0])
-        if in_colours:
+        if coloured:
             ids, ignored = [list(map(_as_number, colours)) for colours in (ids, ignored)]
         else:
             ignored = [one for one in (config.ignore_index, *ignored) if one not in ids]  # 255 may be a class
-        lookup = np.full(COLOURS if in_colours else 256, OUT_OF_RANGE, dtype=np.int16)
+        lookup = np.full(COLOURS if coloured else 256, OUT_OF_RANGE, dtype=np.int16)
         lookup[ids or list(range(count))] = np.arange(count)
         lookup[ignored] = IGNORE
-        return cls(config.classes, lookup)
-
-    @property
-    def ignored(self) -> int | None:
-        """The first ignored id; None in colours, or where only one above 255 is."""
-        found = np.flatnonzero(self.lookup == IGNORE)
-        return None if self.in_colours or not len(found) else int(found[0])
+        return cls(config.classes, lookup, None if ids else config.ignore_index)
 
     @property
     def in_colours(self) -> bool:
@@ -89,10 +89,12 @@ class MaskCode:
 
         They are counted in a histogram of ids: a fifth of the time of looking each pixel up.
         """
-        with opened(path) as mask:
-            self.check(path, mask, size, image)
-            ids, allowed = np.asarray(mask.histogram()[:256]), self.lookup != OUT_OF_RANGE
-            fits = not self.in_colours and mask.mode != "1" and not ids[~allowed].any()
+        fits = not self.in_colours
+        if fits:
+            with opened(path) as mask:
+                self.check(path, mask, size, image)
+                ids, allowed = np.asarray(mask.histogram()), self.lookup != OUT_OF_RANGE
+                fits = mask.mode != "1" and not ids[~allowed].any()
         if not fits:
             return np.bincount(self.labels(path, size, image).ravel(), minlength=256).astype(float)
         counts: NDArray[np.float64] = np.zeros(256)
@@ -101,14 +103,14 @@ class MaskCode:
 
     def check(self, path: Path, mask: Image.Image, size: tuple[int, int], image: Path) -> None:
         """Raise for a mask that is no map of ids or of colours, or does not have the (width, height) of its image."""
-        if self.in_colours and mask.mode not in ("RGB", "RGBA", "P"):
-            hint = "data.ids names colours; if masks hold ids, name these."
-            raise InputError(f"mask {path}", "an 8-bit image in colours", f"mode {mask.mode}", hint)
-        if not self.in_colours and mask.mode not in ("L", "P", "1"):
-            hint = "If each class has a colour, name these in the order of the classes: data.ids=[[0,0,0],[255,0,0]]."
-            if mask.mode.startswith(("I", "F")):
-                hint = "Save it with 8 bits."
-            raise InputError(f"mask {path}", "an 8-bit single-channel image of class ids", f"mode {mask.mode}", hint)
+        if mask.mode not in (IN_COLOURS if self.in_colours else WITH_IDS):
+            hint = "Save it with 8 bits."
+            if mask.mode in IN_COLOURS:
+                hint = (
+                    "If each class has a colour, name them in the order of the classes: data.ids=[[0,0,0],[255,0,0]]."
+                )
+            expected = "an 8-bit image" if self.in_colours else "an 8-bit single-channel image of class ids"
+            raise InputError(f"mask {path}", expected, f"mode {mask.mode}", hint)
         if mask.size != size:
             expected = f"the size of its image {image.name}, {size[0]}x{size[1]}"
             hint = "Image and mask must have the same size: resize the mask with nearest-neighbour sampling."
@@ -128,15 +130,20 @@ class MaskCode:
             most = wrong[counts.argsort()[::-1]][:5].tolist()
             names = ", ".join(str([code & 255, code >> 8 & 255, code >> 16]) for code in most)
             hint = "Name each in data.ids, with its class in data.classes, or in data.ignored_ids."
-            if len(wrong) > 256:
-                hint += " So many come from JPEG or smooth resizing: make the masks anew."
+            if len(wrong) > SMOOTHED:
+                hint = f"So many come from JPEG or smooth resizing: make the masks anew. {BY_A_THRESHOLD}"
             got = f"colours {names}{', …' * (len(wrong) > 5)} in {amount} pixels"
             return InputError(f"mask {path}", f"colours of the {count} classes", got, hint)
-        hint = "Name every class in data.classes, or the ids of unlabelled pixels in data.ignored_ids."
-        if wrong.tolist() == [count] and self.lookup[:count].tolist() == list(range(count)):
+        hint = self.remedy
+        if mask.mode == "1":
+            hint = "Masks of 1 bit have the ids 0 and 1. data.ids=[[0,0,0],[255,255,255]] names black and white."
+        elif self.ignored is not None and wrong.tolist() == [count] and (self.lookup[1:count] == range(1, count)).all():
             names = ",".join(map(str, [*range(1, min(count, 3) + 1), *["…"] * (count > 3)]))
-            hint = f"If the ids begin with 1, and 0 is unlabelled: data.ids=[{names}] data.ignore_index=0."
-        got = f"id {', '.join(map(str, wrong[:5]))} in {amount} pixels"
+            hint = "If 0 is the background, name it first in data.classes. "
+            hint += f"If it is unlabelled: data.ids=[{names}] data.ignored_ids=[0]."
+        if len(wrong) > SMOOTHED:
+            hint = f"So many come from JPEG or smooth resizing: make the masks anew. {BY_A_THRESHOLD}"
+        got = f"id {', '.join(map(str, wrong[:SMOOTHED]))}{', …' * (len(wrong) > SMOOTHED)} in {amount} pixels"
         expected = f"ids of the {count} classes ({_ranges(self.lookup)})"
         return InputError(f"mask {path}", expected, got, hint)
 
@@ -144,10 +151,11 @@ class MaskCode:
 def class_colours(config: DataConfig) -> list[list[int]]:
     """Return an RGB colour for each class: those of the masks, or generated ones."""
     count = len(config.classes)
-    return config.ids if _in_colours(config) and len(config.ids) == count else generated_palette(count)
+    return config.ids if in_colours(config) and len(config.ids) == count else generated_palette(count)
 
 
-def _in_colours(config: DataConfig) -> bool:
+def in_colours(config: DataConfig) -> bool:
+    """Return whether the masks of a folder tell classes by colours."""
     return bool(config.ids) and isinstance(config.ids[0], list)
 
 

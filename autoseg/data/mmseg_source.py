@@ -18,6 +18,7 @@ from autoseg.errors import InputError
 from autoseg.mmconfigs import config_path, mmengine_config, type_name
 
 LOADING = ("LoadImageFromFile", "LoadAnnotations")
+REMEDY = "Its data set has a label_map and reduce_zero_label."
 CHILDREN = ("dataset", "datasets")  # keys of the data sets inside RepeatDataset and ConcatDataset
 
 
@@ -31,6 +32,9 @@ def open_mmseg(config: DataConfig) -> FileSource:
     Raises:
         InputError: no such config, or files it names are missing.
     """
+    if config.ids or config.ignored_ids:
+        key, given = ("data.ids", config.ids) if config.ids else ("data.ignored_ids", config.ignored_ids)
+        raise InputError(key, "none with data.kind=mmseg", given, REMEDY)
     splits = splits_of(config)
     pipeline = leaves(splits["train"])[0].get("pipeline", [])
     check_loading(pipeline)
@@ -39,9 +43,6 @@ def open_mmseg(config: DataConfig) -> FileSource:
     classes = list(first.metainfo["classes"])
     palette = [list(rgb) for rgb in first.metainfo.get("palette") or generated_palette(len(classes))]
     check_classes(config, classes, palette)
-    if config.ids or config.ignored_ids:
-        key, given = ("data.ids", config.ids) if config.ids else ("data.ignored_ids", config.ignored_ids)
-        raise InputError(key, "none with data.kind=mmseg", given, "Its data set has a label_map and reduce_zero_label.")
     items = {
         role: sorted((item for part in parts for item in _items(part)), key=lambda item: item.name)
         for role, parts in datasets.items()
@@ -52,7 +53,8 @@ def open_mmseg(config: DataConfig) -> FileSource:
     for role, parts in datasets.items():
         for part in parts:
             _check_alike(part, role, classes, lookup)
-    return FileSource(MaskCode(classes, lookup), palette, items, upright=_turns(pipeline))
+    code = MaskCode(classes, lookup, remedy=REMEDY)
+    return FileSource(code, palette, items, upright=_turns(pipeline))
 
 
 def splits_of(config: DataConfig) -> dict[str, dict[str, Any]]:

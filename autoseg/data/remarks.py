@@ -11,13 +11,15 @@ import torch
 from autoseg.config import DataConfig, ProxyConfig, TrainConfig
 from autoseg.data.builtin import SIDE
 from autoseg.data.decode import colour_bands, header
-from autoseg.data.folder import IMAGE_SUFFIXES, images_of, lone_masks
+from autoseg.data.folder import IMAGE_SUFFIXES, folder_of, images_of, lone_masks
 from autoseg.data.holdout import split_holdout
+from autoseg.data.masks import in_colours
 from autoseg.data.segdata import SegData
 from autoseg.data.source import check_present, if_a_class
 from autoseg.errors import InputError
 
 KEPT = 0.9  # of an image's height; scaled to less, it is clearly smaller
+LOOKED_AT = 1000  # masks at most, of which the headers are read
 PADDED_CROPS, PADDED_FRAMES = 0.25, 0.1  # shares that nobody would choose
 
 
@@ -35,7 +37,7 @@ def remarks_on(data: SegData, config: DataConfig, crop: int, scored: str = "trai
     """
     labels = data.labels("train")
     counts = torch.bincount(labels.flatten(), minlength=256).tolist()
-    check_present(counts, data.classes, None if config.ids else config.ignore_index)
+    check_present(counts, data.classes, None if config.ids or config.kind != "folder" else config.ignore_index)
     texts = remarks_on_files(config, data.classes, counts, ignored=bool(counts[data.ignore_index]))
     texts += _unscored(data, config, scored, counts)
     return [*texts, *_of_the_crops(data, crop), *_of_the_frames(data, config)]
@@ -57,12 +59,13 @@ def remarks_on_files(
     absent = [index for index in range(len(classes)) if not counts[index] and index not in void]
     if missing := [classes[index] for index in absent]:
         text = f"no training image has a pixel of {', '.join(missing)}"
-        if ignored and not config.ids:
+        if ignored and config.kind == "folder" and not config.ids:
             text += f"; {if_a_class(config.ignore_index)}"
         texts.append(text)
     if alone := lone_masks(config):
         kinds = config.img_suffix or ", ".join(IMAGE_SUFFIXES)
         texts.append(f"masks without an image are left out: {len(alone)}, as {alone[0]}; images end in {kinds}")
+    texts += _of_the_palettes(config)
     if (first := _first_file(config)) is not None:
         with header(first) as image:
             bands = colour_bands(image)
@@ -70,6 +73,31 @@ def remarks_on_files(
             read = "the first three are" if bands > 3 else "the first is"
             texts.append(f"images of {bands} bands, as {first.name}: only {read} trained on")
     return texts
+
+
+def _of_the_palettes(config: DataConfig) -> list[str]:
+    """Return a remark on masks in which one id has several colours, or white several ids: tools store colours so."""
+    if config.kind != "folder" or config.root is None or in_colours(config):
+        return []
+    folder = folder_of(config, config.ann_dir, config.train_split)
+    masks = [folder / f"{name}{config.seg_map_suffix}" for name, _ in images_of(config, config.train_split)]
+    ids: list[int] = config.ids or list(range(len(config.classes)))
+    colours: dict[int, tuple[list[int], Path]] = {}
+    modes: dict[str, Path] = {}
+    for path in masks[:: 1 + len(masks) // LOOKED_AT]:
+        with header(path) as mask:  # with its palette, which lies before the pixels
+            modes.setdefault(mask.mode, path)
+            table = mask.palette.palette if mask.mode == "P" and mask.palette is not None else b""
+        for index in ids:
+            colour = list(table[3 * index : 3 * index + 3])
+            known, other = colours.setdefault(index, (colour, path)) if len(colour) == 3 else (colour, path)
+            if colour != known:
+                text = f"id {index} has the colour {known} in {other.name} and {colour} in {path.name}"
+                return [f"{text}, but masks are read by id: if colours tell the classes, name them in data.ids"]
+    if {"1", "L"} <= modes.keys():
+        text = f"masks have 1 bit, as {modes['1'].name}, or 8, as {modes['L'].name}: white is the id 1 or 255"
+        return [f"{text}; data.ids=[[0,0,0],[255,255,255]] reads both alike"]
+    return []
 
 
 def remarks_on_scaled_crops(config: DataConfig, train: TrainConfig) -> list[str]:

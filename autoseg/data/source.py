@@ -89,7 +89,7 @@ def check_present(counts: Sequence[int], classes: Sequence[str], ignored: int | 
     Args:
         counts: pixels of each id in the training labels, at least one number per class.
         classes: names in the order of the ids.
-        ignored: an id that the mask files have for ignored pixels, if there is one.
+        ignored: the id of ignored pixels in the mask files, if `data.ids` may name it.
 
     Raises:
         InputError: at most one class has a pixel.
@@ -103,6 +103,5 @@ def check_present(counts: Sequence[int], classes: Sequence[str], ignored: int | 
 
 def if_a_class(ignored: int) -> str:
     """Return what to do if an ignored id stands for a class."""
-    return (
-        f"{ignored} is ignored: if it is a class in your masks, name the id of each class, as in data.ids=[0,{ignored}]"
-    )
+    ids = f"data.ids=[0,{ignored or 1}]"
+    return f"{ignored} is ignored: if it is a class in your masks, name the id of each class, as in {ids}"

@@ -64,7 +64,7 @@ class SegLoss(CheckedArguments, nn.Module, ABC):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         """Moves with the model, but keeps its weights: half precision would round them, or make them infinite."""
-        given = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
+        given = {name: kept for name, kept in self._buffers.items() if kept is not None and not kept.is_meta}
         super()._apply(fn, recurse)
         for name, buffer in given.items():
             self._buffers[name] = buffer.to(self.get_buffer(name).device)

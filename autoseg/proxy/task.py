@@ -354,7 +354,6 @@ def check_proxy(proxy: ProxyConfig, tolerance: int) -> None:
     if proxy.warmup >= proxy.iters:
         hint = "It is a part of them; 0 is none."
         raise InputError("proxy.warmup", f"fewer than the {proxy.iters} of proxy.iters", proxy.warmup, hint)
-    limits.check_rates(proxy, "proxy.")
     if proxy.backbone == "frozen" and proxy.labels in ("distill", "pseudo"):
         hint = "Its teacher looks at the images, of which only the features are kept."
         raise InputError("proxy.backbone", f"trained, with proxy.labels={proxy.labels}", proxy.backbone, hint)

@@ -82,8 +82,23 @@ def build_config(
         hint = "A variable of your own belongs into a config of your own: config=FILE."
         raise unknown_name("overrides", key, settings.keys() | OF_A_RUNNER, hint)
     result.merge_from_dict(copy.deepcopy(config.overrides))
+    if config.config is None:
+        _check_masks(result)
     _name_best(result, config.metrics)
     return result
+
+
+def _check_masks(settings: Config) -> None:
+    """Raise if overrides read the masks of folders by mmsegmentation's step, which knows neither their ids nor void.
+
+    Raises:
+        InputError: they do.
+    """
+    for leaf in leaves(settings["train_dataloader"]["dataset"]):
+        names = [type_name(step) for step in leaf.get("pipeline", [])]
+        if leaf["type"] == "AutoSegFolder" and "LoadAnnotations" in names:
+            hint = "Its labels are 0, 1, 2, … and 255."
+            raise InputError("overrides", "masks read by AutoSegMask", "LoadAnnotations in a pipeline", hint)
 
 
 def _name_best(settings: Config, metrics: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import mmcv
 import torch
 from mmcv.transforms import BaseTransform, RandomResize
 from mmengine.hooks import Hook
@@ -62,9 +62,9 @@ class AutoSegImage(BaseTransform):
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Add `img` (H, W, 3) uint8, BGR; an InputError names an image that cannot be used."""
-        image = read_image(Path(results["img_path"]), upright=True)[..., ::-1]
+        image = mmcv.rgb2bgr(read_image(Path(results["img_path"]), upright=True))
         shape = image.shape[:2]
-        return {**results, "img": np.ascontiguousarray(image), "img_shape": shape, "ori_shape": shape}
+        return {**results, "img": image, "img_shape": shape, "ori_shape": shape}
 
 
 @TRANSFORMS.register_module()

@@ -37,7 +37,8 @@ def killed(folder: Path, rounds: int, controller: str, results: int) -> None:
     assert process.returncode == -signal.SIGKILL, errors
     found, confirmed, _ = essence(folder)
     done = sum(state == "complete" for *_, state in (*found, *confirmed))
-    assert 0 < results <= done < int(out.split()[-1]), out
+    whole = out[: out.rindex("\n")]  # the last line may have been cut off
+    assert 0 < results <= done < int(whole.split()[-1]), out
 
 
 def essence(folder: Path) -> tuple[Any, ...]:

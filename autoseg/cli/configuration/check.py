@@ -44,21 +44,25 @@ def check(config: Config | TrustConfig) -> None:
     if isinstance(config, TrustConfig):
         return
     config_path(config.model.config, "model.config")
+    fresh = config.resume is None  # a run of an earlier version, which took such rates, goes on
     if not isinstance(config, RetrainConfig):
         check_proxy(config.proxy, config.tolerance)
+        if fresh:
+            limits.check_rates(config.proxy, "proxy.")
     elif config.config is not None:
         config_path(config.config, "config")
     else:
-        _check_schedule(config.train)
+        _check_warmup(config.train)
+        if fresh:
+            limits.check_rates(config.train, "train.")
     if isinstance(config, SearchConfig):
         _check_search(config)
 
 
-def _check_schedule(train: TrainConfig) -> None:
+def _check_warmup(train: TrainConfig) -> None:
     if train.warmup_iters >= train.iters:
         expected = f"fewer than the {train.iters} of train.iters"
         raise InputError("train.warmup_iters", expected, train.warmup_iters, "0 is none.")
-    limits.check_rates(train, "train.")
 
 
 def _check_search(config: SearchConfig) -> None:

@@ -125,7 +125,7 @@ def explain(error: Exception, schema: type, typed: dict[str, str]) -> InputError
     return None
 
 
-_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Any: "a value or [a,b]"}
 
 
 def _words(kind: Any) -> str:

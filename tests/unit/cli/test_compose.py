@@ -130,6 +130,7 @@ def test_a_run_of_a_later_version_is_refused_by_its_keys_and_one_of_an_earlier_h
         ("proxy.flip=maybe", ["proxy.flip", "true or false"]),
         ("proxy.lr=fast", ["proxy.lr", "a number"]),
         ("data.classes=road", ["data.classes", "a list like [a,b]"]),
+        ("data.ids=255", ["data.ids", "a list like [a,b]"]),
         ("proxy.size=[1,x]", ["proxy.size", "each a whole number"]),
         ("~data", ["key=value"]),
         ("metric", ["key=value", "--help"]),

@@ -53,6 +53,56 @@ def test_root_that_is_not_there(make_folder: Make) -> None:
     refused(replace(make_folder(), root="/nowhere/at/all"), "data.root", "/nowhere/at/all")
 
 
+def test_an_image_is_not_named_as_its_own_mask(make_folder: Make) -> None:
+    config = make_folder()
+    for split in ("train", "val"):
+        for path in data_file(config, "img_dir", split).iterdir():
+            path.rename(path.with_suffix(".jpg"))
+    refused(replace(config, ann_dir="img_dir"), "/img_dir/train/0.png, got none", "Add the mask or remove the image.")
+
+
+def test_folders_in_which_the_split_comes_first(make_folder: Make) -> None:
+    config = make_folder(("train", "val", "test"))
+    plain = open_data(config, (12, 16))
+    for split in ("train", "val", "test"):
+        data_file(config, split).mkdir()
+        data_file(config, "img_dir", split).rename(data_file(config, split, "images"))
+        data_file(config, "ann_dir", split).rename(data_file(config, f"{split}_labels"))
+    found = open_data(replace(config, img_dir="SPLIT/images", ann_dir="SPLIT_labels"), (12, 16))
+    for split in ("train", "val", "test"):
+        assert torch.equal(found.labels(split), plain.labels(split))
+    assert lone_masks(replace(config, img_dir="SPLIT/images", ann_dir="SPLIT_labels")) == []
+    with pytest.raises(InputError, match=r"data\.img_dir, data\.ann_dir name yours, also as SPLIT/images\.") as caught:
+        open_folder(replace(config, img_dir="images"))
+    assert ": ann_dir, img_dir, test, test_labels, train, train_labels, val, val_labels." in str(caught.value)
+
+
+def test_of_images_without_a_split_some_are_held_out(make_folder: Make) -> None:
+    config = make_folder(("train",), count=10)
+    refused(config, "img_dir/val", "Splits in it: train;", "data.val_split=null holds out some of the training images")
+    found = open_data(replace(config, val_split=None), (12, 16))
+    assert found.names("train") + found.names("val") == ["0", "1", "2", "3", "5", "6", "7", "8", "4", "9"]
+    assert lone_masks(replace(config, val_split=None)) == []
+    flat = replace(config, val_split=None, train_split=".", img_dir="img_dir/train", ann_dir="ann_dir/train")
+    assert torch.equal(open_data(flat, (12, 16)).labels("val"), found.labels("val"))
+
+
+@pytest.mark.parametrize("role", ["val", "test"])
+def test_images_that_are_trained_on_are_not_scored(make_folder: Make, role: str) -> None:
+    config = make_folder(("train", "val", "test"))
+    said = (
+        f"data.{role}_split: expected images that are not trained on, got ",
+        "img_dir/train/0.png (and 2 more like it)",
+    )
+    with pytest.raises(InputError) as caught:
+        open_folder(replace(config, **{f"{role}_split": "train"}))
+    assert all(part in str(caught.value) for part in said) and f"data.{role}_split=null" in str(caught.value)
+    shutil.rmtree(data_file(config, "img_dir", role))
+    data_file(config, "img_dir", role).symlink_to(data_file(config, "img_dir", "train"))
+    with pytest.raises(InputError, match="not trained on"):
+        open_folder(config)
+
+
 def test_names_of_images_and_masks_that_end_differently(make_folder: Make) -> None:
     """Also side by side in one folder, as those of Cityscapes never are and those of DeepGlobe are."""
     config = make_folder(annotators=1)
@@ -131,7 +181,7 @@ def test_an_image_that_is_a_link_to_nothing(make_folder: Make) -> None:
     ("there", "words"),
     [
         ("1.PNG", "There is 1.PNG: if all masks are named so, set data.seg_map_suffix=.PNG."),
-        ("1.jpg", "JPEG changes the ids"),
+        ("1.jpg", "There is 1.jpg: JPEG changes the ids, so make the masks anew as PNG."),
         ("1_L.png", "There is 1_L.png: if all masks are named so, set data.seg_map_suffix=_L.png."),
     ],
 )
@@ -265,9 +315,13 @@ def test_classes_that_begin_with_1_are_read_with_their_ids_named_or_with_0_as_a_
     mask = np.array([[0, 1, 2, 3, 4, 0]] * 12, dtype=np.uint8).repeat([1, 3, 3, 3, 3, 3], axis=1)
     for path in data_file(config, "ann_dir").rglob("*.png"):
         Image.fromarray(mask).save(path)
-    said = "If the ids begin with 1, and 0 is unlabelled: "
-    refused(config, "id 4 in 36 pixels", f"{said}data.ids=[1,2,3,…] data.ignore_index=0.")
-    read = replace(config, ids=[1, 2, 3, 4], ignore_index=0)
+    said = "If 0 is the background, name it first in data.classes. "
+    said += "If it is unlabelled: data.ids=[1,2,3,…] data.ignored_ids=[0]."
+    refused(config, "id 4 in 36 pixels", said)
+    with pytest.raises(InputError) as caught:
+        class_counts(replace(config, ignore_index=0))  # half of that
+    assert said in str(caught.value)
+    read = replace(config, ids=[1, 2, 3, 4], ignored_ids=[0])
     labels = np.where(mask == 0, 255, mask - 1)
     assert (open_data(read, (12, 16)).labels("train")[0].numpy() == labels).all()
     assert class_counts(read).pixels == [108, 108, 108, 108]

@@ -17,6 +17,7 @@ from autoseg import limits
 from autoseg.config import DataConfig
 from autoseg.data import open_data, remarks_on
 from autoseg.data.masks import MaskCode
+from autoseg.data.remarks import remarks_on_files
 from autoseg.errors import InputError
 from autoseg.retrain.loaders import class_counts, datasets
 
@@ -112,6 +113,67 @@ def test_masks_in_colours(make_folder: Make, mode: str) -> None:
     assert open_data(replace(config, palette=[[1, 2, 3]] * 3), (12, 16)).palette == [[1, 2, 3]] * 3
 
 
+def test_named_colours_are_read_however_they_are_stored(make_folder: Make, picked: np.ndarray[Any, Any]) -> None:
+    """Tools that shrink PNGs store black and white as grey, with one bit, or with a palette."""
+    config = replace(make_folder(count=6), ids=[[0, 0, 0], [255, 255, 255]])
+    grey = Image.fromarray((255 * picked).astype(np.uint8))
+    for index, mode in enumerate(("L", "LA", "1", "RGB", "RGBA", "P")):
+        for split in ("train", "val"):
+            stored = grey.convert("RGB").quantize(2) if mode == "P" else grey.convert(mode)
+            assert stored.mode == mode
+            stored.save(Path(str(config.root), "ann_dir", split, f"{index}.png"))
+    labels = open_data(config, (12, 16)).labels("train").numpy()
+    assert (labels == picked).all() and (shown(config) == picked).all()
+
+
+def palettes(config: DataConfig, *of_files: list[int]) -> None:
+    masks = sorted(Path(str(config.root), "ann_dir/train").iterdir())
+    for path, colours in zip(masks, of_files, strict=False):
+        mask = Image.fromarray(np.eye(12, 16, dtype=np.uint8)).convert("P")
+        mask.putpalette(colours)
+        mask.save(path)
+
+
+def remarks(config: DataConfig) -> list[str]:
+    return remarks_on(open_data(config, (12, 16)), config, 8, "val")
+
+
+def test_palettes_that_differ_are_remarked(make_folder: Make) -> None:
+    """Each file of its own order, as tools write that choose the palette: by id, the classes would be mixed."""
+    config = make_folder(annotators=0)
+    red, green = [0, 0, 0, 255, 0, 0], [0, 0, 0, 0, 255, 0]
+    palettes(config, red, red, [*red, 9, 9, 9])
+    assert remarks(config) == []
+    palettes(config, red, green)
+    (text,) = remarks(config)
+    assert text == (
+        "id 1 has the colour [255, 0, 0] in 0.png and [0, 255, 0] in 1.png, but masks are read by id: "
+        "if colours tell the classes, name them in data.ids"
+    )
+    assert not any(
+        "by id" in text for text in remarks_on_files(replace(config, ids=[[0, 0, 0], [255, 0, 0]]), "ab", [1, 1])
+    )
+
+
+def test_masks_of_one_bit_beside_others_are_remarked(make_folder: Make, picked: np.ndarray[Any, Any]) -> None:
+    config = make_folder()
+    written(config, [0, 1], picked)
+    Image.fromarray(picked.astype(bool)).save(Path(str(config.root), "ann_dir/train/1.png"))
+    (text,) = remarks(config)
+    assert text.startswith(
+        "masks have 1 bit, as 1.png, or 8, as 0.png: white is the id 1 or 255; data.ids=[[0,0,0],[255"
+    )
+
+
+def test_smoothed_masks_are_to_be_made_anew(make_folder: Make) -> None:
+    config = make_folder()
+    mask = Image.fromarray(np.arange(192, dtype=np.uint8).reshape(12, 16))
+    for mode in ("L", "RGB"):
+        mask.convert(mode).save(Path(str(config.root), "ann_dir/train/0.png"))
+        ids = [[0, 0, 0], [255, 255, 255]] if mode == "RGB" else []
+        refused(replace(config, ids=ids), "So many come from JPEG or smooth resizing", "mask > 127", ", … in ")
+
+
 def test_another_code_is_another_data_set(make_folder: Make, picked: np.ndarray[Any, Any]) -> None:
     config = replace(make_folder(), ids=[0, 255])
     written(config, [0, 255], picked)
@@ -161,7 +223,7 @@ def test_a_colour_that_is_no_class(make_folder: Make) -> None:
 
 def test_masks_of_ids_where_colours_are_named_and_the_other_way_round(make_folder: Make) -> None:
     config = make_folder()
-    refused(replace(config, ids=COLOURS[:2]), "expected an 8-bit image in colours, got mode L", "data.ids")
+    refused(replace(config, ids=COLOURS[1:3]), "expected colours of the 2 classes, got colours", "[1, 1, 1]")
     written(config, COLOURS, np.zeros((12, 16), int))
     refused(replace(config, ids=[0, 255]), "mode RGB", "data.ids=[[0,0,0],[255,0,0]]")
 
@@ -190,7 +252,7 @@ def test_ids_that_are_none(ids: list[Any]) -> None:
 
 def test_of_mmsegmentations_data_sets_no_ids_are_taken() -> None:
     config = DataConfig(kind="mmseg", mmseg_config="_base_/datasets/ade20k.py", ids=[0, 1])
-    with pytest.raises(InputError, match=r"data\.(ids|root)"):
+    with pytest.raises(InputError, match=r"data\.ids: expected none with data\.kind=mmseg, got \[0, 1\]\."):
         open_data(config, (12, 16))
 
 

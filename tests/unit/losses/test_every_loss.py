@@ -90,6 +90,7 @@ def test_a_default_device_changes_nothing(spec: str) -> None:
         loss = build(spec)
         assert torch.equal(_with_seed(loss, logits, labels), before)
     assert torch.equal(_with_seed(loss.to_empty(device="cpu"), logits, labels), before)
+    build(spec).to("meta").to_empty(device="cpu")  # its weights are lost, as any module's are
 
 
 def _with_seed(loss: torch.nn.Module, logits: Tensor, labels: Tensor) -> Tensor:

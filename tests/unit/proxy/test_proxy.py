@@ -112,6 +112,16 @@ def test_trainings_see_no_padding_where_the_image_is_larger_than_the_crop(task: 
     assert 0.4 < right.max() < 0.5 + 1e-5
 
 
+def test_images_are_normalised_as_the_networks_config_has_it(task: ProxyTask, tmp_path: Path) -> None:
+    config = tmp_path / "own.py"
+    norm = "data_preprocessor=dict(mean=[1, 2, 3], std=[4, 5, 6], bgr_to_rgb=True)"
+    config.write_text(f"_base_ = ['mmseg::_base_/models/deeplabv3plus_r50-d8.py']\nmodel = dict({norm})")
+    own = replace(task, model=replace(task.model, config=str(config)))
+    for one, mean in ((task, 123.675), (own, 1), (replace(own, model=replace(own.model, mean=[7.0, 8.0, 9.0])), 7)):
+        view = one._view(precision_of(one.proxy, torch.device("cpu")), one._rows()[1])
+        assert view.mean[0] == one._batches(None, 0, torch.device("cpu")).augment.mean[0] == mean
+
+
 def test_images_are_scored_by_size_and_in_their_order_within_one(
     task: ProxyTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -145,6 +145,8 @@ def test_own_folders_are_listed_as_a_search_lists_them(tmp_path: Path) -> None:
     assert {"type": "AutoSegRescale", "ratio_range": (0.5, 2.0)} in cfg.train_dataloader.dataset.pipeline
     with pytest.raises(InputError, match="split"):
         built(*words, "split=test")
+    with pytest.raises(InputError, match="overrides: expected masks read by AutoSegMask, got LoadAnnotations"):
+        built(*words, "overrides.train_dataloader.dataset.pipeline=[{type:LoadImageFromFile},{type:LoadAnnotations}]")
 
 
 def _named(pipeline: list[Any], kind: str) -> Any:
