@@ -122,8 +122,8 @@ def open_folder(config: DataConfig) -> FileSource:
         hint = "Set data.classes=[a,b,...]."
         raise InputError("data.classes", "the class names in the order of their ids", "none", hint)
     if config.seg_map_suffix.lower().endswith((".jpg", ".jpeg")):
-        hint = BY_A_THRESHOLD
-        raise InputError("data.seg_map_suffix", "masks as PNG, since JPEG changes the ids", config.seg_map_suffix, hint)
+        expected = "masks as PNG, since JPEG changes the ids"
+        raise InputError("data.seg_map_suffix", expected, config.seg_map_suffix, BY_A_THRESHOLD)
     palette = config.palette or class_colours(config)
     check_classes(config, config.classes, palette)
     code = MaskCode.of(config)
@@ -175,9 +175,9 @@ def _check_apart(items: Mapping[str, Sequence[Item]]) -> None:
     Raises:
         InputError: some are.
     """
-    trained = {item.image.resolve() for item in items["train"]}
+    trained = {_file(item.image) for item in items["train"]}
     for role, way in (("val", "holds out some of these"), ("test", "leaves it out")):
-        if both := [item.image for item in items.get(role, []) if item.image.resolve() in trained]:
+        if both := [item.image for item in items.get(role, []) if _file(item.image) in trained]:
             hint = f"data.{role}_split=null {way}."
             raise InputError(f"data.{role}_split", "images that are not trained on", f"{both[0]}{_more(both)}", hint)
 
@@ -277,6 +277,12 @@ def check_classes(config: DataConfig, classes: Sequence[str], palette: Sequence[
         hint = "Leave it empty to have colours generated."
         got = len(palette) if wrong is None else wrong
         raise InputError("data.palette", f"{len(classes)} RGB colours, one per class", got, hint)
+
+
+def _file(path: Path) -> tuple[int, int]:
+    """Return what a file is, by whatever name or link: of many, quicker than to resolve them."""
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def _stamp(path: Path) -> tuple[int, int]:
