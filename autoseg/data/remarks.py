@@ -10,7 +10,7 @@ import torch
 
 from autoseg.config import DataConfig, ProxyConfig, TrainConfig
 from autoseg.data.builtin import SIDE
-from autoseg.data.decode import colour_bands, header
+from autoseg.data.decode import colour_bands, header, opened
 from autoseg.data.folder import IMAGE_SUFFIXES, folder_of, images_of, lone_masks
 from autoseg.data.holdout import split_holdout
 from autoseg.data.masks import in_colours
@@ -19,7 +19,7 @@ from autoseg.data.source import check_present, if_a_class
 from autoseg.errors import InputError
 
 KEPT = 0.9  # of an image's height; scaled to less, it is clearly smaller
-LOOKED_AT = 1000  # masks at most, of which the headers are read
+LOOKED_AT, OPENED = 1000, 20  # masks at most, of which the headers are read; of which the pixels are
 PADDED_CROPS, PADDED_FRAMES = 0.25, 0.1  # shares that nobody would choose
 
 
@@ -83,10 +83,10 @@ def _of_the_palettes(config: DataConfig) -> list[str]:
     masks = [folder / f"{name}{config.seg_map_suffix}" for name, _ in images_of(config, config.train_split)]
     ids: list[int] = config.ids or list(range(len(config.classes)))
     colours: dict[int, tuple[list[int], Path]] = {}
-    modes: dict[str, Path] = {}
+    stored: dict[str, list[Path]] = {"1": [], "L": [], "P": []}  # masks by Pillow's modes
     for path in masks[:: 1 + len(masks) // LOOKED_AT]:
         with header(path) as mask:  # with its palette, which lies before the pixels
-            modes.setdefault(mask.mode, path)
+            stored.setdefault(mask.mode, []).append(path)
             table = mask.palette.palette if mask.mode == "P" and mask.palette is not None else b""
         for index in ids:
             colour = list(table[3 * index : 3 * index + 3])
@@ -94,9 +94,10 @@ def _of_the_palettes(config: DataConfig) -> list[str]:
             if colour != known:
                 text = f"id {index} has the colour {known} in {other.name} and {colour} in {path.name}"
                 return [f"{text}, but masks are read by id: if colours tell the classes, name them in data.ids"]
-    if {"1", "L"} <= modes.keys():
-        text = f"masks have 1 bit, as {modes['1'].name}, or 8, as {modes['L'].name}: white is the id 1 or 255"
-        return [f"{text}; data.ids=[[0,0,0],[255,255,255]] reads both alike"]
+    whites = (path for path in stored["L"][:OPENED] if opened(path).getextrema()[1] == 255)
+    if stored["1"] and (white := next(whites, None)) is not None:
+        text = f"white is the id 1 in {stored['1'][0].name}, a mask of 1 bit, and 255 in {white.name}, which is ignored"
+        return [f"{text}: if it is a class there too, data.ids=[[0,0,0],[255,255,255]] reads both alike"]
     return []
 
 

@@ -159,9 +159,12 @@ def test_masks_of_one_bit_beside_others_are_remarked(make_folder: Make, picked: 
     config = make_folder()
     written(config, [0, 1], picked)
     Image.fromarray(picked.astype(bool)).save(Path(str(config.root), "ann_dir/train/1.png"))
+    assert remarks(config) == []  # the same ids
+    Image.fromarray((255 * picked).astype(np.uint8)).save(Path(str(config.root), "ann_dir/train/2.png"))
     (text,) = remarks(config)
-    assert text.startswith(
-        "masks have 1 bit, as 1.png, or 8, as 0.png: white is the id 1 or 255; data.ids=[[0,0,0],[255"
+    assert text == (
+        "white is the id 1 in 1.png, a mask of 1 bit, and 255 in 2.png, which is ignored: "
+        "if it is a class there too, data.ids=[[0,0,0],[255,255,255]] reads both alike"
     )
 
 
