@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from autoseg.data.source import MAX_CLASSES, ClassCounts, Sample, check_present
 from autoseg.data.threads import in_threads
 from autoseg.errors import InputError
 
-SPLIT = "SPLIT"  # stands for the name of a split
+_SPLIT = re.compile(r"(?<![A-Za-z])SPLIT(?![A-Za-z])")  # in the name of a folder
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
@@ -121,6 +122,8 @@ def open_folder(config: DataConfig) -> FileSource:
     if not config.classes:
         hint = "Set data.classes=[a,b,...]."
         raise InputError("data.classes", "the class names in the order of their ids", "none", hint)
+    if not config.seg_map_suffix:
+        raise InputError("data.seg_map_suffix", "an end of names, such as .png", "none")
     if config.seg_map_suffix.lower().endswith((".jpg", ".jpeg")):
         expected = "masks as PNG, since JPEG changes the ids"
         raise InputError("data.seg_map_suffix", expected, config.seg_map_suffix, BY_A_THRESHOLD)
@@ -135,21 +138,21 @@ def open_folder(config: DataConfig) -> FileSource:
     if config.val_split is None:
         parts = split_holdout(len(items["train"]), config.holdout)
         items["train"], items["val"] = ([items["train"][row] for row in part.tolist()] for part in parts)
-    _check_apart(items)
     return FileSource(code, palette, items, upright=True)
 
 
 def folder_of(config: DataConfig, part: str, split: str) -> Path:
     """Return the folder of a split in `img_dir` or another part of a folder pair."""
-    return Path(str(config.root)).expanduser() / (part.replace(SPLIT, split) if SPLIT in part else f"{part}/{split}")
+    named, count = _SPLIT.subn(lambda _: split, part)
+    return Path(str(config.root)).expanduser() / (named if count else f"{part}/{split}")
 
 
 def _list_pairs(config: DataConfig, split: str) -> list[Item]:
     parts = (config.img_dir, config.ann_dir, *config.annotator_dirs)
     images, *masks = (folder_of(config, part, split) for part in parts)
-    for folder in (images, *masks):
+    for part, folder in zip(parts, (images, *masks), strict=True):
         if not folder.is_dir():
-            raise InputError("data.root", f"a folder {folder}", "none", _layout(config, folder))
+            raise InputError("data.root", f"a folder {folder}", "none", _layout(config, part, folder))
     items = []
     for name, path in images_of(config, split):
         items.append(Item(name, path, tuple(folder / f"{name}{config.seg_map_suffix}" for folder in masks)))
@@ -157,29 +160,17 @@ def _list_pairs(config: DataConfig, split: str) -> list[Item]:
     return items
 
 
-def _layout(config: DataConfig, missing: Path) -> str:
-    """Return a hint about a folder that is not there, from those that are."""
+def _layout(config: DataConfig, part: str, missing: Path) -> str:
+    """Return a hint about a folder of `img_dir` or another part that is not there, from those that are."""
     root = Path(str(config.root)).expanduser()
     hint = "The layout is img_dir/SPLIT/NAME.jpg beside ann_dir/SPLIT/NAME.png."
-    if (above := missing.parent) != root and (there := sorted(path.name for path in above.glob("*/"))):
+    if not _SPLIT.search(part) and (there := sorted(path.name for path in missing.parent.glob("*/"))):
         hint += f" Splits in it: {', '.join(there)}; data.train_split, data.val_split name yours"
         return f"{hint}, data.val_split=null holds out some of the training images."
     there = sorted(path.name for path in root.glob("*/"))
     found = f" In {root}: {', '.join(there[:10])}{', …' * (len(there) > 10)}." if there else ""
-    return f"{hint}{found} data.img_dir, data.ann_dir name yours, also as SPLIT/images."
-
-
-def _check_apart(items: Mapping[str, Sequence[Item]]) -> None:
-    """Raise for scored images that are trained on.
-
-    Raises:
-        InputError: some are.
-    """
-    trained = {_file(item.image) for item in items["train"]}
-    for role, way in (("val", "holds out some of these"), ("test", "leaves it out")):
-        if both := [item.image for item in items.get(role, []) if _file(item.image) in trained]:
-            hint = f"data.{role}_split=null {way}."
-            raise InputError(f"data.{role}_split", "images that are not trained on", f"{both[0]}{_more(both)}", hint)
+    keys = "data.img_dir, data.ann_dir, also as SPLIT/images, and data.train_split, data.val_split"
+    return f"{hint}{found} {keys} name yours."
 
 
 def images_of(config: DataConfig, split: str) -> list[tuple[str, Path]]:
@@ -203,24 +194,24 @@ def files_in(folder: Path, suffixes: Sequence[str] | None = None) -> list[Path]:
     return sorted(path for path in found if ends is None or path.name.lower().endswith(ends))
 
 
-def check_items(items: Sequence[Item], where: str, ends: Sequence[str] = IMAGE_SUFFIXES) -> None:
+def check_items(items: Sequence[Item], where: str, ends: Sequence[str] | None = None) -> None:
     """Raise for an empty split, two images of one name, or an image that is missing or has no mask.
 
     Args:
         items: the images.
         where: what they are, for messages.
-        ends: the ends of names by which they were found.
+        ends: the ends of names by which they were found in folders; None: mmsegmentation has listed them.
 
     Raises:
         InputError: names the first file that is wrong and how many more there are.
     """
     if not items:
-        hint = f"Put images there or choose another split. Images end in {', '.join(ends)}."
+        hint = f"Put images there or choose another split. Images end in {', '.join(ends or IMAGE_SUFFIXES)}."
         raise InputError(where, "at least one image", "none", hint)
     first: dict[Path, Item] = {}
     for item in items:
         if item.masks[0] in first:
-            hint = "Both would use the same mask: remove one."
+            hint = "Both would use the same mask: remove one, or name the images' end, as in data.img_suffix=.jpg."
             raise InputError(
                 f"image {item.image}", "one image per name", f"also {first[item.masks[0]].image.name}", hint
             )
@@ -232,7 +223,7 @@ def check_items(items: Sequence[Item], where: str, ends: Sequence[str] = IMAGE_S
     missing = [(item, mask) for item in items for mask in item.masks if not mask.is_file()]
     if missing:
         item, mask = missing[0]
-        hint = _beside(mask.parent, Path(item.name).name, item.image)
+        hint = _beside(mask.parent, Path(item.name).name, item.image, listed=ends is None)
         raise InputError(f"image {item.image}", f"a mask {mask}", f"none{_more(missing)}", hint)
 
 
@@ -240,14 +231,18 @@ def _more(wrong: Sequence[object]) -> str:
     return f" (and {len(wrong) - 1} more like it)" if len(wrong) > 1 else ""
 
 
-def _beside(folder: Path, name: str, image: Path) -> str:
-    """Return a hint about a missing mask, from the files with names similar to its image's."""
+def _beside(folder: Path, name: str, image: Path, listed: bool) -> str:
+    """Return a hint about a missing mask, from the images with names similar to its image's."""
     near = sorted(path.name for path in folder.glob(f"{glob.escape(name)}[._-]*") if path != image)
-    if not near:
-        return "Add the mask or remove the image."
-    if near[0].lower().endswith((".jpg", ".jpeg")):
-        return f"There is {near[0]}: JPEG changes the ids, so make the masks anew as PNG. {BY_A_THRESHOLD}"
-    return f"There is {near[0]}: if all masks are named so, set data.seg_map_suffix={near[0][len(name) :]}."
+    masks = [one for one in near if one.lower().endswith((*IMAGE_SUFFIXES, ".gif"))]
+    if not masks:
+        keys = "" if listed else " data.img_suffix and data.seg_map_suffix name other ends of names."
+        return f"Add the mask or remove the image.{keys}"
+    found = next((one for one in masks if one.lower().endswith(".png")), masks[0])
+    if found.lower().endswith((".jpg", ".jpeg")):
+        return f"There is {found}: JPEG changes the ids, so make the masks anew as PNG. {BY_A_THRESHOLD}"
+    key = "its data set has a seg_map_suffix" if listed else f"set data.seg_map_suffix={found[len(name) :]}"
+    return f"There is {found}: if all masks are named so, {key}."
 
 
 def lone_masks(config: DataConfig) -> list[Path]:
@@ -277,12 +272,6 @@ def check_classes(config: DataConfig, classes: Sequence[str], palette: Sequence[
         hint = "Leave it empty to have colours generated."
         got = len(palette) if wrong is None else wrong
         raise InputError("data.palette", f"{len(classes)} RGB colours, one per class", got, hint)
-
-
-def _file(path: Path) -> tuple[int, int]:
-    """Return what a file is, by whatever name or link: of many, quicker than to resolve them."""
-    status = path.stat()
-    return status.st_dev, status.st_ino
 
 
 def _stamp(path: Path) -> tuple[int, int]:

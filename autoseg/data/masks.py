@@ -22,6 +22,7 @@ WITH_IDS = ("L", "P", "1")  # Pillow's modes
 IN_COLOURS = (*WITH_IDS, "LA", "RGB", "RGBA")  # of a grey pixel red, green and blue are alike
 SMOOTHED = 32  # more wrong ids than in any list of void ones
 BY_A_THRESHOLD = "Of two classes, by a threshold: mask > 127."
+ANEW = f"If they come from JPEG or smooth resizing, make the masks anew. {BY_A_THRESHOLD}"
 
 
 @dataclass(frozen=True)
@@ -130,8 +131,10 @@ class MaskCode:
             most = wrong[counts.argsort()[::-1]][:5].tolist()
             names = ", ".join(str([code & 255, code >> 8 & 255, code >> 16]) for code in most)
             hint = "Name each in data.ids, with its class in data.classes, or in data.ignored_ids."
+            if mask.mode in WITH_IDS:
+                hint += " If masks hold ids, name these."
             if len(wrong) > SMOOTHED:
-                hint = f"So many come from JPEG or smooth resizing: make the masks anew. {BY_A_THRESHOLD}"
+                hint += f" {ANEW}"
             got = f"colours {names}{', …' * (len(wrong) > 5)} in {amount} pixels"
             return InputError(f"mask {path}", f"colours of the {count} classes", got, hint)
         hint = self.remedy
@@ -142,7 +145,7 @@ class MaskCode:
             hint = "If 0 is the background, name it first in data.classes. "
             hint += f"If it is unlabelled: data.ids=[{names}] data.ignored_ids=[0]."
         if len(wrong) > SMOOTHED:
-            hint = f"So many come from JPEG or smooth resizing: make the masks anew. {BY_A_THRESHOLD}"
+            hint += f" {ANEW}"
         got = f"id {', '.join(map(str, wrong[:SMOOTHED]))}{', …' * (len(wrong) > SMOOTHED)} in {amount} pixels"
         expected = f"ids of the {count} classes ({_ranges(self.lookup)})"
         return InputError(f"mask {path}", expected, got, hint)

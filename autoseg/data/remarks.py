@@ -65,7 +65,7 @@ def remarks_on_files(
     if alone := lone_masks(config):
         kinds = config.img_suffix or ", ".join(IMAGE_SUFFIXES)
         texts.append(f"masks without an image are left out: {len(alone)}, as {alone[0]}; images end in {kinds}")
-    texts += _of_the_palettes(config)
+    texts += _of_the_palettes(config) + _trained_on(config)
     if (first := _first_file(config)) is not None:
         with header(first) as image:
             bands = colour_bands(image)
@@ -87,10 +87,13 @@ def _of_the_palettes(config: DataConfig) -> list[str]:
     for path in masks[:: 1 + len(masks) // LOOKED_AT]:
         with header(path) as mask:  # with its palette, which lies before the pixels
             stored.setdefault(mask.mode, []).append(path)
-            table = mask.palette.palette if mask.mode == "P" and mask.palette is not None else b""
+            known_order = mask.mode == "P" and mask.format in ("PNG", "GIF")
+            table = mask.palette.palette if known_order and mask.palette is not None else b""
         for index in ids:
             colour = list(table[3 * index : 3 * index + 3])
-            known, other = colours.setdefault(index, (colour, path)) if len(colour) == 3 else (colour, path)
+            if len(colour) < 3 or (index and colour in ([0, 0, 0], [index] * 3)):  # none of its own
+                continue
+            known, other = colours.setdefault(index, (colour, path))
             if colour != known:
                 text = f"id {index} has the colour {known} in {other.name} and {colour} in {path.name}"
                 return [f"{text}, but masks are read by id: if colours tell the classes, name them in data.ids"]
@@ -99,6 +102,26 @@ def _of_the_palettes(config: DataConfig) -> list[str]:
         text = f"white is the id 1 in {stored['1'][0].name}, a mask of 1 bit, and 255 in {white.name}, which is ignored"
         return [f"{text}: if it is a class there too, data.ids=[[0,0,0],[255,255,255]] reads both alike"]
     return []
+
+
+def _trained_on(config: DataConfig) -> list[str]:
+    """Return a remark on images of other splits that are trained on, by whatever name or link."""
+    if config.kind != "folder" or config.root is None:
+        return []
+    trained = {_file(path) for _, path in images_of(config, config.train_split)}
+    texts = []
+    for role, split, way in (("val", config.val_split, "holds out some"), ("test", config.test_split, "leaves it out")):
+        others = [] if split is None else [path for _, path in images_of(config, split) if _file(path) in trained]
+        if others:
+            text = f"{len(others)} {role} images are trained on, as {others[0]}: their scores say nothing about others"
+            texts.append(f"{text}; data.{role}_split=null {way}")
+    return texts
+
+
+def _file(path: Path) -> tuple[int, int]:
+    """Return what a file is; of many, quicker than to resolve their names."""
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def remarks_on_scaled_crops(config: DataConfig, train: TrainConfig) -> list[str]:

@@ -34,8 +34,12 @@ def absolute_paths(config: Config | TrustConfig) -> None:
         config.run_dir = str(Path(config.run_dir).expanduser())
 
 
-def check(config: Config | TrustConfig) -> None:
+def check(config: Config | TrustConfig, again: bool = False) -> None:
     """Raise for values out of range or in conflict; names are checked by the package that knows them.
+
+    Args:
+        config: any command's.
+        again: whether the settings are of a run there is.
 
     Raises:
         InputError: the first value that is wrong.
@@ -44,7 +48,8 @@ def check(config: Config | TrustConfig) -> None:
     if isinstance(config, TrustConfig):
         return
     config_path(config.model.config, "model.config")
-    fresh = config.resume is None  # a run of an earlier version, which took such rates, goes on
+    own = getattr(config, "like", None) or config.resume  # a run of an earlier version, which took such rates, goes on
+    fresh = own is None and not again
     if not isinstance(config, RetrainConfig):
         check_proxy(config.proxy, config.tolerance)
         if fresh:

@@ -167,7 +167,7 @@ def _proxies(config: TrustConfig, search: SearchConfig) -> dict[str, ProxyConfig
         if text in found:
             raise InputError("cheaper", "each once", f"{text} more than once")
         changed = compose.changed("search", search, changes)
-        check(changed)
+        check(changed, again=True)
         found[text] = changed.proxy
     return found
 

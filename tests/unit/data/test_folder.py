@@ -21,8 +21,9 @@ from autoseg.config import DataConfig
 from autoseg.data import open_data
 from autoseg.data.builtin import BuiltinSource
 from autoseg.data.decode import read_image
-from autoseg.data.folder import FileSource, lone_masks, open_folder
+from autoseg.data.folder import FileSource, folder_of, lone_masks, open_folder
 from autoseg.data.masks import MaskCode
+from autoseg.data.remarks import remarks_on_files
 from autoseg.errors import InputError
 from autoseg.losses import class_weights
 from autoseg.losses.frequency import weights_of
@@ -72,8 +73,10 @@ def test_folders_in_which_the_split_comes_first(make_folder: Make) -> None:
     for split in ("train", "val", "test"):
         assert torch.equal(found.labels(split), plain.labels(split))
     assert lone_masks(replace(config, img_dir="SPLIT/images", ann_dir="SPLIT_labels")) == []
-    with pytest.raises(InputError, match=r"data\.img_dir, data\.ann_dir name yours, also as SPLIT/images\.") as caught:
-        open_folder(replace(config, img_dir="images"))
+    assert open_folder(replace(config, img_dir="SPLIT/images", ann_dir="SPLIT_labels", val_split=None)).items["val"]
+    assert folder_of(config, "SPLITS", "train").parts[-2:] == ("SPLITS", "train")  # a name of somebody's own
+    with pytest.raises(InputError, match=r"data\.img_dir, data\.ann_dir, also as SPLIT/images, and data\.tr") as caught:
+        open_folder(replace(config, img_dir="SPLIT/image"))
     assert ": ann_dir, img_dir, test, test_labels, train, train_labels, val, val_labels." in str(caught.value)
 
 
@@ -88,19 +91,23 @@ def test_of_images_without_a_split_some_are_held_out(make_folder: Make) -> None:
 
 
 @pytest.mark.parametrize("role", ["val", "test"])
-def test_images_that_are_trained_on_are_not_scored(make_folder: Make, role: str) -> None:
+def test_images_that_are_trained_on_and_scored_are_remarked(make_folder: Make, role: str) -> None:
+    """Not refused: a search never scores them, and a run that began so goes on."""
     config = make_folder(("train", "val", "test"))
-    said = (
-        f"data.{role}_split: expected images that are not trained on, got ",
-        "img_dir/train/0.png (and 2 more like it)",
+    image = data_file(config, "img_dir", role, "0.png")
+
+    def remarks(config: DataConfig) -> list[str]:
+        return remarks_on_files(config, config.classes, [1, 1])
+
+    assert remarks(config) == []
+    image.unlink()
+    image.symlink_to(data_file(config, "img_dir", "train", "0.png"))
+    (text,) = remarks(config)
+    assert text.startswith(f"1 {role} images are trained on, as {image}: ") and f"data.{role}_split=null" in text
+    (text,) = remarks(
+        replace(config, **{f"{role}_split": "train", "test_split" if role == "val" else "val_split": None})
     )
-    with pytest.raises(InputError) as caught:
-        open_folder(replace(config, **{f"{role}_split": "train"}))
-    assert all(part in str(caught.value) for part in said) and f"data.{role}_split=null" in str(caught.value)
-    shutil.rmtree(data_file(config, "img_dir", role))
-    data_file(config, "img_dir", role).symlink_to(data_file(config, "img_dir", "train"))
-    with pytest.raises(InputError, match="not trained on"):
-        open_folder(config)
+    assert text.startswith(f"3 {role} images are trained on")
 
 
 def test_names_of_images_and_masks_that_end_differently(make_folder: Make) -> None:
@@ -126,6 +133,8 @@ def test_names_of_images_and_masks_that_end_differently(make_folder: Make) -> No
     assert lone_masks(together) == [root / "img_dir/train/1_mask.png"]
     with pytest.raises(InputError, match=r"at least one image, got none.*Images end in _rgb\.jpg\."):
         open_folder(replace(apart, img_suffix="_rgb.jpg"))
+    with pytest.raises(InputError, match=r"data\.seg_map_suffix: expected an end of names"):
+        open_folder(replace(apart, seg_map_suffix=""))
     with pytest.raises(InputError, match=r"data\.seg_map_suffix: expected masks as PNG, since JPEG changes the ids"):
         open_folder(replace(apart, seg_map_suffix="_mask.jpg"))
 

@@ -174,7 +174,12 @@ def test_smoothed_masks_are_to_be_made_anew(make_folder: Make) -> None:
     for mode in ("L", "RGB"):
         mask.convert(mode).save(Path(str(config.root), "ann_dir/train/0.png"))
         ids = [[0, 0, 0], [255, 255, 255]] if mode == "RGB" else []
-        refused(replace(config, ids=ids), "So many come from JPEG or smooth resizing", "mask > 127", ", … in ")
+        refused(
+            replace(config, ids=ids),
+            "If they come from JPEG or smooth resizing, make the masks anew.",
+            "mask > 127",
+            ", … in ",
+        )
 
 
 def test_another_code_is_another_data_set(make_folder: Make, picked: np.ndarray[Any, Any]) -> None:
