@@ -18,17 +18,6 @@ MOST_SEEDS = 1000  # most trainings of one loss with different seeds; all are li
 PAPER_METRICS = ("miou", "fwiou", "macc", "gacc", "biou", "bf1")
 RIVALS = ("identity", "ce", "wce", "tversky", "lovasz")  # the default losses that finalists are compared with
 
-SIZE = Limit("[height,width] in pixels, each at least 16", lambda sides: len(sides) == 2 and min(sides) >= 16)
-FACTORS = Limit("[smallest,largest] factor, both above 0", lambda ends: len(ends) == 2 and 0 < ends[0] <= ends[1])
-SHARE = Limit("a number in [0, 1]", lambda share: 0 <= share <= 1)
-ID = Limit("an id from 0 to 255", lambda label: 0 <= label <= 255, "Masks are 8-bit images.")
-IDS = Limit("ids from 0 to 255, or RGB colours [r,g,b] of such numbers, each once", lambda ids: _are_ids(ids))
-COUNTS = Limit("[train,val,test] images", lambda counts: len(counts) == 3 and min(counts) >= 0)
-MEANS = Limit("three numbers, for red, green and blue", lambda rgb: len(rgb) == 3)
-SPREADS = Limit("three numbers above 0", lambda rgb: len(rgb) == 3 and min(rgb) > 0)
-HELD_OUT = Limit("a share between 0 and 1", lambda share: 0 < share < 1)
-ODD = Limit("an odd number of pixels, 3 or more", lambda side: side >= 3 and side % 2 == 1)
-
 
 def _are_ids(values: list[Any]) -> bool:
     """Return whether all are different ids, or all different colours."""
@@ -36,6 +25,18 @@ def _are_ids(values: list[Any]) -> bool:
     bytes_alone = all(type(one) is int and 0 <= one <= 255 for one in flat)
     widths = {len(value) if isinstance(value, list) else 0 for value in values}
     return bytes_alone and widths in (set(), {0}, {3}) and all(values.count(value) == 1 for value in values)
+
+
+SIZE = Limit("[height,width] in pixels, each at least 16", lambda sides: len(sides) == 2 and min(sides) >= 16)
+FACTORS = Limit("[smallest,largest] factor, both above 0", lambda ends: len(ends) == 2 and 0 < ends[0] <= ends[1])
+SHARE = Limit("a number in [0, 1]", lambda share: 0 <= share <= 1)
+ID = Limit("an id from 0 to 255", lambda label: 0 <= label <= 255, "Masks are 8-bit images.")
+IDS = Limit("ids from 0 to 255, or RGB colours [r,g,b] of such numbers, each once", _are_ids)
+COUNTS = Limit("[train,val,test] images", lambda counts: len(counts) == 3 and min(counts) >= 0)
+MEANS = Limit("three numbers, for red, green and blue", lambda rgb: len(rgb) == 3)
+SPREADS = Limit("three numbers above 0", lambda rgb: len(rgb) == 3 and min(rgb) > 0)
+HELD_OUT = Limit("a share between 0 and 1", lambda share: 0 < share < 1)
+ODD = Limit("an odd number of pixels, 3 or more", lambda side: side >= 3 and side % 2 == 1)
 
 
 @dataclass

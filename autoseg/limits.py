@@ -71,21 +71,6 @@ def check(config: Any, head: str = "") -> None:
             _check(key, value, setting.metadata.get("one_of"), setting.metadata.get("limit"))
 
 
-def check_rates(settings: Any, head: str) -> None:
-    """Raise for a schedule that would rise from its rate to its last one.
-
-    Args:
-        settings: has `lr`, `min_lr` and `poly_power`, of which 0 stays at `lr`.
-        head: prefix of the keys in messages, such as "proxy.".
-
-    Raises:
-        InputError: it would.
-    """
-    if settings.poly_power and settings.min_lr > settings.lr:
-        hint = f"The rate falls from {head}lr to it; 0 is always possible."
-        raise InputError(f"{head}min_lr", f"at most {settings.lr:g}, which is {head}lr", settings.min_lr, hint)
-
-
 def _check(key: str, value: Any, names: tuple[str, ...] | None, limit: Limit | None) -> None:
     for one in value if isinstance(value, list) else [value]:
         if isinstance(one, float) and not math.isfinite(one):  # NaN passes many comparisons

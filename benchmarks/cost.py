@@ -22,7 +22,7 @@ from autoseg.config import PAPER_METRICS, ModelConfig, ProxyConfig
 from autoseg.data import Augment
 from autoseg.metrics import build_metric
 from autoseg.training import Batches, Training, View, build_model, evaluate
-from autoseg.training.models import normalization
+from autoseg.training.network_config import normalization
 from autoseg.training.precision import precision_of, reproducible
 from benchmarks.harness import Row, attempted, by_kernels, seconds
 from benchmarks.proxy import CONFIGS, Spent, Ticking, network

@@ -37,7 +37,7 @@ from autoseg.data.builtin import BuiltinSource
 from autoseg.losses import build_loss
 from autoseg.machine import cpu_cores
 from autoseg.proxy.task import ProxyTask
-from autoseg.training.models import network_config
+from autoseg.training.network_config import network_config
 from benchmarks.harness import Row, attempted
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

@@ -35,7 +35,7 @@ from autoseg.machine import cpu_cores
 from autoseg.proxy.task import ProxyTask
 from autoseg.surrogates import SurrogateLoss, build_space
 from autoseg.training import Batches, build_model, layers
-from autoseg.training.models import normalization
+from autoseg.training.network_config import normalization
 from autoseg.training.precision import precision_of, reproducible
 from autoseg.training.schedule import build_optimizer, rates, set_rates
 from benchmarks import proxy

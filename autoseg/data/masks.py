@@ -20,7 +20,7 @@ OUT_OF_RANGE = -1
 COLOURS = 2**24
 WITH_IDS = ("L", "P", "1")  # Pillow's modes
 IN_COLOURS = (*WITH_IDS, "LA", "RGB", "RGBA")  # of a grey pixel red, green and blue are alike
-SMOOTHED = 32  # more wrong ids than in any list of void ones
+SMOOTHED = 32  # of more wrong ids or colours, smoothing is the likely cause
 BY_A_THRESHOLD = "Of two classes, by a threshold: mask > 127."
 ANEW = f"If they come from JPEG or smooth resizing, make the masks anew. {BY_A_THRESHOLD}"
 
@@ -79,7 +79,7 @@ class MaskCode:
             InputError: it is no such mask, or a pixel is of no class; names the file and says what to do.
         """
         with opened(path) as mask:
-            self.check(path, mask, size, image)
+            self._check(path, mask, size, image)
             labels = self.lookup.take(self._pixels(mask))
             if (labels == OUT_OF_RANGE).any():
                 raise self._unknown(path, mask, labels == OUT_OF_RANGE)
@@ -90,26 +90,22 @@ class MaskCode:
 
         They are counted in a histogram of ids: a fifth of the time of looking each pixel up.
         """
-        fits = not self.in_colours
-        if fits:
+        if not self.in_colours:
             with opened(path) as mask:
-                self.check(path, mask, size, image)
+                self._check(path, mask, size, image)
                 ids, allowed = np.asarray(mask.histogram()), self.lookup != OUT_OF_RANGE
-                fits = mask.mode != "1" and not ids[~allowed].any()
-        if not fits:
-            return np.bincount(self.labels(path, size, image).ravel(), minlength=256).astype(float)
-        counts: NDArray[np.float64] = np.zeros(256)
-        np.add.at(counts, self.lookup[allowed], ids[allowed])
-        return counts
+                if mask.mode != "1" and not ids[~allowed].any():
+                    counts: NDArray[np.float64] = np.zeros(256)
+                    np.add.at(counts, self.lookup[allowed], ids[allowed])
+                    return counts
+        return np.bincount(self.labels(path, size, image).ravel(), minlength=256).astype(float)
 
-    def check(self, path: Path, mask: Image.Image, size: tuple[int, int], image: Path) -> None:
+    def _check(self, path: Path, mask: Image.Image, size: tuple[int, int], image: Path) -> None:
         """Raise for a mask that is no map of ids or of colours, or does not have the (width, height) of its image."""
         if mask.mode not in (IN_COLOURS if self.in_colours else WITH_IDS):
             hint = "Save it with 8 bits."
             if mask.mode in IN_COLOURS:
-                hint = (
-                    "If each class has a colour, name them in the order of the classes: data.ids=[[0,0,0],[255,0,0]]."
-                )
+                hint = "If each class has a colour, name all, in the classes' order: data.ids=[[0,0,0],[255,0,0]]."
             expected = "an 8-bit image" if self.in_colours else "an 8-bit single-channel image of class ids"
             raise InputError(f"mask {path}", expected, f"mode {mask.mode}", hint)
         if mask.size != size:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -83,10 +84,10 @@ def _of_the_palettes(config: DataConfig) -> list[str]:
     masks = [folder / f"{name}{config.seg_map_suffix}" for name, _ in images_of(config, config.train_split)]
     ids: list[int] = config.ids or list(range(len(config.classes)))
     colours: dict[int, tuple[list[int], Path]] = {}
-    stored: dict[str, list[Path]] = {"1": [], "L": [], "P": []}  # masks by Pillow's modes
+    stored = defaultdict[str, list[Path]](list)  # masks by Pillow's modes
     for path in masks[:: 1 + len(masks) // LOOKED_AT]:
         with header(path) as mask:  # with its palette, which lies before the pixels
-            stored.setdefault(mask.mode, []).append(path)
+            stored[mask.mode].append(path)
             known_order = mask.mode == "P" and mask.format in ("PNG", "GIF")
             table = mask.palette.palette if known_order and mask.palette is not None else b""
         for index in ids:

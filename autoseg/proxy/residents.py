@@ -70,10 +70,10 @@ def untrained(config: str, num_classes: int, seed: int) -> Segmentor:
 
 @lru_cache(maxsize=4)
 def normalization(config: str) -> tuple[list[float], list[float]]:
-    """Return mean and standard deviation of the network's images; errors as of `models.normalization`."""
-    from autoseg.training import models
+    """Return mean and standard deviation of the network's images; errors as of `network_config.normalization`."""
+    from autoseg.training import network_config
 
-    return models.normalization(ModelConfig(**json.loads(config)))
+    return network_config.normalization(ModelConfig(**json.loads(config)))
 
 
 @lru_cache(maxsize=4)

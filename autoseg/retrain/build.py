@@ -19,7 +19,7 @@ from autoseg.errors import InputError, unknown_name
 from autoseg.losses.build import has_named_curves
 from autoseg.mmconfigs import config_path, mmengine_config, type_name
 from autoseg.retrain.loaders import Datasets, data_loaders, datasets, inference_pipeline
-from autoseg.training.models import EDGES, OWN_LOSS, localized, network_config, normalization
+from autoseg.training.network_config import EDGES, OWN_LOSS, localized, network_config, normalization
 
 Node = dict[str, Any]
 log = logging.getLogger(__name__)

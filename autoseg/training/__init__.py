@@ -2,8 +2,9 @@
 
 The modules in the order in which a training uses them; read these to know what a training computes:
 
-* `models`: turns an mmsegmentation config into a `Segmentor`, a function from images to logits (`stand_ins` keep that
-  import small, `weights` and `checkpoint` read files of weights without executing them, `resize` upsamples logits);
+* `network_config`: what an mmsegmentation config says of a network, adapted to our data; `models` builds a `Segmentor`
+  of it, a function from images to logits (`stand_ins` keep that import small, `weights` and `checkpoint` read files of
+  weights without executing them, `resize` upsamples logits);
 * `batches`: the stream of augmented batches, drawn from the seed alone;
 * `targets`: turns a batch's labels into targets (`proxy.labels`: unchanged, smoothed, a teacher's ...);
 * `loop`: forward, loss, backward, step; `schedule` is its optimiser and learning rate, `precision` its number format,

@@ -137,9 +137,14 @@ def test_a_rate_that_would_rise_to_its_last_one_is_refused(lr):
             check(config)
             continue
         check(replace(config, resume="a run of an earlier version"))
+        check(config, again=True)
         check(replace(config, **{key: replace(getattr(config, key), poly_power=0.0)}))  # stays at lr
         with pytest.raises(InputError, match=rf"{key}\.min_lr: expected at most 6e-05, which is {key}\.lr, got 0.0001"):
             check(config)
+
+
+def test_the_rates_of_a_run_are_those_of_a_comparison_like_it():
+    check(CompareConfig(losses=["ce", "dice"], proxy=ProxyConfig(lr=1e-5, min_lr=1e-4), like="a run"))
 
 
 def test_a_warm_up_that_has_no_end_is_refused():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from autoseg import limits
 from autoseg.cli.configuration.stored import at, put
-from autoseg.config import CompareConfig, RetrainConfig, SearchConfig, TrainConfig, TrustConfig
+from autoseg.config import CompareConfig, ProxyConfig, RetrainConfig, SearchConfig, TrainConfig, TrustConfig
 from autoseg.errors import InputError
 from autoseg.imports import resolve_paths
 from autoseg.mmconfigs import KEYS, config_path
@@ -48,18 +48,18 @@ def check(config: Config | TrustConfig, again: bool = False) -> None:
     if isinstance(config, TrustConfig):
         return
     config_path(config.model.config, "model.config")
-    own = getattr(config, "like", None) or config.resume  # a run of an earlier version, which took such rates, goes on
-    fresh = own is None and not again
+    # A run of an earlier version, which took rates that rise, goes on.
+    fresh = not (again or config.resume or getattr(config, "like", None))
     if not isinstance(config, RetrainConfig):
         check_proxy(config.proxy, config.tolerance)
         if fresh:
-            limits.check_rates(config.proxy, "proxy.")
+            _check_rates(config.proxy, "proxy.")
     elif config.config is not None:
         config_path(config.config, "config")
     else:
         _check_warmup(config.train)
         if fresh:
-            limits.check_rates(config.train, "train.")
+            _check_rates(config.train, "train.")
     if isinstance(config, SearchConfig):
         _check_search(config)
 
@@ -68,6 +68,13 @@ def _check_warmup(train: TrainConfig) -> None:
     if train.warmup_iters >= train.iters:
         expected = f"fewer than the {train.iters} of train.iters"
         raise InputError("train.warmup_iters", expected, train.warmup_iters, "0 is none.")
+
+
+def _check_rates(settings: ProxyConfig | TrainConfig, head: str) -> None:
+    """Raise for a schedule that would rise from its rate to its last one; keys begin with `head` in the message."""
+    if settings.poly_power and settings.min_lr > settings.lr:  # with a power of 0 it stays
+        hint = f"The rate falls from {head}lr to it; 0 is always possible."
+        raise InputError(f"{head}min_lr", f"at most {settings.lr:g}, which is {head}lr", settings.min_lr, hint)
 
 
 def _check_search(config: SearchConfig) -> None:

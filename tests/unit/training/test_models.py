@@ -15,7 +15,8 @@ from torch.nn.functional import interpolate as resize
 from autoseg.config import ModelConfig, ProxyConfig
 from autoseg.errors import InputError
 from autoseg.training import build_model, models
-from autoseg.training.models import model_registry, network_config, normalization
+from autoseg.training.models import model_registry
+from autoseg.training.network_config import network_config, normalization
 from autoseg.training.schedule import build_optimizer
 from autoseg.training.weights import load_network
 
