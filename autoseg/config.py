@@ -9,6 +9,7 @@ a new key must be what was done before there was one. If that is impossible, inc
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -27,6 +28,14 @@ def _are_ids(values: list[Any]) -> bool:
     return bytes_alone and widths in (set(), {0}, {3}) and all(values.count(value) == 1 for value in values)
 
 
+def _is_pattern(text: str) -> bool:
+    try:
+        re.compile(text)
+    except re.error:
+        return False
+    return True
+
+
 SIZE = Limit("[height,width] in pixels, each at least 16", lambda sides: len(sides) == 2 and min(sides) >= 16)
 FACTORS = Limit("[smallest,largest] factor, both above 0", lambda ends: len(ends) == 2 and 0 < ends[0] <= ends[1])
 SHARE = Limit("a number in [0, 1]", lambda share: 0 <= share <= 1)
@@ -36,6 +45,7 @@ COUNTS = Limit("[train,val,test] images", lambda counts: len(counts) == 3 and mi
 MEANS = Limit("three numbers, for red, green and blue", lambda rgb: len(rgb) == 3)
 SPREADS = Limit("three numbers above 0", lambda rgb: len(rgb) == 3 and min(rgb) > 0)
 HELD_OUT = Limit("a share between 0 and 1", lambda share: 0 < share < 1)
+PATTERN = Limit("a regular expression", _is_pattern)
 ODD = Limit("an odd number of pixels, 3 or more", lambda side: side >= 3 and side % 2 == 1)
 
 
@@ -62,9 +72,23 @@ class DataConfig:
     annotator_dirs: list[str] = field(default_factory=list)  # further masks of the same images, a folder per annotator
     mmseg_config: str | None = None  # kind=mmseg: a dataset config of mmsegmentation, e.g. _base_/datasets/ade20k.py
     holdout: float = limited(0.2, HELD_OUT)  # share of the training images that reward a candidate; not trained on
+    # a regular expression: images in whose names it finds the same, a patient or a video, are held out together
+    groups: str | None = limited(None, PATTERN)
     seed: int = number(0, least=0)  # builtin only: which world is drawn
     count: list[int] = limited([240, 60, 120], COUNTS)  # builtin only: images per split
     cache_dir: str | None = None  # default: $XDG_CACHE_HOME/autoseg
+
+
+# The kinds that read a key of `data`, where not all do. mmseg refuses ids itself, and says what to do. Presets
+# and experiments set some keys beside which another kind may be chosen: `count`, and with kind=folder `mmseg_config`.
+FOLDER, FILES = ("folder",), ("folder", "mmseg")
+READ_BY: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("root", "classes", "test_split", "ids", "ignored_ids"), FILES),
+    **dict.fromkeys(("palette", "ignore_index", "train_split", "val_split", "img_dir", "ann_dir"), FOLDER),
+    **dict.fromkeys(("img_suffix", "seg_map_suffix", "annotator_dirs"), FOLDER),
+    "mmseg_config": FILES,
+    "seed": ("builtin",),
+}
 
 
 @dataclass

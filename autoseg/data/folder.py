@@ -17,13 +17,15 @@ from autoseg import limits
 from autoseg.config import DataConfig
 from autoseg.data.decode import check_image, header, read_image
 from autoseg.data.holdout import split_holdout
-from autoseg.data.masks import BY_A_THRESHOLD, MaskCode, class_colours
+from autoseg.data.masks import MaskCode, class_colours
 from autoseg.data.progress import Progress
 from autoseg.data.source import MAX_CLASSES, ClassCounts, Sample, check_present
 from autoseg.data.threads import in_threads
 from autoseg.errors import InputError
 
 _SPLIT = re.compile(r"(?<![A-Za-z])SPLIT(?![A-Za-z])")  # in the name of a folder
+JPEG = (".jpg", ".jpeg")
+FAR_APART = "In a JPEG, only ids or colours that are far apart can be told: name them, as in data.ids=[0,255]."
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
@@ -124,19 +126,19 @@ def open_folder(config: DataConfig) -> FileSource:
         raise InputError("data.classes", "the class names in the order of their ids", "none", hint)
     if not config.seg_map_suffix:
         raise InputError("data.seg_map_suffix", "an end of names, such as .png", "none")
-    if config.seg_map_suffix.lower().endswith((".jpg", ".jpeg")):
-        expected = "masks as PNG, since JPEG changes the ids"
-        raise InputError("data.seg_map_suffix", expected, config.seg_map_suffix, BY_A_THRESHOLD)
     palette = config.palette or class_colours(config)
     check_classes(config, config.classes, palette)
     code = MaskCode.of(config)
+    if config.seg_map_suffix.lower().endswith(JPEG) and not code.is_spaced:
+        expected = "masks as PNG, since JPEG changes the ids"
+        raise InputError("data.seg_map_suffix", expected, config.seg_map_suffix, FAR_APART)
     roles = {"train": config.train_split, "val": config.val_split}
     test = config.test_split
     if test is not None and all(folder_of(config, part, test).is_dir() for part in (config.img_dir, config.ann_dir)):
         roles["test"] = test  # one without labels, as challenges give it, is none
     items = {role: _list_pairs(config, split) for role, split in roles.items() if split is not None}
     if config.val_split is None:
-        parts = split_holdout(len(items["train"]), config.holdout)
+        parts = split_holdout([item.name for item in items["train"]], config.holdout, config.groups)
         items["train"], items["val"] = ([items["train"][row] for row in part.tolist()] for part in parts)
     return FileSource(code, palette, items, upright=True)
 
@@ -239,8 +241,8 @@ def _beside(folder: Path, name: str, image: Path, listed: bool) -> str:
         keys = "" if listed else " data.img_suffix and data.seg_map_suffix name other ends of names."
         return f"Add the mask or remove the image.{keys}"
     found = next((one for one in masks if one.lower().endswith(".png")), masks[0])
-    if found.lower().endswith((".jpg", ".jpeg")):
-        return f"There is {found}: JPEG changes the ids, so make the masks anew as PNG. {BY_A_THRESHOLD}"
+    if found.lower().endswith(JPEG) and not listed:
+        return f"There is {found}: {FAR_APART} Then set data.seg_map_suffix={found[len(name) :]}."
     key = "its data set has a seg_map_suffix" if listed else f"set data.seg_map_suffix={found[len(name) :]}"
     return f"There is {found}: if all masks are named so, {key}."
 

@@ -13,13 +13,14 @@ from autoseg.config import DataConfig, ProxyConfig, TrainConfig
 from autoseg.data.builtin import SIDE
 from autoseg.data.decode import colour_bands, header, opened
 from autoseg.data.folder import IMAGE_SUFFIXES, folder_of, images_of, lone_masks
-from autoseg.data.holdout import split_holdout
+from autoseg.data.holdout import group_of, split_holdout
 from autoseg.data.masks import in_colours
 from autoseg.data.segdata import SegData
 from autoseg.data.source import check_present, if_a_class
 from autoseg.errors import InputError
 
 KEPT = 0.9  # of an image's height; scaled to less, it is clearly smaller
+NAMED = 5  # groups at most
 LOOKED_AT, OPENED = 1000, 20  # masks at most, of which the headers are read; of which the pixels are
 PADDED_CROPS, PADDED_FRAMES = 0.25, 0.1  # shares that nobody would choose
 
@@ -41,6 +42,7 @@ def remarks_on(data: SegData, config: DataConfig, crop: int, scored: str = "trai
     check_present(counts, data.classes, None if config.ids or config.kind != "folder" else config.ignore_index)
     texts = remarks_on_files(config, data.classes, counts, ignored=bool(counts[data.ignore_index]))
     texts += _unscored(data, config, scored, counts)
+    texts += _held_out(data, config) if scored == "train" else []
     return [*texts, *_of_the_crops(data, crop), *_of_the_frames(data, config)]
 
 
@@ -194,11 +196,22 @@ def _first_file(config: DataConfig) -> Path | None:
     return images_of(config, config.train_split)[0][1]
 
 
+def _held_out(data: SegData, config: DataConfig) -> list[str]:
+    """Return what the groups come to: an expression may find other ones than its author thinks."""
+    if config.groups is None:
+        return []
+    names = data.names("train")
+    rows = split_holdout(names, config.holdout, config.groups)[1].tolist()
+    found = list(dict.fromkeys(group_of(names[row], config.groups) for row in rows))
+    groups = f"{', '.join(found[:NAMED])}{', …' * (len(found) > NAMED)}"
+    return [f"data.groups holds out {len(rows)} of {len(names)} training images, all of {groups}"]
+
+
 def _unscored(data: SegData, config: DataConfig, scored: str, counts: list[int]) -> list[str]:
     """Return a warning about classes that are trained on, by their pixel `counts`, but occur in no scored image."""
     labels, which = data.labels(scored), f"{scored} image"
     if scored == "train":
-        labels, which = labels[split_holdout(len(labels), config.holdout)[1]], "held-out image"
+        labels, which = labels[split_holdout(data.names("train"), config.holdout, config.groups)[1]], "held-out image"
     there = torch.bincount(labels.flatten(), minlength=256).tolist()[: len(data.classes)]
     if sum(map(bool, there)) < 2:
         found = [name for name, count in zip(data.classes, there, strict=True) if count]

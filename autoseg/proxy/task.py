@@ -220,8 +220,9 @@ class ProxyTask:
         if self.shared is None:
             return None
         numbers = [precision.device.type, str(precision.dtype)]  # proxy.amp=auto means another on another GPU
-        settings = [self.data.holdout, self.final_split, asdict(self.model), comparable_settings(self.proxy)]
-        return shared.place(self.shared, kind, seed, [self._open().fingerprint, *numbers, *settings])
+        shown = [self._open().fingerprint, self.data.holdout, self.data.groups, self.final_split]
+        settings = [asdict(self.model), comparable_settings(self.proxy)]
+        return shared.place(self.shared, kind, seed, [*shown, *numbers, *settings])
 
     def _shown(self, rows: Tensor, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """Return images and labels to train on, both on the device, and (N, H, W) labels for the loss to prepare
@@ -301,11 +302,10 @@ class ProxyTask:
         from autoseg.data import split_holdout
 
         data = self._open()
-        count = len(data.images("train"))
         if self.final_split is None:
-            fit, scored = split_holdout(count, self.data.holdout)
+            fit, scored = split_holdout(data.names("train"), self.data.holdout, self.data.groups)
         else:
-            fit, scored = torch.arange(count), torch.arange(len(data.images(self.final_split)))
+            fit, scored = (torch.arange(len(data.images(split))) for split in ("train", self.final_split))
         sizes = data.sizes(self.final_split or "train")[scored].tolist()
         return fit, scored[sorted(range(len(sizes)), key=sizes.__getitem__)]  # so that batches are of one size
 

@@ -53,7 +53,7 @@ LIMITS: list[tuple[Any, Any, str]] = [
     ([0, 255], [0, 256], "data.ids data.ignored_ids"),
     ([[0, 0, 255]], [[0, 0, 256]], "data.ids data.ignored_ids"),
 ]
-MIXED = {"data.ids", "data.ignored_ids"}  # numbers or lists of numbers, which no type says
+MIXED = {"data.ids", "data.ignored_ids", "data.groups"}  # no numbers by their types, but with limits
 ELSEWHERE = {"search.confirm.iters", "search.rungs", "data.palette"}  # against another setting, or by the data's room
 
 

@@ -7,7 +7,16 @@ from pathlib import Path
 
 from autoseg import limits
 from autoseg.cli.configuration.stored import at, put
-from autoseg.config import CompareConfig, ProxyConfig, RetrainConfig, SearchConfig, TrainConfig, TrustConfig
+from autoseg.config import (
+    READ_BY,
+    CompareConfig,
+    DataConfig,
+    ProxyConfig,
+    RetrainConfig,
+    SearchConfig,
+    TrainConfig,
+    TrustConfig,
+)
 from autoseg.errors import InputError
 from autoseg.imports import resolve_paths
 from autoseg.mmconfigs import KEYS, config_path
@@ -48,8 +57,10 @@ def check(config: Config | TrustConfig, again: bool = False) -> None:
     if isinstance(config, TrustConfig):
         return
     config_path(config.model.config, "model.config")
-    # A run of an earlier version, which took rates that rise, goes on.
+    # A run of an earlier version, which took rates that rise and keys that nothing reads, goes on.
     fresh = not (again or config.resume or getattr(config, "like", None))
+    if fresh:
+        _check_read(config.data)
     if not isinstance(config, RetrainConfig):
         check_proxy(config.proxy, config.tolerance)
         if fresh:
@@ -62,6 +73,17 @@ def check(config: Config | TrustConfig, again: bool = False) -> None:
             _check_rates(config.train, "train.")
     if isinstance(config, SearchConfig):
         _check_search(config)
+
+
+def _check_read(data: DataConfig) -> None:
+    """Raise for the first key that this kind of data does not read: it would be without effect, unnoticed."""
+    usual = DataConfig()
+    for key, kinds in READ_BY.items():
+        value = getattr(data, key)
+        if data.kind not in kinds and value != getattr(usual, key):
+            readers = ", ".join(f"data.kind={kind}" for kind in kinds)
+            hint = f"Read by {readers}." if data.kind != "mmseg" else "The config of data.mmseg_config says it."
+            raise InputError(f"data.{key}", f"none with data.kind={data.kind}", value, hint)
 
 
 def _check_warmup(train: TrainConfig) -> None:

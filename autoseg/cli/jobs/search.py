@@ -202,6 +202,7 @@ def fingerprint(config: SearchConfig, parts: Parts) -> dict[str, Any]:
         "pruner_options": config.search.pruner_options,
         "data": parts.data.fingerprint,
         "holdout": config.data.holdout,
+        **({"groups": config.data.groups} if config.data.groups is not None else {}),
         "model": network_of(config.model),
         "proxy": comparable_settings(config.proxy),
         "space": parts.space.to_dict(),

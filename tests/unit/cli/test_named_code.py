@@ -103,7 +103,7 @@ def test_a_run_is_begun_with_paths_that_hold_everywhere(mine: Path, monkeypatch:
     began: list[SearchConfig | RetrainConfig] = []
     monkeypatch.setattr("autoseg.cli.prestart.job", lambda _, config, *__: began.append(config) or 0)
     monkeypatch.setattr("autoseg.cli.jobs.retrain.retrain", lambda config, **_: began.append(config) or 0)
-    search.run("search", [*TINY, "model.config=mine.py", 'data.mmseg_config="../own configs/mine.py"'])
+    search.run("search", ["data.kind=mmseg", "model.config=mine.py", 'data.mmseg_config="../own configs/mine.py"'])
     retrain.run("retrain", ["loss=ce", "config=mine.py"])
     assert [Path(value).resolve() for value in own_configs(began[0]).values()] == [mine, mine]
     assert own_configs(began[1]) == {"config": str(mine)}

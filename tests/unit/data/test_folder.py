@@ -88,6 +88,8 @@ def test_of_images_without_a_split_some_are_held_out(make_folder: Make) -> None:
     assert lone_masks(replace(config, val_split=None)) == []
     flat = replace(config, val_split=None, train_split=".", img_dir="img_dir/train", ann_dir="ann_dir/train")
     assert torch.equal(open_data(flat, (12, 16)).labels("val"), found.labels("val"))
+    grouped = open_data(replace(config, val_split=None, groups="[0246]|"), (12, 16))  # four of one image, one of six
+    assert grouped.names("val") == ["2", "4"]
 
 
 @pytest.mark.parametrize("role", ["val", "test"])
@@ -136,7 +138,7 @@ def test_names_of_images_and_masks_that_end_differently(make_folder: Make) -> No
     with pytest.raises(InputError, match=r"data\.seg_map_suffix: expected an end of names"):
         open_folder(replace(apart, seg_map_suffix=""))
     with pytest.raises(InputError, match=r"data\.seg_map_suffix: expected masks as PNG, since JPEG changes the ids"):
-        open_folder(replace(apart, seg_map_suffix="_mask.jpg"))
+        open_folder(replace(apart, seg_map_suffix="_mask.jpg", ids=[0, 40]))
 
 
 @pytest.mark.parametrize("folder", ["img_dir/train", "img_dir/val", "ann_dir/train", "ann_dir/val"])
@@ -190,7 +192,7 @@ def test_an_image_that_is_a_link_to_nothing(make_folder: Make) -> None:
     ("there", "words"),
     [
         ("1.PNG", "There is 1.PNG: if all masks are named so, set data.seg_map_suffix=.PNG."),
-        ("1.jpg", "There is 1.jpg: JPEG changes the ids, so make the masks anew as PNG."),
+        ("1.jpg", "as in data.ids=[0,255]. Then set data.seg_map_suffix=.jpg."),
         ("1_L.png", "There is 1_L.png: if all masks are named so, set data.seg_map_suffix=_L.png."),
     ],
 )

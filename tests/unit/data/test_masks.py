@@ -182,6 +182,42 @@ def test_smoothed_masks_are_to_be_made_anew(make_folder: Make) -> None:
         )
 
 
+# Edges inside the blocks of 8 pixels, where JPEG blurs them.
+IN_TWO, IN_THREE = (np.repeat([[*range(n)]], widths, 1).repeat(12, 0) for n, widths in ((2, (5, 11)), (3, (5, 6, 5))))
+
+
+@pytest.mark.parametrize(
+    ("ids", "values", "labels", "picked"),
+    [
+        ([0, 255], [0, 255], [0, 1], IN_TWO),
+        ([255, 0], [0, 255], [1, 0], IN_TWO),
+        ([0, 128, 255], [0, 128, 255], [0, 1, 2], IN_THREE),
+        ([0, 90], [0, 90, 255], [0, 1, 255], IN_THREE),
+        ([[0, 0, 0], [255, 0, 0]], [[0, 0, 0], [255, 0, 0]], [0, 1], IN_TWO),
+        ([[0, 0, 0], [255, 255, 255]], [0, 255], [0, 1], IN_TWO),
+    ],
+)
+def test_in_a_jpeg_a_pixel_is_of_the_nearest(
+    make_folder: Make, ids: list[Any], values: list[Any], labels: list[int], picked: np.ndarray[Any, Any]
+) -> None:
+    classes = ["a", "b", "c"][: len(ids)]
+    config = replace(make_folder(), classes=classes, ids=ids, seg_map_suffix=".jpg")
+    written(config, values, picked)
+    for path in Path(str(config.root), "ann_dir").rglob("*.png"):
+        Image.open(path).save(path.with_suffix(".jpg"), quality=50)
+    stored = np.asarray(Image.open(Path(str(config.root), "ann_dir/train/0.jpg")))
+    assert len(np.unique(stored)) > len(values)  # JPEG has changed them
+    assert (shown(config) == np.array(labels)[picked]).all()
+
+
+def test_a_class_that_nobody_names_is_found_in_a_jpeg_too(make_folder: Make) -> None:
+    config = replace(make_folder(), ids=[0, 255], seg_map_suffix=".jpg")
+    written(config, [0, 128, 255], np.repeat([[0, 1]], 8, 1).repeat(12, 0))
+    for path in Path(str(config.root), "ann_dir").rglob("*.png"):
+        Image.open(path).save(path.with_suffix(".jpg"))
+    refused(config, "0.jpg", "id 128 in 96 pixels", "Name every class in data.classes")
+
+
 def test_another_code_is_another_data_set(make_folder: Make, picked: np.ndarray[Any, Any]) -> None:
     config = replace(make_folder(), ids=[0, 255])
     written(config, [0, 255], picked)

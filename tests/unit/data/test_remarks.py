@@ -64,6 +64,20 @@ def test_a_class_that_is_trained_on_and_cannot_be_scored(tmp_path: Path) -> None
         remarks(config, scored="train")
 
 
+def test_groups_are_named_so_that_their_author_sees_what_they_come_to(tmp_path: Path) -> None:
+    config = replace(folder(tmp_path, [0, 1]), groups=r"p\d")
+    for kind in ("img_dir", "ann_dir"):
+        for name in ("p1_a", "p1_b", "p2_a", "p2_b"):
+            shutil.copy(tmp_path / kind / "train/a.png", tmp_path / kind / f"train/{name}.png")
+    with pytest.raises(InputError, match=r"data\.groups: expected .* a part of every name, got none in 'a'"):
+        remarks(config, scored="train")
+    for kind in ("img_dir", "ann_dir"):
+        (tmp_path / kind / "train/a.png").unlink()
+    (text,) = remarks(config, scored="train")
+    assert text == "data.groups holds out 2 of 4 training images, all of p1"
+    assert remarks(config, scored="val") == []
+
+
 def test_masks_without_an_image_are_named(tmp_path: Path) -> None:
     config = folder(tmp_path, [0, 1])
     for name in ("val/c.png", "train/b.png"):

@@ -68,6 +68,14 @@ def test_rows_of_a_search_are_disjoint_and_a_comparison_uses_everything(task: Pr
     assert (len(fit), len(judged)) == (12, 4)
 
 
+def test_groups_are_on_one_side_of_a_search(task: ProxyTask) -> None:
+    grouped = replace(task, data=replace(task.data, groups=r"\d$"))
+    names = task._open().names("train")
+    fit, judged = ({names[row][-1] for row in rows.tolist()} for rows in grouped._rows())
+    assert len(names) == 12 and fit and judged and not fit & judged and len(fit | judged) == 10
+    assert grouped._rows()[1].tolist() != task._rows()[1].tolist()
+
+
 @pytest.mark.parametrize("split", [None, "val"])
 def test_scored_are_the_images_labels_and_options_asked_for(
     task: ProxyTask, split: str | None, monkeypatch: pytest.MonkeyPatch
