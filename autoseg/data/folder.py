@@ -17,7 +17,7 @@ from autoseg import limits
 from autoseg.config import DataConfig
 from autoseg.data.decode import check_image, header, read_image
 from autoseg.data.holdout import split_holdout
-from autoseg.data.masks import MaskCode, class_colours
+from autoseg.data.masks import FAR, MaskCode, class_colours
 from autoseg.data.progress import Progress
 from autoseg.data.source import MAX_CLASSES, ClassCounts, Sample, check_present
 from autoseg.data.threads import in_threads
@@ -25,7 +25,7 @@ from autoseg.errors import InputError
 
 _SPLIT = re.compile(r"(?<![A-Za-z])SPLIT(?![A-Za-z])")  # in the name of a folder
 JPEG = (".jpg", ".jpeg")
-FAR_APART = "In a JPEG, only ids or colours that are far apart can be told: name them, as in data.ids=[0,255]."
+FAR_APART = f"In a JPEG, only ids or colours {2 * FAR} or more apart can be told: name them, as in data.ids=[0,255]."
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
@@ -242,7 +242,7 @@ def _beside(folder: Path, name: str, image: Path, listed: bool) -> str:
         return f"Add the mask or remove the image.{keys}"
     found = next((one for one in masks if one.lower().endswith(".png")), masks[0])
     if found.lower().endswith(JPEG) and not listed:
-        return f"There is {found}: {FAR_APART} Then set data.seg_map_suffix={found[len(name) :]}."
+        return f"There is {found}. {FAR_APART} Then set data.seg_map_suffix={found[len(name) :]}."
     key = "its data set has a seg_map_suffix" if listed else f"set data.seg_map_suffix={found[len(name) :]}"
     return f"There is {found}: if all masks are named so, {key}."
 
