@@ -79,18 +79,6 @@ class DataConfig:
     cache_dir: str | None = None  # default: $XDG_CACHE_HOME/autoseg
 
 
-# The kinds that read a key of `data`, where not all do. mmseg refuses ids itself, and says what to do. Presets
-# and experiments set some keys beside which another kind may be chosen: `count`, and with kind=folder `mmseg_config`.
-FOLDER, FILES = ("folder",), ("folder", "mmseg")
-READ_BY: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("root", "classes", "test_split", "ids", "ignored_ids"), FILES),
-    **dict.fromkeys(("palette", "ignore_index", "train_split", "val_split", "img_dir", "ann_dir"), FOLDER),
-    **dict.fromkeys(("img_suffix", "seg_map_suffix", "annotator_dirs"), FOLDER),
-    "mmseg_config": FILES,
-    "seed": ("builtin",),
-}
-
-
 @dataclass
 class ModelConfig:
     """The network (`model=`): an mmsegmentation config plus changes to its `model` dict."""

@@ -7,10 +7,9 @@ from pathlib import Path
 
 from autoseg import limits
 from autoseg.cli.configuration.stored import at, put
+from autoseg.cli.configuration.unread import check_read
 from autoseg.config import (
-    READ_BY,
     CompareConfig,
-    DataConfig,
     ProxyConfig,
     RetrainConfig,
     SearchConfig,
@@ -60,7 +59,7 @@ def check(config: Config | TrustConfig, again: bool = False) -> None:
     # A run of an earlier version, which took rates that rise and keys that nothing reads, goes on.
     fresh = not (again or config.resume or getattr(config, "like", None))
     if fresh:
-        _check_read(config.data)
+        check_read(config)
     if not isinstance(config, RetrainConfig):
         check_proxy(config.proxy, config.tolerance)
         if fresh:
@@ -73,17 +72,6 @@ def check(config: Config | TrustConfig, again: bool = False) -> None:
             _check_rates(config.train, "train.")
     if isinstance(config, SearchConfig):
         _check_search(config)
-
-
-def _check_read(data: DataConfig) -> None:
-    """Raise for the first key that this kind of data does not read: it would be without effect, unnoticed."""
-    usual = DataConfig()
-    for key, kinds in READ_BY.items():
-        value = getattr(data, key)
-        if data.kind not in kinds and value != getattr(usual, key):
-            readers = ", ".join(f"data.kind={kind}" for kind in kinds)
-            hint = f"Read by {readers}." if data.kind != "mmseg" else "The config of data.mmseg_config says it."
-            raise InputError(f"data.{key}", f"none with data.kind={data.kind}", value, hint)
 
 
 def _check_warmup(train: TrainConfig) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from autoseg.cli.configuration import stored
 from autoseg.cli.configuration.named_code import resume_arguments
 from autoseg.cli.configuration.resume import written
+from autoseg.cli.configuration.unread import without_effect
 from autoseg.cli.faults import INTERRUPTED
 from autoseg.cli.jobs import running
 from autoseg.config import CompareConfig, comparable_settings
@@ -76,7 +77,7 @@ def compare(config: CompareConfig, workers: Standby) -> int:
     if config.resume is None:  # a teacher's work dir may get further checkpoints
         config = dataclasses.replace(config, proxy=settled(config.proxy))
     parts = build(config)
-    odd = remarks_on(parts.data, config.data, config.proxy.crop, parts.split)
+    odd = without_effect(config) + remarks_on(parts.data, config.data, config.proxy.crop, parts.split)
     for text in [*odd, *warnings_about(parts.among, config.metrics, parts.data.num_classes, parts.seeds)]:
         print(f"warning: {text}")
     found = running.resumable("compare", parts.path, lambda: _compare(config, parts, workers), resume_arguments(config))

@@ -16,6 +16,7 @@ from filelock import FileLock
 from autoseg.cli.configuration import stored
 from autoseg.cli.configuration.named_code import own_configs, resume_arguments
 from autoseg.cli.configuration.overrides import typed
+from autoseg.cli.configuration.unread import without_effect
 from autoseg.cli.faults import INTERRUPTED
 from autoseg.config import RetrainConfig, TrainConfig
 from autoseg.data.remarks import remarks_on_files, remarks_on_scaled_crops
@@ -136,7 +137,8 @@ def build(config: RetrainConfig, started_by: str, device: str) -> Job:
         counts = class_counts(config.data)  # checks every file
     if config.config is None and weighted:
         give_counts(cfg.model, launch.agree(None if counts is None else dataclasses.asdict(counts)))
-    remarks = remarks_on_scaled_crops(config.data, config.train) if config.config is None and rank == 0 else []
+    remarks = without_effect(config) if rank == 0 else []
+    remarks += remarks_on_scaled_crops(config.data, config.train) if config.config is None and rank == 0 else []
     if counts is not None:
         remarks += remarks_on_files(config.data, datasets(config.data).classes, counts.pixels)
     lock = None

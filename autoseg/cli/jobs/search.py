@@ -10,6 +10,7 @@ from typing import Any
 
 from autoseg.cli.configuration import stored
 from autoseg.cli.configuration.named_code import resume_arguments
+from autoseg.cli.configuration.unread import without_effect
 from autoseg.cli.faults import INTERRUPTED
 from autoseg.cli.jobs import finish, running
 from autoseg.config import SearchConfig, comparable_settings
@@ -52,7 +53,7 @@ def search(config: SearchConfig, workers: Standby) -> int:
     """Run a search on workers without a task and print the found loss; return the exit status."""
     parts = build(config)
     config = _resolved(config, parts)
-    for text in remarks_on(parts.data, config.data, config.proxy.crop):
+    for text in [*without_effect(config), *remarks_on(parts.data, config.data, config.proxy.crop)]:
         print(f"warning: {text}")
     path = Path(config.run_dir) if config.run_dir else new_run_path(Path("runs"), config.metric, config.data.name)
     result = running.resumable("search", path, lambda: _search(config, parts, path, workers), resume_arguments(config))

@@ -205,30 +205,6 @@ def test_rungs_after_the_warm_up_are_taken():
     check(composed("search.pruner=percentile", "proxy.iters=90", "proxy.warmup=30", "search.rungs=[0.35,0.5]"))
 
 
-@pytest.mark.parametrize(
-    ("words", "key"),
-    [
-        (["data.root=DIR", "data.classes=[a,b]"], "data.root: expected none with data.kind=builtin, got DIR. Read by"),
-        (["data.classes=[a,b]"], "data.classes: expected none with data.kind=builtin"),
-        (["data=voc12aug", "data.train_split=trainval"], "data.train_split: expected none with data.kind=mmseg"),
-        (["data=camvid", "data.seed=1"], "data.seed: expected none with data.kind=folder, got 1"),
-    ],
-)
-def test_a_key_that_this_kind_of_data_does_not_read_is_refused(words: list[str], key: str) -> None:
-    """Or a search that was meant for a folder would be one of built-in images."""
-    config = composed(*words)
-    with pytest.raises(InputError) as refusal:
-        check(config)
-    assert str(refusal.value).startswith(key)
-    check(config, again=True)  # a run there is goes on
-
-
-@pytest.mark.parametrize("data", hydra.options("data"))
-def test_presets_have_the_keys_that_their_kind_reads(data: str) -> None:
-    check(composed(f"data={data}"))
-    check(composed("experiment=smoke", f"data={data}"))
-
-
 def test_a_config_alone_is_that_network_and_no_preset_on_another() -> None:
     theirs = "_base_/models/pspnet_r50-d8.py"
     model = composed(f"model.config={theirs}", "experiment=camvid").model
