@@ -268,14 +268,17 @@ def data_folders(data: DataConfig, size: Sequence[int]) -> Iterator[Finding]:
 def _fit(data: DataConfig, size: Sequence[int]) -> Iterator[Finding]:
     """Check whether the files of a pair of folders fit together and fit the classes, and, prepared, fit on the disk."""
     from autoseg.data.folder import open_folder
+    from autoseg.data.remarks import of_the_groups
 
     try:
         source = open_folder(data)
+        groups = of_the_groups(source.names["train"], data)
         source.check()
     except InputError as error:
         yield Finding("data", "missing", str(error))
         return
     yield Finding("data", "ok", f"every mask fits its image and the {len(source.classes)} classes")
+    yield from (Finding("data", "note", text) for text in groups)
     yield _prepared(source, data, size)
 
 

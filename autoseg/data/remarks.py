@@ -42,7 +42,7 @@ def remarks_on(data: SegData, config: DataConfig, crop: int, scored: str = "trai
     check_present(counts, data.classes, None if config.ids or config.kind != "folder" else config.ignore_index)
     texts = remarks_on_files(config, data.classes, counts, ignored=bool(counts[data.ignore_index]))
     texts += _unscored(data, config, scored, counts)
-    texts += _held_out(data, config) if scored == "train" else []
+    texts += of_the_groups(data.names("train"), config) if scored == "train" else []
     return [*texts, *_of_the_crops(data, crop), *_of_the_frames(data, config)]
 
 
@@ -196,11 +196,18 @@ def _first_file(config: DataConfig) -> Path | None:
     return images_of(config, config.train_split)[0][1]
 
 
-def _held_out(data: SegData, config: DataConfig) -> list[str]:
-    """Return what the groups come to: an expression may find other ones than its author thinks."""
+def of_the_groups(names: Sequence[str], config: DataConfig) -> list[str]:
+    """Return what `data.groups` comes to: an expression may find other groups than its author thinks.
+
+    Args:
+        names: the sorted names of the training images.
+        config: the configuration of the data.
+
+    Raises:
+        InputError: as `split_holdout`.
+    """
     if config.groups is None:
         return []
-    names = data.names("train")
     rows = split_holdout(names, config.holdout, config.groups)[1].tolist()
     found = list(dict.fromkeys(group_of(names[row], config.groups) for row in rows))
     groups = f"{', '.join(found[:NAMED])}{', …' * (len(found) > NAMED)}"

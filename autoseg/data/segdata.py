@@ -15,6 +15,7 @@ from autoseg.config import DataConfig
 from autoseg.data.builtin import BuiltinSource
 from autoseg.data.cache import cache_file, check_size
 from autoseg.data.folder import open_folder
+from autoseg.data.holdout import split_holdout
 from autoseg.data.mmseg_source import open_mmseg
 from autoseg.data.source import IGNORE, Source
 from autoseg.errors import InputError, unknown_name
@@ -125,6 +126,8 @@ def open_data(config: DataConfig, size: Sequence[int]) -> SegData:
         raise unknown_name("data.kind", config.kind, KINDS)
     fitted = check_size(size)
     source = KINDS[config.kind](config)
+    if config.groups is not None:  # names that do not fit are said now, not after an hour of decoding
+        split_holdout(source.names["train"], config.holdout, config.groups)
     path = cache_file(source, config.name, fitted, config.cache_dir)
     try:
         return SegData(path)

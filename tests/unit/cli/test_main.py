@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import runpy
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -307,6 +308,12 @@ def test_doctor_looks_at_masks_and_classes(tmp_path, capsys):
     own = ["doctor", "data.kind=folder", f"data.root={tmp_path}"]
     assert cli.main(own) == 2
     assert "Set data.classes=[a,b,...]" in capsys.readouterr().out
+    for kind in ("img_dir", "ann_dir"):
+        shutil.copy(tmp_path / kind / "train/a.png", tmp_path / kind / "train/b.png")
+    assert cli.main([*own, "data.classes=[a,b]", "data.groups=b"]) == 2
+    assert "none in 'a'" in capsys.readouterr().out
+    assert cli.main([*own, "data.classes=[a,b]", "data.groups=."]) == 0
+    assert "note    data      data.groups holds out 1 of 2 training images, all of a\n" in capsys.readouterr().out
     assert cli.main([*own, "data.classes=[a,b]"]) == 0
     assert "every mask fits its image and the 2 classes" in capsys.readouterr().out
     Image.new("I;16", (8, 6)).save(tmp_path / "img_dir" / "val" / "a.png")
