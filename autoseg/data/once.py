@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import logging
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from autoseg.files import replacing
 
+SAID_AFTER_S = 60.0
 BYTES = {"U8": 1, "BF16": 2, "F16": 2, "F32": 4, "I32": 4}  # bytes per element, by the format's name of the type
+
+log = logging.getLogger(__name__)
 
 
 def made_once(path: Path, make: Callable[[Path], None]) -> Path:
@@ -32,12 +37,28 @@ def made_once(path: Path, make: Callable[[Path], None]) -> Path:
     if path.is_file():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
+    with _locked(path):
         if not path.is_file():  # another process may have made it while we waited
             draft = path.with_suffix(".tmp")  # one name, so that killed processes leave one file at most
             with replacing(path, draft):
                 make(draft)
     return path
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file. Some shared file systems keep that of a machine that is gone: a long wait is said."""
+    lock = FileLock(f"{path}.lock")
+    try:
+        lock.acquire(timeout=SAID_AFTER_S)
+    except Timeout:
+        text = "waiting for another process that makes %s; if none does, delete %s"
+        log.warning(text, path, lock.lock_file)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def head(tensors: Mapping[str, tuple[str, Sequence[int]]], about: Any) -> bytes:

@@ -7,20 +7,23 @@ deaths. All machines need the same packages, and the run folder and the data und
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 import signal
 import socket
 import sys
+import textwrap
 import threading
+import time
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoseg.errors import InputError
-from autoseg.execution.devices import number_of
-from autoseg.execution.job import Attempt, Outcome, Task, attempt
+from autoseg.execution.devices import WORKER_BYTES, number_of
+from autoseg.execution.job import Attempt, Job, Outcome, Task, attempt
 from autoseg.execution.processes import thread_variables
 from autoseg.execution.worker import load
 from autoseg.execution.worker_pool import Worker, WorkerPool
@@ -29,7 +32,12 @@ if TYPE_CHECKING:
     from ray import ObjectRef
 
 INSTALL = 'Install it on all machines: pip install "ray>=2.51.2".'
+SAME = "It needs the same Ray and the same Python on all machines."
+SAID = 300  # most characters of an error of Ray's
+ROOM_S, AGAIN_S = 20.0, 600.0  # until it is said that workers wait for room, and until it is said again
 START = "Start one: ray start --head here, ray start --address=THIS_MACHINE:6379 on the others."
+
+log = logging.getLogger(__name__)
 
 
 def connect(address: str = "auto") -> None:
@@ -39,21 +47,30 @@ def connect(address: str = "auto") -> None:
         address: "HOST:PORT" of its head, or "auto": the one that runs on this machine, or that RAY_ADDRESS names.
 
     Raises:
-        InputError: Ray is not installed, or there is no such cluster.
+        InputError: Ray is not installed, there is no such cluster, or this process is connected to another one.
     """
     try:
         import ray
     except ImportError:
         raise InputError("executor", "an installed Ray", "none", INSTALL) from None
     if ray.is_initialized():
+        there = ray.get_runtime_context().gcs_address
+        if address not in ("auto", there):
+            hint = "ray.shutdown() leaves it."
+            raise InputError("executor.address", f"{there}, to which this process is connected", address, hint)
         return
     on_term = signal.getsignal(signal.SIGTERM)
     try:
         _knock(address)
         ray.init(address, log_to_driver=False, logging_level="ERROR")
     except (OSError, RuntimeError, ValueError) as error:
-        first = str(error).strip().partition("\n")[0].rstrip(".")
-        raise InputError("executor.address", "a running Ray cluster", f"{address} ({first})", START) from error
+        lines = [line.strip() for line in str(error).strip().splitlines()]
+        other = lines[:1] == ["Version mismatch: The cluster was started with:"]
+        said = (" ".join(lines) if other else "".join(lines[:1])).rstrip(".")
+        by_name = os.environ.get("RAY_ADDRESS") if address == "auto" else None
+        got = f"{by_name}, as RAY_ADDRESS says" if by_name else address
+        hint = SAME if other else START
+        raise InputError("executor.address", "a running Ray cluster", f"{got} ({said})", hint) from error
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_term)  # Ray puts its own there
@@ -78,7 +95,8 @@ def cluster_devices(
     """Return one kind of device per worker of the cluster that this process is connected to.
 
     Args:
-        workers: how many, or "auto": `per_device` for each GPU; on CPU, each machine's cores divided by `threads`.
+        workers: how many, or "auto": `per_device` for each GPU; on CPU, each machine's cores divided by `threads`, or
+            as many as its memory has room for.
         device: "auto" (GPUs if there are any), "cpu" or "cuda"; which of them is Ray's to choose.
         per_device: workers that share one GPU.
         threads: CPU threads each worker may use.
@@ -100,15 +118,16 @@ def cluster_devices(
         return [kind] * number_of(workers)
     if kind == "cuda":
         return [kind] * (gpus * per_device)
-    return [kind] * max(1, sum(has["CPU"] // threads for has in there))
+    each = (min(has["CPU"] // threads, has["memory"] // WORKER_BYTES) for has in there)
+    return [kind] * max(1, sum(each))
 
 
 def machines() -> list[dict[str, int]]:
-    """Return the CPU cores and GPUs of each machine of the cluster: {"CPU": …, "GPU": …}."""
+    """Return what each machine of the cluster has, {"CPU": cores, "GPU": …, "memory": bytes}."""
     import ray
 
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return [{kind: int(has.get(kind, 0)) for kind in ("CPU", "GPU")} for has in alive]
+    return [{kind: int(has.get(kind, 0)) for kind in ("CPU", "GPU", "memory")} for has in alive]
 
 
 class RayWorker(Worker):
@@ -127,12 +146,34 @@ class RayWorker(Worker):
         takes = {"num_cpus": share} if slot == "cpu" else {"num_cpus": 0, "num_gpus": share}
         actor = ray.remote(**takes, max_restarts=0)(_Actor)
         self._actor = actor.remote(sys.path, os.getcwd(), slot, threads)
+        self._here = self._actor.here.remote()
+        self._placed = False
         self.reply: ObjectRef[Any] | None = None  # the pending answer
         self._end = "was stopped"
 
     def send_task(self, task: bytes, log: Path | None) -> None:
         """Send the task; the log's path is made absolute, since an actor starts in a folder of Ray's."""
         super().send_task(task, log and log.absolute())
+
+    def start(self, job: Job, attempts: int) -> None:
+        """Send a job, after a question that only a living actor answers."""
+        self._here, self._placed = self._actor.here.remote(), True
+        super().start(job, attempts)
+
+    def placed(self) -> bool:
+        """Return whether a machine had room for the actor. Its time to start counts from then on."""
+        if not self._placed and self._answered_here():
+            self._placed, self.since = True, time.monotonic()
+        return self._placed
+
+    def _answered_here(self) -> bool:
+        import ray
+
+        try:
+            ray.get(self._here, timeout=0)
+        except ray.exceptions.RayError:  # dead, or no answer yet
+            return False
+        return True
 
     def _send(self, message: object) -> None:
         self.reply = self._actor.answer.remote(message)
@@ -151,12 +192,14 @@ class RayWorker(Worker):
         try:
             message: Attempt | str | None = ray.get(reply)
         except ray.exceptions.RayError as error:
-            self._end = f"died: {' '.join(str(error).split())}"
+            if self.job is not None and not self._answered_here():
+                self.attempts -= 1  # it died before, with its machine: the job never began
+            self._end = f"died: {textwrap.shorten(str(error), SAID)}"
             raise EOFError from error
         return message
 
     def dead(self) -> bool:
-        """Return False: the death of an idle actor is only seen when it is given a job."""
+        """Return False: the death of an idle actor is seen when it is given a job, which loses no attempt by it."""
         return False
 
     def kill(self) -> str:
@@ -181,8 +224,8 @@ class RayWorker(Worker):
 class RayExecutor(WorkerPool[RayWorker]):
     """Runs jobs on actors of the cluster that this process is connected to.
 
-    If a machine is lost, each job on it loses an attempt. Its workers are started again as soon as there is room; the
-    others go on in the meantime.
+    If a machine is lost, each job that it was working on loses an attempt. Its workers are started again as soon as
+    there is room, for which they wait as long as it takes; the others go on in the meantime.
 
     The arguments are those of `WorkerPool`, with the slots of `cluster_devices` and a log in a folder that all machines
     see.
@@ -192,34 +235,52 @@ class RayExecutor(WorkerPool[RayWorker]):
         InputError: from `run`, if the task raises it, or a machine does not see the folders of the run.
     """
 
+    _silent_until = 0.0
+
     @cached_property
-    def _share(self) -> float:
-        """The share of one worker, computed once: workers of a lost machine must wait for room, not crowd the
+    def _shares(self) -> list[float]:
+        """The share of each worker, computed once: workers of a lost machine must wait for room, not crowd the
         others.
         """
-        return share_of(self._slots, self._threads)
+        return shares_of(self._slots, self._threads)
 
     def _new(self, index: int) -> RayWorker:
-        return RayWorker(self._slots[index], self._share, self._threads)
+        return RayWorker(self._slots[index], self._shares[index], self._threads)
 
     def _wait(self, workers: Sequence[RayWorker], seconds: float) -> None:
         import ray
 
         ray.wait([worker.reply for worker in workers if worker.reply is not None], timeout=seconds)
+        outside = [worker for worker in workers if not worker.placed()]
+        now = time.monotonic()
+        if outside and now - min(worker.since for worker in outside) > ROOM_S and now > self._silent_until:
+            self._silent_until = now + AGAIN_S
+            kind = "cores" if outside[0].slot == "cpu" else "GPUs"
+            free = ray.available_resources().get("CPU" if kind == "cores" else "GPU", 0)
+            log.warning(
+                "%d of %d workers wait for room on the cluster, where %g of the %s are free",
+                len(outside), len(workers), free, kind,
+            )  # fmt: skip
 
     def _limit(self, worker: RayWorker) -> float:
-        """Return the time limit; there is none for a worker that waits for room while others are ready."""
-        waits = worker.job is None and not worker.ready
-        return float("inf") if waits and any(one.ready for one in self._pool.values()) else super()._limit(worker)
+        """Return the time limit; there is none for a worker that waits for room."""
+        return super()._limit(worker) if worker.placed() else math.inf
 
 
-def share_of(slots: Sequence[str], threads: int) -> float:
-    """Return the GPUs or cores that one worker reserves of its machine, so that all workers have room."""
-    kind, whole = ("CPU", threads) if slots[0] == "cpu" else ("GPU", 1)
-    room = [has[kind] for has in machines()]
-    if sum(has // whole for has in room) >= len(slots):
-        return whole
-    return 1 / math.ceil(len(slots) / max(1, sum(room)))
+def shares_of(slots: Sequence[str], threads: int) -> list[float]:
+    """Return the GPUs or cores that each worker reserves of its machine, so that all have room and none is left idle.
+
+    Ray fills one machine or GPU before the next.
+    """
+    count, there = len(slots), machines()
+    if slots[0] == "cpu":
+        most = (cores for cores in range(threads, 0, -1) if sum(has["CPU"] // cores for has in there) >= count)
+        return [next(most, 1 / math.ceil(count / max(1, sum(has["CPU"] for has in there))))] * count
+    gpus = max(1, sum(has["GPU"] for has in there))
+    on_each, more = divmod(count, gpus)
+    if not on_each:
+        return [1.0] * count
+    return [1 / on_each] * (on_each * (gpus - more)) + [1 / (on_each + 1)] * ((on_each + 1) * more)
 
 
 class _Actor:
@@ -233,6 +294,9 @@ class _Actor:
         self._device = "cpu" if slot == "cpu" else "cuda:0"  # the only one that Ray lets it see
         self._folder = folder
         self._task: Task | None = None
+
+    def here(self) -> None:
+        """Answer that the actor is alive."""
 
     def answer(self, message: Any) -> Attempt | str | None:
         """Answer the first message (the task and its log), then each payload, as `worker.main` does.
@@ -250,7 +314,7 @@ class _Actor:
                 return Attempt(Outcome("failed"), wrong_input=wrong)
         os.chdir(self._folder)  # paths of the run may be relative to it
         loaded = load(task, log)
-        if isinstance(loaded, str):
+        if isinstance(loaded, str | Attempt):
             return loaded
         self._task = loaded
         return None

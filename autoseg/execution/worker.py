@@ -20,7 +20,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from autoseg.execution.job import Attempt, Task, attempt
+from autoseg.errors import InputError
+from autoseg.execution.job import Attempt, Outcome, Task, attempt
 
 GRACE_S = 2.0  # from the end of the pipe: an idle worker ends by itself before, one that is left then is killed
 
@@ -48,8 +49,8 @@ def main(handle: int, device: str) -> None:
         _serve(loaded, messages, pipe, device)
 
 
-def _serve(loaded: Task | str, payloads: Iterator[Any], pipe: Connection[Any, Any], device: str) -> None:
-    if isinstance(loaded, str):
+def _serve(loaded: Task | Attempt | str, payloads: Iterator[Any], pipe: Connection[Any, Any], device: str) -> None:
+    if isinstance(loaded, str | Attempt):
         pipe.send(loaded)
         return
     pipe.send(None)
@@ -57,12 +58,17 @@ def _serve(loaded: Task | str, payloads: Iterator[Any], pipe: Connection[Any, An
         _answer(pipe, attempt(loaded, payload, device))
 
 
-def load(task: bytes, log: Path | None) -> Task | str:
-    """Send all further output to `log` and unpickle the task; return the traceback if that fails."""
+def load(task: bytes, log: Path | None) -> Task | Attempt | str:
+    """Send all further output to `log` and unpickle the task; return the traceback if that fails.
+
+    An `InputError` that this raises is returned as that of an attempt.
+    """
     try:
         _write_to(log)
         loaded: Task = pickle.loads(task)
         return loaded
+    except InputError as error:
+        return Attempt(Outcome("failed"), wrong_input=error)
     except Exception:
         return traceback.format_exc()
 

@@ -24,11 +24,13 @@ class Amount:
         total: all trainings, confirmation included.
         confirming: number of the confirmation's trainings; they come last.
         longer: how many times as long as the others these are.
+        together: the most of the others that can run at the same time: the candidates of a round.
     """
 
     total: int
     confirming: int = 0
     longer: float = 1.0
+    together: float = math.inf
 
     def up_to(self, done: int) -> float:
         """Return the work in the first `done` trainings, in units of a candidate's training."""
@@ -39,8 +41,12 @@ class Amount:
 
         None if `done` is 0.
         """
+        if not done:
+            return None
         known = self.up_to(done)
-        return seconds / known * (self.up_to(max(self.total, done)) - known) / workers if done else None
+        of_rounds = max(0, self.total - self.confirming - done)
+        later = self.up_to(max(self.total, done)) - known - of_rounds
+        return seconds / known * (of_rounds / min(workers, self.together) + later / workers)
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def stages(
     refers = floored is not None and floored.rival is not None
     longer = confirm.iters / iters if confirm.iters and iters else 1.0
     total = settings.rounds * settings.candidates + refers + confirming
-    return Stages(floor, search, confirmation, planned, Amount(total, confirming, longer))
+    return Stages(floor, search, confirmation, planned, Amount(total, confirming, longer, settings.candidates))
 
 
 def stages_of(config: Mapping[str, Any], recorded: Mapping[str, Sequence[TrialRecord]]) -> Stages:

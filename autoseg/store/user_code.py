@@ -10,6 +10,7 @@ import hashlib
 import inspect
 import json
 import pickle
+import socket
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -23,6 +24,7 @@ from autoseg.config import ModelConfig
 from autoseg.errors import InputError
 from autoseg.execution import Task
 from autoseg.mmconfigs import config_path, mmengine_config, shipped
+from autoseg.store.versions import describe_versions, versions
 
 if TYPE_CHECKING:  # the search process holds tasks without torch
     from autoseg.losses import SegLoss
@@ -46,11 +48,20 @@ class WithUserCode:
         from autoseg.losses import own_losses
         from autoseg.metrics import own_metrics
 
-        return _arrived, (own_metrics(), own_losses(), self.task)
+        return _arrived, (versions(), own_metrics(), own_losses(), self.task)
 
 
-def _arrived(metrics: Sequence[type[Metric]], losses: Sequence[type[SegLoss]], task: Task) -> Task:
-    """In the other process: the task alone, once it may name the metrics and losses."""
+def _arrived(
+    theirs: dict[str, str], metrics: Sequence[type[Metric]], losses: Sequence[type[SegLoss]], task: Task
+) -> Task:
+    """In the other process: the task alone, once it may name the metrics and losses.
+
+    Raises:
+        InputError: it is on a machine that has other versions of the packages, and would give other scores.
+    """
+    if (ours := versions()) != theirs:
+        got = f"{describe_versions(ours)} on {socket.gethostname()}"
+        raise InputError("versions", describe_versions(theirs), got, "Install the same ones on all machines.")
     if metrics:
         from autoseg.metrics import register_metric
 

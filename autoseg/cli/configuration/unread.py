@@ -27,6 +27,7 @@ DATA: Readers = {
 }
 OTHERS: Readers = {
     "search.pruner_options": ("search.pruner", ("median", "percentile")),
+    "executor.address": ("executor.name", ("ray",)),
     **{
         f"{group}.soft.{key}": (f"{group}.labels", labels)
         for group in ("proxy", "train")

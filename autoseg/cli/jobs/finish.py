@@ -43,4 +43,5 @@ def _comparison(run_dir: Path, config: SearchConfig, found: Finding) -> str:
     losses = losses if len(losses) > 1 else ["ce", *losses]
     reference = "" if "ce" in losses else f" {typed('reference', losses[0])}"
     iters = f" proxy.iters={found.iters}" if found.iters else ""
-    return f"autoseg compare {typed('losses', losses)}{reference} {typed('like', str(run_dir))}{iters}"
+    where = " executor=ray" if config.executor.name == "ray" else ""
+    return f"autoseg compare {typed('losses', losses)}{reference} {typed('like', str(run_dir))}{iters}{where}"

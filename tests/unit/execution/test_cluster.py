@@ -16,7 +16,7 @@ from autoseg.cli.doctor import Finding
 from autoseg.cli.doctor import cluster as look_at
 from autoseg.errors import InputError
 from autoseg.execution import Job, worker_devices
-from autoseg.execution.cluster import RayExecutor, cluster_devices, connect, share_of
+from autoseg.execution.cluster import RayExecutor, cluster_devices, connect, shares_of
 from autoseg.execution.worker_pool import WorkerError
 
 slow = pytest.mark.slow
@@ -135,24 +135,75 @@ def test_a_lost_machine_costs_its_training_an_attempt_and_the_others_go_on(clust
 
 
 @pytest.mark.parametrize(
-    ("slots", "threads", "cores", "gpus", "share"),
+    ("slots", "threads", "cores", "gpus", "shares"),
     [
-        (["cpu"] * 4, 2, [4, 4], [0, 0], 2),
-        (["cpu"] * 3, 1, [1, 1], [0, 0], 1 / 2),  # a third of two cores would leave room for two
-        (["cpu"], 2, [1, 1], [0, 0], 1),  # no machine has two cores
-        (["cuda"] * 3, 1, [8, 8], [2, 1], 1),
-        (["cuda"] * 4, 1, [8, 8], [2, 1], 1 / 2),
-        (["cuda"] * 6, 1, [8], [2], 1 / 3),
+        (["cpu"] * 4, 2, [4, 4], [0, 0], [2] * 4),
+        (["cpu"] * 3, 4, [6, 6], [0, 0], [3] * 3),  # with less, all would be on the first machine
+        (["cpu"] * 3, 1, [1, 1], [0, 0], [1 / 2] * 3),  # a third of two cores would leave room for two
+        (["cpu"], 2, [1, 1], [0, 0], [1]),  # no machine has two cores
+        (["cuda"] * 2, 1, [8, 8], [2, 1], [1] * 2),
+        (["cuda"] * 3, 1, [8, 8], [2, 1], [1] * 3),
+        (["cuda"] * 4, 1, [8, 8], [2, 1], [1, 1, 1 / 2, 1 / 2]),
+        (["cuda"] * 6, 1, [8], [2], [1 / 3] * 6),
+        (["cuda"] * 6, 1, [8], [4], [1, 1, 1 / 2, 1 / 2, 1 / 2, 1 / 2]),  # halves alone would leave a GPU idle
     ],
 )
-def test_all_workers_have_room(
-    slots: list[str], threads: int, cores: list[int], gpus: list[int], share: float, monkeypatch: pytest.MonkeyPatch
+def test_all_workers_have_room_and_all_machines_work(
+    slots: list[str],
+    threads: int,
+    cores: list[int],
+    gpus: list[int],
+    shares: list[float],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     there = [{"CPU": cpu, "GPU": gpu} for cpu, gpu in zip(cores, gpus, strict=True)]
     monkeypatch.setattr("autoseg.execution.cluster.machines", lambda: there)
-    assert share_of(slots, threads) == share
-    kind = "CPU" if slots[0] == "cpu" else "GPU"
-    assert sum(int(has[kind] / share + 1e-9) for has in there) >= len(slots)
+    assert shares_of(slots, threads) == shares
+    left = [float(has["CPU" if slots[0] == "cpu" else "GPU"]) for has in there]
+    for share in shares:  # one machine after the other, as Ray does
+        on = next(i for i, room in enumerate(left) if room > share - 1e-9)
+        left[on] -= share
+
+
+def test_memory_limits_the_workers_of_each_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = [{"CPU": 1, "GPU": 0, "memory": 1_500_000_000}, {"CPU": 16, "GPU": 0, "memory": 2_700_000_000}]
+    monkeypatch.setattr("autoseg.execution.cluster.machines", lambda: there)
+    assert cluster_devices() == ["cpu"] * 3
+    assert cluster_devices(workers=9) == ["cpu"] * 9
+
+
+@slow
+def test_a_machine_that_is_lost_while_it_is_idle_costs_no_attempt(cluster: Any) -> None:
+    """Its workers are given jobs, which are the first to find that it is gone."""
+    third = cluster.add_node(num_cpus=4, num_gpus=0)
+    cluster.wait_for_nodes()
+    with RayExecutor(toy, ["cpu"] * 6, retries=0) as executor:
+        assert {outcome.state for outcome in outcomes(executor, *[{"x": 1}] * 6)} == {"complete"}
+        cluster.remove_node(third, allow_graceful=False)
+        found = outcomes(executor, *[{"x": 1}] * 6)
+    assert [(outcome.state, outcome.attempts) for outcome in found] == [("complete", 1)] * 6
+
+
+@slow
+def test_workers_that_wait_for_room_say_so(
+    cluster: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As long as it takes: a limit of their start would end the search."""
+    import ray
+
+    monkeypatch.setattr("autoseg.execution.cluster.ROOM_S", 0.5)
+    monkeypatch.setattr("autoseg.execution.worker_pool.START_LIMIT_S", 2.0)
+
+    class Busy:
+        def here(self) -> None: ...
+
+    others = [ray.remote(num_cpus=1)(Busy).remote() for _ in range(2)]
+    ray.get([other.here.remote() for other in others])
+    threading.Timer(8.0, lambda: [ray.kill(other) for other in others]).start()  # longer than three tries to start
+    with RayExecutor(toy, ["cpu"]) as executor:
+        (found,) = outcomes(executor, {"x": 1})
+    assert found.state == "complete"
+    assert "1 of 1 workers wait for room on the cluster, where 0 of the cores are free" in caplog.text
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere.invalid:6379", "127.0.0.1", "auto"])
@@ -174,7 +225,8 @@ def test_a_typed_address_goes_before_the_environment(typed: str, asked: str, mon
     monkeypatch.setattr("socket.create_connection", nobody)
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.2:8")
-    with pytest.raises(InputError, match=rf"got {typed} \(nobody at {asked}\)"):
+    said = typed if typed != "auto" else f"{asked}, as RAY_ADDRESS says"
+    with pytest.raises(InputError, match=rf"got {said} \(nobody at {asked}\)"):
         connect(typed)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
-from toy_task import Unloadable, toy
+from toy_task import Refused, Unloadable, toy
 
 from autoseg.errors import InputError
 from autoseg.execution import Executor, Job, Outcome, ProcessExecutor, build_executor
@@ -209,6 +209,17 @@ def test_a_task_that_does_not_load_ends_the_run_with_one_error() -> None:
     with ProcessExecutor(Unloadable(), ["cpu", "cpu"]) as executor, pytest.raises(WorkerError) as caught:
         outcomes(executor, {}, {})
     assert "there_is_no_such_module" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["processes", pytest.param("ray", marks=pytest.mark.slow)])
+def test_a_task_may_refuse_a_process_in_words_of_its_own(name: str, request: pytest.FixtureRequest) -> None:
+    if name == "ray":
+        request.getfixturevalue("cluster")
+    with (
+        build_executor(name, Refused(), ["cpu"]) as executor,
+        pytest.raises(InputError, match=r"^versions: expected those, got these"),
+    ):
+        outcomes(executor, {})
 
 
 def test_workers_that_cannot_start_end_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -93,6 +93,20 @@ def toy(payload: dict[str, Any], device: str) -> Mapping[str, float]:
     return {"double": 2 * payload.get("x", 0), "pid": os.getpid()}
 
 
+class Refused:
+    """Pickles, and says what is wrong with the other process when it is unpickled there."""
+
+    def __call__(self, payload: dict[str, Any], device: str) -> Mapping[str, float]:
+        return {}
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[()]]:
+        return refuse, ()
+
+
+def refuse() -> None:
+    raise InputError("versions", "those", "these")
+
+
 class Unloadable:
     """Pickles, but does not unpickle."""
 

@@ -145,6 +145,16 @@ def test_each_training_of_a_worker_begins_from_what_was_sent() -> None:
         assert task({"loss": "ce", "seed": 0}, "cpu")["miou"] == pytest.approx(first)
 
 
+def test_a_machine_with_other_versions_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its scores would be compared with those of the others."""
+    sent = cloudpickle.dumps(WithUserCode(CandidateTask("miou", SPACE.to_dict(), 3, Fresh(len))))
+    monkeypatch.setattr("autoseg.store.user_code.versions", lambda: {"autoseg": "0.0.9"})
+    with pytest.raises(
+        InputError, match=r"versions: expected autoseg 0\.1\.0, torch .*, got autoseg 0\.0\.9 on .*Install"
+    ):
+        pickle.loads(sent)
+
+
 @pytest.mark.parametrize("inline", [True, False])
 def test_only_a_training_in_another_process_is_begun_anew(
     quick_path: Path, monkeypatch: pytest.MonkeyPatch, inline: bool

@@ -391,6 +391,8 @@ def test_an_observer_that_fails_does_not_stop_the_search(quick_path: Path) -> No
         (Amount(7), 0, 0.0, None),
         (Amount(6), 2, 30.0, 15.0 * 4 / 2),
         (Amount(6, 2, 3.0), 2, 30.0, 15.0 * (2 + 2 * 3) / 2),  # the last two take three times as long
+        (Amount(6, 2, 3.0, together=1), 2, 30.0, 15.0 * (2 + 2 * 3 / 2)),  # a round of one leaves a worker idle
+        (Amount(6, 2, 3.0, together=1), 5, 70.0, 10.0 * 3 / 2),
         (Amount(6, 2, 3.0), 5, 70.0, 10.0 * 3 / 2),
         (Amount(6, 2, 3.0), 7, 90.0, 0.0),  # more than were expected
     ],
