@@ -28,6 +28,7 @@ OWNER = "owner.json"  # names the process that works in the folder, or worked th
 TRAINERS = "trainers.json"
 FINGERPRINT = "fingerprint.json"
 DRAFT = re.compile(r"\..+\.(json|yaml)\.\d+")  # of a file that is being written, see `files.replacing`
+LOG_OF_WANDB = "wandb/*/logs/debug-core.log"
 NO_ACCESS = (
     errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG
 )  # fmt: skip
@@ -220,6 +221,8 @@ def slug(text: str) -> str:
 def only_own_files(path: Path) -> None:
     """Raise if a folder has links to files outside it, or pipes: a process that goes on with a run writes to its files.
 
+    W&B links to a log of its own in each of its folders, and writes to none from before.
+
     Raises:
         InputError: there is one.
     """
@@ -228,7 +231,7 @@ def only_own_files(path: Path) -> None:
         for entry in (Path(folder, name) for name in (*folders, *files)):
             if entry.exists() and not (entry.is_file() or entry.is_dir()):
                 raise InputError("run folder", "a folder of its own files", f"{entry}, which is no file")
-            if entry.is_symlink() and not entry.resolve().is_relative_to(home):
+            if entry.is_symlink() and not entry.resolve().is_relative_to(home) and not entry.match(LOG_OF_WANDB):
                 hint = "It would be written to: put a copy in the place of the link, if you mean it."
                 raise InputError(
                     "run folder", "a folder of its own files", f"{entry}, a link to {entry.readlink()}", hint

@@ -59,7 +59,8 @@ def _id(folder: Path) -> str:
 class WandB(Observer):
     """Sends the same values as `TensorBoard`, with the configuration; a resumed run goes on in the same W&B run.
 
-    If W&B cannot be reached, they are stored in the folder: no search waits for a network.
+    If W&B cannot be reached, they are stored in the folder: no search waits for a network. Steps are counted here,
+    by the trainings: of a resumed run that is offline, W&B would begin at 0 again and replace the points of before.
 
     Args:
         folder: the run folder; its name is the run's name.
@@ -94,7 +95,7 @@ class WandB(Observer):
     def trained(self, record: TrialRecord, progress: Progress) -> None:
         """Send a point for the candidate."""
         if record.round >= 0:
-            self._log(candidate_values(record))
+            self._log(candidate_values(record), progress.done + record.round)
 
     def round_done(self, summary: RoundSummary, progress: Progress) -> None:
         """Send a point for the round."""
@@ -103,7 +104,8 @@ class WandB(Observer):
                 "round/number": float(summary.round + 1),
                 "round/mean_reward": summary.mean_reward,
                 "round/best_reward": summary.best_reward,
-            }
+            },
+            progress.done + summary.round + 1,  # between those of the candidates before and after it
         )
 
     def finished(self, result: SearchResult) -> None:
@@ -114,5 +116,6 @@ class WandB(Observer):
         """Finish the run."""
         self._run.finish()
 
-    def _log(self, values: dict[str, float]) -> None:
-        self._run.log({name: value for name, value in values.items() if math.isfinite(value)})
+    def _log(self, values: dict[str, float], step: int) -> None:
+        finite = {name: value for name, value in values.items() if math.isfinite(value)}
+        self._run.log(finite, step=step, commit=True)

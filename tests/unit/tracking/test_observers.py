@@ -20,6 +20,7 @@ from autoseg.config import TrackerConfig
 from autoseg.errors import InputError
 from autoseg.search.observer import Amount, Observer, Observers, Plan, Progress, RoundSummary, expected_seconds
 from autoseg.store.records import Finding, SearchResult, TrialRecord, duration, percent
+from autoseg.store.run_folder import only_own_files
 from autoseg.tracking import Log, Terminal, build_observers
 from autoseg.tracking.log import candidate_values
 from autoseg.tracking.terminal import plain_console
@@ -216,6 +217,27 @@ def test_runs_whose_folders_have_one_name_are_several_in_wandb_and_a_resumed_one
         build_observers(tracker, folder, folder / "log.txt", {}).close()
     ids = [{path.name.split("-")[3] for path in folder.glob("wandb/offline-run-*")} for folder in folders]
     assert len(ids[0]) == len(ids[1]) == 1 and ids[0] != ids[1]
+    only_own_files(folders[0])  # W&B's link to its own log does not keep the run from being resumed
+
+
+@pytest.mark.slow
+def test_steps_in_wandb_rise_over_rounds_and_resumed_runs(tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    steps, log = [], wandb.sdk.wandb_run.Run.log
+    monkeypatch.setattr(
+        wandb.sdk.wandb_run.Run, "log", lambda self, data, **at: (steps.append(at["step"]), log(self, data, **at))
+    )
+    for round in (0, 1):  # the second one in a resumed run
+        first, second = (dataclasses.replace(record, round=round) for record in (GOOD, BAD))
+        observers = build_observers(
+            TrackerConfig(tensorboard=False, wandb="offline"), tmp_path, tmp_path / "log.txt", {}
+        )
+        for done, record in enumerate((first, second), 1 + 2 * round):
+            observers.trained(record, Progress(done, 4, first, 90.0))
+        observers.round_done(RoundSummary(round, (first, second), 0.4, 0.4), Progress(2 + 2 * round, 4, first, 60.0))
+        observers.close()
+    assert steps == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_service_that_is_refused_leaves_no_log_open(tmp_path, monkeypatch):
