@@ -223,14 +223,14 @@ def heading(status: Status, path: Path) -> str:
 def summary(status: Status) -> str:
     """Describe the run's current state in a line."""
     from autoseg.store.records import duration, percent
-    from autoseg.tracking.status import FINISHED
+    from autoseg.tracking.status import GOING
 
     parts = [f"{len(status.done)}/{status.total} trainings"]
-    if status.state != FINISHED and status.at_work:
+    if status.state == GOING and status.at_work:
         parts.append("at work: " + ", ".join(_name(record, status) for record in status.at_work))
     if status.best is not None:
         parts.append(f"best {percent(status.best.reward)} ({status.best.name})")
-    if status.state == "running" and status.seconds_left is not None:
+    if status.state == GOING and status.seconds_left is not None:
         parts.append(f"about {duration(status.seconds_left)} left")
     return "   ".join(parts)
 

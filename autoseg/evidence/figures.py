@@ -59,9 +59,10 @@ def reward_by_round(rewards: Sequence[Sequence[float]], metric: str) -> Figure:
     axes.step(numbers, best, where="mid", color=GREEN, lw=2, label="best so far", zorder=3)
     axes.scatter([], [], s=22, color=BLUE, alpha=0.55, label="one candidate")
     if any(np.isnan(row).any() for row in rows):
-        axes.plot([], [], "x", color=RED, label="failed")
+        axes.plot([], [], "x", color=RED, label="without a score")
     axes.set(xlabel="round", ylabel=f"{metric} on held-out images, %", title="Reward by round")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlim(0.5, max(1, len(rows)) + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.legend(frameon=False, fontsize=9)
     return figure
 
@@ -86,7 +87,8 @@ def confirmation(scores: Mapping[str, Sequence[float]], metric: str, winner: str
             axes.annotate(f"{mean:.1f}", (mean, place + 0.3), ha="center", va="bottom", fontsize=8, color=colour)
     axes.set_yticks(range(len(scores)), list(scores)[::-1])
     axes.set_ylim(-0.6, len(scores) - 0.2)
-    axes.set(xlabel=f"{metric} on held-out images, %", title="Same budget, fresh seeds: a dot a seed, a bar the mean")
+    axes.set_xlabel(f"{metric} on held-out images, %")
+    figure.suptitle("Same budget, fresh seeds: a dot a seed, a bar the mean", fontsize=11)
     axes.grid(axis="y", visible=False)
     return figure
 
@@ -157,8 +159,10 @@ def forest(matrix: Matrix) -> Figure:
         first = first or axes
         _panel(axes, matrix, metric)
         axes.tick_params(labelleft=(place - 1) % columns == 0)
-    figure.suptitle(f"Paired differences over {counted(len(matrix.seeds), 'seed')}: {matrix.interval}", fontsize=11)
-    figure.legend(handles=_key(matrix), loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    title, narrow = f"Paired differences over {counted(len(matrix.seeds), 'seed')}:", columns == 1
+    figure.suptitle(f"{title}{chr(10) if narrow else ' '}{matrix.interval}", fontsize=11)
+    columns_of_key = 1 if narrow else 3
+    figure.legend(handles=_key(matrix), loc="outside lower center", ncols=columns_of_key, frameon=False, fontsize=8)
     return figure
 
 

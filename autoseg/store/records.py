@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from autoseg.config import PAPER_METRICS
-from autoseg.store.paired import Paired, Summary
+from autoseg.store.paired import Paired, Summary, paired
 
 RUNNING = "running"
 COMPLETE = "complete"
@@ -241,6 +241,13 @@ def _line(row: Row, width: int, columns: list[str], won: bool) -> str:
     return f"{row.name:<{width}}{spread:>14} {scores}{failed}"
 
 
+def _lead(found: Row, rival: Row) -> tuple[float, str]:
+    """Return by how many points a loss is ahead of another, seed by seed, also in words: some seeds may have failed."""
+    difference = paired(found.values, rival.values)
+    over = f" over {counted(difference.n, 'seed')}" if difference.n < len(found.values) else ""
+    return 100 * difference.mean, f"{100 * difference.mean:+.1f}{over}" if difference.n else "no seed in common"
+
+
 def sentence(result: SearchResult) -> str:
     """Describe the loss that was found in a sentence, compared with losses that need no search."""
     best = result.best
@@ -251,20 +258,18 @@ def sentence(result: SearchResult) -> str:
         )
     rivals = [row for row in result.rows if row.kind == "rival" and row.n]
     own = next(row for row in result.rows if row.name == best.name)
-    mean, behind = own.mean, [row.name for row in ahead_of(own, result.rows)]
+    behind, leads = [row.name for row in ahead_of(own, result.rows)], {r.name: _lead(own, r) for r in rivals}
     cut = {row.name for row in rivals if below_floor(row, own)}
-    noted = {row.name: ", below the floor" if row.name in cut else "" for row in rivals}
-    beside = ", ".join(
-        f"{row.name} {percent(row.mean)} ({100 * (mean - row.mean):+.1f}{noted[row.name]})" for row in rivals
-    )
+    floored = {row.name: ", below the floor" if row.name in cut else "" for row in rivals}
+    beside = ", ".join(f"{r.name} {percent(r.mean)} ({leads[r.name][1]}{floored[r.name]})" for r in rivals)
     against = f"; under the same budget: {beside}" if beside else ""
     if behind:
         found = f"The best loss found is behind {', '.join(behind)} for"
     else:
-        ahead = all(mean > row.mean or row.name in cut for row in rivals)
+        ahead = all(leads[row.name][0] > 0 or row.name in cut for row in rivals)
         found = "Found a loss for" if ahead else "The best loss found is not ahead of every rival for"
     over = counted(len(best.seeds), "fresh seed") + (f" and {best.iters} iterations" if best.iters else "")
-    return f"{found} {result.metric}: {percent(mean)} over {over}{against}.{_doubt(result)}"
+    return f"{found} {result.metric}: {percent(own.mean)} over {over}{against}.{_doubt(result)}"
 
 
 def _doubt(result: SearchResult) -> str:

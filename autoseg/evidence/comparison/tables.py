@@ -191,7 +191,7 @@ def lead(matrix: Matrix, metric: str) -> str:
     if not leaders:
         return f"{metric}: no training has a score."
     best = leaders[0]
-    others = [name for name in matrix.names if name not in leaders and matrix.difference(best, name, metric).n]
+    others = [name for name in matrix.names if name not in leaders]
     who = f"{metric}: {', '.join(leaders)}{' tie' if len(leaders) > 1 else ''}"
     if len(matrix.seeds) < LEAST_SEEDS:
         return f"{who}; ahead of which takes {LEAST_SEEDS} seeds or more to say."

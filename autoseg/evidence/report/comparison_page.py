@@ -78,8 +78,8 @@ def _tiles(run: ComparisonRun) -> Facts:
         best, place = leaders[0], "the best" if len(leaders) == 1 else "which tie"
         tiles.append((f"{metric} of {', '.join(leaders)}, {place}", f"{percent(run.matrix.cell(best, metric).mean)} %"))
         other = run.reference if best != run.reference else run.matrix.best(metric, lambda loss: loss.name != best)
-        if other is not None:
-            difference = run.matrix.difference(best, other, metric)
+        difference = None if other is None else run.matrix.difference(best, other, metric)
+        if difference is not None and difference.n:
             tiles.append((f"points to {other}", f"{100 * difference.mean:+.1f}"))
     tiles.append(("losses x seeds", f"{len(run.among)} x {len(run.seeds)}"))
     tiles.append(("of trainings", exactly(sum(record.seconds for record in run.done))))

@@ -24,7 +24,7 @@ READING = (
 )
 JUMPS = "Jumps are where the pixel changes its rank: among all pixels (Lovász), in its 3 x 3 window (BF1)."
 DASHES = {"asl2021": "dash", "soft Jaccard": "dot"}
-STROKES = {"solid": "solid", "dash": "dashed", "dot": "dotted"}
+STROKES = {"solid": "solid", "dash": "dashed", "dot": "dotted", "dashdot": "dashed"}
 TWO = 2  # number of classes of the constructed image
 
 
@@ -68,7 +68,7 @@ def gradient_section(losses: Mapping[str, nn.Module], colours: Mapping[str, str]
     """
     pulls = gradient.pulls(losses)
     missing = [*failed, *(name for name in losses if name not in pulls)]
-    styles = {name: (colours[name], DASHES.get(name.partition("/")[0], "solid")) for name in pulls}
+    styles = _styles(list(pulls), colours)
     targets, others = ({name: pull[side] for name, pull in pulls.items()} for side in (0, 1))
     grid = [
         Plot("target pixel: towards the class", loss_plots.pull(gradient.GRID, targets, styles, "up"), 380),
@@ -79,6 +79,16 @@ def gradient_section(losses: Mapping[str, nn.Module], colours: Mapping[str, str]
     if missing:
         blocks.append(Text(f"Left out, since they cannot be computed on it: {', '.join(missing)}.", "note"))
     return Section("gradient", "Why it works: the pull on a pixel", blocks)
+
+
+def _styles(names: Sequence[str], colours: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Return colour and dash of each line; those of one colour have different dashes, as far as there are some."""
+    styles: dict[str, tuple[str, str]] = {}
+    for name in names:
+        usual = DASHES.get(name.partition("/")[0], "solid")
+        free = (dash for dash in (usual, *STROKES) if (colours[name], dash) not in styles.values())
+        styles[name] = (colours[name], next(free, usual))
+    return styles
 
 
 def built_for_two(builders: Mapping[str, Callable[[], nn.Module]]) -> tuple[dict[str, nn.Module], list[str]]:

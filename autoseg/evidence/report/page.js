@@ -59,12 +59,17 @@
     return Plotly.react(place, data, layout, config).then(() => place.setAttribute("data-drawn", ""));
   };
 
-  // Figures are drawn shortly before they come into view: a page of many opens at once.
+  // Figures are drawn shortly before they come into view: a page of many opens at once. Surfaces are taken down when they
+  // have left it, since a browser keeps 16 of them and blanks the first.
   const watcher = new IntersectionObserver((entries) => {
-    for (const entry of entries) {
-      if (entry.isIntersecting) {
-        watcher.unobserve(entry.target);
-        draw(entry.target);
+    for (const { target: place, isIntersecting } of entries) {
+      const surface = figures[place.id].layout.scene;
+      if (isIntersecting) {
+        if (!surface) watcher.unobserve(place);
+        draw(place);
+      } else if (surface && drawn.delete(place)) {
+        Plotly.purge(place);
+        place.removeAttribute("data-drawn");
       }
     }
   }, { rootMargin: "400px 0px" });

@@ -24,7 +24,7 @@ WIDEST = 26  # most characters of a loss's name beside an axis
 
 def label(text: str, widest: int = 200) -> str:
     """Return a text of a file without tags and shortened, for plotly."""
-    return escape(text if len(text) <= widest else text[: widest - 1] + "…")
+    return escape(text if len(text) <= widest else text[: widest - 1] + "…", quote=False)  # plotly knows no &quot;
 
 
 def figure(traces: Sequence[go.Trace] = (), **layout: object) -> go.Figure:

@@ -70,7 +70,10 @@ def _tiles(run: SearchRun) -> Facts:
     rivals = [row for row in rows.values() if row.kind == "rival" and row.n]
     if best.confirmed and rivals:
         rival = max(rivals, key=lambda row: row.mean)
-        tiles.append((f"points to {rival.name}, the best rival", f"{100 * (score - rival.mean):+.1f}"))
+        difference = paired(rows[best.name].values, rival.values)
+        over = f", over {counted(difference.n, 'seed')}" if difference.n < len(rival.values) else ""
+        if difference.n:
+            tiles.append((f"points to {rival.name}, the best rival{over}", f"{100 * difference.mean:+.1f}"))
     tiles.append(("candidates", str(len(run.search))))
     tiles.append(("of trainings", exactly(sum(record.seconds for record in run.done))))
     return Facts(tiles, large=True)

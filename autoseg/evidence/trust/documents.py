@@ -119,10 +119,11 @@ def scatter(trust: Trust, metric: str) -> Figure:
         for kind, colour in (("candidate", BLUE), ("rival", ORANGE)):
             chosen = [i for i, entry in enumerate(trust.entries) if entry.kind == kind]
             axes.scatter([100 * scores[i] for i in chosen], [100 * full[i] for i in chosen], s=22, c=colour, label=kind)
-        for i, entry in enumerate(trust.entries):
-            if entry.kind == "rival" and not math.isnan(scores[i] + full[i]):
-                axes.annotate(entry.name, (100 * scores[i], 100 * full[i]), fontsize=6, color=GREY, xytext=(3, 3),
-                              textcoords="offset points")  # fmt: skip
+        named = [i for i, e in enumerate(trust.entries) if e.kind == "rival" and not math.isnan(scores[i] + full[i])]
+        for turn, i in enumerate(sorted(named, key=lambda i: scores[i])):
+            beside = (3, -8) if turn % 2 else (3, 3)  # by turns below and above, since neighbours lie close together
+            axes.annotate(trust.entries[i].name, (100 * scores[i], 100 * full[i]), fontsize=6, color=GREY,
+                          xytext=beside, textcoords="offset points")  # fmt: skip
         axes.set_title(f"{row.name}   tau {percent(row.full.tau.value / 100, 2)}   cost {row.cost:.2f}", fontsize=8)
         axes.set_xlabel(f"{metric}, percent", fontsize=7)
         axes.set_ylabel(f"{metric}, {FULL}", fontsize=7)

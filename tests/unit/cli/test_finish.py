@@ -51,6 +51,15 @@ def test_a_lead_within_the_noise_is_told_as_such():
     assert "Not statistically certain against ce" in sentence(result((0.3, 0.3, 0.3), (0.4, 0.4, 0.4)))
 
 
+def test_a_lead_is_over_the_seeds_that_both_completed():
+    """Where the rival failed, the found loss may have had its best seeds."""
+    text = sentence(result((math.nan, math.nan, math.nan, 0.33, 0.34), (0.50, 0.51, 0.49, 0.30, 0.31)))
+    assert text.startswith("The best loss found is not ahead of every rival for miou: 42.2 over 5 fresh seeds;")
+    assert "ce 33.5 (-3.0 over 2 seeds)" in text
+    apart = sentence(result((math.nan, 0.3), (0.4, math.nan)))
+    assert apart.startswith("The best loss found is not ahead") and "ce 30.0 (no seed in common)" in apart
+
+
 def test_one_seed_is_one():
     assert sentence(result((0.3,), (0.4,))).startswith("Found a loss for miou: 40.0 over 1 fresh seed;")
 

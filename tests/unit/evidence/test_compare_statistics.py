@@ -209,6 +209,8 @@ def test_the_best_is_held_against_every_other_loss() -> None:
     frail = [*(v + 0.1 + n / 9 for v, n in zip(losses["best"], near, strict=True)), math.nan]
     steady = matrix(best=[*losses["best"], 0.6], frail=frail, low=[*losses["low"], 0.1])
     assert lead(steady, "miou") == "miou: best, certainly ahead of all but frail."  # it failed once, and is better
+    lost = matrix(best=losses["best"], low=losses["low"], diverged=[math.nan] * 5)
+    assert lead(lost, "miou") == "miou: best, certainly ahead of all but diverged."  # of which nothing is known
     assert lead(matrix(ce=[0.4] * 4, jml=[0.3] * 4), "miou") == "miou: ce; ahead of which takes 5 seeds or more to say."
     assert lead(matrix(ce=[math.nan]), "miou") == "miou: no training has a score."
 

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
+from test_compare_statistics import matrix
 
 from autoseg.evidence import figures, sampled
+from autoseg.evidence.comparison.matrix import Matrix
 from autoseg.losses import searched_loss
 from autoseg.surrogates import SurrogateLoss, build_space
 
@@ -47,6 +49,34 @@ def test_a_first_round_without_any_score_is_drawn_without_a_best():
     figure = figures.reward_by_round([[math.nan, math.nan], [0.5, 0.1]], "miou")
     best = next(line for line in figure.axes[0].lines if line.get_label() == "best so far")
     assert np.isnan(best.get_ydata()[0]) and best.get_ydata()[1] == 50
+
+
+def outside(figure: Figure) -> list[str]:
+    """The texts around the axes that are cut off at the figure's edge."""
+    figure.canvas.draw()
+    bounds = figure.bbox
+    legends = [text for legend in figure.legends for text in legend.get_texts()]
+    texts = [*figure.texts, *legends, *(axes.title for axes in figure.axes), *(a.xaxis.label for a in figure.axes)]
+    boxes = {text.get_text(): text.get_window_extent() for text in texts if text.get_text()}
+    return [text for text, box in boxes.items() if box.x0 < bounds.x0 or box.x1 > bounds.x1]
+
+
+@pytest.mark.parametrize("interval", [Matrix.interval, "95 % bootstrap interval over seeds and images"])
+def test_a_forest_of_one_metric_is_whole(interval: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one panel the figure is narrow."""
+    monkeypatch.setattr(Matrix, "interval", interval)
+    wave = [0.41, 0.42, 0.4, 0.43, 0.39, 0.4]
+    assert outside(figures.forest(matrix(lovasz=wave, ce=wave[::-1], dice=[0.5, *wave[:5]]))) == []
+
+
+def test_a_confirmation_with_long_names_is_whole() -> None:
+    scores = {"0.25*ce+0.75*ctl(alpha=0.55,beta=0.05)": [0.4, 0.5], "ce": [0.3, 0.2]}
+    assert outside(figures.confirmation(scores, "miou", "ce")) == []
+
+
+def test_a_single_round_is_a_round() -> None:
+    (axes,) = figures.reward_by_round([[0.5, 0.1]], "miou").axes
+    assert [tick for tick in axes.get_xticks() if 0.5 <= tick <= 1.5] == [1.0]
 
 
 def test_confirmation_names_every_loss_and_writes_its_mean():

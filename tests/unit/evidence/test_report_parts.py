@@ -25,8 +25,9 @@ from autoseg.evidence.comparison.matrix import Matrix
 from autoseg.evidence.report import comparison_page, gradient
 from autoseg.evidence.report.blocks import Key, Text
 from autoseg.evidence.report.gallery import _read, difference, most_different
-from autoseg.evidence.report.loss_sections import built_for_two, gradient_section
+from autoseg.evidence.report.loss_sections import _styles, built_for_two, gradient_section
 from autoseg.evidence.report.page import PACKAGE
+from autoseg.evidence.report.plots import label
 from autoseg.evidence.report.read import _some_complete
 from autoseg.evidence.report.theme import BLUE, DARK, GREY, ORANGE, colours
 from autoseg.losses import LossCard, build_loss, load_loss
@@ -97,6 +98,18 @@ def test_a_loss_for_other_classes_is_left_out(monkeypatch: pytest.MonkeyPatch) -
 
 
 # ------------------------------------------------------------------------------------------ predictions
+
+
+def test_lines_of_one_colour_have_different_dashes() -> None:
+    names = ["ce", "dice", "jml", "dml", "tversky", "identity/miou", "identity/biou", "asl2021/miou"]
+    styles = _styles(names, dict.fromkeys(names, "#000"))
+    assert len({*list(styles.values())[:4]}) == 4  # all dashes there are
+    turns = _styles(names, colours(names, None, None))
+    assert len({*turns.values()}) == len(names)
+
+
+def test_texts_in_figures_have_no_tags_and_no_entities_that_plotly_does_not_know() -> None:
+    assert label('<b>"addmm" & more') == '&lt;b&gt;"addmm" &amp; more'
 
 
 def test_the_detail_is_where_they_differ_most_along_a_boundary() -> None:

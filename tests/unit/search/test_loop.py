@@ -410,7 +410,7 @@ def test_a_longer_confirmation(copied: Path, whole: SearchResult) -> None:
     assert result.best.iters == 25 and whole.best.iters is None
     assert not set(result.best.seeds) & set(whole.best.seeds)  # the ledger has the shorter ones too
     (plan,) = told.of("started")
-    assert (plan.done, plan.amount) == (9, Amount(17, 8, 2.5))
+    assert (plan.done, plan.amount) == (9, Amount(17, 8, 2.5, together=3))
 
     floored = dataclasses.replace(longest, floor="miou>=0.9*ce")  # a floor's rival is trained as long as what it judges
     executor = CountingExecutor(ToyTask())

@@ -35,7 +35,7 @@ def test_all_trainings_are_counted(controller: str, changes: dict[str, Any], rou
     options = {"rounds": 3, "candidates": 4, "floor": None, "confirm": confirm, **changes}
     config = {"search": options, "controller": {"name": controller}, "proxy": {"iters": 10}, "seed": 0}
     longer = 1.0 if "confirm" in changes else 3.0
-    assert stages_of(config, {}).amount == Amount(rounds + confirming, confirming, longer)
+    assert stages_of(config, {}).amount == Amount(rounds + confirming, confirming, longer, together=4)
 
 
 def test_of_a_confirmation_that_is_planned_what_is_recorded_counts() -> None:
@@ -44,10 +44,10 @@ def test_of_a_confirmation_that_is_planned_what_is_recorded_counts() -> None:
     options = {"rounds": 1, "candidates": 2, "floor": None, "confirm": confirm}
     config = {"search": options, "controller": {"name": "gp"}, "seed": 0}
     done = [TrialRecord(0, i, "candidate", f"candidate 0.{i}", (0.5,), 0, "complete", reward=0.5) for i in range(2)]
-    assert stages_of(config, {"search": done}).amount == Amount(2 + 6, 6)
+    assert stages_of(config, {"search": done}).amount == Amount(2 + 6, 6, together=2)
     recorded = [TrialRecord(-1, 0, "", name, None, s) for s in fresh_seeds(0, 2) for name in ("candidate 0.0", "ce")]
     there = stages_of(config, {"search": done, "confirm": recorded})
-    assert there.planned and there.confirmation == recorded and there.amount == Amount(2 + 4, 4)
+    assert there.planned and there.confirmation == recorded and there.amount == Amount(2 + 4, 4, together=2)
     assert not stages_of(config, {"search": done, "confirm": recorded[:3]}).planned
 
 

@@ -164,7 +164,9 @@ def test_a_dead_process_is_told_from_a_living_one_and_from_one_elsewhere(tmp_pat
         os._exit(0)
     time.sleep(0.2)
     owned_by(run, child)
-    assert read_status(run).state == DEAD  # type: ignore[union-attr]  # a zombie
+    status = read_status(run)
+    assert status is not None and status.state == DEAD  # a zombie
+    assert status.at_work and "at work" not in summary(status)
     os.waitpid(child, 0)
     assert read_status(run).state == DEAD  # type: ignore[union-attr]
     assert Watch(run, plain_console()).follow(0.01) == 1
