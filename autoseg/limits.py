@@ -68,7 +68,15 @@ def check(config: Any, head: str = "") -> None:
         if is_dataclass(value):
             check(value, f"{key}.")
         elif value is not None:
+            if setting.type in ("list[str]", "list[int]", "list[float]"):
+                _check_plain(key, value)
             _check(key, value, setting.metadata.get("one_of"), setting.metadata.get("limit"))
+
+
+def _check_plain(key: str, values: list[Any]) -> None:
+    nested = next((one for one in values if isinstance(one, list | dict)), None)
+    if nested is not None:
+        raise InputError(key, "a list without brackets or braces in it", nested)
 
 
 def _check(key: str, value: Any, names: tuple[str, ...] | None, limit: Limit | None) -> None:

@@ -12,6 +12,7 @@ from autoseg.errors import InputError
 from autoseg.files import replacing
 
 IMPORTS = "imports"
+HYDRAS = ("config-dir", "config-path", "config-name", "hydra-help", "info", "package", "run", "resolve", "job")
 
 
 def code_named(command: str, argv: Sequence[str], keys: Sequence[str] = (IMPORTS,)) -> tuple[dict[str, Any], list[str]]:
@@ -75,8 +76,10 @@ class Arguments(argparse.ArgumentParser):
         """
         hint = f"Type {self.prog} --help."
         _, unknown, words = message.partition("unrecognized arguments: --")
-        if unknown and self._keyed:  # --metric miou, as other programs have it
-            name, _, value = words.split()[0].partition("=")
+        name, _, value = words.partition(" ")[0].partition("=")
+        if unknown and name in HYDRAS:
+            hint = f"Keys are typed alone, as in proxy.iters=100: of Hydra's options only -m is taken. {hint}"
+        elif unknown and self._keyed:  # --metric miou, as other programs have it
             after = self._keyed[list(self._keyed).index(f"--{name}") + 1 :][:1] if f"--{name}" in self._keyed else ()
             value = value or "".join(word for word in after if not word.startswith("-"))
             hint = f"Keys have no dashes: {name.replace('-', '_')}={value or 'VALUE'}. {hint}"

@@ -36,7 +36,7 @@ Three losses on built-in data; then your found loss on your own images:
 """
 
 FREE = ("losses", "metrics", "seeds", "reference", "interval", "workers", "device", "executor", "timeout_s", "retries",
-        "proxy.frozen_gb", "force")  # fmt: skip
+        "data.root", "data.cache_dir", "proxy.frozen_gb", "force")  # fmt: skip
 
 
 def run(command: str, argv: list[str]) -> int:

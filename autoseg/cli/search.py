@@ -50,8 +50,10 @@ def run(command: str, argv: list[str]) -> int:
         configs = [resumed(config, given.words) for config in configs]
     for config in configs:
         check(config)
-    if len(configs) > 1 and any(config.run_dir is not None for config in configs):
-        raise InputError("run_dir", "none with -m", configs[0].run_dir, "Each search makes its own in runs/.")
+    places = [config.run_dir for config in configs if config.run_dir is not None]
+    if places and len(set(places)) < len(configs):
+        hint = "As in 'run_dir=runs/${metric}-${seed}'; without it, each search makes one in runs/."
+        raise InputError("run_dir", "another for each search of -m", places[0], hint)
     if given.cfg:
         return print_configs(command, *configs)
     if len(configs) > 1:  # check all before the first: a sweep may take days

@@ -336,7 +336,38 @@ def test_a_run_goes_on_when_the_loss_it_began_with_is_gone_but_not_with_other_im
     )
     assert Path("run/config.yaml").read_text() == config
     mask.save(edited)
-    assert main(["search", "resume=run", "search.rounds=2"]) == 0
+    Path("photos").rename("elsewhere")  # the same images in another place
+    assert main(["search", "resume=run", "search.rounds=2"]) == 2
+    assert main(["search", "resume=run", "search.rounds=2", "data.root=elsewhere"]) == 0
     with Ledger(Path("run/trials.db"), space.names, read_only=True) as ledger:
         first, second = ledger.records("search")
     assert first.theta == (0.3,) * space.dim and second.round == 1
+
+
+def test_a_found_loss_among_the_rivals_stays_the_one_it_was(tmp_path, monkeypatch, capsys):
+    """Its file may be of a run that goes on: the trainings of two losses would be one row."""
+    monkeypatch.chdir(tmp_path)
+    space = build_space("default", metric="miou")
+
+    def write(number: float) -> None:
+        save_loss(SurrogateLoss.from_theta("miou", [number] * space.dim, num_classes=2, space=space), "other.json")
+
+    write(0.3)
+    short = ["tracker=none", "executor=inline", "search.rounds=1", "search.candidates=1"]
+    confirm = ["search.confirm.top=1", "search.confirm.seeds=1", "search.confirm.rivals=[other.json]"]
+    assert main(["search", *TINY, *short, *confirm, "run_dir=run"]) == 0
+    write(0.4)
+    capsys.readouterr()
+    assert main(["search", "resume=run", "search.confirm.seeds=2"]) == 2
+    said = "search.confirm.rivals: expected the loss that other.json was when the run began, got another in that file."
+    assert said in capsys.readouterr().err
+    write(0.3)
+    assert main(["search", "resume=run", "search.confirm.seeds=2"]) == 0
+
+
+def test_searches_of_a_sweep_may_have_folders_of_their_own(capsys):
+    both = ["search", "-m", *TINY, "seed=1,2", "--cfg"]
+    assert main([*both, "run_dir=runs/${metric}-${seed}"]) == 0
+    assert "run_dir: runs/miou-1" in (said := capsys.readouterr().out) and "run_dir: runs/miou-2" in said
+    assert main([*both, "run_dir=runs/one"]) == 2
+    assert "run_dir: expected another for each search of -m, got runs/one." in capsys.readouterr().err

@@ -22,7 +22,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from autoseg.cli.configuration.overrides import parse, quoted
+from autoseg.cli.configuration.overrides import as_text, parse, quoted
 from autoseg.cli.configuration.stored import explain, keys, literal, plain
 from autoseg.errors import InputError, unknown_name
 from autoseg.files import shipped_folder
@@ -109,8 +109,15 @@ def options(group: str, schema: type | None = None) -> list[str]:
     if group != "experiment" or schema is None:
         return sorted(files)
     known = {"defaults", *(field.name for field in fields(schema))}
-    keys = {name: set(yaml.safe_load(file.read_text(encoding="utf-8"))) for name, file in files.items()}
-    return sorted(name for name, given in keys.items() if given <= known)
+    return sorted(name for name, file in files.items() if _keys_in(file.read_text(encoding="utf-8")) <= known)
+
+
+def _keys_in(text: str) -> set[str]:
+    """Return the top keys of a configuration file; none of one that is empty, or that only its user will hear of."""
+    try:
+        return set(yaml.safe_load(text) or ())
+    except (yaml.YAMLError, TypeError):
+        return set()
 
 
 def groups(schema: type) -> list[str]:
@@ -127,8 +134,9 @@ def _build(name: str, schema: type[T], overrides: list[str]) -> T:
             composed = hydra_compose(name, overrides=overrides)
         _own_files(composed, [parse(text, name) for text in overrides])
         return cast(T, OmegaConf.to_object(composed))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise explain(error, schema, dict(text.split("=", 1) for text in overrides)) or error from error
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        told = explain(error, schema, dict(text.split("=", 1) for text in overrides))
+        raise told or InputError("configs", "files that fit together", " ".join(str(error).split())) from error
 
 
 def _own_files(config: DictConfig, overrides: Sequence[Override]) -> None:
@@ -143,8 +151,10 @@ def _own_files(config: DictConfig, overrides: Sequence[Override]) -> None:
             if key.startswith("model.overrides"):
                 OmegaConf.update(config, key, override.value(), force_add=True)
     for section, key in (("model", "model.config"), ("data", "data.mmseg_config")):
-        if given.keys().isdisjoint({section, f"{section}.name"}) and key in given and given[key].value() is not None:
-            config[section].name = PurePath(str(given[key].value())).stem
+        file = given[key].value() if key in given else None
+        if given.keys().isdisjoint({section, f"{section}.name"}) and file is not None:
+            told = OmegaConf.select(config, key) if "${" in str(file) else file
+            config[section].name = PurePath(str(told)).stem
 
 
 def _swept(override: Override) -> list[str]:
@@ -191,7 +201,11 @@ def _checked(override: Override, schema: type, command: str) -> str:
     if any(f"{key}.".startswith(f"{parent}.") for parent, kind in known.items() if get_origin(kind) is dict):
         return f"++{text}"
     if key in known:
+        if known[key] in (str, str | None) and isinstance(value, bool | int | float):
+            return as_text(key, text.partition("=")[2])  # run_dir=12345_7 would be 123457
         return text
+    if inner := [one for one in known if one.startswith(f"{key}.")]:
+        raise InputError(key, "its keys one by one", text.partition("=")[2], f"As in {inner[0]}=VALUE.")
     raise InputError("key", _section_of(key, known), repr(key), _nearest(key, known, command))
 
 

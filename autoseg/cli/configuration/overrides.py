@@ -54,6 +54,11 @@ def typed(key: str, value: Any) -> str:
     return shlex.quote(f"{key}={_flow(value)}")
 
 
+def as_text(key: str, value: str) -> str:
+    """Return an override whose value is this text for Hydra, though it looks like a number to it."""
+    return f"{key}={_in_quotes(value)}"
+
+
 def and_imports(imports: list[str]) -> str:
     """Return the argument `imports=` to append to a command on a run that was made with them; empty for none."""
     return f" {typed('imports', imports[0] if len(imports) == 1 else imports)}" if imports else ""

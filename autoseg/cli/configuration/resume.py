@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from autoseg.cli.configuration import compose, stored
+from autoseg.cli.configuration import compose, overrides, stored
 from autoseg.cli.configuration.check import absolute_paths
 from autoseg.cli.configuration.named_code import own_configs, refuse_code, require, require_imports, require_reaching
 from autoseg.cli.configuration.overrides import typed_keys
@@ -18,7 +20,7 @@ from autoseg.store.run_files import kind_of, read_config
 
 FREE = (  # a search's results so far do not depend on these keys
     "workers", "device", "tracker", "executor", "search.rounds", "search.confirm", "search.timeout_s", "search.retries",
-    "proxy.frozen_gb",
+    "proxy.frozen_gb", "data.root", "data.cache_dir",
 )  # fmt: skip
 NAMED_ANEW = "imports"  # whatever the run lists, only modules on the command line are imported
 
@@ -77,7 +79,7 @@ def resumed(given: T, words: Sequence[str], free: Sequence[str] = FREE) -> T:
             if key in whole:
                 put(kept, key, new)
             elif key.partition(".")[0] not in whole:
-                changes.append(word)
+                changes.append(_written_out(key, word, new))
         elif not same(old, new) and (key == "experiment" or dataclasses.is_dataclass(old)):
             hint = "The run keeps its own; of single keys it takes new values of"
             raise InputError(key, "none beside resume", "one", f"{hint} {', '.join(free)}.")
@@ -90,6 +92,17 @@ def resumed(given: T, words: Sequence[str], free: Sequence[str] = FREE) -> T:
     absolute_paths(kept)
     require_reaching(kept, given, run)
     return dataclasses.replace(kept, resume=str(run), run_dir=str(run))
+
+
+def _written_out(key: str, word: str, value: Any) -> str:
+    """Return what the user typed beside a run, with the value of the environment in the place of `${oc.env:NAME}`.
+
+    Raises:
+        InputError: it refers to another key, of which the run may have another value than the command line.
+    """
+    if re.search(r"\$\{[^:}]*\}", word):
+        raise InputError(key, "a value beside a run", word.partition("=")[2], "Write it out.")
+    return shlex.split(overrides.typed(key, value))[0] if "${" in word else word
 
 
 def searched(run: Path) -> SearchConfig:
@@ -127,7 +140,8 @@ def like(given: CompareConfig, words: Sequence[str]) -> CompareConfig:
     require_imports(kept.get("imports"), given.imports, run)
     taken = stored.load(CompareConfig, {**stored.plain(given), **{key: kept[key] for key in BUDGET}})
     refuse_code(taken, run)
-    changes = [word for key, word in zip(typed, words, strict=True) if key.partition(".")[0] in BUDGET]
+    pairs = [pair for pair in zip(typed, words, strict=True) if pair[0].partition(".")[0] in BUDGET]
+    changes = [_written_out(key, word, at(given, key)) for key, word in pairs]
     taken = compose.changed("compare", taken, changes)
     absolute_paths(taken)
     require(taken, {key: at(given, key) for key in typed}, run)

@@ -115,7 +115,7 @@ def keys(schema: type) -> dict[str, Any]:
 
 def explain(error: Exception, schema: type, typed: dict[str, str]) -> InputError | None:
     """Return an InputError for a wrong type, or None; `typed` is the user's text for each key."""
-    for cause in (error, error.__cause__):
+    for cause in (error, error.__cause__, error.__context__):  # Hydra sets the last alone
         key = str(getattr(cause, "full_key", None) or "").partition("[")[0]
         if key:
             kind = keys(schema).get(key)

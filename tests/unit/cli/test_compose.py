@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import shlex
+import shutil
+from pathlib import Path
 
 import pytest
 import yaml
@@ -15,6 +17,7 @@ from autoseg.cli.configuration.check import check
 from autoseg.cli.configuration.overrides import quoted
 from autoseg.config import CompareConfig, RetrainConfig, SearchConfig
 from autoseg.errors import InputError
+from autoseg.files import shipped_folder
 
 
 def composed(*overrides: str) -> SearchConfig:
@@ -120,7 +123,7 @@ def test_a_run_of_a_later_version_is_refused_by_its_keys_and_one_of_an_earlier_h
         ("rounds=3", ["search.rounds"]),
         ("hydra.run.dir=x", ["'hydra.run.dir'"]),
         ("hydra/launcher=x", ["'hydra/launcher'"]),
-        ("search=3", ["'search'"]),
+        ("search=3", ["search: expected its keys one by one, got 3. As in search.rounds=VALUE."]),
         ("data=buildin", ["data", "builtin"]),
         ("tracker=wnadb", ["Did you mean wandb"]),
         ("experiment=smok", ["Did you mean smoke"]),
@@ -246,3 +249,53 @@ def test_a_list_that_hydra_cannot_read_is_told_as_one_that_it_can(losses):
     _, _, advice = str(caught.value).partition("for Hydra: ")
     (typed,) = shlex.split(advice)
     assert hydra.compose("compare", CompareConfig, [typed]).losses == losses
+
+
+@pytest.mark.parametrize("text", ["12345_7", "2026_11_30", "1e3", "2024.10", "true", "007"])
+def test_text_that_looks_like_a_number_stays_as_it_is(text: str) -> None:
+    """Slurm names a job of an array 12345_7, which to Hydra is the number 123457."""
+    config = composed(f"run_dir={text}", f"data.train_split={text}")
+    assert (config.run_dir, config.data.train_split) == (text, text)
+    assert hydra.changed("search", config, [f"run_dir={text}"]).run_dir == text
+    assert composed("run_dir=null").run_dir is None and composed("workers=2").workers == "2"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("proxy={iters:3}", r"^proxy: expected its keys one by one, got \{iters:3\}\. As in proxy\.iters=VALUE\."),
+        ("search.confirm={top:1}", r"As in search\.confirm\.top=VALUE"),
+        ("data@foo=builtin", "^configs: expected files that fit together, got Could not override 'data@foo'"),
+    ],
+)
+def test_what_hydra_alone_understands_is_one_message(words: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        composed(words)
+
+
+@pytest.mark.parametrize("words", ["imports=[[a.py]]", "search.confirm.rivals=[[ce]]", "data.classes=[{a:1},{b:2}]"])
+def test_items_of_a_list_are_no_lists_or_mappings(words: str) -> None:
+    with pytest.raises(InputError, match="without brackets or braces in it"):
+        check(composed(words))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("proxy:\n  itres: 4\n", r"^proxy\.itres: expected a section of keys|^configs: .*itres"),
+        ("proxy:\n  size: 64\n", r"^proxy\.size: expected a list like"),
+        ("defaults:\n  - override /datta: camvid\n", "^configs: expected files that fit together, got .*datta"),
+        ("proxy: [", "^configs: expected files that fit together, got "),
+    ],
+)
+def test_a_mistake_in_an_experiment_of_ones_own_is_named(
+    text: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a clone it lies beside the shipped ones, where a broken one disturbs no other."""
+    shutil.copytree(shipped_folder("configs"), tmp_path / "configs")
+    (tmp_path / "configs/experiment/mine.yaml").write_text(f"# @package _global_\n{text}")
+    (tmp_path / "configs/experiment/empty.yaml").write_text("")
+    monkeypatch.setattr(hydra, "shipped_folder", lambda name: tmp_path / name)
+    with pytest.raises(InputError, match=said):
+        composed("experiment=mine")
+    assert composed("experiment=smoke").proxy.iters and "empty" in hydra.options("experiment")

@@ -77,3 +77,8 @@ def test_a_repair_can_be_typed(text: str) -> None:
     with pytest.raises(InputError) as told:
         parse(text, "compare")
     assert arrived(told.value.hint.partition("Hydra: ")[2])
+
+
+def test_of_hydras_own_options_it_is_said_that_they_are_not_taken() -> None:
+    with pytest.raises(InputError, match=r"of Hydra's options only -m is taken"):
+        Arguments("search", "").keys(["--config-dir", "conf"])

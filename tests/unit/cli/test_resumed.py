@@ -66,6 +66,21 @@ def test_a_resumed_search_takes_new_limits(tmp_path: Path) -> None:
     assert (goes_on.search.timeout_s, goes_on.search.retries, goes_on.proxy.frozen_gb) == (7200, 0, 20)
 
 
+def test_variables_of_the_environment_beside_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "run"
+    RunFolder.create(run, stored.plain(compose.compose("search", SearchConfig, [])), {}).close()
+    monkeypatch.setenv("WHERE", "/a b")
+    words = ["data.cache_dir=${oc.env:WHERE}/c", "search.rounds=9"]
+    given = compose.compose("search", SearchConfig, [f"resume='{run}'", *words])
+    assert resumed(given, [f"resume='{run}'", *words]).data.cache_dir == "/a b/c"
+    other = compose.compose("compare", CompareConfig, ["losses=[ce,jml]", f"like='{run}'", words[0]])
+    assert like(other, [words[0]]).data.cache_dir == "/a b/c"
+    ambiguous = ["search.rounds=${search.candidates}"]  # the run's, or the command line's
+    given = compose.compose("search", SearchConfig, [f"resume='{run}'", *ambiguous])
+    with pytest.raises(InputError, match=r"search\.rounds: expected a value beside a run, got \$\{.*Write it out"):
+        resumed(given, ambiguous)
+
+
 def test_a_resumed_run_stays_in_its_folder(tmp_path: Path) -> None:
     RunFolder.create(tmp_path / "run", stored.plain(compose.compose("search", SearchConfig, [])), {}).close()
     words = [f"run_dir='{tmp_path}/other'"]
