@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
@@ -58,7 +59,7 @@ def _part(total: int, block: int, blocks: int) -> int:
 def _whole_groups(names: Sequence[str], share: float, pattern: str) -> list[bool]:
     """Return whether each image is held out: a group is, if that brings the images so far nearer to their share."""
     labels = [group_of(name, pattern) for name in names]
-    sizes = {label: labels.count(label) for label in dict.fromkeys(labels)}
+    sizes = Counter(labels)  # in the order of their first images
     if len(sizes) < 2:
         hint = "One is trained on, the other judged on."
         raise InputError("data.groups", "at least two groups", f"'{pattern}', which finds one", hint)
@@ -87,5 +88,5 @@ def group_of(name: str, pattern: str) -> str:
     return " ".join(part or "" for part in found.groups() or (found.group(),))
 
 
-def _nearest(sizes: dict[str, int], size: float) -> str:
+def _nearest(sizes: Counter[str], size: float) -> str:
     return min(sizes, key=lambda label: abs(sizes[label] - size))

@@ -174,7 +174,7 @@ def _several(override: Override, known: dict[str, Any], command: str) -> InputEr
     key, text = override.key_or_group, str(override.input_line)
     value = text.partition("=")[2]
     if get_origin(known.get(key)) is list or known.get(key) is Any:  # a list, or what may be one
-        return InputError(key, "a list in brackets", value, f"Type {key}=[{value}].")
+        return InputError(key, "a list in brackets", value, f"Type {key}=[{','.join(_swept(override))}].")
     sweep = "Add -m to run one search for each, or quote" if command == "search" else "Quote"
     return InputError(key, "one value", f"several: {value}", f"{sweep} a value that holds a comma: {quoted(text)}")
 

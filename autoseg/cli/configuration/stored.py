@@ -121,7 +121,8 @@ def explain(error: Exception, schema: type, typed: dict[str, str]) -> InputError
             kind = keys(schema).get(key)
             expected = _words(kind) if kind is not None else "a section of keys"
             problem = str(getattr(cause, "msg", cause)).splitlines()[0].rstrip(".")
-            return InputError(key, expected, repr(typed[key]) if key in typed else f"what fails with: {problem}")
+            plainly = key in typed and "${" not in typed[key]
+            return InputError(key, expected, repr(typed[key]) if plainly else f"what fails with: {problem}")
     return None
 
 
