@@ -61,15 +61,24 @@
 
   // Figures are drawn shortly before they come into view: a page of many opens at once. Surfaces are taken down when they
   // have left it, since a browser keeps 16 of them and blanks the first.
+  const near = new Set();
+  const takeDown = (place) => {
+    if (near.has(place) || !place.hasAttribute("data-drawn")) return;  // or still being drawn
+    drawn.delete(place);
+    Plotly.purge(place);
+    place.removeAttribute("data-drawn");
+  };
   const watcher = new IntersectionObserver((entries) => {
     for (const { target: place, isIntersecting } of entries) {
       const surface = figures[place.id].layout.scene;
-      if (isIntersecting) {
-        if (!surface) watcher.unobserve(place);
+      if (isIntersecting && !surface) {
+        watcher.unobserve(place);
         draw(place);
-      } else if (surface && drawn.delete(place)) {
-        Plotly.purge(place);
-        place.removeAttribute("data-drawn");
+      } else if (isIntersecting) {
+        near.add(place);
+        draw(place).then(() => takeDown(place));
+      } else if (near.delete(place)) {
+        takeDown(place);
       }
     }
   }, { rootMargin: "400px 0px" });
