@@ -61,9 +61,14 @@ class Source:
         return Ledger(self.run / "trials.db", self.space.names, read_only=True)
 
     def candidates(self, count: int) -> list[Entry]:
-        """Return `count` of its candidates, spread over their scores; errors as in `spread`."""
+        """Return `count` of its candidates, spread over their scores; errors as in `spread`.
+
+        The identity curves, with which a search begins, are not among them if they are a rival: they would count twice.
+        """
+        identity = tuple(self.space.identity.tolist()) if "identity" in self.search.search.confirm.rivals else None
         with self.ledger() as ledger:
-            return spread(ledger.records("search"), self.search.metric, count)
+            known = [record for record in ledger.records("search") if record.theta != identity or identity is None]
+        return spread(known, self.search.metric, count)
 
     def task(self, proxies: Mapping[str, ProxyConfig], jobs: Jobs, metrics: Sequence[str], folder: Path) -> TrustTask:
         """Return the task of workers that train its losses in other ways.
