@@ -27,6 +27,10 @@ class InputError(AutosegError, ValueError):
         self.field, self.expected, self.got, self.hint = field, expected, got, hint
         super().__init__(f"{field}: expected {expected}, got {got}." + (f" {hint}" if hint else ""))
 
+    def in_words(self) -> InputError:
+        """Return the same error with its value as text: fit for any pipe."""
+        return InputError(self.field, self.expected, str(self.got), self.hint)
+
     def __reduce__(self) -> tuple[type[InputError], tuple[str, str, object, str]]:
         return type(self), (self.field, self.expected, self.got, self.hint)  # pickles with all its fields
 

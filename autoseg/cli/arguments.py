@@ -77,8 +77,8 @@ class Arguments(argparse.ArgumentParser):
         hint = f"Type {self.prog} --help."
         _, unknown, words = message.partition("unrecognized arguments: --")
         name, _, value = words.partition(" ")[0].partition("=")
-        if unknown and name in HYDRAS:
-            hint = f"Keys are typed alone, as in proxy.iters=100: of Hydra's options only -m is taken. {hint}"
+        if unknown and self._keyed and name in HYDRAS:
+            hint = f"Hydra's own options are not taken, but for a search's -m. {hint}"
         elif unknown and self._keyed:  # --metric miou, as other programs have it
             after = self._keyed[list(self._keyed).index(f"--{name}") + 1 :][:1] if f"--{name}" in self._keyed else ()
             value = value or "".join(word for word in after if not word.startswith("-"))

@@ -48,9 +48,10 @@ def run(command: str, argv: list[str]) -> int:
         if config.like is not None:
             raise InputError("like", "none beside resume", config.like, "The run keeps its own budget.")
         config = resumed(config, given.words, (*FREE, "model", "proxy") if config.force else FREE)
-    elif config.like is not None:
+    of_a_run = config.like is not None
+    if of_a_run:
         config = like(config, given.words)
-    check(config)
+    check(config, again=of_a_run)
     if given.cfg:
         return print_configs(command, config)
     return prestart.job(command, config, config.proxy.threads)

@@ -34,7 +34,7 @@ On built-in data in a minute; then a found loss on your own images:
       model=deeplabv3plus_r50 model.weights=resnet50_v1c.pth
 """
 
-FREE = ("device", "workers", "tracker", "data.root")  # what a resumed training may change
+FREE = ("device", "workers", "tracker")  # what a resumed training may change
 OF_A_CONFIG = ("model.weights", "data.root", "train.labels", "train.soft")  # of these groups, may be given with config=
 
 

@@ -48,8 +48,9 @@ def run(command: str, argv: list[str]) -> int:
             raise InputError("resume", "none with -m", config.resume, "A run goes on by itself.")
     if any(config.resume is not None for config in configs):
         configs = [resumed(config, given.words) for config in configs]
+    several_kinds = len({config.data.kind for config in configs}) > 1  # each reads some of the keys of `data`
     for config in configs:
-        check(config)
+        check(config, again=several_kinds)
     places = [config.run_dir for config in configs if config.run_dir is not None]
     if places and len(set(places)) < len(configs):
         hint = "As in 'run_dir=runs/${metric}-${seed}'; without it, each search makes one in runs/."

@@ -62,7 +62,8 @@ def _whole_groups(names: Sequence[str], share: float, pattern: str) -> list[bool
     sizes = Counter(labels)  # in the order of their first images
     if len(sizes) < 2:
         hint = "One is trained on, the other judged on."
-        raise InputError("data.groups", "at least two groups", f"'{pattern}', which finds one", hint)
+        found = f"'{pattern}', which finds one in the names of {len(names)} images"
+        raise InputError("data.groups", "at least two groups", found, hint)
     heldout, seen, out = set(), 0, 0
     for label, size in sizes.items():
         seen += size

@@ -23,8 +23,9 @@ WITH_IDS = ("L", "P", "1")  # Pillow's modes
 IN_COLOURS = (*WITH_IDS, "LA", "RGB", "RGBA")  # of a grey pixel red, green and blue are alike
 SMOOTHED = 32  # of more wrong ids or colours, smoothing is the likely cause
 ANEW = "If they come from JPEG or smooth resizing, make the masks anew. Of two classes, by a threshold: mask > 127."
-# JPEG blurs edges. Of the masks of CamVid and CrackForest, so written with quality 50 to 95, no value this far from all
-# ids or colours was a thousandth of the pixels of a mask; that of a class would be.
+# JPEG blurs edges. Of the masks of CamVid and CrackForest, so written with quality 50 to 95, no value this far from
+# all ids or colours was a thousandth of the pixels of a mask. That of a class is, unless it is thin: such a class, if
+# nobody has named it, is taken for another one.
 FAR, SHARE, LEAST = 32, 0.005, 16
 
 
@@ -37,6 +38,7 @@ class MaskCode:
     lookup: NDArray[np.int16]
     ignored: int | None = None  # the ignored id, if classes may name it in `data.ids`
     remedy: str = "Name every class in data.classes, or the ids of unlabelled pixels in data.ignored_ids."
+    named: tuple[int, ...] = ()  # the ids or colours that the user has named, classes and ignored ones
 
     @classmethod
     def of(cls, config: DataConfig) -> MaskCode:
@@ -56,12 +58,13 @@ class MaskCode:
             raise InputError("data.ignored_ids", "none of data.ids", twice[0])
         if coloured:
             ids, ignored = [list(map(_as_number, colours)) for colours in (ids, ignored)]
-        else:
+        named = (*ids, *ignored) if ids else ()
+        if not coloured:
             ignored = [one for one in (config.ignore_index, *ignored) if one not in ids]  # 255 may be a class
         lookup = np.full(COLOURS if coloured else 256, OUT_OF_RANGE, dtype=np.int16)
         lookup[ids or list(range(count))] = np.arange(count)
         lookup[ignored] = IGNORE
-        return cls(config.classes, lookup, None if ids else config.ignore_index)
+        return cls(config.classes, lookup, None if ids else config.ignore_index, named=named)
 
     @property
     def in_colours(self) -> bool:
@@ -69,21 +72,18 @@ class MaskCode:
         return len(self.lookup) == COLOURS
 
     @cached_property
-    def _allowed(self) -> NDArray[np.int64]:
-        return np.flatnonzero(self.lookup != OUT_OF_RANGE)
-
-    @cached_property
     def is_spaced(self) -> bool:
-        """Whether ids or colours are so far apart that they can be told in a JPEG: each pixel is of the nearest."""
-        values = self._channels(self._allowed)
+        """Whether the named ids or colours can be told in a JPEG: a pixel is of the nearest, if they are far apart."""
+        values = self._channels(np.array(self.named, dtype=np.int64))
         apart = np.linalg.norm(values[:, None] - values, axis=-1)
-        return bool((apart[~np.eye(len(values), dtype=bool)] >= 2 * FAR).all())
+        return len(values) > 0 and bool((apart[~np.eye(len(values), dtype=bool)] >= 2 * FAR).all())
 
     def identity(self) -> list[Any]:
         """Return plain data that tells codes apart."""
         if not self.in_colours:
             return self.lookup.tolist()
-        return [self._allowed.tolist(), self.lookup[self._allowed].tolist()]
+        allowed = np.flatnonzero(self.lookup != OUT_OF_RANGE)
+        return [allowed.tolist(), self.lookup[allowed].tolist()]
 
     def labels(self, path: Path, size: tuple[int, int], image: Path) -> Bytes:
         """Return the labels in a mask file, (H, W) uint8, whose image has this (width, height).
@@ -93,9 +93,9 @@ class MaskCode:
         """
         with opened(path) as mask:
             self._check(path, mask, size, image)
-            labels = self.lookup.take(self._pixels(mask))
-            if self.is_spaced and mask.format == "JPEG":
-                labels = self._of_the_nearest(self._pixels(mask))
+            pixels = self._pixels(mask)
+            nearest = self.is_spaced and mask.format == "JPEG"
+            labels = (self._of_the_nearest(pixels) if nearest else self.lookup).take(pixels)
             if (labels == OUT_OF_RANGE).any():
                 raise self._unknown(path, mask, labels == OUT_OF_RANGE)
         return labels.astype(np.uint8)
@@ -140,14 +140,18 @@ class MaskCode:
         return np.stack([values >> shift & 255 for shift in shifts], axis=-1).astype(float)
 
     def _of_the_nearest(self, pixels: NDArray[np.integer[Any]]) -> NDArray[np.int16]:
-        """Return the label of the nearest id or colour, -1 where a value is frequent and near to none."""
+        """Return a table like `lookup` for these pixels: the label of the nearest id or colour that is named.
+
+        It has -1 for a value that is frequent and near to none.
+        """
         from scipy.spatial import KDTree
 
-        values, where, counts = np.unique(pixels, return_inverse=True, return_counts=True)
-        away, nearest = KDTree(self._channels(self._allowed)).query(self._channels(values))
-        labels = self.lookup[self._allowed[nearest]]
-        labels[(away > FAR) & (counts > max(SHARE * pixels.size, LEAST))] = OUT_OF_RANGE
-        return labels[where].reshape(pixels.shape)
+        counts, named = np.bincount(pixels.ravel(), minlength=len(self.lookup)), np.array(self.named)
+        values, table = np.flatnonzero(counts), self.lookup.copy()
+        away, nearest = KDTree(self._channels(named)).query(self._channels(values))
+        table[values] = self.lookup[named[nearest]]
+        table[values[(away > FAR) & (counts[values] > max(SHARE * pixels.size, LEAST))]] = OUT_OF_RANGE
+        return table
 
     def _unknown(self, path: Path, mask: Image.Image, where: NDArray[np.bool_]) -> InputError:
         """Return the error about pixels of a mask that are of no class."""

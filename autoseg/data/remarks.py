@@ -12,7 +12,7 @@ import torch
 from autoseg.config import DataConfig, ProxyConfig, TrainConfig
 from autoseg.data.builtin import SIDE
 from autoseg.data.decode import colour_bands, header, opened
-from autoseg.data.folder import IMAGE_SUFFIXES, folder_of, images_of, lone_masks
+from autoseg.data.folder import IMAGE_SUFFIXES, JPEG, folder_of, images_of, lone_masks
 from autoseg.data.holdout import group_of, split_holdout
 from autoseg.data.masks import in_colours
 from autoseg.data.segdata import SegData
@@ -68,6 +68,8 @@ def remarks_on_files(
     if alone := lone_masks(config):
         kinds = config.img_suffix or ", ".join(IMAGE_SUFFIXES)
         texts.append(f"masks without an image are left out: {len(alone)}, as {alone[0]}; images end in {kinds}")
+    if config.kind == "folder" and config.seg_map_suffix.lower().endswith(JPEG):
+        texts.append("masks are JPEG, read by the nearest of data.ids: a small class that is not named goes unnoticed")
     texts += _of_the_palettes(config) + _trained_on(config)
     if (first := _first_file(config)) is not None:
         with header(first) as image:

@@ -15,7 +15,7 @@ from autoseg.config import DataConfig
 from autoseg.data.builtin import BuiltinSource
 from autoseg.data.cache import cache_file, check_size
 from autoseg.data.folder import open_folder
-from autoseg.data.holdout import split_holdout
+from autoseg.data.holdout import group_of
 from autoseg.data.mmseg_source import open_mmseg
 from autoseg.data.source import IGNORE, Source
 from autoseg.errors import InputError, unknown_name
@@ -127,7 +127,8 @@ def open_data(config: DataConfig, size: Sequence[int]) -> SegData:
     fitted = check_size(size)
     source = KINDS[config.kind](config)
     if config.groups is not None:  # names that do not fit are said now, not after an hour of decoding
-        split_holdout(source.names["train"], config.holdout, config.groups)
+        for name in source.names["train"]:
+            group_of(name, config.groups)
     path = cache_file(source, config.name, fitted, config.cache_dir)
     try:
         return SegData(path)

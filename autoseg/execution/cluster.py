@@ -258,7 +258,7 @@ class RayExecutor(WorkerPool[RayWorker]):
             kind = "cores" if outside[0].slot == "cpu" else "GPUs"
             free = ray.available_resources().get("CPU" if kind == "cores" else "GPU", 0)
             log.warning(
-                "%d of %d workers wait for room on the cluster, where %g of the %s are free",
+                "%d of %d workers have not started: %g of the cluster's %s are free, or their machines are slow",
                 len(outside), len(workers), free, kind,
             )  # fmt: skip
 

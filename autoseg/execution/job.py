@@ -112,7 +112,6 @@ def attempt(task: Task, payload: dict[str, Any], device: str) -> Attempt:
     except Diverged as error:
         return Attempt(ended("diverged", error=str(error) or "the loss is not finite"))
     except InputError as error:
-        plain = InputError(error.field, error.expected, str(error.got), error.hint)  # fit for any pipe
-        return Attempt(ended("failed", error=traceback.format_exc()), wrong_input=plain)
+        return Attempt(ended("failed", error=traceback.format_exc()), wrong_input=error.in_words())
     except Exception as error:
         return Attempt(ended("failed", error=traceback.format_exc()), out_of_memory(error))

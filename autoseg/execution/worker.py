@@ -68,7 +68,7 @@ def load(task: bytes, log: Path | None) -> Task | Attempt | str:
         loaded: Task = pickle.loads(task)
         return loaded
     except InputError as error:
-        return Attempt(Outcome("failed"), wrong_input=error)
+        return Attempt(Outcome("failed"), wrong_input=error.in_words())
     except Exception:
         return traceback.format_exc()
 

@@ -220,9 +220,9 @@ class ProxyTask:
         if self.shared is None:
             return None
         numbers = [precision.device.type, str(precision.dtype)]  # proxy.amp=auto means another on another GPU
-        shown = [self._open().fingerprint, self.data.holdout, self.data.groups, self.final_split]
-        settings = [asdict(self.model), comparable_settings(self.proxy)]
-        return shared.place(self.shared, kind, seed, [*shown, *numbers, *settings])
+        settings = [self.data.holdout, self.final_split, asdict(self.model), comparable_settings(self.proxy)]
+        settings += [] if self.data.groups is None else [self.data.groups]
+        return shared.place(self.shared, kind, seed, [self._open().fingerprint, *numbers, *settings])
 
     def _shown(self, rows: Tensor, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """Return images and labels to train on, both on the device, and (N, H, W) labels for the loss to prepare

@@ -220,12 +220,12 @@ def table(result: SearchResult) -> list[str]:
 
 
 def ahead_of(found: Row, rows: Iterable[Row]) -> list[Row]:
-    """Return the rivals whose mean is higher than that of the loss found, the best first.
+    """Return the rivals that are ahead of the loss found, seed by seed, the best first.
 
     Those that a floor cuts below it, or that failed more often, are not among them.
     """
-    ahead = [row for row in rows if row.kind == "rival" and row.n >= found.n and row.mean > found.mean]
-    return sorted((row for row in ahead if row.reward > found.reward), key=lambda row: -row.mean)
+    rivals = [row for row in rows if row.kind == "rival" and row.n >= found.n and row.reward > found.reward]
+    return sorted((row for row in rivals if paired(row.values, found.values).mean > 0), key=lambda row: -row.mean)
 
 
 def below_floor(rival: Row, found: Row) -> bool:

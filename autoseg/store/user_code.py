@@ -12,7 +12,7 @@ import json
 import pickle
 import socket
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from types import CodeType, FunctionType, MethodType
@@ -27,8 +27,7 @@ from autoseg.mmconfigs import config_path, mmengine_config, shipped
 from autoseg.store.versions import describe_versions, versions
 
 if TYPE_CHECKING:  # the search process holds tasks without torch
-    from autoseg.losses import SegLoss
-    from autoseg.metrics import Metric
+    pass
 
 FORMULA = "formula of "  # with a name: a key of a fingerprint
 RESOLVED = "resolved"  # beside the settings of a network: what its config defines, if it is the user's own
@@ -48,20 +47,20 @@ class WithUserCode:
         from autoseg.losses import own_losses
         from autoseg.metrics import own_metrics
 
-        return _arrived, (versions(), own_metrics(), own_losses(), self.task)
+        return _arrived, (versions(), cloudpickle.dumps((own_metrics(), own_losses(), self.task)))
 
 
-def _arrived(
-    theirs: dict[str, str], metrics: Sequence[type[Metric]], losses: Sequence[type[SegLoss]], task: Task
-) -> Task:
+def _arrived(theirs: dict[str, str], pickled: bytes) -> Task:
     """In the other process: the task alone, once it may name the metrics and losses.
 
     Raises:
-        InputError: it is on a machine that has other versions of the packages, and would give other scores.
+        InputError: other versions of the packages are installed there, which would give other scores.
     """
-    if (ours := versions()) != theirs:
+    if (ours := versions()) != theirs:  # before anything is unpickled that they may not have
         got = f"{describe_versions(ours)} on {socket.gethostname()}"
-        raise InputError("versions", describe_versions(theirs), got, "Install the same ones on all machines.")
+        hint = "Install the same ones on all machines, and change none while something is trained."
+        raise InputError("versions", describe_versions(theirs), got, hint)
+    metrics, losses, task = pickle.loads(pickled)  # from the process that started this one
     if metrics:
         from autoseg.metrics import register_metric
 
@@ -72,7 +71,8 @@ def _arrived(
 
         for loss in losses:
             register_loss(loss)
-    return task
+    loaded: Task = task
+    return loaded
 
 
 class Fresh:

@@ -118,4 +118,4 @@ class WandB(Observer):
 
     def _log(self, values: dict[str, float], step: int) -> None:
         finite = {name: value for name, value in values.items() if math.isfinite(value)}
-        self._run.log(finite, step=step, commit=True)
+        self._run.log(finite, step=max(step, self._run.step), commit=True)  # a round that is repeated has new points

@@ -58,7 +58,7 @@ def check(config: Config | TrustConfig, again: bool = False) -> None:
     config_path(config.model.config, "model.config")
     # A run of an earlier version, which took rates that rise and keys that nothing reads, goes on.
     fresh = not (again or config.resume or getattr(config, "like", None))
-    if fresh:
+    if fresh and getattr(config, "config", None) is None:  # `retrain config=FILE` says itself what it takes
         check_read(config)
     if not isinstance(config, RetrainConfig):
         check_proxy(config.proxy, config.tolerance)

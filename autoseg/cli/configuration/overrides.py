@@ -56,7 +56,7 @@ def typed(key: str, value: Any) -> str:
 
 def as_text(key: str, value: str) -> str:
     """Return an override whose value is this text for Hydra, though it looks like a number to it."""
-    return f"{key}={_in_quotes(value)}"
+    return f"{key}={_in_quotes(value.strip())}"
 
 
 def and_imports(imports: list[str]) -> str:

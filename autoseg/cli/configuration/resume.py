@@ -102,7 +102,9 @@ def _written_out(key: str, word: str, value: Any) -> str:
     """
     if re.search(r"\$\{[^:}]*\}", word):
         raise InputError(key, "a value beside a run", word.partition("=")[2], "Write it out.")
-    return shlex.split(overrides.typed(key, value))[0] if "${" in word else word
+    if "${" not in word:
+        return word
+    return shlex.split(overrides.typed(key, value.name if key == "space" else value))[0]
 
 
 def searched(run: Path) -> SearchConfig:

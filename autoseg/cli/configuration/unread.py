@@ -12,16 +12,16 @@ Readers = dict[str, tuple[str, tuple[str, ...]]]
 FOLDER, FILES = ("folder",), ("folder", "mmseg")
 SMOOTH, DISTILL, PSEUDO = ("smooth", "boundary_smooth"), ("distill",), ("pseudo",)
 
-# For keys that not all values of another key read: that key, and the values that do. Not among them are keys that
-# presets and experiments set, beside which another value may be chosen: `data.count`, and with folder
-# `data.mmseg_config`. mmseg refuses ids itself, and says what has their place.
+# For keys that not all values of another key read: that key, and the values that do. `data.count` is not among them:
+# experiments set it, beside which other data may be chosen. mmseg refuses ids itself, and says what has their place.
 DATA: Readers = {
     f"data.{key}": ("data.kind", kinds)
     for keys, kinds in (
-        ("root classes test_split ids ignored_ids mmseg_config", FILES),
+        ("root classes test_split ids ignored_ids", FILES),
         ("palette ignore_index train_split val_split img_dir ann_dir", FOLDER),
         ("img_suffix seg_map_suffix annotator_dirs", FOLDER),
         ("seed", ("builtin",)),
+        ("mmseg_config", ("mmseg",)),
     )
     for key in keys.split()
 }
@@ -51,6 +51,8 @@ def check_read(config: Any) -> None:
         InputError: names it, and who reads it.
     """
     for key, value, other, readers in _unread(config, DATA):
+        if key == "data.mmseg_config" and config.data.kind == "folder":  # of a preset, as data=ade20k data.kind=folder
+            continue
         hint = "The config of data.mmseg_config says it." if config.data.kind == "mmseg" else f"Read with {readers}."
         raise InputError(key, f"none with {other}={at(config, other)}", value, hint)
 

@@ -63,7 +63,9 @@
   // have left it, since a browser keeps 16 of them and blanks the first.
   const near = new Set();
   const takeDown = (place) => {
-    if (near.has(place) || !place.hasAttribute("data-drawn")) return;  // or still being drawn
+    const { scene } = figures[place.id].layout;
+    if (!scene || near.has(place) || !place.hasAttribute("data-drawn")) return;  // or still being drawn
+    scene.camera = place.layout.scene.camera;  // as the reader has turned it
     drawn.delete(place);
     Plotly.purge(place);
     place.removeAttribute("data-drawn");
@@ -86,6 +88,7 @@
   night.addEventListener("change", () => { keys(); drawn.forEach(draw); });
   keys();
   addEventListener("beforeprint", () => document.querySelectorAll(".canvas:not([data-drawn])").forEach(draw));
+  addEventListener("afterprint", () => document.querySelectorAll(".canvas").forEach(takeDown));
 
   // The gallery shows one loss beside the reference.
   for (const gallery of document.querySelectorAll(".gallery")) {

@@ -56,6 +56,8 @@ def test_a_lead_is_over_the_seeds_that_both_completed():
     text = sentence(result((math.nan, math.nan, math.nan, 0.33, 0.34), (0.50, 0.51, 0.49, 0.30, 0.31)))
     assert text.startswith("The best loss found is not ahead of every rival for miou: 42.2 over 5 fresh seeds;")
     assert "ce 33.5 (-3.0 over 2 seeds)" in text
+    text = sentence(result((0.39, 0.41, 0.46), (0.40, 0.42, math.nan)))  # its mean is higher by a seed that ours lacks
+    assert text.startswith("Found a loss for miou: 41.0") and "ce 42.0 (+1.0 over 2 seeds)" in text
     apart = sentence(result((math.nan, 0.3), (0.4, math.nan)))
     assert apart.startswith("The best loss found is not ahead") and "ce 30.0 (no seed in common)" in apart
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from autoseg.cli import main
 from autoseg.cli.configuration import compose as hydra
 from autoseg.cli.configuration import stored
 from autoseg.cli.configuration.check import check
@@ -43,6 +44,20 @@ def test_a_key_that_this_kind_of_data_does_not_read_is_refused(words: list[str],
         check(config)
     assert str(refusal.value).startswith(key)
     check(config, again=True)  # a run there is goes on
+
+
+def test_a_whole_config_is_told_where_its_data_lies(capsys: pytest.CaptureFixture[str]) -> None:
+    """`retrain config=FILE data.root=DIR`, with the usual data preset beside it."""
+    check(hydra.compose("retrain", RetrainConfig, ["config=_base_/default_runtime.py", "data.root=DIR"]))
+    with pytest.raises(InputError, match=r"^data\.root: "):
+        check(hydra.compose("retrain", RetrainConfig, ["data.root=DIR"]))
+
+
+def test_in_a_sweep_over_data_each_reads_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["search", "-m", "data.root=DIR", "--cfg"]
+    assert main([*words, "data=builtin,camvid"]) == 0
+    assert main([*words, "seed=1,2"]) == 2
+    assert "data.root: expected none with data.kind=builtin" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("data", hydra.options("data"))

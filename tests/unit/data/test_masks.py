@@ -192,7 +192,8 @@ IN_TWO, IN_THREE = (np.repeat([[*range(n)]], widths, 1).repeat(12, 0) for n, wid
         ([0, 255], [0, 255], [0, 1], IN_TWO),
         ([255, 0], [0, 255], [1, 0], IN_TWO),
         ([0, 128, 255], [0, 128, 255], [0, 1, 2], IN_THREE),
-        ([0, 90], [0, 90, 255], [0, 1, 255], IN_THREE),
+        ([0, 90], [0, 90, 200], [0, 1, 255], IN_THREE),  # 200 is ignored
+        ([0, 64, 128, 192], [0, 64, 128], [0, 1, 2], IN_THREE),  # 255 is not named
         ([[0, 0, 0], [255, 0, 0]], [[0, 0, 0], [255, 0, 0]], [0, 1], IN_TWO),
         ([[0, 0, 0], [255, 255, 255]], [0, 255], [0, 1], IN_TWO),
     ],
@@ -200,8 +201,8 @@ IN_TWO, IN_THREE = (np.repeat([[*range(n)]], widths, 1).repeat(12, 0) for n, wid
 def test_in_a_jpeg_a_pixel_is_of_the_nearest(
     make_folder: Make, ids: list[Any], values: list[Any], labels: list[int], picked: np.ndarray[Any, Any]
 ) -> None:
-    classes = ["a", "b", "c"][: len(ids)]
-    config = replace(make_folder(), classes=classes, ids=ids, seg_map_suffix=".jpg")
+    classes, ignored = ["a", "b", "c", "d"][: len(ids)], [200] if 200 in values else []
+    config = replace(make_folder(), classes=classes, ids=ids, ignored_ids=ignored, seg_map_suffix=".jpg")
     written(config, values, picked)
     for path in Path(str(config.root), "ann_dir").rglob("*.png"):
         Image.open(path).save(path.with_suffix(".jpg"), quality=50)

@@ -203,7 +203,7 @@ def test_workers_that_wait_for_room_say_so(
     with RayExecutor(toy, ["cpu"]) as executor:
         (found,) = outcomes(executor, {"x": 1})
     assert found.state == "complete"
-    assert "1 of 1 workers wait for room on the cluster, where 0 of the cores are free" in caplog.text
+    assert "1 of 1 workers have not started: 0 of the cluster's cores are free" in caplog.text
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere.invalid:6379", "127.0.0.1", "auto"])

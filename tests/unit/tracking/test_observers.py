@@ -240,6 +240,22 @@ def test_steps_in_wandb_rise_over_rounds_and_resumed_runs(tmp_path, monkeypatch)
     assert steps == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.slow
+def test_a_round_that_is_repeated_has_points_in_wandb_too(tmp_path, monkeypatch):
+    """Its trainings failed, and are counted anew: W&B ignores a step that lies before the last."""
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    steps, log = [], wandb.sdk.wandb_run.Run.log
+    monkeypatch.setattr(
+        wandb.sdk.wandb_run.Run, "log", lambda self, data, **at: (steps.append(at["step"]), log(self, data, **at))
+    )
+    observers = build_observers(TrackerConfig(tensorboard=False, wandb="offline"), tmp_path, tmp_path / "log.txt", {})
+    for done in (3, 4, 3, 4):
+        observers.trained(GOOD, Progress(done, 9, GOOD, 90.0))
+    observers.close()
+    assert steps == [3, 4, 5, 6]
+
+
 def test_a_service_that_is_refused_leaves_no_log_open(tmp_path, monkeypatch):
     wandb = pytest.importorskip("wandb")
     monkeypatch.setattr(wandb, "login", lambda prompt: False)
