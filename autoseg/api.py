@@ -26,6 +26,7 @@ from autoseg.search.observer import Observer, Observers, Plan, Progress, RoundSu
 from autoseg.search.publish import CardPublisher
 from autoseg.search.target import check_settings, hand_made_rivals, space_of, start_theta
 from autoseg.store.records import COMPLETE, SearchResult, TrialRecord, counted, percent
+from autoseg.store.run_files import read_config
 from autoseg.store.run_folder import RunFolder, new_run_path
 from autoseg.store.user_code import Fresh, WithUserCode, code_of, formulas
 from autoseg.store.versions import versions
@@ -167,6 +168,7 @@ def search(
     kind = "inline" if inline else "processes" if cluster is None else "ray"
     devices = worker_devices(kind, workers, device, per_device, threads, cluster or "auto")
     path = Path(run_dir) if run_dir is not None else new_run_path(Path("runs"), metric, "custom")
+    confirmed_otherwise = _confirmed_otherwise(path, confirm)
     with ExitStack() as stack:
         folder = stack.enter_context(RunFolder.create_or_open(path, config, fixed, rounds))
         executor = stack.enter_context(
@@ -199,9 +201,21 @@ def search(
         missing = draw(result, bound.names)
     through = sys._getframe(1).f_globals["__name__"] == "autoseg.search"  # called as the package, which is callable
     old = f"nothing was trained: {path} holds this search. Another train() than the one of then wants another run_dir."
-    for text in [*([old] if begun.over else []), *result.warnings, *([missing] if missing is not None else [])]:
+    told = [*confirmed_otherwise, *([old] if begun.over else []), *result.warnings]
+    for text in [*told, *([missing] if missing is not None else [])]:
         warnings.warn(text, stacklevel=2 + through)
     return result
+
+
+def _confirmed_otherwise(path: Path, confirm: ConfirmConfig) -> list[str]:
+    """Return what differs from the confirmation of the run there is: a default, say, that another version had."""
+    if not (path / "config.yaml").is_file():
+        return []
+    kept = (read_config(path).get("search") or {}).get("confirm") or {}
+    pairs = {"confirm_top": "top", "confirm_seeds": "seeds", "rivals": "rivals"}
+    changed = {name: kept[key] for name, key in pairs.items() if key in kept and kept[key] != getattr(confirm, key)}
+    now = {name: getattr(confirm, pairs[name]) for name in changed}
+    return [f"{name} was {old!r} when the run began, and is {now[name]!r}" for name, old in changed.items()]
 
 
 def _check_arguments(given: Mapping[str, Any]) -> None:

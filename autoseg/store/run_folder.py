@@ -317,6 +317,8 @@ def _compare(path: Path, now: Mapping[str, Any]) -> None:
             continue
         if old is ... and key.startswith(FORMULA):  # searches from Python did not keep it
             continue
+        if (key == "confirm" and new is ...) or (key == f"model.{RESOLVED}" and old is ... and new is None):
+            continue  # as versions of November 2026 kept it
         if key == f"model.{RESOLVED}" and ... not in (old, new):  # model.config itself is the same
             raise changed_config("model.config", now["model"]["config"], "Take back the change, or start a new run.")
         if key == "data" and ... not in (old, new):
@@ -331,8 +333,10 @@ def _compare(path: Path, now: Mapping[str, Any]) -> None:
 
 
 def _default(key: str) -> Any:
-    """Return the default of a dotted key of the configuration; `...` if there is no such key."""
+    """Return the default of a dotted key of the configuration, or of its section `search`; `...` if there is none."""
     value: Any = SearchConfig()
+    if hasattr(value.search, key):
+        value = value.search
     for part in key.split("."):
         value = getattr(value, part, ...)
     return asdict(value) if is_dataclass(value) else value  # type: ignore[arg-type]

@@ -52,7 +52,7 @@ class Source:
         if data.fingerprint != fixed["data"]:
             hint = f"Look into {search.data.root}; or they have padding, which older versions of autoseg scored."
             raise InputError("data of the search", "the images it had", "others", hint)
-        if network_of(search.model)[RESOLVED] != fixed["model"][RESOLVED]:
+        if network_of(search.model)[RESOLVED] != fixed["model"].get(RESOLVED):
             raise changed_config("model.config", search.model.config, "Take back the change, or search anew.")
         return cls(run, search, data, SearchSpace.from_dict(fixed["space"]))
 

@@ -227,6 +227,9 @@ def test_the_search_around_ones_own_training(quick_path: Path) -> None:
     assert again == result
     with pytest.raises(InputError, match="seed: expected 0, as when the run began, got 1"):
         autoseg.search("miou", my_train, num_classes=3, run_dir=run, inline=True, seed=1, **SMALL)
+    more = {**SMALL, "confirm_seeds": SMALL["confirm_seeds"] + 1}  # as another default of a later version
+    with pytest.warns(UserWarning, match=r"confirm_seeds was \d when the run began, and is \d"):
+        autoseg.search("miou", my_train, num_classes=3, run_dir=run, inline=True, **more)
 
 
 @pytest.mark.drawn

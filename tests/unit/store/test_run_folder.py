@@ -213,7 +213,7 @@ def test_a_key_of_another_version_is_named(tmp_path: Path) -> None:
     RunFolder.create(tmp_path / "other", {}, other).close()
     RunFolder.create(tmp_path / "flat", {}, {"model.name": "r18"}).close()  # as a comparison has it
     with pytest.raises(InputError, match=r"model\.resolved: expected no such key"):
-        RunFolder.open(tmp_path / "flat", {"model.name": "r18", "model.resolved": None})
+        RunFolder.open(tmp_path / "flat", {"model.name": "r18", "model.resolved": "a1b2"})
     with pytest.raises(InputError, match=r"proxy\.teleport: expected 3, as when .* got no such key\. .* another"):
         RunFolder.open(tmp_path / "one", other)
     with pytest.raises(InputError, match=r"proxy\.teleport: expected no such key, as when .* got 3\. .* another"):
@@ -222,8 +222,10 @@ def test_a_key_of_another_version_is_named(tmp_path: Path) -> None:
 
 def test_a_run_of_an_earlier_version_had_the_defaults_of_later_keys(tmp_path: Path) -> None:
     now = {"proxy": asdict(ProxyConfig(iters=9)), "pruner": "none", "search.pruner": "none", "holdout": 0.2}
+    now |= {"rungs": [0.25, 0.5], "pruner_options": {}, "model": {"name": "tiny", "resolved": None}}
     then = {"proxy": {key: value for key, value in now["proxy"].items() if key not in ("soft", "flip")}, "holdout": 0.2}
-    RunFolder.create(tmp_path / "run", {}, {**then, "pruner": "none"}).close()
+    then |= {"model": {"name": "tiny"}, "confirm": {"rivals": ["identity", "ce"], "seeds": 2, "top": 1}}
+    RunFolder.create(tmp_path / "run", {}, then).close()
     RunFolder.open(tmp_path / "run", now).close()
     for changed in (ProxyConfig(iters=9, flip=False), ProxyConfig(iters=9, soft=SoftLabelConfig(width=5))):
         with pytest.raises(InputError, match=r"proxy\.(flip|soft): expected no such key"):
