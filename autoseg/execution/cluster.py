@@ -118,8 +118,8 @@ def cluster_devices(
         return [kind] * number_of(workers)
     if kind == "cuda":
         return [kind] * (gpus * per_device)
-    each = (min(has["CPU"] // threads, has["memory"] // WORKER_BYTES) for has in there)
-    return [kind] * max(1, sum(each))
+    room = (has["memory"] // WORKER_BYTES if has["memory"] else has["CPU"] for has in there)  # 0: not told
+    return [kind] * max(1, sum(min(has["CPU"] // threads, most) for has, most in zip(there, room, strict=True)))
 
 
 def machines() -> list[dict[str, int]]:

@@ -170,6 +170,8 @@ def test_memory_limits_the_workers_of_each_machine(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("autoseg.execution.cluster.machines", lambda: there)
     assert cluster_devices() == ["cpu"] * 3
     assert cluster_devices(workers=9) == ["cpu"] * 9
+    there.append({"CPU": 2, "GPU": 0, "memory": 0})  # a machine that does not tell
+    assert cluster_devices() == ["cpu"] * 5
 
 
 @slow
