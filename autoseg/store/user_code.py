@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from types import CodeType, FunctionType, MethodType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cloudpickle
 
@@ -25,9 +25,6 @@ from autoseg.errors import InputError
 from autoseg.execution import Task
 from autoseg.mmconfigs import config_path, mmengine_config, shipped
 from autoseg.store.versions import describe_versions, versions
-
-if TYPE_CHECKING:  # the search process holds tasks without torch
-    pass
 
 FORMULA = "formula of "  # with a name: a key of a fingerprint
 RESOLVED = "resolved"  # beside the settings of a network: what its config defines, if it is the user's own

@@ -8,14 +8,7 @@ from pathlib import Path
 from autoseg import limits
 from autoseg.cli.configuration.stored import at, put
 from autoseg.cli.configuration.unread import check_read
-from autoseg.config import (
-    CompareConfig,
-    ProxyConfig,
-    RetrainConfig,
-    SearchConfig,
-    TrainConfig,
-    TrustConfig,
-)
+from autoseg.config import CompareConfig, ProxyConfig, RetrainConfig, SearchConfig, TrainConfig, TrustConfig
 from autoseg.errors import InputError
 from autoseg.imports import resolve_paths
 from autoseg.mmconfigs import KEYS, config_path
