@@ -102,7 +102,10 @@ def show(browser: webdriver.Chrome, selector: str) -> Any:
 
 def test_it_draws_without_an_error_or_a_request(opened: Callable[..., webdriver.Chrome]) -> None:
     browser = opened(LAPTOP, whole=True)
-    assert browser.execute_script("return document.querySelectorAll('.canvas:not([data-drawn])').length") == 0
+    flat = """
+        const figures = JSON.parse(document.getElementById('figures').textContent);
+        return [...document.querySelectorAll('.canvas:not([data-drawn])')].filter(p => !figures[p.id].layout.scene)"""
+    assert browser.execute_script(flat) == []  # surfaces that have left the window are taken down
     assert [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
     drawn = browser.find_elements(By.CSS_SELECTOR, ".canvas.js-plotly-plot .main-svg")
     assert len(drawn) >= len(browser.find_elements(By.CSS_SELECTOR, ".canvas")) > 10
@@ -132,6 +135,22 @@ def test_a_surface_turns_when_it_is_dragged(opened: Callable[..., webdriver.Chro
         actions = actions.move_by_offset(15, 5)
     actions.release().perform()
     wait(browser, lambda: abs(browser.execute_script(camera, surface)["x"] - before["x"]) > 0.05)
+
+
+def test_a_surface_that_leaves_the_window_comes_back_as_it_was_turned(opened: Callable[..., webdriver.Chrome]) -> None:
+    """A browser keeps 16 of them, and blanks the first."""
+    browser = opened(LAPTOP)
+    surface = show(browser, "#search-surfaces .canvas")
+    turned = {"x": 2.0, "y": 0.1, "z": 0.3}
+    browser.execute_async_script(
+        "Plotly.relayout(arguments[0], {'scene.camera.eye': arguments[1]}).then(arguments[2])", surface, turned
+    )
+    browser.execute_script("scrollTo(0, document.body.scrollHeight)")
+    wait(browser, lambda: surface.get_attribute("data-drawn") is None)
+    into_view(browser, surface)
+    eye = browser.execute_script("return arguments[0]._fullLayout.scene._scene.getCamera().eye", surface)
+    assert eye == pytest.approx(turned, abs=0.01)
+    assert [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
 
 
 def test_a_phone_scrolls_up_and_down_only(opened: Callable[..., webdriver.Chrome]) -> None:
