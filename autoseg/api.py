@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args
@@ -17,6 +17,7 @@ from autoseg.config import MOST_SEEDS, RIVALS, ConfirmConfig, SearchSettings
 from autoseg.controllers import Controller, build_controller
 from autoseg.controllers.base import check_integer, check_number
 from autoseg.errors import InputError
+from autoseg.evidence.comparison import rivals as rivals_of_run
 from autoseg.execution import build_executor, worker_devices
 from autoseg.metrics import is_known, own_metrics, parse
 from autoseg.metrics.base import MetricOptions
@@ -137,12 +138,13 @@ def search(
     bound = space_of(space, metric)
     options = {"tolerance": tolerance, "drop_background": drop_background}
     own = train if inline else Fresh(train)
-    task = CandidateTask(metric, bound.to_dict(), num_classes, own, ignore_index, options)
+    texts = {} if run_dir is None else rivals_of_run.texts_of(Path(run_dir), metric)
+    task = CandidateTask(metric, bound.to_dict(), num_classes, own, ignore_index, options, texts=texts)
     chosen = _controller(controller, bound, start, seed)
     confirm = ConfirmConfig(confirm_top, confirm_seeds, list(rivals))
     theta = None if start is None else list(chosen.settings.mean)
     settings = SearchSettings(rounds, candidates, theta, floor, timeout_s, retries, confirm)
-    check_settings(settings, chosen)
+    check_settings(settings, chosen, texts=texts)
     for name in hand_made_rivals(settings):
         task.build({"loss": name})
     saved = chosen.brief_state()
@@ -171,6 +173,7 @@ def search(
     confirmed_otherwise = _confirmed_otherwise(path, confirm)
     with ExitStack() as stack:
         folder = stack.enter_context(RunFolder.create_or_open(path, config, fixed, rounds))
+        task = replace(task, texts=rivals_of_run.keep(settings, metric, path))
         executor = stack.enter_context(
             build_executor(
                 kind,

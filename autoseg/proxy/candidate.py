@@ -35,6 +35,8 @@ class CandidateTask:
     # further options of `SurrogateLoss`, e.g. tolerance, for losses from θ and rivals with curves
     options: dict[str, Any] = field(default_factory=dict)
     keep: KeepPredictions | None = None  # which trainings leave predictions behind; only for the built-in training
+    # what a name in a payload is built from, where that is not its own text: a copy of the card that it names
+    texts: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, payload: dict[str, Any], device: str) -> dict[str, float]:
         """Scores of `{"theta": [...], "seed": n}` or `{"loss": name, "seed": n}`.
@@ -63,6 +65,8 @@ class CandidateTask:
 
     def build(self, payload: dict[str, Any]) -> nn.Module:
         """The loss of a payload."""
+        if "loss" in payload:
+            payload = {**payload, "loss": self.texts.get(payload["loss"], payload["loss"])}
         build = partial(_build, payload, self.space, self.ignore_index, self.options)  # a pickle has no train in it
         return LateLoss(build) if self.num_classes is None else build(self.num_classes)
 

@@ -4,7 +4,7 @@ names.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -51,13 +51,19 @@ def _named(space: str, target: str) -> SearchSpace:
         raise InputError(error.field, error.expected, error.got, hint.strip()) from None
 
 
-def check_settings(settings: SearchSettings, controller: Controller, scores: Collection[str] | None = None) -> None:
+def check_settings(
+    settings: SearchSettings,
+    controller: Controller,
+    scores: Collection[str] | None = None,
+    texts: Mapping[str, str] | None = None,
+) -> None:
     """Check what a search would only notice at its end or never, so that it is reported before hours of work.
 
     Args:
         settings: with its candidates, floor and rivals.
         controller: which must learn from so many candidates.
         scores: names of the scores of a training, which must include the floor's; None: they are not known.
+        texts: what rivals are built from, where that is not their own text.
 
     Raises:
         InputError: too few candidates; a malformed floor, or one that names an unknown score or an error; an unknown
@@ -75,7 +81,7 @@ def check_settings(settings: SearchSettings, controller: Controller, scores: Col
             raise InputError("search.floor", "a metric where higher is better", metric, "A floor is kept from below.")
     for name, key in hand_made_rivals(settings).items():
         try:
-            check_text(name)
+            check_text((texts or {}).get(name, name))
         except InputError as error:
             raise InputError(f"{key}, {error.field}", error.expected, error.got, error.hint) from error
 

@@ -6,6 +6,7 @@ import csv
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -345,7 +346,7 @@ def test_a_run_goes_on_when_the_loss_it_began_with_is_gone_but_not_with_other_im
 
 
 def test_a_found_loss_among_the_rivals_stays_the_one_it_was(tmp_path, monkeypatch, capsys):
-    """Its file may be of a run that goes on: the trainings of two losses would be one row."""
+    """Its file may be of a run that goes on, or lie elsewhere than the run is moved to."""
     monkeypatch.chdir(tmp_path)
     space = build_space("default", metric="miou")
 
@@ -354,15 +355,21 @@ def test_a_found_loss_among_the_rivals_stays_the_one_it_was(tmp_path, monkeypatc
 
     write(0.3)
     short = ["tracker=none", "executor=inline", "search.rounds=1", "search.candidates=1"]
-    confirm = ["search.confirm.top=1", "search.confirm.seeds=1", "search.confirm.rivals=[other.json]"]
-    assert main(["search", *TINY, *short, *confirm, "run_dir=run"]) == 0
+    confirm = ["search.confirm.top=1", "search.confirm.rivals=[other.json,2*other.json]"]
+    assert main(["search", *TINY, *short, *confirm, "run_dir=run", "search.confirm.seeds=2"]) == 0
+    assert main(["search", *TINY, *short, *confirm, "run_dir=stays/run", "search.confirm.seeds=1"]) == 0
     write(0.4)
+    Path("moved").mkdir()
+    shutil.move("stays/run", "moved/run")
+    monkeypatch.chdir("moved")
     capsys.readouterr()
-    assert main(["search", "resume=run", "search.confirm.seeds=2"]) == 2
-    said = "search.confirm.rivals: expected the loss that other.json was when the run began, got another in that file."
-    assert said in capsys.readouterr().err
-    write(0.3)
     assert main(["search", "resume=run", "search.confirm.seeds=2"]) == 0
+    (file,) = Path("run/cards").iterdir()
+    assert f"losses=[{file},2*{file},run]" in capsys.readouterr().out
+    both = [tmp_path / "run", tmp_path / "moved/run"]
+    ledgers = [Ledger(run / "trials.db", space.names, read_only=True) for run in both]
+    one, other = ({(r.name, r.seed): r.scores for r in ledger.records("confirm")} for ledger in ledgers)
+    assert one == other and {name for name, _ in one} >= {"other.json", "2*other.json"}
 
 
 def test_searches_of_a_sweep_may_have_folders_of_their_own(capsys):

@@ -8,6 +8,7 @@ from pathlib import Path
 from autoseg.cli.configuration.named_code import resume_arguments
 from autoseg.cli.configuration.overrides import typed
 from autoseg.config import SearchConfig
+from autoseg.evidence.comparison.rivals import texts_of
 from autoseg.losses import LossCard
 from autoseg.mmconfigs import OF_A_REPORT
 from autoseg.store.records import Finding
@@ -27,7 +28,8 @@ def next_step(run_dir: Path, config: SearchConfig, found: Finding) -> list[str]:
         lines.append(f"Compare with fresh seeds: {_comparison(run_dir, config, found)}{code}")
     if not found.behind:
         return [*lines, f"Next: {export}"]
-    best = f"identity/{config.metric}" if found.behind[0] == "identity" else found.behind[0]
+    ahead = texts_of(run_dir, config.metric).get(found.behind[0], found.behind[0])
+    best = f"identity/{config.metric}" if ahead == "identity" else ahead
     longer = f"autoseg search {typed('resume', str(run_dir))} search.rounds={2 * config.search.rounds}{code}"
     return [
         *lines,
@@ -39,7 +41,8 @@ def next_step(run_dir: Path, config: SearchConfig, found: Finding) -> list[str]:
 
 def _comparison(run_dir: Path, config: SearchConfig, found: Finding) -> str:
     """Return the command that compares the loss with the rivals under the budget of its confirmation."""
-    losses = [*dict.fromkeys(config.search.confirm.rivals), str(run_dir)]
+    texts = texts_of(run_dir, config.metric)
+    losses = [*(texts.get(name, name) for name in dict.fromkeys(config.search.confirm.rivals)), str(run_dir)]
     losses = losses if len(losses) > 1 else ["ce", *losses]
     reference = "" if "ce" in losses else f" {typed('reference', losses[0])}"
     iters = f" proxy.iters={found.iters}" if found.iters else ""

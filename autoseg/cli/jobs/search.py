@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
@@ -18,9 +17,8 @@ from autoseg.config import SearchConfig, comparable_settings
 from autoseg.controllers import Controller, build_controller
 from autoseg.data import SegData, open_data, remarks_on
 from autoseg.errors import InputError
-from autoseg.evidence.comparison.contenders import contender
+from autoseg.evidence.comparison import rivals
 from autoseg.execution import Executor, Standby
-from autoseg.files import write_atomic
 from autoseg.imports import import_modules
 from autoseg.metrics import MetricOptions, build_metric, names, parse
 from autoseg.proxy.predictions import KeepPredictions
@@ -32,7 +30,6 @@ from autoseg.search.publish import CardPublisher
 from autoseg.search.target import check_options, check_settings, hand_made_rivals, space_of, start_theta
 from autoseg.search.timing import TimedTask, seconds_per_training
 from autoseg.store.records import RETRYABLE, SearchResult, sentence, table
-from autoseg.store.run_files import read_json
 from autoseg.store.run_folder import RunFolder, new_run_path
 from autoseg.store.user_code import formulas, network_of
 from autoseg.store.versions import versions
@@ -41,8 +38,6 @@ from autoseg.tracking import build_observers
 from autoseg.tracking.status import FINISHED, read_status
 from autoseg.training import check_loss
 from autoseg.training.layers.native import why_not
-
-RIVALS = "rivals.json"  # in the run folder: the found losses among the rivals, as they were
 
 
 @dataclass(frozen=True)
@@ -82,7 +77,15 @@ def build(config: SearchConfig) -> Parts:
     options = config.boundary_options
     trained = [name for _, name in parse(space.metric)]
     check_own_metrics(names(), trained, MetricOptions(data.num_classes, data.ignore_index, **options))
-    task = TimedTask(config.metric, space.to_dict(), data.num_classes, proxy, data.ignore_index, options)
+    task = TimedTask(
+        config.metric,
+        space.to_dict(),
+        data.num_classes,
+        proxy,
+        data.ignore_index,
+        options,
+        texts=_texts_of_rivals(config),
+    )
     for name, key in hand_made_rivals(config.search).items():
         check_loss(task.build({"loss": name}), config.proxy.labels, key)
     return Parts(data, space, controller, task)
@@ -102,8 +105,12 @@ def resolve_names(config: SearchConfig) -> tuple[SearchSpace, Controller]:
     controller = build_controller(
         config.controller.name, space.dim, begin, seed=config.seed, **config.controller.options
     )
-    check_settings(config.search, controller, [*names(), config.metric])
+    check_settings(config.search, controller, [*names(), config.metric], _texts_of_rivals(config))
     return space, controller
+
+
+def _texts_of_rivals(config: SearchConfig) -> dict[str, str]:
+    return {} if config.resume is None else rivals.texts_of(Path(config.resume), config.metric)
 
 
 def _resolved(config: SearchConfig, parts: Parts) -> SearchConfig:
@@ -133,8 +140,8 @@ def _search(config: SearchConfig, parts: Parts, path: Path, workers: Standby) ->
     )
     with ExitStack() as stack:
         folder = stack.enter_context(_folder(config, parts, path))
-        _check_rivals(config, folder.path / RIVALS)
-        executor = stack.enter_context(_executor(config, parts.task, workers, folder))
+        task = replace(parts.task, texts=rivals.keep(config.search, config.metric, folder.path))
+        executor = stack.enter_context(_executor(config, task, workers, folder))
         try:
             observers = build_observers(config.tracker, folder.path, folder.log, stored.plain(config))
             stack.callback(observers.close)
@@ -158,23 +165,6 @@ def _search(config: SearchConfig, parts: Parts, path: Path, workers: Standby) ->
         if missing is not None:
             print(f"warning: {missing}")
     return result
-
-
-def _check_rivals(config: SearchConfig, file: Path) -> None:
-    """Raise if a found loss among the rivals is another than when the run began: one row would be of two losses.
-
-    Raises:
-        InputError: its card has changed.
-    """
-    known = read_json(file) if file.is_file() else {}
-    for name, key in hand_made_rivals(config.search).items():
-        found = [[card.space, card.theta] for card in contender(name, config.metric).cards.values()]
-        now = json.loads(json.dumps(found))
-        if now and known.setdefault(name, now) != now:
-            hint = "Give the new one a name of its own, or put the old one back."
-            raise InputError(key, f"the loss that {name} was when the run began", "another in that file", hint)
-    if known:
-        write_atomic(file, json.dumps(known))
 
 
 def _discard(path: Path) -> None:

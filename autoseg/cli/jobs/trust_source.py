@@ -11,6 +11,7 @@ from autoseg.cli.configuration.resume import searched
 from autoseg.config import ProxyConfig, SearchConfig
 from autoseg.data import SegData, open_data
 from autoseg.errors import InputError
+from autoseg.evidence.comparison import rivals
 from autoseg.evidence.trust.rankings import Entry, TrustTask, spread
 from autoseg.proxy.candidate import CandidateTask
 from autoseg.proxy.shared import SHARED
@@ -83,7 +84,10 @@ class Source:
         own = ProxyTask.of(search, metrics, self.data.fingerprint, shared=str((folder / SHARED).absolute()))
         trains = {name: replace(own, proxy=proxy) for name, proxy in proxies.items()}
         data, options = self.data, search.boundary_options  # each job replaces `own`
-        task = CandidateTask(search.metric, self.space.to_dict(), data.num_classes, own, data.ignore_index, options)
+        texts = rivals.texts_of(self.run, search.metric)
+        task = CandidateTask(
+            search.metric, self.space.to_dict(), data.num_classes, own, data.ignore_index, options, texts=texts
+        )
         return TrustTask(task, trains, jobs)
 
 

@@ -32,7 +32,7 @@ from autoseg.proxy.predictions import KeepPredictions
 from autoseg.proxy.rungs import Rungs, Watch
 from autoseg.search.observer import Observer
 from autoseg.store.user_code import Fresh, WithUserCode, code_of
-from autoseg.surrogates import build_space
+from autoseg.surrogates import SurrogateLoss, build_space
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:test_api")  # what these small searches find is no use
 
@@ -230,6 +230,20 @@ def test_the_search_around_ones_own_training(quick_path: Path) -> None:
     more = {**SMALL, "confirm_seeds": SMALL["confirm_seeds"] + 1}  # as another default of a later version
     with pytest.warns(UserWarning, match=r"confirm_seeds was \d when the run began, and is \d"):
         autoseg.search("miou", my_train, num_classes=3, run_dir=run, inline=True, **more)
+
+
+def test_a_found_loss_among_the_rivals_is_copied_into_the_run(quick_path: Path) -> None:
+    run, other = quick_path / "run", quick_path / "other.json"
+    loss = SurrogateLoss.from_theta("miou", [0.3] * SPACE.dim, num_classes=3, space=SPACE)
+    autoseg.save_loss(loss, other)
+    options = {**SMALL, "rivals": [str(other)], "num_classes": 3, "run_dir": run, "inline": True, "progress": False}
+    autoseg.search("miou", my_train, **options)
+    other.unlink()
+    with pytest.warns(UserWarning, match="confirm_seeds was"):
+        result = autoseg.search("miou", my_train, **{**options, "confirm_seeds": SMALL["confirm_seeds"] + 1})
+    (rival,) = (row for row in result.rows if row.kind == "rival")
+    assert rival.name == str(other) and len(rival.values) == SMALL["confirm_seeds"] + 1
+    assert rival.values == tuple(my_train(loss, seed, "cpu")["miou"] for seed in result.best.seeds)
 
 
 @pytest.mark.drawn
