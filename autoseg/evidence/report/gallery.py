@@ -27,6 +27,9 @@ VOID, VOID_COLOUR = 255, (128, 128, 128)
 SHARE = 0.3  # side of a detail, as a share of the image's shorter side
 REACH = 3  # pixels up to this distance from a boundary of the truth count as near it
 BETTER, WORSE, BOTH = (0, 114, 178), (213, 94, 0), (170, 130, 180)  # colours where two predictions differ
+GREYS = 4  # step between the greys below them
+DIFFERENCE = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)  # palette: 1 to 3 these colours, then greys
+DIFFERENCE[1:4] = BETTER, WORSE, BOTH
 
 
 @dataclass(frozen=True)
@@ -171,13 +174,13 @@ def _scene(shown: Shown, reference: str, others: Sequence[str], colours: Sequenc
         mark = (left / width, top / height, side / width, side / height)
         where = _painted(faint, difference(theirs, ours, truth))
         they = "where they differ" if difference(theirs, ours, truth).any() else "they agree"
-        pair = [(_title(name, ours, truth), _mask(ours, colours)), (they, _png(where))]
+        pair = [(_title(name, ours, truth), _mask(ours, colours)), (they, _indexed(where, DIFFERENCE))]
         whole += [_picture(title, uri, truth, mark=mark, of=name) for title, uri in pair]
         crop = np.s_[top : top + side, left : left + side]
         masks = [
             (title, _mask(one[crop], colours)) for title, one in (("truth", truth), (reference, theirs), (name, ours))
         ]
-        close = [("detail", _png(shown.image[crop])), *masks, (they, _png(where[crop]))]
+        close = [("detail", _jpeg(shown.image[crop])), *masks, (they, _indexed(where[crop], DIFFERENCE))]
         details += [_picture(title, uri, truth[crop], of=name, detail=True) for title, uri in close]
     return Scene(shown.title, whole, details)
 
@@ -201,34 +204,32 @@ def _difference_key(reference: str) -> list[Swatch]:
 
 
 def _faint(image: Map) -> Map:
-    """Return the image in light grey, to paint on."""
-    grey = image.astype(np.float32).mean(axis=2, keepdims=True)
-    return np.repeat(175 + 0.3 * grey, 3, axis=2).clip(0, 255).astype(np.uint8)
+    """Return the image in (H, W) light greys to paint on, in few of them, since this makes a file a third as large."""
+    grey = image.astype(np.float32).mean(axis=2)
+    return ((175 + 0.3 * grey) / GREYS).round().astype(np.uint8) * GREYS
 
 
 def _painted(faint: Map, where: Map) -> Map:
-    painted = faint.copy()
-    for value, colour in enumerate((BETTER, WORSE, BOTH), start=1):
-        painted[where == value] = colour
-    return painted
+    """Return the map with a `difference` painted on it, as indices of `DIFFERENCE`."""
+    return np.where(where > 0, where, faint).astype(np.uint8)
 
 
 def _mask(classes: Map, colours: Sequence[tuple[int, ...]]) -> str:
     """Return a map of classes as a PNG with a palette."""
-    picture = Image.fromarray(classes, mode="P")
     palette = np.full((256, 3), VOID_COLOUR, dtype=np.uint8)
     palette[: len(colours)] = colours
     palette[VOID] = VOID_COLOUR
+    return _indexed(classes, palette)
+
+
+def _indexed(indices: Map, palette: Map) -> str:
+    picture = Image.fromarray(indices, mode="P")
     picture.putpalette(palette.tobytes())
     return _encoded(picture, "png", optimize=True)
 
 
 def _jpeg(image: Map) -> str:
     return _encoded(Image.fromarray(image), "jpeg", quality=88, subsampling=0)
-
-
-def _png(image: Map) -> str:
-    return _encoded(Image.fromarray(np.ascontiguousarray(image)), "png", optimize=True)
 
 
 def _encoded(picture: Image.Image, kind: str, **options: bool | int) -> str:
