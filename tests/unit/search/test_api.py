@@ -151,7 +151,8 @@ def test_a_machine_with_other_versions_is_named(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("autoseg.store.user_code.versions", lambda: {"autoseg": "0.0.9"})
     monkeypatch.delattr("autoseg.proxy.candidate.CandidateTask")  # which that version has elsewhere
     with pytest.raises(
-        InputError, match=r"versions: expected autoseg 0\.1\.0, torch .*, got autoseg 0\.0\.9 on .*Install"
+        InputError,
+        match=rf"versions: expected autoseg {re.escape(autoseg.__version__)}, torch .*, got autoseg 0\.0\.9 on .*Install",
     ):
         pickle.loads(sent)
 
