@@ -89,7 +89,7 @@ class Controller(ABC):
 
     @property
     def jumps(self) -> bool:
-        """Whether rounding may move the next candidates farther than `NEAR`.
+        """Whether rounding, or another version of a library, may move the next candidates farther than `NEAR`.
 
         Only where they follow from the rounds so far alone: a candidate elsewhere is then no sign of another search.
         """

@@ -28,6 +28,11 @@ class TPEController(ReplayController):
     name: ClassVar[str] = "tpe"
     settings_type: ClassVar[type[Settings]] = TPESettings
 
+    @property
+    def jumps(self) -> bool:
+        """From the second round on, where the estimator is used: versions of Optuna differ in what it proposes."""
+        return self.round > 0
+
     def _build(self) -> Optimizer:
         return _Study(self.settings)
 
@@ -75,6 +80,9 @@ class _Study:
                 self._study.add_trial(
                     optuna.trial.create_trial(params=params, distributions=dict(self._space), value=reward)
                 )
+        for trial in (trial for waiting in self._pending.values() for trial in waiting):
+            self._study.tell(trial, state=TrialState.FAIL)  # proposed by this version of Optuna, not by the run's
+        self._pending.clear()
 
     def _nearest(self, theta: list[float]) -> list[optuna.trial.Trial]:
         """Return the waiting trials at the nearest θ that is at most `NEAR` away; none if there is none."""

@@ -13,6 +13,7 @@ as much as the median of those candidates; it is never a finalist.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
@@ -41,8 +42,8 @@ class Rungs:
     pruner: str = NONE  # "none" (they are scored and never stopped), "median" or "percentile"
     shares: tuple[float, ...] = ()  # shares of the iterations, ascending, each above 0 and below 1
     options: dict[str, Any] = field(default_factory=dict)  # further keyword arguments of Optuna's pruner
-    # scores at the rungs of every complete candidate of earlier rounds, in the order of the rungs
-    earlier: tuple[tuple[float, ...], ...] = ()
+    # scores at the rungs of every complete candidate of earlier rounds, by iteration, ascending
+    earlier: tuple[dict[int, float], ...] = ()
     gains: tuple[tuple[float, ...], ...] = ()  # the reward of each of these candidates minus its score at each rung
 
     @classmethod
@@ -51,7 +52,7 @@ class Rungs:
         if settings.pruner == NONE:
             return None
         known = [r for r in history if r.round < round and r.state == COMPLETE and len(r.rungs) == len(settings.rungs)]
-        earlier = tuple(tuple(record.rungs.values()) for record in known)
+        earlier = tuple(dict(record.rungs) for record in known)
         gains = tuple(tuple(record.reward - score for score in record.rungs.values()) for record in known)
         return cls(settings.pruner, tuple(settings.rungs), dict(settings.pruner_options), earlier, gains)
 
@@ -64,12 +65,18 @@ class Rungs:
         return [max(1, round(share * iters)) for share in self.shares]
 
     def expected(self, scores: Sequence[float]) -> float:
-        """Return the reward that a training stopped at the last of these scores would have reached."""
+        """Return the reward that a training stopped at the last of these scores would have reached; NaN if no gain is
+        known, since a metric may not be finite before a class is found.
+        """
         rung = len(scores) - 1
-        return scores[rung] + median(gains[rung] for gains in self.gains)
+        known = [gains[rung] for gains in self.gains if math.isfinite(gains[rung])]
+        return scores[rung] + (median(known) if known else math.nan)
 
-    def hopeless(self, scores: Sequence[float]) -> bool:
-        """Return whether to stop a training with these scores, one per rung so far."""
+    def hopeless(self, scores: Mapping[int, float]) -> bool:
+        """Return whether to stop a training with these scores, by iteration, one for each rung so far.
+
+        Optuna's steps are iterations, as in the ledger: so are those that options of its pruners count.
+        """
         if self.pruner == NONE or not self.earlier:
             return False
         import optuna
@@ -77,13 +84,9 @@ class Rungs:
 
         with quiet_optuna():
             study = optuna.create_study(direction="maximize")
-        study.add_trials([create_trial(value=0.0, intermediate_values=_steps(known)) for known in self.earlier])
-        running = create_trial(state=TrialState.RUNNING, intermediate_values=_steps(scores))
+        study.add_trials([create_trial(value=0.0, intermediate_values=dict(known)) for known in self.earlier])
+        running = create_trial(state=TrialState.RUNNING, intermediate_values=dict(scores))
         return bool(build_pruner(self.pruner, self.options).prune(study, running))
-
-
-def _steps(scores: Sequence[float]) -> dict[int, float]:
-    return dict(enumerate(scores))
 
 
 def build_pruner(name: str, options: Mapping[str, Any]) -> BasePruner:
@@ -128,5 +131,5 @@ class Watch:
             Stopped: the training is hopeless.
         """
         self.scores[iteration] = score
-        if self.rungs.hopeless(list(self.scores.values())):
+        if self.rungs.hopeless(self.scores):
             raise Stopped

@@ -20,7 +20,7 @@ import numpy as np
 
 from autoseg.config import PAPER_METRICS, SearchSettings
 from autoseg.search.reward import Floor
-from autoseg.search.trials import TrialRunner
+from autoseg.search.trials import TrialRunner, drop_unasked
 from autoseg.store.paired import paired, summary
 from autoseg.store.records import (
     COMPLETE,
@@ -107,6 +107,7 @@ def confirm(
     first = [TrialRecord(-1, index, one.kind, one.name, one.theta, seeds[0]) for index, one in enumerate(entries)]
     first = trials.adopted("confirm", first)  # of a mean, which another processor computes otherwise in the last bits
     plan = [replace(one, seed=seed) for seed in seeds for one in first]
+    drop_unasked(trials.ledger, "confirm", plan)
     trials.observer.confirming(len(plan))
     return tabulate(trials.train("confirm", plan, score), target)
 

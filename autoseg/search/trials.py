@@ -170,6 +170,14 @@ def _twins(jobs: Mapping[str, TrialRecord]) -> dict[str, str]:
     return twins
 
 
+def drop_unasked(ledger: Ledger, study: str, plan: Sequence[TrialRecord]) -> None:
+    """Drop the trainings without a result that are not in the plan: of when the run was to have more, or others."""
+    asked = {record.key for record in plan}
+    for record in ledger.records(study):
+        if record.state == RUNNING and record.key not in asked:
+            ledger.drop(study, record)
+
+
 def train_list(
     folder: RunFolder,
     study: str,
@@ -184,11 +192,8 @@ def train_list(
         AutosegError: no training completed.
     """
     with Ledger(folder.trials, (), studies=(study,)) as ledger:
-        asked = {record.key for record in plan}
-        for record in ledger.records(study):
-            if record.state == RUNNING and record.key not in asked:  # planned when the run was to have more trainings
-                ledger.drop(study, record)
-        known = asked.union(record.key for record in ledger.records(study))
+        drop_unasked(ledger, study, plan)
+        known = {record.key for record in [*plan, *ledger.records(study)]}
         records = TrialRunner(ledger, executor, observer, Amount(len(known))).train(study, plan, reward)
     if records and all(record.state != COMPLETE for record in records):
         raise AutosegError(f"No training completed. The first one ({records[0].state}): {records[0].error}")

@@ -164,7 +164,7 @@ class Ledger:
             attempts=outcome.attempts,
             error=_writable(outcome.error) or _reason(state, outcome),
             ended=time.time(),
-            rungs=dict(outcome.rungs),
+            rungs={iteration: score if usable(score) else math.nan for iteration, score in outcome.rungs.items()},
         )
         attributes = {
             "scores": {name: None if math.isnan(score) else score for name, score in finished.scores.items()},
@@ -173,7 +173,7 @@ class Ledger:
         final = FINAL.get(state, TrialState.FAIL)
         with self._faults():
             row = self._rows[study, record.number]
-            for iteration, score in outcome.rungs.items():
+            for iteration, score in finished.rungs.items():
                 self._tried(self._storage.set_trial_intermediate_value, row, iteration, score)
             for name, value in attributes.items():
                 self._tried(self._storage.set_trial_user_attr, row, name, value)
@@ -240,8 +240,11 @@ class Ledger:
         records: dict[tuple[str, int], TrialRecord] = {}
         for number, trial, state in trials:
             self._rows[study, number], self._planned[study] = trial, number + 1
+            running = state == TrialState.RUNNING.name
+            if "round" not in attributes[trial] or not (running or "outcome" in attributes[trial]):
+                continue  # added by another program, or ended by one: then it is planned again
             record = self._record(number, attributes[trial], theta[trial])
-            if state != TrialState.RUNNING.name:
+            if not running:
                 record = _finished(record, attributes[trial], values.get(trial))
                 record = dataclasses.replace(record, rungs=dict(sorted(rungs[trial].items())))
             _check_kinds(record)

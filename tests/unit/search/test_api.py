@@ -150,10 +150,8 @@ def test_a_machine_with_other_versions_is_named(monkeypatch: pytest.MonkeyPatch)
     sent = cloudpickle.dumps(WithUserCode(CandidateTask("miou", SPACE.to_dict(), 3, Fresh(len))))
     monkeypatch.setattr("autoseg.store.user_code.versions", lambda: {"autoseg": "0.0.9"})
     monkeypatch.delattr("autoseg.proxy.candidate.CandidateTask")  # which that version has elsewhere
-    with pytest.raises(
-        InputError,
-        match=rf"versions: expected autoseg {re.escape(autoseg.__version__)}, torch .*, got autoseg 0\.0\.9 on .*Install",
-    ):
+    said = rf"versions: expected autoseg {re.escape(autoseg.__version__)}, torch .*, got autoseg 0\.0\.9 on .*Install"
+    with pytest.raises(InputError, match=said):
         pickle.loads(sent)
 
 
@@ -483,7 +481,7 @@ def test_a_longer_confirmation_says_how_long() -> None:
 def test_scores_at_the_rungs_come_with_the_last_ones_or_without_them() -> None:
     judge = CandidateTask("miou", SPACE.to_dict(), 3, Built())
     for earlier, scores in ((0.01, {"miou": 0.1, "kept": 0.0}), (0.9, {})):
-        rungs = Rungs("median", (0.5,), {"n_startup_trials": 1}, earlier=((earlier,),))
+        rungs = Rungs("median", (0.5,), {"n_startup_trials": 1}, earlier=({5: earlier},))
         found = judge({"loss": "ce", "seed": 0, **rungs.payload()}, "cpu")
         assert isinstance(found, Watched)
         assert (dict(found), found.rungs, found.pruned) == (scores, {5: 0.05}, not scores)

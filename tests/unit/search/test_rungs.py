@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -124,25 +125,34 @@ def test_it_is_optunas_own_rule() -> None:
     for name, pruner in (
         ("median", optuna.pruners.MedianPruner(n_startup_trials=4)),
         ("percentile", optuna.pruners.PercentilePruner(25.0, n_startup_trials=4)),
+        ("median", optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=30, interval_steps=15)),
     ):
         study = optuna.create_study(direction="maximize", pruner=pruner)
-        rungs = Rungs(name, (0.2, 0.4, 0.6), {"n_startup_trials": 4})
+        options = {key[1:]: getattr(pruner, key) for key in ("_n_startup_trials", "_n_warmup_steps", "_interval_steps")}
+        rungs = Rungs(name, (0.2, 0.4, 0.6), options)
         for _ in range(40):
-            trial, scores = study.ask(), []
-            for step, score in enumerate(rng.normal(loc=[0, 1, 2]).tolist()):  # later rungs score higher
+            trial, scores = study.ask(), {}
+            for step, score in zip((20, 40, 60), rng.normal(loc=[0, 1, 2]).tolist(), strict=True):  # later ones higher
                 trial.report(score, step)
-                scores.append(score)
+                scores[step] = score
                 assert rungs.hopeless(scores) == trial.should_prune()
                 if trial.should_prune():
                     break
             else:
-                rungs = replace(rungs, earlier=(*rungs.earlier, tuple(scores)))
+                rungs = replace(rungs, earlier=(*rungs.earlier, scores))
             decided.add(len(scores))
             if trial.should_prune():
                 study.tell(trial, state=optuna.trial.TrialState.PRUNED)
             else:
-                study.tell(trial, scores[-1])
+                study.tell(trial, scores[60])
     assert decided == {1, 2, 3}
+
+
+def test_gains_that_are_not_known_do_not_count() -> None:
+    """An own metric may be NaN until a class is found; the median must not depend on where such a candidate stands."""
+    for known in itertools.permutations([0.1, 0.2, 0.4, math.nan, -math.inf]):
+        assert Rungs(gains=tuple((gain,) for gain in known)).expected([0.5]) == 0.7
+    assert math.isnan(Rungs(gains=((math.nan,),)).expected([0.5]))
 
 
 def test_without_a_pruner_nothing_is_asked(quick_path: Path) -> None:
@@ -159,9 +169,13 @@ def test_the_ledger_keeps_it_as_optuna_does(quick_path: Path) -> None:
         done = ledger.finish("search", ledger.add("search", planned), stopped, 0.4)
         nothing = ledger.add("search", replace(planned, name="candidate 2.2"))
         assert ledger.finish("search", nothing, outcome(state="pruned", rungs={25: 0.1}), math.nan).state == "diverged"
+        odd = ledger.add("search", replace(planned, name="candidate 2.3"))
+        odd = ledger.finish("search", odd, outcome(rungs={25: -math.inf, 50: 1e200}), 0.5)
     assert (done.state, done.reward, done.rungs) == (PRUNED, 0.4, {25: 0.25, 50: 0.3})
+    assert list(map(math.isnan, odd.rungs.values())) == [True, True]
     with Ledger(path, NAMES) as again:
         assert again.records("search")[0] == done
+        assert list(map(math.isnan, again.records("search")[2].rungs.values())) == [True, True]
     trial = optuna.load_study(study_name="search", storage=f"sqlite:///{path}").trials[0]
     assert trial.state == optuna.trial.TrialState.PRUNED
     assert trial.intermediate_values == {25: 0.25, 50: 0.3} and trial.value == 0.4
@@ -204,7 +218,7 @@ def test_looking_does_not_disturb_the_training(task: ProxyTask) -> None:
 
 
 def test_a_stopped_training_ends_there(task: ProxyTask) -> None:
-    rungs = Rungs("median", (0.4,), {"n_startup_trials": 1}, earlier=((2.0,),))
+    rungs = Rungs("median", (0.4,), {"n_startup_trials": 1}, earlier=({1: 2.0},))
     loss, watched = Few(), replace(task, watch=Watch(rungs, "miou"))
     with pytest.raises(Stopped):
         watched(loss, 0)

@@ -6,6 +6,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,30 @@ def test_it_is_an_optuna_study(quick_path: Path) -> None:
     attributes = study.best_trial.user_attrs
     assert attributes["scores"] == {"biou": 0.5} and attributes["outcome"]["seconds"] == 1.5
     assert (attributes["round"], attributes["index"], attributes["seed"], attributes["kind"]) == (2, 1, 5, "candidate")
+
+
+def test_what_other_programs_add_to_the_study_is_left_alone(quick_path: Path) -> None:
+    """Trials of a dashboard or a notebook are none of ours; one of ours that was told to have failed is run again."""
+    path = quick_path / "trials.db"
+    with Ledger(path, NAMES) as ledger:
+        done = ledger.finish("search", ledger.add("search", PLANNED), outcome(), 0.5)
+        ledger.add("search", replace(PLANNED, name="candidate 2.2"))
+    study = optuna.load_study(study_name="search", storage=f"sqlite:///{path}")
+    study.tell(1, state=optuna.trial.TrialState.FAIL)  # as one clears what a kill has left
+    study.enqueue_trial({"theta.and.p1.x": 0.5})
+    own = study.ask()
+    own.set_user_attr("seed", "mine")
+    own.suggest_float("theta.and.p1.x", 0.0, 1.0)
+    study.tell(own, 0.9)
+    for read_only in (True, False):
+        with Ledger(path, NAMES, read_only=read_only) as ledger:
+            assert ledger.records("search") == [done]
+    with Ledger(path, NAMES) as ledger:
+        again = ledger.add("search", replace(PLANNED, name="candidate 2.2"))
+        again = ledger.finish("search", again, outcome(), 0.25)
+        assert ledger.records("search") == [done, again]
+    with Ledger(path, NAMES) as ledger:
+        assert ledger.records("search") == [done, again]
 
 
 def test_interrupted_between_plan_and_result(quick_path: Path) -> None:
