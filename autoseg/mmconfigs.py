@@ -89,7 +89,9 @@ def mmengine_config(path: Path, field: str) -> Any:
         return Config.fromfile(path)
     except Exception as error:  # the file's code may raise anything
         line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
-        raise InputError(field, "a config that mmengine can read", f"{path}{line}: {in_a_line(error)}") from error
+        said, elsewhere, _ = in_a_line(error).partition(", the current sys.path is")  # a module of custom_imports
+        hint = "Install the package that it imports." if elsewhere else ""
+        raise InputError(field, "a config that mmengine can read", f"{path}{line}: {said}", hint) from error
 
 
 def type_name(node: Any) -> str:

@@ -131,14 +131,18 @@ def settle(leaf: dict[str, Any], config: DataConfig) -> None:
 def _build(leaf: dict[str, Any], config: DataConfig) -> Any:
     from mmseg.registry import DATASETS
 
-    settings = {**leaf, "pipeline": [], "test_mode": False}
+    settings = {**leaf, "pipeline": [], "test_mode": False, "serialize_data": False}  # an empty list cannot be
     settle(settings, config)
     try:
-        return DATASETS.build(settings)
+        dataset = DATASETS.build(settings)
     except (AssertionError, OSError, ValueError) as error:  # how mmseg says that files or classes are missing
         hint = "Set data.root to the folder that config calls data_root."
         expected = f"the layout that {config.mmseg_config} describes"
         raise InputError("data.root", expected, f"'{error}'", hint) from error
+    if not len(dataset):
+        folder = dataset.data_prefix.get("img_path", dataset.data_root)
+        raise InputError("data.root", f"images that end in {dataset.img_suffix} in {folder}", "none")
+    return dataset
 
 
 def _check_alike(dataset: Any, role: str, classes: Sequence[str], lookup: NDArray[np.int16]) -> None:

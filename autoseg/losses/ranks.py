@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from torch import nn
@@ -11,10 +12,12 @@ from autoseg.losses.base import SegLoss
 
 
 def sync_counts(loss: nn.Module) -> None:
-    """Make a loss and all its parts count over all ranks; see `surrogates.ranks` for the gradient.
+    """Make a loss and all its parts count over all ranks of the default process group; see `surrogates.ranks` for the
+    gradient.
 
-    Every rank must call the loss equally often, on equally many images. Parts that are `rank_local` continue to use
-    each rank's own batch.
+    Every rank must call the loss equally often: for a validation on one rank, build another one. Losses of means over
+    images also need equally many images on every rank. Parts that sort the pixels of a batch (`rank_local`) continue to
+    use each rank's own, which is warned of.
 
     Args:
         loss: a loss of `build_loss`, or the one that `autoseg.search` hands to a training; changed in place. In a
@@ -30,6 +33,9 @@ def sync_counts(loss: nn.Module) -> None:
     for part in ours:
         if not getattr(part, "rank_local", False):
             part.sync_counts = True
+    if local := rank_local(loss):
+        text = f"{', '.join(local)} cannot count over several ranks: each works on its own batch"
+        warnings.warn(text, stacklevel=2)
 
 
 def rank_local(loss: nn.Module) -> list[str]:

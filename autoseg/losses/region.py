@@ -82,8 +82,12 @@ class RegionLoss(SegLoss):
         p, y = batch.probs(), batch.target()
         # Differences before sums: exactly 0, never negative, where p equals y.
         sums = torch.stack([part.sum(dim=(2, 3)) for part in self.parts(p, y)], dim=1)  # (N, 3, C)
-        weights = batch.rows(self._weights(y.amax(dim=(2, 3)) > PRESENT, batch))
-        sums = batch.rows(sums).transpose(0, 1)
+        weights = self._weights(y.amax(dim=(2, 3)) > PRESENT, batch)
+        if [*self.reduction] == ["D"]:  # totals alone: ranks may have different numbers of images
+            total = batch.total(sums, (0,))[:, None]
+            anywhere = batch.total((weights > 0).to(weights), (0,)) > 0
+            return self.reduction["D"] * self._over_data(total, (anywhere * self.class_weight.to(weights))[None])
+        weights, sums = batch.rows(weights), batch.rows(sums).transpose(0, 1)
         means = {"D": self._over_data, "I": self._over_images, "C": self._over_classes}
         values = [share * means[letter](sums, weights) for letter, share in self.reduction.items()]
         return torch.stack(values).sum()

@@ -18,6 +18,7 @@ from autoseg.data.mmseg_source import leaves, settle
 from autoseg.errors import InputError, unknown_name
 from autoseg.losses.build import has_named_curves
 from autoseg.mmconfigs import config_path, mmengine_config, type_name
+from autoseg.retrain import launch
 from autoseg.retrain.loaders import Datasets, data_loaders, datasets, inference_pipeline
 from autoseg.training.network_config import EDGES, OWN_LOSS, localized, network_config, normalization
 
@@ -74,6 +75,8 @@ def build_config(
         classes = main_head(settings["model"])["num_classes"]
         soft = {"labels": config.train.labels, "soft": asdict(config.train.soft), "num_classes": classes}
         _add(settings, "custom_hooks", {"type": "AutoSegLabelsHook", **soft})
+    if ranks > 1:
+        _add(settings, "custom_hooks", {"type": "AutoSegStatisticsHook"})
     if ranks > 1 and device == "cpu":  # mmengine would pin the module to a GPU
         wrapper = {"type": "MMDistributedDataParallel", "device_ids": None, "broadcast_buffers": False}
         settings["model_wrapper_cfg"] = wrapper
@@ -243,8 +246,15 @@ def _from_file(config: RetrainConfig, device: str, ranks: int) -> Node:
             settings.pop(key, None)
     if settings.pop("load_from", None) and config.load_from is None:
         dropped.append("load_from")
+    remarks = []
     if dropped and config.model.weights is None and config.load_from is None:
-        print(f"warning: not loaded, set model.weights or load_from to a local file: {', '.join(dropped)}")
+        remarks.append(f"not loaded, set model.weights or load_from to a local file: {', '.join(dropped)}")
+    if device == "cpu" and type_name(settings["optim_wrapper"]) == "AmpOptimWrapper":
+        kept = {key: value for key, value in settings["optim_wrapper"].items() if key not in ("loss_scale", "dtype")}
+        settings["optim_wrapper"] = {**kept, "type": "OptimWrapper"}
+        remarks.append("the config's AmpOptimWrapper needs a GPU: this training has full precision")
+    for text in remarks if launch.ranks()[0] == 0 else []:
+        print(f"warning: {text}")
     return settings
 
 

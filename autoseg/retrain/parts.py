@@ -1,5 +1,5 @@
 """Classes that mmengine builds by name, besides `autoseg.mmseg`: our data and its labels, a random resize, and as hooks
-initial weights and soft labels.
+initial weights, soft labels and what ranks share.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from typing import Any
 import mmcv
 import torch
 from mmcv.transforms import BaseTransform, RandomResize
-from mmengine.hooks import Hook
+from mmengine.dist import all_reduce_params
+from mmengine.hooks import CheckpointHook, EMAHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import AmpOptimWrapper
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS, HOOKS, TRANSFORMS
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from autoseg.config import DataConfig, LabelConfig
 from autoseg.data import open_data
@@ -207,6 +209,37 @@ class AutoSegLabelsHook(Hook):
             known = labels.masked_fill(labels == ignore_index, IGNORE)
             self._made[ignore_index] = self._targets(self._images, known)
         return self._made[ignore_index]
+
+
+@HOOKS.register_module()
+class AutoSegStatisticsHook(Hook):
+    """Gives all ranks the mean of batch norm's running statistics before a network is scored or saved.
+
+    Without SyncBN each rank counts its own: it would score its images with another network than that of the checkpoint.
+    """
+
+    priority = "LOW"  # after the average of weights, before the checkpoint
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
+    ) -> None:
+        """Average where something follows this iteration; mmengine's Runner calls this."""
+        saved = [hook.interval for hook in runner.hooks if isinstance(hook, CheckpointHook) and not hook.by_epoch]
+        followed = [step for step in (runner.train_loop.val_interval, *saved) if step > 0]
+        if any(self.every_n_train_iters(runner, step) for step in followed) or self.is_last_train_iter(runner):
+            _average_statistics(runner)
+
+    def after_train_epoch(self, runner: Any) -> None:
+        """Average, as after an iteration."""
+        _average_statistics(runner)
+
+
+def _average_statistics(runner: Any) -> None:
+    networks = [runner.model, *(hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook))]
+    norms = [part for network in networks for part in network.modules() if isinstance(part, BatchNorm)]
+    all_reduce_params(
+        [kept for norm in norms for kept in (norm.running_mean, norm.running_var) if kept is not None], op="mean"
+    )
 
 
 def _network(runner: Any) -> Any:

@@ -19,12 +19,12 @@ from mmengine.utils import import_modules_from_strings
 from torch.utils.data import DataLoader
 
 from autoseg.data.source import IGNORE
-from autoseg.errors import InputError
+from autoseg.errors import InputError, first_line
 from autoseg.files import write_atomic
 from autoseg.retrain.build import main_head
 from autoseg.retrain.file_errors import WrongFile, name_files
 from autoseg.training.checkpoint import guard, last_checkpoint
-from autoseg.training.models import model_registry, parts_alone
+from autoseg.training.models import BUILDABLE, UNBUILT, UNBUILT_HINT, model_registry, parts_alone
 
 SCORES = "scores.json"
 KNOWN = ("The prefix is not set", '"FileClient" will be', '"HardDiskBackend" is')  # warnings of mmengine about itself
@@ -108,9 +108,18 @@ class QuietRunner(Runner):
         super().load_or_resume()
 
     def build_model(self, model: Any) -> Any:
-        """See `Runner`."""
-        with parts_alone():
-            return super().build_model(model)
+        """See `Runner`.
+
+        Raises:
+            InputError: mmsegmentation cannot build it, as in `training.models.build_model`.
+        """
+        try:
+            with parts_alone():
+                return super().build_model(model)
+        except InputError:
+            raise
+        except UNBUILT as error:
+            raise InputError("config or model.config", BUILDABLE, first_line(error), UNBUILT_HINT) from error
 
     def build_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader[Any]:
         """See `Runner`, where it is static.

@@ -28,6 +28,16 @@ from autoseg.training.stand_ins import left_out
 from autoseg.training.weights import load_backbone
 
 # For heads that return several maps in training, the index of the one used for prediction.
+UNBUILT = (
+    TypeError,
+    ValueError,
+    KeyError,
+    AssertionError,
+    RuntimeError,
+    ImportError,
+)  # raised where one cannot be built
+BUILDABLE = "a network that mmsegmentation can build"
+UNBUILT_HINT = "Check model.overrides; networks that need mmcv's compiled operations cannot be built."
 PLACES = {"DAHead": 0, "EncHead": 0, "DDRHead": 0, "PIDHead": 1}
 
 
@@ -185,10 +195,8 @@ def build_model(config: ModelConfig, num_classes: int, seed: int) -> Segmentor:
                 guard()
                 network = registry.build(settings)
                 network.init_weights()
-        except (TypeError, ValueError, KeyError, AssertionError, RuntimeError, ImportError) as error:
-            hint = "Check model.overrides; networks that need mmcv's compiled operations cannot be built."
-            got = f"{config.config} ({error})"
-            raise InputError("model.config", "a network mmsegmentation can build", got, hint) from error
+        except UNBUILT as error:
+            raise InputError("model.config", BUILDABLE, f"{config.config} ({error})", UNBUILT_HINT) from error
     if config.weights is not None:
         load_backbone(network.backbone, config.weights)
     if alone and not edges:

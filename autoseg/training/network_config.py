@@ -19,7 +19,9 @@ log = logging.getLogger(__name__)
 
 NETWORKS = ("EncoderDecoder", "CascadeEncoderDecoder")
 EDGES = ("STDCHead",)  # auxiliary heads that learn edges, of two classes whatever the data has
-OWN_LOSS = ("IterativeDecodeHead", "MaskFormerHead", "Mask2FormerHead", "PointHead")  # their loss cannot be replaced
+OWN_LOSS = (  # heads whose loss cannot be replaced
+    "IterativeDecodeHead", "MaskFormerHead", "Mask2FormerHead", "PointHead", "SideAdapterCLIPHead", "VPDDepthHead",
+)  # fmt: skip
 PRETRAINED = ("Pretrained", "PretrainedInit", "Pretrained_Part")  # types of `init_cfg`; the second is BEiT's
 IMAGENET: dict[str, Any] = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375], "bgr_to_rgb": True}
 

@@ -169,17 +169,18 @@ def test_two_trainings_do_not_share_a_folder(capsys: pytest.CaptureFixture[str],
     assert not (tmp_path / "config.yaml").exists()
 
 
+def on_two_ranks(*words: str) -> str:
+    torchrun = [str(BIN / "torchrun"), "--standalone", "--nproc-per-node=2", "--no-python", str(BIN / "autoseg")]
+    done = subprocess.run([*torchrun, "retrain", *words], capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout
+
+
 @pytest.mark.slow
 def test_two_ranks_equal_one(tmp_path: Path) -> None:
     words = ["loss=asl2021/miou", *SMALL, *EXACT, "train.iters=6", "train.keep_checkpoints=6"]
     assert retrain(*words, f"run_dir={tmp_path / 'one'}") == 0
-    torchrun = [str(BIN / "torchrun"), "--standalone", "--nproc-per-node=2", "--no-python", str(BIN / "autoseg")]
-    done = subprocess.run(
-        [*torchrun, "retrain", *words, f"run_dir={tmp_path / 'two'}"],
-        capture_output=True, text=True, cwd=tmp_path, timeout=500,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    assert "on 2 processes" in done.stdout
+    assert "on 2 processes" in on_two_ranks(*words, f"run_dir={tmp_path / 'two'}")
     one, two = (weights(tmp_path / name, "iter_6.pth") for name in ("one", "two"))
     start = weights(tmp_path / "one", "iter_1.pth")
     assert max(float((one[key] - start[key]).abs().max()) for key in one) > 1e-2

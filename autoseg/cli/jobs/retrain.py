@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import signal
 import warnings
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
 from filelock import FileLock
 
 from autoseg.cli.configuration import stored
@@ -20,7 +22,7 @@ from autoseg.cli.configuration.unread import without_effect
 from autoseg.cli.faults import INTERRUPTED
 from autoseg.config import RetrainConfig, TrainConfig
 from autoseg.data.remarks import remarks_on_files, remarks_on_scaled_crops
-from autoseg.errors import InputError
+from autoseg.errors import AutosegError, InputError, first_line
 from autoseg.evidence.comparison.contenders import (
     Contender,
     built_from,
@@ -81,6 +83,8 @@ def retrain(config: RetrainConfig, chosen: bool = True) -> int:
     launch.join(started_by, device)
     with warnings.catch_warnings():  # about parts of theirs that are not used here
         warnings.filterwarnings("ignore", category=UserWarning, module=r"mm(cv|engine|seg)\b")
+        warnings.filterwarnings("ignore", message=".* cannot count over several ranks")  # `introduction` says it, once
+        warnings.filterwarnings("ignore", category=FutureWarning, message=".*broadcast_buffers")
         config = config if chosen else with_targets(config)
         job = build(config, started_by, device)
         try:
@@ -186,15 +190,13 @@ def _train(config: RetrainConfig, job: Job) -> int:
         scores = run(job.cfg)
     except KeyboardInterrupt:
         if rank == 0:
-            words = typed("resume", str(_shown(job.work_dir))) + resume_arguments(config)
-            kept = (job.work_dir / "last_checkpoint").is_file()
-            todo = (
-                f"Go on from the last checkpoint with: autoseg retrain {words}"
-                if kept
-                else "There is no checkpoint yet."
-            )
-            print(f"\nInterrupted. {todo}")
+            print(f"\nInterrupted. {_how_to_go_on(config, job, ranks)}")
         return INTERRUPTED
+    except RuntimeError as error:
+        if ranks == 1 or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            raise
+        text = f"Another process of this training may have ended: what it says is the reason. Here: {first_line(error)}"
+        raise AutosegError(f"{text} {_how_to_go_on(config, job, ranks)}") from error
     if rank == 0:
         iters = job.cfg.train_cfg.get("max_iters")
         about = {
@@ -208,6 +210,19 @@ def _train(config: RetrainConfig, job: Job) -> int:
     return 0
 
 
+def _how_to_go_on(config: RetrainConfig, job: Job, ranks: int) -> str:
+    if not (job.work_dir / "last_checkpoint").is_file():
+        return "There is no checkpoint yet."
+    words = typed("resume", str(_shown(job.work_dir))) + resume_arguments(config)
+    return f"Go on from the last checkpoint with: {_launched(ranks)}autoseg retrain {words}"
+
+
+def _launched(ranks: int) -> str:
+    """Return what stands before a command that torchrun started on one machine; others are the user's to repeat."""
+    alone = ranks > 1 and os.environ.get("LOCAL_WORLD_SIZE") == str(ranks)
+    return f"torchrun --nproc-per-node={ranks} --no-python " if alone else ""
+
+
 def introduction(config: RetrainConfig, job: Job, ranks: int) -> list[str]:
     """Return lines about what is trained, with warnings about limits."""
     lines = [f"warning: {text}" for text in warnings_about([job.loss], config.metrics, job.classes, [])]
@@ -217,7 +232,7 @@ def introduction(config: RetrainConfig, job: Job, ranks: int) -> list[str]:
             f"note: train.lr={config.train.lr:g} with SGD is a rate for cross-entropy; most other losses have smaller "
             "gradients. train=adamw suits all of them, or give this one a rate of its own"
         )
-    local = rank_local(build_loss(job.text, num_classes=job.classes)) if not job.loss.cards else []
+    local = rank_local(build_loss(job.text, num_classes=job.classes))
     if config.config is None and "wce" in local:  # its classes are counted
         local.remove("wce")
     if ranks > 1 and local:

@@ -45,6 +45,15 @@ def test_ade20k_shifts_its_ids(tmp_path: Path) -> None:
     assert data.labels("train")[0, 0, :4].tolist() == [255, 0, 149, 255]
 
 
+def test_images_that_end_otherwise_are_said_to(tmp_path: Path) -> None:
+    """The root is right: to change it would be no help."""
+    for split in ("training", "validation"):
+        write(tmp_path / "data" / "images" / split / "x.png")
+        write(tmp_path / "data" / "annotations" / split / "x.png", [0, 1])
+    with pytest.raises(InputError, match=r"data\.root: expected images that end in \.jpg in .*training, got none\.$"):
+        open_data(config(tmp_path, "ade20k"), SIZE)
+
+
 def test_some_classes_of_a_config_are_numbered_anew(tmp_path: Path) -> None:
     for split in ("training", "validation"):
         write(tmp_path / "data" / "images" / split / "x.jpg")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import mmengine.device.utils
@@ -10,6 +11,10 @@ import mmengine.dist
 import pytest
 import torch
 
+from autoseg.cli.jobs import retrain as jobs
+from autoseg.config import RetrainConfig
+from autoseg.errors import AutosegError
+from autoseg.evidence.comparison.contenders import contender
 from autoseg.retrain.launch import choose_device, join
 
 
@@ -34,3 +39,20 @@ def test_without_cuda_a_training_is_on_the_cpu(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(mmengine.device.utils, "DEVICE", "mps")
     assert choose_device(wanted) == "cpu"
     assert mmengine.device.get_device() == "cpu"
+
+
+def test_the_end_of_another_process_is_no_fault_of_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def broken(cfg: Any) -> None:
+        raise RuntimeError("[/torch/gloo/transport/tcp/pair.cc:545] Read error: Connection reset by peer\nmore")
+
+    (tmp_path / "last_checkpoint").write_text("iter_20.pth")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setattr(jobs, "introduction", lambda *_: [])
+    monkeypatch.setattr("autoseg.retrain.runner.run", broken)
+    job = jobs.Job(contender("ce", "miou"), "ce", tmp_path, None, 2, None)
+    with pytest.raises(RuntimeError, match="gloo"):
+        jobs._train(RetrainConfig(), job)
+    monkeypatch.setattr(jobs.launch, "ranks", lambda: (0, 2))
+    said = r"Another process .* reset by peer Go on .*: torchrun --nproc-per-node=2 --no-python autoseg retrain resume="
+    with pytest.raises(AutosegError, match=said):
+        jobs._train(RetrainConfig(), job)

@@ -224,6 +224,8 @@ def test_heads_with_losses_of_their_own_keep_those_and_the_rest_is_ours(
     [
         ("config=knet/knet-s3_r50-d8_fcn_8xb2-adamw-80k_ade20k-512x512.py", "IterativeDecodeHead"),
         ("config=point_rend/pointrend_r50_4xb2-80k_cityscapes-512x1024.py", "PointHead"),
+        ("config=san/san-vit-b16_coco-stuff164k-640x640.py", "SideAdapterCLIPHead"),
+        ("config=vpd/vpd_sd_4xb8-25k_nyu-480x480.py", "VPDDepthHead"),
         ("model.config=pidnet/pidnet-s_2xb6-120k_1024x1024-cityscapes.py", "PIDHead, from edges too"),
     ],
 )
@@ -232,9 +234,31 @@ def test_a_network_that_our_losses_cannot_train_is_refused(words: str, kind: str
         built(words, *([f"data.root={tmp_path}"] if words.startswith("config") else []))
 
 
+def test_mixed_precision_of_a_config_is_full_precision_on_a_cpu(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrapper = "dict(type='AmpOptimWrapper', loss_scale=512.0, dtype='float16')"
+    (tmp_path / "amp.py").write_text(f"_base_ = 'mmseg::{SHIPPED}'\noptim_wrapper = {wrapper}\n")
+    words = [f"config={tmp_path}/amp.py", f"data.root={tmp_path}", "metrics=[miou]"]
+    wrapper = built(*words).optim_wrapper
+    assert wrapper.type == "OptimWrapper" and "loss_scale" not in wrapper and "dtype" not in wrapper
+    assert wrapper.optimizer.lr == 0.01 and "AmpOptimWrapper needs a GPU" in capsys.readouterr().out
+    assert built(*words, device="cuda").optim_wrapper.type == "AmpOptimWrapper"
+
+
+def test_a_network_that_needs_compiled_operations_is_not_our_fault(tmp_path: Path) -> None:
+    from autoseg.retrain.runner import run
+
+    cfg = built("config=ccnet/ccnet_r50-d8_4xb2-40k_cityscapes-512x1024.py", f"data.root={tmp_path}")
+    cfg.work_dir = str(tmp_path / "run")
+    with pytest.raises(InputError, match=r"config: expected a network .* got Please install .*compiled operations"):
+        run(cfg)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("custom_imports = dict(imports='absent.thing', allow_failed_imports=False)", r"absent\.thing.* Install the"),
         ("a = 1\ndef f(:\n", "line 2: SyntaxError"),
         ("_base_ = ['none.py']", "none.py"),
         ("a = 1 / 0", "ZeroDivisionError"),
@@ -258,6 +282,8 @@ def test_the_best_checkpoint_is_kept_by_a_score_as_we_name_it() -> None:
 
 
 def test_ranks_share_a_batch_evenly() -> None:
+    hooks = [[hook.type for hook in built(ranks=count).custom_hooks] for count in (1, 2)]
+    assert hooks[1] == [*hooks[0], "AutoSegStatisticsHook"]
     assert built("train.batch_size=6", ranks=2).train_dataloader.batch_size == 3
     assert built("sync_counts=off", ranks=2).model.decode_head.loss_decode.sync_counts is False
     assert built().model.decode_head.loss_decode.sync_counts is False
