@@ -98,11 +98,8 @@ def _folder(config: TrustConfig, parts: Parts) -> RunFolder:
     """Open the locked folder, new or resumed; without a table that could be taken for the result of what is to come."""
     fixed = fingerprint(config, parts)
     kept = stored.plain(dataclasses.replace(config, resume=None, run_dir=str(parts.path)))
-    if not (parts.path / "config.yaml").is_file():
-        return RunFolder.create(parts.path, kept, fixed)
-    folder = RunFolder.open(parts.path, fixed)
+    folder = RunFolder.create_or_open(parts.path, kept, fixed)
     (parts.path / RESULTS["trust"]).unlink(missing_ok=True)
-    folder.write_config(kept)
     return folder
 
 
