@@ -118,7 +118,9 @@ def search(
         floor: e.g. "miou>=0.9*ce": below it a candidate's reward is cut.
         confirm_top: how many of the best are trained again.
         confirm_seeds: with how many fresh seeds; 0: no confirmation; with fewer than 5 no lead is called certain.
-        rivals: what they are compared with: "identity" or names of hand-made losses.
+        rivals: what they are compared with: anything that `build_loss` takes: "identity" (the identity curves of the
+            space), names of losses and sums of them, known losses ("camvid/miou"), paths of cards. Cards are copied
+            into the run.
         ignore_index: id of the pixels that do not count.
         tolerance: boundary metrics, pixels.
         drop_background: boundary metrics, class 0 has no boundary of its own.

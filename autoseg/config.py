@@ -106,7 +106,7 @@ class LabelConfig:
 
 @dataclass
 class SoftLabelConfig(LabelConfig):
-    """Options of `proxy.labels`, which has one kind more."""
+    """Options of `proxy.labels`, which has two kinds more: annotators and pseudo."""
 
     momentum: float = limited(0.99, SHARE)  # pseudo: of the moving average that is the teacher
     confidence: float = limited(0.9, SHARE)  # pseudo: probability from which the teacher's guess counts

@@ -45,8 +45,12 @@ def check_own_metrics(scored: Collection[str], trained: Collection[str], options
         except InputError as error:
             raise InputError(f"metric {own.name}: {error.field}", error.expected, error.got, error.hint) from error
         except Exception as error:
-            expected = f"a formula that can be computed for {classes} classes"
             hint = "sums gives totals of each class, 'label' among them, scores a score of each, weights their weights."
+            what = "formula"
+            if own.update is not metrics.Metric.update or (own.needs_probs and own.sums is metrics.Metric.sums):
+                hint = "It counts itself: what update adds (self._add) compute and per_class must read (self._state)."
+                what = "metric"
+            expected = f"a {what} that can be computed for {classes} classes"
             got = f"{in_a_line(error)}{own_line(error)}"
             raise InputError(f"metric {own.name}", expected, got, hint) from error
 

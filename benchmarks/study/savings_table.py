@@ -92,20 +92,22 @@ def replay(results: Results, rule: str, order: Sequence[int]) -> Replay:
     """Send the candidates through a search in rounds, in some order, with a pruner."""
     pruner, shares, options = RULES[rule]
     finals, rungs = results.scores(SECOND), Rungs(pruner, shares, options)
-    seen = [[float(row[f"rung_{share}"]) for share in shares] for row in results.rows[SECOND]]
+    # by the rung's number: which iteration that is does not matter to the rules
+    seen = [{k: float(row[f"rung_{share}"]) for k, share in enumerate(shares)} for row in results.rows[SECOND]]
     told, done = [math.nan] * len(finals), [1.0] * len(finals)
     for start in range(0, len(order), ROUND):
         complete = []
         for i in order[start : start + ROUND]:
             told[i] = finals[i]
-            for number, share in enumerate(shares, start=1):
-                if rungs.hopeless(seen[i][:number]):
-                    told[i], done[i] = rungs.expected(seen[i][:number]), share
+            for rung, share in enumerate(shares):
+                so_far = {k: seen[i][k] for k in range(rung + 1)}
+                if rungs.hopeless(so_far):
+                    told[i], done[i] = rungs.expected([*so_far.values()]), share
                     break
             else:
                 complete.append(i)
-        earlier = (*rungs.earlier, *(tuple(seen[i]) for i in complete))
-        gains = (*rungs.gains, *(tuple(finals[i] - score for score in seen[i]) for i in complete))
+        earlier = (*rungs.earlier, *(seen[i] for i in complete))
+        gains = (*rungs.gains, *(tuple(finals[i] - score for score in seen[i].values()) for i in complete))
         rungs = dataclasses.replace(rungs, earlier=earlier, gains=gains)
     return Replay(told, done)
 

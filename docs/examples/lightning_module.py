@@ -3,7 +3,8 @@
     python docs/examples/lightning_module.py --loss asl2021/biou --iters 300
 
 `sync_counts` makes the loss that of the whole batch under DDP; without it each GPU has a loss of its own part.
-At its defaults, on one CPU core, it ends with `biou 8.7`: 300 iterations from random weights.
+On our machine, at its defaults, on one CPU core, it ended with `biou 8.7`; another processor or version gives a few
+tenths more or less. That is 300 iterations from random weights.
 """
 
 from __future__ import annotations

@@ -3,8 +3,9 @@
     python docs/examples/torchvision_model.py --loss asl2021/miou --iters 300
 
 The loss is one line; put your own data set in place of `open_data`.
-At its defaults, on one CPU core (2.5 minutes of it), it ends with `miou 17.1`; with `--loss ce` with `miou 14.7`. One
-seed, from random weights: it shows how the parts fit, not what the loss is worth.
+On our machine, at its defaults, on one CPU core (2.5 minutes of it), it ended with `miou 17.1`, with `--loss ce` with
+`miou 14.7`; another processor or version gives a few tenths more or less. One seed, from random weights: it shows how
+the parts fit, not what the loss is worth.
 """
 
 from __future__ import annotations

@@ -39,4 +39,4 @@ def test_block_runs(number: int, tmp_path: Path) -> None:
 
 
 def test_there_are_blocks() -> None:
-    assert len(BLOCKS) == 6 and len(LOSSES) == 3
+    assert len(BLOCKS) == 7 and len(LOSSES) == 3

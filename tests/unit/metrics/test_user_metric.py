@@ -350,6 +350,40 @@ def test_a_metric_that_is_no_formula_counts_itself(monkeypatch):
     assert both.counts_itself and not miou.counts_itself
 
 
+class Uncounted(Area):
+    searchable = False
+
+    def update(self, pred, labels):
+        self._add({"right": (pred == labels).sum()})
+
+    def compute(self):
+        return self._state["rihgt"]
+
+
+class UncountedProbs(autoseg.Metric):
+    name, summary, searchable, needs_probs = "area", "no formula", False, True
+
+    def update_probs(self, probs, labels):
+        self._add({"sure": probs.amax(1).sum()})
+
+    def compute(self):
+        return self._state["srue"]
+
+
+class Unbuilt(Uncounted):
+    def __init__(self, options):
+        raise ValueError("a file that is missing")
+
+
+@pytest.mark.parametrize("broken", [Uncounted, UncountedProbs, Unbuilt])
+def test_what_is_said_of_a_metric_that_counts_itself_is_not_of_sums_and_scores(monkeypatch, broken):
+    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
+    autoseg.register_metric(broken)
+    with pytest.raises(InputError, match=r"expected a metric that can .* update adds .* compute and per_class") as told:
+        check_own_metrics(["area"], [], metrics.MetricOptions(3))
+    assert "sums" not in str(told.value) and "test_user_metric.py, line" in str(told.value)
+
+
 def test_a_score_beyond_0_and_1_can_be_learnt_in_the_default_space(monkeypatch):
     """A score curve ends there; clamped to it, such a score had no gradient at all."""
     monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
