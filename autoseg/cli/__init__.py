@@ -10,6 +10,7 @@ Nothing heavy is imported here, and a command's module only when it is called, s
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import io
 import os
@@ -18,7 +19,7 @@ from collections.abc import Sequence
 
 import autoseg
 from autoseg.cli import faults
-from autoseg.errors import InputError, unknown_name
+from autoseg.errors import InputError
 
 COMMANDS = {  # in the order of a project: search, watch, export, train, judge
     "search": ("autoseg.cli.search", "search a loss for a metric"),
@@ -74,7 +75,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _check_folder()
         if command not in COMMANDS:
-            raise unknown_name("command", command, COMMANDS, "Type autoseg --help.")
+            near = difflib.get_close_matches(command.lower(), COMMANDS)
+            meant = f"Did you mean {' or '.join(near)}? " if near else ""
+            known = "one of " + ", ".join(COMMANDS)
+            raise InputError("command", known, repr(command), f"{meant}Type autoseg --help.")
         module = importlib.import_module(COMMANDS[command][0])
         status: int = module.run(command, rest)
         sys.stdout.flush()

@@ -62,7 +62,14 @@ class Arguments(argparse.ArgumentParser):
         self._keyed = argv
         self.add_argument("--cfg", action="store_true")
         self.add_argument("words", nargs="*")
-        return self.parse_intermixed_args(argv)
+        given = self.parse_intermixed_args(argv)
+        for place, word in enumerate(given.words):
+            if word.startswith("="):  # metric = miou, which the shell takes apart
+                key = given.words[place - 1] if place else "KEY"
+                value = word[1:] or "".join(given.words[place + 1 : place + 2]) or "VALUE"
+                hint = f'Write {key}={value}, without blanks around "=".'
+                raise InputError("argument", "key=value", repr(word), hint)
+        return given
 
     def format_help(self) -> str:
         """Return the command's own text."""
@@ -74,16 +81,21 @@ class Arguments(argparse.ArgumentParser):
         Raises:
             InputError: always.
         """
-        hint = f"Type {self.prog} --help."
+        hint, command = f"Type {self.prog} --help.", self.prog.removeprefix("autoseg ")
+        _, _, missing = message.partition("arguments are required: ")
+        if missing:
+            raise InputError(command, missing, "none", f"For example {self.prog} runs/NAME.")
         _, unknown, words = message.partition("unrecognized arguments: --")
         name, _, value = words.partition(" ")[0].partition("=")
         if unknown and self._keyed and name in HYDRAS:
             hint = f"Hydra's own options are not taken, but for a search's -m. {hint}"
         elif unknown and self._keyed:  # --metric miou, as other programs have it
             after = self._keyed[list(self._keyed).index(f"--{name}") + 1 :][:1] if f"--{name}" in self._keyed else ()
-            value = value or "".join(word for word in after if not word.startswith("-"))
-            hint = f"Keys have no dashes: {name.replace('-', '_')}={value or 'VALUE'}. {hint}"
-        raise InputError(self.prog, "arguments as in its --help", message, hint)
+            apart = "".join(word for word in after if not word.startswith("-"))
+            plain = f"{name.replace('-', '_')}={value or apart or 'VALUE'}"
+            got = f"--{name}={value}" if value else f"--{name} {apart}".rstrip()
+            raise InputError(command, f"keys without dashes, {plain}", got, hint)
+        raise InputError(command, "arguments as in its --help", message, hint)
 
 
 def print_configs(command: str, *configs: Any) -> int:
@@ -98,6 +110,22 @@ def print_configs(command: str, *configs: Any) -> int:
         importlib.import_module(f"autoseg.cli.jobs.{command}").resolve_names(config)
     print("---\n".join(stored.as_yaml(config) for config in configs), end="")
     return 0
+
+
+def output_file(given: str | None, default: Path) -> Path:
+    """Return the file that -o names: the default one without -o, and in a folder the one of the default's name.
+
+    Raises:
+        InputError: it is in a folder that does not exist.
+    """
+    if given is None:
+        return default
+    target = Path(given).expanduser()
+    if target.is_dir() or given.endswith("/"):
+        target /= default.name
+    if not target.parent.is_dir():
+        raise InputError("-o", "a file in an existing folder", str(target))
+    return target
 
 
 def write_output(path: Path, content: str | bytes) -> None:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autoseg.cli.arguments import IMPORTS, Arguments, code_named, write_output
+from autoseg.cli.arguments import IMPORTS, Arguments, code_named, output_file, write_output
 from autoseg.errors import InputError, unknown_name
 from autoseg.imports import import_modules, resolve_paths
 from autoseg.store.run_folder import slug
@@ -25,7 +25,7 @@ usage: autoseg export RUN [--format json|mmseg|python|torch_export] [--candidate
                torch_export: a program without Python, for torch.export.load from torch 2.9 on (CPU)
   --candidate  another loss of the run than the one it chose: 3.0 is candidate 3.0 of its table
   imports=     the file of a metric of your own that the loss was searched for: imports=[FILE.py]
-  -o FILE      where to; default: <metric>_loss.json, _mmseg.py, .py or .pt2 in this folder
+  -o FILE      where to, or a folder; default: <metric>_loss.json, _mmseg.py, .py or .pt2 here
 
   autoseg export runs/NAME --format python -o found_loss.py
   python -c "import found_loss; print(found_loss.build_loss(num_classes=21))"
@@ -52,9 +52,7 @@ def run(command: str, argv: list[str]) -> int:
     which = "" if given.candidate is None else f"_{card.provenance['candidate']}"
     default = re.sub(r"[-. ]", "_", slug(card.target) + which) + "_loss" + SUFFIX[given.format]
     default = f"metric_{default}" if default[0].isdigit() else default  # 0.5*miou+0.5*biou: Python could not import it
-    target = Path(given.file).expanduser() if given.file else Path(default)
-    if not target.parent.is_dir():
-        raise InputError("-o", "a file in an existing folder", str(target))
+    target = output_file(given.file, Path(default))
     for path, content in as_files(card, given.format, target, resolve_paths(named[IMPORTS])).items():
         write_output(path, content)
         print(f"wrote {path}")

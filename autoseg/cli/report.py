@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from autoseg.cli.arguments import IMPORTS, Arguments, code_named, write_output
+from autoseg.cli.arguments import IMPORTS, Arguments, code_named, output_file, write_output
 from autoseg.errors import InputError
 from autoseg.imports import import_modules
 from autoseg.mmconfigs import OF_A_REPORT
@@ -18,7 +18,7 @@ usage: autoseg report RUN [RUN ...] [-o FILE] [--force] [imports=[FILE.py]]
 
   RUN        the run folder of a search or of a comparison, finished or not
   imports=   files of your own metrics and losses that the runs were made with
-  -o FILE    where to; default: report.html in the run folder, for several runs in this one
+  -o FILE    where to, or a folder; default: report.html in the run folder, for several runs here
   --force    also for runs of different budgets, whose scores cannot be compared
 
 The file needs no network. Runs are read only: one that is under way is not disturbed.
@@ -48,7 +48,7 @@ def run(command: str, argv: list[str]) -> int:
     from autoseg.evidence.report.read import open_runs
 
     for path in paths:
-        require(read_config(path), named, path, OF_A_REPORT)
+        require(read_config(path, "RUN"), named, path, OF_A_REPORT)
     import_modules(named[IMPORTS])
     runs = open_runs(paths, force=given.force)
     text = report(runs, [command_for(run.config, run.path) for run in runs])
@@ -71,11 +71,4 @@ def _target(file: str | None, paths: Sequence[Path]) -> Path:
         if not path.is_dir():
             got = f"{path}, which {'is a file' if path.exists() else 'does not exist'}"
             raise InputError("RUN", "a run folder", got)
-    if file is None:
-        return paths[0] / NAME if len(paths) == 1 else Path(NAME)
-    target = Path(file).expanduser()
-    if target.is_dir():
-        return target / NAME
-    if not target.parent.is_dir():
-        raise InputError("-o", "a file in an existing folder", str(target))
-    return target
+    return output_file(file, paths[0] / NAME if len(paths) == 1 else Path(NAME))

@@ -9,6 +9,7 @@ from autoseg.cli import faults, prestart
 from autoseg.cli.arguments import Arguments, print_configs
 from autoseg.cli.configuration import compose
 from autoseg.cli.configuration.check import absolute_paths, check
+from autoseg.cli.configuration.overrides import typed
 from autoseg.cli.configuration.resume import resumed
 from autoseg.config import SearchConfig
 from autoseg.errors import InputError
@@ -45,7 +46,8 @@ def run(command: str, argv: list[str]) -> int:
     for config in configs:
         absolute_paths(config)
         if config.resume is not None and len(configs) > 1:
-            raise InputError("resume", "none with -m", config.resume, "A run goes on by itself.")
+            hint = f"Go on with one run at a time: autoseg search {typed('resume', config.resume)}."
+            raise InputError("resume", "none with -m", config.resume, hint)
     if any(config.resume is not None for config in configs):
         configs = [resumed(config, given.words) for config in configs]
     several_kinds = len({config.data.kind for config in configs}) > 1  # each reads some of the keys of `data`

@@ -63,13 +63,15 @@ def run(command: str, argv: list[str]) -> int:
     from autoseg.tracking.terminal import plain_console  # rich: only once the arguments are right
 
     watch = Watch(path, plain_console())
-    if given.once:
-        return watch.once()
     try:
-        return watch.follow(given.every)
+        return watch.once() if given.once else watch.follow(given.every)
     except KeyboardInterrupt:
+        if given.once:
+            raise
         print("\nNo longer watching; the run goes on.")
         return INTERRUPTED
+    except SystemExit as closed:  # rich's, with the status 1 of a run that has stopped: nobody reads any more
+        raise BrokenPipeError from closed
 
 
 class Watch:
@@ -178,7 +180,8 @@ class Watch:
 
         quiet = duration(time.time() - status.since)
         if status.state == FINISHED:
-            return [f"Finished {time.strftime('%Y-%m-%d %H:%M', time.localtime(status.since))}: {self._result(status)}"]
+            when = time.strftime("%Y-%m-%d %H:%M", time.localtime(status.since))
+            return [f"Finished {when}: {self._result(status)}", *self._behind(status)]
         if status.state == DEAD:
             return [
                 f"It has stopped: {status.owner} no longer works in it, nothing has happened for {quiet}, since "
@@ -192,6 +195,22 @@ class Watch:
     def _result(self, status: Status) -> str:
         files = {"search": "loss.json", "compare": "table.md", "trust": "trust.md"}
         return str(self._path / files[status.kind])
+
+    def _behind(self, status: Status) -> list[str]:
+        """Return the last sentence of a search if a rival is ahead of its loss."""
+        from autoseg.search.confirm import conclude, tabulate
+        from autoseg.search.loop import found
+        from autoseg.store.records import sentence
+        from autoseg.store.run_files import all_settings
+
+        if status.kind != "search" or status.best is None or not status.studies["confirm"]:
+            return []
+        metric, records = metric_of(status), status.studies["confirm"]
+        seeds = list(dict.fromkeys(record.seed for record in records))
+        with all_settings(self._path):
+            iters, best = status.config["search"]["confirm"]["iters"], found(status.best, status.best.seed)
+            result = conclude(self._path, metric, best, tabulate(records, metric), seeds, iters)
+        return [sentence(result)] if result.best.behind else []
 
     def _go_on(self, status: Status) -> str:
         if status.kind == "search" and "data" not in status.config:  # from Python
@@ -211,12 +230,14 @@ def metric_of(status: Status) -> str:
 
 def heading(status: Status, path: Path) -> str:
     """Describe the run in a line."""
+    from autoseg.store.records import counted
+
     what = {
         "search": f"Search for {metric_of(status)}",
         "compare": f"Comparison of {len(status.config.get('losses', ()))} losses",
         "trust": f"Proxy trust of {Path(str(status.config.get('run'))).name}",
     }[status.kind]
-    rounds = f", {status.rounds} rounds" if status.rounds else ""
+    rounds = f", {counted(status.rounds, 'round')}" if status.rounds else ""
     return f"{what} in {path}{rounds}"
 
 

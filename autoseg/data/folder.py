@@ -116,11 +116,10 @@ def open_folder(config: DataConfig) -> FileSource:
     """
     limits.check(config, "data.")
     if config.root is None:
-        raise InputError("data.root", "a folder with the data", None, "Set data.root=DIR.")
+        raise InputError("data.root", "a folder with the data", None, f"Set data.root=DIR.{_maker(config)}")
     root = Path(config.root).expanduser()
     if not root.is_dir():
-        hint = "Check the path; scripts/prepare_data.py makes one."
-        raise InputError("data.root", "an existing folder", f"'{root}'", hint)
+        raise InputError("data.root", "an existing folder", f"'{root}'", f"Check the path.{_maker(config)}")
     if not config.classes:
         hint = "Set data.classes=[a,b,...]."
         raise InputError("data.classes", "the class names in the order of their ids", "none", hint)
@@ -141,6 +140,12 @@ def open_folder(config: DataConfig) -> FileSource:
         parts = split_holdout([item.name for item in items["train"]], config.holdout, config.groups)
         items["train"], items["val"] = ([items["train"][row] for row in part.tolist()] for part in parts)
     return FileSource(code, palette, items, upright=True)
+
+
+def _maker(config: DataConfig) -> str:
+    """Return a hint at the script that makes this data, empty if there is none."""
+    known = config.name in ("camvid", "crackforest")
+    return f" python scripts/prepare_data.py {config.name} DIR makes one." if known else ""
 
 
 def folder_of(config: DataConfig, part: str, split: str) -> Path:

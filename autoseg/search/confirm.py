@@ -32,9 +32,12 @@ from autoseg.store.records import (
     ahead_of,
     below_floor,
     counted,
+    lead,
+    percent,
 )
 
 WRECKED = 0.5  # share of the reference's score below which another metric counts as wrecked
+LEARNED = 0.01  # a reference that scores less has not learned it either
 
 Scorer = Callable[[Mapping[str, float]], float]
 
@@ -183,10 +186,11 @@ def warnings_about(best: Row, rows: Sequence[Row], target: str) -> list[str]:
     trainings that failed.
     """
     rivals = {row.name: row for row in rows if row.kind == "rival" and row.n}
-    told = [(row, "is better") for row in rivals.values() if row in ahead_of(best, rows)]
+    ahead = ahead_of(best, rows)
+    told = [(row, "is better" if lead(best, row)[0] else "is as good") for row in rivals.values() if row in ahead]
     told += [(row, "is ahead, but search.floor cuts it") for row in rivals.values() if below_floor(row, best)]
     texts = [
-        f"{row.name} {what}: {target} {row.mean:.4f} against {best.mean:.4f} of {best.name}, "
+        f"{row.name} {what}: {target} {percent(row.mean)} against {percent(best.mean)} of {best.name}, "
         + counted(row.n, "fresh seed")
         for row, what in told
     ]
@@ -217,13 +221,17 @@ def _without_seed(best: Row, rows: Sequence[Row]) -> list[str]:
     same = [name for name, values in known.items() if len(values) == 1 and not values <= {0.0, 1.0}]
     if best.name not in same and len(same) < 2:
         return []
-    return [f"all seeds of {', '.join(same)} have the same score: does train() use its seed?"]
+    return [
+        f"{', '.join(same)} {'has' if len(same) == 1 else 'have'} the same score with every seed: the trainings may be "
+        "too short to learn anything (or train() does not use its seed)"
+    ]
 
 
 def _wrecked(best: Row, reference: Row, target: str) -> list[str]:
+    usual = {name: reference.scores.get(name, math.nan) for name in PAPER_METRICS if name != target}
     return [
-        f"{best.name} reaches its {target} by wrecking {name}: {best.scores[name]:.4f}, where {reference.name} has "
-        f"{reference.scores[name]:.4f}. A floor keeps it: 'search.floor=\"{name}>=0.9*{reference.name}\"'"
-        for name in PAPER_METRICS
-        if name != target and best.scores.get(name, math.nan) < WRECKED * reference.scores.get(name, math.nan)
+        f"{best.name} reaches its {target} by wrecking {name}: {percent(best.scores[name])}, where {reference.name} "
+        f"has {percent(score)}. A floor keeps it: 'search.floor=\"{name}>=0.9*{reference.name}\"'"
+        for name, score in usual.items()
+        if score >= LEARNED and best.scores.get(name, math.nan) < WRECKED * score
     ]

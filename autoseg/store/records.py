@@ -241,11 +241,15 @@ def _line(row: Row, width: int, columns: list[str], won: bool) -> str:
     return f"{row.name:<{width}}{spread:>14} {scores}{failed}"
 
 
-def _lead(found: Row, rival: Row) -> tuple[float, str]:
-    """Return by how many points a loss is ahead of another, seed by seed, also in words: some seeds may have failed."""
+def lead(found: Row, rival: Row) -> tuple[float, str]:
+    """Return by how many points a loss is ahead of another, seed by seed, also in words: some seeds may have failed.
+
+    It is rounded as it is printed: at 0 they are level.
+    """
     difference = paired(found.values, rival.values)
+    points = round(100 * difference.mean, 1)
     over = f" over {counted(difference.n, 'seed')}" if difference.n < len(found.values) else ""
-    return 100 * difference.mean, f"{100 * difference.mean:+.1f}{over}" if difference.n else "no seed in common"
+    return points, f"{f'{points:+.1f}' if points else '0.0'}{over}" if difference.n else "no seed in common"
 
 
 def sentence(result: SearchResult) -> str:
@@ -258,7 +262,8 @@ def sentence(result: SearchResult) -> str:
         )
     rivals = [row for row in result.rows if row.kind == "rival" and row.n]
     own = next(row for row in result.rows if row.name == best.name)
-    behind, leads = [row.name for row in ahead_of(own, result.rows)], {r.name: _lead(own, r) for r in rivals}
+    leads = {row.name: lead(own, row) for row in rivals}
+    behind = [row.name for row in ahead_of(own, result.rows) if leads[row.name][0]]
     cut = {row.name for row in rivals if below_floor(row, own)}
     floored = {row.name: ", below the floor" if row.name in cut else "" for row in rivals}
     beside = ", ".join(f"{r.name} {percent(r.mean)} ({leads[r.name][1]}{floored[r.name]})" for r in rivals)
@@ -266,8 +271,10 @@ def sentence(result: SearchResult) -> str:
     if behind:
         found = f"The best loss found is behind {', '.join(behind)} for"
     else:
-        ahead = all(leads[row.name][0] > 0 or row.name in cut for row in rivals)
-        found = "Found a loss for" if ahead else "The best loss found is not ahead of every rival for"
+        others = [row.name for row in rivals if row.name not in cut and not leads[row.name][0] > 0]
+        level = all(leads[name][0] == 0 for name in others)
+        found = f"The best loss found is level with {', '.join(others)} for" if others else "Found a loss for"
+        found = found if level else "The best loss found is not ahead of every rival for"
     over = counted(len(best.seeds), "fresh seed") + (f" and {best.iters} iterations" if best.iters else "")
     return f"{found} {result.metric}: {percent(own.mean)} over {over}{against}.{_doubt(result)}"
 

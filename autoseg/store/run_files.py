@@ -30,10 +30,14 @@ UNREADABLE = (
 )  # fmt: skip
 
 
-def read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path, field: str = "run folder") -> dict[str, Any]:
     """Return the configuration of a run, without its schema version. Takes no lock, for commands that only read.
 
     Settings that an earlier version did not have get their defaults, which are what it did.
+
+    Args:
+        path: the run folder.
+        field: the argument in which the user named it.
 
     Raises:
         InputError: not a run folder, or one of another version.
@@ -42,21 +46,24 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         text = read_file(file)
     except FileNotFoundError as error:
-        got = f"{path}, which has none" if path.is_dir() else f"{path}, which does not exist"
-        raise InputError("run folder", "a folder with a config.yaml, as a run has it", got) from error
+        if path.is_dir():
+            raise InputError(
+                field, "a folder with a config.yaml, as a run has it", f"{path}, which has none"
+            ) from error
+        raise InputError(field, "the folder of a run", f"{path}, which does not exist") from error
     except (OSError, ValueError) as error:
-        raise InputError("run folder", "a folder with a readable config.yaml", f"{path} ({error})") from error
+        raise InputError(field, "a folder with a readable config.yaml", f"{path} ({error})") from error
     try:
         content = yaml.load(text, Loader=_Bounded)
     except UNREADABLE as error:
         said = " ".join(str(error).split())
-        raise InputError("run folder", "a folder with a readable config.yaml", f"{path} ({said})") from error
+        raise InputError(field, "a folder with a readable config.yaml", f"{path} ({said})") from error
     schema = content.pop("schema", None) if isinstance(content, dict) else None
     if schema != SCHEMA:
         hint = "It was written by another version of autoseg; use that one."
         if not text.strip():
-            raise InputError("run folder", "a folder with a readable config.yaml", f"{path}, where it is empty")
-        raise InputError("run folder", f"version {SCHEMA}", f"version {schema} in {path}", hint)
+            raise InputError(field, "a folder with a readable config.yaml", f"{path}, where it is empty")
+        raise InputError(field, f"version {SCHEMA}", f"version {schema} in {path}", hint)
     return _whole(content)
 
 

@@ -248,7 +248,7 @@ def kept_run(folder: Path) -> Path:
         (["search.floor=\"miou is good\""], ["search.floor"]),
         (["search.floor=\"mio>=0.5\""], ["search.floor"]),
         (["search.confirm.rivals=[cee]"], ["cee", "ce"]),
-        (["resume=nowhere"], ["run folder", "nowhere"]),
+        (["resume=nowhere"], ["resume: expected the folder of a run", "nowhere"]),
         (["-m", "proxy.lr=interval(0.1,1)"], ["proxy.lr", "the values of a sweep"]),
         (["-m", "data=glob(*)"], ["data", "the values of a sweep"]),
         (["-m", "seed=range(1,1)", "--cfg"], ["seed", "the values of a sweep"]),

@@ -31,14 +31,25 @@ def parse(text: str, command: str) -> Override:
     except HydraException as error:
         key, equals, value = text.partition("=")
         if not equals or not key.lstrip("+").replace(".", "").replace("_", "").isalnum():
-            apart = "" if equals else "If it belongs to the argument before, put quotes around the two. "
+            apart = "" if equals else _alone(text, command)
             raise InputError("argument", "key=value", repr(text), f"{apart}Type autoseg {command} --help.") from error
+        if value.endswith("…"):  # as in examples
+            raise InputError(key, "a value", repr(value), "… stands for a value of yours.") from error
         closed = value.count('"') % 2 == 0 and all(value.count(a) == value.count(b) for a, b in ("()", "[]", "{}"))
         repair = f"Quote it, for the shell and for Hydra: {quoted(text)}"
         hint = repair if closed or value[:1] not in "[{" else "A quote or a bracket in it is not closed."
         if hint is not repair and value[-1:] not in "]}":  # [bg, field]: the shell has ended it at the space
             hint += " Write it without spaces, or put quotes around the whole argument."
         raise InputError(key, "a value in Hydra's grammar", repr(value), hint) from error
+
+
+def _alone(text: str, command: str) -> str:
+    """Return a hint at what a word without a key may have been meant as."""
+    from autoseg.metrics import is_known  # torch: only once something is wrong
+
+    if command == "search" and is_known(text):
+        return f"Did you mean {typed('metric', text)}? "
+    return "If it belongs to the argument before, put quotes around the two. "
 
 
 def typed(key: str, value: Any) -> str:

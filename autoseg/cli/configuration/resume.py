@@ -45,7 +45,7 @@ def written(path: Path, schema: type, field: str = "resume") -> dict[str, Any]:
     Raises:
         InputError: no run folder, or one of another kind.
     """
-    kept = read_config(path)
+    kept = read_config(path, field)
     if kind_of(kept, path, [RUNS[schema]], field) == "search" and "data" not in kept:
         raise InputError(field, "the folder of a search by command", f"{path}, which is of a search from Python")
     return kept
@@ -113,7 +113,9 @@ def searched(run: Path) -> SearchConfig:
     Raises:
         InputError: not the folder of such a search.
     """
-    config = stored.load(SearchConfig, written(run, SearchConfig, "RUN"))
+    here = Path.cwd()
+    told = run.relative_to(here) if run.is_relative_to(here) else run  # as it was typed
+    config = stored.load(SearchConfig, written(told, SearchConfig, "RUN"))
     refuse_code(config, run)
     return config
 
@@ -132,7 +134,7 @@ def like(given: CompareConfig, words: Sequence[str]) -> CompareConfig:
         InputError: not a run folder, one without a budget or with code that is not typed, or a group typed beside it.
     """
     run, typed = Path(str(given.like)).expanduser(), typed_keys(words)
-    kept = read_config(run)
+    kept = read_config(run, "like")
     if not all(key in kept for key in BUDGET):
         raise InputError("like", "the run folder of a search or a comparison", f"{run}, which has no budget in it")
     for key in typed:

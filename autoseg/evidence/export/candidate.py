@@ -50,5 +50,6 @@ def _finding(run: SearchRun, name: str) -> Finding:
             return found(record, record.seed)
     names = [row.name for row in rows] or sorted(complete, key=lambda one: -complete[one].reward)[:4]
     number = names[0].removeprefix("candidate ")
-    expected = f"a completed candidate of {run.path.name}, as {number} (the best are {', '.join(names)})"
+    best_known = f"the best {'is' if len(names) == 1 else 'are'} {', '.join(names)}"
+    expected = f"a completed candidate of {run.path}, as {number} ({best_known})"
     raise InputError("--candidate", expected, name)

@@ -71,6 +71,15 @@ def test_a_better_rival_is_not_hidden():
     assert text.startswith("The best loss found is behind ce for miou: 43.0") and "(-7.0)" in text
 
 
+def test_a_rival_that_is_printed_as_equal_is_level():
+    for score in (0.4303, 0.43, 0.4297):  # the first is ahead, by less than is printed
+        told = result((score,) * 5, (0.43,) * 5)
+        text = sentence(told)
+        assert text.startswith("The best loss found is level with ce for miou: 43.0") and "ce 43.0 (0.0)." in text
+    apart = sentence(replace(told, rows=(*told.rows, row("dice", "rival", (0.5,) * 5))))
+    assert apart.startswith("The best loss found is behind dice for miou")
+
+
 def test_the_best_of_several_is_called_a_little_optimistic():
     found = result((0.32, 0.34, 0.34, 0.35, 0.30))
     other = row("candidate 0.2", "candidate", (0.4, 0.4, 0.41, 0.4, 0.4))
@@ -129,13 +138,35 @@ def test_a_rival_that_is_ahead_is_what_to_train_with(tmp_path: Path, rival: str,
     publish(replace(FOUND, theta=tuple(bound.identity), behind=(rival, "dice")))
     *_, export, longer, last = finish.next_step(tmp_path, SearchConfig(metric="biou"), replace(FOUND, behind=(rival,)))
     assert export.startswith("Export: autoseg export") and longer.endswith("search.rounds=16")
-    assert last == f"or train with {rival}, which is ahead: autoseg retrain loss={loss} data=… model=…"
+    words = f"loss={loss} model=deeplabv3plus_r50"
+    assert last == f"or train with {rival}, which is no worse: autoseg retrain {words}"
     card = LossCard.load(tmp_path / "loss.json")
     assert as_python(card, "found").splitlines()[0].endswith(f"confirmed with fresh seeds, but behind {rival}, dice.")
     publish(replace(FOUND, theta=tuple(bound.identity)))
     assert "behind" not in as_python(LossCard.load(tmp_path / "loss.json"), "found").splitlines()[0]
     odd = replace(card, provenance={"behind": ['x"""\nimport os', 3]})  # a card may hold anything
     assert '"""' not in title(odd) and "\n" not in title(odd) and title(replace(card, provenance={"behind": 3}))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        [],
+        ["data=camvid", "data.root=/a b", "model=deeplabv3plus_mobilenet_v2", "model.weights=net.pth"],
+        ["data=folder", "data.root=d", "data.classes=[road,car]", "data.val_split=null", "data.holdout=0.3"],
+        ["data.count=[8,2,2]", "model.config=_base_/models/fpn_r50.py", "model.overrides={backbone:{depth:18}}"],
+    ],
+)
+def test_a_rival_is_trained_with_on_the_data_of_the_search(tmp_path: Path, given: list[str]) -> None:
+    bound = build_space("default", metric="miou")
+    LossCard.of(searched_loss(bound, bound.identity, 3), num_classes=3).save(tmp_path / "loss.json")
+    config = compose.compose("search", SearchConfig, ["proxy.iters=7", *given])
+    config.imports = ["/own metrics.py"]
+    last = finish.next_step(tmp_path, config, replace(FOUND, behind=("tversky",)))[-1]
+    command, *words = shlex.split(last.partition(": autoseg ")[2])
+    full = compose.compose("retrain", RetrainConfig, words)
+    assert (command, full.loss, full.imports) == ("retrain", "tversky", config.imports)
+    assert (full.data, full.model) == (config.data, config.model)
 
 
 @pytest.mark.parametrize(("confirmed", "iters"), [(False, None), (True, 400)])

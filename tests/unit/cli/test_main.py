@@ -92,9 +92,32 @@ def test_a_folder_that_was_deleted_is_named(tmp_path, monkeypatch, capsys):
     assert cli.main(["losses"]) == 2 and "the current folder: expected one that exists" in capsys.readouterr().err
 
 
-def test_unknown_command_names_the_nearest(capsys):
-    assert cli.main(["serach"]) == 2
-    assert "Did you mean search" in capsys.readouterr().err
+@pytest.mark.parametrize(("typed", "meant"), [("serach", "search"), ("serch", "search"), ("train", "retrain")])
+def test_unknown_command_names_the_nearest(typed, meant, capsys):
+    assert cli.main([typed]) == 2
+    assert f"got '{typed}'. Did you mean {meant}? Type" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["export", "report", "watch"])
+def test_a_missing_run_is_named_with_an_example(command, capsys):
+    assert cli.main([command]) == 2
+    said = f"autoseg: {command}: expected RUN, got none. For example autoseg {command} runs/NAME.\n"
+    assert capsys.readouterr().err == said
+
+
+def test_an_output_may_be_a_folder(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+    for words in (["-o", "."], ["--format", "python", "-o", "."], ["-o", "there"], ["-o", "there/"], []):
+        assert cli.main(["export", "camvid/miou", *words]) == 0
+    here, there = ["miou_loss.json", "miou_loss.py"], ["miou_loss.json"]
+    assert [path.name for path in sorted(tmp_path.glob("*.*"))] == here
+    assert [path.name for path in (tmp_path / "there").iterdir()] == there
+    for command, run, name in (("export", "camvid/miou", "miou_loss.json"), ("report", "there", "report.html")):
+        assert cli.main([command, run, "-o", "figures/"]) == 2
+        said = f"-o: expected a file in an existing folder, got figures/{name}.\n"
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "figures").exists()
 
 
 @pytest.mark.parametrize("kind", [AutosegError, RuntimeError, lambda text: InputError("loss", "a name", text)])

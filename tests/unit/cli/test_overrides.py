@@ -44,6 +44,9 @@ def test_no_repair_is_made_up_for_a_list_that_is_not_closed(text: str) -> None:
     [
         ("data.classes=[bg,", "is not closed. Write it without spaces, or put quotes around the whole argument."),
         ("tiles", "If it belongs to the argument before, put quotes around the two. Type autoseg search --help."),
+        ("miou", "Did you mean metric=miou? Type autoseg search --help."),
+        ("data=…", "… stands for a value of yours."),
+        ("loss=runs/miou-…", "… stands for a value of yours."),
     ],
 )
 def test_what_the_shell_took_apart_is_to_be_quoted(text: str, said: str) -> None:
@@ -55,14 +58,23 @@ def test_what_the_shell_took_apart_is_to_be_quoted(text: str, said: str) -> None
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--metric", "miou"], "metric=miou"),
-        (["--run-dir=runs/a", "--cfg"], "run_dir=runs/a"),
-        (["--metric", "--cfg"], "metric=VALUE"),
+        (["--metric", "miou"], "metric=miou, got --metric miou"),
+        (["--run-dir=runs/a", "--cfg"], "run_dir=runs/a, got --run-dir=runs/a"),
+        (["--metric", "--cfg"], "metric=VALUE, got --metric"),
     ],
 )
 def test_a_key_with_dashes_is_shown_without(words: list[str], said: str) -> None:
-    with pytest.raises(InputError, match=rf"Keys have no dashes: {said}\. Type autoseg retrain --help\.$"):
+    with pytest.raises(InputError, match=rf"^retrain: expected keys without dashes, {said}\. Type autoseg retrain"):
         Arguments("retrain", "").keys(words)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["metric", "=", "miou"], "metric=miou"), (["seed=1", "metric", "=miou"], "metric=miou"), (["="], "KEY=VALUE")],
+)
+def test_blanks_around_an_equals_sign_are_named(words: list[str], said: str) -> None:
+    with pytest.raises(InputError, match=f'Write {said}, without blanks around "="'):
+        Arguments("search", "").keys(words)
 
 
 def test_brackets_without_end_are_quoted_and_refused() -> None:

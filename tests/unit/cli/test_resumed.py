@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import autoseg.cli as cli
 from autoseg.cli.configuration import compose, stored
 from autoseg.cli.configuration.repeat import command_for
 from autoseg.cli.configuration.resume import like, resumed
@@ -43,6 +44,26 @@ def test_a_run_of_another_kind_is_told_as_that(tmp_path: Path, given: Any, run: 
     given.resume = str(tmp_path)
     with pytest.raises(InputError, match=f"resume: expected the folder of {said}"):
         resumed(given, [f"resume='{tmp_path}'"])
+
+
+@pytest.mark.parametrize(
+    ("words", "key"),
+    [
+        (["search", "resume=nope"], "resume"),
+        (["retrain", "resume=nope"], "resume"),
+        (["compare", "losses=[ce,dice]", "like=nope"], "like"),
+        (["trust", "nope"], "RUN"),
+    ],
+)
+def test_a_run_that_is_not_there_is_named_as_it_was_typed(
+    tmp_path: Path, words: list[str], key: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(words) == 2
+    assert capsys.readouterr().err == f"autoseg: {key}: expected the folder of a run, got nope, which does not exist.\n"
+    (tmp_path / "nope").mkdir()
+    assert cli.main(words) == 2
+    assert capsys.readouterr().err.startswith(f"autoseg: {key}: expected a folder with a config.yaml, as a run has it")
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,16 @@ def test_root_that_is_not_there(make_folder: Make) -> None:
     refused(replace(make_folder(), root="/nowhere/at/all"), "data.root", "/nowhere/at/all")
 
 
+@pytest.mark.parametrize("root", [None, "/nowhere/at/all"])
+def test_the_script_that_makes_data_is_named_for_what_it_makes(make_folder: Make, root: str | None) -> None:
+    config = replace(make_folder(), root=root)
+    for name in ("camvid", "folder"):
+        with pytest.raises(InputError) as told:
+            open_folder(replace(config, name=name))
+        known = told.value.hint.endswith(f" python scripts/prepare_data.py {name} DIR makes one.")
+        assert known == (name == "camvid") == ("prepare_data" in told.value.hint)
+
+
 def test_an_image_is_not_named_as_its_own_mask(make_folder: Make) -> None:
     config = make_folder()
     for split in ("train", "val"):

@@ -449,7 +449,9 @@ def test_what_is_no_candidate_is_refused(search_run: Path, comparison_run: Path)
     assert isinstance(run, SearchRun)
     (diverged,) = (record.name for record in run.search if record.state == "diverged")
     for name in (diverged, "9.9", "ce", ""):
-        with pytest.raises(InputError, match=r"--candidate: expected a completed candidate of search, as \d\.\d .*got"):
+        with pytest.raises(
+            InputError, match=r"--candidate: expected a completed candidate of .*search, as \d\.\d .*got"
+        ):
             candidate_card(search_run, name)
     with pytest.raises(InputError, match=r"RUN: expected a search with a loss\.json"):
         candidate_card(comparison_run, "0.0")
