@@ -90,7 +90,7 @@ def mmengine_config(path: Path, field: str) -> Any:
     except Exception as error:  # the file's code may raise anything
         line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
         said, elsewhere, _ = in_a_line(error).partition(", the current sys.path is")  # a module of custom_imports
-        hint = "Install the package that it imports." if elsewhere else ""
+        hint = "Install it, or put its folder on PYTHONPATH." if elsewhere else ""
         raise InputError(field, "a config that mmengine can read", f"{path}{line}: {said}", hint) from error
 
 

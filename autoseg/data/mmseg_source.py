@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -131,18 +132,26 @@ def settle(leaf: dict[str, Any], config: DataConfig) -> None:
 def _build(leaf: dict[str, Any], config: DataConfig) -> Any:
     from mmseg.registry import DATASETS
 
-    settings = {**leaf, "pipeline": [], "test_mode": False, "serialize_data": False}  # an empty list cannot be
+    settings = {**leaf, "pipeline": [], "test_mode": False}
     settle(settings, config)
     try:
-        dataset = DATASETS.build(settings)
+        return DATASETS.build(settings)
     except (AssertionError, OSError, ValueError) as error:  # how mmseg says that files or classes are missing
         hint = "Set data.root to the folder that config calls data_root."
         expected = f"the layout that {config.mmseg_config} describes"
+        if "need at least one array" in str(error):  # of an empty list
+            raise InputError("data.root", _looked_for(settings, DATASETS.get(type_name(leaf))), "none") from error
         raise InputError("data.root", expected, f"'{error}'", hint) from error
-    if not len(dataset):
-        folder = dataset.data_prefix.get("img_path", dataset.data_root)
-        raise InputError("data.root", f"images that end in {dataset.img_suffix} in {folder}", "none")
-    return dataset
+
+
+def _looked_for(settings: dict[str, Any], kind: Any) -> str:
+    """Return which images a data set of this class looks for."""
+    if settings.get("ann_file"):
+        return f"images that {settings['ann_file']} lists"
+    usual = inspect.signature(kind).parameters.get("img_suffix")
+    suffix = settings.get("img_suffix") or (usual.default if usual is not None else "")
+    folder = Path(settings.get("data_root") or "", (settings.get("data_prefix") or {}).get("img_path") or "")
+    return f"images that end in {suffix} in {folder}"
 
 
 def _check_alike(dataset: Any, role: str, classes: Sequence[str], lookup: NDArray[np.int16]) -> None:

@@ -9,6 +9,7 @@ from torch import nn
 
 from autoseg.errors import InputError
 from autoseg.losses.base import SegLoss
+from autoseg.surrogates.ranks import is_distributed
 
 
 def sync_counts(loss: nn.Module) -> None:
@@ -33,7 +34,7 @@ def sync_counts(loss: nn.Module) -> None:
     for part in ours:
         if not getattr(part, "rank_local", False):
             part.sync_counts = True
-    if local := rank_local(loss):
+    if (local := rank_local(loss)) and is_distributed():
         text = f"{', '.join(local)} cannot count over several ranks: each works on its own batch"
         warnings.warn(text, stacklevel=2)
 

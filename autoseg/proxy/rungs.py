@@ -75,16 +75,18 @@ class Rungs:
     def hopeless(self, scores: Mapping[int, float]) -> bool:
         """Return whether to stop a training with these scores, by iteration, one for each rung so far.
 
-        Optuna's steps are iterations, as in the ledger: so are those that options of its pruners count.
+        Optuna's steps are iterations, as in the ledger: so are those that options of its pruners count. A score that is
+        not finite decides nothing: a class may not have been found yet.
         """
-        if self.pruner == NONE or not self.earlier:
+        if self.pruner == NONE or not self.earlier or not math.isfinite([*scores.values()][-1]):
             return False
         import optuna
         from optuna.trial import TrialState, create_trial
 
         with quiet_optuna():
             study = optuna.create_study(direction="maximize")
-        study.add_trials([create_trial(value=0.0, intermediate_values=dict(known)) for known in self.earlier])
+        finite = [{step: score for step, score in known.items() if math.isfinite(score)} for known in self.earlier]
+        study.add_trials([create_trial(value=0.0, intermediate_values=known) for known in finite])
         running = create_trial(state=TrialState.RUNNING, intermediate_values=dict(scores))
         return bool(build_pruner(self.pruner, self.options).prune(study, running))
 

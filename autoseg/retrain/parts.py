@@ -220,26 +220,34 @@ class AutoSegStatisticsHook(Hook):
 
     priority = "LOW"  # after the average of weights, before the checkpoint
 
+    def __init__(self) -> None:
+        self._averaged = -1  # after how many iterations; not twice, which would round again
+
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
     ) -> None:
-        """Average where something follows this iteration; mmengine's Runner calls this."""
-        saved = [hook.interval for hook in runner.hooks if isinstance(hook, CheckpointHook) and not hook.by_epoch]
-        followed = [step for step in (runner.train_loop.val_interval, *saved) if step > 0]
-        if any(self.every_n_train_iters(runner, step) for step in followed) or self.is_last_train_iter(runner):
-            _average_statistics(runner)
+        """Average before a checkpoint; mmengine's Runner calls this."""
+        saving = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook) and not hook.by_epoch]
+        due = any(self.every_n_train_iters(runner, hook.interval, hook.save_begin) for hook in saving)
+        if due or self.is_last_train_iter(runner):
+            self._average(runner, runner.iter + 1)
 
     def after_train_epoch(self, runner: Any) -> None:
-        """Average, as after an iteration."""
-        _average_statistics(runner)
+        """Average before a checkpoint of an epoch."""
+        self._average(runner, runner.iter)
 
+    def before_val(self, runner: Any) -> None:
+        """Average before a validation."""
+        self._average(runner, runner.iter)
 
-def _average_statistics(runner: Any) -> None:
-    networks = [runner.model, *(hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook))]
-    norms = [part for network in networks for part in network.modules() if isinstance(part, BatchNorm)]
-    all_reduce_params(
-        [kept for norm in norms for kept in (norm.running_mean, norm.running_var) if kept is not None], op="mean"
-    )
+    def _average(self, runner: Any, after: int) -> None:
+        if after == self._averaged:
+            return
+        self._averaged = after
+        networks = [runner.model, *(hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook))]
+        norms = [part for network in networks for part in network.modules() if isinstance(part, BatchNorm)]
+        kept = [part for norm in norms for part in (norm.running_mean, norm.running_var) if part is not None]
+        all_reduce_params(kept, op="mean")
 
 
 def _network(runner: Any) -> Any:

@@ -24,7 +24,7 @@ from autoseg.files import write_atomic
 from autoseg.retrain.build import main_head
 from autoseg.retrain.file_errors import WrongFile, name_files
 from autoseg.training.checkpoint import guard, last_checkpoint
-from autoseg.training.models import BUILDABLE, UNBUILT, UNBUILT_HINT, model_registry, parts_alone
+from autoseg.training.models import BUILDABLE, UNBUILT_HINT, model_registry, parts_alone
 
 SCORES = "scores.json"
 KNOWN = ("The prefix is not set", '"FileClient" will be', '"HardDiskBackend" is')  # warnings of mmengine about itself
@@ -116,9 +116,7 @@ class QuietRunner(Runner):
         try:
             with parts_alone():
                 return super().build_model(model)
-        except InputError:
-            raise
-        except UNBUILT as error:
+        except (RuntimeError, ImportError) as error:  # of an operation of mmcv's that is not compiled
             raise InputError("config or model.config", BUILDABLE, first_line(error), UNBUILT_HINT) from error
 
     def build_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader[Any]:

@@ -25,7 +25,7 @@ from autoseg.search.confirm import conclude, confirm, finalists, fresh_seeds, ri
 from autoseg.search.observer import Observer, Plan, RoundSummary
 from autoseg.search.reward import Floor, Reward
 from autoseg.search.stages import stages
-from autoseg.search.trials import TrialRunner
+from autoseg.search.trials import TrialRunner, drop_unasked
 from autoseg.store.ledger import Ledger
 from autoseg.store.records import COMPLETE, RUNNING, Finding, SearchResult, TrialRecord, by_round
 from autoseg.store.run_folder import RunFolder
@@ -194,6 +194,7 @@ def _confirmed(
     best = found(first, problem.seed)
     seeds, iters = fresh_seeds(problem.seed, settings.confirm.seeds, settings.confirm.iters), settings.confirm.iters
     if not seeds or not settings.confirm.top:
+        drop_unasked(trials.ledger, "confirm", [])
         return SearchResult(folder.path, problem.metric, best)
     entries = finalists(history, settings.confirm.top, _mean(controller), settings.rounds)
     entries += [rival(name, problem.identity, 0, problem.seed) for name in rivals_of(settings)]

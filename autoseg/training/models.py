@@ -27,17 +27,9 @@ from autoseg.training.resize import upsample
 from autoseg.training.stand_ins import left_out
 from autoseg.training.weights import load_backbone
 
-# For heads that return several maps in training, the index of the one used for prediction.
-UNBUILT = (
-    TypeError,
-    ValueError,
-    KeyError,
-    AssertionError,
-    RuntimeError,
-    ImportError,
-)  # raised where one cannot be built
 BUILDABLE = "a network that mmsegmentation can build"
 UNBUILT_HINT = "Check model.overrides; networks that need mmcv's compiled operations cannot be built."
+# For heads that return several maps in training, the index of the one used for prediction.
 PLACES = {"DAHead": 0, "EncHead": 0, "DDRHead": 0, "PIDHead": 1}
 
 
@@ -195,7 +187,7 @@ def build_model(config: ModelConfig, num_classes: int, seed: int) -> Segmentor:
                 guard()
                 network = registry.build(settings)
                 network.init_weights()
-        except UNBUILT as error:
+        except (TypeError, ValueError, KeyError, AssertionError, RuntimeError, ImportError) as error:
             raise InputError("model.config", BUILDABLE, f"{config.config} ({error})", UNBUILT_HINT) from error
     if config.weights is not None:
         load_backbone(network.backbone, config.weights)

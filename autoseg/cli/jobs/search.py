@@ -39,6 +39,8 @@ from autoseg.tracking.status import FINISHED, read_status
 from autoseg.training import check_loss
 from autoseg.training.layers.native import why_not
 
+STEPS = {"n_warmup_steps", "interval_steps"}
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -215,6 +217,8 @@ def fingerprint(config: SearchConfig, parts: Parts) -> dict[str, Any]:
         "pruner": config.search.pruner,
         "rungs": config.search.rungs,
         "pruner_options": config.search.pruner_options,
+        # What these options count: rungs until December 2026.
+        **({"steps of pruner_options": "iterations"} if STEPS & config.search.pruner_options.keys() else {}),
         "data": parts.data.fingerprint,
         "holdout": config.data.holdout,
         **({"groups": config.data.groups} if config.data.groups is not None else {}),

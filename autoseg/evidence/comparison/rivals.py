@@ -22,16 +22,23 @@ def texts_of(run: Path, metric: str) -> dict[str, str]:
     Raises:
         InputError: a copy that is missing or damaged.
     """
-    kept = read_json(run / KEPT) if (run / KEPT).is_file() else {}
-    return {str(name): built_from(contender(str(text), metric, run), run) for name, text in kept.items()}
+    return {name: built_from(contender(text, metric, run), run) for name, text in _kept(run).items()}
 
 
 def keep(settings: SearchSettings, metric: str, run: Path) -> dict[str, str]:
-    """Copy the cards among the rivals into the run folder, those that it has not yet; return as `texts_of`."""
-    kept = read_json(run / KEPT) if (run / KEPT).is_file() else {}
+    """Copy the cards among the rivals into the run folder, those that it has not yet.
+
+    Return as `texts_of`, for every working directory: a training may change its own.
+    """
+    kept = _kept(run)
     found = [(name, contender(name, metric)) for name in hand_made_rivals(settings) if name not in kept]
     found = [(name, one) for name, one in found if one.cards]
     if found:
         keep_cards([one for _, one in found], run)
         write_atomic(run / KEPT, json.dumps({**kept, **{name: one.kept for name, one in found}}))
-    return texts_of(run, metric)
+    return texts_of(run.absolute(), metric)
+
+
+def _kept(run: Path) -> dict[str, str]:
+    kept = read_json(run / KEPT) if (run / KEPT).is_file() else {}
+    return {name: text for name, text in kept.items() if isinstance(text, str)}  # at first, it had the cards' numbers

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -15,6 +16,11 @@ from autoseg.retrain.loaders import class_counts
 pytestmark = pytest.mark.slow  # importing mmseg takes seconds
 
 SIZE = (8, 10)
+OWN = """
+data = dict(type="OfFewOptions", data_root=".", data_prefix=dict(img_path="img", seg_map_path="ann"),
+            pipeline=[dict(type="LoadImageFromFile"), dict(type="LoadAnnotations")], ann_file="")
+train_dataloader = val_dataloader = test_dataloader = dict(dataset=data)
+"""
 
 
 def write(path: Path, ids: list[int] | None = None) -> None:
@@ -52,6 +58,32 @@ def test_images_that_end_otherwise_are_said_to(tmp_path: Path) -> None:
         write(tmp_path / "data" / "annotations" / split / "x.png", [0, 1])
     with pytest.raises(InputError, match=r"data\.root: expected images that end in \.jpg in .*training, got none\.$"):
         open_data(config(tmp_path, "ade20k"), SIZE)
+
+
+def test_a_data_set_of_ones_own_may_take_few_options(tmp_path: Path) -> None:
+    from mmseg.datasets import BaseSegDataset
+    from mmseg.registry import DATASETS
+
+    @DATASETS.register_module(force=True)
+    class OfFewOptions(BaseSegDataset):
+        METAINFO: ClassVar[dict[str, Any]] = {"classes": ("a", "b"), "palette": [[0, 0, 0], [9, 9, 9]]}
+
+        def __init__(
+            self, data_root: str, data_prefix: Any, pipeline: Any, ann_file: str = "", test_mode: bool = False
+        ) -> None:
+            options = {"ann_file": ann_file, "pipeline": pipeline, "test_mode": test_mode}
+            super().__init__(data_root=data_root, data_prefix=data_prefix, **options)
+
+    (tmp_path / "own.py").write_text(OWN)
+    for name in ("x", "y"):
+        write(tmp_path / "data" / "img" / f"{name}.jpg")
+        write(tmp_path / "data" / "ann" / f"{name}.png", [0, 1])
+    mine = replace(config(tmp_path, "own"), mmseg_config=str(tmp_path / "own.py"))
+    assert open_data(mine, SIZE).classes == ["a", "b"]
+    (tmp_path / "data" / "none.txt").write_text("")
+    (tmp_path / "own.py").write_text(OWN.replace('ann_file=""', 'ann_file="none.txt"'))
+    with pytest.raises(InputError, match=r"expected images that none\.txt lists, got none"):
+        open_data(replace(mine, cache_dir=str(tmp_path / "other")), SIZE)
 
 
 def test_some_classes_of_a_config_are_numbered_anew(tmp_path: Path) -> None:

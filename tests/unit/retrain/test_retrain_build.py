@@ -258,7 +258,7 @@ def test_a_network_that_needs_compiled_operations_is_not_our_fault(tmp_path: Pat
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("custom_imports = dict(imports='absent.thing', allow_failed_imports=False)", r"absent\.thing.* Install the"),
+        ("custom_imports = dict(imports='absent.thing', allow_failed_imports=False)", r"absent\.thing.* Install it"),
         ("a = 1\ndef f(:\n", "line 2: SyntaxError"),
         ("_base_ = ['none.py']", "none.py"),
         ("a = 1 / 0", "ZeroDivisionError"),

@@ -231,15 +231,25 @@ def test_the_search_around_ones_own_training(quick_path: Path) -> None:
         autoseg.search("miou", my_train, num_classes=3, run_dir=run, inline=True, **more)
 
 
-def test_a_found_loss_among_the_rivals_is_copied_into_the_run(quick_path: Path) -> None:
+def test_a_found_loss_among_the_rivals_is_copied_into_the_run(
+    quick_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(loss: nn.Module, seed: int, device: str) -> dict[str, float]:
+        os.chdir(run / "figures" if (run / "figures").exists() else run)
+        return my_train(loss, seed, device)
+
     run, other = quick_path / "run", quick_path / "other.json"
     loss = SurrogateLoss.from_theta("miou", [0.3] * SPACE.dim, num_classes=3, space=SPACE)
     autoseg.save_loss(loss, other)
     options = {**SMALL, "rivals": [str(other)], "num_classes": 3, "run_dir": run, "inline": True, "progress": False}
     autoseg.search("miou", my_train, **options)
     other.unlink()
+    kept = json.loads((run / "rivals.json").read_text())
+    (run / "rivals.json").write_text(json.dumps({**kept, "old": [["of", "an"], "earlier form"]}))
+    monkeypatch.chdir(quick_path)
+    options["run_dir"] = "run"  # and every training goes elsewhere
     with pytest.warns(UserWarning, match="confirm_seeds was"):
-        result = autoseg.search("miou", my_train, **{**options, "confirm_seeds": SMALL["confirm_seeds"] + 1})
+        result = autoseg.search("miou", away, **{**options, "confirm_seeds": SMALL["confirm_seeds"] + 1})
     (rival,) = (row for row in result.rows if row.kind == "rival")
     assert rival.name == str(other) and len(rival.values) == SMALL["confirm_seeds"] + 1
     assert rival.values == tuple(my_train(loss, seed, "cpu")["miou"] for seed in result.best.seeds)

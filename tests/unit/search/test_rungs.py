@@ -155,6 +155,15 @@ def test_gains_that_are_not_known_do_not_count() -> None:
     assert math.isnan(Rungs(gains=((math.nan,),)).expected([0.5]))
 
 
+@pytest.mark.parametrize("odd", [math.nan, -math.inf])
+def test_a_score_that_is_not_finite_decides_nothing(odd: float) -> None:
+    """It may be of a class that is not found yet, in this candidate or in those that it is compared with."""
+    rungs = Rungs("median", (0.2, 0.4), {"n_startup_trials": 1}, earlier=({20: 0.1, 40: 0.5}, {20: odd, 40: 0.7}))
+    assert not rungs.hopeless({20: odd}) and not rungs.hopeless({20: 0.05, 40: odd})
+    assert rungs.hopeless({20: 0.05}) and not rungs.hopeless({20: 0.2})
+    assert rungs.hopeless({20: odd, 40: 0.55}) and not rungs.hopeless({20: odd, 40: 0.65})
+
+
 def test_without_a_pruner_nothing_is_asked(quick_path: Path) -> None:
     executor = CountingExecutor(Climbing())
     search(quick_path / "run", options(rounds=2, candidates=4, pruner="none"), executor=executor)
