@@ -149,6 +149,7 @@ class RayWorker(Worker):
         self._here = self._actor.here.remote()
         self._placed = False
         self.reply: ObjectRef[Any] | None = None  # the pending answer
+        self._unsent: Any = None  # the payload of a job, until the actor has answered that it lives
         self._end = "was stopped"
 
     def send_task(self, task: bytes, log: Path | None) -> None:
@@ -156,33 +157,32 @@ class RayWorker(Worker):
         super().send_task(task, log and log.absolute())
 
     def start(self, job: Job, attempts: int) -> None:
-        """Send a job, after a question that only a living actor answers."""
-        self._here, self._placed = self._actor.here.remote(), True
+        """Take a job; it is sent once the actor has answered that it lives: its death before costs no attempt."""
+        self._placed = True
         super().start(job, attempts)
 
     def placed(self) -> bool:
         """Return whether a machine had room for the actor. Its time to start counts from then on."""
-        if not self._placed and self._answered_here():
+        if not self._placed and _answered(self._here):
             self._placed, self.since = True, time.monotonic()
         return self._placed
 
-    def _answered_here(self) -> bool:
-        import ray
-
-        try:
-            ray.get(self._here, timeout=0)
-        except ray.exceptions.RayError:  # dead, or no answer yet
-            return False
-        return True
-
     def _send(self, message: object) -> None:
-        self.reply = self._actor.answer.remote(message)
+        if self.job is None:
+            self.reply = self._actor.answer.remote(message)
+        else:
+            self.reply, self._unsent = self._actor.here.remote(), message
 
     def has_message(self) -> bool:
         """Return whether there is an answer, or the actor has died."""
         import ray
 
-        return self.reply is not None and bool(ray.wait([self.reply], timeout=0)[0])
+        if self.reply is None or not ray.wait([self.reply], timeout=0)[0]:
+            return False
+        if self._unsent is None or not _answered(self.reply):
+            return True
+        self.reply, self._unsent = self._actor.answer.remote(self._unsent), None
+        return False
 
     def receive(self) -> Attempt | str | None:
         """Return the answer, which must be there; raise EOFError if the actor is dead."""
@@ -192,7 +192,7 @@ class RayWorker(Worker):
         try:
             message: Attempt | str | None = ray.get(reply)
         except ray.exceptions.RayError as error:
-            if self.job is not None and not self._answered_here():
+            if self._unsent is not None:
                 self.attempts -= 1  # it died before, with its machine: the job never began
             self._end = f"died: {textwrap.shorten(str(error), SAID)}"
             raise EOFError from error
@@ -265,6 +265,17 @@ class RayExecutor(WorkerPool[RayWorker]):
     def _limit(self, worker: RayWorker) -> float:
         """Return the time limit; there is none for a worker that waits for room."""
         return super()._limit(worker) if worker.placed() else math.inf
+
+
+def _answered(reply: ObjectRef[Any]) -> bool:
+    """Return whether an actor has answered; not if it is dead, or has not yet."""
+    import ray
+
+    try:
+        ray.get(reply, timeout=0)
+    except ray.exceptions.RayError:
+        return False
+    return True
 
 
 def shares_of(slots: Sequence[str], threads: int) -> list[float]:
