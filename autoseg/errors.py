@@ -75,9 +75,9 @@ def unknown_name(field: str, got: str, known: Iterable[str], hint: str = "") -> 
     return InputError(field, "one of " + ", ".join(names), repr(got), f"{did_you_mean(got, names)} {hint}".strip())
 
 
-def did_you_mean(got: str, known: Iterable[str]) -> str:
-    """Return a hint at the nearest known names, empty if there is none."""
+def did_you_mean(got: str, known: Iterable[str], cutoff: float = 0.5) -> str:
+    """Return a hint at the nearest known names, empty if there is none; `cutoff` is as in `difflib`."""
     small = {name.lower(): name for name in known}  # CE is a near miss of ce
-    found = [got.lower()] if got.lower() in small else difflib.get_close_matches(got.lower(), small, n=3, cutoff=0.5)
+    found = [got.lower()] if got.lower() in small else difflib.get_close_matches(got.lower(), small, n=3, cutoff=cutoff)
     near = [small[name] for name in found]
     return f"Did you mean {' or '.join(near)}?" if near else ""

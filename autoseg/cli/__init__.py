@@ -10,7 +10,6 @@ Nothing heavy is imported here, and a command's module only when it is called, s
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import io
 import os
@@ -19,7 +18,7 @@ from collections.abc import Sequence
 
 import autoseg
 from autoseg.cli import faults
-from autoseg.errors import InputError
+from autoseg.errors import InputError, did_you_mean
 
 COMMANDS = {  # in the order of a project: search, watch, export, train, judge
     "search": ("autoseg.cli.search", "search a loss for a metric"),
@@ -75,10 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _check_folder()
         if command not in COMMANDS:
-            near = difflib.get_close_matches(command.lower(), COMMANDS)
-            meant = f"Did you mean {' or '.join(near)}? " if near else ""
-            known = "one of " + ", ".join(COMMANDS)
-            raise InputError("command", known, repr(command), f"{meant}Type autoseg --help.")
+            hint = f"{did_you_mean(command, COMMANDS, cutoff=0.6)} Type autoseg --help.".strip()
+            raise InputError("command", "one of " + ", ".join(COMMANDS), repr(command), hint)
         module = importlib.import_module(COMMANDS[command][0])
         status: int = module.run(command, rest)
         sys.stdout.flush()

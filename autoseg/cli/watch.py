@@ -198,18 +198,14 @@ class Watch:
 
     def _behind(self, status: Status) -> list[str]:
         """Return the last sentence of a search if a rival is ahead of its loss."""
-        from autoseg.search.confirm import conclude, tabulate
-        from autoseg.search.loop import found
+        from autoseg.search.confirm import concluded
         from autoseg.store.records import sentence
         from autoseg.store.run_files import all_settings
 
         if status.kind != "search" or status.best is None or not status.studies["confirm"]:
             return []
-        metric, records = metric_of(status), status.studies["confirm"]
-        seeds = list(dict.fromkeys(record.seed for record in records))
         with all_settings(self._path):
-            iters, best = status.config["search"]["confirm"]["iters"], found(status.best, status.best.seed)
-            result = conclude(self._path, metric, best, tabulate(records, metric), seeds, iters)
+            result = concluded(self._path, status.config, status.studies["search"], status.studies["confirm"])
         return [sentence(result)] if result.best.behind else []
 
     def _go_on(self, status: Status) -> str:

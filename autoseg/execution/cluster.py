@@ -174,7 +174,7 @@ class RayWorker(Worker):
             self.reply, self._unsent = self._actor.here.remote(), message
 
     def has_message(self) -> bool:
-        """Return whether there is an answer, or the actor has died."""
+        """Return whether there is an answer, or the actor has died; send a job to an actor that is known to live."""
         import ray
 
         if self.reply is None or not ray.wait([self.reply], timeout=0)[0]:

@@ -82,19 +82,22 @@ class RegionLoss(SegLoss):
         p, y = batch.probs(), batch.target()
         # Differences before sums: exactly 0, never negative, where p equals y.
         sums = torch.stack([part.sum(dim=(2, 3)) for part in self.parts(p, y)], dim=1)  # (N, 3, C)
-        weights = self._weights(y.amax(dim=(2, 3)) > PRESENT, batch)
-        if [*self.reduction] == ["D"]:  # totals alone: ranks may have different numbers of images
-            total = batch.total(sums, (0,))[:, None]
-            anywhere = batch.total((weights > 0).to(weights), (0,)) > 0
-            return self.reduction["D"] * self._over_data(total, (anywhere * self.class_weight.to(weights))[None])
-        weights, sums = batch.rows(weights), batch.rows(sums).transpose(0, 1)
-        means = {"D": self._over_data, "I": self._over_images, "C": self._over_classes}
-        values = [share * means[letter](sums, weights) for letter, share in self.reduction.items()]
+        weights = self._weights(y.amax(dim=(2, 3)) > PRESENT, batch)  # (N, C)
+        values = []
+        if "D" in self.reduction:
+            values.append(self.reduction["D"] * self._over_data(sums, weights, batch))
+        if self.reduction.keys() != {"D"}:
+            rows, weights = batch.rows(sums).transpose(0, 1), batch.rows(weights)
+            per_image = {"I": self._over_images, "C": self._over_classes}
+            values += [share * per_image[name](rows, weights) for name, share in self.reduction.items() if name != "D"]
         return torch.stack(values).sum()
 
-    def _over_data(self, sums: Tensor, weights: Tensor) -> Tensor:
-        """Return reduction D: one score per class over the batch."""
-        return _mean(self._losses(sums.sum(dim=1)), weights.amax(dim=0), dim=0)
+    def _over_data(self, sums: Tensor, weights: Tensor, batch: Batch) -> Tensor:
+        """Return reduction D: one score per class over the batch. Of totals: ranks may have different numbers of
+        images.
+        """
+        anywhere = batch.total((weights > 0).to(weights), (0,)) > 0
+        return _mean(self._losses(batch.total(sums, (0,))), anywhere * self.class_weight.to(weights), dim=0)
 
     def _over_images(self, sums: Tensor, weights: Tensor) -> Tensor:
         """Return reduction I: one score per image and class, mean over classes, then over images."""

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from autoseg.search.trials import TrialRunner, drop_unasked
 from autoseg.store.paired import paired, summary
 from autoseg.store.records import (
     COMPLETE,
+    RUNNING,
     Comparison,
     Finding,
     Row,
@@ -146,6 +148,29 @@ def conclude(
     found = confirmed(won, rows, seeds, iters)
     comparisons = tuple(compare(won, row) for row in rows if row.kind == "rival")
     return SearchResult(run_dir, metric, found, tuple(rows), comparisons, tuple(warnings_about(won, rows, metric)))
+
+
+def concluded(
+    run_dir: Path, config: Mapping[str, Any], search: Sequence[TrialRecord], confirmation: Sequence[TrialRecord]
+) -> SearchResult:
+    """Return the result of a search from its files; while the confirmation is not over, that of the search alone.
+
+    Args:
+        run_dir: the run folder.
+        config: its `config.yaml`, plain data.
+        search: records of the candidates, one of them complete.
+        confirmation: records of the confirmation, in the order of its plan; empty if there is none.
+    """
+    metric, seed, options = str(config["metric"]), int(config["seed"]), config["search"]["confirm"]
+    best = found(max((r for r in search if r.state == COMPLETE), key=lambda r: r.reward), seed)
+    over = confirmation if all(record.state != RUNNING for record in confirmation) else ()
+    seeds = fresh_seeds(seed, int(options["seeds"]), options["iters"])
+    return conclude(run_dir, metric, best, tabulate(over, metric), seeds, options["iters"])
+
+
+def found(best: TrialRecord, seed: int) -> Finding:
+    """Return the best candidate of a search as a finding that is not confirmed."""
+    return Finding(best.name, best.theta or (), best.reward, best.scores, (seed,), confirmed=False)
 
 
 def confirmed(row: Row, rows: Sequence[Row], seeds: Sequence[int], iters: int | None = None) -> Finding:

@@ -21,7 +21,7 @@ from autoseg.controllers.base import Round
 from autoseg.errors import AutosegError, InputError
 from autoseg.execution import Executor
 from autoseg.proxy.rungs import Rungs
-from autoseg.search.confirm import conclude, confirm, finalists, fresh_seeds, rival, rivals_of
+from autoseg.search.confirm import conclude, confirm, finalists, found, fresh_seeds, rival, rivals_of
 from autoseg.search.observer import Observer, Plan, RoundSummary
 from autoseg.search.reward import Floor, Reward
 from autoseg.search.stages import stages
@@ -171,11 +171,6 @@ def _nothing(records: Sequence[TrialRecord], later: int | None = None) -> str:
         hint = "a training that fails because of its loss raises autoseg.errors.Diverged, and the search goes on"
         said = f"No candidate of round {later + 1} completed. A resumed run repeats it ({hint})."
     return f"{said} The first one ({records[0].state}): {records[0].error}"
-
-
-def found(best: TrialRecord, seed: int) -> Finding:
-    """Return the best candidate of a search as a finding that is not confirmed."""
-    return Finding(best.name, best.theta or (), best.reward, best.scores, (seed,), confirmed=False)
 
 
 def _confirmed(

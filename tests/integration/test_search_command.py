@@ -22,6 +22,7 @@ import yaml
 from PIL import Image
 
 from autoseg.cli import main
+from autoseg.cli.configuration.repeat import command_for
 from autoseg.config import DataConfig
 from autoseg.data import open_data
 from autoseg.errors import InputError
@@ -366,6 +367,7 @@ def test_a_found_loss_among_the_rivals_stays_the_one_it_was(tmp_path, monkeypatc
     assert main(["search", "resume=run", "search.confirm.seeds=2"]) == 0
     (file,) = Path("run/cards").iterdir()
     assert f"losses=[{file},2*{file},run]" in capsys.readouterr().out
+    assert f"search.confirm.rivals=[{file},2*{file}]" in command_for(read_config(Path("run")), Path("run"))
     both = [tmp_path / "run", tmp_path / "moved/run"]
     ledgers = [Ledger(run / "trials.db", space.names, read_only=True) for run in both]
     one, other = ({(r.name, r.seed): r.scores for r in ledger.records("confirm")} for ledger in ledgers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ from autoseg.cli.configuration.overrides import typed
 from autoseg.config import CompareConfig, SearchConfig
 from autoseg.errors import InputError
 from autoseg.evidence.comparison.contenders import CARDS
+from autoseg.evidence.comparison.rivals import texts_of
 from autoseg.losses.build import terms_of
 from autoseg.losses.expression import quoted, renamed
 from autoseg.store.run_files import kind_of, read_fingerprint
 
 OMITTED = ("run_dir", "resume", "workers", "device")  # a repetition is a new run, on any machine
 SCHEMAS: dict[str, type] = {"search": SearchConfig, "compare": CompareConfig}
+RIVALS = "search.confirm.rivals"
 NAMED = ("data", "model", "controller")  # groups whose option is their section's name
 
 
@@ -38,11 +41,20 @@ def command_for(config: Mapping[str, Any], run: Path) -> str:
         wanted = stored.leaves(stored.plain(stored.load(SCHEMAS[kind], dict(config))))
         if "losses" in wanted:
             wanted["losses"] = [_with_cards(text, run) for text in wanted["losses"]]
+        if kind == "search":
+            copies = texts_of(run, wanted["metric"])
+            wanted[RIVALS] = [copies.get(text, text) for text in wanted[RIVALS]]
         if wanted.get("split") == "auto" and (run / "fingerprint.json").is_file():  # auto has meant another split
             wanted["split"] = str(read_fingerprint(run).get("split", "auto"))
         return f"autoseg {kind} {' '.join(_overrides(kind, wanted))}".strip()
     except InputError as error:
         return f"not known: config.yaml is of another version ({error.field})"
+
+
+def data_and_model(config: SearchConfig) -> list[str]:
+    """Return the arguments of a search's data and network, which other commands take too."""
+    alone = replace(compose.compose("search", SearchConfig, []), data=config.data, model=config.model)
+    return _overrides("search", stored.leaves(stored.plain(alone)))
 
 
 def _with_cards(text: str, run: Path) -> str:

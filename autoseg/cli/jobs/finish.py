@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import replace
 from pathlib import Path
 
-from autoseg.cli.configuration import compose, stored
 from autoseg.cli.configuration.named_code import resume_arguments
 from autoseg.cli.configuration.overrides import and_imports, typed
-from autoseg.cli.configuration.repeat import command_for
+from autoseg.cli.configuration.repeat import data_and_model
 from autoseg.config import SearchConfig
 from autoseg.evidence.comparison.rivals import texts_of
 from autoseg.losses import LossCard
@@ -38,16 +36,9 @@ def next_step(run_dir: Path, config: SearchConfig, found: Finding) -> list[str]:
         *lines,
         f"Export: {export}",
         f"Next: search longer: {longer}",
-        f"or train with {found.behind[0]}, which is no worse: autoseg retrain {typed('loss', best)}"
-        f"{_data_and_model(run_dir, config)}{and_imports(config.imports)}",
+        f"or train with {found.behind[0]}, which is no worse: autoseg retrain "
+        f"{' '.join([typed('loss', best), *data_and_model(config)])}{and_imports(config.imports)}",
     ]
-
-
-def _data_and_model(run_dir: Path, config: SearchConfig) -> str:
-    """Return the arguments of the search's data and network, which `retrain` takes too."""
-    usual = compose.compose("search", SearchConfig, [])
-    alone = replace(usual, data=config.data, model=config.model)
-    return command_for(stored.plain(alone), run_dir).removeprefix("autoseg search")
 
 
 def _comparison(run_dir: Path, config: SearchConfig, found: Finding) -> str:

@@ -216,9 +216,11 @@ def fingerprint(config: SearchConfig, parts: Parts) -> dict[str, Any]:
         "floor": config.search.floor,
         "pruner": config.search.pruner,
         "rungs": config.search.rungs,
-        "pruner_options": config.search.pruner_options,
-        # What these options count: rungs until December 2026.
-        **({"steps of pruner_options": "iterations"} if STEPS & config.search.pruner_options.keys() else {}),
+        "pruner_options": {
+            **config.search.pruner_options,
+            # what these options count: rungs until December 2026
+            **({"steps": "iterations"} if STEPS & config.search.pruner_options.keys() else {}),
+        },
         "data": parts.data.fingerprint,
         "holdout": config.data.holdout,
         **({"groups": config.data.groups} if config.data.groups is not None else {}),

@@ -7,8 +7,7 @@ from pathlib import Path
 from autoseg.errors import InputError
 from autoseg.evidence.report.read import SearchRun, open_run
 from autoseg.losses import LossCard
-from autoseg.search.confirm import confirmed
-from autoseg.search.loop import found
+from autoseg.search.confirm import confirmed, found
 from autoseg.search.publish import CardPublisher
 from autoseg.store.records import COMPLETE, Finding
 

@@ -12,8 +12,7 @@ from autoseg.evidence.comparison.compare import STUDY, bootstrap_of, parse_seeds
 from autoseg.evidence.comparison.contenders import Contender, Recipe, contenders, reference_of
 from autoseg.evidence.comparison.matrix import Matrix
 from autoseg.losses import LossCard
-from autoseg.search.confirm import conclude, fresh_seeds, tabulate
-from autoseg.search.loop import found
+from autoseg.search.confirm import concluded
 from autoseg.search.stages import stages_of
 from autoseg.store.ledger import Ledger
 from autoseg.store.records import COMPLETE, RUNNING, SearchResult, TrialRecord
@@ -116,20 +115,9 @@ def _search(path: Path, config: dict[str, Any], fixed: dict[str, Any]) -> Search
         there = stages_of(config, {study: ledger.records(study) for study in ledger.studies})
     _some_complete(path, there.search)
     card = LossCard.load(path / "loss.json") if (path / "loss.json").is_file() else None
-    result = _conclude(path, config, there.search, there.confirmation if there.planned else ())
+    result = concluded(path, config, there.search, there.confirmation if there.planned else ())
     total, confirmation = there.amount.total, there.confirmation
     return SearchRun(path, config, fixed, there.records, total, metric, space, there.search, confirmation, result, card)
-
-
-def _conclude(
-    path: Path, config: dict[str, Any], search: Sequence[TrialRecord], confirmation: Sequence[TrialRecord]
-) -> SearchResult:
-    """Return the result; while the confirmation is not over, that of the search alone."""
-    metric, seed, options = str(config["metric"]), int(config["seed"]), config["search"]["confirm"]
-    best = found(max((r for r in search if r.state == COMPLETE), key=lambda r: r.reward), seed)
-    over = confirmation if all(record.state != RUNNING for record in confirmation) else ()
-    seeds = fresh_seeds(seed, int(options["seeds"]), options["iters"])
-    return conclude(path, metric, best, tabulate(over, metric), seeds, options["iters"])
 
 
 # ------------------------------------------------------------------------------------------ a comparison

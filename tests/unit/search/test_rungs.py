@@ -6,6 +6,7 @@ import itertools
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,16 @@ from test_loop import Witness, essence
 from torch import Tensor
 from toy_search import NAMES, CountingExecutor, PulledPlug, Recorder, Stop, ToyTask, outcome, search, settings
 
-from autoseg.config import ConfirmConfig, SearchSettings
+from autoseg.cli.configuration import compose
+from autoseg.cli.jobs.search import fingerprint
+from autoseg.config import ConfirmConfig, SearchConfig, SearchSettings
 from autoseg.execution import InlineExecutor, Watched
 from autoseg.proxy.rungs import Rungs, Stopped, Watch
 from autoseg.proxy.task import ProxyTask
 from autoseg.search.confirm import finalists
 from autoseg.store.ledger import Ledger
 from autoseg.store.records import COMPLETE, PRUNED, TrialRecord
+from autoseg.surrogates import build_space
 from autoseg.tracking.status import Status, round_line
 from autoseg.tracking.terminal import Terminal, plain_console
 
@@ -232,3 +236,11 @@ def test_a_stopped_training_ends_there(task: ProxyTask) -> None:
     with pytest.raises(Stopped):
         watched(loss, 0)
     assert loss.calls == 1
+
+
+def test_a_run_whose_options_counted_rungs_is_another_search() -> None:
+    parts: Any = SimpleNamespace(data=SimpleNamespace(fingerprint="x"), space=build_space("default", metric="miou"))
+    for option, more in (("n_warmup_steps", {"steps": "iterations"}), ("n_startup_trials", {})):
+        words = ["search.pruner=median", f"search.pruner_options.{option}=5"]
+        config = compose.compose("search", SearchConfig, words)
+        assert fingerprint(config, parts)["pruner_options"] == {option: 5, **more}
