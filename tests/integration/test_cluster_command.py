@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from test_search_command import TINY, autoseg, rewards
+from commands import autoseg
+from test_search_command import TINY, rewards
 
 
 @pytest.mark.slow

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import csv
 import signal
-import subprocess
-import sys
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from commands import start
 
 import autoseg.cli as cli
 
-PROGRAM = Path(sys.executable).with_name("autoseg")
 TINY = [
     "data.count=[6,3,3]", "proxy.size=[48,48]", "proxy.crop=32", "proxy.iters=3", "proxy.batch_size=2",
     "executor=inline", "device=cpu", "metrics=[miou,gacc]",
@@ -33,11 +31,10 @@ def test_killed_resumed_added_to_and_refused(tmp_path, capsys):
     assert cli.main(["compare", *tiny, f"run_dir={whole}"]) == 0
     assert "2 seeds" in capsys.readouterr().out
     assert f"Versions: autoseg {version('autoseg')}, torch {version('torch')}" in (whole / "table.md").read_text()
-    running = subprocess.Popen([PROGRAM, "compare", *tiny, f"run_dir={cut}"], stdout=subprocess.PIPE, text=True)
-    assert running.stdout is not None
-    assert any("1/4" in line for line in running.stdout), "it ended before a training did"
+    running = start(tmp_path, "compare", *tiny, f"run_dir={cut}")
+    running.wait_for("1/4")
     running.send_signal(signal.SIGKILL)
-    running.communicate()
+    assert running.wait().returncode == -signal.SIGKILL, "it ended before"
     assert not (cut / "table.csv").exists()
 
     assert cli.main(["compare", f"resume={cut}"]) == 0

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
+import commands
 import own_code
 import pytest
 
 from autoseg.mmconfigs import shipped
 
-PROGRAM = Path(sys.executable).with_name("autoseg")
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 TINY = [
     "experiment=smoke", "data.count=[8,2,2]", "data.cache_dir=cache", "proxy.iters=2", "proxy.batch_size=2",
     "proxy.size=[32,32]", "proxy.crop=32", "search.rounds=1", "search.candidates=2", "search.confirm.seeds=1",
@@ -28,9 +26,7 @@ print("autoseg" in sys.modules)
 
 
 def autoseg(folder: Path, *arguments: str) -> tuple[int, str]:
-    done = subprocess.run(
-        [PROGRAM, *arguments], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=300
-    )
+    done = commands.autoseg(folder, *arguments)
     assert "Traceback" not in done.stderr
     return done.returncode, done.stdout + done.stderr
 
@@ -63,18 +59,19 @@ def test_from_a_file_to_a_loss_and_on(tmp_path: Path) -> None:
         status, said = autoseg(tmp_path, *command, *(["losses=[ce,poly]"] if command[0] == "compare" else []))
         assert status == 2 and str(own) in said and said.count("\n") == 1, said
 
+    inline = "executor=inline"  # the search above has shown that workers know both
     for command in (
-        ["search", "resume=run"],
+        ["search", "resume=run", inline],
         ["report", "run"],
         ["export", "run", "--format", "python", "-o", "found.py"],
         ["export", "run", "--format", "mmseg", "-o", "found_mmseg.py"],
-        ["compare", "like=run", "losses=[poly,run,identity/f2]", "reference=poly", "seeds=1"],
+        ["compare", "like=run", "losses=[poly,run,identity/f2]", "reference=poly", "seeds=1", inline],
     ):
         status, said = autoseg(tmp_path, *command, named)
         assert status == 0, said
     done = subprocess.run([sys.executable, "-c", USE], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "False"]
-    done = subprocess.run([sys.executable, "-c", USE_CONFIG], cwd=tmp_path, capture_output=True, text=True)
+    done = commands.Started(exec, (USE_CONFIG,), tmp_path).wait()
     assert done.returncode == 0 and done.stdout.split()[-1] == "True", done.stderr
 
     own.write_text(own.read_text().replace("(1 + b)", "(2 + b)"))
@@ -90,12 +87,15 @@ def test_a_network_of_ones_own(tmp_path: Path) -> None:
     theirs = shipped("_base_/models/deeplabv3plus_r50-d8.py")
     assert theirs is not None
     own.write_text(theirs.read_text())
-    status, said = autoseg(tmp_path, "search", *TINY, "model=tiny", "model.config=net.py", "run_dir=run")
+    status, said = autoseg(
+        tmp_path, "search", *TINY, "executor=inline", "model=tiny", "model.config=net.py", "run_dir=run"
+    )
     assert status == 0, said
     for command in (["search", "resume=../run"], ["trust", "../run"], ["compare", "losses=[ce,dice]", "like=../run"]):
         status, said = autoseg(there, *command)
         assert status == 2 and f"add model.config={own} to the command" in said and said.count("\n") == 1, said
-    for command in (["search", "resume=../run"], ["compare", "losses=[ce,dice]", "like=../run", "seeds=1"]):
+    comparison = ["compare", "losses=[ce,dice]", "like=../run", "seeds=1", "executor=inline"]
+    for command in (["search", "resume=../run"], comparison):
         status, said = autoseg(there, *command, "model.config=../net.py")
         assert status == 0, said
     assert autoseg(there, "report", "../run")[0] == 0

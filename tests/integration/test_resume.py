@@ -4,41 +4,39 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import toy_run
+from commands import Started
 
 from autoseg.store.ledger import Ledger
 
-SCRIPT = Path(__file__).with_name("toy_run.py")
 NAMES = ("and.p1.x", "and.p1.y", "or.p1.x")
 pytestmark = pytest.mark.slow
 
 
-def start(folder: Path, rounds: int, controller: str, *killed_after: int) -> subprocess.Popen[str]:
-    command = [sys.executable, str(SCRIPT), str(folder), str(rounds), controller, *map(str, killed_after)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def start(folder: Path, rounds: int, controller: str, *killed_after: int) -> Started:
+    return Started(toy_run.run, (str(folder), str(rounds), controller, *map(str, killed_after)), folder.parent)
 
 
 def winner(folder: Path, rounds: int, controller: str) -> str:
     """Run to the end; returns the line about the winner."""
-    out, errors = (process := start(folder, rounds, controller)).communicate(timeout=240)
-    assert process.returncode == 0, errors
-    return next(line for line in out.splitlines() if line.startswith("winner"))
+    done = start(folder, rounds, controller).wait()
+    assert done.returncode == 0, done.stderr
+    return next(line for line in done.stdout.splitlines() if line.startswith("winner"))
 
 
 def killed(folder: Path, rounds: int, controller: str, results: int) -> None:
     """Run until it is killed a moment after so many results, of those before included."""
-    out, errors = (process := start(folder, rounds, controller, results)).communicate(timeout=240)
-    assert process.returncode == -signal.SIGKILL, errors
+    cut = start(folder, rounds, controller, results).wait()
+    assert cut.returncode == -signal.SIGKILL, cut.stderr
     found, confirmed, _ = essence(folder)
     done = sum(state == "complete" for *_, state in (*found, *confirmed))
-    whole = out[: out.rindex("\n")]  # the last line may have been cut off
-    assert 0 < results <= done < int(whole.split()[-1]), out
+    whole = cut.stdout[: cut.stdout.rindex("\n")]  # the last line may have been cut off
+    assert 0 < results <= done < int(whole.split()[-1]), whole
 
 
 def essence(folder: Path) -> tuple[Any, ...]:
@@ -73,20 +71,17 @@ def test_killed_under_a_real_controller_and_resumed_with_more_rounds(tmp_path: P
 def test_two_processes_on_one_folder(tmp_path: Path) -> None:
     winner(tmp_path / "run", 1, "toy")
     first = start(tmp_path / "run", 40, "toy")
-    assert first.stdout is not None
-    first.stdout.readline()
-    second = start(tmp_path / "run", 40, "toy")
-    _, errors = second.communicate(timeout=60)
-    first.kill()
-    first.communicate()
-    assert second.returncode == 1 and f"got process {first.pid} on " in errors.strip().splitlines()[-1]
+    first.wait_for("started")
+    second = start(tmp_path / "run", 40, "toy").wait(60)
+    first.send_signal(signal.SIGKILL)
+    first.wait(60)
+    assert second.returncode == 1 and f"got process {first.pid} on " in second.stderr.strip().splitlines()[-1]
 
 
 def test_interrupted_from_the_keyboard(tmp_path: Path) -> None:
     process = start(tmp_path / "run", 40, "toy")
-    assert process.stdout is not None
-    process.stdout.readline()
+    process.wait_for("started")
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    errors = process.wait(30).stderr
     assert errors.count("Traceback") == 1 and errors.strip().endswith("KeyboardInterrupt")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import re
 import shlex
 import shutil
@@ -19,6 +18,7 @@ import psutil
 import pytest
 import torch
 import yaml
+from commands import autoseg, start
 from PIL import Image
 
 from autoseg.cli import main
@@ -32,7 +32,6 @@ from autoseg.store.ledger import Ledger
 from autoseg.store.run_files import read_config
 from autoseg.surrogates import SurrogateLoss, build_space
 
-PROGRAM = Path(sys.executable).with_name("autoseg")
 TINY = [
     "experiment=smoke",
     "data.count=[8,2,2]",
@@ -45,13 +44,6 @@ TINY = [
 
 
 NONE = {"tracker": {"tensorboard": False, "wandb": "disabled", "wandb_project": "autoseg"}}  # tracker=none
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-
-def autoseg(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [PROGRAM, *arguments], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=300
-    )
 
 
 def rewards(run: Path) -> list[tuple[str, int, float]]:
@@ -131,17 +123,13 @@ def test_interrupted_and_resumed_equals_never_stopped(tmp_path):
     log, two = tmp_path / "cut" / "log.txt", ["resume=cut", "executor=processes", "workers=2"]
     starts = (signal.SIGINT, " 1/", [*TINY, "executor=inline", "run_dir=cut"]), (signal.SIGTERM, " 4/", two)
     for stop, reached, words in starts:
-        process = subprocess.Popen(
-            [PROGRAM, "search", *words],
-            cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        deadline = time.monotonic() + 120
+        process, deadline = start(tmp_path, "search", *words), time.monotonic() + 120
         while not (log.exists() and reached in log.read_text()) and time.monotonic() < deadline:
-            time.sleep(0.05)
+            time.sleep(0.02)
         process.send_signal(stop)
-        out, err = process.communicate(timeout=60)
-        assert process.returncode == 130, out + err
-        assert "autoseg search resume=cut" in out and "Traceback" not in err
+        stopped = process.wait(60)
+        assert stopped.returncode == 130, stopped
+        assert "autoseg search resume=cut" in stopped.stdout and "Traceback" not in stopped.stderr
     resumed = autoseg(tmp_path, "search", *two, "tracker=none")
     assert resumed.returncode == 0, resumed.stderr
     ran = read_config(tmp_path / "whole")
@@ -154,8 +142,8 @@ def test_interrupted_and_resumed_equals_never_stopped(tmp_path):
 @pytest.mark.slow
 def test_interrupted_while_it_imports_leaves_nobody_behind(tmp_path):
     process = subprocess.Popen(
-        [PROGRAM, "search", *TINY, "workers=2"],
-        cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [Path(sys.executable).with_name("autoseg"), "search", *TINY, "workers=2"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     parent, workers = psutil.Process(process.pid), []
     while len(workers) < 2 and process.poll() is None:

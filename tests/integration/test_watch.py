@@ -3,63 +3,47 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import pytest
+from commands import Started, start
 
 from autoseg.cli import main
 
-PROGRAM = Path(sys.executable).with_name("autoseg")
-SEARCH = """
-import pathlib, sys, time
-import autoseg
 
-calls = []
-
-def train(loss, seed, device):
-    calls.append(seed)
-    while len(calls) > 1 and not pathlib.Path(sys.argv[2]).exists():  # all but the first wait to be let go
-        time.sleep(0.05)
-    return 0.5 + seed % 7 / 100
-
-if __name__ == "__main__":
-    autoseg.search("miou", train=train, num_classes=2, rounds=2, candidates=2, inline=True, run_dir=sys.argv[1],
-                   confirm_top=1, confirm_seeds=1, rivals=["ce"], seed=3)
-"""
-
-
-def start(folder: Path) -> subprocess.Popen[bytes]:
+def search(folder: str) -> None:
     """A search that does no more than one training until the file `go` stands beside its folder."""
-    return subprocess.Popen([sys.executable, "-c", SEARCH, str(folder), str(folder.with_name("go"))])
+    import autoseg
 
+    calls, go = [], Path(folder).with_name("go")
 
-def watch(folder: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen([PROGRAM, "watch", str(folder), "--every", "0.1"], stdout=subprocess.PIPE, text=True)
+    def train(loss, seed, device):
+        calls.append(seed)
+        while len(calls) > 1 and not go.exists():
+            time.sleep(0.05)
+        return 0.5 + seed % 7 / 100
+
+    few = {"rounds": 2, "candidates": 2, "confirm_top": 1, "confirm_seeds": 1, "rivals": ["ce"]}
+    autoseg.search("miou", train=train, num_classes=2, inline=True, run_dir=folder, seed=3, **few)
 
 
 @pytest.mark.slow
 def test_a_search_is_watched_from_before_it_begins_then_killed_then_resumed(tmp_path, capsys):
     run = tmp_path / "run"
     run.mkdir()
-    watching = watch(run)
-    assert watching.stdout is not None
-    assert "has not begun yet; waiting" in watching.stdout.readline()
-    search = start(run)
-    for line in watching.stdout:
-        if line.startswith("1/6 trainings"):
-            assert "at work: candidate 0.1" in line and "best" in line
-            break
-    search.send_signal(signal.SIGKILL)
-    search.wait()
-    out, _ = watching.communicate(timeout=60)
-    assert watching.returncode == 1
-    assert (
-        f"process {search.pid} on " in out
-        and "no longer works in it" in out
-        and "the same call of autoseg.search" in out
-    )
+    watching = start(tmp_path, "watch", str(run), "--every", "0.1")
+    watching.wait_for("has not begun yet; waiting")
+    searching = Started(search, (str(run),), tmp_path)
+    watching.wait_for("1/6 trainings")
+    searching.send_signal(signal.SIGKILL)
+    searching.wait()
+    watched = watching.wait(60)
+    assert watched.returncode == 1
+    progress = next(line for line in watched.stdout.splitlines() if line.startswith("1/6 trainings"))
+    assert "at work: candidate 0.1" in progress and "best" in progress
+    for words in (f"process {searching.pid} on ", "no longer works in it", "the same call of autoseg.search"):
+        assert words in watched.stdout
 
     before = {file.name: file.read_bytes() for file in run.iterdir() if file.is_file()}
     assert main(["watch", str(run), "--once"]) == 1
@@ -67,7 +51,7 @@ def test_a_search_is_watched_from_before_it_begins_then_killed_then_resumed(tmp_
     assert {file.name: file.read_bytes() for file in run.iterdir() if file.is_file()} == before
 
     run.with_name("go").touch()
-    assert start(run).wait(timeout=120) == 0
+    assert Started(search, (str(run),), tmp_path).wait().returncode == 0
     assert main(["watch", str(run)]) == 0  # of a run that has ended
     out = capsys.readouterr().out
     assert "round 2/2" in out and "6/6 trainings" in out and "loss.json" in out
@@ -75,12 +59,11 @@ def test_a_search_is_watched_from_before_it_begins_then_killed_then_resumed(tmp_
 
 @pytest.mark.slow
 def test_ctrl_c_stops_the_watching_and_not_the_run(tmp_path):
-    watching = watch(tmp_path)
-    assert watching.stdout is not None
-    watching.stdout.readline()
+    watching = start(tmp_path, "watch", str(tmp_path), "--every", "0.1")
+    watching.wait_for("waiting")
     watching.send_signal(signal.SIGINT)
-    out, _ = watching.communicate(timeout=60)
-    assert watching.returncode == 130 and "the run goes on" in out and "Traceback" not in out
+    watched = watching.wait(60)
+    assert watched.returncode == 130 and "the run goes on" in watched.stdout and "Traceback" not in watched.stderr
 
 
 @pytest.mark.parametrize(

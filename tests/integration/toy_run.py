@@ -1,7 +1,4 @@
-"""One whole search as a process of its own: `toy_run.py FOLDER ROUNDS CONTROLLER [RESULTS]`.
-
-With RESULTS it kills itself a moment after it has so many, by a signal that no program can catch.
-"""
+"""One whole search, as a process of its own."""
 
 from __future__ import annotations
 
@@ -40,9 +37,10 @@ class Announcer(Observer):
         print("winner", result.best, flush=True)
 
 
-if __name__ == "__main__":
-    folder, rounds, name = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+def run(folder: str, rounds: str, name: str, killed_after: str | None = None) -> None:
+    """Search in a folder; kill itself a moment after so many results, by a signal that no program can catch."""
     controller = ToyController() if name == "toy" else build_controller(name, len(NAMES), seed=3)
-    announcer = Announcer(int(sys.argv[4]) if len(sys.argv) > 4 else None)
+    announcer = Announcer(None if killed_after is None else int(killed_after))
     with ProcessExecutor(ToyTask(seconds=0.01), ["cpu", "cpu"]) as executor:
-        search(folder, settings(rounds, 4), executor=executor, observer=announcer, controller=controller)
+        plan = settings(int(rounds), 4)
+        search(Path(folder), plan, executor=executor, observer=announcer, controller=controller)

@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from test_executors import gone, outcomes, wait_for
 from toy_task import Unloadable, toy
@@ -181,7 +182,9 @@ def test_a_machine_that_is_lost_while_it_is_idle_costs_no_attempt(cluster: Any) 
     cluster.wait_for_nodes()
     with RayExecutor(toy, ["cpu"] * 6, retries=0) as executor:
         assert {outcome.state for outcome in outcomes(executor, *[{"x": 1}] * 6)} == {"complete"}
+        on_it = psutil.Process(third.all_processes["raylet"][0].process.pid).children(recursive=True)
         cluster.remove_node(third, allow_graceful=False)
+        assert len(on_it) >= 4 and psutil.wait_procs(on_it, timeout=60)[1] == []  # they outlive it for a moment
         found = outcomes(executor, *[{"x": 1}] * 6)
     assert [(outcome.state, outcome.attempts) for outcome in found] == [("complete", 1)] * 6
 
