@@ -10,12 +10,12 @@ from test_search_command import TINY, rewards
 @pytest.mark.slow
 def test_on_a_cluster_it_equals_that_on_one_machine(tmp_path, machines):
     there = autoseg(tmp_path, "search", *TINY, "executor=ray", f"executor.address={machines.address}", "run_dir=there")
-    here = autoseg(tmp_path, "search", *TINY, "run_dir=here")
+    here = autoseg(tmp_path, "search", *TINY, "executor=inline", "run_dir=here")
     assert (there.returncode, here.returncode) == (0, 0), there.stderr + here.stderr
     assert "on 2 workers" in there.stdout
     assert rewards(tmp_path / "there") == rewards(tmp_path / "here")
     assert (tmp_path / "there" / "predictions").is_dir() == (tmp_path / "here" / "predictions").is_dir()
-    again = autoseg(tmp_path, "search", "resume=there", "executor=processes", "search.rounds=3")
+    again = autoseg(tmp_path, "search", "resume=there", "executor=inline", "search.rounds=3")
     assert again.returncode == 0, again.stderr
 
 

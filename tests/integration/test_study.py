@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.study import __main__ as study
-from benchmarks.study import plan, retake, savings_table
+from benchmarks.study import efficiency, plan, retake, savings_table
 from benchmarks.study.savings import SECOND, WARM
 from benchmarks.study.savings_table import beside
 from benchmarks.study.surface import DATA
@@ -36,6 +36,8 @@ def test_the_tiny_study_from_trainings_to_tables_and_again(
     small = dataclasses.replace(plan.tiny()[0], rounds={"random": 1, "tpe": 1}, candidates=3, spread=3, seeds=1)
     monkeypatch.setattr(plan, "tiny", lambda: [small])
     monkeypatch.setattr(savings_table, "ORDERS", 2)
+    few = {name: efficiency.ENTRANTS[name] for name in ("random", "cmaes", "ppo, per dimension")}
+    monkeypatch.setattr(efficiency, "ENTRANTS", few)
     words = ["--tiny", "--folder", str(tmp_path / "study")]
     assert run(monkeypatch, *words) == 0
     said = capsys.readouterr().out
