@@ -46,6 +46,7 @@ class Started:
         given = (function, arguments, str(folder), dict(os.environ), str(self._out), str(self._err))
         self._process = SERVER.Process(target=_run, args=given)
         self._process.start()
+        atexit.register(self._process.kill)  # Python would wait for one that a failed test has left
         assert self._process.pid is not None
         self.pid = self._process.pid
 
@@ -57,8 +58,11 @@ class Started:
     def wait_for(self, text: str, seconds: float = 120) -> None:
         """Wait until it has printed a text."""
         end = time.monotonic() + seconds
-        while text not in self.stdout:
-            assert self._process.is_alive() and time.monotonic() < end, self.wait(1)
+        while True:
+            goes_on = self._process.is_alive() and time.monotonic() < end
+            if text in self.stdout:
+                return
+            assert goes_on, f"no {text!r}: {self.stdout}{self._err.read_text()}"
             time.sleep(0.02)
 
     def send_signal(self, number: int) -> None:
