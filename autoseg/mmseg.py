@@ -196,7 +196,8 @@ class AutoSegMetric(BaseMetric):
             raise InputError("dataset_meta of AutoSegMetric", "the data set's classes", self.dataset_meta)
         for sample in data_samples:
             pred = sample["pred_sem_seg"]["data"].reshape(1, *sample["pred_sem_seg"]["data"].shape[-2:])
-            label = sample["gt_sem_seg"]["data"].to(pred.device).reshape(pred.shape)
+            label = sample["gt_sem_seg"]["data"].to(pred.device)
+            label = label.reshape(1, *label.shape[-2:])  # of another shape than the prediction: the metric refuses it
             seen = self._build(len(self.dataset_meta["classes"]))
             for metric in seen:
                 if metric.needs_probs:

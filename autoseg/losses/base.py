@@ -16,6 +16,7 @@ from autoseg.kinds import CheckedArguments
 from autoseg.losses.batch import Batch, check_batch
 from autoseg.metrics.base import MetricOptions
 from autoseg.metrics.labels import ONE_LOGIT, Validate, as_images, check_shapes, check_tensors, in_plane
+from autoseg.surrogates.ranks import is_distributed
 
 
 class SegLoss(CheckedArguments, nn.Module, ABC):
@@ -136,7 +137,8 @@ class SegLoss(CheckedArguments, nn.Module, ABC):
                 validate=self.validate,
                 multilabel=self.multilabel,
             )
-            if not labels.numel() and not self.sync_counts:  # no pixel: nothing that a formula could stack or rank
+            # No pixel: nothing that a formula could stack or rank. Other ranks may have some.
+            if not labels.numel() and not (self.sync_counts and is_distributed()):
                 return batch.logits.sum()
             prepared = self._extra(batch, labels, extra) if self.extra_keys else {}
             batch = replace(batch, extra=prepared, sync=self.sync_counts)

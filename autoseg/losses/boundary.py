@@ -124,7 +124,9 @@ class Boundary(SegLoss):
         super().__init__(num_classes, **common)
         self.start, self.stop = check_range("start", start, 0, 1), check_range("stop", stop, 0, 1)
         # A tensor, so that a compiled loss is not compiled again at every step.
-        self.register_buffer("share", torch.tensor(self.start, device="cpu"), persistent=False)
+        with torch.inference_mode(False):  # a validation may come first
+            share = torch.tensor(self.start, device="cpu")
+        self.register_buffer("share", share, persistent=False)
 
     def set_progress(self, progress: float) -> None:
         """Set the weight of the boundary term between `start` and `stop`."""

@@ -102,7 +102,8 @@ def descending(values: Tensor) -> Tensor:
     sort (seven times faster here than `torch.sort`). Bits of non-negative floats order like the floats; a
     negative value counts as smaller than all others.
     """
-    if values.device.type != "cpu" or values.dtype != torch.float32 or torch.compiler.is_compiling():
+    traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()  # there is no memory to read
+    if values.device.type != "cpu" or values.dtype != torch.float32 or traced:
         return values.argsort(dim=1, descending=True)
     bits = values.contiguous().view(torch.int32).long().clamp(min=-1)
     packed = (-bits << 32) | torch.arange(values.shape[1], device=values.device)

@@ -129,8 +129,8 @@ def _learn(loss: ShapePrior, labels: Tensor) -> Tensor:
 def _autoencoder(loss: ShapePrior) -> tuple[nn.Sequential, nn.Sequential]:
     """Return the encoder that `encode` evaluates, and the decoder, its mirror image."""
     down, up = (loss.num_classes, *WIDTHS, loss.code), (loss.code, *reversed(WIDTHS), loss.num_classes)
-    encoder = [m for a, b in pairwise(down) for m in (nn.Conv2d(a, b, 3, 2, 1), nn.ReLU())]
-    decoder = [m for a, b in pairwise(up) for m in (nn.ConvTranspose2d(a, b, 4, 2, 1), nn.ReLU())]
+    encoder = [m for a, b in pairwise(down) for m in (nn.Conv2d(a, b, 3, 2, 1, dtype=torch.float32), nn.ReLU())]
+    decoder = [m for a, b in pairwise(up) for m in (nn.ConvTranspose2d(a, b, 4, 2, 1, dtype=torch.float32), nn.ReLU())]
     return nn.Sequential(*encoder[:-1]), nn.Sequential(*decoder[:-1])
 
 

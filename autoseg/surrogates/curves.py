@@ -131,6 +131,7 @@ def evaluate(x: Tensor, coefficients: Tensor) -> Tensor:
         the gradient is the left piece's.
     """
     coefficients = coefficients.to(x.dtype)
-    if torch.compiler.is_exporting():  # a function with its own backward cannot be written to a file
+    # A function with a backward of its own cannot be written to a file, nor be mapped by torch.func.
+    if torch.compiler.is_exporting() or torch._C._are_functorch_transforms_active():
         return value_and_slope(x, coefficients)[0]
     return _Curve.apply(x, coefficients)[0]

@@ -23,7 +23,7 @@ from autoseg.surrogates.fast.reading import FusedLogic, by_kernels, fits
 from autoseg.surrogates.library import build_space
 from autoseg.surrogates.logic import CurveLogic
 from autoseg.surrogates.parameterization import Family
-from autoseg.surrogates.ranks import rows_of_ranks, total_over_ranks
+from autoseg.surrogates.ranks import is_distributed, rows_of_ranks, total_over_ranks
 from autoseg.surrogates.soft_labels import SoftLabelLogic
 from autoseg.surrogates.space import SCORE_MAX_SLOPE, Absent, SearchSpace
 
@@ -233,8 +233,10 @@ class SurrogateLoss(CheckedArguments, nn.Module):
         # Kernels look at what they read; where a class is ignored, that is another id by then.
         if not (fused and by_kernels(logits) and self.validate == "auto" and o.void == o.ignore_index):
             check_labels(labels, o.num_classes, o.ignore_index, self.validate)
-        if not labels.numel() and not self.sync_counts:  # no pixel to look around
+        if not labels.numel() and not (self.sync_counts and is_distributed()):  # no pixel to look around
             return logits.sum(dtype=logits.dtype if logits.dtype == torch.float64 else torch.float32)
+        if not torch.compiler.is_compiling() and labels.is_inference() and not torch.is_inference_mode_enabled():
+            labels = labels.clone()  # pseudo labels: the backward pass could not keep them
         if not labels.is_floating_point():
             labels = o.without_ignored(labels)
         with _without_autocast(logits.device.type):

@@ -375,14 +375,50 @@ def test_a_loss_that_is_built_late_counts_over_ranks_and_prepares_of_its_batch()
         sync_counts(torch.nn.CrossEntropyLoss())
 
 
-@pytest.mark.parametrize("spec", ["identity/miou", "camvid/miou", "wce(class_weight=[1,2,3,4])", QUICK["shape_prior"]])
+@pytest.mark.parametrize(
+    "spec", ["identity/miou", "camvid/miou", "wce(class_weight=[1,2,3,4])", "boundary", QUICK["shape_prior"]]
+)
 def test_a_loss_first_called_while_validating_trains_afterwards(spec: str) -> None:
     late = LateLoss(lambda count: build_loss(spec, num_classes=count))
     logits, labels = sample(dtype=torch.float32)
     with torch.inference_mode():
         late(logits, labels)
+    late.set_progress(0.5)
     late(logits.requires_grad_(), labels).backward()
     assert logits.grad is not None and logits.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("spec", ["ce", "camvid/miou", "asl2021/bf1", "jml"])
+def test_labels_that_another_network_has_predicted_train(spec: str) -> None:
+    logits, labels = sample(dtype=torch.float32)
+    with torch.inference_mode():
+        predicted = labels.clone()
+    build(spec)(logits.requires_grad_(), predicted).backward()
+    assert logits.grad is not None and logits.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("spec", ["unet_ce", "jml", "ssim", "asl2021/bf1", "camvid/miou"])
+@pytest.mark.parametrize("shape", [(0, 4, 8, 8), (2, 4, 0, 8)])
+def test_an_empty_batch_counts_nothing_also_where_ranks_would_be_asked(spec: str, shape: tuple[int, ...]) -> None:
+    loss = build(spec)
+    sync_counts(loss)
+    n, _, height, width = shape
+    assert loss(torch.zeros(shape), torch.zeros(n, height, width, dtype=torch.long)) == 0
+
+
+@pytest.mark.slow  # imports half of torch
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize("spec", ["ce", "lovasz", "camvid/miou", "asl2021/bf1"])
+def test_gradients_of_single_images_by_torch_func(spec: str) -> None:
+    loss = build_loss(spec, num_classes=4, validate=False)
+    logits, labels = sample()
+    loss(logits[1:2], labels[1:2]).backward()
+    assert logits.grad is not None
+    logits, expected = logits.detach(), logits.grad[1:2]
+    torch.testing.assert_close(torch.func.grad(lambda x: loss(x, labels[1:2]))(logits[1:2]), expected)
+    if spec != "lovasz":  # whose sort has no rule for it
+        by_image = torch.func.vmap(torch.func.grad(lambda x, y: loss(x[None], y[None])))(logits, labels)
+        torch.testing.assert_close(by_image[1:2], expected)
 
 
 @pytest.mark.parametrize("spec", ["ce", "jml", "asl2021/miou", "camvid/miou", "asl2021/bf1", "0.5*ce+0.5*camvid/miou"])
