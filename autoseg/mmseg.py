@@ -188,7 +188,7 @@ class AutoSegMetric(BaseMetric):
         """Count each image of a batch separately, since mmengine drops images by their place in `results`.
 
         Raises:
-            InputError: a data set without classes.
+            InputError: a data set without classes, or a mask of another shape than its prediction.
             Diverged: a logit that is not finite, for metrics of probabilities.
         """
         del data_batch
@@ -197,7 +197,7 @@ class AutoSegMetric(BaseMetric):
         for sample in data_samples:
             pred = sample["pred_sem_seg"]["data"].reshape(1, *sample["pred_sem_seg"]["data"].shape[-2:])
             label = sample["gt_sem_seg"]["data"].to(pred.device)
-            label = label.reshape(1, *label.shape[-2:])  # of another shape than the prediction: the metric refuses it
+            label = label.reshape(1, *label.shape[-2:])  # its own: one stored on its side has as many pixels
             seen = self._build(len(self.dataset_meta["classes"]))
             for metric in seen:
                 if metric.needs_probs:

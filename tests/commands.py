@@ -1,6 +1,7 @@
 """Commands and scripts as processes of their own, which begin where their imports end.
 
 They are forked from one process that imports what they all import, and share nothing else with it or with each other.
+What depends on these imports, such as what a file of the user's has to import itself, needs a fresh interpreter.
 """
 
 from __future__ import annotations

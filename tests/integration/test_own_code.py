@@ -71,7 +71,7 @@ def test_from_a_file_to_a_loss_and_on(tmp_path: Path) -> None:
         assert status == 0, said
     done = subprocess.run([sys.executable, "-c", USE], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "False"]
-    done = commands.Started(exec, (USE_CONFIG,), tmp_path).wait()
+    done = subprocess.run([sys.executable, "-c", USE_CONFIG], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.split()[-1] == "True", done.stderr
 
     own.write_text(own.read_text().replace("(1 + b)", "(2 + b)"))

@@ -118,9 +118,8 @@ def test_counts_are_synchronised_where_asked() -> None:
 
 
 def test_a_mask_of_another_shape_is_refused() -> None:
-    """Not read as if its pixels were those of the image: one that is stored on its side has as many."""
     metric = METRICS.build(dict(type="AutoSegMetric", metrics=["miou"]))
     metric.dataset_meta = dict(classes=("a", "b"))
     sample = dict(pred_sem_seg=dict(data=torch.zeros(1, 8, 12)), gt_sem_seg=dict(data=torch.zeros(1, 12, 8)))
-    with pytest.raises(InputError, match=r"\(1, 8, 12\).*\(1, 12, 8\)|\(1, 12, 8\).*\(1, 8, 12\)"):
+    with pytest.raises(InputError, match=r"got \(1, 8, 12\) and \(1, 12, 8\)"):
         metric.process({}, [sample])
