@@ -150,14 +150,18 @@ class SegLoss(CheckedArguments, nn.Module, ABC):
 
     def _extra(self, batch: Batch, labels: Tensor, extra: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
         """The prepared inputs on the logits' device and in their dtype."""
-        given = self.prepare(labels.detach().cpu()) if extra is None else extra
+        shapes = self.extra_shapes(batch)
+        if extra is None and not labels.numel():  # of no image: there is nothing to stack
+            given: Mapping[str, Tensor] = {key: batch.logits.new_zeros(shape) for key, shape in shapes.items()}
+        else:
+            given = self.prepare(labels.detach().cpu()) if extra is None else extra
         hint = "Pass what loss.prepare(labels) returned, cropped and flipped like the image."
         if not isinstance(given, Mapping):
             raise InputError(f"extra of {self.name}", " and ".join(self.extra_keys), type(given).__name__, hint)
         if missing := [key for key in self.extra_keys if key not in given]:
             raise InputError(f"extra of {self.name}", " and ".join(missing), sorted(given), hint)
         check_tensors(**{f"extra {key!r} of {self.name}": given[key] for key in self.extra_keys})
-        for key, shape in self.extra_shapes(batch).items():
+        for key, shape in shapes.items():
             if given[key].shape != shape:
                 got = tuple(given[key].shape)
                 raise InputError(f"extra of {self.name}", f"{key} of shape {tuple(shape)}", got, hint)

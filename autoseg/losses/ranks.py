@@ -16,9 +16,8 @@ def sync_counts(loss: nn.Module) -> None:
     """Make a loss and all its parts count over all ranks of the default process group; see `surrogates.ranks` for the
     gradient.
 
-    Every rank must call the loss equally often: for a validation on one rank, build another one. Losses of means over
-    images also need equally many images on every rank. Parts that sort the pixels of a batch (`rank_local`) continue to
-    use each rank's own, which is warned of.
+    Every rank must call the loss equally often, be its batch empty: for a validation on one rank, build another one.
+    Parts that sort the pixels of a batch (`rank_local`) continue to use each rank's own, which is warned of.
 
     Args:
         loss: a loss of `build_loss`, or the one that `autoseg.search` hands to a training; changed in place. In a

@@ -74,6 +74,8 @@ class Ssim(SegLoss):
 
     def _blur(self, maps: Tensor) -> Tensor:
         """Return separable Gaussian sums over (N, K, H, W), zero beyond the border."""
+        if not maps.numel():  # a rank without images; a convolution needs a channel
+            return maps
         planes = maps.flatten(0, 1)[None]  # as channels: a depthwise convolution is 20 times faster on a CPU
         count, size = planes.shape[1], self.window
         places = torch.arange(size, dtype=maps.dtype, device=maps.device) - size // 2

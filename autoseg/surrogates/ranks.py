@@ -50,13 +50,18 @@ def rows_of_ranks(value: Tensor) -> Tensor:
     """Concatenate the rows of all ranks, for values per image.
 
     Args:
-        value: (N, ...), of the same shape on all ranks. Gradients flow as in `total_over_ranks`.
+        value: (N, ...); N may differ between ranks, as in the last batch of an epoch, and be 0. Gradients flow as in
+            `total_over_ranks`.
 
     Returns:
-        (W N, ...), rank by rank; the tensor itself if there is one rank.
+        (sum of N, ...), rank by rank; the tensor itself if there is one rank.
     """
     if not is_distributed():
         return value
-    own, zero = dist.get_rank(), torch.zeros_like(value)
-    placed = torch.stack([value if rank == own else zero for rank in range(dist.get_world_size())])
-    return total_over_ranks(placed).flatten(0, 1)
+    rows = torch.zeros(dist.get_world_size(), dtype=torch.int64, device=value.device)
+    rows[dist.get_rank()] = len(value)
+    dist.all_reduce(rows)
+    counts = rows.tolist()
+    before, after = sum(counts[: dist.get_rank()]), sum(counts[dist.get_rank() + 1 :])
+    absent = [value.new_zeros(count, *value.shape[1:]) for count in (before, after)]
+    return total_over_ranks(torch.cat([absent[0], value, absent[1]]))

@@ -23,7 +23,6 @@ MORE = [
     "0.25*ce+0.75*asl2021/miou", "jml(reduction={D:0.5,I:0.25,C:0.25})", "focal(mode=sigmoid)",
     "wce(class_weight=[1,2,3,4])", "jml(log=true)",
 ]  # fmt: skip
-UNEVEN = ["ce", "dice", "jml(log=true)", "tversky", "asl2021/miou", "asl2021/bf1"]  # means over images are not
 SPECS = [*(name for name in loss_names() if name not in LOCAL), *SURROGATES, *MORE]
 
 
@@ -76,7 +75,11 @@ def rank_main(rank: int, folder: str, specs: list[str]) -> None:
     part = slice(rank * 2, rank * 2 + 2)
     found = {spec: value_and_gradients(spec, images[part], labels[part], synced=True) for spec in specs}
     uneven = slice(0, 3) if rank == 0 else slice(3, 4)  # the last batch of an epoch
-    found |= {f"{spec}, uneven": value_and_gradients(spec, images[uneven], labels[uneven], True) for spec in UNEVEN}
+    found |= {f"{spec}, uneven": value_and_gradients(spec, images[uneven], labels[uneven], True) for spec in specs}
+    all_or_none = slice(0, 4) if rank == 0 else slice(4, 4)
+    found |= {
+        f"{spec}, empty": value_and_gradients(spec, images[all_or_none], labels[all_or_none], True) for spec in specs
+    }
     # What the option is for: without it the ranks compute another loss.
     found["unsynced"] = value_and_gradients("asl2021/miou", images[part], labels[part], synced=False)
     torch.save(found, os.path.join(folder, f"{rank}.pt"))
@@ -92,7 +95,7 @@ def test_two_ranks_equal_one(tmp_path: Path) -> None:
     for spec in specs:
         expected = value_and_gradients(spec, images, labels, synced=False)
         assert expected[1].abs().max() > 1e-6, spec
-        shares = [spec, f"{spec}, uneven"] if spec in UNEVEN else [spec]
+        shares = [spec, f"{spec}, uneven", f"{spec}, empty"]
         for got_all in (found[share] for found in ranks for share in shares):
             for got, wanted in zip(got_all, expected, strict=True):
                 torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-10, msg=lambda text, s=spec: f"{s}: {text}")
