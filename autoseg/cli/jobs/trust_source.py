@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -49,7 +50,13 @@ class Source:
         """
         search = searched(run)
         fixed = read_fingerprint(run)
-        data = open_data(search.data, search.proxy.size)
+        try:
+            data = open_data(search.data, search.proxy.size)
+        except InputError as error:
+            if error.field != "data.root":
+                raise
+            hint = f"Tell the search where its images are now: autoseg search {shlex.quote(f'resume={run}')} data.root=DIR."
+            raise InputError(error.field, error.expected, error.got, hint) from None
         if data.fingerprint != fixed["data"]:
             hint = f"Look into {search.data.root}; or they have padding, which older versions of autoseg scored."
             raise InputError("data of the search", "the images it had", "others", hint)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from autoseg.cli.configuration import stored
-from autoseg.cli.jobs.trust import _proxies, resolve_names
-from autoseg.config import CompareConfig, ProxyConfig, SearchConfig, TrustConfig
+from autoseg.cli.jobs.trust import _proxies, build, resolve_names
+from autoseg.config import CompareConfig, DataConfig, ProxyConfig, SearchConfig, TrustConfig
 from autoseg.errors import InputError
 from autoseg.evidence.trust.rankings import FULL, PROXY
 from autoseg.store.run_folder import RunFolder
@@ -52,3 +52,10 @@ def test_a_folder_of_another_kind_is_not_gone_on_with(kind: SearchConfig | Compa
         RunFolder.create(tmp_path / name, stored.plain(config), {}).close()
     with pytest.raises(InputError, match=r"^run_dir: expected the folder of a trust run, got .* which is of a "):
         resolve_names(TrustConfig(run=str(tmp_path / "searched"), run_dir=str(tmp_path / "other")))
+
+
+def test_images_that_were_moved_are_named_to_the_search(tmp_path: Path) -> None:
+    moved = DataConfig(kind="folder", name="mine", root=str(tmp_path / "gone"), classes=["a", "b"])
+    RunFolder.create(tmp_path / "searched", stored.plain(SearchConfig(data=moved)), {}).close()
+    with pytest.raises(InputError, match=r"^data\.root: .*gone'.* autoseg search resume=.*searched data\.root=DIR\.$"):
+        build(TrustConfig(run=str(tmp_path / "searched")))
