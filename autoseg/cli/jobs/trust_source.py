@@ -55,7 +55,8 @@ class Source:
         except InputError as error:
             if error.field != "data.root":
                 raise
-            hint = f"Tell the search where its images are now: autoseg search {shlex.quote(f'resume={run}')} data.root=DIR."
+            where = shlex.quote(f"resume={run}")
+            hint = f"Tell the search where its images are now: autoseg search {where} data.root=DIR."
             raise InputError(error.field, error.expected, error.got, hint) from None
         if data.fingerprint != fixed["data"]:
             hint = f"Look into {search.data.root}; or they have padding, which older versions of autoseg scored."
