@@ -89,6 +89,27 @@ def finalists(history: Sequence[TrialRecord], top: int, mean: Sequence[float] | 
     return chosen
 
 
+def confirmed_before(
+    confirmation: Sequence[TrialRecord], seeds: Sequence[int], chosen: Sequence[TrialRecord]
+) -> list[TrialRecord]:
+    """Return the candidates outside `chosen` that have completed trainings with all seeds: they stay in the table.
+
+    Of a search that got more rounds, they are finalists of fewer. One of them may still be the best, and costs nothing.
+
+    Args:
+        confirmation: records of the study "confirm".
+        seeds: seeds of the confirmation.
+        chosen: the finalists.
+    """
+    names, thetas = {record.name for record in chosen}, {record.theta for record in chosen}
+    trained: dict[str, dict[int, TrialRecord]] = {}
+    for record in confirmation:
+        if record.kind == "candidate" and record.state == COMPLETE and record.seed in seeds:
+            trained.setdefault(record.name, {})[record.seed] = record
+    of_all = [of_one[seeds[0]] for of_one in trained.values() if len(of_one) == len(seeds)]
+    return [record for record in of_all if record.name not in names and record.theta not in thetas]
+
+
 def mean_name(rounds: int) -> str:
     """Return the name that the controller's mean after so many rounds has in the ledger."""
     return f"mean {rounds}"
@@ -113,7 +134,7 @@ def confirm(
     first = trials.adopted("confirm", first)  # of a mean, which another processor computes otherwise in the last bits
     plan = [replace(one, seed=seed) for seed in seeds for one in first]
     drop_unasked(trials.ledger, "confirm", plan)
-    trials.observer.confirming(len(plan))
+    trials.confirming(len(plan))
     return tabulate(trials.train("confirm", plan, score), target)
 
 

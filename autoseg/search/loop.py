@@ -21,7 +21,7 @@ from autoseg.controllers.base import Round
 from autoseg.errors import AutosegError, InputError
 from autoseg.execution import Executor
 from autoseg.proxy.rungs import Rungs
-from autoseg.search.confirm import conclude, confirm, finalists, found, fresh_seeds, rival, rivals_of
+from autoseg.search.confirm import conclude, confirm, confirmed_before, finalists, found, fresh_seeds, rival, rivals_of
 from autoseg.search.observer import Observer, Plan, RoundSummary
 from autoseg.search.reward import Floor, Reward
 from autoseg.search.stages import stages
@@ -192,6 +192,7 @@ def _confirmed(
         drop_unasked(trials.ledger, "confirm", [])
         return SearchResult(folder.path, problem.metric, best)
     entries = finalists(history, settings.confirm.top, _mean(controller), settings.rounds)
+    entries += confirmed_before(trials.ledger.records("confirm"), seeds, entries)
     entries += [rival(name, problem.identity, 0, problem.seed) for name in rivals_of(settings)]
     if iters is not None:
         reward = _reward(trials, "confirm", problem, settings, seeds[0])

@@ -9,7 +9,7 @@ from typing import Any
 from autoseg import limits
 from autoseg.config import ConfirmConfig, SearchSettings
 from autoseg.controllers import CONTROLLERS
-from autoseg.search.confirm import finalists, fresh_seeds, mean_name, rivals_of
+from autoseg.search.confirm import confirmed_before, finalists, fresh_seeds, mean_name, rivals_of
 from autoseg.search.observer import Amount
 from autoseg.search.reward import Floor
 from autoseg.store.records import RUNNING, TrialRecord
@@ -36,8 +36,8 @@ def stages(
 ) -> Stages:
     """Sort the recorded trainings of a search by stage.
 
-    If a finished search gets more rounds or another confirmation, the ledger keeps the trainings of the earlier
-    confirmation, some of them of losses that are no finalists any more; they are left out.
+    If a finished search gets another confirmation, the ledger keeps the trainings of the earlier one, which are left
+    out. If it gets more rounds, what it confirmed before stays (`confirmed_before`).
 
     Args:
         recorded: all records, by study.
@@ -52,9 +52,11 @@ def stages(
     over = sum(record.state != RUNNING for record in search) >= settings.rounds * settings.candidates
     if over and confirm.top and confirm.seeds:
         seeds, of_mean = fresh_seeds(seed, confirm.seeds, confirm.iters), mean_name(settings.rounds)
-        names = [record.name for record in finalists(search, confirm.top, None, settings.rounds)]
-        names += [of_mean] if (of_mean, seeds[0]) in known else []  # it may be a finalist's own θ
-        plan = [(name, fresh) for fresh in seeds for name in [*names, *rivals_of(settings)]]
+        chosen = finalists(search, confirm.top, None, settings.rounds)
+        chosen += [known[of_mean, seeds[0]]] if (of_mean, seeds[0]) in known else []  # it may be a finalist's own θ
+        chosen += confirmed_before(confirmed, seeds, chosen)
+        names = [*(record.name for record in chosen), *rivals_of(settings)]
+        plan = [(name, fresh) for fresh in seeds for name in names]
     confirmation = [known[key] for key in plan if key in known]
     planned = 0 < len(confirmation) == len(plan)
     entries = confirm.top + len(rivals_of(settings)) + mean  # at most: of equal candidates one is confirmed

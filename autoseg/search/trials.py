@@ -53,6 +53,12 @@ class TrialRunner:
             for record in ledger.records(study) if study != "confirm" else ():
                 self._count(study, record)
 
+    def confirming(self, trainings: int) -> None:
+        """Begin the confirmation, whose number of trainings could only be estimated until now."""
+        before = self.amount.total - self.amount.confirming
+        self.amount = replace(self.amount, total=before + trainings, confirming=trainings)
+        self.observer.confirming(trainings)
+
     def train(
         self,
         study: str,

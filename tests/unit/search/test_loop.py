@@ -140,7 +140,10 @@ def test_more_rounds_go_on_and_fewer_are_refused(quick_path: Path, whole: Search
     search(quick_path / "run", settings(rounds=1))
     more = search(quick_path / "run", settings())
     assert essence(quick_path / "run") == essence(whole.run_dir)
-    assert more.best == whole.best and more.rows == whole.rows
+    names = {row.name for row in more.rows}
+    earlier = names - {row.name for row in whole.rows}
+    assert earlier == {"candidate 0.1", "mean 1"}  # the finalists of one round stay
+    assert [row for row in more.rows if row.name not in earlier] == list(whole.rows) and more.best == whole.best
     with pytest.raises(InputError, match=r"search\.rounds: expected at least 3"):
         search(quick_path / "run", settings(rounds=2))
 
@@ -370,10 +373,30 @@ def test_what_the_observer_is_told(copied: Path, whole: SearchResult, told: Reco
     search(copied, settings(rounds=4), observer=resumed)
     assert (resumed.of("started")[0].done, resumed.of("started")[0].first_round) == (9, 3)
     progress = [progress for _, progress in resumed.of("trained")]
-    assert (progress[-1].done, {p.total for p in progress}) == (20, {20})  # the earlier confirmation is none of them
+    assert (progress[-1].done, [p.total for p in progress]) == (22, [20] * 3 + [22] * 2)  # of 3 rounds, finalists stay
     finished = Recorder()
     search(copied, settings(rounds=4), observer=finished)
-    assert (finished.of("started")[0].done, finished.of("started")[0].total) == (20, 20)
+    assert (finished.of("started")[0].done, finished.of("started")[0].total) == (22, 22)
+
+
+def test_a_confirmed_candidate_stays_when_a_later_one_has_a_higher_reward(quick_path: Path) -> None:
+    """Its mean with fresh seeds is known, and may be the best."""
+
+    class Lucky(ToyTask):
+        """Curves score higher with the search's own seed, and with it alone."""
+
+        def __call__(self, payload: dict[str, Any], device: str) -> dict[str, float]:
+            scores = super().__call__(payload, device)
+            return {**scores, "biou": scores["biou"] + (payload["seed"] == PROBLEM.seed)}
+
+    confirm = ConfirmConfig(1, 2, [])
+    first = search(quick_path / "run", settings(1, confirm=confirm))
+    executor = CountingExecutor(Lucky())
+    more = search(quick_path / "run", settings(2, confirm=confirm), executor=executor)
+    assert more.best == first.best
+    assert {row.name for row in first.rows} < {row.name for row in more.rows}
+    assert any(row.name.startswith("candidate 1.") and row.reward < more.best.reward for row in more.rows)
+    assert len(executor.payloads) == 3 + 2 * 2  # a round, the best of it and the new mean: none is trained again
 
 
 def test_an_observer_that_fails_does_not_stop_the_search(quick_path: Path) -> None:
