@@ -228,4 +228,10 @@ def _unscored(data: SegData, config: DataConfig, scored: str, counts: list[int])
         got = f"pixels of {found[0]} alone" if found else "none"
         raise InputError(f"masks of the {which}s", "pixels of at least two classes", got, hint)
     missing = [name for name, count, trained in zip(data.classes, there, counts, strict=False) if trained and not count]
-    return [f"no {which} has a pixel of {', '.join(missing)}: it is trained on and not scored"] if missing else []
+    if not missing:
+        return []
+    text = (
+        f"no {which} has a pixel of {', '.join(missing)}: finding it earns nothing, and in a mean over classes such as "
+        "miou or dice one pixel wrongly taken for it is a class with score 0"
+    )
+    return [text + ("; data.holdout and data.groups hold out others" if scored == "train" else "")]

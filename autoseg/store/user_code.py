@@ -26,7 +26,8 @@ from autoseg.execution import Task
 from autoseg.mmconfigs import config_path, mmengine_config, shipped
 from autoseg.store.versions import describe_versions, versions
 
-FORMULA = "formula of "  # with a name: a key of a fingerprint
+FORMULA = "formula of "  # with a metric's name: a key of a fingerprint
+FORMULA_OF_LOSS = f"{FORMULA}the loss "
 RESOLVED = "resolved"  # beside the settings of a network: what its config defines, if it is the user's own
 
 
@@ -119,7 +120,7 @@ def formulas(metrics: Collection[str], losses: Collection[str] = ()) -> dict[str
     from autoseg.metrics import own_metrics
 
     own: dict[str, type] = {f"{FORMULA}{one.name}": one for one in own_metrics() if one.name in metrics}
-    own |= {f"{FORMULA}the loss {one.name}": one for one in own_losses() if one.name in losses}
+    own |= {f"{FORMULA_OF_LOSS}{one.name}": one for one in own_losses() if one.name in losses}
     return {name: _source(kind) for name, kind in own.items()}
 
 

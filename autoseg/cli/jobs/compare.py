@@ -127,7 +127,8 @@ def _folder(config: CompareConfig, parts: Parts) -> Iterator[RunFolder]:
         first = _kept(config, parts, [one.text for one in parts.among])  # cards as the user's own files
         folder = RunFolder.create(parts.path, stored.plain(first), fixed)
     with folder:
-        made_with.note(folder, fixed, formulas(names(), words_of(parts.among)))
+        words = {one.name: words_of([one]) for one in parts.among}
+        made_with.note(folder, fixed, formulas(names(), words_of(parts.among)), words)
         keep_cards(parts.among, folder.path)
         (parts.path / RESULTS["compare"]).unlink(missing_ok=True)
         folder.write_config(plain)

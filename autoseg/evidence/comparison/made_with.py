@@ -9,7 +9,8 @@ records from which number of results on the settings held.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,10 @@ from autoseg.errors import InputError
 from autoseg.evidence.comparison.compare import STUDY
 from autoseg.files import write_atomic
 from autoseg.store.ledger import Ledger
-from autoseg.store.records import RUNNING, TrialRecord
+from autoseg.store.records import RETRYABLE, RUNNING, TrialRecord
 from autoseg.store.run_files import changed_data, read_fingerprint
 from autoseg.store.run_folder import RunFolder
-from autoseg.store.user_code import RESOLVED, changed_config
+from autoseg.store.user_code import FORMULA_OF_LOSS, RESOLVED, changed_config
 from autoseg.store.versions import describe_versions, versions
 
 HELD = "made_with.json"
@@ -60,13 +61,17 @@ def admit(path: Path, budget: Budget, force: bool) -> Budget:
     return {**budget, **{key: then[key] for key in other}}
 
 
-def note(folder: RunFolder, budget: Budget, formulas: Mapping[str, str]) -> None:
+def note(
+    folder: RunFolder, budget: Budget, formulas: Mapping[str, str], words: Mapping[str, Collection[str]] | None = None
+) -> None:
     """Record the settings of the trainings to come, if they are new: budget, formulas, and the versions installed.
 
     Args:
         folder: folder of the comparison.
         budget: as in `admit`.
         formulas: from `user_code.formulas`: the user's own metrics and losses in it.
+        words: the names of hand-made losses that may be in each contender, from `words_of`; those of others are read
+            from their own names.
 
     Raises:
         InputError: trainings of the previous budget have no result yet; a formula was edited since it had a result.
@@ -77,10 +82,14 @@ def note(folder: RunFolder, budget: Budget, formulas: Mapping[str, str]) -> None
         raise InputError("force", "a comparison whose trainings all have a result", f"{waiting} without one", hint)
     known = [entry for entry in known if entry["after"] < done]  # settings without a result are dropped
     before = known[-1]["formulas"] if known else {}
-    for name, digest in formulas.items():
-        if before.get(name, digest) != digest:
+    edited = [name for name, digest in formulas.items() if before.get(name, digest) != digest]
+    scored = _scored(folder.trials, words or {}) if edited else set()
+    for name in edited:
+        loss = name.removeprefix(FORMULA_OF_LOSS)
+        if loss == name or loss in scored:  # a loss that failed until now was mended; a metric is in every result
             hint = "Scores of both cannot stand in one table: undo the edit, or make a new run folder."
-            raise InputError(name, f"{before[name]!r}, as when the comparison first used it", repr(digest), hint)
+            expected = f"{before[name]!r}, as when the comparison first used it"
+            raise InputError(name, expected, repr(formulas[name]), hint)
     now = {"budget": budget, "versions": versions(), "formulas": {**before, **formulas}}
     if not known or {**known[-1], **now} != known[-1]:
         write_atomic(folder.path / HELD, json.dumps([*known, {"after": done, **now}], indent=1))
@@ -139,6 +148,13 @@ def _held(path: Path) -> list[dict[str, Any]]:
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(str(file), "what this comparison was made with", str(error)) from error
     return known
+
+
+def _scored(trials: Path, words: Mapping[str, Collection[str]]) -> set[str]:
+    """Return the words for hand-made losses in all contenders that have a result which is not tried again."""
+    with Ledger(trials, (), read_only=True, studies=(STUDY,)) as ledger:
+        names = {record.name for record in ledger.records(STUDY) if record.state not in (RUNNING, *RETRYABLE)}
+    return {word for name in names for word in words.get(name) or re.findall(r"\w+", name)}
 
 
 def _counts(trials: Path) -> tuple[int, int]:

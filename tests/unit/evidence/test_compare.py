@@ -400,6 +400,25 @@ def test_an_own_formula_that_was_edited_since_it_had_a_result_is_refused(tmp_pat
             made_with.note(folder, {}, {"formula of f2": "cc"})
 
 
+@pytest.mark.parametrize("words", [None, {"miou-475b74": {"poly"}}])
+def test_an_own_loss_that_failed_may_be_mended(words: dict[str, set[str]] | None, tmp_path: Path) -> None:
+    """Until it has a score: the other losses' scores are not of it."""
+    before, mended = ({"formula of the loss poly": digest} for digest in ("aa", "bb"))
+    name = "0.5*ce+0.5*poly" if words is None else next(iter(words))  # a card may mix it with its curves
+    with RunFolder.create(tmp_path / "run", {"losses": []}, {}) as folder:
+        made_with.note(folder, {}, before)
+        for trained, how in (("ce", "complete"), (name, "failed")):
+            with Ledger(folder.trials, (), studies=("compare",)) as ledger:
+                record = ledger.add("compare", TrialRecord(-1, 0, "hand-made", trained, None, 1))
+                ledger.finish("compare", record, Outcome(how, {"miou": 0.5}), 0.5)
+        made_with.note(folder, {}, mended, words)
+        with Ledger(folder.trials, (), studies=("compare",)) as ledger:
+            record = ledger.add("compare", TrialRecord(-1, 0, "hand-made", name, None, 2))
+            ledger.finish("compare", record, Outcome("complete", {"miou": 0.5}), 0.5)
+        with pytest.raises(InputError, match=r"formula of the loss poly: expected 'bb', as when .*, got 'aa'"):
+            made_with.note(folder, {}, before, words)
+
+
 def test_versions_are_told_from_the_result_on_that_they_brought(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
