@@ -87,7 +87,10 @@ def resumed(given: T, words: Sequence[str], free: Sequence[str] = FREE) -> T:
             hint = f"A resumed run takes new values of {', '.join(free)}."
             if isinstance(kept, CompareConfig) and key.startswith(FORCIBLE):
                 hint += " With force=true it adds trainings under another budget: its table then says so."
-            raise InputError(key, f"{old!r}, as when the run began", repr(new), hint)
+            if isinstance(kept, RetrainConfig):
+                hint += " A new run can begin with its weights: load_from=" + shlex.quote(str(run))
+            then = "none" if old is None else repr(old)
+            raise InputError(key, f"{then}, as when the run began", repr(new), hint)
     kept = compose.changed(RUNS[type(given)], kept, changes)
     absolute_paths(kept)
     require_reaching(kept, given, run)
