@@ -22,7 +22,8 @@ usage: autoseg export RUN [--format json|mmseg|python|torch_export] [--candidate
   RUN          a run folder, a loss card (loss.json), or a known loss: camvid/miou, identity/biou
   --format     json: the card (default); mmseg: a config for mmsegmentation, the card beside it;
                python: one file for torch alone, or for an mmsegmentation without autoseg;
-               torch_export: a program without Python, for torch.export.load from torch 2.9 on (CPU)
+               torch_export: a program without Python, for torch.export.load from torch 2.9 on (CPU),
+               of float32 logits and int64 labels, whose ids it does not check
   --candidate  another loss of the run than the one it chose: 3.0 is candidate 3.0 of its table
   imports=     the file of a metric of your own that the loss was searched for: imports=[FILE.py]
   -o FILE      where to, or a folder; default: <metric>_loss.json, _mmseg.py, .py or .pt2 here
@@ -53,12 +54,27 @@ def run(command: str, argv: list[str]) -> int:
     default = re.sub(r"[-. ]", "_", slug(card.target) + which) + "_loss" + SUFFIX[given.format]
     default = f"metric_{default}" if default[0].isdigit() else default  # 0.5*miou+0.5*biou: Python could not import it
     target = output_file(given.file, Path(default))
-    for path, content in as_files(card, given.format, target, resolve_paths(named[IMPORTS])).items():
+    files = as_files(card, given.format, target, resolve_paths(named[IMPORTS]))
+    for path in files.keys() - {target}:  # not named by the user: only what an earlier export left is replaced
+        if path.exists() and not (target.exists() and _is_card(path)):
+            hint = "Choose another -o, or move that file away."
+            raise InputError("-o", "a config whose card has a free name", f"{path}, which is there already", hint)
+    for path, content in files.items():
         write_output(path, content)
         print(f"wrote {path}")
     if not card.confirmed and "known" not in card.provenance:
         print("note: the search has not confirmed this loss with fresh seeds (yet).")
     return 0
+
+
+def _is_card(path: Path) -> bool:
+    from autoseg.losses import LossCard
+
+    try:
+        LossCard.load(path)
+    except InputError:
+        return False
+    return True
 
 
 def _card(run: str, candidate: str | None) -> LossCard:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -11,8 +11,10 @@ from autoseg.errors import InputError
 from autoseg.losses.base import SegLoss
 from autoseg.surrogates.ranks import is_distributed
 
+Loss = TypeVar("Loss", bound=nn.Module)
 
-def sync_counts(loss: nn.Module) -> None:
+
+def sync_counts(loss: Loss) -> Loss:
     """Make a loss and all its parts count over all ranks of the default process group; see `surrogates.ranks` for the
     gradient.
 
@@ -22,6 +24,9 @@ def sync_counts(loss: nn.Module) -> None:
     Args:
         loss: a loss of `build_loss`, or the one that `autoseg.search` hands to a training; changed in place. In a
             training with one rank, nothing changes.
+
+    Returns:
+        The same loss.
 
     Raises:
         InputError: a loss that is not of autoseg, and so cannot count over ranks.
@@ -36,6 +41,7 @@ def sync_counts(loss: nn.Module) -> None:
     if (local := rank_local(loss)) and is_distributed():
         text = f"{', '.join(local)} cannot count over several ranks: each works on its own batch"
         warnings.warn(text, stacklevel=2)
+    return loss
 
 
 def rank_local(loss: nn.Module) -> list[str]:

@@ -19,6 +19,10 @@ ONE_LOGIT = (  # for who has a foreground's logit alone
     "torch.cat([torch.zeros_like(z), z], 1), whose softmax is z's sigmoid."
 )
 SLICES = "Give the slices as images: logits.movedim(2, 1).flatten(0, 1), labels.flatten(0, 1)."
+SEVERAL = (  # deep supervision
+    "Call the loss for each output, upsampled to the labels, and add them up: "
+    "sum(w * loss(z, labels) for w, z in zip(weights, outputs))."
+)
 UNLABELLED = -100  # what torch's cross-entropy ignores
 SAVED = 255  # a foreground in image files, and by custom void in labels
 LEAST_IMAGES = 8  # with void pixels, before a whole evaluation without a foreground is remarkable
@@ -30,6 +34,7 @@ def check_tensors(**given: object) -> None:
     for name, value in given.items():
         if not isinstance(value, Tensor):
             hint = f"Pass one of its values: {', '.join(map(repr, value))}." if isinstance(value, Mapping) else ""
+            hint = SEVERAL if isinstance(value, list | tuple) and name == "logits" else hint
             raise InputError(name, "a tensor", type(value).__name__, hint)
 
 

@@ -300,7 +300,7 @@ def _set_losses(model: Node, loss: Node, aux_weight: float | None) -> None:
     """Set the loss of every head; auxiliary ones get the weight `aux_weight`, or for None the weight of their own loss.
 
     Raises:
-        InputError: a network whose heads have losses of their own kind.
+        InputError: a network whose heads have losses of their own kind, or one channel.
     """
     heads = _heads(model)
     own = [kind for head in heads if (kind := type_name(head)) in OWN_LOSS]
@@ -312,6 +312,9 @@ def _set_losses(model: Node, loss: Node, aux_weight: float | None) -> None:
         kind = type_name(head)
         if kind in EDGES:  # they keep their own
             continue
+        if (head.get("out_channels") or head.get("num_classes")) == 1:
+            expected = "out_channels=2, without a threshold: the background is a class too"
+            raise InputError(f"config, its {kind}", expected, "a head of one channel")
         if head.pop("sampler", None) is not None:
             log.warning("the pixel sampler of a %s is left out: it weighs pixels, which a loss here does itself", kind)
         if kind in BY_NUMBER:
@@ -339,9 +342,8 @@ def main_head(model: Node) -> Node:
 
 
 def _weight_of(head: Node) -> float:
-    own = head.get("loss_decode") or {}
-    own = own[0] if isinstance(own, list | tuple) else own
-    return float(own.get("loss_weight", 1.0))
+    own = [float(one.get("loss_weight", 1.0)) for one in _each(head.get("loss_decode"))]
+    return sum(own) if own else 1.0
 
 
 def _heads(model: Node) -> list[Node]:

@@ -334,6 +334,11 @@ def _compiling() -> bool:
 
 
 def _check(logits: Tensor, labels: Tensor, num_classes: int, ignore_index: int) -> None:
+    for name, value in (("logits", logits), ("labels", labels)):
+        if not isinstance(value, Tensor):  # of a network with several outputs
+            raise ValueError(
+                f"{name}: expected a tensor, got {type(value).__name__}. Give the loss one output at a time."
+            )
     if logits.dim() not in (4, 5) or logits.shape[1] != num_classes or not logits.is_floating_point():
         expected = f"float of shape (N, {num_classes}, H, W) or, of volumes, (N, {num_classes}, D, H, W)"
         hint = f" {ONE_LOGIT}" if num_classes == 2 and logits.dim() in (4, 5) and logits.shape[1] == 1 else ""

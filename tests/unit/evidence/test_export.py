@@ -153,6 +153,12 @@ def test_bad_input_is_refused_by_the_exported_file_too(logits, labels, words):
         exported(card_of("miou", "default"))(torch.zeros(logits), labels)
 
 
+@pytest.mark.parametrize("several", [[torch.zeros(2, 4, 8, 9)] * 2, {"out": torch.zeros(2, 4, 8, 9)}])
+def test_several_outputs_are_refused_by_the_exported_file_too(several: Any) -> None:
+    with pytest.raises(ValueError, match=r"logits: expected a tensor, got (list|dict)\. Give the loss one"):
+        exported(card_of("miou", "default"))(several, torch.zeros(2, 8, 9).long())
+
+
 def test_the_exported_file_compiles_as_one_graph():
     """Labels are looked at only where nothing is compiled, as in the loss itself."""
     card, tensors = card_of("miou", "default"), batch()
@@ -323,6 +329,19 @@ def test_a_known_loss_is_exported_by_its_name(name, tmp_path, monkeypatch, capsy
     assert made(**batch()).item() == pytest.approx(expected, abs=1e-6)
     assert main(["export", name]) == 0
     assert float(load_loss(f"{name.split('/')[1]}_loss.json", num_classes=4)(**batch())) == expected
+
+
+def test_a_config_takes_no_other_file_s_name_for_its_card(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("cfg.json").write_text('{"mine": 1}')
+    export = ["export", "camvid/miou", "--format", "mmseg", "-o"]
+    assert main([*export, "cfg.py"]) == 2
+    assert "-o: expected a config whose card has a free name, got cfg.json" in capsys.readouterr().err
+    assert Path("cfg.json").read_text() == '{"mine": 1}' and not Path("cfg.py").exists()
+    assert main([*export, "other.py"]) == main([*export, "other.py"]) == 0  # its own card may be there
+    assert main(["export", "identity/dice", "-o", "third.json"]) == 0 and main([*export, "third.py"]) == 2  # another's
 
 
 def test_gathering_stops_at_what_it_cannot_read():

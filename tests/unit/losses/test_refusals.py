@@ -73,6 +73,10 @@ def built(text: Any, **options: Any) -> Any:
         ),
         (lambda: built("asl2021/miou")({"out": LOGITS}, LABELS), "logits: expected a tensor, got dict"),
         (
+            lambda: built("asl2021/miou")([LOGITS, LOGITS], LABELS),
+            r"logits: expected a tensor, got list\. .* add them up: sum\(w \* loss\(z, labels\)",
+        ),
+        (
             lambda: built("asl2021/miou")(LOGITS.flatten(2), LABELS.flatten(1)),
             r"expected float of shape \(N, 3, H, W\) or, of volumes, \(N, 3, D, H, W\), got",
         ),

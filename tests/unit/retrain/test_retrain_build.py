@@ -18,7 +18,7 @@ from autoseg.cli.jobs.retrain import build
 from autoseg.cli.retrain import expand
 from autoseg.config import ProxyConfig, RetrainConfig
 from autoseg.errors import InputError
-from autoseg.retrain.build import build_config
+from autoseg.retrain.build import _set_losses, build_config
 from autoseg.retrain.loaders import class_counts
 
 PRESETS = Path(__file__).resolve().parents[3] / "configs" / "model"
@@ -199,6 +199,21 @@ def test_a_whole_config_keeps_all_but_loss_and_metrics(tmp_path: Path, capsys: p
         built(*words, "split=test")
     with pytest.raises(InputError, match="without train_dataloader"):
         built("config=_base_/models/pspnet_r50-d8.py")
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_an_auxiliary_head_keeps_the_weight_of_all_its_losses(swapped: bool) -> None:
+    own = [{"type": "CrossEntropyLoss", "loss_weight": 0.3}, {"type": "DiceLoss", "loss_weight": 0.1}]
+    own = own[::-1] if swapped else own
+    model = {"decode_head": {"type": "ASPPHead"}, "auxiliary_head": {"type": "FCNHead", "loss_decode": own}}
+    _set_losses(model, {"type": "AutoSegLoss", "loss": "jml"}, None)
+    assert model["auxiliary_head"]["loss_decode"]["loss_weight"] == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("head", [{"num_classes": 2, "out_channels": 1}, {"num_classes": 1}])
+def test_a_head_of_one_channel_is_refused_before_a_folder_is_made(head: dict[str, int]) -> None:
+    with pytest.raises(InputError, match=r"config, its ASPPHead: expected out_channels=2, without a threshold"):
+        _set_losses({"decode_head": {"type": "ASPPHead", **head}}, {"type": "AutoSegLoss"}, None)
 
 
 def test_heads_with_losses_of_their_own_keep_those_and_the_rest_is_ours(
