@@ -1,4 +1,4 @@
-"""Holds Ctrl-C and SIGTERM back where an exception in the middle would leave something that can no longer end."""
+"""Holds Ctrl-C and its like back where an exception in the middle would leave something that can no longer end."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-KINDS = (signal.SIGINT, signal.SIGTERM)
+KINDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
@@ -23,12 +23,13 @@ def held_back(insisted: Callable[[], None] | None = None) -> Iterator[None]:
         yield
         return
     arrived: list[int] = []
-    handlers = {kind: signal.getsignal(kind) for kind in KINDS}
+    known = {kind: signal.getsignal(kind) for kind in KINDS}
+    # None: not installed from Python, and left alone; ignored ones do not arrive.
+    handlers = {kind: handler for kind, handler in known.items() if handler not in (None, signal.SIG_IGN)}
 
     def restore() -> None:
         for kind, handler in handlers.items():
-            if handler is not None:  # None: not installed from Python, and left alone
-                signal.signal(kind, handler)
+            signal.signal(kind, handler)
 
     def keep(kind: int, _: object) -> None:
         arrived.append(kind)
@@ -38,9 +39,8 @@ def held_back(insisted: Callable[[], None] | None = None) -> Iterator[None]:
             restore()
             signal.raise_signal(arrived.pop())
 
-    for kind, handler in handlers.items():
-        if handler is not None:
-            signal.signal(kind, keep)
+    for kind in handlers:
+        signal.signal(kind, keep)
     try:
         yield
     finally:

@@ -30,9 +30,11 @@ def report(error: BaseException) -> int:
     if isinstance(error, InputError):
         print(f"autoseg: {visible(str(error))}", file=sys.stderr)
         return INPUT
-    if any(_disk_is_full(cause) for cause in _causes(error)):
+    if full := [cause for cause in _causes(error) if _disk_is_full(cause)]:
+        file = getattr(full[0], "filename", None)
+        where = f" for {visible(str(file))}" if file else ""
         print(
-            "autoseg: no space is left on the disk. Nothing finished is lost: make room and repeat the"
+            f"autoseg: no space is left on the disk{where}. Nothing finished is lost: make room and repeat the"
             " command (a search goes on with resume=RUN).",
             file=sys.stderr,
         )

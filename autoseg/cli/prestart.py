@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import importlib
 import os
-import signal
 import sys
 
 from autoseg.cli.faults import INTERRUPTED
+from autoseg.cli.outlasting import outlasting
 from autoseg.config import CompareConfig, SearchConfig, TrustConfig
 from autoseg.execution import Standby, worker_devices
 from autoseg.imports import make_importable
@@ -30,8 +30,7 @@ def job(name: str, config: SearchConfig | CompareConfig | TrustConfig, threads: 
     Raises:
         InputError: `workers` or `device` are not available, or there is no cluster.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped cluster job ends as Ctrl-C does
-    with standby(config, threads) as workers:
+    with outlasting(), standby(config, threads) as workers:
         with held_back(_end_at_once):  # one that is raised in the middle of an import is sometimes dropped by Python
             done = getattr(importlib.import_module(f"autoseg.cli.jobs.{name}"), name)  # torch and Optuna
         status: int = done(config, workers)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import signal
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from autoseg.cli.configuration.named_code import own_configs, resume_arguments
 from autoseg.cli.configuration.overrides import typed
 from autoseg.cli.configuration.unread import without_effect
 from autoseg.cli.faults import INTERRUPTED
+from autoseg.cli.outlasting import outlasting
 from autoseg.config import RetrainConfig, TrainConfig
 from autoseg.data.remarks import remarks_on_files, remarks_on_scaled_crops
 from autoseg.errors import AutosegError, InputError, first_line
@@ -72,12 +72,12 @@ def resolve_names(config: RetrainConfig) -> Contender:
     return contender(config.loss, (config.metrics or ["miou"])[0], Path(config.resume) if config.resume else None)
 
 
+@outlasting()
 def retrain(config: RetrainConfig, chosen: bool = True) -> int:
     """Run one training and print its scores; return the exit status.
 
     Unless the user has `chosen` the metrics, those for which the loss was searched are scored too.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped cluster job ends as Ctrl-C does
     device = launch.choose_device(config.device)
     started_by = launch.launcher()
     launch.join(started_by, device)

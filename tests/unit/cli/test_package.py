@@ -23,7 +23,7 @@ def listed() -> dict[str, Path]:
 
 
 def test_commands_rest_on_jobs_and_jobs_on_configurations():
-    beside = {"configuration": {"configuration"}, "jobs": {"configuration", "jobs", "faults"}}
+    beside = {"configuration": {"configuration"}, "jobs": {"configuration", "jobs", "faults", "outlasting"}}
     for room, allowed in beside.items():
         for file in (ROOT / "autoseg/cli" / room).glob("*.py"):
             named = [

@@ -52,7 +52,7 @@ def test_several_are_told_every_event(tmp_path):
     assert told == {(place, name) for place in (0, 1) for name in events}
 
 
-@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interruption_waits_for_them(kind: signal.Signals) -> None:
     """In the middle of a write, TensorBoard's writer would wait for its own thread for good when it is closed."""
     told: list[str] = []
