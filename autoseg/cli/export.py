@@ -22,8 +22,8 @@ usage: autoseg export RUN [--format json|mmseg|python|torch_export] [--candidate
   RUN          a run folder, a loss card (loss.json), or a known loss: camvid/miou, identity/biou
   --format     json: the card (default); mmseg: a config for mmsegmentation, the card beside it;
                python: one file for torch alone, or for an mmsegmentation without autoseg;
-               torch_export: a program without Python for torch.export.load, torch 2.9 or later (CPU),
-               of float32 logits and int64 labels, whose ids it does not check
+               torch_export: a program without Python for torch.export.load, torch 2.9 on (CPU), of
+               float32 logits and int64 labels, whose ids it does not check
   --candidate  another loss of the run than the one it chose: 3.0 is candidate 3.0 of its table
   imports=     the file of a metric of your own that the loss was searched for: imports=[FILE.py]
   -o FILE      where to, or a folder; default: <metric>_loss.json, _mmseg.py, .py or .pt2 here
