@@ -277,7 +277,9 @@ def _fit(data: DataConfig, size: Sequence[int]) -> Iterator[Finding]:
     except InputError as error:
         yield Finding("data", "missing", str(error))
         return
-    yield Finding("data", "ok", f"every mask fits its image and the {len(source.classes)} classes")
+    yield Finding(
+        "data", "ok", f"every mask fits its image and the {len(source.classes)} classes (images were not decoded)"
+    )
     yield from (Finding("data", "note", text) for text in groups)
     yield _prepared(source, data, size)
 

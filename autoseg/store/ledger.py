@@ -271,7 +271,7 @@ class Ledger:
             lost = "readonly database" in said and not self._read_only
             if lost or "disk I/O error" in said:  # the latter of a quota too
                 raise unwritable(self._path.parent, str(error.__cause__ or error).splitlines()[0]) from error
-            hint = "It is damaged or from another version."
+            hint = "It is damaged or from another version: the run cannot go on, but a loss.json beside it can be used."
             if LOCKED in said:
                 hint = "Another program has it open: close that, and go on with the run. All results so far are kept."
             said = " ".join(said.split("[SQL:")[0].split())[:300]

@@ -175,7 +175,8 @@ def read_fingerprint(path: Path) -> dict[str, Any]:
     Raises:
         InputError: the file is missing or damaged.
     """
-    return read_json(path / "fingerprint.json")
+    hint = "The run cannot go on without it; autoseg export still writes a loss that it has found."
+    return read_json(path / "fingerprint.json", hint)
 
 
 def changed_data(path: Path, hint: str) -> InputError:
