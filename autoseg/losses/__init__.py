@@ -17,13 +17,14 @@ from autoseg.losses.build import Loss, build_loss, check_text, load_loss
 from autoseg.losses.card import LossCard, save_loss
 from autoseg.losses.compiling import compiled_loss
 from autoseg.losses.frequency import class_weights
+from autoseg.losses.own import check_own_losses
 from autoseg.losses.ranks import sync_counts
 from autoseg.losses.registry import loss_names, own_losses, register_loss
 from autoseg.losses.searched import SearchedLoss, searched_loss
 from autoseg.losses.sums import LossSum
 
 __all__ = [
-    "Batch", "Loss", "LossCard", "LossSum", "SearchedLoss", "SegLoss", "build_loss", "check_text",
+    "Batch", "Loss", "LossCard", "LossSum", "SearchedLoss", "SegLoss", "build_loss", "check_own_losses", "check_text",
     "class_weights", "compiled_loss", "load_loss", "loss_names", "own_losses", "register_loss", "save_loss",
     "searched_loss", "sync_counts",
 ]  # fmt: skip

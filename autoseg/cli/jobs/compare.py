@@ -46,6 +46,7 @@ from autoseg.evidence.comparison.matrix import Matrix
 from autoseg.evidence.comparison.tables import aligned, legend, rows_of, sentences
 from autoseg.execution import Standby
 from autoseg.imports import import_modules
+from autoseg.losses import check_own_losses
 from autoseg.metrics import MetricOptions, names, parse
 from autoseg.mmconfigs import OF_A_REPORT
 from autoseg.proxy.predictions import KeepPredictions
@@ -171,7 +172,9 @@ def build(config: CompareConfig) -> Parts:
     recipe = Recipe(data.num_classes, data.ignore_index, config.space.name, config.boundary_options)
     for loss in among:
         if not loss.cards:  # a surrogate takes labels of every kind
-            check_loss(recipe.build(loss.kept), config.proxy.labels, "losses")
+            built = recipe.build(loss.kept)
+            check_loss(built, config.proxy.labels, "losses")
+            check_own_losses(built)
     return Parts(data, _split(config.split, data, path), seeds, recipe, among, reference, path)
 
 

@@ -34,7 +34,7 @@ from autoseg.evidence.comparison.contenders import (
 )
 from autoseg.files import write_atomic
 from autoseg.imports import import_modules
-from autoseg.losses import build_loss
+from autoseg.losses import build_loss, check_own_losses
 from autoseg.losses.ranks import rank_local
 from autoseg.metrics import MetricOptions, is_known, parse
 from autoseg.retrain import launch
@@ -133,6 +133,7 @@ def build(config: RetrainConfig, started_by: str, device: str) -> Job:
     if not loss.cards:
         built = build_loss(text, num_classes=classes)  # a wrong name is said now
         check_loss(built, config.train.labels, group="train")
+        check_own_losses(built)
     scored = [name for metric in config.metrics for _, name in parse(metric)]
     ignored = main_head(cfg.model).get("ignore_index", 255)
     check_own_metrics(scored, [], MetricOptions(classes, ignored, **config.boundary_options))

@@ -20,6 +20,7 @@ from autoseg.errors import InputError
 from autoseg.evidence.comparison import rivals
 from autoseg.execution import Executor, Standby
 from autoseg.imports import import_modules
+from autoseg.losses import check_own_losses
 from autoseg.metrics import MetricOptions, build_metric, names, parse
 from autoseg.proxy.predictions import KeepPredictions
 from autoseg.proxy.shared import SHARED, described
@@ -89,7 +90,9 @@ def build(config: SearchConfig) -> Parts:
         texts=_texts_of_rivals(config),
     )
     for name, key in hand_made_rivals(config.search).items():
-        check_loss(task.build({"loss": name}), config.proxy.labels, key)
+        built = task.build({"loss": name})
+        check_loss(built, config.proxy.labels, key)
+        check_own_losses(built)
     return Parts(data, space, controller, task)
 
 
