@@ -27,6 +27,10 @@ def report(error: BaseException) -> int:
     if isinstance(error, BrokenPipeError):  # `autoseg losses | head`: the reader has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    if isinstance(error, OSError) and not _stdout_works():  # `autoseg losses >FILE` on a full disk
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"autoseg: standard output cannot be written: {error}", file=sys.stderr)
+        return INPUT
     if isinstance(error, InputError):
         print(f"autoseg: {visible(str(error))}", file=sys.stderr)
         return INPUT
@@ -61,6 +65,14 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         seen.add(id(current))
         yield current
         current = current.__cause__ or current.__context__
+
+
+def _stdout_works() -> bool:
+    try:
+        sys.stdout.flush()  # what could not be written is still in its buffer
+    except OSError:
+        return False
+    return True
 
 
 def _disk_is_full(error: BaseException) -> bool:

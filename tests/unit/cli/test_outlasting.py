@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from autoseg.cli import main
 from autoseg.cli.outlasting import ENDINGS, outlasting
 
 
@@ -63,3 +64,14 @@ def test_what_nohup_ignores_stays_ignored() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with outlasting():
         signal.raise_signal(signal.SIGHUP)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a file on a full disk")
+def test_a_list_that_cannot_be_written_is_no_search_to_go_on_with(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert main(["spaces"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("autoseg: standard output cannot be written: [Errno 28]") == 1 and "resume" not in said
