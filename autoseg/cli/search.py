@@ -11,6 +11,7 @@ from autoseg.cli.configuration import compose
 from autoseg.cli.configuration.check import absolute_paths, check
 from autoseg.cli.configuration.overrides import typed
 from autoseg.cli.configuration.resume import resumed
+from autoseg.cli.outlasting import outlasting
 from autoseg.config import SearchConfig
 from autoseg.errors import InputError
 
@@ -68,6 +69,7 @@ def run(command: str, argv: list[str]) -> int:
     return prestart.job(command, configs[0], configs[0].proxy.threads)
 
 
+@outlasting()
 def _sweep(command: str, values: list[str], configs: list[SearchConfig]) -> int:
     """Run one search after the other, also after one that failed; return the exit status of the first failure."""
     failed: dict[str, int] = {}

@@ -175,7 +175,7 @@ def read_fingerprint(path: Path) -> dict[str, Any]:
     Raises:
         InputError: the file is missing or damaged.
     """
-    hint = "The run cannot go on without it; autoseg export still writes a loss that it has found."
+    hint = "The run cannot go on without it; of a search, autoseg export still writes the loss found."
     return read_json(path / "fingerprint.json", hint)
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from autoseg.cli import main
+from autoseg.cli import main, search
 from autoseg.cli.outlasting import ENDINGS, outlasting
+from autoseg.config import SearchConfig
 
 
 @pytest.fixture
@@ -35,6 +36,18 @@ def test_a_reader_that_has_gone_costs_nothing(
             print("nor this", flush=True)
         assert sys.stdout is pipe
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.usefixtures("handlers")
+def test_a_sweep_goes_on_without_its_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    searched = []
+    monkeypatch.setattr(search.prestart, "job", lambda *given: searched.append(given) or 0)
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        assert search._sweep("search", ["metric=miou", "metric=gacc"], [SearchConfig(), SearchConfig()]) == 0
+    assert len(searched) == 2
 
 
 @pytest.mark.usefixtures("handlers")
