@@ -51,6 +51,9 @@ def test_a_class_nothing_is_predicted_as_has_no_precision_and_an_absent_one_is_u
         metric.update(torch.zeros_like(labels), labels)
         scores[name] = metric.per_class().tolist()
     assert all(values[1] == 0 and math.isnan(values[0]) and math.isnan(values[2]) for values in scores.values())
+    wrong = autoseg.build_metric("precision", 3)
+    wrong.update(torch.full_like(labels, 2), labels)
+    assert wrong.per_class()[2] == 0  # predicted and never right: that is a score, though no label has the class
 
 
 @pytest.mark.parametrize("name", REFERENCE)

@@ -256,6 +256,10 @@ def test_parts_by_image_are_in_the_order_of_the_images(name):
     more.update(pred[:1], labels[:1])
     kept.merge(more)
     assert len(next(iter(kept.parts.values()))) == 5
+    kept.reset()
+    assert kept.parts == {}
+    kept.update(pred[:2], labels[:2])
+    assert len(next(iter(kept.parts.values()))) == 2
 
 
 @pytest.mark.parametrize("name", [*metrics.names(), "miou+0.5*bf1"])

@@ -167,6 +167,10 @@ def test_seeds_that_change_nothing_are_no_evidence() -> None:
     ]
     sound = row("x", 0.6, 0.61)
     assert warnings_about(sound, [sound, ce], "biou") == []  # one rival alone may have them by chance
+    two = [row("ce", *[0.5] * 2, kind="rival"), row("dice", *[0.4] * 2, kind="rival")]
+    assert [text.partition(":")[0] for text in warnings_about(sound, [sound, *two], "biou")] == [
+        "ce, dice have the same score with every seed"
+    ]
     for score in (0.0, 1.0):
         known = [row("x", score, score), row("ce", 0.4, 0.5, kind="rival")]
         assert not any("every seed" in text for text in warnings_about(known[0], known, "biou"))

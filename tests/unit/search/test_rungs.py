@@ -109,6 +109,16 @@ def test_the_best_expectation_is_no_finalist() -> None:
     assert [r.name for r in finalists([*known, pruned], 3, None, 1)] == ["candidate 0.0", "candidate 0.1"]
 
 
+def test_candidates_that_were_not_scored_at_every_rung_are_no_measure() -> None:
+    """Of rounds before a run got other rungs."""
+    known = [
+        TrialRecord(0, i, "candidate", f"candidate 0.{i}", (i / 10,), 0, COMPLETE, reward=0.5, rungs=rungs)
+        for i, rungs in enumerate([{25: 0.1, 50: 0.2}, {50: 0.3}, {}])
+    ]
+    rungs = Rungs.before(1, known, SearchSettings(pruner="median", rungs=[0.25, 0.5]))
+    assert rungs is not None and rungs.earlier == ({25: 0.1, 50: 0.2},) and rungs.gains == ((0.4, 0.3),)
+
+
 def test_neither_order_nor_interruption_matters(quick_path: Path) -> None:
     small = options(rounds=3, candidates=4, confirm=ConfirmConfig(0, 0))
     whole = search(quick_path / "whole", small, executor=InlineExecutor(Climbing()))
