@@ -121,7 +121,8 @@ def test_an_output_may_be_a_folder(tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", [AutosegError, RuntimeError, lambda text: InputError("loss", "a name", text)])
-def test_an_error_gives_a_terminal_no_orders(kind, capsys):
+def test_an_error_gives_a_terminal_no_orders(kind, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where tracebacks are kept
     faults.report(kind("a\x1b]0;x\x07\x9bb\tc"))
     said = capsys.readouterr().err
     assert "a\\x1b]0;x\\x07\\x9bb\tc" in said and not set("\x1b\x07\x9b") & set(said)
