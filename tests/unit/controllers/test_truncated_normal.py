@@ -74,3 +74,10 @@ def test_draws_are_distributed_as_claimed() -> None:
     for loc, scale in ((0.1, 0.2), (1.0, 0.2), (0.5, 2.0)):
         draws = TruncatedNormal(scalar(loc), scale).icdf(torch.rand(4000, dtype=torch.float64)).numpy()
         assert stats.kstest(draws, reference(loc, scale).cdf).pvalue > 0.01
+
+
+@pytest.mark.parametrize("scale", [1e-3, 0.2, 50.0])
+@pytest.mark.parametrize("loc", [0.0, 0.5, 1.0])
+def test_the_outermost_quantiles_are_inside(loc: float, scale: float) -> None:
+    ends = TruncatedNormal(scalar(loc), scale).icdf(torch.tensor([0.0, 1.0], dtype=torch.float64))
+    assert 0.0 < ends.min() and ends.max() < 1.0
