@@ -129,3 +129,10 @@ def test_its_record_keeps_failures_through_json() -> None:
     asked = controller.ask(2)
     assert_array_equal(other.ask(2), asked)
     assert_array_equal(again.ask(2), asked)
+
+
+def test_samples_lie_around_the_best_of_all_candidates() -> None:
+    controller = build_controller("gp", dim=2, seed=0, startup=4)
+    thetas = np.random.default_rng(0).random((8, 2))
+    controller.tell(thetas, np.array([0.1, 0.9, np.nan, 0.5, 0.7, 0.2, 0.9, 0.3]))
+    assert_array_equal(controller._study().sampler._best, thetas[[1, 6, 4, 3]])
